@@ -1,0 +1,18 @@
+export { writeFileAtomic } from './atomic-file.js'
+export { loadConfig } from './config.js'
+export { AppError, type AppErrorOptions, errorText, isErrno } from './errors.js'
+export {
+  type ApiKeyId,
+  apiKeyIds,
+  type CapsuleId,
+  capsuleIds,
+  type HostId,
+  hostIds,
+  randomTag,
+  type TeamId,
+  teamIds,
+} from './ids.js'
+export { type Logger, silentLogger } from './logger.js'
+export { KeyedMutex } from './mutex.js'
+export { UndoStack } from './undo-stack.js'
+export { type WaitOptions, waitFor } from './wait.js'

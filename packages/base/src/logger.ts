@@ -1,0 +1,18 @@
+/** What our code needs of a logger; pino satisfies it. Event names are stable dotted verbs (`capsule.started`). */
+export interface Logger {
+  debug(fields: Readonly<Record<string, unknown>>, event: string): void
+  info(fields: Readonly<Record<string, unknown>>, event: string): void
+  warn(fields: Readonly<Record<string, unknown>>, event: string): void
+  error(fields: Readonly<Record<string, unknown>>, event: string): void
+  child(fields: Readonly<Record<string, unknown>>): Logger
+}
+
+const nothing = (): void => {}
+
+export const silentLogger: Logger = {
+  debug: nothing,
+  info: nothing,
+  warn: nothing,
+  error: nothing,
+  child: () => silentLogger,
+}

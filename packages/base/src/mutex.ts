@@ -1,0 +1,16 @@
+/** Runs tasks one after another per key; different keys run side by side. */
+export class KeyedMutex {
+  readonly #tails = new Map<string, Promise<unknown>>()
+
+  async run<T>(key: string, task: () => Promise<T>): Promise<T> {
+    const before = this.#tails.get(key) ?? Promise.resolve()
+    const mine = before.then(task, task)
+    const tail = mine.catch(() => {})
+    this.#tails.set(key, tail)
+    try {
+      return await mine
+    } finally {
+      if (this.#tails.get(key) === tail) this.#tails.delete(key)
+    }
+  }
+}

@@ -1,0 +1,90 @@
+/** What an error code means to a caller. `connect` is the Connect RPC code it travels under between our own processes. */
+export interface ErrorKind {
+  readonly status: number
+  readonly connect: string
+  readonly retryable: boolean
+  /** The next step for a person, or `undefined` when the message says all. */
+  readonly hint?: string
+}
+
+/** Every error code of the product. Status maps, `docs/errors.md` and the SDK's error classes derive from this table. */
+export const errorTable = {
+  invalid_request: { status: 400, connect: 'invalid_argument', retryable: false },
+  invalid_config: { status: 500, connect: 'failed_precondition', retryable: false },
+  not_a_directory: { status: 400, connect: 'invalid_argument', retryable: false },
+  is_a_directory: {
+    status: 400,
+    connect: 'invalid_argument',
+    retryable: false,
+    hint: 'List a directory with files/list.',
+  },
+  unauthorized: {
+    status: 401,
+    connect: 'unauthenticated',
+    retryable: false,
+    hint: 'Send a valid key in the X-API-Key header; `wrenn up` writes the first one to <dir>/api-key.',
+  },
+  forbidden: { status: 403, connect: 'permission_denied', retryable: false },
+  permission_denied: { status: 403, connect: 'permission_denied', retryable: false },
+  not_found: { status: 404, connect: 'not_found', retryable: false },
+  capsule_not_found: { status: 404, connect: 'not_found', retryable: false },
+  template_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'List templates with GET /v1/snapshots.',
+  },
+  process_not_found: { status: 404, connect: 'not_found', retryable: false },
+  file_not_found: { status: 404, connect: 'not_found', retryable: false },
+  method_not_allowed: { status: 405, connect: 'unimplemented', retryable: false },
+  conflict: { status: 409, connect: 'already_exists', retryable: false },
+  invalid_state: { status: 409, connect: 'failed_precondition', retryable: false },
+  idempotency_mismatch: {
+    status: 409,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Use a new Idempotency-Key for a different request.',
+  },
+  too_large: { status: 413, connect: 'resource_exhausted', retryable: false },
+  unsupported_media_type: { status: 415, connect: 'invalid_argument', retryable: false },
+  range_not_satisfiable: { status: 416, connect: 'out_of_range', retryable: false },
+  limit_exceeded: { status: 429, connect: 'resource_exhausted', retryable: true },
+  pool_exhausted: {
+    status: 429,
+    connect: 'resource_exhausted',
+    retryable: true,
+    hint: 'Destroy or pause a capsule, or raise the limit.',
+  },
+  internal: { status: 500, connect: 'internal', retryable: false, hint: 'Report the request id to the operator.' },
+  guest_error: { status: 502, connect: 'unavailable', retryable: true },
+  guest_died: {
+    status: 502,
+    connect: 'aborted',
+    retryable: false,
+    hint: 'GET the capsule: its record says what ended it.',
+  },
+  host_unavailable: { status: 503, connect: 'unavailable', retryable: true },
+  no_hosts_available: { status: 503, connect: 'unavailable', retryable: true },
+  engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
+  timeout: { status: 504, connect: 'deadline_exceeded', retryable: true },
+  disk_full: {
+    status: 507,
+    connect: 'resource_exhausted',
+    retryable: false,
+    hint: 'Remove files, or create with a larger disk_size_mb.',
+  },
+} as const satisfies Record<string, ErrorKind>
+
+export type ErrorCode = keyof typeof errorTable
+
+export function isErrorCode(code: string): code is ErrorCode {
+  return Object.hasOwn(errorTable, code)
+}
+
+/** The kind of any code; an unknown one counts as `internal`. */
+export function errorKind(code: string): ErrorKind {
+  return isErrorCode(code) ? errorTable[code] : errorTable.internal
+}
+
+/** Connect metadata key under which a code travels between our own processes. */
+export const ERROR_CODE_HEADER = 'wrenn-error-code'

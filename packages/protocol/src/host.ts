@@ -1,0 +1,1 @@
+export * from './gen/wrenn/host/v1/host_pb.js'

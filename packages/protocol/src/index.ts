@@ -1,0 +1,13 @@
+export { ERROR_CODE_HEADER, type ErrorCode, type ErrorKind, errorKind, errorTable, isErrorCode } from './errors.js'
+export {
+  type CapsuleCommand,
+  type CapsuleState,
+  capsuleCommands,
+  capsuleStates,
+  capsuleTransitions,
+  isUsable,
+  nextState,
+  type WireStatus,
+  wireStatus,
+  wireStatuses,
+} from './states.js'

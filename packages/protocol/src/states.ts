@@ -1,0 +1,84 @@
+export const capsuleStates = [
+  'pending',
+  'starting',
+  'running',
+  'pausing',
+  'paused',
+  'resuming',
+  'hibernated',
+  'stopping',
+  'stopped',
+  'missing',
+  'error',
+] as const
+export type CapsuleState = (typeof capsuleStates)[number]
+
+/** What moves a capsule: what people ask for, and what happens to it (`started`, `exited`, `lost`, `found`, `failed`). */
+export const capsuleCommands = [
+  'start',
+  'started',
+  'destroy',
+  'destroyed',
+  'exited',
+  'lost',
+  'found',
+  'failed',
+] as const
+export type CapsuleCommand = (typeof capsuleCommands)[number]
+
+/** The lifecycle: state → command → next state. A command that is not listed is not legal there (409 `invalid_state`). */
+export const capsuleTransitions = {
+  pending: { start: 'starting', destroy: 'stopping', failed: 'error', lost: 'missing' },
+  starting: { started: 'running', destroy: 'stopping', failed: 'error', exited: 'error', lost: 'missing' },
+  running: { destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'error' },
+  pausing: { destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'running' },
+  paused: { destroy: 'stopping', lost: 'missing' },
+  resuming: { started: 'running', destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'paused' },
+  hibernated: { destroy: 'stopping' },
+  stopping: { destroyed: 'stopped', destroy: 'stopping', lost: 'stopping' },
+  stopped: { destroy: 'stopped' },
+  missing: { found: 'running', destroy: 'stopping', exited: 'error', failed: 'error', lost: 'missing' },
+  error: { destroy: 'stopping' },
+} as const satisfies Record<CapsuleState, Partial<Record<CapsuleCommand, CapsuleState>>>
+
+/** The state after `command`, or `undefined` when the command is not legal in `state`. */
+export function nextState(state: CapsuleState, command: CapsuleCommand): CapsuleState | undefined {
+  const row: Partial<Record<CapsuleCommand, CapsuleState>> = capsuleTransitions[state]
+  return row[command]
+}
+
+export const wireStatuses = [
+  'pending',
+  'starting',
+  'running',
+  'paused',
+  'hibernated',
+  'stopped',
+  'missing',
+  'error',
+] as const
+export type WireStatus = (typeof wireStatuses)[number]
+
+const shownAs: Record<CapsuleState, WireStatus> = {
+  pending: 'pending',
+  starting: 'starting',
+  running: 'running',
+  pausing: 'running',
+  paused: 'paused',
+  resuming: 'paused',
+  hibernated: 'hibernated',
+  stopping: 'running',
+  stopped: 'stopped',
+  missing: 'missing',
+  error: 'error',
+}
+
+/** Existing clients know a closed set of statuses; a transitional state shows as the nearest of them. */
+export function wireStatus(state: CapsuleState): WireStatus {
+  return shownAs[state]
+}
+
+/** States in which commands may be run and files read. */
+export function isUsable(state: CapsuleState): boolean {
+  return state === 'running'
+}

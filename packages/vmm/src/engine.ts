@@ -1,0 +1,145 @@
+/** What runs a guest, best first in `docs/architecture.md`. */
+export type EngineName = 'firecracker' | 'qemu-kvm' | 'qemu-tcg' | 'fake'
+
+/** A read-only block device shared by many capsules. The guest finds it by `role` (its serial), never by letter. */
+export interface Layer {
+  readonly role: 'base' | 'agent'
+  /** Absolute path of the content-addressed file. */
+  readonly path: string
+}
+
+/** The capsule's own block device; the guest finds it under the serial `data`. */
+export interface WritableDisk {
+  readonly path: string
+}
+
+/** A prepared network namespace with a tap owned by the capsule's uid. */
+export interface NetworkSlot {
+  readonly namespace: string
+  readonly tap: string
+  readonly mac: string
+}
+
+/** Who the engine's process is on the host. */
+export interface Confinement {
+  readonly uid: number
+  readonly gid: number
+  /** cgroup directories (one for v2, one per controller for v1) whose `cgroup.procs` the process joins before it starts. */
+  readonly cgroups: readonly string[]
+}
+
+export interface GuestKernel {
+  readonly kernelPath: string
+  readonly initrdPath: string
+  /** Extra kernel arguments, after the engine's own. */
+  readonly args: readonly string[]
+}
+
+/** Everything an engine needs to run one guest. All files belong to the caller, who also removes them. */
+export interface VmSpec {
+  /** Capsule id (or build id): part of every host resource's name. */
+  readonly id: string
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly kernel: GuestKernel
+  readonly layers: readonly Layer[]
+  readonly disk: WritableDisk
+  /** The guest's RAM: a file in the reflink pool. Made by `boot`, must exist for `restore`. */
+  readonly memoryPath: string
+  readonly network: NetworkSlot | undefined
+  /** Directory for sockets, console log and pid file; owned by `confinement.uid`. */
+  readonly runDir: string
+  readonly confinement: Confinement
+}
+
+/** Plain JSON that the host agent journals and gives back to `Engine.adopt` after a restart of its own. */
+export interface VmRecord {
+  readonly engine: EngineName
+  readonly id: string
+  readonly pid: number
+  /** Start time of the process in clock ticks since boot (field 22 of /proc/pid/stat): guards against pid reuse. */
+  readonly pidStartTicks: string
+  readonly runDir: string
+  readonly cgroups: readonly string[]
+}
+
+export type VmState = 'running' | 'paused' | 'exited'
+
+export type VmExitCause =
+  | 'guest_shutdown'
+  | 'guest_panic'
+  | 'guest_reset'
+  | 'oom_killed'
+  | 'killed'
+  | 'engine_failure'
+  | 'unknown'
+
+/** How a guest ended, noticed at once. */
+export interface VmExit {
+  readonly cause: VmExitCause
+  /** A sentence for people, with what the console said last where that explains it. */
+  readonly message: string
+  readonly exitCode: number | undefined
+  readonly signal: string | undefined
+  readonly consoleTail: string
+  readonly atMs: number
+}
+
+export interface VmStats {
+  /** CPU time of the engine's process, all threads. */
+  readonly cpuNs: bigint
+  readonly rssBytes: number
+}
+
+/** A running (or stopped-vCPU) guest. The handle is only a view: the guest outlives it and this process. */
+export interface Vm {
+  readonly id: string
+  readonly record: VmRecord
+  /** Resolves once, when the engine's process is gone; never rejects. */
+  readonly exited: Promise<VmExit>
+  status(): Promise<VmState>
+  /** Stops the vCPUs; idempotent. */
+  pause(): Promise<void>
+  /** Lets the vCPUs run; idempotent. */
+  resume(): Promise<void>
+  /**
+   * Writes device state to `statePath` (about 0.4 MB); RAM is already in its file. The guest must be paused and stays so.
+   * The file is complete and closed when this returns; it is not fsynced.
+   */
+  save(statePath: string): Promise<{ readonly bytes: number; readonly ms: number }>
+  /** Asks the guest to give back memory until it has `mib` left. */
+  setBalloonMib(mib: number): Promise<void>
+  /** MiB the guest has now, with the balloon taken off. */
+  balloonMib(): Promise<number>
+  stats(): Promise<VmStats>
+  /** The end of what the guest wrote to its console. */
+  consoleTail(maxBytes?: number): Promise<string>
+  /** Ends the guest at once (SIGKILL ladder) and waits until its process is gone; idempotent. */
+  kill(): Promise<VmExit>
+  /** Drops this view (closes sockets) and leaves the guest running. */
+  detach(): Promise<void>
+}
+
+export interface RestoreOptions {
+  /** Device state from `Vm.save`. */
+  readonly statePath: string
+  /** Leave the vCPUs stopped. @default false */
+  readonly paused?: boolean
+}
+
+/**
+ * Runs guests. One conformance suite (`@wrenn/testkit`) runs against every engine that the machine has.
+ *
+ * @remarks Errors are `AppError`s: `engine_failure` when the engine does not come up, with the end of its own log.
+ */
+export interface Engine {
+  readonly name: EngineName
+  /** Version string that a snapshot depends on, such as `qemu 7.2.22`. */
+  version(): Promise<string>
+  /** Boots a fresh guest; returns when the engine runs it, long before the guest is up. */
+  boot(spec: VmSpec): Promise<Vm>
+  /** Starts from a saved state and `spec.memoryPath` (a clone of the saved RAM). */
+  restore(spec: VmSpec, options: RestoreOptions): Promise<Vm>
+  /** Takes up a guest started by an earlier process; `undefined` when it is no longer there. */
+  adopt(record: VmRecord): Promise<Vm | undefined>
+}

@@ -1,0 +1,36 @@
+import { defineConfig } from 'vitest/config'
+
+const shared = {
+  resolve: { conditions: ['wrenn-source'] },
+  ssr: { resolve: { conditions: ['wrenn-source', 'node', 'import', 'module', 'default'] } },
+} as const
+
+export default defineConfig({
+  ...shared,
+  test: {
+    retry: 0,
+    projects: [
+      { ...shared, test: { name: 'unit', include: ['{apps,packages}/*/src/**/*.test.ts'], testTimeout: 30_000 } },
+      {
+        ...shared,
+        test: {
+          name: 'conformance',
+          include: ['{apps,packages}/*/conformance/**/*.test.ts'],
+          testTimeout: 240_000,
+          hookTimeout: 600_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...shared,
+        test: {
+          name: 'e2e',
+          include: ['tests/e2e/**/*.test.ts'],
+          testTimeout: 240_000,
+          hookTimeout: 900_000,
+          fileParallelism: false,
+        },
+      },
+    ],
+  },
+})
