@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 const shared = {
   resolve: { conditions: ['wrenn-source'] },
-  ssr: { resolve: { conditions: ['wrenn-source', 'node', 'import', 'module', 'default'] } },
+  ssr: { resolve: { conditions: ['wrenn-source'] } },
 } as const
 
 export default defineConfig({

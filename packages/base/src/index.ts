@@ -14,5 +14,6 @@ export {
 } from './ids.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'
+export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'
 export { UndoStack } from './undo-stack.js'
 export { type WaitOptions, waitFor } from './wait.js'

@@ -1,1 +1,6 @@
-export {}
+export {
+  type EmbeddedPostgres,
+  type EmbeddedPostgresOptions,
+  type ServerExit,
+  startEmbeddedPostgres,
+} from './server.js'
