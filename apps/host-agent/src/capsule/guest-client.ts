@@ -1,0 +1,252 @@
+import { Agent, type IncomingMessage, request } from 'node:http'
+import type { Readable } from 'node:stream'
+import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect'
+import { createConnectTransport } from '@connectrpc/connect-node'
+import { AppError, errorText, waitFor } from '@wrenn/base'
+import { ERROR_CODE_HEADER, isErrorCode } from '@wrenn/protocol'
+import { Filesystem, Process } from '@wrenn/protocol/guest'
+import { z } from 'zod'
+
+export const GUEST_PORT = 49983
+/** A SYN that meets a guest whose vCPUs are not yet running is only sent again after 1 s: better to try anew. */
+const CONNECT_TIMEOUT_MS = 300
+const SECRET_HEADER = 'x-wrenn-secret'
+
+const initAnswer = z.object({ agentVersion: z.string().default(''), clockErrorMs: z.number().optional() })
+
+const metricsAnswer = z.object({
+  cpu_count: z.number().default(0),
+  cpu_used_pct: z.number().default(0),
+  mem_total: z.number().default(0),
+  mem_used: z.number().default(0),
+  mem_cache: z.number().default(0),
+  disk_used: z.number().default(0),
+  disk_total: z.number().default(0),
+})
+export type GuestMetrics = z.infer<typeof metricsAnswer>
+
+const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
+
+/** Who a guest is told to be. Everything is optional: what is absent stays as it was. */
+export interface GuestIdentity {
+  readonly secret: string
+  readonly capsuleId: string
+  readonly hostname: string
+  readonly machineId: string
+  readonly timestampNs: string
+  readonly entropy: string
+  readonly envs: Readonly<Record<string, string>>
+  readonly defaultUser: string
+  readonly defaultCwd: string
+}
+
+interface HttpOptions {
+  readonly method: string
+  readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: Readable | Buffer
+  readonly signal?: AbortSignal | undefined
+}
+
+/** The host agent's line to one guest's agent. Owns its connections; `close()` drops them. */
+export class GuestClient {
+  readonly process: Client<typeof Process>
+  readonly filesystem: Client<typeof Filesystem>
+  readonly #address: string
+  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 8, noDelay: true })
+  #secret: string
+
+  constructor(address: string, secret: string) {
+    this.#address = address
+    this.#secret = secret
+    const authenticate: Interceptor = (next) => (call) => {
+      call.header.set(SECRET_HEADER, this.#secret)
+      return next(call)
+    }
+    const transport = createConnectTransport({
+      httpVersion: '1.1',
+      baseUrl: `http://${address}:${GUEST_PORT}`,
+      nodeOptions: { agent: this.#agent },
+      interceptors: [authenticate],
+    })
+    this.process = createClient(Process, transport)
+    this.filesystem = createClient(Filesystem, transport)
+  }
+
+  /** Waits until the guest agent answers. @throws AppError `guest_error` after `timeoutMs` */
+  async waitHealthy(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    await waitFor(() => this.#healthy(), {
+      timeoutMs,
+      intervalMs: 50,
+      what: 'the guest agent to answer',
+      code: 'guest_error',
+      ...(signal ? { signal } : {}),
+    })
+  }
+
+  async #healthy(): Promise<true | undefined> {
+    try {
+      const answer = await this.#http({ method: 'GET', path: '/health' })
+      answer.resume()
+      return answer.statusCode === 204 || answer.statusCode === 200 ? true : undefined
+    } catch {
+      return undefined // not up yet; the deadline of waitHealthy decides
+    }
+  }
+
+  /** Gives the guest its identity; from then on this client uses the new secret. */
+  async identify(
+    identity: Partial<GuestIdentity>,
+  ): Promise<{ agentVersion: string; clockErrorMs: number | undefined }> {
+    const body = Buffer.from(JSON.stringify(identity))
+    const answer = await this.#http({
+      method: 'POST',
+      path: '/init',
+      headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
+      body,
+    })
+    const parsed = initAnswer.parse(await readJson(answer))
+    if (identity.secret !== undefined) this.#secret = identity.secret
+    return { agentVersion: parsed.agentVersion, clockErrorMs: parsed.clockErrorMs }
+  }
+
+  async metrics(): Promise<GuestMetrics> {
+    return metricsAnswer.parse(await readJson(await this.#http({ method: 'GET', path: '/metrics' })))
+  }
+
+  /** @throws AppError `file_not_found`, `is_a_directory`, `permission_denied`, `range_not_satisfiable` */
+  async readFile(
+    path: string,
+    user: string,
+    range: { readonly offset: number; readonly length: number | undefined },
+    signal?: AbortSignal,
+  ): Promise<{ readonly size: number; readonly length: number; readonly body: IncomingMessage }> {
+    const ranged = range.offset > 0 || range.length !== undefined
+    const last = range.length === undefined ? '' : String(range.offset + range.length - 1)
+    const answer = await this.#http({
+      method: 'GET',
+      path: `/files?${fileQuery(path, user)}`,
+      headers: { 'accept-encoding': 'identity', ...(ranged ? { range: `bytes=${range.offset}-${last}` } : {}) },
+      signal,
+    })
+    const length = Number(answer.headers['content-length'] ?? 0)
+    const total = /\/(\d+)$/.exec(answer.headers['content-range'] ?? '')?.[1]
+    return { size: total === undefined ? length : Number(total), length, body: answer }
+  }
+
+  /** Streams `body` into a file, creating parents. @throws AppError `disk_full`, `permission_denied`, `is_a_directory` */
+  async writeFile(path: string, user: string, body: Readable, signal?: AbortSignal): Promise<void> {
+    const answer = await this.#http({
+      method: 'POST',
+      path: `/files?${fileQuery(path, user)}`,
+      headers: { 'content-type': 'application/octet-stream' },
+      body,
+      signal,
+    })
+    await readJson(answer)
+  }
+
+  close(): void {
+    this.#agent.destroy()
+  }
+
+  async #http(options: HttpOptions): Promise<IncomingMessage> {
+    const answer = await new Promise<IncomingMessage>((resolve, reject) => {
+      const outgoing = request({
+        host: this.#address,
+        port: GUEST_PORT,
+        agent: this.#agent,
+        method: options.method,
+        path: options.path,
+        headers: { ...options.headers, [SECRET_HEADER]: this.#secret },
+        ...(options.signal ? { signal: options.signal } : {}),
+      })
+      outgoing.on('socket', (socket) => {
+        if (!socket.connecting) return
+        const timer = setTimeout(() => outgoing.destroy(new Error('connect timed out')), CONNECT_TIMEOUT_MS)
+        socket.once('connect', () => clearTimeout(timer))
+        socket.once('close', () => clearTimeout(timer))
+      })
+      outgoing.once('response', resolve)
+      outgoing.once('error', reject)
+      if (options.body === undefined) outgoing.end()
+      else if (Buffer.isBuffer(options.body)) outgoing.end(options.body)
+      else {
+        const source = options.body
+        source.once('error', (error) => outgoing.destroy(error))
+        outgoing.once('close', () => source.destroy())
+        source.pipe(outgoing)
+      }
+    })
+    if ((answer.statusCode ?? 500) < 400) return answer
+    throw await httpFailure(answer)
+  }
+}
+
+function fileQuery(path: string, user: string): string {
+  const query = new URLSearchParams({ path })
+  if (user !== '') query.set('username', user)
+  return query.toString()
+}
+
+async function readJson(answer: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  for await (const chunk of answer) chunks.push(chunk)
+  const text = Buffer.concat(chunks).toString('utf8')
+  return text === '' ? {} : JSON.parse(text)
+}
+
+const codeOfStatus: Readonly<Record<number, string>> = {
+  400: 'invalid_request',
+  401: 'permission_denied',
+  403: 'permission_denied',
+  404: 'file_not_found',
+  409: 'conflict',
+  413: 'too_large',
+  416: 'range_not_satisfiable',
+  507: 'disk_full',
+}
+
+async function httpFailure(answer: IncomingMessage): Promise<AppError> {
+  const status = answer.statusCode ?? 500
+  const named = answer.headers[ERROR_CODE_HEADER]
+  const body = failure.safeParse(await readJson(answer).catch(() => undefined))
+  const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
+  const code = typeof named === 'string' && isErrorCode(named) ? named : (codeOfStatus[status] ?? 'guest_error')
+  return new AppError(code, message)
+}
+
+const codeOfConnect: Partial<Record<Code, string>> = {
+  [Code.InvalidArgument]: 'invalid_request',
+  [Code.NotFound]: 'not_found',
+  [Code.AlreadyExists]: 'conflict',
+  [Code.FailedPrecondition]: 'invalid_state',
+  [Code.PermissionDenied]: 'permission_denied',
+  [Code.Unauthenticated]: 'invalid_request',
+  [Code.ResourceExhausted]: 'limit_exceeded',
+  [Code.DeadlineExceeded]: 'timeout',
+  [Code.OutOfRange]: 'range_not_satisfiable',
+}
+
+/** Keeps the meaning of a guest failure: its Wrenn code where it sent one, else the nearest to its Connect code. */
+export function guestError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown
+  if (thrown instanceof ConnectError) {
+    const named = thrown.metadata.get(ERROR_CODE_HEADER)
+    const code = named !== null && isErrorCode(named) ? named : (codeOfConnect[thrown.code] ?? 'guest_error')
+    return new AppError(code, thrown.rawMessage, { cause: thrown })
+  }
+  return new AppError('guest_error', `The guest agent could not be reached: ${errorText(thrown)}.`, { cause: thrown })
+}
+
+/** Connection-level failures after which a stream may be resumed from its offset. */
+export function isBrokenLine(thrown: unknown): boolean {
+  if (!(thrown instanceof ConnectError)) return !(thrown instanceof AppError)
+  if (thrown.metadata.has(ERROR_CODE_HEADER)) return false
+  return thrown.code === Code.Unavailable || thrown.code === Code.Aborted || thrown.code === Code.Internal
+}
+
+/** The header through which the guest agent learns whom to act as; empty means its default user. */
+export function asUser(user: string): Record<string, string> {
+  return user === '' ? {} : { authorization: `Basic ${Buffer.from(`${user}:`).toString('base64')}` }
+}

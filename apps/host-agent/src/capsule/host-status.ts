@@ -1,0 +1,70 @@
+import { availableParallelism, freemem, totalmem } from 'node:os'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { GetHostResponseSchema } from '@wrenn/protocol/host'
+import type { HotPool } from './hot-pool.js'
+import type { Machine } from './machine.js'
+import type { CapsuleManager } from './manager.js'
+
+/** What the host says about itself, and whether a create would work on it. */
+export class HostStatus {
+  readonly #startedAtMs = Date.now()
+  readonly #hostId: string
+  readonly #agentVersion: string
+  #parts:
+    | {
+        readonly machine: Machine
+        readonly manager: CapsuleManager
+        readonly hotPool: HotPool
+        readonly engineReason: string
+      }
+    | undefined
+  #notReadyReason: string | undefined = 'The host agent is starting.'
+
+  constructor(hostId: string, agentVersion: string) {
+    this.#hostId = hostId
+    this.#agentVersion = agentVersion
+  }
+
+  attach(parts: { machine: Machine; manager: CapsuleManager; hotPool: HotPool; engineReason: string }): void {
+    this.#parts = parts
+  }
+
+  /** `undefined` means ready. */
+  setNotReady(reason: string | undefined): void {
+    this.#notReadyReason = reason
+  }
+
+  async read(): Promise<MessageInitShape<typeof GetHostResponseSchema>> {
+    const basics = {
+      hostId: this.#hostId,
+      agentVersion: this.#agentVersion,
+      cpus: availableParallelism(),
+      memoryBytes: BigInt(totalmem()),
+      memoryAvailableBytes: BigInt(freemem()),
+      ready: this.#notReadyReason === undefined,
+      notReadyReason: this.#notReadyReason ?? '',
+      startedAtMs: BigInt(this.#startedAtMs),
+    }
+    if (this.#parts === undefined) return basics
+    const { machine, manager, hotPool, engineReason } = this.#parts
+    const usage = await machine.pool.usage()
+    return {
+      ...basics,
+      engine: machine.engine.name,
+      engineVersion: machine.engineVersion,
+      engineReason,
+      poolBytes: BigInt(Math.round(usage.totalBytes)),
+      poolFreeBytes: BigInt(Math.round(usage.freeBytes)),
+      poolFilesystem: machine.pool.filesystem,
+      pools: hotPool.status().map(({ shape, hot, target }) => ({
+        template: shape.template,
+        vcpus: shape.vcpus,
+        memoryMib: shape.memoryMib,
+        hot,
+        target,
+        snapshot: true,
+      })),
+      runningCapsules: manager.list().filter((record) => record.state === 'running').length,
+    }
+  }
+}

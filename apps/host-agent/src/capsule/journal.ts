@@ -1,0 +1,59 @@
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isErrno, type Logger } from '@wrenn/base'
+import type { CapsuleRecord } from './types.js'
+
+const SUFFIX = '.json'
+
+/**
+ * One JSON file per capsule, replaced by rename. Not fsynced on purpose: the journal must survive the death of any process,
+ * and a power loss ends every guest it describes.
+ */
+export class Journal {
+  readonly #dir: string
+  readonly #logger: Logger
+
+  constructor(dir: string, logger: Logger) {
+    this.#dir = dir
+    this.#logger = logger
+  }
+
+  async open(): Promise<CapsuleRecord[]> {
+    await mkdir(this.#dir, { recursive: true, mode: 0o700 })
+    const records: CapsuleRecord[] = []
+    for (const name of await readdir(this.#dir)) {
+      const path = join(this.#dir, name)
+      if (name.endsWith('.tmp')) {
+        await rm(path, { force: true })
+        continue
+      }
+      if (!name.endsWith(SUFFIX)) continue
+      try {
+        records.push(JSON.parse(await readFile(path, 'utf8')))
+      } catch (error) {
+        // Keep what cannot be read for a person to look at, out of the way of the next start.
+        await rename(path, `${path}.unreadable`).catch(() => {})
+        this.#logger.error({ err: error, path }, 'journal.unreadable')
+      }
+    }
+    return records
+  }
+
+  async put(record: CapsuleRecord): Promise<void> {
+    const path = this.#path(record.capsuleId)
+    await writeFile(`${path}.tmp`, JSON.stringify(record), { mode: 0o600 })
+    await rename(`${path}.tmp`, path)
+  }
+
+  async remove(capsuleId: string): Promise<void> {
+    try {
+      await rm(this.#path(capsuleId))
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error
+    }
+  }
+
+  #path(capsuleId: string): string {
+    return join(this.#dir, `${capsuleId}${SUFFIX}`)
+  }
+}

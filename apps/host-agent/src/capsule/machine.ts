@@ -1,0 +1,71 @@
+import type { Engine, GuestKernel } from '@wrenn/vmm'
+import type { EgressPolicy } from './types.js'
+
+/** A prepared place in the host's network for one guest. */
+export interface Slot {
+  readonly index: number
+  readonly namespace: string
+  readonly tap: string
+  readonly mac: string
+  readonly uid: number
+  readonly gid: number
+  /** Where the host reaches the guest. */
+  readonly guestAddress: string
+}
+
+export interface SlotPool {
+  acquire(owner: string): Promise<Slot>
+  /** Gives the slot back, clean; idempotent. */
+  release(index: number): Promise<void>
+  applyPolicy(index: number, policy: EgressPolicy): Promise<void>
+}
+
+export interface CgroupStore {
+  /** Directories that the engine's process joins. */
+  create(id: string, limits: { readonly memoryMib: number; readonly vcpus: number }): Promise<readonly string[]>
+  remove(id: string): Promise<void>
+}
+
+export interface FilePool {
+  readonly path: string
+  readonly filesystem: string
+  clone(
+    from: string,
+    to: string,
+    owner: { readonly uid: number; readonly gid: number; readonly mode: number },
+  ): Promise<void>
+  usage(): Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
+}
+
+/** A template's base image with all that boots it; `digest` changes whenever any part does. */
+export interface TemplateImage {
+  readonly name: string
+  readonly aliases: readonly string[]
+  readonly digest: string
+  readonly basePath: string
+  readonly agentPath: string
+  readonly kernel: GuestKernel
+  readonly kernelVersion: string
+  readonly sizeBytes: number
+  readonly createdAtMs: number
+}
+
+export interface ImageStore {
+  /** @throws AppError `template_not_found` */
+  template(name: string): Promise<TemplateImage>
+  list(): Promise<readonly TemplateImage[]>
+  /** A formatted, empty, sparse disk to clone from. */
+  blankDisk(sizeMib: number): Promise<string>
+}
+
+/** The machine as the domain sees it; `main.ts` wires the real one. */
+export interface Machine {
+  readonly engine: Engine
+  readonly engineVersion: string
+  readonly slots: SlotPool
+  readonly cgroups: CgroupStore
+  readonly pool: FilePool
+  readonly images: ImageStore
+  /** Sockets, console logs and pid files, one directory per VM. */
+  readonly runDir: string
+}

@@ -1,0 +1,78 @@
+import { loadConfig } from '@wrenn/base'
+import { z } from 'zod'
+
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
+const flag = z.enum(['0', '1', 'true', 'false']).transform((text) => text === '1' || text === 'true')
+
+const schema = z.object({
+  /** Everything the platform keeps. */
+  WRENN_DIR: z.string().startsWith('/', 'must be an absolute path').default('/var/lib/wrenn'),
+  /** Unix socket the control plane calls; default `<dir>/run/host-agent.sock`. */
+  WRENN_HOST_AGENT_SOCKET: z.string().optional(),
+  /** Owner of that socket: the control plane's uid and gid. */
+  WRENN_SOCKET_UID: integer(0, 2 ** 31).default(0),
+  WRENN_SOCKET_GID: integer(0, 2 ** 31).default(0),
+  /** Skips the choice by booting: `qemu-kvm` or `qemu-tcg`. */
+  WRENN_ENGINE: z.enum(['qemu-kvm', 'qemu-tcg']).optional(),
+  /** Name prefix of namespaces, links, tables and cgroups; two platforms on one machine need two. */
+  WRENN_INSTANCE: z
+    .string()
+    .regex(/^[a-z][a-z0-9]{0,7}$/, 'must be 1 to 8 lower-case letters and digits, a letter first')
+    .default('wrenn'),
+  /** Addresses for the host's side of the capsules' network. */
+  WRENN_NETWORK_CIDR: z.string().default('10.201.0.0/16'),
+  /** First uid of a block: capsules run as base + 100 + slot. */
+  WRENN_UID_BASE: integer(1000, 2 ** 30).default(64_000),
+  /** Most hot VMs per shape; 0 turns the hot pool off. */
+  WRENN_HOT_POOL_MAX: integer(0, 64).default(4),
+  /** Hot VMs that the default shape keeps even when idle. */
+  WRENN_HOT_POOL_MIN: integer(0, 64).default(1),
+  /** Prepared network namespaces waiting for a capsule. */
+  WRENN_SLOT_POOL: integer(0, 256).default(4),
+  /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
+  WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
+  /** Bundled guest agent and its native addon. */
+  WRENN_GUEST_AGENT: z.string().optional(),
+  WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
+  WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+})
+
+export interface HostAgentConfig {
+  readonly dir: string
+  readonly socketPath: string
+  readonly socketUid: number
+  readonly socketGid: number
+  readonly engine: 'qemu-kvm' | 'qemu-tcg' | undefined
+  readonly instance: string
+  readonly networkCidr: string
+  readonly uidBase: number
+  readonly hotPoolMax: number
+  readonly hotPoolMin: number
+  readonly slotPool: number
+  readonly poolSizeBytes: number | undefined
+  readonly guestAgentPath: string | undefined
+  readonly stopCapsulesOnExit: boolean
+  readonly logLevel: string
+}
+
+/** @throws AppError `invalid_config`, naming every variable that is wrong. */
+export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): HostAgentConfig {
+  const values = loadConfig(schema, env)
+  return {
+    dir: values.WRENN_DIR,
+    socketPath: values.WRENN_HOST_AGENT_SOCKET ?? `${values.WRENN_DIR}/run/host-agent.sock`,
+    socketUid: values.WRENN_SOCKET_UID,
+    socketGid: values.WRENN_SOCKET_GID,
+    engine: values.WRENN_ENGINE,
+    instance: values.WRENN_INSTANCE,
+    networkCidr: values.WRENN_NETWORK_CIDR,
+    uidBase: values.WRENN_UID_BASE,
+    hotPoolMax: values.WRENN_HOT_POOL_MAX,
+    hotPoolMin: Math.min(values.WRENN_HOT_POOL_MIN, values.WRENN_HOT_POOL_MAX),
+    slotPool: values.WRENN_SLOT_POOL,
+    poolSizeBytes: values.WRENN_POOL_SIZE_MIB === undefined ? undefined : values.WRENN_POOL_SIZE_MIB * 2 ** 20,
+    guestAgentPath: values.WRENN_GUEST_AGENT,
+    stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
+    logLevel: values.WRENN_LOG_LEVEL,
+  }
+}

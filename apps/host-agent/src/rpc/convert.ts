@@ -1,0 +1,99 @@
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { Code, ConnectError } from '@connectrpc/connect'
+import { AppError, type CapsuleId, capsuleIds } from '@wrenn/base'
+import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
+import type { CapsuleSchema, CreateCapsuleRequest } from '@wrenn/protocol/host'
+import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
+
+const connectCodes: Readonly<Record<string, Code>> = {
+  invalid_argument: Code.InvalidArgument,
+  failed_precondition: Code.FailedPrecondition,
+  unauthenticated: Code.Unauthenticated,
+  permission_denied: Code.PermissionDenied,
+  not_found: Code.NotFound,
+  unimplemented: Code.Unimplemented,
+  already_exists: Code.AlreadyExists,
+  resource_exhausted: Code.ResourceExhausted,
+  out_of_range: Code.OutOfRange,
+  internal: Code.Internal,
+  unavailable: Code.Unavailable,
+  aborted: Code.Aborted,
+  deadline_exceeded: Code.DeadlineExceeded,
+}
+
+/** Carries a Wrenn error over Connect: its code in the metadata, the nearest Connect code beside it. */
+export function toConnectError(thrown: unknown): ConnectError {
+  if (thrown instanceof ConnectError) return thrown
+  const error = AppError.from(thrown)
+  const code = connectCodes[errorKind(error.code).connect] ?? Code.Internal
+  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code }, undefined, error)
+}
+
+/** @throws AppError `invalid_request` */
+export function parseCapsuleId(text: string): CapsuleId {
+  if (capsuleIds.is(text)) return text
+  throw new AppError('invalid_request', 'A capsule id is `cl-` followed by 25 lower-case letters and digits.')
+}
+
+const positive = (value: number, name: string): number => {
+  if (value > 0) return value
+  throw new AppError('invalid_request', `${name} must be greater than 0.`)
+}
+
+/** @throws AppError `invalid_request` */
+export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
+  const capsuleId = parseCapsuleId(request.capsuleId)
+  return {
+    capsuleId,
+    teamId: request.teamId,
+    template: request.template,
+    vcpus: positive(request.vcpus, 'vcpus'),
+    memoryMib: positive(request.memoryMib, 'memory_mib'),
+    diskSizeMib: positive(request.diskSizeMib, 'disk_size_mib'),
+    envs: request.envs,
+    egress: {
+      internet: request.egress?.internet ?? true,
+      allow: request.egress?.allow ?? [],
+      deny: request.egress?.deny ?? [],
+    },
+    hostname: request.hostname || capsuleId,
+    defaultUser: request.defaultUser,
+    defaultCwd: request.defaultCwd,
+    generation: Number(request.generation),
+  }
+}
+
+export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof CapsuleSchema> {
+  const { exit } = record
+  return {
+    capsuleId: record.capsuleId,
+    state: record.state,
+    template: record.template,
+    vcpus: record.vcpus,
+    memoryMib: record.memoryMib,
+    diskSizeMib: record.diskSizeMib,
+    engine: record.engine,
+    engineVersion: record.engineVersion,
+    kernelVersion: record.kernelVersion,
+    agentVersion: record.agentVersion,
+    path: record.path,
+    timings: record.timings.map(({ step, ms }) => ({ step, ms })),
+    createdAtMs: BigInt(record.createdAtMs),
+    generation: BigInt(record.generation),
+    guestAddress: record.resources?.guestAddress ?? '',
+    lastActiveAtMs: BigInt(record.lastActiveAtMs),
+    teamId: record.teamId,
+    ...(exit === undefined
+      ? {}
+      : {
+          exit: {
+            cause: exit.cause,
+            message: exit.message,
+            consoleTail: exit.consoleTail,
+            atMs: BigInt(exit.atMs),
+            ...(exit.exitCode === undefined ? {} : { exitCode: exit.exitCode }),
+            ...(exit.signal === undefined ? {} : { signal: exit.signal }),
+          },
+        }),
+  }
+}

@@ -1,0 +1,253 @@
+import { Readable } from 'node:stream'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
+import { AppError } from '@wrenn/base'
+import type {
+  HostService,
+  ReadFileResponseSchema,
+  WatchCapsulesResponseSchema,
+  WriteFileRequest,
+} from '@wrenn/protocol/host'
+import { asUser, type GuestClient, guestError } from '../capsule/guest-client.js'
+import { connectProcess, startProcess } from '../capsule/guest-session.js'
+import type { HostStatus } from '../capsule/host-status.js'
+import type { ImageStore } from '../capsule/machine.js'
+import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
+import type { CapsuleMetrics } from '../capsule/metrics.js'
+import { parseCapsuleId, parseCreate, toCapsule, toConnectError } from './convert.js'
+import { EventQueue } from './event-queue.js'
+
+const KEEPALIVE_MS = 15_000
+const FILE_CHUNK_BYTES = 256 * 1024
+
+/** What exists once the machine is up. */
+export interface ServiceParts {
+  readonly manager: CapsuleManager
+  readonly images: ImageStore
+  readonly metrics: CapsuleMetrics
+}
+
+export interface ServiceDeps {
+  readonly status: HostStatus
+  /** @throws AppError `host_unavailable` while the host agent is starting */
+  readonly parts: () => ServiceParts
+}
+
+type Call<Request, Response> = (request: Request, context: HandlerContext) => Promise<Response>
+type Stream<Request, Response> = (request: Request, context: HandlerContext) => AsyncGenerator<Response>
+
+/** Implements the host's RPC service over the domain. Every error leaves with its Wrenn code. */
+export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostService> {
+  const { parts } = deps
+  const guestOf = (capsuleId: string): GuestClient => parts().manager.running(parseCapsuleId(capsuleId)).guest.client
+  const follow = (capsuleId: string, context: HandlerContext) => ({
+    signal: context.signal,
+    gone: () => parts().manager.whyGone(capsuleId),
+  })
+  /** A guest that died while it was asked says so itself, whatever the broken connection looked like. */
+  const guestCall = async <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>): Promise<T> => {
+    const client = guestOf(capsuleId)
+    try {
+      return await ask(client)
+    } catch (error) {
+      const failure = guestError(error)
+      if (failure.code !== 'guest_error') throw failure
+      throw parts().manager.whyGone(capsuleId) ?? failure
+    }
+  }
+
+  return {
+    getHost: unary(async () => await deps.status.read()),
+    listTemplates: unary(async () => ({
+      templates: (await parts().images.list()).map((image) => ({
+        name: image.name,
+        aliases: [...image.aliases],
+        sizeBytes: BigInt(image.sizeBytes),
+        createdAtMs: BigInt(Math.round(image.createdAtMs)),
+        defaultVcpus: 1,
+        defaultMemoryMib: 512,
+      })),
+    })),
+
+    createCapsule: unary(async (request) => ({
+      capsule: toCapsule(await parts().manager.create(parseCreate(request))),
+    })),
+    destroyCapsule: unary(async (request) => ({
+      existed: await parts().manager.destroy(parseCapsuleId(request.capsuleId)),
+    })),
+    getCapsule: unary(async (request) => {
+      const record = parts().manager.get(parseCapsuleId(request.capsuleId))
+      if (record === undefined) throw new AppError('capsule_not_found', 'The capsule is not on this host.')
+      return { capsule: toCapsule(record) }
+    }),
+    listCapsules: unary(async () => ({ capsules: parts().manager.list().map(toCapsule) })),
+    watchCapsules: stream((_request, context) => watchCapsules(parts().manager, context.signal)),
+    getMetrics: unary(async (request) => {
+      const capsuleId = parseCapsuleId(request.capsuleId)
+      return await parts().metrics.read(parts().manager.running(capsuleId))
+    }),
+
+    startProcess: stream(async function* (request, context) {
+      if (request.start?.process === undefined) throw new AppError('invalid_request', 'start.process is required.')
+      const { $typeName: _, ...start } = request.start
+      const events = startProcess(guestOf(request.capsuleId), start, request.user, follow(request.capsuleId, context))
+      for await (const event of events) yield { event }
+    }),
+    connectProcess: stream(async function* (request, context) {
+      const selector = request.connect?.process?.selector
+      if (selector?.case === undefined) throw new AppError('invalid_request', 'connect.process needs a pid or a tag.')
+      const chosen = selector.case === 'pid' ? { pid: selector.value } : { tag: selector.value }
+      const client = guestOf(request.capsuleId)
+      const events = connectProcess(client, chosen, request.connect?.fromOffset, follow(request.capsuleId, context))
+      for await (const event of events) yield { event }
+    }),
+    listProcesses: unary(async (request) => {
+      const { includeEnded } = request
+      const answer = await guestCall(request.capsuleId, (client) => client.process.list({ includeEnded }))
+      return { processes: answer.processes }
+    }),
+    sendInput: unary(async ({ capsuleId, input }) => {
+      if (input === undefined) throw new AppError('invalid_request', 'input is required.')
+      await guestCall(capsuleId, (client) => client.process.sendInput(input))
+      return {}
+    }),
+    closeStdin: unary(async ({ capsuleId, process }) => {
+      if (process === undefined) throw new AppError('invalid_request', 'process is required.')
+      await guestCall(capsuleId, (client) => client.process.closeStdin({ process }))
+      return {}
+    }),
+    signalProcess: unary(async ({ capsuleId, signal }) => {
+      if (signal === undefined) throw new AppError('invalid_request', 'signal is required.')
+      await guestCall(capsuleId, (client) => client.process.sendSignal(signal))
+      return {}
+    }),
+    resizePty: unary(async ({ capsuleId, process, cols, rows }) => {
+      if (process === undefined) throw new AppError('invalid_request', 'process is required.')
+      await guestCall(capsuleId, (client) => client.process.update({ process, pty: { size: { cols, rows } } }))
+      return {}
+    }),
+
+    readFile: stream(async function* (request, context) {
+      const range = { offset: Number(request.offset), length: optionalNumber(request.length) }
+      const { path, user } = request
+      const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
+      yield* fileParts(file)
+    }),
+    writeFile: async (requests, context) => {
+      try {
+        return await writeFile(requests, context.signal, guestCall)
+      } catch (error) {
+        throw toConnectError(error)
+      }
+    },
+    statFile: unary(async ({ capsuleId, path, user }) => {
+      const answer = await guestCall(capsuleId, (client) => client.filesystem.stat({ path }, { headers: asUser(user) }))
+      return answer.entry === undefined ? {} : { entry: answer.entry }
+    }),
+    listDir: unary(async ({ capsuleId, path, depth, user }) => {
+      const answer = await guestCall(capsuleId, (client) =>
+        client.filesystem.listDir({ path, depth }, { headers: asUser(user) }),
+      )
+      return { entries: answer.entries }
+    }),
+    makeDir: unary(async ({ capsuleId, path, user }) => {
+      const answer = await guestCall(capsuleId, (client) =>
+        client.filesystem.makeDir({ path }, { headers: asUser(user) }),
+      )
+      return answer.entry === undefined ? {} : { entry: answer.entry }
+    }),
+    moveFile: unary(async ({ capsuleId, source, destination, user }) => {
+      const answer = await guestCall(capsuleId, (client) =>
+        client.filesystem.move({ source, destination }, { headers: asUser(user) }),
+      )
+      return answer.entry === undefined ? {} : { entry: answer.entry }
+    }),
+    removeFile: unary(async ({ capsuleId, path, user }) => {
+      await guestCall(capsuleId, (client) => client.filesystem.remove({ path }, { headers: asUser(user) }))
+      return {}
+    }),
+  }
+}
+
+function unary<Request, Response>(handle: Call<Request, Response>): Call<Request, Response> {
+  return async (request, context) => {
+    try {
+      return await handle(request, context)
+    } catch (error) {
+      throw toConnectError(error)
+    }
+  }
+}
+
+function stream<Request, Response>(handle: Stream<Request, Response>): Stream<Request, Response> {
+  return async function* (request, context) {
+    try {
+      yield* handle(request, context)
+    } catch (error) {
+      throw toConnectError(error)
+    }
+  }
+}
+
+function optionalNumber(value: bigint | undefined): number | undefined {
+  return value === undefined ? undefined : Number(value)
+}
+
+async function* watchCapsules(
+  manager: CapsuleManager,
+  signal: AbortSignal,
+): AsyncGenerator<MessageInitShape<typeof WatchCapsulesResponseSchema>> {
+  const queue = new EventQueue<CapsuleEvent>()
+  const stop = manager.watch((event) => queue.push(event))
+  try {
+    for (const record of manager.list()) yield { event: { case: 'capsule', value: toCapsule(record) } }
+    yield { event: { case: 'synced', value: {} } }
+    while (!signal.aborted) {
+      const event = await queue.next(KEEPALIVE_MS, signal)
+      if (event === undefined) yield { event: { case: 'keepalive', value: {} } }
+      else if ('removed' in event) yield { event: { case: 'removed', value: event.removed } }
+      else yield { event: { case: 'capsule', value: toCapsule(event.record) } }
+    }
+  } finally {
+    stop()
+  }
+}
+
+async function* fileParts(file: {
+  readonly size: number
+  readonly length: number
+  readonly body: Readable
+}): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
+  try {
+    yield { part: { case: 'stat', value: { size: BigInt(file.size), length: BigInt(file.length) } } }
+    for await (const chunk of file.body) yield { part: { case: 'chunk', value: chunk } }
+  } finally {
+    file.body.destroy()
+  }
+}
+
+async function writeFile(
+  requests: AsyncIterable<WriteFileRequest>,
+  signal: AbortSignal,
+  guestCall: <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>) => Promise<T>,
+): Promise<{ bytes: bigint }> {
+  const parts = requests[Symbol.asyncIterator]()
+  const first = await parts.next()
+  if (first.done || first.value.part.case !== 'open') {
+    throw new AppError('invalid_request', 'The first message of WriteFile must be `open`.')
+  }
+  const { capsuleId, path, user } = first.value.part.value
+  let bytes = 0n
+  const body = Readable.from(
+    (async function* () {
+      for (let next = await parts.next(); !next.done; next = await parts.next()) {
+        if (next.value.part.case !== 'chunk') throw new AppError('invalid_request', 'Only chunks may follow `open`.')
+        bytes += BigInt(next.value.part.value.length)
+        yield next.value.part.value
+      }
+    })(),
+    { objectMode: false, highWaterMark: FILE_CHUNK_BYTES },
+  )
+  await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal))
+  return { bytes }
+}
