@@ -1,4 +1,5 @@
 export { ERROR_CODE_HEADER, type ErrorCode, type ErrorKind, errorKind, errorTable, isErrorCode } from './errors.js'
+export * from './rest/index.js'
 export {
   type CapsuleCommand,
   type CapsuleState,

@@ -1,0 +1,170 @@
+import { z } from 'zod'
+import { capsuleStates, wireStatuses } from '../states.js'
+import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, text, timestampSchema, userSchema } from './common.js'
+
+const templateName = text(128, 1).regex(
+  /^[A-Za-z0-9][A-Za-z0-9._:/-]*$/,
+  'must start with a letter or digit and hold only letters, digits and . _ : / -',
+)
+
+export const egressPolicySchema = z
+  .object({
+    internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
+    allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
+    deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
+  })
+  .describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
+export type EgressPolicy = z.infer<typeof egressPolicySchema>
+
+export const createCapsuleSchema = z
+  .object({
+    template: templateName.default('minimal'),
+    name: text(128, 1).optional().describe('A name for people; need not be unique.'),
+    labels: labelsSchema.default({}),
+    metadata: labelsSchema.optional().describe('Another name for `labels`.'),
+    envs: envsSchema.default({}),
+    vcpus: z.int().min(1).max(1024).optional().describe('Virtual CPUs. Default: what the template asks for.'),
+    memory_mb: z
+      .int()
+      .min(64)
+      .max(4_194_304)
+      .optional()
+      .describe('Memory in MiB. Default: what the template asks for.'),
+    disk_size_mb: z.int().min(64).max(67_108_864).optional().describe('Writable space in MiB.'),
+    timeout_sec: z
+      .int()
+      .min(0)
+      .max(31_536_000)
+      .default(0)
+      .describe('Seconds without activity after which the capsule is paused; 0 means never.'),
+    egress: egressPolicySchema.optional(),
+    user: userSchema.optional().describe('Default user of commands and files.'),
+    cwd: pathSchema.optional().describe('Default working directory of commands.'),
+  })
+  .meta({ id: 'CreateCapsule' })
+export type CreateCapsuleRequest = z.input<typeof createCapsuleSchema>
+export type CreateCapsuleInput = z.output<typeof createCapsuleSchema>
+
+export const capsuleExitSchema = z
+  .object({
+    cause: z
+      .string()
+      .describe(
+        'guest_shutdown, guest_panic, guest_reset, oom_killed, killed, engine_failure, create_failed or unknown.',
+      ),
+    message: z.string(),
+    exit_code: z.int().optional(),
+    signal: z.string().optional(),
+    console_tail: z.string().optional().describe('What the console said last.'),
+    at: timestampSchema.optional(),
+  })
+  .meta({ id: 'CapsuleExit' })
+export type CapsuleExit = z.infer<typeof capsuleExitSchema>
+
+export const timingSchema = z.object({ step: z.string(), ms: z.number() })
+
+export const capsuleSchema = z
+  .object({
+    id: capsuleIdSchema,
+    name: z.string().optional(),
+    status: z.enum(wireStatuses).describe('The nearest status of a closed set; `state` is exact.'),
+    state: z.enum(capsuleStates),
+    template: z.string(),
+    vcpus: z.int(),
+    memory_mb: z.int(),
+    disk_size_mb: z.int(),
+    timeout_sec: z.int(),
+    guest_ip: z.string().optional(),
+    host_ip: z.string().optional(),
+    host_id: z.string().optional(),
+    created_at: timestampSchema,
+    started_at: timestampSchema.optional(),
+    last_active_at: timestampSchema.optional(),
+    last_updated: timestampSchema,
+    labels: z.record(z.string(), z.string()),
+    metadata: z
+      .record(z.string(), z.string())
+      .describe('engine, engine_version, kernel_version, agent_version, envd_version; what is known of them.'),
+    egress: egressPolicySchema.optional(),
+    engine: z.string().optional().describe('firecracker, qemu-kvm or qemu-tcg.'),
+    path: z.string().optional().describe('How it was created: hot, restore or cold.'),
+    timings: z.array(timingSchema).optional().describe('Steps of the create in their order; only in its answer.'),
+    exit: capsuleExitSchema.optional().describe('Why it ended, when it ended by itself.'),
+  })
+  .meta({ id: 'Capsule' })
+export type Capsule = z.infer<typeof capsuleSchema>
+
+const waitSec = z.coerce.number().min(0).max(300)
+
+export const createCapsuleQuerySchema = z.object({
+  wait_sec: waitSec
+    .default(4.5)
+    .describe(
+      'How long the answer may wait for `running`; afterwards it is the capsule in `starting`, and the create goes on.',
+    ),
+})
+export type CreateCapsuleQuery = z.input<typeof createCapsuleQuerySchema>
+
+/** A query parameter that may come once, several times, or comma-separated. */
+const many = z
+  .union([z.string(), z.array(z.string())])
+  .transform((value) => [value].flat().flatMap((part) => part.split(',')))
+
+export const listCapsulesQuerySchema = z.object({
+  status: many
+    .pipe(z.array(z.enum([...capsuleStates, 'all'])).max(16))
+    .optional()
+    .describe('Statuses or states, comma-separated, or `all`. Default: everything but stopped and error.'),
+  template: text(128, 1).optional(),
+  name: text(128, 1).optional().describe('Exact name.'),
+  label: z
+    .union([text(320, 1), z.array(text(320, 1)).max(16)])
+    .transform((value) => [value].flat())
+    .pipe(z.array(z.string().regex(/^[^=]+=/, 'must be key=value')))
+    .optional()
+    .describe('key=value; may be repeated, all must match.'),
+  limit: z.coerce.number().int().min(1).max(1000).default(1000),
+  cursor: text(256, 1).optional().describe('The `x-next-token` header of the page before.'),
+})
+export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>
+
+export const metricsRanges = ['5m', '10m', '1h', '2h', '6h', '12h', '24h'] as const
+
+export const metricsSchema = z
+  .object({
+    sandbox_id: capsuleIdSchema,
+    capsule_id: capsuleIdSchema,
+    range: z.enum(metricsRanges),
+    points: z.array(
+      z.object({ timestamp_unix: z.int(), cpu_pct: z.number(), mem_bytes: z.number(), disk_bytes: z.number() }),
+    ),
+    current: z.object({
+      timestamp: timestampSchema,
+      cpu_pct: z.number().describe('Percent of all vCPUs.'),
+      cpu_count: z.int(),
+      mem_used_bytes: z.number(),
+      mem_total_bytes: z.number(),
+      mem_cache_bytes: z.number(),
+      disk_used_bytes: z.number(),
+      disk_total_bytes: z.number(),
+      host_rss_bytes: z.number().describe('What the capsule costs its host.'),
+      host_cpu_ns: z.number(),
+      host_disk_bytes: z.number(),
+    }),
+  })
+  .meta({ id: 'CapsuleMetrics' })
+export type CapsuleMetrics = z.infer<typeof metricsSchema>
+
+export const templateSchema = z
+  .object({
+    name: z.string(),
+    type: z.enum(['base', 'snapshot']),
+    aliases: z.array(z.string()),
+    description: z.string().optional(),
+    vcpus: z.int(),
+    memory_mb: z.int(),
+    size_bytes: z.number(),
+    created_at: timestampSchema,
+  })
+  .meta({ id: 'Template' })
+export type Template = z.infer<typeof templateSchema>

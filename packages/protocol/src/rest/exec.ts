@@ -1,0 +1,96 @@
+import { z } from 'zod'
+import { capsuleIdSchema, envsSchema, pathSchema, text, timestampSchema, userSchema } from './common.js'
+
+const argument = text(1024 * 1024)
+export const tagSchema = text(128, 1)
+  .regex(/^[A-Za-z0-9._:-]*[^0-9][A-Za-z0-9._:-]*$/, 'must hold only letters, digits and . _ : - and not be a number')
+  .describe('Your name for the process; unique among those that run in the capsule.')
+
+const timeoutSec = z.number().min(0).max(31_536_000)
+
+export const encodings = ['utf-8', 'base64'] as const
+
+export const execRequestSchema = z
+  .object({
+    cmd: text(1024 * 1024, 1).describe('Program, run directly; use /bin/sh with -c for a shell line.'),
+    args: z.array(argument).max(4096).default([]),
+    envs: envsSchema.default({}),
+    cwd: pathSchema.optional(),
+    user: userSchema.optional(),
+    stdin: z.string().optional().describe('What the program reads; then its input ends. Absent: no input.'),
+    stdin_encoding: z.enum(encodings).default('utf-8'),
+    timeout_sec: timeoutSec
+      .optional()
+      .describe(
+        'After this time the process and its children are killed; 0 means never. Default: 30 in the foreground, never in the background.',
+      ),
+    background: z.boolean().default(false).describe('Answer 202 at once; follow it through its stream.'),
+    tag: tagSchema.optional(),
+  })
+  .meta({ id: 'ExecRequest' })
+export type ExecRequest = z.input<typeof execRequestSchema>
+export type ExecInput = z.output<typeof execRequestSchema>
+
+export const execResultSchema = z
+  .object({
+    sandbox_id: capsuleIdSchema,
+    capsule_id: capsuleIdSchema,
+    cmd: z.string(),
+    pid: z.int(),
+    stdout: z.string(),
+    stderr: z.string(),
+    exit_code: z.int().describe('128 + n when signal n ended the process, 124 after `timeout_sec`.'),
+    duration_ms: z.int(),
+    encoding: z.enum(encodings).describe('Of both streams; base64 when either is not UTF-8.'),
+    timed_out: z
+      .boolean()
+      .describe('The process was killed after `timeout_sec`; the output is what it wrote until then.'),
+    truncated: z.boolean().describe('There was more output than an answer holds; use exec/stream for all of it.'),
+    signal: z.int().optional().describe('Number of the signal that ended the process.'),
+    oom_killed: z.boolean().optional(),
+    hint: z.string().optional(),
+  })
+  .meta({ id: 'ExecResult' })
+export type ExecResult = z.infer<typeof execResultSchema>
+
+export const backgroundResultSchema = z
+  .object({ sandbox_id: capsuleIdSchema, capsule_id: capsuleIdSchema, cmd: z.string(), pid: z.int(), tag: z.string() })
+  .meta({ id: 'BackgroundProcess' })
+export type BackgroundResult = z.infer<typeof backgroundResultSchema>
+
+export const processInfoSchema = z
+  .object({
+    pid: z.int(),
+    tag: z.string().optional(),
+    cmd: z.string(),
+    args: z.array(z.string()),
+    cwd: z.string().optional(),
+    pty: z.boolean(),
+    running: z.boolean(),
+    output_offset: z.number().describe('Bytes of output so far.'),
+    started_at: timestampSchema.optional(),
+  })
+  .meta({ id: 'Process' })
+export type ProcessInfo = z.infer<typeof processInfoSchema>
+
+export const processListSchema = z.object({ processes: z.array(processInfoSchema) }).meta({ id: 'ProcessList' })
+export type ProcessList = z.infer<typeof processListSchema>
+
+export const signalNames = [
+  'SIGHUP',
+  'SIGINT',
+  'SIGQUIT',
+  'SIGKILL',
+  'SIGUSR1',
+  'SIGUSR2',
+  'SIGTERM',
+  'SIGCONT',
+  'SIGSTOP',
+] as const
+export type SignalName = (typeof signalNames)[number]
+export const signalSchema = z.enum(signalNames)
+
+/** All digits: a process id; anything else: a tag. */
+export const processSelectorSchema = text(128, 1)
+  .regex(/^(?:[1-9][0-9]{0,9}|[A-Za-z0-9._:-]*[^0-9][A-Za-z0-9._:-]*)$/, 'must be a process id or a tag')
+  .describe('Process id (all digits) or tag.')

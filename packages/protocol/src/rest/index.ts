@@ -1,0 +1,6 @@
+export * from './capsules.js'
+export * from './common.js'
+export * from './exec.js'
+export * from './files.js'
+export * from './sockets.js'
+export * from './system.js'

@@ -1,0 +1,154 @@
+import { z } from 'zod'
+import { envsSchema, pathSchema, text, userSchema } from './common.js'
+import { execRequestSchema, signalSchema, tagSchema } from './exec.js'
+
+/** Ask for this WebSocket subprotocol to get output as binary frames instead of JSON. */
+export const BINARY_SUBPROTOCOL = 'wrenn.v1.binary'
+
+/** Without credentials in the handshake, the first message must be this one, within 5 seconds. */
+export const authFrameSchema = z.object({
+  type: z.literal('auth'),
+  api_key: text(512, 1).optional(),
+  token: text(8192, 1).optional(),
+})
+export type AuthFrame = z.infer<typeof authFrameSchema>
+
+const base64 = z.base64()
+const terminalSize = z.int().min(1).max(65_535)
+const offset = z.int().min(0)
+
+/** First message of `/v1/capsules/{id}/exec/stream`. */
+export const execStartFrameSchema = execRequestSchema
+  .pick({ cmd: true, args: true, envs: true, cwd: true, user: true, timeout_sec: true, tag: true })
+  .extend({
+    type: z.literal('start'),
+    stdin: z.boolean().default(false).describe('The process reads `stdin` frames. False: no input.'),
+    encoding: z
+      .enum(['text', 'base64'])
+      .default('text')
+      .describe('How output frames carry data; text damages bytes that are not UTF-8.'),
+  })
+export type ExecStartFrame = z.input<typeof execStartFrameSchema>
+
+/** What a client may send on an exec or process stream after it started. */
+export const processInputFrameSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('stdin'), data: base64 }),
+  z.object({ type: z.literal('stdin_close') }),
+  z.object({ type: z.literal('signal'), signal: signalSchema }),
+  z.object({ type: z.literal('stop') }).describe('Kills the process and its children.'),
+])
+export type ProcessInputFrame = z.infer<typeof processInputFrameSchema>
+
+/** What the server sends on exec and process streams. */
+export const processOutputFrameSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('start'), pid: z.int(), tag: z.string().optional() }),
+  z.object({ type: z.literal('stdout'), data: z.string(), offset: offset.optional(), encoding: z.string().optional() }),
+  z.object({ type: z.literal('stderr'), data: z.string(), offset: offset.optional(), encoding: z.string().optional() }),
+  z.object({ type: z.literal('output'), data: base64, offset: offset.optional() }).describe('Output of a terminal.'),
+  z.object({ type: z.literal('lost'), from: offset, to: offset }).describe('Output that is no longer kept.'),
+  z.object({
+    type: z.literal('exit'),
+    exit_code: z.int(),
+    signal: z.int().optional(),
+    timed_out: z.boolean().optional(),
+    oom_killed: z.boolean().optional(),
+    offset: offset.optional().describe('Bytes of output in all.'),
+  }),
+  z.object({
+    type: z.literal('error'),
+    data: z.string(),
+    code: z.string(),
+    fatal: z.boolean(),
+    hint: z.string().optional(),
+  }),
+])
+export type ProcessOutputFrame = z.infer<typeof processOutputFrameSchema>
+
+/** First message of `/v1/capsules/{id}/pty`. */
+export const ptyStartFrameSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('start'),
+    cmd: text(4096, 1).default('/bin/bash'),
+    args: z.array(text(131_072)).max(1024).default([]),
+    cols: terminalSize.default(80),
+    rows: terminalSize.default(24),
+    envs: envsSchema.default({}),
+    cwd: pathSchema.optional(),
+    user: userSchema.optional(),
+    tag: tagSchema.optional(),
+  }),
+  z.object({
+    type: z.literal('connect'),
+    tag: text(128, 1),
+    from_offset: offset.optional().describe('Replay from here. Absent: only what comes from now on.'),
+  }),
+])
+export type PtyStartFrame = z.input<typeof ptyStartFrameSchema>
+
+export const ptyInputFrameSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('input'), data: base64 }),
+  z.object({ type: z.literal('resize'), cols: terminalSize, rows: terminalSize }),
+  z.object({ type: z.literal('kill') }),
+])
+export type PtyInputFrame = z.infer<typeof ptyInputFrameSchema>
+
+export const ptyOutputFrameSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('started'), tag: z.string(), pid: z.int() }),
+  z.object({ type: z.literal('output'), data: base64, offset: offset.optional() }),
+  z.object({ type: z.literal('lost'), from: offset, to: offset }),
+  z.object({ type: z.literal('exit'), exit_code: z.int(), signal: z.int().optional(), offset: offset.optional() }),
+  z.object({
+    type: z.literal('error'),
+    data: z.string(),
+    code: z.string(),
+    fatal: z.boolean(),
+    hint: z.string().optional(),
+  }),
+  z.object({ type: z.literal('ping') }),
+])
+export type PtyOutputFrame = z.infer<typeof ptyOutputFrameSchema>
+
+/** Query of `/v1/capsules/{id}/processes/{selector}/stream`. */
+export const processStreamQuerySchema = z.object({
+  from_offset: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .optional()
+    .describe('Replay output from this byte. Absent: only what comes from now on.'),
+  encoding: z.enum(['text', 'base64']).default('text'),
+})
+export type ProcessStreamQuery = z.input<typeof processStreamQuerySchema>
+
+export const binaryKinds = { input: 0, stdout: 1, stderr: 2, output: 3 } as const
+export type BinaryKind = keyof typeof binaryKinds
+
+const HEADER_BYTES = 9
+
+/** A binary frame: one byte kind, eight bytes offset (big endian), payload. Frames to the server have offset 0. */
+export function encodeBinaryFrame(kind: BinaryKind, offsetBytes: number | bigint, payload: Uint8Array): Uint8Array {
+  const frame = new Uint8Array(HEADER_BYTES + payload.length)
+  const view = new DataView(frame.buffer)
+  view.setUint8(0, binaryKinds[kind])
+  view.setBigUint64(1, BigInt(offsetBytes))
+  frame.set(payload, HEADER_BYTES)
+  return frame
+}
+
+export interface BinaryFrame {
+  readonly kind: BinaryKind
+  readonly offset: number
+  /** A view into the frame, not a copy. */
+  readonly payload: Uint8Array
+}
+
+/** The parts of a binary frame, or `undefined` when it is not one. */
+export function decodeBinaryFrame(frame: Uint8Array): BinaryFrame | undefined {
+  if (frame.length < HEADER_BYTES) return undefined
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.length)
+  const kind = binaryKindNames[view.getUint8(0)]
+  if (kind === undefined) return undefined
+  return { kind, offset: Number(view.getBigUint64(1)), payload: frame.subarray(HEADER_BYTES) }
+}
+
+const binaryKindNames: readonly (BinaryKind | undefined)[] = ['input', 'stdout', 'stderr', 'output']
