@@ -72,7 +72,7 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     const refused = await pool.ensureSpace(2 ** 50).catch((error: unknown) => AppError.from(error).code)
     expect(refused).toBe('disk_full')
     const { bavail, bsize } = await statfs(dir)
-    expect((await pool.usage()).availableBytes).toBeLessThanOrEqual(bavail * bsize)
+    expect((await pool.usage()).freeBytes).toBeLessThanOrEqual(bavail * bsize)
   })
 
   it('sees that the disk below a sparse image is nearly full', async () => {
@@ -81,7 +81,7 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     await run('mount', ['-t', 'tmpfs', '-o', 'size=64m', 'tmpfs', small])
     try {
       const pool = await openPool(options(small))
-      expect((await pool.usage()).availableBytes).toBeLessThan(64 * MIB)
+      expect((await pool.usage()).freeBytes).toBeLessThan(64 * MIB)
       expect((await pool.usage()).totalBytes).toBe(512 * MIB)
       await closePool(small)
     } finally {

@@ -39,7 +39,7 @@ export interface PoolUsage {
   readonly totalBytes: number
   readonly usedBytes: number
   /** What can really be written: with a loop image never more than the disk below it has. */
-  readonly availableBytes: number
+  readonly freeBytes: number
 }
 
 /** A directory whose files clone in constant time. */
@@ -144,25 +144,25 @@ class DirectoryPool implements Pool {
   async usage(): Promise<PoolUsage> {
     const inner = await spaceOf(this.path)
     const outer = this.loopImage === undefined ? inner : await spaceOf(this.dir)
-    const availableBytes = Math.min(inner.availableBytes, outer.availableBytes)
-    return { totalBytes: inner.totalBytes, usedBytes: inner.usedBytes, availableBytes }
+    const freeBytes = Math.min(inner.freeBytes, outer.freeBytes)
+    return { totalBytes: inner.totalBytes, usedBytes: inner.usedBytes, freeBytes }
   }
 
   async ensureSpace(bytes: number): Promise<void> {
-    const { availableBytes, totalBytes } = await this.usage()
+    const { freeBytes, totalBytes } = await this.usage()
     const reserve = Math.min(RESERVE_BYTES, totalBytes * RESERVE_FRACTION)
-    if (availableBytes - reserve < bytes) throw await this.#full(bytes)
+    if (freeBytes - reserve < bytes) throw await this.#full(bytes)
   }
 
   async #full(bytes: number, cause?: unknown): Promise<AppError> {
-    const { availableBytes } = await this.usage()
+    const { freeBytes } = await this.usage()
     const where = this.loopImage === undefined ? this.path : `${this.path} (image ${this.loopImage})`
-    const message = `The pool ${where} has ${availableBytes} bytes left and ${bytes} more are needed; remove capsules or templates, or give it more disk.`
-    return new AppError('disk_full', message, { details: { availableBytes, neededBytes: bytes }, cause })
+    const message = `The pool ${where} has ${freeBytes} bytes left and ${bytes} more are needed; remove capsules or templates, or give it more disk.`
+    return new AppError('disk_full', message, { details: { freeBytes, neededBytes: bytes }, cause })
   }
 }
 
 async function spaceOf(path: string): Promise<PoolUsage> {
   const { bsize, blocks, bfree, bavail } = await statfs(path)
-  return { totalBytes: blocks * bsize, usedBytes: (blocks - bfree) * bsize, availableBytes: bavail * bsize }
+  return { totalBytes: blocks * bsize, usedBytes: (blocks - bfree) * bsize, freeBytes: bavail * bsize }
 }

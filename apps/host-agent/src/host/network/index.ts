@@ -1,0 +1,10 @@
+export {
+  createNetwork,
+  type Network,
+  type NetworkConfig,
+  type NetworkOptions,
+  type Slot,
+  type StartOptions,
+  type StartResult,
+} from './network.js'
+export { type EgressPolicy, resolvePolicy } from './policy.js'

@@ -1,0 +1,355 @@
+import { access } from 'node:fs/promises'
+import { AppError, errorText, KeyedMutex, type Logger } from '@wrenn/base'
+import { run } from '../exec.js'
+import { SlotRange } from './address.js'
+import { refuseClash, uplinkMtu } from './clash.js'
+import { dnsLink, setUpHost, tearDownHost } from './host-setup.js'
+import { formatLabel, parseLabel } from './label.js'
+import { closedPolicy, type EgressPolicy, type ResolvedPolicy, resolvePolicy } from './policy.js'
+import { exceptionRules, policyRules } from './rules.js'
+import {
+  forgetConnections,
+  GUEST_MAC,
+  listLinks,
+  listNamespaces,
+  loadInSlot,
+  makeSlot,
+  removeSlots,
+  setAlias,
+  TAP,
+} from './slot.js'
+
+/** Uids that mean "nobody" or "no uid" to the kernel and libc. */
+const RESERVED_UIDS = new Set([65_534, 65_535])
+/** More namespaces than this on one machine are a mistake, not a load. */
+const MAXIMUM_SLOTS = 4000
+
+export interface NetworkConfig {
+  /** Prefix of namespaces, links and tables: WRENN_INSTANCE. */
+  readonly prefix: string
+  /** Host-side range, a /30 per slot: WRENN_NETWORK_CIDR. */
+  readonly cidr: string
+  /** A slot's uid is this plus its index. */
+  readonly uidBase: number
+  /** Slots kept ready: WRENN_SLOT_POOL. */
+  readonly poolSize: number
+  /** WRENN_DIR: tells two platforms with the same prefix apart. */
+  readonly platform: string
+}
+
+export interface NetworkOptions {
+  readonly config: NetworkConfig
+  readonly logger: Logger
+}
+
+/** A prepared place in the host's network for one guest. */
+export interface Slot {
+  readonly index: number
+  readonly namespace: string
+  readonly tap: string
+  readonly mac: string
+  readonly uid: number
+  readonly gid: number
+  /** Where the host (only its root) reaches the guest, TCP and UDP on every port. */
+  readonly guestAddress: string
+}
+
+export interface StartOptions {
+  /** Slot index → capsule or VM id of every slot that something still runs in. */
+  readonly inUse: ReadonlyMap<number, string>
+}
+
+export interface StartResult {
+  /** Taken over as they were. Load their policies again: networks allowed inside the private ranges are closed until then. */
+  readonly adopted: readonly Slot[]
+  /** In use according to the caller, but gone from the host. */
+  readonly lost: readonly number[]
+}
+
+type Entry =
+  | { readonly state: 'making' | 'ready' | 'removing' }
+  | {
+      readonly state: 'owned'
+      readonly owner: string
+      readonly policy: EgressPolicy
+      readonly resolved: ResolvedPolicy
+    }
+
+/** The network slots of this host. One object per prefix and machine; it alone changes what carries the prefix. */
+export interface Network {
+  /** Sweeps what nobody owns, takes over what is owned, then fills the pool in the background. */
+  start(options: StartOptions): Promise<StartResult>
+  /** A slot that reaches nothing until `applyPolicy`. @throws AppError `pool_exhausted` when the range is used up. */
+  acquire(owner: string): Promise<Slot>
+  /** Removes the slot with its connections and rules; idempotent. The VM in it must be gone. */
+  release(index: number): Promise<void>
+  /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
+  rename(index: number, owner: string): Promise<void>
+  /** Effective at once, also for open connections. @throws AppError `invalid_request` naming the entry. */
+  applyPolicy(index: number, policy: EgressPolicy): Promise<void>
+  slot(index: number): Slot
+  counts(): { readonly ready: number; readonly owned: number; readonly free: number }
+  /** The address of the DNS forwarder. */
+  readonly dnsAddress: string
+  /** Waits for background work and starts no more; slots stay. */
+  stop(): Promise<void>
+  /** Stops and removes everything that carries the prefix, owned slots too. */
+  removeAll(): Promise<void>
+}
+
+/** @throws AppError `invalid_config` for a range that is none. */
+export function createNetwork({ config, logger }: NetworkOptions): Network {
+  return new SlotNetwork(config, logger)
+}
+
+class SlotNetwork implements Network {
+  readonly #config: NetworkConfig
+  readonly #logger: Logger
+  readonly #range: SlotRange
+  readonly #entries = new Map<number, Entry>()
+  readonly #perSlot = new KeyedMutex()
+  #filling: Promise<void> | undefined
+  #stopped = false
+  #mtu = 1500
+
+  constructor(config: NetworkConfig, logger: Logger) {
+    if (!/^[a-z][a-z0-9]{0,7}$/.test(config.prefix)) {
+      throw new AppError(
+        'invalid_config',
+        'WRENN_INSTANCE must be 1 to 8 lower-case letters and digits, a letter first.',
+      )
+    }
+    this.#config = config
+    this.#logger = logger
+    this.#range = new SlotRange(config.cidr)
+  }
+
+  get dnsAddress(): string {
+    return this.#range.dns
+  }
+
+  async start({ inUse }: StartOptions): Promise<StartResult> {
+    const { prefix, platform } = this.#config
+    await this.#refuseForeignPrefix()
+    await refuseClash(this.#range.cidr, (link) => this.#isOurs(link))
+    this.#mtu = await uplinkMtu()
+    await setUpHost(prefix, this.#range, formatLabel({ platform, owner: 'dns' }), this.#logger)
+    const result = await this.#adopt(inUse)
+    this.#stopped = false
+    this.#refill()
+    return result
+  }
+
+  async acquire(owner: string): Promise<Slot> {
+    const index = this.#takeReady(owner) ?? (await this.#makeFor(owner))
+    await setAlias(this.#name(index), this.#label(owner))
+    this.#refill()
+    return this.slot(index)
+  }
+
+  async release(index: number): Promise<void> {
+    await this.#perSlot.run(String(index), async () => {
+      const entry = this.#entries.get(index)
+      if (entry?.state !== 'owned') return
+      this.#entries.set(index, { state: 'removing' })
+      try {
+        await this.#dropExceptions(index, entry.resolved)
+        await removeSlots([this.#name(index)])
+        await forgetConnections(this.#range.addresses(index).guest)
+        this.#entries.delete(index)
+      } catch (error) {
+        // Still there, so still owned: the caller may try again, and the next start sweeps it.
+        this.#entries.set(index, entry)
+        throw error
+      }
+    })
+    this.#refill()
+  }
+
+  async rename(index: number, owner: string): Promise<void> {
+    await this.#perSlot.run(String(index), async () => {
+      this.#entries.set(index, { ...this.#owned(index), owner })
+      await setAlias(this.#name(index), this.#label(owner))
+    })
+  }
+
+  async applyPolicy(index: number, policy: EgressPolicy): Promise<void> {
+    const resolved = resolvePolicy(policy)
+    await this.#perSlot.run(String(index), async () => {
+      const entry = this.#owned(index)
+      const { guest } = this.#range.addresses(index)
+      const exceptions = exceptionRules(this.#config.prefix, guest, entry.resolved.allowPrivate, resolved.allowPrivate)
+      if (exceptions !== '') await run('nft', ['-f', '-'], { input: exceptions })
+      this.#entries.set(index, {
+        ...entry,
+        policy,
+        resolved: { ...entry.resolved, allowPrivate: resolved.allowPrivate },
+      })
+      await loadInSlot(this.#name(index), policyRules(resolved))
+      this.#entries.set(index, { ...entry, policy, resolved })
+    })
+  }
+
+  slot(index: number): Slot {
+    const uid = this.#config.uidBase + index
+    return {
+      index,
+      namespace: this.#name(index),
+      tap: TAP,
+      mac: GUEST_MAC,
+      uid,
+      gid: uid,
+      guestAddress: this.#range.addresses(index).guest,
+    }
+  }
+
+  counts(): { ready: number; owned: number; free: number } {
+    const states = [...this.#entries.values()].map(({ state }) => state)
+    const count = (wanted: Entry['state']): number => states.filter((state) => state === wanted).length
+    return { ready: count('ready'), owned: count('owned'), free: this.#lastIndex() - states.length }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.#filling
+  }
+
+  async removeAll(): Promise<void> {
+    await this.stop()
+    await removeSlots(await this.#existing())
+    await tearDownHost(this.#config.prefix)
+    this.#entries.clear()
+  }
+
+  async #adopt(inUse: ReadonlyMap<number, string>): Promise<StartResult> {
+    const links = new Set((await listLinks()).map(({ name }) => name))
+    const namespaces = new Set(await listNamespaces())
+    const isWhole = (index: number): boolean => links.has(this.#name(index)) && namespaces.has(this.#name(index))
+    const kept = [...inUse].filter(([index]) => isWhole(index))
+    const lost = [...inUse.keys()].filter((index) => !isWhole(index))
+    const keptNames = new Set(kept.map(([index]) => this.#name(index)))
+    const swept = (await this.#existing()).filter((name) => !keptNames.has(name))
+    await removeSlots(swept)
+    this.#entries.clear()
+    for (const [index, owner] of kept) {
+      await setAlias(this.#name(index), this.#label(owner))
+      this.#entries.set(index, { state: 'owned', owner, policy: closedPolicy, resolved: resolvePolicy(closedPolicy) })
+    }
+    this.#logger.info({ adopted: kept.length, swept: swept.length, lost }, 'network.started')
+    return { adopted: kept.map(([index]) => this.slot(index)), lost }
+  }
+
+  /** Names of slots found on the host, whole or in part. */
+  async #existing(): Promise<readonly string[]> {
+    const pattern = new RegExp(`^${this.#config.prefix}-\\d+$`)
+    const links = (await listLinks()).map(({ name }) => name)
+    return [...new Set([...links, ...(await listNamespaces())])].filter((name) => pattern.test(name))
+  }
+
+  /** Two platforms that share a prefix would sweep each other's capsules. */
+  async #refuseForeignPrefix(): Promise<void> {
+    for (const { name, alias } of await listLinks()) {
+      if (!this.#isOurs(name)) continue
+      const platform = parseLabel(alias)?.platform
+      if (platform === undefined || platform === this.#config.platform || !(await exists(platform))) continue
+      const message = `Network names starting with "${this.#config.prefix}" belong to the platform in ${platform}; choose another WRENN_INSTANCE for this one.`
+      throw new AppError('invalid_config', message, { details: { link: name, platform } })
+    }
+  }
+
+  #isOurs(link: string): boolean {
+    return link.startsWith(`${this.#config.prefix}-`) || link === dnsLink(this.#config.prefix)
+  }
+
+  #takeReady(owner: string): number | undefined {
+    const [index] = [...this.#entries].find(([, { state }]) => state === 'ready') ?? []
+    if (index !== undefined) this.#own(index, owner)
+    return index
+  }
+
+  async #makeFor(owner: string): Promise<number> {
+    const index = this.#reserve()
+    if (index === undefined) {
+      const message = `All ${this.#lastIndex()} network slots of WRENN_NETWORK_CIDR ${this.#config.cidr} are in use.`
+      throw new AppError('pool_exhausted', message)
+    }
+    await this.#make(index)
+    this.#own(index, owner)
+    return index
+  }
+
+  #own(index: number, owner: string): void {
+    this.#entries.set(index, { state: 'owned', owner, policy: closedPolicy, resolved: resolvePolicy(closedPolicy) })
+  }
+
+  #owned(index: number): Extract<Entry, { state: 'owned' }> {
+    const entry = this.#entries.get(index)
+    if (entry?.state === 'owned') return entry
+    throw new Error(`network slot ${index} is not in use`)
+  }
+
+  /** Takes the lowest free index, so that low numbers stay in use and names stay short. */
+  #reserve(): number | undefined {
+    for (let index = 1; index <= this.#lastIndex(); index += 1) {
+      if (this.#entries.has(index) || RESERVED_UIDS.has(this.#config.uidBase + index)) continue
+      this.#entries.set(index, { state: 'making' })
+      return index
+    }
+    return undefined
+  }
+
+  async #make(index: number): Promise<void> {
+    const { uid } = this.slot(index)
+    const plan = { name: this.#name(index), index, uid, mtu: this.#mtu, label: this.#label(undefined) }
+    try {
+      await makeSlot(plan, this.#range)
+    } catch (error) {
+      this.#entries.delete(index)
+      throw error
+    }
+  }
+
+  /** Brings the pool to its size, one slot at a time: this work must not slow down a create. */
+  #refill(): void {
+    if (this.#filling || this.#stopped) return
+    this.#filling = this.#fill()
+      // The next acquire makes its own slot and reports what is wrong to its caller.
+      .catch((error: unknown) => this.#logger.warn({ err: errorText(error) }, 'network.refill_failed'))
+      .finally(() => {
+        this.#filling = undefined
+      })
+  }
+
+  async #fill(): Promise<void> {
+    while (!this.#stopped && this.counts().ready < this.#config.poolSize) {
+      const index = this.#reserve()
+      if (index === undefined) return
+      await this.#make(index)
+      this.#entries.set(index, { state: 'ready' })
+    }
+  }
+
+  async #dropExceptions(index: number, { allowPrivate }: ResolvedPolicy): Promise<void> {
+    const rules = exceptionRules(this.#config.prefix, this.#range.addresses(index).guest, allowPrivate, [])
+    if (rules !== '') await run('nft', ['-f', '-'], { input: rules })
+  }
+
+  #lastIndex(): number {
+    return Math.min(this.#range.lastIndex, MAXIMUM_SLOTS)
+  }
+
+  #name(index: number): string {
+    return `${this.#config.prefix}-${index}`
+  }
+
+  #label(owner: string | undefined): string {
+    return formatLabel({ platform: this.#config.platform, owner })
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  )
+}

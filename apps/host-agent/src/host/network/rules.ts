@@ -1,0 +1,183 @@
+import { formatCidr, type SlotAddresses, type SlotRange } from './address.js'
+import { neverRanges, privateRanges, type ResolvedPolicy } from './policy.js'
+
+export const GUEST_ADDRESS = '169.254.0.21'
+export const GATEWAY_ADDRESS = '169.254.0.22'
+
+/** The slots' links are `<prefix>-<n>`; a prefix has no dash, so two platforms' patterns never meet. */
+const slotLinks = (prefix: string): string => `"${prefix}-*"`
+
+/** One guest must not fill the connection table it shares with the whole host (262,144 entries by default). */
+const MAXIMUM_CONNECTIONS = 4096
+
+/** Rules that answer instead of dropping, so that a refused connection fails at once. */
+const refuseChain = `
+  chain refuse {
+    meta l4proto tcp reject with tcp reset
+    reject with icmpx type admin-prohibited
+  }`
+
+function set(name: string, elements: readonly string[]): string {
+  const content = elements.length > 0 ? `\n    elements = { ${elements.join(', ')} }` : ''
+  return `
+  set ${name} {
+    type ipv4_addr
+    flags interval
+    auto-merge${content}
+  }`
+}
+
+/** The tables of the root namespace, replacing what was there in one transaction. */
+export function rootRules(prefix: string, range: SlotRange): string {
+  const links = slotLinks(prefix)
+  const cidr = formatCidr(range.cidr)
+  return `table inet ${prefix}
+delete table inet ${prefix}
+table inet ${prefix} {
+${set('never', [...neverRanges, cidr])}
+${set('private', privateRanges)}
+  set exceptions {
+    type ipv4_addr . ipv4_addr
+    flags interval
+  }
+${refuseChain}
+  chain guard {
+    type filter hook prerouting priority raw; policy accept;
+    iifname ${links} meta nfproto ipv6 drop
+    iifname ${links} fib saddr . iif oif missing drop
+    iifname != { "lo" } iifname != ${links} ip daddr ${cidr} fib daddr type local drop
+  }
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname ${links} jump from_slot
+  }
+  chain from_slot {
+    ct state established,related accept
+    ip daddr ${range.dns} meta l4proto { tcp, udp } th dport 53 accept
+    jump refuse
+  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname ${links} jump outward
+    oifname ${links} ct state established,related accept
+    oifname ${links} drop
+  }
+  chain outward {
+    oifname ${links} jump refuse
+    ct status dnat jump refuse
+    ip daddr @never jump refuse
+    ip saddr . ip daddr @exceptions accept
+    ip daddr @private jump refuse
+    accept
+  }
+  chain output {
+    type filter hook output priority filter; policy accept;
+    oifname ${links} meta skuid != 0 jump refuse
+  }
+  chain source {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr ${cidr} oifname != ${links} masquerade
+  }
+}
+`
+}
+
+/**
+ * The table of one slot's namespace: denies everything until a policy is loaded. The guest's own packets pass `egress` each time, not
+ * only the first, so a stricter policy also ends what is already connected.
+ */
+export function slotRules(range: SlotRange, addresses: SlotAddresses): string {
+  return `table inet wrenn {
+${set('never', [...neverRanges, formatCidr(range.cidr)])}
+${set('private', privateRanges)}
+${set('allow', [])}
+${set('allow_private', [])}
+${set('deny', [])}
+${refuseChain}
+  chain guard {
+    type filter hook prerouting priority raw; policy accept;
+    meta nfproto ipv6 drop
+    iifname "tap0" ip saddr != ${GUEST_ADDRESS} drop
+    iifname "eth0" ip daddr != ${addresses.guest} drop
+    iifname "eth0" ip saddr 169.254.0.0/16 drop
+  }
+  chain target {
+    type nat hook prerouting priority dstnat; policy accept;
+    iifname "tap0" ip daddr ${GATEWAY_ADDRESS} meta l4proto { tcp, udp } th dport 53 dnat ip to ${range.dns}
+    iifname "eth0" ip saddr ${addresses.host} meta l4proto { tcp, udp } dnat ip to ${GUEST_ADDRESS}
+  }
+  chain source {
+    type nat hook postrouting priority srcnat; policy accept;
+    oifname "tap0" snat ip to ${GATEWAY_ADDRESS}
+    oifname "eth0" snat ip to ${addresses.guest}
+  }
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state established,related accept
+  }
+  chain output {
+    type filter hook output priority filter; policy drop;
+    ct state established,related accept
+    oifname "tap0" tcp flags & rst == rst accept
+    oifname "tap0" icmp type { destination-unreachable, time-exceeded } accept
+  }
+  chain forward {
+    type filter hook forward priority filter; policy drop;
+    iifname "eth0" oifname "tap0" ct state established,related accept
+    iifname "eth0" oifname "tap0" ip saddr ${addresses.host} ct status dnat accept
+    iifname "tap0" oifname "eth0" ct direction reply ct state established,related accept
+    iifname "tap0" oifname "eth0" jump egress
+  }
+  chain egress {
+    ct state invalid drop
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct state new ct count over ${MAXIMUM_CONNECTIONS} jump refuse
+    ip daddr ${range.dns} meta l4proto { tcp, udp } th dport 53 jump names
+    ip daddr @never jump refuse
+    ip daddr @allow_private accept
+    ip daddr @private jump refuse
+    ip daddr @allow accept
+    ip daddr @deny jump refuse
+    jump internet
+  }
+  chain names {
+    jump refuse
+  }
+  chain internet {
+    jump refuse
+  }
+}
+`
+}
+
+/** Changes a slot's table to `policy` in one transaction. */
+export function policyRules(policy: ResolvedPolicy): string {
+  const sets = { allow: policy.allow, allow_private: policy.allowPrivate, deny: policy.deny }
+  const lines = Object.entries(sets).flatMap(([name, elements]) => [
+    `flush set inet wrenn ${name}`,
+    ...(elements.length > 0 ? [`add element inet wrenn ${name} { ${elements.join(', ')} }`] : []),
+  ])
+  const verdict = (open: boolean): string => (open ? 'accept' : 'jump refuse')
+  return [
+    ...lines,
+    'flush chain inet wrenn names',
+    `add rule inet wrenn names ${verdict(policy.names)}`,
+    'flush chain inet wrenn internet',
+    `add rule inet wrenn internet ${verdict(policy.internet)}`,
+    '',
+  ].join('\n')
+}
+
+/** Changes what one slot may reach of the private ranges in the root table; empty when nothing changes. */
+export function exceptionRules(
+  prefix: string,
+  slotAddress: string,
+  before: readonly string[],
+  after: readonly string[],
+): string {
+  const change = (verb: 'add' | 'delete', networks: readonly string[]): string => {
+    const elements = networks.map((network) => `${slotAddress} . ${network}`)
+    return elements.length > 0 ? `${verb} element inet ${prefix} exceptions { ${elements.join(', ')} }\n` : ''
+  }
+  return change('delete', before) + change('add', after)
+}
