@@ -1,1 +1,1 @@
-export {}
+export { FakeGuest } from './fake-guest.js'

@@ -1,0 +1,71 @@
+import { AppError } from '@wrenn/base'
+import { FakeGuest } from '@wrenn/testkit'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { GUEST_PORT, GuestClient } from './guest-client.js'
+import { startProcess, warmUp } from './guest-session.js'
+
+const ADDRESS = '127.83.0.1'
+
+describe('a process stream', () => {
+  let guest: FakeGuest
+  let client: GuestClient
+
+  beforeEach(async () => {
+    guest = new FakeGuest()
+    await guest.listen(ADDRESS, GUEST_PORT)
+    client = new GuestClient(ADDRESS, 'first')
+  })
+
+  afterEach(async () => {
+    client.close()
+    await guest[Symbol.asyncDispose]()
+  })
+
+  it('is taken up at its offset when the line breaks, and neither loses nor repeats a byte', async () => {
+    const script = 'for i in 1 2 3 4 5 6 7 8; do echo line-$i; sleep 0.05; done'
+    const controller = new AbortController()
+    const events = startProcess(client, { process: { cmd: '/bin/sh', args: ['-c', script] }, stdin: false }, '', {
+      signal: controller.signal,
+      gone: () => undefined,
+    })
+    let output = ''
+    let starts = 0
+    let drops = 0
+    let exitCode: number | undefined
+    for await (const { event } of events) {
+      if (event.case === 'start') starts++
+      if (event.case === 'end') exitCode = event.value.exitCode
+      if (event.case !== 'data') continue
+      output += Buffer.from(event.value.output.value ?? []).toString()
+      if (drops++ < 3) guest.dropConnections()
+    }
+    expect(output).toBe('line-1\nline-2\nline-3\nline-4\nline-5\nline-6\nline-7\nline-8\n')
+    expect({ starts, exitCode }).toEqual({ starts: 1, exitCode: 0 })
+  })
+
+  it('says what ended the guest instead of trying for ever', async () => {
+    const died = new AppError('guest_died', 'The guest ran out of memory.')
+    let gone: AppError | undefined
+    const events = startProcess(
+      client,
+      { process: { cmd: '/bin/sh', args: ['-c', 'echo up; sleep 60'] }, stdin: false },
+      '',
+      { signal: new AbortController().signal, gone: () => gone },
+    )
+    const read = async (): Promise<void> => {
+      for await (const { event } of events) {
+        if (event.case !== 'data') continue
+        gone = died
+        guest.dropConnections()
+      }
+    }
+    await expect(read()).rejects.toBe(died)
+  })
+
+  it('uses a new secret from the call that set it on', async () => {
+    await client.identify({ secret: 'first' })
+    await client.identify({ secret: 'second' })
+    await warmUp(client)
+    expect(guest.secret).toBe('second')
+  })
+})

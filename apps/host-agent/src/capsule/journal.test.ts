@@ -1,0 +1,69 @@
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { capsuleIds, silentLogger } from '@wrenn/base'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { Journal } from './journal.js'
+import type { CapsuleRecord } from './types.js'
+
+function recordOf(): CapsuleRecord {
+  return {
+    capsuleId: capsuleIds.create(),
+    teamId: 'team-1',
+    template: 'minimal',
+    vcpus: 1,
+    memoryMib: 512,
+    diskSizeMib: 5120,
+    state: 'running',
+    generation: 1,
+    resources: undefined,
+    secret: 's',
+    egress: { internet: true, allow: [], deny: [] },
+    engine: 'fake',
+    engineVersion: '1',
+    kernelVersion: '6.12',
+    agentVersion: '1',
+    path: 'hot',
+    timings: [],
+    createdAtMs: 1,
+    lastActiveAtMs: 1,
+    exit: undefined,
+  }
+}
+
+describe('the journal', () => {
+  let dir: string
+
+  beforeEach(async () => {
+    dir = await mkdtemp(join(tmpdir(), 'wrenn-journal-'))
+  })
+
+  afterEach(async () => {
+    await rm(dir, { recursive: true })
+  })
+
+  it('gives back after a restart what was put and not removed', async () => {
+    const journal = new Journal(dir, silentLogger)
+    expect(await journal.open()).toEqual([])
+    const [kept, removed] = [recordOf(), recordOf()]
+    await journal.put(kept)
+    await journal.put({ ...kept, state: 'stopping' })
+    await journal.put(removed)
+    await journal.remove(removed.capsuleId)
+    await journal.remove(removed.capsuleId)
+    const again = await new Journal(dir, silentLogger).open()
+    expect(again.map(({ capsuleId, state }) => ({ capsuleId, state }))).toEqual([
+      { capsuleId: kept.capsuleId, state: 'stopping' },
+    ])
+  })
+
+  it('sets a record that cannot be read aside and goes on with the others', async () => {
+    const journal = new Journal(dir, silentLogger)
+    const kept = recordOf()
+    await journal.put(kept)
+    await writeFile(join(dir, 'cl-broken.json'), '{"capsuleId":')
+    await writeFile(join(dir, 'cl-half.json.tmp'), '')
+    expect(await new Journal(dir, silentLogger).open()).toHaveLength(1)
+    expect((await readdir(dir)).sort()).toEqual(['cl-broken.json.unreadable', `${kept.capsuleId}.json`].sort())
+  })
+})

@@ -1,0 +1,150 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
+import { connectNodeAdapter } from '@connectrpc/connect-node'
+import { type ConnectRequest, Process, type ProcessEvent, type StartRequest } from '@wrenn/protocol/guest'
+
+interface Session {
+  readonly pid: number
+  readonly chunks: { readonly offset: bigint; readonly bytes: Uint8Array }[]
+  size: bigint
+  end: { readonly exitCode: number } | undefined
+  changed: PromiseWithResolversLike
+}
+
+interface PromiseWithResolversLike {
+  readonly promise: Promise<void>
+  readonly resolve: () => void
+}
+
+function signal(): PromiseWithResolversLike {
+  let resolve = (): void => {}
+  const promise = new Promise<void>((done) => {
+    resolve = done
+  })
+  return { promise, resolve: () => resolve() }
+}
+
+type EventInit = Pick<ProcessEvent, 'event'>['event']
+
+/**
+ * The part of a guest agent that the host agent's domain needs, on a loopback address: health, identity, and processes with
+ * resumable output. Commands run on this machine: only for tests.
+ */
+export class FakeGuest implements AsyncDisposable {
+  /** Bodies of every accepted POST /init. */
+  readonly identities: Record<string, unknown>[] = []
+  secret: string | undefined
+  readonly #sessions = new Map<number, Session>()
+  readonly #sockets = new Set<Socket>()
+  readonly #server
+
+  constructor() {
+    const rpc = connectNodeAdapter({ routes: (router) => this.#routes(router) })
+    this.#server = createServer((request, response) => {
+      if (request.url === '/health') response.writeHead(204).end()
+      else if (this.secret !== undefined && request.headers['x-wrenn-secret'] !== this.secret)
+        response.writeHead(401).end()
+      else if (request.url === '/init') void this.#init(request, response)
+      else rpc(request, response)
+    })
+    this.#server.on('connection', (socket) => {
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
+    })
+  }
+
+  async listen(address: string, port: number): Promise<void> {
+    this.#server.listen(port, address)
+    await once(this.#server, 'listening')
+  }
+
+  /** Breaks every connection; processes and their output stay. */
+  dropConnections(): void {
+    for (const socket of this.#sockets) socket.resetAndDestroy()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.dropConnections()
+    this.#server.close()
+    await once(this.#server, 'close')
+  }
+
+  async #init(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    let body = ''
+    for await (const chunk of request) body += chunk
+    const identity: Record<string, unknown> = JSON.parse(body)
+    this.identities.push(identity)
+    if (typeof identity.secret === 'string') this.secret = identity.secret
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ agentVersion: 'fake' }))
+  }
+
+  #routes(router: ConnectRouter): void {
+    const guest = this
+    router.service(Process, {
+      async *start(request: StartRequest, context) {
+        const session = guest.#spawn(request)
+        for await (const event of guest.#follow(session, 0n, context.signal)) yield { event: { event } }
+      },
+      async *connect(request: ConnectRequest, context) {
+        const selector = request.process?.selector
+        const session = selector?.case === 'pid' ? guest.#sessions.get(selector.value) : undefined
+        if (session === undefined) throw new ConnectError('no such process', Code.NotFound)
+        for await (const event of guest.#follow(session, request.fromOffset ?? session.size, context.signal)) {
+          yield { event: { event } }
+        }
+      },
+    })
+  }
+
+  #spawn(request: StartRequest): Session {
+    const child = spawn(request.process?.cmd ?? '/bin/false', request.process?.args ?? [], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
+    const session: Session = { pid: child.pid ?? 0, chunks: [], size: 0n, end: undefined, changed: signal() }
+    const changed = (): void => {
+      const before = session.changed
+      session.changed = signal()
+      before.resolve()
+    }
+    child.stdout.on('data', (bytes: Buffer) => {
+      session.chunks.push({ offset: session.size, bytes })
+      session.size += BigInt(bytes.length)
+      changed()
+    })
+    child.once('close', (code) => {
+      session.end = { exitCode: code ?? -1 }
+      changed()
+    })
+    this.#sessions.set(session.pid, session)
+    return session
+  }
+
+  async *#follow(session: Session, from: bigint, aborted: AbortSignal): AsyncGenerator<EventInit> {
+    yield { case: 'start', value: { $typeName: 'process.ProcessEvent.StartEvent', pid: session.pid } }
+    let next = session.chunks.findIndex(({ offset }) => offset >= from)
+    if (next === -1) next = session.chunks.length
+    while (!aborted.aborted) {
+      const { changed } = session
+      for (let chunk = session.chunks[next]; chunk !== undefined; chunk = session.chunks[++next]) {
+        const output = { case: 'stdout', value: chunk.bytes } as const
+        yield { case: 'data', value: { $typeName: 'process.ProcessEvent.DataEvent', output, offset: chunk.offset } }
+      }
+      if (session.end !== undefined) {
+        const end = {
+          exitCode: session.end.exitCode,
+          exited: true,
+          status: '',
+          offset: session.size,
+          timedOut: false,
+          oomKilled: false,
+        }
+        yield { case: 'end', value: { $typeName: 'process.ProcessEvent.EndEvent', ...end } }
+        return
+      }
+      await changed.promise
+    }
+  }
+}
