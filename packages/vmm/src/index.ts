@@ -1,1 +1,2 @@
 export type * from './engine.js'
+export { createQemuEngine, type QemuEngineOptions } from './qemu/engine.js'

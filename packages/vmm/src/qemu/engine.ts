@@ -1,0 +1,215 @@
+import { execFile } from 'node:child_process'
+import { open, stat } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { AppError, errorText, isErrno, type Logger, silentLogger, UndoStack } from '@wrenn/base'
+import type { Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
+import { type Accelerator, MACHINE_LAYOUT, qemuArguments } from './command-line.js'
+import { ConsoleTail } from './console.js'
+import { countOomKills, lastWords } from './exit-cause.js'
+import { type ChildExit, launch, offerSocket } from './launch.js'
+import { configureMigration, loadDeviceState } from './migration.js'
+import { isSameProcess, killProcess, sampleProcess } from './process.js'
+import { QmpClient } from './qmp.js'
+import { type RunFiles, removeSockets, runFiles } from './run-dir.js'
+import { putFile, readTail } from './safe-file.js'
+import { QemuVm } from './vm.js'
+
+const DEFAULT_BINARY = 'qemu-system-x86_64'
+const KVM_DEVICE = '/dev/kvm'
+/** QEMU connects within 30 ms on an idle machine; the rest is for one that is not. */
+const START_DEADLINE_MS = 20_000
+const LOG_TAIL_BYTES = 4_096
+const MIB = 1024 * 1024
+/** Cap of TCG's translation buffer; the README of this folder has what was measured. */
+const DEFAULT_TCG_BUFFER_MIB = 128
+
+export interface QemuEngineOptions {
+  readonly accelerator: Accelerator
+  /** @default 'qemu-system-x86_64' on PATH */
+  readonly binary?: string
+  /** Cap of TCG's buffer of translated code, per guest. @default 128 */
+  readonly tcgBufferMib?: number
+  readonly logger?: Logger
+}
+
+/** Guests in QEMU processes, with KVM or with emulated CPUs. Starting one needs root; the process itself has no privileges. */
+export function createQemuEngine(options: QemuEngineOptions): Engine {
+  return new QemuEngine(options)
+}
+
+interface Started {
+  readonly record: VmRecord
+  readonly qmp: QmpClient
+  readonly childExit: Promise<ChildExit>
+  readonly oomKillsBefore: number
+}
+
+class QemuEngine implements Engine {
+  readonly name: EngineName
+  readonly #accelerator: Accelerator
+  readonly #binary: string
+  readonly #tcgBufferMib: number
+  readonly #logger: Logger
+  #version: Promise<string> | undefined
+
+  constructor(options: QemuEngineOptions) {
+    this.name = options.accelerator === 'kvm' ? 'qemu-kvm' : 'qemu-tcg'
+    this.#accelerator = options.accelerator
+    this.#binary = options.binary ?? DEFAULT_BINARY
+    this.#tcgBufferMib = options.tcgBufferMib ?? DEFAULT_TCG_BUFFER_MIB
+    this.#logger = options.logger ?? silentLogger
+  }
+
+  version(): Promise<string> {
+    this.#version ??= readVersion(this.#binary)
+    return this.#version
+  }
+
+  async boot(spec: VmSpec): Promise<Vm> {
+    await makeMemoryFile(spec)
+    await using undo = new UndoStack()
+    const started = await this.#start(spec, 'boot', undo)
+    await this.#orLastWords(spec, started.childExit, started.qmp.execute('cont'))
+    return this.#take(started, undo)
+  }
+
+  async restore(spec: VmSpec, { statePath, paused = false }: RestoreOptions): Promise<Vm> {
+    await checkSnapshot(spec, statePath)
+    await using undo = new UndoStack()
+    const started = await this.#start(spec, 'incoming', undo)
+    await this.#orLastWords(spec, started.childExit, loadDeviceState(started.qmp, spec.runDir, statePath))
+    if (!paused) await this.#orLastWords(spec, started.childExit, started.qmp.execute('cont'))
+    return this.#take(started, undo)
+  }
+
+  async adopt(record: VmRecord): Promise<Vm | undefined> {
+    if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
+    const oomKillsBefore = await countOomKills(record.cgroups)
+    let qmp: QmpClient
+    try {
+      qmp = await QmpClient.connect(runFiles(record.runDir).monitorSocket)
+    } catch (error) {
+      if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
+      throw error
+    }
+    const vm = this.#view({ record, qmp, childExit: undefined, oomKillsBefore })
+    await vm.checkEnded()
+    return vm
+  }
+
+  #take(started: Started, undo: UndoStack): Vm {
+    undo.move()
+    return this.#view(started)
+  }
+
+  #view(parts: Omit<Started, 'childExit'> & { readonly childExit: Promise<ChildExit> | undefined }): QemuVm {
+    const console = new ConsoleTail(runFiles(parts.record.runDir).consoleTail)
+    return new QemuVm({ ...parts, console, logger: this.#logger })
+  }
+
+  /** Starts QEMU with stopped vCPUs and negotiates; `undo` gets everything that must go when a later step fails. */
+  async #start(spec: VmSpec, start: 'boot' | 'incoming', undo: UndoStack): Promise<Started> {
+    const files = runFiles(spec.runDir)
+    await removeSockets(files)
+    await putFile(files.consoleTail, Buffer.alloc(0))
+    const oomKillsBefore = await countOomKills(spec.confinement.cgroups)
+    await using offer = await offerSocket(files.bootSocket, spec.confinement)
+    await undo.defer(() => removeSockets(files))
+    const child = await launch({
+      command: [this.#binary, ...this.#arguments(spec, start)],
+      confinement: spec.confinement,
+      network: spec.network,
+      groups: this.#accelerator === 'kvm' ? [(await stat(KVM_DEVICE)).gid] : [],
+      logPath: files.engineLog,
+    })
+    const sample = await sampleProcess(child.pid)
+    if (sample) await undo.defer(() => killProcess({ pid: child.pid, startTicks: sample.startTicks }))
+    const qmp = await this.#orLastWords(spec, child.exited, offer.accepted.then(QmpClient.over))
+    await undo.defer(() => qmp.close())
+    await this.#orLastWords(spec, child.exited, configureMigration(qmp))
+    return {
+      record: this.#record(spec, child.pid, sample?.startTicks ?? ''),
+      qmp,
+      childExit: child.exited,
+      oomKillsBefore,
+    }
+  }
+
+  #arguments(spec: VmSpec, start: 'boot' | 'incoming'): string[] {
+    return qemuArguments(spec, { accelerator: this.#accelerator, tcgBufferMib: this.#tcgBufferMib, start })
+  }
+
+  #record(spec: VmSpec, pid: number, pidStartTicks: string): VmRecord {
+    const { id, runDir, confinement } = spec
+    return { engine: this.name, id, pid, pidStartTicks, runDir, cgroups: confinement.cgroups }
+  }
+
+  /** Waits for a step of the start; when QEMU ends or hangs instead, says what it wrote last. */
+  async #orLastWords<T>(spec: VmSpec, exited: Promise<ChildExit>, step: Promise<T>): Promise<T> {
+    const timer = new AbortController()
+    const ended = exited.then(() => Promise.reject(new AppError('engine_failure', 'QEMU ended while it was started')))
+    const late = delay(START_DEADLINE_MS, undefined, { signal: timer.signal }).then(() =>
+      Promise.reject(new AppError('engine_failure', `QEMU did not come up within ${START_DEADLINE_MS} ms`)),
+    )
+    for (const loser of [ended, late, step]) loser.catch(() => {}) // only the first of them counts
+    try {
+      return await Promise.race([step, ended, late])
+    } catch (cause) {
+      throw await this.#startFailure(runFiles(spec.runDir), exited, cause)
+    } finally {
+      timer.abort()
+    }
+  }
+
+  /** A QEMU that gives up closes its sockets first, so its exit status and last words may come a moment later. */
+  async #startFailure(files: RunFiles, exited: Promise<ChildExit>, cause: unknown): Promise<AppError> {
+    const exit = await Promise.race([exited, delay(500, undefined)])
+    const log = (await readTail(files.engineLog, LOG_TAIL_BYTES)).toString('utf8')
+    const message = `${errorText(cause)}; its last words: ${lastWords(log)}`
+    return new AppError('engine_failure', message, { cause, details: { engine: this.name, ...exit } })
+  }
+}
+
+async function readVersion(binary: string): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)(binary, ['--version'])
+    const version = /version (\d+(?:\.\d+)+)/.exec(stdout)?.[1]
+    return `qemu ${version ?? stdout.trim()} layout ${MACHINE_LAYOUT}`
+  } catch (cause) {
+    const hint = isErrno(cause, 'ENOENT') ? 'it is not installed (Debian: qemu-system-x86)' : errorText(cause)
+    throw new AppError('engine_failure', `${binary} does not run: ${hint}.`, { cause })
+  }
+}
+
+/** A fresh, sparse file for the guest's RAM that only QEMU's uid can open. */
+async function makeMemoryFile(spec: VmSpec): Promise<void> {
+  try {
+    await using file = await open(spec.memoryPath, 'w', 0o600)
+    await file.truncate(spec.memoryMib * MIB)
+    await file.chown(spec.confinement.uid, spec.confinement.gid)
+  } catch (cause) {
+    const code = isErrno(cause, 'ENOSPC', 'EDQUOT') ? 'disk_full' : 'engine_failure'
+    throw new AppError(code, `The guest's memory file cannot be made: ${errorText(cause)}.`, { cause })
+  }
+}
+
+/** QEMU would make a missing memory file itself and resume into empty RAM. */
+async function checkSnapshot(spec: VmSpec, statePath: string): Promise<void> {
+  const [memory, state] = await Promise.all([spec.memoryPath, statePath].map((path) => sizeOf(path)))
+  if (memory !== spec.memoryMib * MIB) {
+    const found = memory === undefined ? 'is missing' : `has ${memory} bytes`
+    const message = `The memory file ${spec.memoryPath} ${found}; this guest needs exactly ${spec.memoryMib} MiB.`
+    throw new AppError('engine_failure', message)
+  }
+  if (!state) throw new AppError('engine_failure', `The device state ${statePath} is missing or empty.`)
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    throw error
+  }
+}

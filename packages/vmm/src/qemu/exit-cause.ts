@@ -1,0 +1,94 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { isErrno } from '@wrenn/base'
+import type { VmExitCause } from '../engine.js'
+
+/** Everything that is known about an end. */
+export interface ExitEvidence {
+  /** We were asked to kill it, before it ended by itself. */
+  readonly killRequested: boolean
+  /** First `SHUTDOWN` reason that QEMU reported, or the run state that stands for one. */
+  readonly reason: string | undefined
+  readonly exitCode: number | undefined
+  readonly signal: string | undefined
+  /** Processes of the guest's cgroups killed for want of memory since the handle exists. */
+  readonly oomKills: number
+  readonly consoleTail: string
+  readonly engineLog: string
+}
+
+export interface ExitVerdict {
+  readonly cause: VmExitCause
+  readonly message: string
+}
+
+const OUTSIDE_SIGNALS = ['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP']
+
+/** The last line that says something, for a message. */
+export function lastWords(log: string): string {
+  const lines = log.split('\n').filter((line) => line.trim() !== '')
+  return lines.slice(-3).join(' ').trim() || 'it said nothing'
+}
+
+function panicLine(consoleTail: string): string | undefined {
+  return /Kernel panic - not syncing:[^\r\n]*/.exec(consoleTail)?.[0]
+}
+
+function guestEnd(evidence: ExitEvidence): ExitVerdict | undefined {
+  const { reason, consoleTail } = evidence
+  const panic = panicLine(consoleTail)
+  if (reason === 'guest-panic' || reason === 'guest-panicked' || (panic && reason)) {
+    return { cause: 'guest_panic', message: `The guest's kernel panicked: ${panic ?? 'it left no message'}.` }
+  }
+  if (reason === 'guest-reset' || (reason === 'shutdown' && consoleTail.includes('reboot: Restarting system'))) {
+    return { cause: 'guest_reset', message: 'The guest restarted itself, which ends it.' }
+  }
+  if (reason === 'guest-shutdown' || reason === 'shutdown') {
+    return { cause: 'guest_shutdown', message: 'The guest shut itself down.' }
+  }
+  if (reason === 'internal-error') {
+    const message = `QEMU cannot run the guest any further: ${lastWords(evidence.engineLog)}.`
+    return { cause: 'engine_failure', message }
+  }
+  return undefined
+}
+
+/** Judges why a guest ended; the surest evidence first. */
+export function judgeExit(evidence: ExitEvidence): ExitVerdict {
+  const { exitCode, signal } = evidence
+  const byGuest = guestEnd(evidence)
+  if (byGuest) return byGuest
+  if (evidence.killRequested) return { cause: 'killed', message: 'The guest was ended on request.' }
+  if (evidence.oomKills > 0 && (signal === 'SIGKILL' || exitCode === undefined)) {
+    return { cause: 'oom_killed', message: 'The kernel ended the guest because its memory limit was reached.' }
+  }
+  if (evidence.reason?.startsWith('host-') || (signal !== undefined && OUTSIDE_SIGNALS.includes(signal))) {
+    return { cause: 'killed', message: `Somebody on the host ended the guest (${signal ?? evidence.reason}).` }
+  }
+  if (signal !== undefined || (exitCode !== undefined && exitCode !== 0)) {
+    const how = signal === undefined ? `with exit code ${exitCode}` : `by ${signal}`
+    return { cause: 'engine_failure', message: `QEMU ended ${how}: ${lastWords(evidence.engineLog)}.` }
+  }
+  return {
+    cause: 'unknown',
+    message: `The guest's process is gone; QEMU's last words: ${lastWords(evidence.engineLog)}.`,
+  }
+}
+
+/** Where the kernel counts kills for want of memory: cgroup v2, then v1. */
+const OOM_COUNTERS = ['memory.events', 'memory.oom_control']
+
+/** Kills for want of memory that the cgroups have counted so far. */
+export async function countOomKills(cgroups: readonly string[]): Promise<number> {
+  const files = cgroups.flatMap((cgroup) => OOM_COUNTERS.map((name) => join(cgroup, name)))
+  const counts = await Promise.all(files.map(readOomKills))
+  return counts.reduce((sum, count) => sum + count, 0)
+}
+
+async function readOomKills(path: string): Promise<number> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT', 'ENODEV', 'ENOTDIR')) return '' // another controller, or already removed
+    throw error
+  })
+  return Number(/^oom_kill (\d+)$/m.exec(text)?.[1] ?? 0)
+}

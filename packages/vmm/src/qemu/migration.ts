@@ -1,0 +1,93 @@
+import { createReadStream } from 'node:fs'
+import { connect, type Socket } from 'node:net'
+import { pipeline } from 'node:stream/promises'
+import { AppError, waitFor } from '@wrenn/base'
+import { offerSocket } from './launch.js'
+import type { QmpClient } from './qmp.js'
+import { runFiles } from './run-dir.js'
+
+const MIGRATION_DEADLINE_MS = 30_000
+/** Device state is about 0.4 MB. Much more means that RAM is in the stream, which breaks the promise on pause times. */
+const MAX_STATE_BYTES = 64 * 1024 * 1024
+
+/** Must be the same on both sides of a snapshot. RAM is in its own file, so one pass with stopped vCPUs is all there is. */
+export async function configureMigration(qmp: QmpClient): Promise<void> {
+  const capabilities = ['x-ignore-shared', 'events'].map((capability) => ({ capability, state: true }))
+  await qmp.execute('migrate-set-capabilities', { capabilities })
+  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 64 * 2 ** 30, 'downtime-limit': 60_000 })
+}
+
+interface MigrationWatch extends Disposable {
+  /** Rejects when QEMU reports failure, goes away, or takes too long. */
+  readonly completed: Promise<void>
+}
+
+function watchMigration(qmp: QmpClient): MigrationWatch {
+  let stop: () => void = () => {}
+  const completed = new Promise<void>((resolve, reject) => {
+    const fail = (why: string) => reject(new AppError('engine_failure', `Moving device state failed: ${why}.`))
+    const timer = setTimeout(() => fail(`not finished after ${MIGRATION_DEADLINE_MS} ms`), MIGRATION_DEADLINE_MS)
+    const forget = qmp.onEvent(({ event, data }) => {
+      if (event !== 'MIGRATION') return
+      if (data.status === 'completed') resolve()
+      if (data.status === 'failed' || data.status === 'cancelled') fail(`QEMU says ${data.status}`)
+    })
+    void qmp.closed.then(() => fail('QEMU went away'))
+    stop = () => {
+      clearTimeout(timer)
+      forget()
+    }
+  })
+  completed.catch(() => {}) // whoever awaits it sees the error; nobody may be waiting yet
+  return { completed, [Symbol.dispose]: () => stop() }
+}
+
+async function readAll(socket: Socket): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of socket) {
+    chunks.push(chunk as Buffer) // no encoding is set, so the stream gives buffers
+    bytes += chunks[chunks.length - 1]?.length ?? 0
+    if (bytes > MAX_STATE_BYTES) throw new AppError('engine_failure', 'The device state is far too large.')
+  }
+  return Buffer.concat(chunks)
+}
+
+/** Fetches the device state of a guest with stopped vCPUs. QEMU may not spawn, so it sends over a socket that we serve. */
+export async function fetchDeviceState(
+  qmp: QmpClient,
+  runDir: string,
+  owner: { readonly uid: number; readonly gid: number },
+): Promise<Buffer> {
+  const path = runFiles(runDir).saveSocket
+  await using offer = await offerSocket(path, owner)
+  using migration = watchMigration(qmp)
+  const state = offer.accepted.then(readAll)
+  state.catch(() => {}) // a migration that fails first is reported instead
+  await qmp.execute('migrate', { uri: `unix:${path}` })
+  await Promise.race([migration.completed, state.then(() => migration.completed)])
+  await settled(qmp)
+  return state
+}
+
+/** QEMU reports completion just before it leaves this state, and a `cont` in between would abort it. */
+async function settled(qmp: QmpClient): Promise<void> {
+  const probe = async () => ((await runState(qmp)) === 'finish-migrate' ? undefined : true)
+  await waitFor(probe, { timeoutMs: MIGRATION_DEADLINE_MS, intervalMs: 1, what: 'QEMU to settle after saving' })
+}
+
+export async function runState(qmp: QmpClient): Promise<string> {
+  const answer = await qmp.execute('query-status')
+  const known = typeof answer === 'object' && answer !== null && 'status' in answer
+  return known ? String(answer.status) : 'unknown'
+}
+
+/** Feeds saved device state to a QEMU that was started with `-incoming defer`. */
+export async function loadDeviceState(qmp: QmpClient, runDir: string, statePath: string): Promise<void> {
+  const path = runFiles(runDir).loadSocket
+  using migration = watchMigration(qmp)
+  await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
+  const socket = connect(path)
+  const sent = pipeline(createReadStream(statePath), socket)
+  await Promise.race([migration.completed, sent.then(() => migration.completed)])
+}

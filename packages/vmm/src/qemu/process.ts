@@ -1,0 +1,91 @@
+import { readFile } from 'node:fs/promises'
+import { setTimeout as delay } from 'node:timers/promises'
+import { AppError, isErrno } from '@wrenn/base'
+
+/** One SIGKILL is enough unless the process hangs in the kernel; then it is repeated this often before we give up. */
+const KILL_ATTEMPTS = 5
+const KILL_ATTEMPT_MS = 2_000
+const GONE_POLL_MS = 5
+/** USER_HZ, a constant of the kernel's interface on x86-64 and arm64. */
+const TICKS_PER_SECOND = 100n
+const PAGE_BYTES = 4096
+
+export interface ProcessIdentity {
+  readonly pid: number
+  readonly startTicks: string
+}
+
+interface ProcessSample {
+  readonly startTicks: string
+  readonly cpuNs: bigint
+  readonly rssBytes: number
+}
+
+/** proc_pid_stat(5); `undefined` for a process that is gone, also when nobody has collected its status yet. */
+export async function sampleProcess(pid: number): Promise<ProcessSample | undefined> {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT', 'ESRCH')) return undefined
+    throw error
+  })
+  if (text === undefined) return undefined
+  // The name in parentheses may hold anything; what follows its last parenthesis starts with field 3.
+  const field = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  const at = (number: number): string => field[number - 3] ?? '0'
+  if (at(3) === 'Z' || at(3) === 'X') return undefined
+  return {
+    startTicks: at(22),
+    cpuNs: ((BigInt(at(14)) + BigInt(at(15))) * 1_000_000_000n) / TICKS_PER_SECOND,
+    rssBytes: Number(at(24)) * PAGE_BYTES,
+  }
+}
+
+export async function isSameProcess(identity: ProcessIdentity): Promise<boolean> {
+  return (await sampleProcess(identity.pid))?.startTicks === identity.startTicks
+}
+
+/** Real uid and gid of a process, or `undefined` when it is gone. */
+export async function processOwner(pid: number): Promise<{ readonly uid: number; readonly gid: number } | undefined> {
+  const text = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
+  const uid = /^Uid:\s+(\d+)/m.exec(text)?.[1]
+  const gid = /^Gid:\s+(\d+)/m.exec(text)?.[1]
+  return uid === undefined || gid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) }
+}
+
+export interface GoneOptions {
+  /** @default no limit */
+  readonly timeoutMs?: number
+  /** @default 5 */
+  readonly intervalMs?: number
+  /** Whether the wait keeps our own process alive. @default true */
+  readonly ref?: boolean
+}
+
+/** Waits until the process is gone: for one that is not our child the kernel sends no notice. `false` when time is over. */
+export async function processGone(identity: ProcessIdentity, options: GoneOptions = {}): Promise<boolean> {
+  const { timeoutMs = Number.POSITIVE_INFINITY, intervalMs = GONE_POLL_MS, ref = true } = options
+  const deadline = performance.now() + timeoutMs
+  while (await isSameProcess(identity)) {
+    if (performance.now() >= deadline) return false
+    await delay(intervalMs, undefined, { ref })
+  }
+  return true
+}
+
+/** @throws AppError `engine_failure` when the process survives every SIGKILL. */
+export async function killProcess(identity: ProcessIdentity): Promise<void> {
+  for (let attempt = 0; attempt < KILL_ATTEMPTS; attempt++) {
+    if (!(await isSameProcess(identity))) return
+    signalProcess(identity.pid)
+    if (await processGone(identity, { timeoutMs: KILL_ATTEMPT_MS })) return
+  }
+  const message = `Process ${identity.pid} survives SIGKILL: it hangs inside the kernel, probably in disk I/O.`
+  throw new AppError('engine_failure', message)
+}
+
+function signalProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch (error) {
+    if (!isErrno(error, 'ESRCH')) throw error // gone between the check and the signal
+  }
+}

@@ -1,0 +1,212 @@
+import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import type { Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
+import type { ConsoleTail } from './console.js'
+import { countOomKills, judgeExit } from './exit-cause.js'
+import type { ChildExit } from './launch.js'
+import { fetchDeviceState, runState } from './migration.js'
+import { killProcess, type ProcessIdentity, processGone, processOwner, sampleProcess } from './process.js'
+import type { QmpClient, QmpEvent } from './qmp.js'
+import { removeSockets, runFiles } from './run-dir.js'
+import { putFile, readTail } from './safe-file.js'
+
+/** How long QEMU may take to leave after a guest that ended by itself, before it is killed. */
+const QUIT_GRACE_MS = 2_000
+const ENGINE_LOG_TAIL_BYTES = 4_096
+/** How often a handle that was dropped, of a process that is not our child, looks whether it is still there. */
+const DETACHED_POLL_MS = 500
+const MIB = 1024 * 1024
+
+/** Run states in which QEMU only waits to be collected. */
+const ENDED_STATES = ['shutdown', 'guest-panicked', 'internal-error']
+
+export interface QemuVmParts {
+  readonly record: VmRecord
+  readonly qmp: QmpClient
+  readonly console: ConsoleTail
+  readonly logger: Logger
+  /** The child's end when the process is ours; an adopted one is watched through /proc. */
+  readonly childExit: Promise<ChildExit> | undefined
+  /** Count of OOM kills when the handle was made. */
+  readonly oomKillsBefore: number
+}
+
+/** A guest in a QEMU process. */
+export class QemuVm implements Vm {
+  readonly id: string
+  readonly record: VmRecord
+  readonly exited: Promise<VmExit>
+  readonly #parts: QemuVmParts
+  readonly #qmp: QmpClient
+  readonly #process: ProcessIdentity
+  /** Device state of the present stop. QEMU saves a stopped guest once only, and it cannot change until the guest runs. */
+  #deviceState: Buffer | undefined
+  #endReason: string | undefined
+  #killRequested = false
+  #detached = false
+  #exit: VmExit | undefined
+
+  constructor(parts: QemuVmParts) {
+    this.id = parts.record.id
+    this.record = parts.record
+    this.#parts = parts
+    this.#qmp = parts.qmp
+    this.#process = { pid: parts.record.pid, startTicks: parts.record.pidStartTicks }
+    parts.qmp.onEvent((event) => this.#onEvent(event))
+    this.exited = this.#watch()
+  }
+
+  async status(): Promise<VmState> {
+    if (this.#exit) return 'exited'
+    try {
+      const state = await runState(this.#qmp)
+      if (ENDED_STATES.includes(state)) return 'exited'
+      return state === 'running' ? 'running' : 'paused'
+    } catch (error) {
+      if ((await sampleProcess(this.#process.pid))?.startTicks !== this.#process.startTicks) return 'exited'
+      throw error
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.#qmp.execute('stop')
+  }
+
+  async resume(): Promise<void> {
+    if ((await runState(this.#qmp)) === 'running') return
+    this.#deviceState = undefined
+    await this.#qmp.execute('cont')
+  }
+
+  async save(statePath: string): Promise<{ readonly bytes: number; readonly ms: number }> {
+    const begin = performance.now()
+    const state = await this.#stoppedState()
+    await putFile(statePath, state).catch((cause: unknown) => {
+      const code = isErrno(cause, 'ENOSPC', 'EDQUOT') ? 'disk_full' : 'engine_failure'
+      throw new AppError(code, `Device state was not saved to ${statePath}: ${errorText(cause)}.`, { cause })
+    })
+    return { bytes: state.length, ms: performance.now() - begin }
+  }
+
+  async setBalloonMib(mib: number): Promise<void> {
+    await this.#qmp.execute('balloon', { value: mib * MIB })
+  }
+
+  async balloonMib(): Promise<number> {
+    const answer = await this.#qmp.execute('query-balloon')
+    if (typeof answer !== 'object' || answer === null || !('actual' in answer))
+      throw new Error('query-balloon: no actual')
+    return Math.round(Number(answer.actual) / MIB)
+  }
+
+  async stats(): Promise<VmStats> {
+    const sample = await sampleProcess(this.#process.pid)
+    if (sample?.startTicks !== this.#process.startTicks) {
+      throw new AppError('guest_died', `Guest ${this.id} has ended, so there is nothing to measure.`)
+    }
+    return { cpuNs: sample.cpuNs, rssBytes: sample.rssBytes }
+  }
+
+  async consoleTail(maxBytes?: number): Promise<string> {
+    await this.#drainConsole()
+    return this.#parts.console.text(maxBytes)
+  }
+
+  async kill(): Promise<VmExit> {
+    if (!this.#exit) {
+      await this.#drainConsole()
+      this.#killRequested = this.#endReason === undefined
+      await killProcess(this.#process)
+    }
+    return this.exited
+  }
+
+  async detach(): Promise<void> {
+    if (!this.#exit) await this.#drainConsole()
+    this.#detached = true
+    this.#qmp.close()
+  }
+
+  async #stoppedState(): Promise<Buffer> {
+    if (this.#deviceState) return this.#deviceState
+    const state = await runState(this.#qmp)
+    if (state !== 'paused') {
+      const hint =
+        state === 'running' ? 'Pause the guest before saving it' : 'Resume and pause the guest before saving it'
+      throw new AppError('invalid_state', `${hint}; it is in QEMU's state ${state}.`)
+    }
+    const owner = await processOwner(this.#process.pid)
+    if (!owner) throw new AppError('guest_died', `Guest ${this.id} has ended.`)
+    this.#deviceState = await fetchDeviceState(this.#qmp, this.record.runDir, owner)
+    return this.#deviceState
+  }
+
+  #onEvent({ event, data }: QmpEvent): void {
+    if (event === 'SHUTDOWN') this.#ending(String(data.reason))
+    else if (event === 'GUEST_PANICKED') this.#ending('guest-panicked')
+    else if (event === 'STOP') void this.checkEnded()
+    else if (event === 'BLOCK_IO_ERROR') this.#parts.logger.warn({ vmId: this.id, ...data }, 'vm.disk_error')
+  }
+
+  /** Collects a QEMU that waits with an ended guest; such a one may also be found by adoption. */
+  async checkEnded(): Promise<void> {
+    const state = await runState(this.#qmp).catch(() => 'gone') // the exit is noticed by its own watch
+    if (ENDED_STATES.includes(state)) this.#ending(state)
+  }
+
+  #ending(reason: string): void {
+    if (this.#endReason !== undefined) return
+    this.#endReason = reason
+    if (!reason.startsWith('host-')) void this.#collect()
+  }
+
+  /** Reads what the guest said last, then lets QEMU go. */
+  async #collect(): Promise<void> {
+    await this.#drainConsole()
+    await this.#qmp.execute('quit').catch(() => {}) // refused or gone: the kill below settles it
+    if (await processGone(this.#process, { timeoutMs: QUIT_GRACE_MS })) return
+    await killProcess(this.#process).catch((error: unknown) =>
+      this.#parts.logger.error({ vmId: this.id, error: errorText(error) }, 'vm.kill_failed'),
+    )
+  }
+
+  async #drainConsole(): Promise<void> {
+    await this.#parts.console
+      .drain(this.#qmp)
+      .catch((error: unknown) =>
+        this.#parts.logger.debug({ vmId: this.id, error: errorText(error) }, 'vm.console_unread'),
+      )
+  }
+
+  async #watch(): Promise<VmExit> {
+    const child = await this.#processEnd()
+    const files = runFiles(this.record.runDir)
+    const [consoleTail, engineLog, oomKills] = await Promise.all([
+      this.#parts.console.text().catch(() => ''), // an unreadable tail must not hide the exit
+      readTail(files.engineLog, ENGINE_LOG_TAIL_BYTES).catch(() => Buffer.alloc(0)),
+      countOomKills(this.record.cgroups).catch(() => 0),
+    ])
+    const verdict = judgeExit({
+      ...child,
+      killRequested: this.#killRequested,
+      reason: this.#endReason,
+      oomKills: oomKills - this.#parts.oomKillsBefore,
+      consoleTail,
+      engineLog: engineLog.toString('utf8'),
+    })
+    this.#exit = { ...verdict, ...child, consoleTail, atMs: Date.now() }
+    this.#qmp.close()
+    if (!this.#detached) await removeSockets(files).catch(() => {}) // the run directory's owner removes what is left
+    this.#parts.logger.info(
+      { vmId: this.id, cause: verdict.cause, exitCode: child.exitCode, signal: child.signal },
+      'vm.exited',
+    )
+    return this.#exit
+  }
+
+  async #processEnd(): Promise<ChildExit> {
+    if (this.#parts.childExit) return this.#parts.childExit
+    await this.#qmp.closed
+    await processGone(this.#process, this.#detached ? { intervalMs: DETACHED_POLL_MS, ref: false } : {})
+    return { exitCode: undefined, signal: undefined }
+  }
+}
