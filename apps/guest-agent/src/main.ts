@@ -1,1 +1,23 @@
-export {}
+import { fileURLToPath } from 'node:url'
+import { readConfig } from './config.js'
+import { startAgent } from './server.js'
+import { stderrLogger } from './stderr-logger.js'
+import { DevelopmentSystem } from './system/development-system.js'
+import { RealGuestSystem } from './system/real-guest-system.js'
+import { Tools } from './system/tools.js'
+
+const config = readConfig()
+const log = stderrLogger()
+const agent = await startAgent({
+  config,
+  log,
+  // Only an agent that came with its tools drive is inside a guest of ours; elsewhere it must not touch the machine.
+  system: config.toolsDir === undefined ? new DevelopmentSystem() : new RealGuestSystem(new Tools(config.toolsDir)),
+  ptyModule: fileURLToPath(new URL('pty.node', import.meta.url)),
+})
+
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.once(signal, () => {
+    void agent[Symbol.asyncDispose]().then(() => process.exit(0))
+  })
+}

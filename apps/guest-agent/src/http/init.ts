@@ -1,0 +1,101 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { AppError } from '@wrenn/base'
+import { type Identity, unauthorized } from '../identity/identity.js'
+import type { GuestSystem } from '../system/guest-system.js'
+import { agentVersion } from '../version.js'
+import { readText, sendJson } from './reply.js'
+
+const MAX_BODY_BYTES = 4 * 1024 * 1024
+
+interface InitBody {
+  readonly secret?: string | undefined
+  readonly accessToken?: string | undefined
+  readonly hostname?: string | undefined
+  readonly machineId?: string | undefined
+  readonly timestampNs?: bigint | undefined
+  readonly entropy?: Buffer | undefined
+  readonly envs?: Readonly<Record<string, string>> | undefined
+  readonly defaultUser?: string | undefined
+  readonly defaultCwd?: string | undefined
+}
+
+/**
+ * `POST /init`: gives this guest its identity, after boot and after every restore. The first one claims the agent; later ones
+ * need the secret that holds at that moment, and may replace it. An access token never suffices.
+ */
+export async function handleInit(
+  request: IncomingMessage,
+  response: ServerResponse,
+  identity: Identity,
+  system: GuestSystem,
+): Promise<void> {
+  if (identity.isClaimed && !identity.isHost(request.headers)) throw unauthorized()
+  const body = parseInit(await readText(request, MAX_BODY_BYTES))
+  // Another claim may have come first while the body was read.
+  if (identity.isClaimed && !identity.isHost(request.headers)) throw unauthorized()
+  if (!identity.isClaimed && body.secret === undefined) {
+    throw new AppError('invalid_request', 'The first /init must set a secret.')
+  }
+  if (body.defaultUser !== undefined) identity.userNamed(body.defaultUser)
+  const clock = body.timestampNs === undefined ? undefined : system.setClock(body.timestampNs)
+  applyToSystem(body, system)
+  const { secret, accessToken, envs, defaultUser, defaultCwd } = body
+  identity.update({ secret, accessToken, envs, defaultUser, defaultCwd })
+  sendJson(response, 200, { agentVersion, clockErrorMs: Math.round((await clock) ?? 0) })
+}
+
+function applyToSystem(body: InitBody, system: GuestSystem): void {
+  if (body.entropy !== undefined) system.addEntropy(body.entropy)
+  if (body.machineId !== undefined) system.setMachineId(body.machineId)
+  if (body.hostname !== undefined) system.setHostname(body.hostname)
+}
+
+function parseInit(text: string): InitBody {
+  const fields = parseObject(text)
+  return {
+    secret: textOf(fields, 'secret', /^[\x21-\x7e]{16,}$/),
+    accessToken: textOf(fields, 'accessToken', /^[\x21-\x7e]+$/),
+    hostname: textOf(fields, 'hostname', /^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$/),
+    machineId: textOf(fields, 'machineId', /^[0-9a-f]{32}$/),
+    timestampNs: bigintOf(textOf(fields, 'timestampNs', /^\d{1,19}$/)),
+    entropy: bytesOf(textOf(fields, 'entropy', /^[A-Za-z0-9+/]*={0,2}$/)),
+    envs: envsOf(fields.envs),
+    defaultUser: textOf(fields, 'defaultUser', /^[^:\s/]+(:\d+)?$/),
+    defaultCwd: textOf(fields, 'defaultCwd', /^[^\0]+$/),
+  }
+}
+
+function parseObject(text: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text === '' ? '{}' : text)
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return Object.fromEntries(Object.entries(value))
+  } catch {
+    // Not JSON: the same answer as for JSON that is no object. The parser's message could quote a secret.
+  }
+  throw new AppError('invalid_request', 'The body of /init must be a JSON object.')
+}
+
+function textOf(fields: Readonly<Record<string, unknown>>, name: string, shape: RegExp): string | undefined {
+  const value = fields[name]
+  if (value === undefined || value === null || value === '') return undefined
+  if (typeof value === 'string' && shape.test(value)) return value
+  throw new AppError('invalid_request', `${name} is not of the form ${shape.source}.`)
+}
+
+function bigintOf(text: string | undefined): bigint | undefined {
+  return text === undefined ? undefined : BigInt(text)
+}
+
+function bytesOf(text: string | undefined): Buffer | undefined {
+  return text === undefined ? undefined : Buffer.from(text, 'base64')
+}
+
+function envsOf(value: unknown): Readonly<Record<string, string>> | undefined {
+  if (value === undefined || value === null) return undefined
+  const entries = typeof value === 'object' ? Object.entries(value) : [['', undefined]]
+  const isUsable = ([name, text]: unknown[]): boolean =>
+    typeof name === 'string' && /^[^=\0]+$/.test(name) && typeof text === 'string' && !text.includes('\0')
+  if (!entries.every(isUsable)) throw new AppError('invalid_request', 'envs must map variable names to texts.')
+  return Object.fromEntries(entries)
+}

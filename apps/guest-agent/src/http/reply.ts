@@ -1,0 +1,33 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { AppError } from '@wrenn/base'
+import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
+
+export function sendJson(response: ServerResponse, status: number, value: unknown): void {
+  const body = Buffer.from(JSON.stringify(value))
+  response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length }).end(body)
+}
+
+/** The HTTP routes' error shape, which existing clients compare: `{code: <HTTP status>, message}`. */
+export function sendError(response: ServerResponse, thrown: unknown): void {
+  const error = AppError.from(thrown)
+  if (response.headersSent) {
+    // Too late for a status: a cut connection is the only honest sign of an incomplete body.
+    response.destroy()
+    return
+  }
+  const { status } = errorKind(error.code)
+  response.setHeader(ERROR_CODE_HEADER, error.code)
+  sendJson(response, status, { code: status, message: error.message })
+}
+
+/** @throws AppError `too_large` */
+export async function readText(request: IncomingMessage, maxBytes: number): Promise<string> {
+  const chunks: Buffer[] = []
+  let length = 0
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+    chunks.push(chunk)
+    length += chunk.length
+    if (length > maxBytes) throw new AppError('too_large', `The body may have at most ${maxBytes} bytes.`)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

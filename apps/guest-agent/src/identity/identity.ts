@@ -1,0 +1,77 @@
+import { timingSafeEqual } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
+import { AppError } from '@wrenn/base'
+import type { GuestUser, UserDirectory } from './users.js'
+
+export const SECRET_HEADER = 'x-wrenn-secret'
+export const TOKEN_HEADER = 'x-access-token'
+
+/** What `/init` last said about this capsule. Never logged: it holds the secret and the environment's values. */
+export interface IdentityValues {
+  readonly secret?: string | undefined
+  readonly accessToken?: string | undefined
+  readonly envs: Readonly<Record<string, string>>
+  readonly defaultUser: string
+  /** Absent: the user's home. */
+  readonly defaultCwd?: string | undefined
+}
+
+/** Who this capsule is and who may talk to it. */
+export class Identity {
+  #values: IdentityValues = { envs: {}, defaultUser: 'root' }
+  readonly #users: UserDirectory
+
+  constructor(users: UserDirectory) {
+    this.#users = users
+  }
+
+  get values(): IdentityValues {
+    return this.#values
+  }
+
+  get isClaimed(): boolean {
+    return this.#values.secret !== undefined
+  }
+
+  update(values: { readonly [Name in keyof IdentityValues]?: IdentityValues[Name] | undefined }): void {
+    const given = Object.entries(values).filter(([, value]) => value !== undefined)
+    this.#values = { ...this.#values, ...Object.fromEntries(given) }
+  }
+
+  /** The host, or its proxy on behalf of a client it has verified. */
+  isHost(headers: IncomingHttpHeaders): boolean {
+    return matches(headers[SECRET_HEADER], this.#values.secret)
+  }
+
+  /** The host, or a client with the access token `/init` gave. */
+  isClient(headers: IncomingHttpHeaders): boolean {
+    return this.isHost(headers) || (this.isClaimed && matches(headers[TOKEN_HEADER], this.#values.accessToken))
+  }
+
+  /**
+   * The user of a call: the name in `Authorization: Basic base64(name:)`, else the capsule's default.
+   * @throws AppError `unauthorized` for an unknown user
+   */
+  userOf(headers: IncomingHttpHeaders): GuestUser {
+    const basic = /^basic\s+(\S+)$/i.exec(headers.authorization ?? '')?.[1]
+    const name = basic === undefined ? '' : (Buffer.from(basic, 'base64').toString('utf8').split(':', 1)[0] ?? '')
+    return this.userNamed(name)
+  }
+
+  /** The user of that name; an empty name means the capsule's default. */
+  userNamed(name: string): GuestUser {
+    return this.#users.find(name === '' ? this.#values.defaultUser : name)
+  }
+}
+
+export function unauthorized(): AppError {
+  return new AppError('unauthorized', 'The secret or access token is missing or wrong.')
+}
+
+/** Compares in a time that does not depend on where the texts differ. */
+function matches(given: string | string[] | undefined, expected: string | undefined): boolean {
+  if (typeof given !== 'string' || expected === undefined) return false
+  const a = Buffer.from(given)
+  const b = Buffer.from(expected)
+  return a.length === b.length && timingSafeEqual(a, b)
+}

@@ -1,0 +1,114 @@
+import { readFileSync, statSync } from 'node:fs'
+import { AppError } from '@wrenn/base'
+
+export interface GuestUser {
+  readonly name: string
+  readonly uid: number
+  readonly gid: number
+  readonly home: string
+  readonly shell: string
+  /** Supplementary groups, the primary one not repeated. */
+  readonly groups: readonly number[]
+}
+
+interface Account {
+  readonly name: string
+  readonly uid: number
+  readonly gid: number
+  readonly home: string
+  readonly shell: string
+}
+
+interface Group {
+  readonly name: string
+  readonly gid: number
+  readonly members: readonly string[]
+}
+
+/** A parsed file that is read again only when it changed. */
+class CachedTable<Row> {
+  #stamp = ''
+  #rows: readonly Row[] = []
+
+  constructor(
+    private readonly path: string,
+    private readonly parse: (fields: readonly string[]) => Row | undefined,
+  ) {}
+
+  rows(): readonly Row[] {
+    const stat = statSync(this.path, { throwIfNoEntry: false })
+    const stamp = stat === undefined ? 'absent' : `${stat.ino}:${stat.mtimeMs}:${stat.size}`
+    if (stamp !== this.#stamp) {
+      this.#rows = stat === undefined ? [] : this.#load()
+      this.#stamp = stamp
+    }
+    return this.#rows
+  }
+
+  #load(): readonly Row[] {
+    const rows: Row[] = []
+    for (const line of readFileSync(this.path, 'utf8').split('\n')) {
+      const row = this.parse(line.split(':'))
+      if (row !== undefined) rows.push(row)
+    }
+    return rows
+  }
+}
+
+function parseAccount(fields: readonly string[]): Account | undefined {
+  const [name, , uid, gid, , home, shell] = fields
+  if (!name || !uid || !gid) return undefined
+  return { name, uid: Number(uid), gid: Number(gid), home: home || '/', shell: shell || '/bin/sh' }
+}
+
+function parseGroup(fields: readonly string[]): Group | undefined {
+  const [name, , gid, members] = fields
+  if (!name || !gid) return undefined
+  return { name, gid: Number(gid), members: (members ?? '').split(',') }
+}
+
+/** Users and groups of the guest's userland, as its `/etc/passwd` and `/etc/group` say now. */
+export class UserDirectory {
+  readonly #accounts: CachedTable<Account>
+  readonly #groups: CachedTable<Group>
+
+  constructor(etc = '/etc') {
+    this.#accounts = new CachedTable(`${etc}/passwd`, parseAccount)
+    this.#groups = new CachedTable(`${etc}/group`, parseGroup)
+  }
+
+  /**
+   * A user by name, or by number as container images write it (`1000`, `1000:1000`). Root exists even without `/etc/passwd`.
+   * @throws AppError `unauthorized` for an unknown name
+   */
+  find(name: string): GuestUser {
+    const account = this.#accounts.rows().find((row) => row.name === name)
+    if (account !== undefined) return this.#withGroups(account)
+    if (name === 'root') return { name, uid: 0, gid: 0, home: '/root', shell: '/bin/sh', groups: [] }
+    const numeric = /^(\d{1,10})(?::(\d{1,10}))?$/.exec(name)
+    if (numeric === null) throw new AppError('unauthorized', `invalid username: '${name}'`)
+    return this.#byNumber(Number(numeric[1]), numeric[2])
+  }
+
+  /** The name of a user id, or the number itself. */
+  userName(uid: number): string {
+    return this.#accounts.rows().find((row) => row.uid === uid)?.name ?? String(uid)
+  }
+
+  groupName(gid: number): string {
+    return this.#groups.rows().find((row) => row.gid === gid)?.name ?? String(gid)
+  }
+
+  #byNumber(uid: number, group: string | undefined): GuestUser {
+    const account = this.#accounts.rows().find((row) => row.uid === uid)
+    const gid = group === undefined ? account?.gid : Number(group)
+    if (account !== undefined) return { ...this.#withGroups(account), gid: gid ?? account.gid }
+    return { name: String(uid), uid, gid: gid ?? 0, home: '/', shell: '/bin/sh', groups: [] }
+  }
+
+  #withGroups(account: Account): GuestUser {
+    const memberships = this.#groups.rows().filter((row) => row.members.includes(account.name))
+    const groups = [...new Set(memberships.map((row) => row.gid))].filter((gid) => gid !== account.gid)
+    return { ...account, groups }
+  }
+}

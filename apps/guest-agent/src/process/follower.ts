@@ -1,0 +1,105 @@
+import type { OutputChunk } from './output-log.js'
+import type { Session, SessionEnd } from './session.js'
+
+export type FollowerItem =
+  | { readonly type: 'chunk'; readonly chunk: OutputChunk }
+  | { readonly type: 'lost'; readonly from: number; readonly to: number }
+  | { readonly type: 'end'; readonly end: SessionEnd; readonly offset: number }
+  | { readonly type: 'idle' }
+
+/** One reader of a session's output: every byte once, in order, then the end. */
+export class Follower {
+  readonly #session: Session
+  readonly #onProgress: () => void
+  #offset: number
+  #block: OutputChunk[] = []
+  #wake: (() => void) | undefined
+  /** A reader that replays the past does not hold the process back until it has caught up once. */
+  #isLive = false
+
+  constructor(session: Session, offset: number, onProgress: () => void) {
+    this.#session = session
+    this.#offset = Math.min(offset, session.log.end)
+    this.#onProgress = onProgress
+  }
+
+  /** What is next; `idle` when nothing came for `idleMs`. */
+  async next(idleMs: number): Promise<FollowerItem> {
+    for (;;) {
+      const item = this.#fromMemory() ?? (this.#isBehind() ? await this.#fromDisk() : this.#atEnd())
+      if (item !== undefined) return item
+      if (!(await this.#woken(idleMs))) return { type: 'idle' }
+    }
+  }
+
+  holdsBack(lagBytes: number): boolean {
+    const lag = this.#session.log.end - this.#offset
+    if (lag < lagBytes / 2) this.#isLive = true
+    return this.#isLive && lag > lagBytes
+  }
+
+  wake(): void {
+    this.#wake?.()
+  }
+
+  close(): void {
+    this.#session.unfollow(this)
+    this.wake()
+  }
+
+  #isBehind(): boolean {
+    return this.#offset < this.#session.log.end
+  }
+
+  #fromMemory(): FollowerItem | undefined {
+    const chunk = this.#block.shift() ?? this.#session.log.readMemory(this.#offset)
+    return chunk === undefined ? undefined : this.#advance(chunk)
+  }
+
+  async #fromDisk(): Promise<FollowerItem> {
+    const { log } = this.#session
+    if (this.#offset >= log.start) {
+      const [first, ...rest] = await log.readDisk(this.#offset)
+      if (first !== undefined) {
+        this.#block = rest
+        return this.#advance(first)
+      }
+    }
+    const kept = log.readMemory(this.#offset)
+    return kept === undefined ? this.#skipLost() : this.#advance(kept)
+  }
+
+  #skipLost(): FollowerItem {
+    const from = this.#offset
+    this.#offset = this.#session.log.nextKept(from)
+    this.#onProgress()
+    return { type: 'lost', from, to: this.#offset }
+  }
+
+  #advance(chunk: OutputChunk): FollowerItem {
+    this.#offset = chunk.offset + chunk.data.length
+    this.#onProgress()
+    return { type: 'chunk', chunk }
+  }
+
+  #atEnd(): FollowerItem | undefined {
+    const { end } = this.#session
+    return end === undefined ? undefined : { type: 'end', end, offset: this.#session.log.end }
+  }
+
+  /** False when `idleMs` passed first. */
+  #woken(idleMs: number): Promise<boolean> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => this.#settle(resolve, false), idleMs)
+      this.#wake = () => {
+        clearTimeout(timer)
+        this.#settle(resolve, true)
+      }
+    })
+  }
+
+  #settle(resolve: (woken: boolean) => void, woken: boolean): void {
+    this.#wake = undefined
+    resolve(woken)
+  }
+}

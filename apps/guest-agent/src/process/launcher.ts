@@ -1,0 +1,189 @@
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync, openSync } from 'node:fs'
+import { AppError, errorText, isErrno } from '@wrenn/base'
+import type { GuestUser } from '../identity/users.js'
+import type { Tools } from '../system/tools.js'
+import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { NativePty } from './native-pty.js'
+import type { OutputKind } from './output-log.js'
+import { PipeProcess } from './pipe-process.js'
+import type { PipePool } from './pipes.js'
+import { PtyProcess } from './pty-process.js'
+
+export interface LaunchSpec {
+  readonly cmd: string
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  readonly user: GuestUser
+  readonly pty: TerminalSize | undefined
+  readonly stdin: boolean
+}
+
+export interface TerminalSize {
+  readonly cols: number
+  readonly rows: number
+}
+
+export interface ProcessListener {
+  onOutput(kind: OutputKind, chunk: Buffer): void
+  /** The main process has exited and all it wrote was delivered. */
+  onExit(code: number | null, signal: NodeJS.Signals | null): void
+}
+
+/** A running process behind pipes or a terminal. */
+export interface LaunchedProcess {
+  readonly pid: number
+  readonly cgroup: ProcessCgroup | undefined
+  start(listener: ProcessListener): void
+  pause(): void
+  resume(): void
+  /** Resolves when the process's side has taken the bytes. @throws AppError `invalid_state` when its input is closed. */
+  write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void>
+  closeStdin(): Promise<void>
+  resize(size: TerminalSize): void
+  /** Lets go of what outlives the process: pipes held by background children, its cgroup. */
+  release(): void
+}
+
+export interface LauncherDependencies {
+  readonly pipes: PipePool
+  readonly cgroups: CgroupTree | undefined
+  readonly tools: Tools
+  readonly pty: NativePty
+}
+
+/** The three descriptors of a new process, numbers of the agent's own table. */
+export type StandardStreams = readonly [number, number, number]
+
+/** Starts processes: own session, own cgroup, the user's rights, exactly `cmd` as `argv[0]`. */
+export class Launcher {
+  readonly #pipes: PipePool
+  readonly #cgroups: CgroupTree | undefined
+  readonly #tools: Tools
+  readonly #pty: NativePty
+  readonly #null = openSync('/dev/null', 'r+')
+
+  constructor(dependencies: LauncherDependencies) {
+    this.#pipes = dependencies.pipes
+    this.#cgroups = dependencies.cgroups
+    this.#tools = dependencies.tools
+    this.#pty = dependencies.pty
+  }
+
+  async launch(spec: LaunchSpec): Promise<LaunchedProcess> {
+    return spec.pty === undefined ? this.#withPipes(spec) : this.#withTerminal(spec, spec.pty)
+  }
+
+  async #withPipes(spec: LaunchSpec): Promise<LaunchedProcess> {
+    const stdout = await this.#pipes.forOutput(spec.user)
+    const stderr = await this.#pipes.forOutput(spec.user)
+    const stdin = spec.stdin ? await this.#pipes.forInput(spec.user) : undefined
+    const theirs: StandardStreams = [stdin?.theirs ?? this.#null, stdout.theirs, stderr.theirs]
+    const group = this.#cgroups?.create()
+    try {
+      const child = await this.#spawn(spec, theirs, group, [])
+      return new PipeProcess(
+        child,
+        { stdin: stdin?.ours, stdout: stdout.ours, stderr: stderr.ours },
+        group,
+        this.#cgroups,
+      )
+    } catch (error) {
+      for (const fd of [stdin?.ours, stdout.ours, stderr.ours]) if (fd !== undefined) closeSync(fd)
+      if (group !== undefined) this.#cgroups?.remove(group)
+      throw error
+    } finally {
+      for (const fd of [stdin?.theirs, stdout.theirs, stderr.theirs]) if (fd !== undefined) closeSync(fd)
+    }
+  }
+
+  async #withTerminal(spec: LaunchSpec, size: TerminalSize): Promise<LaunchedProcess> {
+    const terminal = this.#pty.open(size, spec.user)
+    const group = this.#cgroups?.create()
+    try {
+      const prefix = [...this.#tools.command('setsid'), '-c']
+      const child = await this.#spawn(spec, [terminal.slave, terminal.slave, terminal.slave], group, prefix)
+      return new PtyProcess(child, terminal, group, this.#cgroups)
+    } catch (error) {
+      terminal.close()
+      if (group !== undefined) this.#cgroups?.remove(group)
+      throw error
+    }
+  }
+
+  async #spawn(
+    spec: LaunchSpec,
+    streams: StandardStreams,
+    group: ProcessCgroup | undefined,
+    prefix: readonly string[],
+  ): Promise<RunningChild> {
+    const child = this.#fork(commandLine(spec, prefix, this.#tools), spec, streams, group)
+    if (isRunning(child)) return child
+    const reporter = this.#fork(reportLine(spec.cmd, await failureOf(child), this.#tools), spec, streams, group)
+    if (isRunning(reporter)) return reporter
+    throw new AppError('guest_error', `No process can be started: ${errorText(await failureOf(reporter))}.`)
+  }
+
+  #fork(
+    command: readonly string[],
+    spec: LaunchSpec,
+    streams: StandardStreams,
+    group: ProcessCgroup | undefined,
+  ): ChildProcess | Error {
+    const [program = '', ...args] = command
+    const options: SpawnOptions = {
+      cwd: spec.cwd,
+      env: spec.env,
+      // `setsid` makes the session of a terminal's process; it would fork if it were a group leader already.
+      detached: spec.pty === undefined,
+      stdio: [...streams, ...this.#pty.coverInherited(this.#null)],
+      ...(spec.user.uid === 0 || usesSetpriv(spec) ? {} : { uid: spec.user.uid, gid: spec.user.gid }),
+    }
+    const fork = (): ChildProcess | Error => spawnNow(program, args, options)
+    return group === undefined || this.#cgroups === undefined ? fork() : this.#cgroups.inside(group, fork)
+  }
+}
+
+type RunningChild = ChildProcess & { readonly pid: number }
+
+function spawnNow(program: string, args: readonly string[], options: SpawnOptions): ChildProcess | Error {
+  try {
+    return spawn(program, args, options)
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
+  }
+}
+
+function isRunning(child: ChildProcess | Error): child is RunningChild {
+  return !(child instanceof Error) && child.pid !== undefined
+}
+
+/** Why there is no process; for a failed exec Node tells by an 'error' event only. */
+async function failureOf(child: ChildProcess | Error): Promise<unknown> {
+  if (child instanceof Error) return child
+  const [error] = await once(child, 'error')
+  return error
+}
+
+/** Only `setpriv` can give supplementary groups; without any, the fork itself switches the user. */
+function usesSetpriv(spec: LaunchSpec): boolean {
+  return spec.user.uid !== 0 && spec.user.groups.length > 0
+}
+
+function commandLine(spec: LaunchSpec, prefix: readonly string[], tools: Tools): readonly string[] {
+  const program = [spec.cmd, ...spec.args]
+  if (!usesSetpriv(spec)) return [...prefix, ...program]
+  const { uid, gid, groups } = spec.user
+  const ids = ['--reuid', String(uid), '--regid', String(gid), '--groups', groups.join(',')]
+  return [...prefix, ...tools.command('setpriv'), ...ids, '--', ...program]
+}
+
+/** A real process that says why the wanted one could not run, as a shell would: 127 unknown, 126 not executable. */
+function reportLine(cmd: string, failure: unknown, tools: Tools): readonly string[] {
+  const unknown = isErrno(failure, 'ENOENT', 'ENOTDIR')
+  const reason = unknown ? 'command not found' : isErrno(failure, 'EACCES') ? 'Permission denied' : errorText(failure)
+  const script = 'printf "%s: %s\\n" "$0" "$1" >&2; exit "$2"'
+  return [...tools.applet('sh'), '-c', script, cmd, reason, unknown ? '127' : '126']
+}

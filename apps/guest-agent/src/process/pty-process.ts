@@ -1,0 +1,167 @@
+import type { ChildProcess } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { writeSync } from 'node:fs'
+import { ReadStream } from 'node:tty'
+import { AppError, isErrno } from '@wrenn/base'
+import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { LaunchedProcess, ProcessListener, TerminalSize } from './launcher.js'
+import type { Terminal } from './native-pty.js'
+
+/** How long a terminal may stay silent after its process ended before we stop waiting for the end marker. */
+const MARKER_IDLE_MS = 200
+/** More than a terminal can hold: output beyond it comes from a background process that floods. */
+const MARKER_BYTES = 256 * 1024
+
+interface Exit {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+}
+
+/**
+ * A process behind a terminal. A terminal has no end of file that comes after all output, so when the process has exited the
+ * agent writes a random marker into the terminal's other side: it comes out after everything the process wrote.
+ */
+export class PtyProcess implements LaunchedProcess {
+  readonly pid: number
+  readonly cgroup: ProcessCgroup | undefined
+  readonly #child: ChildProcess
+  readonly #terminal: Terminal
+  readonly #cgroups: CgroupTree | undefined
+  readonly #stream: ReadStream
+  readonly #marker = Buffer.from(`\x1b]7777;${randomBytes(12).toString('hex')}\x07`)
+  #listener: ProcessListener | undefined
+  #exit: Exit | undefined
+  #held: Buffer = Buffer.alloc(0)
+  #afterExitBytes = 0
+  #markerWritten = 0
+  #idle: NodeJS.Timeout | undefined
+  #isPaused = false
+  #isDone = false
+
+  constructor(
+    child: ChildProcess & { readonly pid: number },
+    terminal: Terminal,
+    cgroup: ProcessCgroup | undefined,
+    cgroups: CgroupTree | undefined,
+  ) {
+    this.pid = child.pid
+    this.#child = child
+    this.#terminal = terminal
+    this.cgroup = cgroup
+    this.#cgroups = cgroups
+    this.#stream = new ReadStream(terminal.master)
+  }
+
+  start(listener: ProcessListener): void {
+    this.#listener = listener
+    this.#stream.on('error', () => this.#finish())
+    this.#stream.once('close', () => this.#terminal.forget())
+    this.#stream.on('data', (chunk: Buffer) => this.#take(chunk))
+    this.#child.once('exit', (code, signal) => {
+      this.#exit = { code, signal }
+      this.#await()
+    })
+  }
+
+  pause(): void {
+    if (this.#isPaused || this.#isDone) return
+    this.#isPaused = true
+    clearTimeout(this.#idle)
+    this.#stream.pause()
+  }
+
+  resume(): void {
+    if (!this.#isPaused || this.#isDone) return
+    this.#isPaused = false
+    this.#stream.resume()
+    if (this.#exit !== undefined) this.#await()
+  }
+
+  write(_input: 'stdin' | 'pty', data: Uint8Array): Promise<void> {
+    if (this.#isDone || !this.#stream.writable) return Promise.reject(gone())
+    return new Promise((resolve, reject) => {
+      const abandoned = (): void => reject(gone())
+      this.#stream.once('close', abandoned)
+      this.#stream.write(data, (error) => {
+        this.#stream.off('close', abandoned)
+        if (error) reject(gone())
+        else resolve()
+      })
+    })
+  }
+
+  async closeStdin(): Promise<void> {
+    throw new AppError('invalid_state', `Process ${this.pid} has a terminal; send ^D to end its input.`)
+  }
+
+  resize(size: TerminalSize): void {
+    if (!this.#isDone) this.#terminal.resize(size)
+  }
+
+  release(): void {
+    this.#stream.destroy()
+  }
+
+  #take(chunk: Buffer): void {
+    if (this.#exit === undefined) this.#listener?.onOutput('pty', chunk)
+    else this.#takeAfterExit(chunk)
+  }
+
+  #takeAfterExit(chunk: Buffer): void {
+    this.#held = this.#held.length === 0 ? chunk : Buffer.concat([this.#held, chunk])
+    this.#afterExitBytes += chunk.length
+    const at = this.#held.indexOf(this.#marker)
+    const ready = at >= 0 ? at : Math.max(0, this.#held.length - this.#marker.length)
+    this.#release(ready)
+    if (at >= 0) this.#finish()
+    else if (this.#afterExitBytes > MARKER_BYTES) this.#giveUp()
+    else if (!this.#isPaused) this.#await()
+  }
+
+  #release(length: number): void {
+    if (length === 0) return
+    this.#listener?.onOutput('pty', this.#held.subarray(0, length))
+    this.#held = this.#held.subarray(length)
+  }
+
+  /** Writes what is left of the marker and waits for it, or for silence. */
+  #await(): void {
+    if (this.#isDone) return
+    this.#writeMarker()
+    clearTimeout(this.#idle)
+    this.#idle = setTimeout(() => this.#giveUp(), MARKER_IDLE_MS)
+  }
+
+  #writeMarker(): void {
+    if (this.#markerWritten >= this.#marker.length) return
+    try {
+      this.#markerWritten += writeSync(this.#terminal.slave, this.#marker, this.#markerWritten)
+    } catch (error) {
+      // A full terminal takes it when some output was read, a stopped or hung-up one never: then silence ends the wait.
+      if (!isErrno(error, 'EAGAIN', 'EIO')) throw error
+    }
+  }
+
+  #giveUp(): void {
+    // A part of the marker that did get through is not output.
+    const partial =
+      this.#markerWritten < this.#marker.length ? this.#marker.subarray(0, this.#markerWritten) : this.#marker
+    const at = partial.length === 0 ? -1 : this.#held.indexOf(partial)
+    this.#release(at >= 0 ? at : this.#held.length)
+    this.#finish()
+  }
+
+  #finish(): void {
+    if (this.#isDone || this.#exit === undefined) return
+    this.#isDone = true
+    clearTimeout(this.#idle)
+    this.#terminal.close()
+    this.#stream.destroy()
+    if (this.cgroup !== undefined) this.#cgroups?.remove(this.cgroup)
+    this.#listener?.onExit(this.#exit.code, this.#exit.signal)
+  }
+}
+
+function gone(): AppError {
+  return new AppError('invalid_state', 'The terminal of this process is closed.')
+}

@@ -1,0 +1,138 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { AppError } from '@wrenn/base'
+import type { ProcessSelector } from '@wrenn/protocol/guest'
+import type { CgroupTree } from './cgroup.js'
+import type { Launcher } from './launcher.js'
+import { defaultLogLimits, type LogLimits } from './output-log.js'
+import { Session, type SessionOptions } from './session.js'
+
+/** Output and exit status of an ended process stay this long. */
+const KEEP_ENDED_MS = 10 * 60_000
+/** Memory that ended processes' output may hold together; beyond it the oldest go, though never before `KEEP_AT_LEAST_MS`. */
+const ENDED_MEMORY_BYTES = 32 * 1024 * 1024
+const MAX_ENDED = 1_000
+const KEEP_AT_LEAST_MS = 30_000
+
+export interface RegistryDependencies {
+  readonly launcher: Launcher
+  readonly cgroups: CgroupTree | undefined
+  readonly stateDir: string
+  readonly logLimits?: LogLimits
+}
+
+export type StartOptions = Pick<SessionOptions, 'config' | 'spec' | 'tag' | 'foreground'>
+
+interface Ended {
+  readonly session: Session
+  readonly atMs: number
+}
+
+/** Every process the agent started that still runs, and the ended ones whose output can still be asked for. */
+export class ProcessRegistry {
+  readonly #dependencies: RegistryDependencies
+  readonly #running = new Map<number, Session>()
+  #ended: Ended[] = []
+  #sequence = 0
+  #oomKills = countOomKills()
+  readonly #sweeper: NodeJS.Timeout
+
+  constructor(dependencies: RegistryDependencies) {
+    this.#dependencies = dependencies
+    this.#sweeper = setInterval(() => this.#sweep(), KEEP_AT_LEAST_MS)
+    this.#sweeper.unref()
+  }
+
+  async start(options: StartOptions): Promise<Session> {
+    const { launcher, cgroups, stateDir, logLimits } = this.#dependencies
+    const launched = await launcher.launch(options.spec)
+    const sessionOptions = {
+      ...options,
+      logDirectory: join(stateDir, 'output', String(this.#sequence++)),
+      logLimits: logLimits ?? defaultLogLimits,
+      cgroups,
+      sawOutOfMemory: () => this.#sawOutOfMemory(),
+    }
+    const session = new Session(launched, sessionOptions, (ended) => this.#retire(ended))
+    this.#running.set(session.pid, session)
+    return session
+  }
+
+  running(): readonly Session[] {
+    return [...this.#running.values()]
+  }
+
+  ended(): readonly Session[] {
+    return this.#ended.map((each) => each.session)
+  }
+
+  /**
+   * A running process, or one whose end is still kept; of several with one tag the newest.
+   * @throws AppError `process_not_found`
+   */
+  find(selector: ProcessSelector | undefined): Session {
+    const found = this.#search(selector, [...this.ended(), ...this.running()])
+    if (found !== undefined) return found
+    throw notFound(selector)
+  }
+
+  /** @throws AppError `process_not_found` also for a process that has ended */
+  findRunning(selector: ProcessSelector | undefined): Session {
+    const found = this.#search(selector, this.running())
+    if (found !== undefined) return found
+    throw notFound(selector)
+  }
+
+  /** Kills what runs and removes what is on disk. */
+  close(): void {
+    clearInterval(this.#sweeper)
+    for (const session of this.running()) session.signal(9)
+    for (const { session } of this.#ended) session.dispose()
+  }
+
+  #search(selector: ProcessSelector | undefined, sessions: readonly Session[]): Session | undefined {
+    const by = selector?.selector
+    if (by === undefined || by.case === undefined) {
+      throw new AppError('invalid_request', 'A process selector with pid or tag is required.')
+    }
+    return sessions.findLast((session) => (by.case === 'pid' ? session.pid === by.value : session.tag === by.value))
+  }
+
+  #retire(session: Session): void {
+    // The kernel may have given the number to a newer process already.
+    if (this.#running.get(session.pid) === session) this.#running.delete(session.pid)
+    this.#ended.push({ session, atMs: Date.now() })
+    if (this.#ended.length > MAX_ENDED) this.#sweep()
+  }
+
+  #sweep(): void {
+    this.#dependencies.cgroups?.sweep()
+    let memory = this.#ended.reduce((sum, { session }) => sum + session.log.memoryBytes, 0)
+    let count = this.#ended.length
+    this.#ended = this.#ended.filter(({ session, atMs }) => {
+      const age = Math.abs(Date.now() - atMs)
+      const crowded = memory > ENDED_MEMORY_BYTES || count > MAX_ENDED
+      if (age < KEEP_ENDED_MS && !(crowded && age > KEEP_AT_LEAST_MS)) return true
+      memory -= session.log.memoryBytes
+      count--
+      session.dispose()
+      return false
+    })
+  }
+
+  #sawOutOfMemory(): boolean {
+    const before = this.#oomKills
+    this.#oomKills = countOomKills()
+    return this.#oomKills > before
+  }
+}
+
+function notFound(selector: ProcessSelector | undefined): AppError {
+  const by = selector?.selector
+  return new AppError('process_not_found', `process with ${by?.case ?? 'pid'} ${by?.value ?? ''} not found`)
+}
+
+/** How many processes the kernel has ended for lack of memory since it booted. */
+function countOomKills(): number {
+  return Number(/^oom_kill (\d+)$/m.exec(readFileSync('/proc/vmstat', 'utf8'))?.[1] ?? 0)
+}

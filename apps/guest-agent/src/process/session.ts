@@ -1,0 +1,154 @@
+import type { ProcessConfig } from '@wrenn/protocol/guest'
+import type { CgroupTree } from './cgroup.js'
+import { Follower } from './follower.js'
+import type { LaunchedProcess, LaunchSpec } from './launcher.js'
+import { type LogLimits, type OutputKind, OutputLog } from './output-log.js'
+import { signalNumber, signalText, signalTree } from './signals.js'
+
+/** A follower this far behind makes the process wait; less than the log keeps in memory, so it never has to read the disk. */
+const HIGH_LAG_BYTES = 512 * 1024
+
+export interface SessionEnd {
+  readonly exitCode: number
+  readonly exited: boolean
+  readonly status: string
+  readonly error: string | undefined
+  readonly signal: number | undefined
+  readonly timedOut: boolean
+  readonly oomKilled: boolean
+}
+
+export interface SessionOptions {
+  readonly config: ProcessConfig
+  readonly spec: LaunchSpec
+  readonly tag: string | undefined
+  readonly foreground: boolean
+  readonly logDirectory: string
+  readonly logLimits: LogLimits
+  readonly cgroups: CgroupTree | undefined
+  /** True when the kernel ended a process for lack of memory since it was last asked. */
+  readonly sawOutOfMemory: () => boolean
+}
+
+/** One started process: its output, its readers and its end. It lives on without readers. */
+export class Session {
+  readonly pid: number
+  readonly config: ProcessConfig
+  readonly tag: string | undefined
+  readonly foreground: boolean
+  readonly isPty: boolean
+  readonly startedAtMs = Date.now()
+  readonly log: OutputLog
+  readonly #process: LaunchedProcess
+  readonly #options: SessionOptions
+  readonly #followers = new Set<Follower>()
+  readonly #deadlines: NodeJS.Timeout[] = []
+  #end: SessionEnd | undefined
+  #timedOut = false
+  #killAsked = false
+
+  constructor(process: LaunchedProcess, options: SessionOptions, onEnd: (session: Session) => void) {
+    this.pid = process.pid
+    this.config = options.config
+    this.tag = options.tag
+    this.foreground = options.foreground
+    this.isPty = options.spec.pty !== undefined
+    this.#process = process
+    this.#options = options
+    this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow())
+    process.start({
+      onOutput: (kind, chunk) => this.#produce(kind, chunk),
+      onExit: (code, signal) => {
+        this.#finish(code, signal)
+        onEnd(this)
+      },
+    })
+  }
+
+  /** Set once the process has ended and all its output is in the log. */
+  get end(): SessionEnd | undefined {
+    return this.#end
+  }
+
+  get process(): LaunchedProcess {
+    return this.#process
+  }
+
+  /** A reader from `fromOffset` on; without one, from the bytes produced next. */
+  follow(fromOffset?: number): Follower {
+    const follower = new Follower(this, fromOffset ?? this.log.end, () => this.#adjustFlow())
+    this.#followers.add(follower)
+    return follower
+  }
+
+  unfollow(follower: Follower): void {
+    this.#followers.delete(follower)
+    this.#adjustFlow()
+  }
+
+  signal(signal: number): void {
+    if (signal === signalNumber('SIGKILL')) this.#killAsked = true
+    signalTree({ pid: this.pid, cgroup: this.#process.cgroup }, signal)
+  }
+
+  /** Kills the tree after `timeoutMs`; the end then says so. */
+  killAfter(timeoutMs: number): void {
+    const timer = setTimeout(() => {
+      if (this.#end !== undefined) return
+      this.#timedOut = true
+      this.signal(signalNumber('SIGKILL'))
+    }, timeoutMs)
+    this.#deadlines.push(timer)
+  }
+
+  /** Forgets the output; only for a session that ended. */
+  dispose(): void {
+    this.log.dispose()
+    this.#process.release()
+  }
+
+  #produce(kind: OutputKind, chunk: Buffer): void {
+    this.log.append(kind, chunk)
+    for (const follower of this.#followers) follower.wake()
+    this.#adjustFlow()
+  }
+
+  /** Lets the process write only as fast as its slowest attached reader and the log's disk. */
+  #adjustFlow(): void {
+    const lags = [...this.#followers].some((follower) => follower.holdsBack(HIGH_LAG_BYTES))
+    if (lags || this.log.isCongested) this.#process.pause()
+    else this.#process.resume()
+  }
+
+  #finish(code: number | null, signal: NodeJS.Signals | null): void {
+    for (const timer of this.#deadlines) clearTimeout(timer)
+    this.#end = signal === null ? this.#exited(code ?? 0) : this.#signalled(signal)
+    for (const follower of this.#followers) follower.wake()
+  }
+
+  #exited(exitCode: number): SessionEnd {
+    const status = `exit status ${exitCode}`
+    return {
+      exitCode,
+      exited: true,
+      status,
+      error: exitCode === 0 ? undefined : status,
+      signal: undefined,
+      timedOut: this.#timedOut,
+      oomKilled: false,
+    }
+  }
+
+  #signalled(signal: NodeJS.Signals): SessionEnd {
+    const status = `signal: ${signalText(signal)}`
+    return {
+      exitCode: -1,
+      exited: false,
+      status,
+      error: status,
+      signal: signalNumber(signal),
+      timedOut: this.#timedOut,
+      oomKilled: signal === 'SIGKILL' && !this.#killAsked && this.#options.sawOutOfMemory(),
+    }
+  }
+}

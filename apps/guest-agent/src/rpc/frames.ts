@@ -1,0 +1,42 @@
+import { AppError } from '@wrenn/base'
+
+/** Flags of a frame, https://connectrpc.com/docs/protocol#streaming-rpcs */
+export const FLAG_COMPRESSED = 0x01
+export const FLAG_END = 0x02
+const HEADER_BYTES = 5
+const MAX_FRAME_BYTES = 64 * 1024 * 1024
+
+export function frameHeader(flags: number, length: number): Buffer {
+  const header = Buffer.allocUnsafe(HEADER_BYTES)
+  header[0] = flags
+  header.writeUInt32BE(length, 1)
+  return header
+}
+
+export interface Frame {
+  readonly flags: number
+  readonly payload: Buffer
+}
+
+/** Cuts a byte stream into frames, whatever the chunk borders. */
+export async function* readFrames(source: AsyncIterable<Buffer>): AsyncGenerator<Frame> {
+  let rest: Buffer = Buffer.alloc(0)
+  for await (const chunk of source) {
+    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    for (;;) {
+      const frame = firstFrame(rest)
+      if (frame === undefined) break
+      rest = rest.subarray(HEADER_BYTES + frame.payload.length)
+      yield frame
+    }
+  }
+  if (rest.length > 0) throw new AppError('invalid_request', 'The request stream ends inside a frame.')
+}
+
+function firstFrame(bytes: Buffer): Frame | undefined {
+  if (bytes.length < HEADER_BYTES) return undefined
+  const length = bytes.readUInt32BE(1)
+  if (length > MAX_FRAME_BYTES) throw new AppError('too_large', `A frame may have at most ${MAX_FRAME_BYTES} bytes.`)
+  if (bytes.length < HEADER_BYTES + length) return undefined
+  return { flags: bytes[0] ?? 0, payload: bytes.subarray(HEADER_BYTES, HEADER_BYTES + length) }
+}

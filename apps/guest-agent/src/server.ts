@@ -1,0 +1,116 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { AppError, type Logger } from '@wrenn/base'
+import { Process } from '@wrenn/protocol/guest'
+import type { AgentConfig } from './config.js'
+import { handleInit } from './http/init.js'
+import { sendError, sendJson } from './http/reply.js'
+import { Identity, unauthorized } from './identity/identity.js'
+import { UserDirectory } from './identity/users.js'
+import { CgroupTree } from './process/cgroup.js'
+import { Launcher } from './process/launcher.js'
+import { NativePty } from './process/native-pty.js'
+import type { LogLimits } from './process/output-log.js'
+import { PipePool } from './process/pipes.js'
+import { ProcessRegistry } from './process/registry.js'
+import { processService } from './rpc/process-service.js'
+import { RpcRouter } from './rpc/router.js'
+import type { GuestSystem } from './system/guest-system.js'
+import { Tools } from './system/tools.js'
+
+/** Longer than any pool keeps an idle connection, so that it is always the client that closes first. */
+const KEEP_ALIVE_MS = 10 * 60_000
+
+export interface AgentOptions {
+  readonly config: AgentConfig
+  readonly system: GuestSystem
+  readonly log: Logger
+  /** Where the native terminal module is when the tools directory has none. */
+  readonly ptyModule: string
+  readonly users?: UserDirectory
+  readonly logLimits?: LogLimits
+}
+
+/** A listening agent. Disposing it ends its processes. */
+export interface Agent extends AsyncDisposable {
+  readonly port: number
+}
+
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const { config, log } = options
+  process.umask(0o022)
+  const tools = new Tools(config.toolsDir)
+  const users = options.users ?? new UserDirectory()
+  const identity = new Identity(users)
+  const pipes = new PipePool(config.stateDir, tools)
+  await pipes.prepare()
+  const cgroups = CgroupTree.open(config.cgroupDir)
+  const pty = new NativePty(tools.ptyModule(options.ptyModule))
+  const launcher = new Launcher({ pipes, cgroups, tools, pty })
+  const registry = new ProcessRegistry({
+    launcher,
+    cgroups,
+    stateDir: config.stateDir,
+    ...(options.logLimits === undefined ? {} : { logLimits: options.logLimits }),
+  })
+  const router = new RpcRouter(log).add(Process, processService(registry, identity))
+  const handler = new RequestHandler(identity, router, options)
+  const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
+  await listen(server, config)
+  const { port } = server.address() as AddressInfo
+  log.info({ port }, 'agent.listening')
+  return {
+    port,
+    async [Symbol.asyncDispose]() {
+      registry.close()
+      pipes.close()
+      server.closeAllConnections()
+      await new Promise((resolve) => server.close(resolve))
+    },
+  }
+}
+
+function listen(server: Server, config: AgentConfig): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(config.port, config.host, () => {
+      server.off('error', reject)
+      resolve()
+    })
+  })
+}
+
+/** Sends each request to its route, once it may go there. */
+class RequestHandler {
+  readonly #identity: Identity
+  readonly #router: RpcRouter
+  readonly #options: AgentOptions
+
+  constructor(identity: Identity, router: RpcRouter, options: AgentOptions) {
+    this.#identity = identity
+    this.#router = router
+    this.#options = options
+  }
+
+  readonly listener = (request: IncomingMessage, response: ServerResponse): void => {
+    this.#handle(request, response).catch((error: unknown) => {
+      if (!AppError.is(error)) this.#options.log.error({ error: String(error) }, 'http.failed')
+      sendError(response, error)
+    })
+  }
+
+  async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = request.url?.split('?', 1)[0] ?? '/'
+    if (path === '/health') {
+      response.writeHead(204).end()
+    } else if (path === '/init' && request.method === 'POST') {
+      await handleInit(request, response, this.#identity, this.#options.system)
+    } else if (!this.#identity.isClient(request.headers)) {
+      throw unauthorized()
+    } else if (this.#router.has(path)) {
+      await this.#router.handle(path, request, response)
+    } else {
+      sendJson(response, 404, { code: 404, message: `No route ${path}.` })
+    }
+  }
+}

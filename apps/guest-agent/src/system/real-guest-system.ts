@@ -1,0 +1,73 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { AppError, isErrno } from '@wrenn/base'
+import { clockError, type GuestSystem } from './guest-system.js'
+import type { Tools } from './tools.js'
+
+/** Closer than this the clock is left alone: setting it costs a process. */
+const GOOD_ENOUGH_MS = 20
+const ATTEMPTS = 3
+
+/** The guest this agent runs in. */
+export class RealGuestSystem implements GuestSystem {
+  readonly #tools: Tools
+
+  constructor(tools: Tools) {
+    this.#tools = tools
+  }
+
+  async setClock(timestampNs: bigint): Promise<number> {
+    const began = process.hrtime.bigint()
+    const elapsed = (): bigint => process.hrtime.bigint() - began
+    let error = clockError(timestampNs, 0)
+    // `date` takes a while to start; what it was late by last time is added the next time.
+    let latencyNs = 0n
+    for (let attempt = 0; attempt < ATTEMPTS && Math.abs(error) > GOOD_ENOUGH_MS; attempt++) {
+      await this.#date(timestampNs + elapsed() + latencyNs)
+      error = clockError(timestampNs, Number(elapsed()) / 1e6)
+      latencyNs -= BigInt(Math.round(error * 1e6))
+    }
+    return error
+  }
+
+  setHostname(hostname: string): void {
+    writeFileSync('/proc/sys/kernel/hostname', hostname)
+    writeFileSync('/etc/hostname', `${hostname}\n`)
+    writeFileSync('/etc/hosts', hostsWith(hostname, readIfPresent('/etc/hosts')))
+  }
+
+  setMachineId(machineId: string): void {
+    writeFileSync('/etc/machine-id', `${machineId}\n`)
+  }
+
+  addEntropy(bytes: Uint8Array): void {
+    writeFileSync('/dev/urandom', bytes)
+  }
+
+  async #date(ns: bigint): Promise<void> {
+    const time = `@${ns / 1_000_000_000n}.${String(ns % 1_000_000_000n).padStart(9, '0')}`
+    const [program = 'date', ...args] = [...this.#tools.command('date'), '-u', '-s', time]
+    const child = spawn(program, args, { stdio: 'ignore', env: { LC_ALL: 'C' } })
+    const [code] = await once(child, 'exit')
+    if (code !== 0) throw new AppError('guest_error', `The clock could not be set: date ended with ${code}.`)
+  }
+}
+
+const MARK = '# capsule'
+
+/** `/etc/hosts` with exactly one line of ours. */
+export function hostsWith(hostname: string, current: string): string {
+  const others = current.split('\n').filter((line) => line !== '' && !line.endsWith(MARK))
+  if (!others.some((line) => /^127\.0\.0\.1\s/.test(line))) others.unshift('127.0.0.1 localhost', '::1 localhost')
+  return `${others.join('\n')}\n127.0.1.1 ${hostname} ${MARK}\n`
+}
+
+function readIfPresent(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return ''
+    throw error
+  }
+}
