@@ -1,0 +1,121 @@
+import type * as wire from '@wrenn/protocol'
+import { randomName } from './bytes.js'
+import { Capsule } from './capsule.js'
+import { capsuleInfo } from './convert.js'
+import { createError } from './errors.js'
+import type { CallOptions, Transport } from './transport.js'
+import type { CapsuleInfo, CapsuleState, EgressPolicy } from './types.js'
+import { delay } from './wait.js'
+
+const CREATE_TIMEOUT_MS = 180_000
+/** One answer waits this long at most; then we ask again. Proxies in between like short answers. */
+const ANSWER_WAIT_SEC = 20
+const POLL_MS = 250
+
+export interface CreateOptions extends CallOptions {
+  /** @default 'minimal' */
+  readonly template?: string
+  readonly name?: string
+  readonly labels?: Readonly<Record<string, string>>
+  /** Environment of every command. */
+  readonly envs?: Readonly<Record<string, string>>
+  readonly vcpus?: number
+  readonly memoryMib?: number
+  readonly diskSizeMib?: number
+  /** Pause it after this time without activity; 0 means never. @default 0 */
+  readonly idleTimeoutMs?: number
+  readonly egress?: Partial<EgressPolicy>
+  /** Default user and directory of commands. */
+  readonly user?: string
+  readonly cwd?: string
+  /** Longest wait until it runs; after that it is destroyed. @default 180_000 */
+  readonly createTimeoutMs?: number
+}
+
+export interface ListCapsulesOptions extends CallOptions {
+  /** @default all but stopped and error */
+  readonly states?: readonly CapsuleState[] | 'all'
+  readonly template?: string
+  readonly name?: string
+  /** Asked for in pages of this many. @default 100 */
+  readonly pageSize?: number
+}
+
+export class Capsules {
+  readonly #transport: Transport
+
+  constructor(transport: Transport) {
+    this.#transport = transport
+  }
+
+  /**
+   * Creates a capsule and waits until it runs. A capsule that never does is destroyed, so nothing is left behind.
+   * @throws TimeoutError after `createTimeoutMs`; WrennError when it could not start.
+   */
+  async create(options: CreateOptions = {}): Promise<Capsule> {
+    const { createTimeoutMs = CREATE_TIMEOUT_MS, signal, requestTimeoutMs, ...wanted } = options
+    const call = { ...(signal ? { signal } : {}), ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }) }
+    const deadline = performance.now() + createTimeoutMs
+    const first = await this.#transport.json<wire.Capsule>('POST', '/v1/capsules', {
+      ...call,
+      query: { wait_sec: Math.min(ANSWER_WAIT_SEC, Math.ceil(createTimeoutMs / 1000)) },
+      json: createBody(wanted),
+      // With its key a repeated request finds the first one's capsule instead of making a second.
+      headers: { 'Idempotency-Key': randomName('create') },
+      idempotent: true,
+    })
+    const capsule = new Capsule(this.#transport, capsuleInfo(first))
+    try {
+      await untilRunning(capsule, deadline, createTimeoutMs, call)
+      return capsule
+    } catch (error) {
+      await capsule.destroy().catch(() => {})
+      throw error
+    }
+  }
+
+  /** @throws CapsuleNotFoundError */
+  async get(id: string, options: CallOptions = {}): Promise<Capsule> {
+    const path = `/v1/capsules/${encodeURIComponent(id)}`
+    return new Capsule(this.#transport, capsuleInfo(await this.#transport.json<wire.Capsule>('GET', path, options)))
+  }
+
+  /** Newest first, page after page. */
+  async *list(options: ListCapsulesOptions = {}): AsyncGenerator<CapsuleInfo, void, undefined> {
+    const { states, template, name, pageSize = 100, ...call } = options
+    const status = typeof states === 'string' ? states : states?.join(',')
+    let cursor: string | undefined
+    do {
+      const query = { status, template, name, limit: pageSize, cursor }
+      const response = await this.#transport.request('GET', '/v1/capsules', { ...call, query })
+      const page: wire.Capsule[] = await response.json()
+      for (const capsule of page) yield capsuleInfo(capsule)
+      cursor = response.headers.get('x-next-token') || undefined
+    } while (cursor)
+  }
+}
+
+function createBody(options: Omit<CreateOptions, keyof CallOptions | 'createTimeoutMs'>): wire.CreateCapsuleRequest {
+  const { memoryMib, diskSizeMib, idleTimeoutMs, ...same } = options
+  return {
+    ...same,
+    labels: { ...same.labels },
+    envs: { ...same.envs },
+    ...(memoryMib === undefined ? {} : { memory_mb: memoryMib }),
+    ...(diskSizeMib === undefined ? {} : { disk_size_mb: diskSizeMib }),
+    ...(idleTimeoutMs === undefined ? {} : { timeout_sec: Math.ceil(idleTimeoutMs / 1000) }),
+  }
+}
+
+async function untilRunning(capsule: Capsule, deadline: number, timeoutMs: number, call: CallOptions): Promise<void> {
+  for (let { info } = capsule; info.state !== 'running'; info = await capsule.refresh(call)) {
+    if (info.state !== 'pending' && info.state !== 'starting') {
+      const why = info.exit?.message ?? `it is ${info.state}`
+      throw createError(`The capsule did not start: ${why}`, { code: 'engine_failure', details: { ...info.exit } })
+    }
+    if (performance.now() > deadline) {
+      throw createError(`The capsule did not run within ${timeoutMs} ms (createTimeoutMs).`, { code: 'timeout' })
+    }
+    await delay(POLL_MS, call.signal)
+  }
+}

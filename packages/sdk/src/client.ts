@@ -1,0 +1,60 @@
+import type { Template } from '@wrenn/protocol'
+import { Capsules } from './capsules.js'
+import { templateInfo } from './convert.js'
+import type { WebSocketConstructor } from './socket.js'
+import { type CallOptions, Transport } from './transport.js'
+import type { TemplateInfo } from './types.js'
+
+export interface WrennOptions {
+  /** @default http://127.0.0.1:8000 */
+  readonly apiUrl?: string
+  readonly apiKey?: string
+  /** @default the runtime's own */
+  readonly fetch?: typeof globalThis.fetch
+  /** WebSocket class for streams and terminals. Node.js before 22 has none: pass the one of `ws`. @default the runtime's own */
+  readonly webSocket?: WebSocketConstructor
+  /** Longest wait for an answer; calls may set their own. @default 60_000 */
+  readonly requestTimeoutMs?: number
+}
+
+const DEFAULT_API_URL = 'http://127.0.0.1:8000'
+
+/**
+ * A Wrenn platform.
+ * @example
+ * const wrenn = new Wrenn({ apiKey })
+ * await using capsule = await wrenn.capsules.create()
+ * console.log((await capsule.exec('uname -a')).stdout)
+ */
+export class Wrenn {
+  readonly capsules: Capsules
+  readonly templates: Templates
+
+  constructor(options: WrennOptions = {}) {
+    const transport = new Transport({
+      apiUrl: options.apiUrl ?? DEFAULT_API_URL,
+      apiKey: options.apiKey,
+      fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
+      webSocket: options.webSocket ?? ambientWebSocket(),
+      ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
+    })
+    this.capsules = new Capsules(transport)
+    this.templates = new Templates(transport)
+  }
+}
+
+export class Templates {
+  readonly #transport: Transport
+
+  constructor(transport: Transport) {
+    this.#transport = transport
+  }
+
+  async list(options: CallOptions = {}): Promise<TemplateInfo[]> {
+    return (await this.#transport.json<Template[]>('GET', '/v1/snapshots', options)).map(templateInfo)
+  }
+}
+
+function ambientWebSocket(): WebSocketConstructor | undefined {
+  return typeof WebSocket === 'undefined' ? undefined : WebSocket
+}

@@ -1,0 +1,107 @@
+import type * as wire from '@wrenn/protocol'
+import { fromBase64, toBytes } from './bytes.js'
+import type { CapsuleInfo, CapsuleMetrics, ExecResult, FileInfo, ProcessInfo, TemplateInfo } from './types.js'
+
+function date(text: string | undefined): Date | undefined {
+  return text === undefined ? undefined : new Date(text)
+}
+
+export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
+  return {
+    id: capsule.id,
+    name: capsule.name,
+    status: capsule.status,
+    state: capsule.state,
+    template: capsule.template,
+    vcpus: capsule.vcpus,
+    memoryMib: capsule.memory_mb,
+    diskSizeMib: capsule.disk_size_mb,
+    timeoutMs: capsule.timeout_sec * 1000,
+    labels: capsule.labels,
+    hostId: capsule.host_id,
+    createdAt: new Date(capsule.created_at),
+    startedAt: date(capsule.started_at),
+    lastActiveAt: date(capsule.last_active_at),
+    engine: capsule.engine,
+    path: capsule.path,
+    timings: capsule.timings,
+    exit: capsule.exit && {
+      cause: capsule.exit.cause,
+      message: capsule.exit.message,
+      consoleTail: capsule.exit.console_tail,
+    },
+    metadata: capsule.metadata,
+  }
+}
+
+export function templateInfo(template: wire.Template): TemplateInfo {
+  return {
+    name: template.name,
+    type: template.type,
+    aliases: template.aliases,
+    description: template.description,
+    vcpus: template.vcpus,
+    memoryMib: template.memory_mb,
+    sizeBytes: template.size_bytes,
+    createdAt: new Date(template.created_at),
+  }
+}
+
+export function processInfo(process: wire.ProcessInfo): ProcessInfo {
+  return {
+    pid: process.pid,
+    tag: process.tag,
+    command: process.cmd,
+    args: process.args,
+    cwd: process.cwd,
+    pty: process.pty,
+    running: process.running,
+    outputBytes: process.output_offset,
+    startedAt: date(process.started_at),
+  }
+}
+
+export function fileInfo(entry: wire.FileEntry): FileInfo {
+  return {
+    name: entry.name,
+    path: entry.path,
+    type: entry.type,
+    sizeBytes: entry.size,
+    mode: entry.mode,
+    permissions: entry.permissions,
+    owner: entry.owner,
+    group: entry.group,
+    modifiedAt: new Date(entry.modified_at * 1000),
+    symlinkTarget: entry.symlink_target,
+  }
+}
+
+export function execResult(result: wire.ExecResult): ExecResult {
+  const bytes = (text: string) => (result.encoding === 'base64' ? fromBase64(text) : toBytes(text))
+  const text = (raw: string) => (result.encoding === 'base64' ? new TextDecoder().decode(fromBase64(raw)) : raw)
+  return {
+    stdout: text(result.stdout),
+    stderr: text(result.stderr),
+    stdoutBytes: bytes(result.stdout),
+    stderrBytes: bytes(result.stderr),
+    exitCode: result.exit_code,
+    signal: result.signal,
+    timedOut: result.timed_out,
+    truncated: result.truncated,
+    oomKilled: result.oom_killed ?? false,
+    durationMs: result.duration_ms,
+  }
+}
+
+export function capsuleMetrics({ current }: wire.CapsuleMetrics): CapsuleMetrics {
+  return {
+    timestamp: new Date(current.timestamp),
+    cpuPct: current.cpu_pct,
+    cpuCount: current.cpu_count,
+    memoryUsedBytes: current.mem_used_bytes,
+    memoryTotalBytes: current.mem_total_bytes,
+    diskUsedBytes: current.disk_used_bytes,
+    diskTotalBytes: current.disk_total_bytes,
+    hostRssBytes: current.host_rss_bytes,
+  }
+}

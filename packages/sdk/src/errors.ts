@@ -1,0 +1,92 @@
+import { errorKind } from '@wrenn/protocol'
+
+export interface WrennErrorOptions {
+  readonly code: string
+  /** HTTP status; 0 when there was no answer. */
+  readonly status?: number
+  readonly hint?: string
+  readonly requestId?: string
+  readonly details?: Readonly<Record<string, unknown>>
+  readonly cause?: unknown
+}
+
+/** Every failure of this client. Branch on `code` (listed in docs/errors.md) or on a subclass. */
+export class WrennError extends Error {
+  override readonly name: string = 'WrennError'
+  readonly code: string
+  readonly status: number
+  /** The next step, for a person. */
+  readonly hint: string | undefined
+  /** What the operator needs to find the request in the logs. */
+  readonly requestId: string | undefined
+  readonly details: Readonly<Record<string, unknown>> | undefined
+
+  constructor(message: string, options: WrennErrorOptions) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = options.code
+    this.status = options.status ?? 0
+    this.hint = options.hint
+    this.requestId = options.requestId
+    this.details = options.details
+  }
+
+  /** Whether the same call may succeed later without a change. */
+  get isRetryable(): boolean {
+    return this.code === 'connection_failed' || errorKind(this.code).retryable
+  }
+}
+
+/** The key is missing, wrong or not allowed to do this. */
+export class AuthenticationError extends WrennError {
+  override readonly name = 'AuthenticationError'
+}
+export class CapsuleNotFoundError extends WrennError {
+  override readonly name = 'CapsuleNotFoundError'
+}
+export class TemplateNotFoundError extends WrennError {
+  override readonly name = 'TemplateNotFoundError'
+}
+export class ProcessNotFoundError extends WrennError {
+  override readonly name = 'ProcessNotFoundError'
+}
+export class FileNotFoundError extends WrennError {
+  override readonly name = 'FileNotFoundError'
+}
+/** The capsule's state does not allow the call. */
+export class InvalidStateError extends WrennError {
+  override readonly name = 'InvalidStateError'
+}
+/** A limit was reached; try again later or make room. */
+export class LimitError extends WrennError {
+  override readonly name = 'LimitError'
+}
+/** Something took longer than the time given to it; the message names the option. */
+export class TimeoutError extends WrennError {
+  override readonly name = 'TimeoutError'
+}
+/** No answer: the server is not there, or the connection broke. */
+export class ConnectionError extends WrennError {
+  override readonly name = 'ConnectionError'
+}
+
+const classes: Readonly<Record<string, new (message: string, options: WrennErrorOptions) => WrennError>> = {
+  unauthorized: AuthenticationError,
+  forbidden: AuthenticationError,
+  capsule_not_found: CapsuleNotFoundError,
+  template_not_found: TemplateNotFoundError,
+  process_not_found: ProcessNotFoundError,
+  file_not_found: FileNotFoundError,
+  invalid_state: InvalidStateError,
+  limit_exceeded: LimitError,
+  pool_exhausted: LimitError,
+  timeout: TimeoutError,
+  connection_failed: ConnectionError,
+  connection_lost: ConnectionError,
+}
+
+/** The error of the class that its code has. */
+export function createError(message: string, options: WrennErrorOptions): WrennError {
+  const Class = (Object.hasOwn(classes, options.code) ? classes[options.code] : undefined) ?? WrennError
+  const hint = options.hint ?? errorKind(options.code).hint
+  return new Class(message, { ...options, ...(hint ? { hint } : {}) })
+}

@@ -1,0 +1,171 @@
+import type { ErrorBody } from '@wrenn/protocol'
+import { createError, WrennError } from './errors.js'
+import type { WebSocketConstructor } from './socket.js'
+import { backoffMs, delay } from './wait.js'
+
+const MAX_ATTEMPTS = 4
+const DEFAULT_REQUEST_TIMEOUT_MS = 60_000
+
+/** Options of every call. */
+export interface CallOptions {
+  /** Gives the call up. */
+  readonly signal?: AbortSignal
+  /** Longest wait for the answer; 0 waits for ever. @default the client's `requestTimeoutMs` */
+  readonly requestTimeoutMs?: number
+}
+
+export interface TransportOptions {
+  readonly apiUrl: string
+  readonly apiKey: string | undefined
+  readonly fetch: typeof globalThis.fetch
+  readonly webSocket: WebSocketConstructor | undefined
+  readonly requestTimeoutMs?: number
+}
+
+export interface RequestOptions extends CallOptions {
+  readonly query?: Readonly<Record<string, string | number | undefined>>
+  readonly json?: unknown
+  readonly body?: BodyInit
+  readonly headers?: Readonly<Record<string, string>>
+  /** Doing it twice is the same as once, so a failed attempt may be repeated. @default true for GET, HEAD, PUT and DELETE */
+  readonly idempotent?: boolean
+}
+
+type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
+
+/** Requests with the key, a deadline, errors that keep their code, and repetition where that is safe. */
+export class Transport {
+  readonly options: TransportOptions
+  readonly #base: string
+
+  constructor(options: TransportOptions) {
+    this.options = options
+    this.#base = options.apiUrl.replace(/\/+$/, '')
+  }
+
+  /** The answer's JSON. The server checks its answers against the schemas these types come from. */
+  async json<T>(method: Method, path: string, options: RequestOptions = {}): Promise<T> {
+    const response = await this.request(method, path, options)
+    const body: T = await response.json()
+    return body
+  }
+
+  /** For calls without an answer; reads it to its end so that the connection can be used again. */
+  async send(method: Method, path: string, options: RequestOptions = {}): Promise<Response> {
+    const response = await this.request(method, path, options)
+    await response.arrayBuffer()
+    return response
+  }
+
+  async request(method: Method, path: string, options: RequestOptions = {}): Promise<Response> {
+    const idempotent = options.idempotent ?? method !== 'POST'
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        return await this.#attempt(method, path, options)
+      } catch (error) {
+        const again = error instanceof WrennError && error.isRetryable && idempotent && attempt + 1 < MAX_ATTEMPTS
+        // A deadline that passed once would only pass again.
+        if (!again || error.code === 'timeout') throw error
+        await delay(retryAfterMs(error) ?? backoffMs(attempt), options.signal)
+      }
+    }
+  }
+
+  /** The URL of a WebSocket route. */
+  socketUrl(path: string, query: RequestOptions['query'] = {}): string {
+    return this.#url(path, query).replace(/^http/, 'ws')
+  }
+
+  #url(path: string, query: RequestOptions['query'] = {}): string {
+    const url = new URL(`${this.#base}${path}`)
+    for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, String(value))
+    return url.href
+  }
+
+  async #attempt(method: Method, path: string, options: RequestOptions): Promise<Response> {
+    const timeoutMs = options.requestTimeoutMs ?? this.options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS
+    const deadline = new AbortController()
+    const timer = timeoutMs > 0 ? setTimeout(() => deadline.abort(), timeoutMs) : undefined
+    const signals = options.signal ? [deadline.signal, options.signal] : [deadline.signal]
+    try {
+      const response = await this.options.fetch(this.#url(path, options.query), {
+        method,
+        headers: this.#headers(options),
+        signal: AbortSignal.any(signals),
+        ...bodyOf(options),
+      })
+      if (response.ok) return response
+      throw await errorOf(response)
+    } catch (error) {
+      if (error instanceof WrennError || options.signal?.aborted) throw error
+      if (deadline.signal.aborted) throw lateError(timeoutMs)
+      throw unreachable(this.#base, error)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  #headers(options: RequestOptions): Record<string, string> {
+    return {
+      ...(this.options.apiKey ? { 'X-API-Key': this.options.apiKey } : {}),
+      ...(options.json === undefined ? {} : { 'Content-Type': 'application/json' }),
+      ...options.headers,
+    }
+  }
+}
+
+function bodyOf(options: RequestOptions): RequestInit & { duplex?: 'half' } {
+  if (options.json !== undefined) return { body: JSON.stringify(options.json) }
+  if (options.body === undefined) return {}
+  // Fetch sends a stream only when told that the answer comes after it.
+  return options.body instanceof ReadableStream ? { body: options.body, duplex: 'half' } : { body: options.body }
+}
+
+function retryAfterMs(error: WrennError): number | undefined {
+  const seconds = error.details?.retryAfterSec
+  return typeof seconds === 'number' ? Math.min(seconds * 1000, 30_000) : undefined
+}
+
+function isErrorBody(body: unknown): body is ErrorBody {
+  if (typeof body !== 'object' || body === null || !('error' in body)) return false
+  const { error } = body
+  return typeof error === 'object' && error !== null && 'code' in error && 'message' in error
+}
+
+async function errorOf(response: Response): Promise<WrennError> {
+  const text = await response.text()
+  const status = response.status
+  const retryAfterSec = Number(response.headers.get('retry-after') ?? Number.NaN)
+  const wait = Number.isFinite(retryAfterSec) ? { retryAfterSec } : {}
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch {
+    // Not our server's words: a proxy in between, perhaps.
+  }
+  if (!isErrorBody(body)) {
+    const code =
+      status === 404 ? 'not_found' : status === 401 ? 'unauthorized' : status >= 500 ? 'host_unavailable' : 'internal'
+    return createError(`The server answered ${status} ${response.statusText}.`, { code, status, details: wait })
+  }
+  const { code, message, hint, details, requestId } = body.error
+  return createError(message, {
+    code,
+    status,
+    details: { ...details, ...wait },
+    ...(hint ? { hint } : {}),
+    ...(requestId ? { requestId } : {}),
+  })
+}
+
+function lateError(timeoutMs: number): WrennError {
+  return createError(`No answer within ${timeoutMs} ms (requestTimeoutMs).`, { code: 'timeout' })
+}
+
+export function unreachable(apiUrl: string, cause: unknown): WrennError {
+  return createError(`No Wrenn server answers at ${apiUrl}.`, {
+    code: 'connection_failed',
+    hint: 'Check the API URL, and that the platform runs.',
+    cause,
+  })
+}
