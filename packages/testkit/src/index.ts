@@ -1,1 +1,2 @@
+export { describeEngine, type EngineAdapter } from './conformance/engine.js'
 export { FakeGuest } from './fake-guest.js'

@@ -30,7 +30,8 @@ ip link set lo up
 ip addr add 169.254.0.21/30 dev eth0
 ip link set eth0 up
 echo "wrenn-test-guest listens"
-while :; do nc -l -p 7000 -e /serve; done
+nc -ll -p 7000 -e /serve
+while :; do sleep 60; done
 `
 
 const SERVE = '#!/bin/busybox sh\nexec /bin/busybox sh 2>&1\n'
@@ -43,7 +44,7 @@ export interface TestGuest {
 
 /** A kernel from Debian and an initramfs around busybox, made once and kept in `cacheDir`. */
 export async function makeTestGuest(cacheDir: string): Promise<TestGuest> {
-  const ready = join(cacheDir, 'test-guest-1')
+  const ready = join(cacheDir, 'test-guest-2')
   if (!(await exists(ready))) {
     const draft = `${ready}.${process.pid}`
     await build(draft)
@@ -75,7 +76,13 @@ async function build(folder: string): Promise<void> {
   await writeFile(join(tree, 'init'), INIT)
   await writeFile(join(tree, 'serve'), SERVE)
   for (const file of ['init', 'serve', 'bin/busybox']) await chmod(join(tree, file), 0o755)
-  await run('sh', ['-c', 'cd "$1" && find . | cpio -o -H newc --quiet | gzip -1 >"$2"', 'sh', tree, join(folder, 'initrd.gz')])
+  await run('sh', [
+    '-c',
+    'cd "$1" && find . | cpio -o -H newc --quiet | gzip -1 >"$2"',
+    'sh',
+    tree,
+    join(folder, 'initrd.gz'),
+  ])
   for (const used of [root, tree]) await rm(used, { recursive: true })
 }
 
@@ -95,5 +102,11 @@ async function unpackPackages(folder: string): Promise<{ readonly root: string; 
 
 async function unpackModule(path: string, tree: string): Promise<void> {
   const name = path.replace(/.*\//, '')
-  await run('sh', ['-c', 'if [ -e "$1.xz" ]; then xz -dc "$1.xz"; else cat "$1"; fi >"$2"', 'sh', path, join(tree, 'modules', name)])
+  await run('sh', [
+    '-c',
+    'if [ -e "$1.xz" ]; then xz -dc "$1.xz"; else cat "$1"; fi >"$2"',
+    'sh',
+    path,
+    join(tree, 'modules', name),
+  ])
 }
