@@ -66,6 +66,12 @@ export const errorTable = {
   host_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   no_hosts_available: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
+  image_build_failed: {
+    status: 500,
+    connect: 'internal',
+    retryable: true,
+    hint: "The message has the failing tool's last lines; `wrenn doctor` checks the tools an image needs.",
+  },
   timeout: { status: 504, connect: 'deadline_exceeded', retryable: true },
   disk_full: {
     status: 507,

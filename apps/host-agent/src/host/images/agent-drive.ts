@@ -1,0 +1,159 @@
+import { createHash } from 'node:crypto'
+import { chmod, copyFile, lutimes, mkdir, readFile, realpath, stat, utimes } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { AppError } from '@wrenn/base'
+import { z } from 'zod'
+import { missingPackage, runCommand } from './command.js'
+import { unpackPackage } from './debian.js'
+import { createLayer } from './ext4.js'
+import type { ImageStoreOptions } from './progress.js'
+import { exists, type LayerFile, type LayerStore } from './store.js'
+import { walk } from './walk.js'
+
+/** What the agent drive is made of, beside the tools of this machine. */
+export interface AgentInputs {
+  /** `apps/guest-agent/dist/agent.mjs` */
+  readonly bundlePath: string
+  /** `pty.node` of `@lydell/node-pty-linux-x64`. */
+  readonly ptyAddonPath: string
+  /** The Node.js that runs in the guest. @default process.execPath */
+  readonly nodePath?: string
+}
+
+/** Dynamic tools that the agent runs through the bundled loader, so that any distribution's userland will do. */
+const HOST_TOOLS = [
+  { name: 'setpriv', debianPackage: 'util-linux' },
+  { name: 'setsid', debianPackage: 'util-linux' },
+  { name: 'date', debianPackage: 'coreutils' },
+] as const
+const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
+const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
+
+const RECIPE = 1
+const SPACE_NEEDED = 400 * 1_048_576
+/** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
+const EPOCH_SECONDS = 1_700_000_000
+
+const driveIndex = z.object({ inputs: z.string(), digest: z.string() })
+const digestsOf = (entry: z.infer<typeof driveIndex>): readonly string[] => [entry.digest]
+
+/** Gives the agent drive for these inputs; only a change of an input makes a new one. */
+export async function ensureAgentDrive(
+  store: LayerStore,
+  options: ImageStoreOptions & { readonly agent: AgentInputs },
+  busyboxDigest: string,
+): Promise<Pick<LayerFile, 'digest' | 'path'>> {
+  const inputs = await inputsDigest(options, busyboxDigest)
+  const current = async (): Promise<Pick<LayerFile, 'digest' | 'path'> | undefined> => {
+    const entry = await store.readIndex('agent-drive', driveIndex, digestsOf)
+    return entry?.inputs === inputs ? { digest: entry.digest, path: store.layerPath(entry.digest) } : undefined
+  }
+  const found = await current()
+  if (found !== undefined) return found
+  await using lease = await store.lease(options)
+  const meanwhile = await current()
+  if (meanwhile !== undefined) return meanwhile
+  await store.requireSpace(SPACE_NEEDED, 'the agent drive')
+  options.onProgress?.({ step: 'agent-drive', detail: 'Making the agent drive' })
+  const folder = join(lease.scratchDir, 'drive')
+  await fillDrive(folder, lease.scratchDir, store.layerPath(busyboxDigest), options)
+  const image = join(lease.scratchDir, 'agent.ext4')
+  await createLayer(folder, image, { epochSeconds: EPOCH_SECONDS, signal: options.signal })
+  const drive = await store.adopt(image)
+  await store.writeIndex('agent-drive', { inputs, digest: drive.digest })
+  options.logger.info({ digest: drive.digest, sizeBytes: drive.sizeBytes }, 'images.agent_drive_built')
+  return drive
+}
+
+/** Small inputs count by content; Node.js, 100 MB that change only with a package, by identity. */
+async function inputsDigest(
+  options: ImageStoreOptions & { readonly agent: AgentInputs },
+  busyboxDigest: string,
+): Promise<string> {
+  const { agent, imagesDir } = options
+  const hash = createHash('sha256').update(`${RECIPE}\0${busyboxDigest}\0`)
+  for (const path of [agent.bundlePath, agent.ptyAddonPath, join(imagesDir, 'boot', 'agent-init')]) {
+    hash.update(await readInput(path)).update('\0')
+  }
+  const node = await stat(nodePath(agent))
+  hash.update(`${node.size}\0${node.mtimeMs}`)
+  return hash.digest('hex')
+}
+
+function nodePath(agent: AgentInputs): string {
+  return agent.nodePath ?? process.execPath
+}
+
+async function readInput(path: string): Promise<Buffer> {
+  if (await exists(path)) return await readFile(path)
+  throw new AppError('invalid_config', `${path} does not exist; build the guest agent first: npm run build`)
+}
+
+async function fillDrive(
+  drive: string,
+  scratchDir: string,
+  busybox: string,
+  options: ImageStoreOptions & { readonly agent: AgentInputs },
+): Promise<void> {
+  for (const folder of ['bin', 'lib', 'data']) await mkdir(join(drive, folder), { recursive: true })
+  const put = async (from: string, to: string, mode: number): Promise<void> => {
+    await copyFile(from, join(drive, to))
+    await chmod(join(drive, to), mode)
+  }
+  await put(join(options.imagesDir, 'boot', 'agent-init'), 'init', 0o755)
+  await put(options.agent.bundlePath, 'agent.mjs', 0o644)
+  await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
+  await put(busybox, 'bin/busybox', 0o755)
+  const programs = [
+    { name: 'node', path: nodePath(options.agent) },
+    ...(await Promise.all(HOST_TOOLS.map(({ name, debianPackage }) => hostTool(name, debianPackage)))),
+    ...(await attrTools(scratchDir, options.signal)),
+  ]
+  for (const { name, path } of programs) await put(path, `bin/${name}`, 0o755)
+  const libraries = new Map<string, string>()
+  for (const path of [...programs.map((program) => program.path), options.agent.ptyAddonPath]) {
+    for (const [name, library] of await sharedLibraries(path, options.signal)) libraries.set(name, library)
+  }
+  for (const [name, path] of [...libraries].sort()) await put(await realpath(path), `lib/${name}`, 0o755)
+  await setTimes(drive, EPOCH_SECONDS)
+}
+
+interface Program {
+  readonly name: string
+  readonly path: string
+}
+
+async function hostTool(name: string, debianPackage: string): Promise<Program> {
+  for (const folder of TOOL_FOLDERS) {
+    const path = join(folder, name)
+    if (await exists(path)) return { name, path }
+  }
+  throw missingPackage(name, debianPackage)
+}
+
+/** The package `attr` is seldom installed; then it is unpacked for this drive alone. */
+async function attrTools(scratchDir: string, signal: AbortSignal | undefined): Promise<readonly Program[]> {
+  const installed = await Promise.all(ATTR_TOOLS.map((name) => exists(join('/usr/bin', name))))
+  const root = installed.every(Boolean) ? '/' : (await unpackPackage('attr', scratchDir, signal)).root
+  return ATTR_TOOLS.map((name) => ({ name, path: join(root, 'usr', 'bin', name) }))
+}
+
+/** Name in the drive's `lib` → path, as ldd resolves them on this machine; the loader is among them. */
+async function sharedLibraries(path: string, signal: AbortSignal | undefined): Promise<ReadonlyMap<string, string>> {
+  const { stdout } = await runCommand('ldd', [path], { signal, debianPackage: 'libc-bin' })
+  const found = new Map<string, string>()
+  for (const line of stdout.toString().split('\n')) {
+    if (/=> not found/.test(line)) throw new AppError('image_build_failed', `${path} lacks a library: ${line.trim()}`)
+    const library = /(?:=> )?(\/\S+) \(0x/.exec(line)?.[1]
+    if (library !== undefined) found.set(basename(library), library)
+  }
+  return found
+}
+
+/** Gives everything below `folder`, and itself, one modification time. */
+async function setTimes(folder: string, seconds: number): Promise<void> {
+  for await (const { path } of walk(folder)) {
+    await lutimes(path, seconds, seconds)
+  }
+  await utimes(folder, seconds, seconds)
+}

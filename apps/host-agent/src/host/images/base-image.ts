@@ -1,0 +1,151 @@
+import { createHash } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { AppError } from '@wrenn/base'
+import { z } from 'zod'
+import { createLayer } from './ext4.js'
+import { type ImageManifest, readManifest, readManifests } from './manifest.js'
+import type { ImageStoreOptions } from './progress.js'
+import { buildRootfs } from './rootfs.js'
+import { LayerStore } from './store.js'
+
+/** A read-only root file system, the lower layer of every capsule made from it. */
+export interface BaseImage {
+  readonly name: string
+  readonly aliases: readonly string[]
+  readonly path: string
+  readonly sizeBytes: number
+  /** sha256 of the file. */
+  readonly digest: string
+  readonly createdAtMs: number
+  /** Every installed package with its version. */
+  readonly packages: Readonly<Record<string, string>>
+}
+
+export interface BuildOptions extends ImageStoreOptions {
+  /** Build also when the manifest's image exists, to take up new package versions. @default false */
+  readonly rebuild?: boolean
+}
+
+const RECIPE = 1
+/** Root file system, its ext4 file and what apt keeps meanwhile, for the largest image so far. */
+const SPACE_NEEDED = 1_500 * 1_048_576
+
+const imageIndex = z.object({
+  name: z.string(),
+  aliases: z.array(z.string()),
+  /** Digest of the manifest it was built from. */
+  inputs: z.string(),
+  digest: z.string(),
+  createdAtMs: z.number(),
+  packages: z.record(z.string(), z.string()),
+})
+type ImageIndex = z.infer<typeof imageIndex>
+
+const digestsOf = (entry: ImageIndex): readonly string[] => [entry.digest]
+const indexName = (image: string): string => `image-${image}`
+
+/** The image of that name or alias as built from its manifest of today; built first when there is none. */
+export async function ensureImage(nameOrAlias: string, options: ImageStoreOptions): Promise<BaseImage> {
+  return await buildImage(nameOrAlias, options)
+}
+
+/**
+ * Builds an image from `images/<name>.json` with Debian's packages of today. An image that exists for the same manifest is
+ * kept unless `rebuild` is set; the old file stays until nothing uses it (`pruneLayers`).
+ */
+export async function buildImage(nameOrAlias: string, options: BuildOptions): Promise<BaseImage> {
+  const store = new LayerStore(options.poolDir)
+  const manifest = await readManifest(options.imagesDir, nameOrAlias)
+  const inputs = createHash('sha256')
+    .update(JSON.stringify([RECIPE, manifest]))
+    .digest('hex')
+  const current = async (): Promise<ImageIndex | undefined> => {
+    const entry = await store.readIndex(indexName(manifest.name), imageIndex, digestsOf)
+    return entry?.inputs === inputs ? entry : undefined
+  }
+  const found = options.rebuild ? undefined : await current()
+  if (found !== undefined) return await toImage(store, found)
+  await using lease = await store.lease(options)
+  const meanwhile = options.rebuild ? undefined : await current()
+  if (meanwhile !== undefined) return await toImage(store, meanwhile)
+  await store.requireSpace(SPACE_NEEDED, `the image ${manifest.name}`)
+  const entry = await build(store, lease.scratchDir, manifest, inputs, options)
+  await store.writeIndex(indexName(manifest.name), entry)
+  return await toImage(store, entry)
+}
+
+async function build(
+  store: LayerStore,
+  scratchDir: string,
+  manifest: ImageManifest,
+  inputs: string,
+  options: ImageStoreOptions,
+): Promise<ImageIndex> {
+  const startedAtMs = Date.now()
+  const folder = join(scratchDir, 'rootfs')
+  const rootfs = await buildRootfs(folder, scratchDir, manifest, options)
+  options.onProgress?.({ step: 'image', detail: `Packing ${manifest.name}`, fraction: 0.85 })
+  const file = join(scratchDir, 'base.ext4')
+  await createLayer(folder, file, { epochSeconds: rootfs.epochSeconds, signal: options.signal })
+  const layer = await store.adopt(file)
+  options.onProgress?.({ step: 'done', detail: `${manifest.name} is ready`, fraction: 1 })
+  options.logger.info(
+    { image: manifest.name, digest: layer.digest, sizeBytes: layer.sizeBytes, ms: Date.now() - startedAtMs },
+    'images.image_built',
+  )
+  return {
+    name: manifest.name,
+    aliases: manifest.aliases,
+    inputs,
+    digest: layer.digest,
+    createdAtMs: Date.now(),
+    packages: rootfs.packages,
+  }
+}
+
+async function toImage(store: LayerStore, entry: ImageIndex): Promise<BaseImage> {
+  const { name, aliases, digest, createdAtMs, packages } = entry
+  const path = store.layerPath(digest)
+  return { name, aliases, path, sizeBytes: (await stat(path)).size, digest, createdAtMs, packages }
+}
+
+/** Every image that is built, sorted by name. */
+export async function listImages(poolDir: string): Promise<readonly BaseImage[]> {
+  const store = new LayerStore(poolDir)
+  const names = (await store.indexNames()).filter((name) => name.startsWith('image-')).sort()
+  const entries = await Promise.all(names.map((name) => store.readIndex(name, imageIndex, digestsOf)))
+  return await Promise.all(entries.filter((entry) => entry !== undefined).map((entry) => toImage(store, entry)))
+}
+
+/** Names that can be built, from the manifests. */
+export async function imageNames(imagesDir: string): Promise<readonly string[]> {
+  return (await readManifests(imagesDir)).map(({ name }) => name)
+}
+
+export interface RemoveOptions extends Pick<ImageStoreOptions, 'poolDir' | 'signal' | 'onProgress'> {
+  /** Whether a capsule or template still has this layer. */
+  readonly inUse: (digest: string) => boolean
+}
+
+/**
+ * Removes a built image.
+ * @returns false when there is none of that name
+ * @throws AppError `invalid_state` while it is in use
+ */
+export async function removeImage(nameOrAlias: string, options: RemoveOptions): Promise<boolean> {
+  const store = new LayerStore(options.poolDir)
+  const known = await listImages(options.poolDir)
+  const image = known.find(({ name, aliases }) => name === nameOrAlias || aliases.includes(nameOrAlias))
+  if (image === undefined) return false
+  await using _lease = await store.lease(options)
+  if (options.inUse(image.digest)) {
+    throw new AppError(
+      'invalid_state',
+      `The image ${image.name} is in use; destroy its capsules and templates before removing it.`,
+    )
+  }
+  await store.removeIndex(indexName(image.name))
+  if (!(await store.referencedDigests()).has(image.digest)) await store.removeLayer(image.digest)
+  return true
+}

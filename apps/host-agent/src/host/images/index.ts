@@ -1,0 +1,15 @@
+export type { AgentInputs } from './agent-drive.js'
+export {
+  type BaseImage,
+  type BuildOptions,
+  buildImage,
+  ensureImage,
+  imageNames,
+  listImages,
+  type RemoveOptions,
+  removeImage,
+} from './base-image.js'
+export { blankDisk } from './blank-disk.js'
+export { type BootAssets, type BootOptions, ensureBootAssets, kernelArgs } from './boot-assets.js'
+export { pruneLayers, type VerifyResult, verifyImages } from './maintenance.js'
+export type { ImageStoreOptions, Progress } from './progress.js'

@@ -1,0 +1,211 @@
+import { createHash } from 'node:crypto'
+import { copyFile, readdir, readFile, writeFile } from 'node:fs/promises'
+import { basename, join } from 'node:path'
+import { AppError } from '@wrenn/base'
+import { z } from 'zod'
+import { runCommand } from './command.js'
+import { type CpioEntry, createCpio } from './cpio.js'
+import { resolveKernelPackage, type UnpackedPackage, unpackPackage } from './debian.js'
+import { loadOrder, moduleDependencies, moduleName } from './kernel-modules.js'
+import type { ImageStoreOptions } from './progress.js'
+import type { LayerStore } from './store.js'
+import { walk } from './walk.js'
+
+/** 6.12 first: it has the VMGENID driver, so a restored guest reseeds its random generator at once. */
+const KERNEL_PACKAGES = ['linux-image-6.12-cloud-amd64', 'linux-image-cloud-amd64']
+
+/** What the guest needs; what a kernel has built in is left out, and dependencies come along. */
+const REQUIRED_MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'ext4', 'overlay']
+const USEFUL_MODULES = ['virtio_balloon', 'virtio_rng', 'vmgenid']
+/** Loaded only on machines without a PCI bus (Firecracker). */
+const MMIO_MODULE = 'virtio_mmio'
+
+/** Raise when the way of building changes the result for equal inputs. */
+const RECIPE = 1
+const SPACE_NEEDED = 600 * 1_048_576
+
+const APPLETS = [
+  'cat',
+  'chmod',
+  'insmod',
+  'ip',
+  'mkdir',
+  'mount',
+  'poweroff',
+  'rm',
+  'sh',
+  'sleep',
+  'switch_root',
+  'umount',
+]
+
+const bootIndex = z.object({
+  inputs: z.string(),
+  kernelDigest: z.string(),
+  initrdDigest: z.string(),
+  busyboxDigest: z.string(),
+  kernelVersion: z.string(),
+  busyboxVersion: z.string(),
+})
+
+/** Kernel, initramfs and the static busybox that both the initramfs and the agent drive use. */
+export type KernelFiles = z.infer<typeof bootIndex>
+
+const digestsOf = (entry: KernelFiles): readonly string[] => [
+  entry.kernelDigest,
+  entry.initrdDigest,
+  entry.busyboxDigest,
+]
+
+/** Unpacks kernel and busybox from their Debian packages and makes the initramfs, unless the store has them for this init. */
+export async function ensureKernel(
+  store: LayerStore,
+  options: ImageStoreOptions & { readonly rebuild?: boolean },
+): Promise<KernelFiles> {
+  const init = await readFile(join(options.imagesDir, 'boot', 'initramfs-init'))
+  const inputs = createHash('sha256').update(`${RECIPE}\0`).update(init).digest('hex')
+  const current = async (): Promise<KernelFiles | undefined> => {
+    const entry = await store.readIndex('boot', bootIndex, digestsOf)
+    return entry?.inputs === inputs ? entry : undefined
+  }
+  const found = options.rebuild ? undefined : await current()
+  if (found !== undefined) return found
+  await using lease = await store.lease(options)
+  const meanwhile = options.rebuild ? undefined : await current()
+  if (meanwhile !== undefined) return meanwhile
+  await store.requireSpace(SPACE_NEEDED, 'the guest kernel')
+  const entry = { inputs, ...(await build(store, lease.scratchDir, init, options)) }
+  await store.writeIndex('boot', entry)
+  options.logger.info({ kernelVersion: entry.kernelVersion, initrd: entry.initrdDigest }, 'images.kernel_built')
+  return entry
+}
+
+async function build(
+  store: LayerStore,
+  scratchDir: string,
+  init: Buffer,
+  options: ImageStoreOptions,
+): Promise<Omit<KernelFiles, 'inputs'>> {
+  const { signal, onProgress } = options
+  const packageName = await resolveKernelPackage(KERNEL_PACKAGES, signal)
+  onProgress?.({ step: 'kernel', detail: `Downloading ${packageName}`, fraction: 0 })
+  const kernel = await unpackPackage(packageName, scratchDir, signal)
+  onProgress?.({ step: 'initramfs', detail: 'Making the initramfs', fraction: 0.6 })
+  const busybox = await unpackPackage('busybox-static', scratchDir, signal)
+  const kernelVersion = await versionOf(kernel)
+  const initrd = join(scratchDir, 'initrd')
+  await writeInitramfs(initrd, { init, busybox, modules: await collectModules(kernel, kernelVersion, signal), signal })
+  const image = join(scratchDir, 'vmlinuz')
+  await copyFile(join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`), image)
+  const tool = join(scratchDir, 'busybox')
+  await copyFile(busyboxPath(busybox), tool)
+  return {
+    kernelDigest: (await store.adopt(image)).digest,
+    initrdDigest: (await store.adopt(initrd)).digest,
+    busyboxDigest: (await store.adopt(tool)).digest,
+    kernelVersion,
+    busyboxVersion: busybox.version,
+  }
+}
+
+function busyboxPath(unpacked: UnpackedPackage): string {
+  return join(unpacked.root, 'bin', 'busybox')
+}
+
+async function versionOf(kernel: UnpackedPackage): Promise<string> {
+  const image = (await readdir(join(kernel.root, 'boot'))).find((name) => name.startsWith('vmlinuz-'))
+  if (image === undefined) throw new AppError('image_build_failed', `The package ${kernel.name} holds no kernel.`)
+  return image.slice('vmlinuz-'.length)
+}
+
+interface Module {
+  readonly name: string
+  readonly content: Buffer
+}
+
+/** The decompressed modules in load order, the MMIO one apart. */
+interface Modules {
+  readonly ordered: readonly Module[]
+  readonly mmio: Module | undefined
+}
+
+async function collectModules(
+  kernel: UnpackedPackage,
+  version: string,
+  signal: AbortSignal | undefined,
+): Promise<Modules> {
+  const folder = join(kernel.root, 'lib', 'modules', version)
+  const files = await moduleFiles(folder)
+  const builtIn = await builtInModules(folder)
+  for (const name of REQUIRED_MODULES) {
+    if (files.has(name) || builtIn.has(name)) continue
+    throw new AppError('image_build_failed', `The kernel ${version} of ${kernel.name} has no ${name} driver.`)
+  }
+  const contents = new Map<string, Buffer>()
+  // Dependencies are known only from the contents: read breadth-first, then order.
+  const wanted = [...REQUIRED_MODULES, ...USEFUL_MODULES, MMIO_MODULE]
+  for (const name of wanted) {
+    const path = files.get(name)
+    if (path === undefined || contents.has(name)) continue
+    const content = await readModule(path, signal)
+    contents.set(name, content)
+    wanted.push(...moduleDependencies(content))
+  }
+  const dependenciesOf = (name: string): readonly string[] | undefined => {
+    const content = contents.get(name)
+    return content && moduleDependencies(content)
+  }
+  const pick = (name: string): readonly Module[] => {
+    const content = contents.get(name)
+    return content === undefined ? [] : [{ name, content }]
+  }
+  const order = loadOrder([...REQUIRED_MODULES, ...USEFUL_MODULES], dependenciesOf)
+  return { ordered: order.flatMap(pick), mmio: pick(MMIO_MODULE)[0] }
+}
+
+async function moduleFiles(folder: string): Promise<ReadonlyMap<string, string>> {
+  const found = new Map<string, string>()
+  for await (const { path, entry } of walk(folder)) {
+    const name = /^(.+)\.ko(\.xz|\.zst|\.gz)?$/.exec(entry.name)?.[1]
+    if (name !== undefined) found.set(moduleName(name), path)
+  }
+  return found
+}
+
+async function builtInModules(folder: string): Promise<ReadonlySet<string>> {
+  const text = await readFile(join(folder, 'modules.builtin'), 'utf8')
+  return new Set(text.split('\n').map((path) => moduleName(basename(path, '.ko'))))
+}
+
+/** Uncompressed, so that the guest's slow CPU does not have to. */
+async function readModule(path: string, signal: AbortSignal | undefined): Promise<Buffer> {
+  if (path.endsWith('.xz')) return (await runCommand('xz', ['-dc', path], { signal, debianPackage: 'xz-utils' })).stdout
+  if (path.endsWith('.zst')) return (await runCommand('zstd', ['-dc', path], { signal })).stdout
+  if (path.endsWith('.gz')) return (await runCommand('gzip', ['-dc', path], { signal })).stdout
+  return await readFile(path)
+}
+
+interface InitramfsParts {
+  readonly init: Buffer
+  readonly busybox: UnpackedPackage
+  readonly modules: Modules
+  readonly signal: AbortSignal | undefined
+}
+
+async function writeInitramfs(path: string, parts: InitramfsParts): Promise<void> {
+  const { ordered, mmio } = parts.modules
+  const folders = ['bin', 'dev', 'proc', 'sys', 'modules', 'base', 'data', 'root']
+  const entries: CpioEntry[] = [
+    ...folders.map((name) => ({ kind: 'directory', name }) as const),
+    { kind: 'device', name: 'dev/console', major: 5, minor: 1 },
+    { kind: 'device', name: 'dev/null', major: 1, minor: 3 },
+    { kind: 'file', name: 'init', content: parts.init, mode: 0o755 },
+    { kind: 'file', name: 'bin/busybox', content: await readFile(busyboxPath(parts.busybox)), mode: 0o755 },
+    ...APPLETS.map((name) => ({ kind: 'symlink', name: `bin/${name}`, target: 'busybox' }) as const),
+    ...[...ordered, ...(mmio ? [mmio] : [])].map(
+      ({ name, content }) => ({ kind: 'file', name: `modules/${name}.ko`, content }) as const,
+    ),
+    { kind: 'file', name: 'modules/order', content: Buffer.from(ordered.map(({ name }) => `${name}\n`).join('')) },
+  ]
+  await writeFile(path, createCpio(entries))
+}
