@@ -3,9 +3,9 @@ import { join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
+import { mountAt } from '../src/host/mounts.js'
 import { canClone, closePool, openPool } from '../src/host/pool/index.js'
 import { listLoopDevices } from '../src/host/pool/loop-image.js'
-import { mountAt } from '../src/host/pool/mounts.js'
 
 const MIB = 2 ** 20
 const options = (dir: string) => ({ dir, sizeBytes: 512 * MIB, logger: silentLogger })

@@ -1,11 +1,12 @@
 import { access } from 'node:fs/promises'
 import { AppError, errorText, KeyedMutex, type Logger } from '@wrenn/base'
+import { type DnsForwarder, startDnsForwarder } from '../dns/index.js'
 import { run } from '../exec.js'
 import { SlotRange } from './address.js'
 import { refuseClash, uplinkMtu } from './clash.js'
 import { dnsLink, setUpHost, tearDownHost } from './host-setup.js'
 import { formatLabel, parseLabel } from './label.js'
-import { closedPolicy, type EgressPolicy, type ResolvedPolicy, resolvePolicy } from './policy.js'
+import { type EgressPolicy, resolvePolicy } from './policy.js'
 import { exceptionRules, policyRules } from './rules.js'
 import {
   forgetConnections,
@@ -66,18 +67,19 @@ export interface StartResult {
   readonly lost: readonly number[]
 }
 
-type Entry =
-  | { readonly state: 'making' | 'ready' | 'removing' }
-  | {
-      readonly state: 'owned'
-      readonly owner: string
-      readonly policy: EgressPolicy
-      readonly resolved: ResolvedPolicy
-    }
+interface OwnedEntry {
+  readonly state: 'owned'
+  /** What the root table lets through for this slot. */
+  readonly allowPrivate: readonly string[]
+  /** No policy was loaded since the slot was made. */
+  readonly fresh: boolean
+}
+
+type Entry = { readonly state: 'making' | 'ready' | 'removing' } | OwnedEntry
 
 /** The network slots of this host. One object per prefix and machine; it alone changes what carries the prefix. */
 export interface Network {
-  /** Sweeps what nobody owns, takes over what is owned, then fills the pool in the background. */
+  /** Starts the DNS forwarder, sweeps what nobody owns, takes over what is owned, then fills the pool in the background. */
   start(options: StartOptions): Promise<StartResult>
   /** A slot that reaches nothing until `applyPolicy`. @throws AppError `pool_exhausted` when the range is used up. */
   acquire(owner: string): Promise<Slot>
@@ -91,7 +93,7 @@ export interface Network {
   counts(): { readonly ready: number; readonly owned: number; readonly free: number }
   /** The address of the DNS forwarder. */
   readonly dnsAddress: string
-  /** Waits for background work and starts no more; slots stay. */
+  /** Waits for background work, starts no more, and stops the DNS forwarder; slots stay and keep their connections. */
   stop(): Promise<void>
   /** Stops and removes everything that carries the prefix, owned slots too. */
   removeAll(): Promise<void>
@@ -109,6 +111,7 @@ class SlotNetwork implements Network {
   readonly #entries = new Map<number, Entry>()
   readonly #perSlot = new KeyedMutex()
   #filling: Promise<void> | undefined
+  #forwarder: DnsForwarder | undefined
   #stopped = false
   #mtu = 1500
 
@@ -134,6 +137,7 @@ class SlotNetwork implements Network {
     await refuseClash(this.#range.cidr, (link) => this.#isOurs(link))
     this.#mtu = await uplinkMtu()
     await setUpHost(prefix, this.#range, formatLabel({ platform, owner: 'dns' }), this.#logger)
+    this.#forwarder ??= await startDnsForwarder({ address: this.#range.dns, logger: this.#logger })
     const result = await this.#adopt(inUse)
     this.#stopped = false
     this.#refill()
@@ -141,10 +145,15 @@ class SlotNetwork implements Network {
   }
 
   async acquire(owner: string): Promise<Slot> {
-    const index = this.#takeReady(owner) ?? (await this.#makeFor(owner))
-    await setAlias(this.#name(index), this.#label(owner))
+    const index = this.#takeReady() ?? (await this.#makeOne())
     this.#refill()
-    return this.slot(index)
+    try {
+      await setAlias(this.#name(index), this.#label(owner))
+      return this.slot(index)
+    } catch (error) {
+      await this.release(index)
+      throw error
+    }
   }
 
   async release(index: number): Promise<void> {
@@ -153,7 +162,7 @@ class SlotNetwork implements Network {
       if (entry?.state !== 'owned') return
       this.#entries.set(index, { state: 'removing' })
       try {
-        await this.#dropExceptions(index, entry.resolved)
+        await this.#dropExceptions(index, entry.allowPrivate)
         await removeSlots([this.#name(index)])
         await forgetConnections(this.#range.addresses(index).guest)
         this.#entries.delete(index)
@@ -168,7 +177,7 @@ class SlotNetwork implements Network {
 
   async rename(index: number, owner: string): Promise<void> {
     await this.#perSlot.run(String(index), async () => {
-      this.#entries.set(index, { ...this.#owned(index), owner })
+      this.#owned(index)
       await setAlias(this.#name(index), this.#label(owner))
     })
   }
@@ -178,15 +187,11 @@ class SlotNetwork implements Network {
     await this.#perSlot.run(String(index), async () => {
       const entry = this.#owned(index)
       const { guest } = this.#range.addresses(index)
-      const exceptions = exceptionRules(this.#config.prefix, guest, entry.resolved.allowPrivate, resolved.allowPrivate)
+      const exceptions = exceptionRules(this.#config.prefix, guest, entry.allowPrivate, resolved.allowPrivate)
       if (exceptions !== '') await run('nft', ['-f', '-'], { input: exceptions })
-      this.#entries.set(index, {
-        ...entry,
-        policy,
-        resolved: { ...entry.resolved, allowPrivate: resolved.allowPrivate },
-      })
-      await loadInSlot(this.#name(index), policyRules(resolved))
-      this.#entries.set(index, { ...entry, policy, resolved })
+      // Not fresh even if the next step fails: it may have failed after the rules were in.
+      this.#entries.set(index, { ...entry, allowPrivate: resolved.allowPrivate, fresh: false })
+      await loadInSlot(this.#name(index), policyRules(resolved, entry.fresh))
     })
   }
 
@@ -212,6 +217,8 @@ class SlotNetwork implements Network {
   async stop(): Promise<void> {
     this.#stopped = true
     await this.#filling
+    await this.#forwarder?.close()
+    this.#forwarder = undefined
   }
 
   async removeAll(): Promise<void> {
@@ -233,7 +240,7 @@ class SlotNetwork implements Network {
     this.#entries.clear()
     for (const [index, owner] of kept) {
       await setAlias(this.#name(index), this.#label(owner))
-      this.#entries.set(index, { state: 'owned', owner, policy: closedPolicy, resolved: resolvePolicy(closedPolicy) })
+      this.#entries.set(index, { state: 'owned', allowPrivate: [], fresh: false })
     }
     this.#logger.info({ adopted: kept.length, swept: swept.length, lost }, 'network.started')
     return { adopted: kept.map(([index]) => this.slot(index)), lost }
@@ -261,28 +268,28 @@ class SlotNetwork implements Network {
     return link.startsWith(`${this.#config.prefix}-`) || link === dnsLink(this.#config.prefix)
   }
 
-  #takeReady(owner: string): number | undefined {
+  #takeReady(): number | undefined {
     const [index] = [...this.#entries].find(([, { state }]) => state === 'ready') ?? []
-    if (index !== undefined) this.#own(index, owner)
+    if (index !== undefined) this.#own(index)
     return index
   }
 
-  async #makeFor(owner: string): Promise<number> {
+  async #makeOne(): Promise<number> {
     const index = this.#reserve()
     if (index === undefined) {
       const message = `All ${this.#lastIndex()} network slots of WRENN_NETWORK_CIDR ${this.#config.cidr} are in use.`
       throw new AppError('pool_exhausted', message)
     }
     await this.#make(index)
-    this.#own(index, owner)
+    this.#own(index)
     return index
   }
 
-  #own(index: number, owner: string): void {
-    this.#entries.set(index, { state: 'owned', owner, policy: closedPolicy, resolved: resolvePolicy(closedPolicy) })
+  #own(index: number): void {
+    this.#entries.set(index, { state: 'owned', allowPrivate: [], fresh: true })
   }
 
-  #owned(index: number): Extract<Entry, { state: 'owned' }> {
+  #owned(index: number): OwnedEntry {
     const entry = this.#entries.get(index)
     if (entry?.state === 'owned') return entry
     throw new Error(`network slot ${index} is not in use`)
@@ -329,7 +336,7 @@ class SlotNetwork implements Network {
     }
   }
 
-  async #dropExceptions(index: number, { allowPrivate }: ResolvedPolicy): Promise<void> {
+  async #dropExceptions(index: number, allowPrivate: readonly string[]): Promise<void> {
     const rules = exceptionRules(this.#config.prefix, this.#range.addresses(index).guest, allowPrivate, [])
     if (rules !== '') await run('nft', ['-f', '-'], { input: rules })
   }

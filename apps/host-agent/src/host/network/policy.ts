@@ -19,9 +19,6 @@ export interface ResolvedPolicy {
   readonly deny: readonly string[]
 }
 
-/** A fresh slot reaches nothing until it is given a policy. */
-export const closedPolicy: EgressPolicy = { internet: false, allow: [], deny: [] }
-
 /**
  * Never reachable through the guest's gateway: "this" network, loopback, link-local with the cloud's metadata service, multicast,
  * reserved and broadcast. https://www.iana.org/assignments/iana-ipv4-special-registry

@@ -2,7 +2,7 @@ import { open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, isErrno, type Logger } from '@wrenn/base'
 import { run, runForResult } from '../exec.js'
-import { holdersOf, mountAt } from './mounts.js'
+import { holdersOf, mountAt } from '../mounts.js'
 
 const GIB = 2 ** 30
 const DEFAULT_FRACTION = 0.8

@@ -1,8 +1,8 @@
 import { chmod, chown, constants, copyFile, mkdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import { mountAt } from '../mounts.js'
 import { closeLoopImage, devicesOf, imagePath, openLoopImage } from './loop-image.js'
-import { mountAt } from './mounts.js'
 
 /** Folders of the pool. Traversal only: a capsule's uid reaches its own files by full path and lists nobody else's. */
 const FOLDERS = ['layers', 'templates', 'capsules'] as const

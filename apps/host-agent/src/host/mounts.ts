@@ -5,6 +5,8 @@ export interface Mount {
   readonly target: string
   readonly source: string
   readonly type: string
+  /** Of the file system, not of this mount: a cgroup hierarchy's controllers are here. */
+  readonly options: readonly string[]
 }
 
 export interface Holder {
@@ -25,8 +27,13 @@ export function parseMounts(text: string): readonly Mount[] {
     .map((line) => {
       const fields = line.split(' ')
       const separator = fields.indexOf('-')
-      const [type = '', source = ''] = fields.slice(separator + 1)
-      return { target: unescapeOctal(fields[4] ?? ''), source: unescapeOctal(source), type }
+      const [type = '', source = '', options = ''] = fields.slice(separator + 1)
+      return {
+        target: unescapeOctal(fields[4] ?? ''),
+        source: unescapeOctal(source),
+        type,
+        options: options.split(','),
+      }
     })
 }
 

@@ -1,0 +1,366 @@
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
+import { lookup } from 'node:dns/promises'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { networkInterfaces } from 'node:os'
+import { createInterface } from 'node:readline'
+import { AppError, silentLogger } from '@wrenn/base'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { run, runForResult } from '../src/host/exec.js'
+import { createNetwork, type Network, type Slot } from '../src/host/network/index.js'
+import { listLinks, listNamespaces } from '../src/host/network/slot.js'
+
+const PREFIX = 'wnet'
+const CIDR = '10.211.0.0/20'
+const PORT = 7777
+const probe = new URL('probe.mjs', import.meta.url).pathname
+const open = { internet: true, allow: [], deny: [] }
+const closed = { internet: false, allow: [], deny: [] }
+
+/** A machine beside the host: `inet` has a public address, `lan` a private one. */
+const neighbours = {
+  inet: { namespace: 'wnetx-inet', host: '198.51.100.1', address: '198.51.100.2' },
+  lan: { namespace: 'wnetx-lan', host: '10.254.77.1', address: '10.254.77.2' },
+}
+
+const into = (namespace: string | undefined, command: readonly string[]): string[] =>
+  namespace === undefined ? [...command] : ['nsenter', `--net=/run/netns/${namespace}`, ...command]
+
+/** Runs a probe and gives the JSON it prints. */
+async function ask(namespace: string | undefined, ...args: readonly string[]): Promise<unknown> {
+  const [command = '', ...rest] = into(namespace, [process.execPath, probe, ...args])
+  return JSON.parse(await run(command, rest))
+}
+
+class Background implements AsyncDisposable {
+  readonly child: ChildProcessWithoutNullStreams
+  readonly #lines: AsyncIterator<string>
+
+  constructor(namespace: string | undefined, ...args: readonly string[]) {
+    const [command = '', ...rest] = into(namespace, [process.execPath, probe, ...args])
+    this.child = spawn(command, rest)
+    this.#lines = createInterface(this.child.stdout)[Symbol.asyncIterator]()
+  }
+
+  async line(): Promise<unknown> {
+    const { value, done } = await this.#lines.next()
+    return done ? 'ended' : JSON.parse(value)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return
+    this.child.kill('SIGKILL')
+    await once(this.child, 'close')
+  }
+}
+
+async function serve(namespace: string | undefined): Promise<Background> {
+  const server = new Background(namespace, 'serve', String(PORT))
+  expect(await server.line()).toBe('ready')
+  return server
+}
+
+/** Puts a namespace in the guest's place: the tap becomes a veth with the same name, address and neighbours. */
+async function plugGuest(slot: Slot): Promise<string> {
+  const guest = `wnetx-g${slot.index}`
+  await run('ip', ['netns', 'add', guest])
+  const lines = [
+    'link del tap0',
+    `link add tap0 address 02:57:52:00:00:16 type veth peer name eth0 address ${slot.mac} netns ${guest}`,
+    'addr add 169.254.0.22/30 dev tap0',
+    'link set tap0 up',
+  ]
+  await run('ip', ['-n', slot.namespace, '-batch', '-'], { input: `${lines.join('\n')}\n` })
+  const inside = [
+    'link set lo up',
+    'addr add 169.254.0.21/30 dev eth0',
+    'link set eth0 up',
+    'route add default via 169.254.0.22',
+  ]
+  await run('ip', ['-n', guest, '-batch', '-'], { input: `${inside.join('\n')}\n` })
+  return guest
+}
+
+async function plugNeighbour({ namespace, host, address }: (typeof neighbours)['inet']): Promise<void> {
+  await run('ip', ['netns', 'add', namespace])
+  const lines = [
+    `link add ${namespace} type veth peer name eth0 netns ${namespace}`,
+    `addr add ${host}/30 dev ${namespace}`,
+    `link set ${namespace} up`,
+  ]
+  await run('ip', ['-batch', '-'], { input: `${lines.join('\n')}\n` })
+  const inside = [`addr add ${address}/30 dev eth0`, 'link set eth0 up', `route add default via ${host}`]
+  await run('ip', ['-n', namespace, '-batch', '-'], { input: `${inside.join('\n')}\n` })
+}
+
+async function removeScratch(): Promise<void> {
+  for (const { name } of await listLinks()) if (name.startsWith('wnetx-')) await run('ip', ['link', 'del', name])
+  for (const name of await listNamespaces()) if (name.startsWith('wnetx-')) await run('ip', ['netns', 'del', name])
+}
+
+async function leftovers(): Promise<readonly string[]> {
+  const links = (await listLinks()).map(({ name }) => name)
+  const tables = await run('nft', ['list', 'tables'])
+  return [...links, ...(await listNamespaces()), ...tables.split('\n')].filter((name) => name.includes(PREFIX))
+}
+
+describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
+  let platform = ''
+  let network: Network
+  let one: Slot
+  let two: Slot
+  let guest = ''
+  const running: Background[] = []
+
+  const make = (over: { cidr?: string; platform?: string; poolSize?: number } = {}): Network =>
+    createNetwork({
+      config: { prefix: PREFIX, cidr: CIDR, uidBase: 64_100, poolSize: 0, platform, ...over },
+      logger: silentLogger,
+    })
+  const connect = (address: string): Promise<unknown> => ask(guest, 'connect', address, String(PORT))
+
+  beforeAll(async () => {
+    platform = await mkdtemp('/tmp/wrenn-network-')
+    await removeScratch()
+    await plugNeighbour(neighbours.inet)
+    await plugNeighbour(neighbours.lan)
+    network = make()
+    await network.start({ inUse: new Map() })
+    one = await network.acquire('cl-one')
+    two = await network.acquire('cl-two')
+    guest = await plugGuest(one)
+    const second = await plugGuest(two)
+    for (const namespace of [guest, second, undefined, neighbours.inet.namespace, neighbours.lan.namespace]) {
+      running.push(await serve(namespace))
+    }
+  })
+
+  afterAll(async () => {
+    for (const server of running) await server[Symbol.asyncDispose]()
+    await network.removeAll()
+    await removeScratch()
+    await rm(platform, { recursive: true })
+  })
+
+  it('lets the host’s root reach the guest, who sees its gateway as the source', async () => {
+    expect(await ask(undefined, 'connect', one.guestAddress, String(PORT))).toBe('from 169.254.0.22')
+  })
+
+  it('refuses other users of the host, and machines beside it', async () => {
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, probe, 'connect']
+    const [user, outside, resolver] = await Promise.all([
+      run('setpriv', [...nobody, one.guestAddress, String(PORT)]),
+      ask(neighbours.inet.namespace, 'connect', one.guestAddress, String(PORT)),
+      ask(neighbours.lan.namespace, 'resolve', network.dnsAddress, 'wrenn.example'),
+    ])
+    expect([JSON.parse(user), outside, resolver]).toEqual(['ECONNREFUSED', 'ETIMEDOUT', 'ETIMEOUT'])
+  })
+
+  it('keeps a fresh slot closed: no internet, no names', async () => {
+    expect(await connect(neighbours.inet.address)).toBe('ECONNREFUSED')
+    expect(await ask(guest, 'resolve', '169.254.0.22', 'wrenn.example')).toBe('ECONNREFUSED')
+  })
+
+  it('opens the internet by policy and hides the guest behind the host’s address', async () => {
+    await network.applyPolicy(one.index, open)
+    expect(await connect(neighbours.inet.address)).toBe(`from ${neighbours.inet.host}`)
+  })
+
+  it('never reaches the host, other capsules, metadata or private networks', async () => {
+    await network.applyPolicy(one.index, { internet: true, allow: ['0.0.0.0/0'], deny: [] })
+    const { host, guest: own } = {
+      host: one.guestAddress.replace(/\d+$/, (last) => String(Number(last) - 1)),
+      guest: one.guestAddress,
+    }
+    const addresses = Object.values(networkInterfaces())
+      .flat()
+      .filter((entry) => entry?.family === 'IPv4')
+    const targets = [host, own, two.guestAddress, network.dnsAddress, neighbours.lan.address, neighbours.inet.host]
+    const anywhere = [
+      '169.254.169.254',
+      '10.0.0.1',
+      '172.16.0.1',
+      '192.168.0.1',
+      '100.64.0.1',
+      '255.255.255.255',
+      '224.0.0.1',
+    ]
+    const reached: string[] = []
+    for (const target of new Set([...targets, ...anywhere, ...addresses.map((entry) => entry?.address ?? '')])) {
+      if (target.startsWith('127.')) continue // the guest's own loopback
+      const answer = await connect(target)
+      if (String(answer).startsWith('from')) reached.push(target)
+      else
+        expect([target, answer]).toEqual([
+          target,
+          expect.stringMatching(/^E(CONNREFUSED|ACCES|NETUNREACH|HOSTUNREACH|INVAL|ADDRNOTAVAIL|TIMEDOUT)$/),
+        ])
+    }
+    expect(reached).toEqual([])
+  })
+
+  it('lets allow beat deny, and opens private addresses only when they are named', async () => {
+    const { inet, lan } = neighbours
+    await network.applyPolicy(one.index, { internet: true, allow: [], deny: ['198.51.100.0/24'] })
+    expect(await connect(inet.address)).toBe('ECONNREFUSED')
+    await network.applyPolicy(one.index, { internet: true, allow: [inet.address], deny: ['198.51.100.0/24'] })
+    expect(await connect(inet.address)).toMatch(/^from/)
+    await network.applyPolicy(one.index, { internet: false, allow: [lan.address], deny: [] })
+    expect([await connect(lan.address), await connect(inet.address)]).toEqual([`from ${lan.host}`, 'ECONNREFUSED'])
+    await network.applyPolicy(one.index, { internet: true, allow: [lan.host], deny: [] })
+    expect([await connect(lan.host), await connect(lan.address)]).toEqual(['ECONNREFUSED', 'ECONNREFUSED'])
+    await network.applyPolicy(one.index, open)
+    expect([await connect(lan.address), await connect(inet.address)]).toEqual([
+      'ECONNREFUSED',
+      expect.stringMatching(/^from/),
+    ])
+  })
+
+  it('ends open connections when the policy becomes stricter', async () => {
+    await network.applyPolicy(one.index, open)
+    await using session = new Background(guest, 'session', neighbours.inet.address, String(PORT))
+    expect(await session.line()).toContain(neighbours.inet.host)
+    session.child.stdin.write('still there?\n')
+    expect(await session.line()).toBe('still there?')
+    await network.applyPolicy(one.index, closed)
+    session.child.stdin.write('and now?\n')
+    expect(await session.line()).toBe('ECONNRESET')
+  })
+
+  it('drops packets with a source that is not the guest’s', async () => {
+    await network.applyPolicy(one.index, open)
+    const { inet } = neighbours
+    const server = running[3]
+    await run('ip', ['-n', guest, 'addr', 'add', '198.51.100.99/32', 'dev', 'eth0'])
+    await run('ip', ['-n', guest, 'addr', 'add', two.guestAddress, 'dev', 'eth0'])
+    for (const source of ['198.51.100.99', two.guestAddress, '169.254.0.21']) {
+      expect(await ask(guest, 'send', source, inet.address, String(PORT), source)).toBe('sent')
+    }
+    // In order on one path: had a spoofed one passed, it would come first.
+    expect(await server?.line()).toEqual({ udp: '169.254.0.21', from: inet.host })
+  })
+
+  it('names the entry of a policy that it cannot keep', async () => {
+    for (const entry of ['example.org', '::1', '10.0.0.0/33', '169.254.169.254']) {
+      const refused = network.applyPolicy(one.index, { ...closed, allow: [entry] })
+      await expect(refused).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining(entry) })
+    }
+  })
+
+  it('resolves names and reaches the Debian archive through the forwarder and NAT', async ({ skip }) => {
+    const known = await lookup('deb.debian.org', { family: 4 }).catch(() => undefined)
+    if (!known) return skip('this machine does not resolve deb.debian.org')
+    await network.applyPolicy(one.index, open)
+    const addresses = await ask(guest, 'resolve', '169.254.0.22', 'deb.debian.org')
+    expect(addresses).toContain(known.address)
+    expect(await ask(guest, 'head', known.address, 'deb.debian.org')).toBe(200)
+  })
+
+  it('gives the tap to the slot’s uid only', async ({ skip }) => {
+    const socat = await runForResult('sh', ['-c', 'command -v socat'])
+    if (socat.exitCode !== 0) return skip('socat is not installed')
+    const slot = await network.acquire('cl-tap')
+    const attach = async (uid: number): Promise<string> => {
+      const command = [
+        'setpriv',
+        `--reuid=${uid}`,
+        `--regid=${uid}`,
+        '--clear-groups',
+        'socat',
+        '-u',
+        'OPEN:/dev/null',
+        'TUN,tun-name=tap0,tun-type=tap',
+      ]
+      return (await runForResult('nsenter', [`--net=/run/netns/${slot.namespace}`, ...command])).stderr
+    }
+    // Once attached, socat also wants to raise the link, which only root may.
+    expect([await attach(slot.uid), await attach(slot.uid + 1)]).toEqual([
+      expect.stringContaining('SIOCSIFFLAGS'),
+      expect.stringContaining('TUNSETIFF'),
+    ])
+    await network.release(slot.index)
+  })
+
+  it('refuses a range or prefix that is taken, naming the option to change', async () => {
+    const lan = make({ cidr: '10.254.0.0/16' }).start({ inUse: new Map() })
+    await expect(lan).rejects.toThrow(/WRENN_NETWORK_CIDR .* overlaps 10\.254\.77/)
+    const other = make({ platform: '/tmp' }).start({ inUse: new Map() })
+    await expect(other).rejects.toThrow(/WRENN_INSTANCE/)
+    expect(() => make({ cidr: '10.0.0.0/30' })).toThrow(AppError)
+  })
+})
+
+describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () => {
+  const make = (poolSize: number): Network =>
+    createNetwork({
+      config: { prefix: PREFIX, cidr: CIDR, uidBase: 64_100, poolSize, platform: '/tmp/wrenn-network' },
+      logger: silentLogger,
+    })
+
+  it('sweeps what nobody owns, keeps what is owned, and reports what is lost', async () => {
+    const before = make(2)
+    await before.start({ inUse: new Map() })
+    const kept = await before.acquire('cl-kept')
+    const orphan = await before.acquire('cl-orphan')
+    await run('ip', ['netns', 'add', 'wnetx-foreign'])
+    await before.stop()
+    const after = make(0)
+    const { adopted, lost } = await after.start({
+      inUse: new Map([
+        [kept.index, 'cl-kept'],
+        [900, 'cl-lost'],
+      ]),
+    })
+    expect({ adopted, lost }).toEqual({ adopted: [kept], lost: [900] })
+    const namespaces = await listNamespaces()
+    expect(namespaces.filter((name) => name.startsWith('wnet')).sort()).toEqual([kept.namespace, 'wnetx-foreign'])
+    expect((await listLinks()).find(({ name }) => name === kept.namespace)?.alias).toMatch(/cl-kept$/)
+    expect(orphan.namespace).not.toBe(kept.namespace)
+    await after.applyPolicy(kept.index, { internet: true, allow: ['10.1.0.0/16'], deny: [] })
+    await after.removeAll()
+    await run('ip', ['netns', 'del', 'wnetx-foreign'])
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('makes twenty slots at once and removes them without a trace', async () => {
+    const network = make(2)
+    await network.start({ inUse: new Map() })
+    const slots = await Promise.all(Array.from({ length: 20 }, (_, n) => network.acquire(`cl-${n}`)))
+    expect(new Set(slots.map(({ uid }) => uid)).size).toBe(20)
+    for (const { index } of slots)
+      await network.applyPolicy(index, { internet: false, allow: ['10.2.0.0/16'], deny: [] })
+    await Promise.all(slots.map(({ index }) => network.release(index)))
+    await Promise.all(slots.map(({ index }) => network.release(index)))
+    expect(network.counts().owned).toBe(0)
+    await network.removeAll()
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('runs out of slots with a clear error', async () => {
+    const network = createNetwork({
+      config: { prefix: PREFIX, cidr: '10.212.0.0/26', uidBase: 65_525, poolSize: 0, platform: '/tmp/wrenn-network' },
+      logger: silentLogger,
+    })
+    await network.start({ inUse: new Map() })
+    const slots = await Promise.all(Array.from({ length: 13 }, (_, n) => network.acquire(`cl-${n}`)))
+    // 15 blocks less the two whose uid means "nobody".
+    expect(slots.map(({ uid }) => uid)).not.toContain(65_534)
+    await expect(network.acquire('cl-more')).rejects.toMatchObject({ code: 'pool_exhausted' })
+    await network.removeAll()
+    expect(await leftovers()).toEqual([])
+  })
+
+  it('leaves the ports of the host alone', async () => {
+    const network = make(0)
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    await network.start({ inUse: new Map() })
+    const address = server.address()
+    const port = typeof address === 'object' && address ? String(address.port) : ''
+    server.on('connection', (socket) => socket.end('hello'))
+    expect(await ask(undefined, 'connect', '127.0.0.1', port)).toBe('from hello')
+    await network.removeAll()
+    server.close()
+  })
+})

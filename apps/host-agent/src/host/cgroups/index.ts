@@ -1,0 +1,9 @@
+export {
+  type AppliedLimits,
+  type Cgroup,
+  type CgroupLimits,
+  type CgroupStats,
+  type Cgroups,
+  type CgroupsOptions,
+  createCgroups,
+} from './cgroups.js'

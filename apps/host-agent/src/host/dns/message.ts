@@ -1,0 +1,66 @@
+/** The little of RFC 1035 that a relay must understand. */
+const HEADER_BYTES = 12
+const QR = 0x80
+const RCODE_SERVFAIL = 2
+const MAXIMUM_LABELS = 128
+
+export interface Query {
+  readonly id: number
+  /** Header and first question, without other sections. */
+  readonly question: Buffer
+}
+
+/** Reads a query with exactly one question; `undefined` for anything else, responses included. */
+export function parseQuery(message: Buffer): Query | undefined {
+  if (message.length < HEADER_BYTES || isResponse(message) || message.readUInt16BE(4) !== 1) return undefined
+  const end = questionEnd(message)
+  if (end === undefined) return undefined
+  return { id: message.readUInt16BE(0), question: message.subarray(HEADER_BYTES, end) }
+}
+
+/** Whether `message` is an answer to `query` sent under `id`: what else arrives on the port is noise or forgery. */
+export function isAnswerTo(message: Buffer, query: Query, id: number): boolean {
+  if (message.length < HEADER_BYTES || !isResponse(message) || message.readUInt16BE(0) !== id) return false
+  // Some servers leave the question out of an error.
+  if (message.readUInt16BE(4) === 0) return true
+  const end = questionEnd(message)
+  return end !== undefined && sameQuestion(message.subarray(HEADER_BYTES, end), query.question)
+}
+
+export function withId(message: Buffer, id: number): Buffer {
+  const copy = Buffer.from(message)
+  copy.writeUInt16BE(id, 0)
+  return copy
+}
+
+/** SERVFAIL to the query in `message`. */
+export function serverFailure(message: Buffer, query: Query): Buffer {
+  const header = Buffer.alloc(HEADER_BYTES)
+  message.copy(header, 0, 0, 4)
+  const [flags = 0, more = 0] = header.subarray(2, 4)
+  header.writeUInt8((flags & 0x79) | QR, 2)
+  header.writeUInt8((more & 0xf0) | 0x80 | RCODE_SERVFAIL, 3)
+  header.writeUInt16BE(1, 4)
+  return Buffer.concat([header, query.question])
+}
+
+function isResponse(message: Buffer): boolean {
+  return (message.readUInt8(2) & QR) !== 0
+}
+
+/** Names compare without case; a resolver may answer in another. Type and class bytes are not letters that matter here. */
+function sameQuestion(a: Buffer, b: Buffer): boolean {
+  return a.length === b.length && a.toString('latin1').toLowerCase() === b.toString('latin1').toLowerCase()
+}
+
+/** Where the first question ends; questions carry no compression pointers. */
+function questionEnd(message: Buffer): number | undefined {
+  let offset = HEADER_BYTES
+  for (let labels = 0; labels < MAXIMUM_LABELS; labels += 1) {
+    const length = message[offset]
+    if (length === undefined || length > 63) return undefined
+    offset += length + 1
+    if (length === 0) return offset + 4 <= message.length ? offset + 4 : undefined
+  }
+  return undefined
+}
