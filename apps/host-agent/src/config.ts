@@ -31,8 +31,8 @@ const schema = z.object({
   WRENN_SLOT_POOL: integer(0, 256).default(4),
   /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
   WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
-  /** Bundled guest agent and its native addon. */
-  WRENN_GUEST_AGENT: z.string().optional(),
+  /** Directory with the bundled guest agent and its native addon; default: the one built beside this program. */
+  WRENN_GUEST_AGENT_DIR: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
   WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 })
@@ -50,7 +50,7 @@ export interface HostAgentConfig {
   readonly hotPoolMin: number
   readonly slotPool: number
   readonly poolSizeBytes: number | undefined
-  readonly guestAgentPath: string | undefined
+  readonly guestAgentDir: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
 }
@@ -71,7 +71,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hotPoolMin: Math.min(values.WRENN_HOT_POOL_MIN, values.WRENN_HOT_POOL_MAX),
     slotPool: values.WRENN_SLOT_POOL,
     poolSizeBytes: values.WRENN_POOL_SIZE_MIB === undefined ? undefined : values.WRENN_POOL_SIZE_MIB * 2 ** 20,
-    guestAgentPath: values.WRENN_GUEST_AGENT,
+    guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,
   }

@@ -1,1 +1,46 @@
-export {}
+import { AppError, errorText } from '@wrenn/base'
+import pino from 'pino'
+import { runCommandLine } from './commands.js'
+import { readConfig } from './config.js'
+import { serve } from './serve.js'
+
+/** Values of these keys never reach the log. */
+const SECRETS = ['secret', '*.secret', 'envs', '*.envs', 'apiKey', '*.apiKey']
+
+async function main(): Promise<void> {
+  const config = readConfig()
+  const logger = pino({ level: config.logLevel, base: { app: 'host-agent' }, redact: SECRETS })
+  const [command, ...args] = process.argv.slice(2)
+  if (command !== undefined && command !== 'serve') {
+    process.exitCode = await runCommandLine(command, args, config, logger)
+    return
+  }
+  if (process.getuid?.() !== 0) throw new AppError('invalid_config', 'The host agent needs root.')
+  const agent = await serve(config, logger)
+  let stopping = false
+  const stop = (signal: string): void => {
+    if (stopping) return
+    stopping = true
+    logger.info({ signal }, 'host_agent.stopping')
+    void agent.stop().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        logger.error({ err: error }, 'host_agent.stop_failed')
+        process.exit(1)
+      },
+    )
+  }
+  process.on('SIGTERM', stop)
+  process.on('SIGINT', stop)
+  try {
+    await agent.ready
+  } catch (error) {
+    if (stopping) return
+    throw error
+  }
+}
+
+main().catch((error: unknown) => {
+  process.stderr.write(`host agent: ${errorText(error)}\n`)
+  process.exit(1)
+})

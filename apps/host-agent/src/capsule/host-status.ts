@@ -29,6 +29,10 @@ export class HostStatus {
     this.#parts = parts
   }
 
+  get notReadyReason(): string | undefined {
+    return this.#notReadyReason
+  }
+
   /** `undefined` means ready. */
   setNotReady(reason: string | undefined): void {
     this.#notReadyReason = reason

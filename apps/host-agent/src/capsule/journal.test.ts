@@ -22,6 +22,7 @@ function recordOf(): CapsuleRecord {
     engine: 'fake',
     engineVersion: '1',
     kernelVersion: '6.12',
+    layers: [],
     agentVersion: '1',
     path: 'hot',
     timings: [],

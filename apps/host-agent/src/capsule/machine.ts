@@ -17,6 +17,8 @@ export interface SlotPool {
   acquire(owner: string): Promise<Slot>
   /** Gives the slot back, clean; idempotent. */
   release(index: number): Promise<void>
+  /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
+  rename(index: number, owner: string): Promise<void>
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
 }
 
@@ -46,6 +48,8 @@ export interface TemplateImage {
   readonly agentPath: string
   readonly kernel: GuestKernel
   readonly kernelVersion: string
+  /** Digests of all its files. */
+  readonly layers: readonly string[]
   readonly sizeBytes: number
   readonly createdAtMs: number
 }

@@ -177,10 +177,10 @@ export class CapsuleManager {
     await this.#store(entry, {})
     const { guest, path } = await this.#obtainGuest(entry, shape, timer)
     entry.guest = guest
-    await this.#deps.machine.slots.applyPolicy(guest.resources.slotIndex, input.egress)
-    timer.mark('policy')
-    if (path === 'hot') await guest.vm.resume()
-    const agentVersion = await identify(guest.client, input, entry.record.secret)
+    const [agentVersion] = await Promise.all([
+      this.#identify(guest, path, input, entry.record.secret),
+      this.#deps.machine.slots.applyPolicy(guest.resources.slotIndex, input.egress),
+    ])
     timer.mark('identify')
     await this.#store(entry, { resources: guest.resources, path, agentVersion, timings: timer.steps() })
     await this.#move(entry, 'started')
@@ -193,10 +193,16 @@ export class CapsuleManager {
     return entry.record
   }
 
+  async #identify(guest: Guest, path: CreatePath, input: CreateCapsuleInput, secret: string): Promise<string> {
+    if (path === 'hot') await guest.vm.resume()
+    return await identify(guest.client, input, secret)
+  }
+
   async #obtainGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
     const hot = this.#deps.hotPool.take(shape)
     if (hot !== undefined) {
       await this.#store(entry, { resources: hot.resources })
+      await this.#deps.machine.slots.rename(hot.resources.slotIndex, entry.record.capsuleId)
       timer.mark('claim')
       return { guest: hot, path: 'hot' }
     }
@@ -292,6 +298,7 @@ export class CapsuleManager {
       engine: this.#deps.machine.engine.name,
       engineVersion: this.#deps.machine.engineVersion,
       kernelVersion: shape.image.kernelVersion,
+      layers: shape.image.layers,
       agentVersion: '',
       path: 'cold',
       timings: [],
@@ -335,6 +342,7 @@ export class CapsuleManager {
       return
     }
     entry.guest = guest
+    await this.#deps.machine.slots.applyPolicy(resources.slotIndex, entry.record.egress)
     if ((await guest.vm.status()) === 'paused') await guest.vm.resume()
     this.#onExit(entry, guest)
     this.#deps.logger.info({ capsuleId: entry.record.capsuleId }, 'capsule.adopted')

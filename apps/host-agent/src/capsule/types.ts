@@ -60,6 +60,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly engine: string
   readonly engineVersion: string
   readonly kernelVersion: string
+  /** Digests of the read-only files the guest runs from: they stay while this record does. */
+  readonly layers: readonly string[]
   readonly agentVersion: string
   readonly path: CreatePath
   readonly timings: readonly Timing[]

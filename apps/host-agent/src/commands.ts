@@ -1,0 +1,118 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { AppError, errorText, type Logger } from '@wrenn/base'
+import { Journal } from './capsule/journal.js'
+import type { CapsuleRecord } from './capsule/types.js'
+import type { HostAgentConfig } from './config.js'
+import { createCgroups } from './host/cgroups/index.js'
+import { buildImage, listImages, type Progress, removeImage } from './host/images/index.js'
+import { createNetwork } from './host/network/index.js'
+import { closePool, openPool } from './host/pool/index.js'
+import { sweepVms } from './host/sweep.js'
+import { CAPSULE_UID_OFFSET, imageOptions } from './machine.js'
+
+/** What the platform keeps below its directory; `clean` removes these and nothing else. */
+const OWN_ENTRIES = [
+  'pool',
+  'pool.img',
+  'journal',
+  'run',
+  'engine.json',
+  'host-id',
+  'logs',
+  'postgres',
+  'api-key',
+  'bin',
+]
+
+/** Runs one of the agent's subcommands; answers as JSON lines on stdout. Returns the exit code. */
+export async function runCommandLine(
+  command: string,
+  args: readonly string[],
+  config: HostAgentConfig,
+  logger: Logger,
+): Promise<number> {
+  try {
+    await dispatch(command, args, config, logger)
+    return 0
+  } catch (error) {
+    const known = AppError.from(error)
+    print({ type: 'error', code: known.code, message: known.code === 'internal' ? errorText(error) : known.message })
+    return 1
+  }
+}
+
+async function dispatch(
+  command: string,
+  args: readonly string[],
+  config: HostAgentConfig,
+  logger: Logger,
+): Promise<void> {
+  switch (command) {
+    case 'image':
+      return await image(args, config, logger)
+    case 'clean':
+      return await clean(config, logger)
+    default:
+      throw new AppError('invalid_request', `Unknown command "${command}": use serve, doctor, image or clean.`)
+  }
+}
+
+async function image(args: readonly string[], config: HostAgentConfig, logger: Logger): Promise<void> {
+  const { values, positionals } = parseArgs({
+    args: [...args],
+    allowPositionals: true,
+    options: { rebuild: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
+  })
+  const [action, name] = positionals
+  await openPool({
+    dir: config.dir,
+    logger,
+    ...(config.poolSizeBytes === undefined ? {} : { sizeBytes: config.poolSizeBytes }),
+  })
+  const options = {
+    ...imageOptions(config, logger),
+    onProgress: (progress: Progress) => print({ type: 'progress', ...progress }),
+  }
+  if (action === 'ls') return print({ type: 'result', images: await listImages(options.poolDir) })
+  if (name === undefined || (action !== 'build' && action !== 'rm')) {
+    throw new AppError('invalid_request', 'Use `image build <name> [--rebuild]`, `image ls` or `image rm <name>`.')
+  }
+  if (action === 'build')
+    print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
+  else {
+    const used = new Set((await openJournal(config, logger)).flatMap(({ layers }) => layers))
+    const existed = await removeImage(name, { ...options, inUse: (digest) => used.has(digest) })
+    print({ type: 'result', removed: name, existed })
+  }
+}
+
+async function openJournal(config: HostAgentConfig, logger: Logger): Promise<CapsuleRecord[]> {
+  return await new Journal(join(config.dir, 'journal'), logger).open()
+}
+
+/** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */
+async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
+  const nothing = new Set<string>()
+  await sweepVms({
+    runDir: join(config.dir, 'run', 'vm'),
+    filesDir: join(config.dir, 'pool', 'capsules'),
+    keep: nothing,
+    logger,
+  })
+  const uidBase = config.uidBase + CAPSULE_UID_OFFSET
+  const network = createNetwork({
+    config: { prefix: config.instance, cidr: config.networkCidr, uidBase, poolSize: 0, platform: config.dir },
+    logger,
+  })
+  await network.removeAll()
+  await (await createCgroups({ name: config.instance, logger })).sweep(nothing)
+  await closePool(config.dir)
+  for (const entry of OWN_ENTRIES) await rm(join(config.dir, entry), { recursive: true, force: true })
+  print({ type: 'result', cleaned: config.dir })
+}
+
+function print(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value)}\n`)
+}

@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { Logger } from '@wrenn/base'
+import { chooseEngine, type EngineChoice } from '@wrenn/vmm'
+import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
+import type { HostAgentConfig } from './config.js'
+import { createCgroups } from './host/cgroups/index.js'
+import { startDnsForwarder } from './host/dns/index.js'
+import {
+  type BaseImage,
+  type BootAssets,
+  type BootOptions,
+  blankDisk,
+  ensureBootAssets,
+  ensureImage,
+  listImages,
+} from './host/images/index.js'
+import { createNetwork } from './host/network/index.js'
+import { openPool } from './host/pool/index.js'
+import { sweepVms } from './host/sweep.js'
+
+/** Capsules' uids start here above the configured base; the platform's own processes are below. */
+export const CAPSULE_UID_OFFSET = 100
+const BUILT_IN_TEMPLATE = 'minimal'
+
+export interface OpenMachine extends Machine {
+  readonly engineReason: string
+  /** Removes every process, cgroup, directory and file of VMs that are not in `keep`. */
+  sweep(keep: ReadonlySet<string>): Promise<void>
+  /** Stops what serves this process; capsules, namespaces and mounts stay. */
+  close(): Promise<void>
+}
+
+export interface OpenOptions {
+  readonly logger: Logger
+  readonly signal: AbortSignal
+  /** Slots with a running guest: slot index → capsule id. */
+  readonly inUse: ReadonlyMap<number, string>
+  readonly onProgress: (sentence: string) => void
+}
+
+/** Where the manifests and boot scripts of the images are, beside the sources or the bundle. */
+const imagesDir = fileURLToPath(new URL('../../../images', import.meta.url))
+const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
+
+export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: AbortSignal): BootOptions {
+  const agentDir = config.guestAgentDir ?? guestAgentDir
+  return {
+    poolDir: join(config.dir, 'pool'),
+    imagesDir,
+    logger,
+    ...(signal ? { signal } : {}),
+    agent: { bundlePath: join(agentDir, 'agent.mjs'), ptyAddonPath: join(agentDir, 'pty.node') },
+  }
+}
+
+/** Brings the whole machine up: pool, images, engine, network, cgroups, DNS. */
+export async function openMachine(config: HostAgentConfig, options: OpenOptions): Promise<OpenMachine> {
+  const { logger, signal, onProgress } = options
+  onProgress('Opening the storage pool.')
+  const pool = await openPool({
+    dir: config.dir,
+    logger,
+    ...(config.poolSizeBytes === undefined ? {} : { sizeBytes: config.poolSizeBytes }),
+  })
+  const build = {
+    ...imageOptions(config, logger, signal),
+    onProgress: ({ step, detail }: { step: string; detail: string }) =>
+      onProgress(`Preparing images, ${step}: ${detail}.`),
+  }
+  const boot = await ensureBootAssets(build)
+  await ensureImage(BUILT_IN_TEMPLATE, build)
+  onProgress('Choosing the engine by booting a tiny guest.')
+  const verdict = await chooseHostEngine(config, boot, logger)
+  onProgress('Preparing the network.')
+  const network = createNetwork({
+    config: {
+      prefix: config.instance,
+      cidr: config.networkCidr,
+      uidBase: config.uidBase + CAPSULE_UID_OFFSET,
+      poolSize: config.slotPool,
+      platform: config.dir,
+    },
+    logger,
+  })
+  await network.start({ inUse: options.inUse })
+  const dns = await startDnsForwarder({ address: network.dnsAddress, logger })
+  const cgroups = await createCgroups({ name: config.instance, logger })
+  const runDir = join(config.dir, 'run', 'vm')
+  await mkdir(runDir, { recursive: true, mode: 0o711 })
+  return {
+    engine: verdict.engine,
+    engineVersion: await verdict.engine.version(),
+    engineReason: verdict.reason,
+    slots: network,
+    cgroups: {
+      create: async (id, limits) => (await cgroups.create(id, limits)).directories,
+      remove: async (id) => await cgroups.remove(id),
+    },
+    pool: {
+      path: pool.path,
+      filesystem: pool.filesystem,
+      clone: async (from, to, owner) => await pool.clone(from, to, owner),
+      usage: async () => await pool.usage(),
+    },
+    images: new Templates(boot, build),
+    runDir,
+    async sweep(keep) {
+      await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
+      await cgroups.sweep(keep)
+    },
+    async close() {
+      await dns.close()
+      await network.stop()
+    },
+  }
+}
+
+/** The engine for this host boot; `wrenn doctor` asks for the same verdict. */
+export async function chooseHostEngine(
+  config: HostAgentConfig,
+  kernel: Pick<BootAssets, 'kernelPath' | 'initrdPath'>,
+  logger: Logger,
+): Promise<EngineChoice> {
+  const uid = config.uidBase + CAPSULE_UID_OFFSET
+  const scratchDir = join(config.dir, 'run', 'probe')
+  await mkdir(scratchDir, { recursive: true, mode: 0o711 })
+  return await chooseEngine({
+    override: config.engine,
+    kernel,
+    scratchDir,
+    cachePath: join(config.dir, 'engine.json'),
+    uid,
+    gid: uid,
+    logger,
+  })
+}
+
+/** Templates of this host: base images together with what boots them. */
+class Templates implements ImageStore {
+  readonly #boot: BootAssets
+  readonly #options: BootOptions
+
+  constructor(boot: BootAssets, options: BootOptions) {
+    this.#boot = boot
+    this.#options = options
+  }
+
+  async template(name: string): Promise<TemplateImage> {
+    return this.#describe(await ensureImage(name, this.#options))
+  }
+
+  async list(): Promise<readonly TemplateImage[]> {
+    return (await listImages(this.#options.poolDir)).map((image) => this.#describe(image))
+  }
+
+  async blankDisk(sizeMib: number): Promise<string> {
+    return await blankDisk(this.#options.poolDir, sizeMib)
+  }
+
+  #describe(image: BaseImage): TemplateImage {
+    const boot = this.#boot
+    const parts = [image.digest, boot.kernelDigest, boot.initrdDigest, boot.agentVersion, ...boot.kernelArgs]
+    return {
+      name: image.name,
+      aliases: image.aliases,
+      digest: createHash('sha256').update(parts.join('\n')).digest('hex'),
+      basePath: image.path,
+      agentPath: boot.agentDrivePath,
+      kernel: { kernelPath: boot.kernelPath, initrdPath: boot.initrdPath, args: boot.kernelArgs },
+      kernelVersion: boot.kernelVersion,
+      layers: [image.digest, boot.agentVersion, boot.kernelDigest, boot.initrdDigest],
+      sizeBytes: image.sizeBytes,
+      createdAtMs: image.createdAtMs,
+    }
+  }
+}

@@ -1,0 +1,157 @@
+import { mkdir, readFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { AppError, errorText, hostIds, isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
+import { GuestFactory } from './capsule/guest.js'
+import { HostStatus } from './capsule/host-status.js'
+import { HotPool } from './capsule/hot-pool.js'
+import { Journal } from './capsule/journal.js'
+import { CapsuleManager } from './capsule/manager.js'
+import { CapsuleMetrics } from './capsule/metrics.js'
+import { ShapeStore } from './capsule/shapes.js'
+import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
+import type { HostAgentConfig } from './config.js'
+import { type OpenMachine, openMachine } from './machine.js'
+import { startServer } from './rpc/server.js'
+import { createHostService, type ServiceParts } from './rpc/service.js'
+import { version } from './version.js'
+
+/** The shape every host keeps ready: what a create without options asks for. */
+const DEFAULT_SHAPE: CapsuleSpec = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
+const HOUSEKEEPING_MS = 5_000
+
+export interface RunningAgent {
+  /** Rejects when the machine could not be brought up. */
+  readonly ready: Promise<void>
+  /** Leaves capsules running unless the configuration says otherwise. */
+  stop(): Promise<void>
+}
+
+/** Answers RPCs at once (not ready, with the reason) and brings the machine up behind them. */
+export async function serve(config: HostAgentConfig, logger: Logger): Promise<RunningAgent> {
+  await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o711 })
+  const status = new HostStatus(await hostId(config.dir), version)
+  let parts: ServiceParts | undefined
+  const service = createHostService({
+    status,
+    parts: () => {
+      if (parts === undefined)
+        throw new AppError('host_unavailable', status.notReadyReason ?? 'The host agent is starting.')
+      return parts
+    },
+  })
+  const server = await startServer(service, {
+    socketPath: config.socketPath,
+    uid: config.socketUid,
+    gid: config.socketGid,
+  })
+  const stopping = new AbortController()
+  const agent = new Agent(config, logger, status, stopping.signal)
+  const ready = agent.bringUp((made) => {
+    parts = made
+  })
+  return {
+    ready,
+    async stop() {
+      stopping.abort()
+      await ready.catch(() => {}) // reported by whoever awaits `ready`
+      await agent.shutDown()
+      await server[Symbol.asyncDispose]()
+    },
+  }
+}
+
+class Agent {
+  readonly #config: HostAgentConfig
+  readonly #logger: Logger
+  readonly #status: HostStatus
+  readonly #signal: AbortSignal
+  #machine: OpenMachine | undefined
+  #manager: CapsuleManager | undefined
+  #hotPool: HotPool | undefined
+  #shapes: ShapeStore | undefined
+  #housekeeping: NodeJS.Timeout | undefined
+
+  constructor(config: HostAgentConfig, logger: Logger, status: HostStatus, signal: AbortSignal) {
+    this.#config = config
+    this.#logger = logger
+    this.#status = status
+    this.#signal = signal
+  }
+
+  async bringUp(onParts: (parts: ServiceParts) => void): Promise<void> {
+    const journal = new Journal(join(this.#config.dir, 'journal'), this.#logger)
+    const records = await journal.open()
+    const machine = await openMachine(this.#config, {
+      logger: this.#logger,
+      signal: this.#signal,
+      inUse: slotsInUse(records),
+      onProgress: (detail) => this.#status.setNotReady(detail),
+    })
+    this.#machine = machine
+    const manager = this.#assemble(machine, journal)
+    await machine.sweep(vmsInUse(records))
+    await manager.adopt(records)
+    const metrics = new CapsuleMetrics(new GuestFactory(machine, this.#logger))
+    onParts({ manager, images: machine.images, metrics })
+    await this.#prepareDefaultShape(machine, manager)
+    this.#status.setNotReady(undefined)
+    this.#logger.info({ engine: machine.engine.name, version: machine.engineVersion }, 'host.ready')
+  }
+
+  async shutDown(): Promise<void> {
+    clearInterval(this.#housekeeping)
+    await this.#hotPool?.close()
+    if (this.#config.stopCapsulesOnExit) await this.#manager?.destroyAll()
+    await this.#manager?.detach()
+    await this.#machine?.close()
+  }
+
+  #assemble(machine: OpenMachine, journal: Journal): CapsuleManager {
+    const logger = this.#logger
+    const factory = new GuestFactory(machine, logger)
+    const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
+    const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger })
+    const shapes = new ShapeStore(machine, logger)
+    const manager = new CapsuleManager({ machine, journal, factory, shapes, hotPool, logger })
+    this.#hotPool = hotPool
+    this.#manager = manager
+    this.#shapes = shapes
+    this.#status.attach({ machine, manager, hotPool, engineReason: machine.engineReason })
+    this.#housekeeping = setInterval(() => hotPool.wake(), HOUSEKEEPING_MS)
+    return manager
+  }
+
+  async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager): Promise<void> {
+    const shapes = this.#shapes
+    if (shapes === undefined) throw new Error('shapes exist once the agent is assembled')
+    await shapes.sweep(await machine.images.list())
+    this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
+    const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
+    this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
+  }
+}
+
+function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {
+  const used = new Map<number, string>()
+  for (const { resources, capsuleId, exit } of records) {
+    if (resources?.vm !== undefined && exit === undefined) used.set(resources.slotIndex, capsuleId)
+  }
+  return used
+}
+
+/** VM ids whose processes and files belong to a record; the capsule's own id counts for its files. */
+function vmsInUse(records: readonly CapsuleRecord[]): Set<string> {
+  return new Set(records.flatMap(({ resources, capsuleId }) => [capsuleId, ...(resources ? [resources.vmId] : [])]))
+}
+
+async function hostId(dir: string): Promise<string> {
+  const path = join(dir, 'host-id')
+  try {
+    return (await readFile(path, 'utf8')).trim()
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw new AppError('invalid_config', `${path} cannot be read: ${errorText(error)}.`)
+    const id = hostIds.create()
+    await writeFileAtomic(path, `${id}\n`, 0o644)
+    return id
+  }
+}
