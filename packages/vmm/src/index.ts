@@ -1,5 +1,14 @@
 export type * from './engine.js'
 export {
+  type CandidateVerdict,
+  type ChooseEngineOptions,
+  chooseEngine,
+  defaultCandidates,
+  type EngineCandidate,
+  type EngineChoice,
+  PROBE_KERNEL_ARG,
+} from './engine-choice.js'
+export {
   createFakeEngine,
   FakeEngine,
   type FakeEngineOptions,

@@ -7,13 +7,13 @@ import type { Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '.
 import { type Accelerator, MACHINE_LAYOUT, qemuArguments } from './command-line.js'
 import { ConsoleTail } from './console.js'
 import { countOomKills, lastWords } from './exit-cause.js'
-import { type ChildExit, launch, offerSocket } from './launch.js'
+import { type ChildExit, type Launched, launch, offerSocket } from './launch.js'
 import { configureMigration, loadDeviceState } from './migration.js'
 import { isSameProcess, killProcess, sampleProcess } from './process.js'
 import { QmpClient } from './qmp.js'
 import { type RunFiles, removeSockets, runFiles } from './run-dir.js'
 import { putFile, readTail } from './safe-file.js'
-import { QemuVm } from './vm.js'
+import { QemuVm, type QemuVmParts } from './vm.js'
 
 const DEFAULT_BINARY = 'qemu-system-x86_64'
 const KVM_DEVICE = '/dev/kvm'
@@ -41,7 +41,7 @@ export function createQemuEngine(options: QemuEngineOptions): Engine {
 interface Started {
   readonly record: VmRecord
   readonly qmp: QmpClient
-  readonly childExit: Promise<ChildExit>
+  readonly child: Launched
   readonly oomKillsBefore: number
 }
 
@@ -70,7 +70,7 @@ class QemuEngine implements Engine {
     await makeMemoryFile(spec)
     await using undo = new UndoStack()
     const started = await this.#start(spec, 'boot', undo)
-    await this.#orLastWords(spec, started.childExit, started.qmp.execute('cont'))
+    await this.#orLastWords(spec, started.child.exited, started.qmp.execute('cont'))
     return this.#take(started, undo)
   }
 
@@ -78,8 +78,8 @@ class QemuEngine implements Engine {
     await checkSnapshot(spec, statePath)
     await using undo = new UndoStack()
     const started = await this.#start(spec, 'incoming', undo)
-    await this.#orLastWords(spec, started.childExit, loadDeviceState(started.qmp, spec.runDir, statePath))
-    if (!paused) await this.#orLastWords(spec, started.childExit, started.qmp.execute('cont'))
+    await this.#orLastWords(spec, started.child.exited, loadDeviceState(started.qmp, spec.runDir, statePath))
+    if (!paused) await this.#orLastWords(spec, started.child.exited, started.qmp.execute('cont'))
     return this.#take(started, undo)
   }
 
@@ -93,7 +93,7 @@ class QemuEngine implements Engine {
       if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
       throw error
     }
-    const vm = this.#view({ record, qmp, childExit: undefined, oomKillsBefore })
+    const vm = this.#view({ record, qmp, child: undefined, oomKillsBefore })
     await vm.checkEnded()
     return vm
   }
@@ -103,7 +103,7 @@ class QemuEngine implements Engine {
     return this.#view(started)
   }
 
-  #view(parts: Omit<Started, 'childExit'> & { readonly childExit: Promise<ChildExit> | undefined }): QemuVm {
+  #view(parts: Omit<QemuVmParts, 'console' | 'logger'>): QemuVm {
     const console = new ConsoleTail(runFiles(parts.record.runDir).consoleTail)
     return new QemuVm({ ...parts, console, logger: this.#logger })
   }
@@ -131,7 +131,7 @@ class QemuEngine implements Engine {
     return {
       record: this.#record(spec, child.pid, sample?.startTicks ?? ''),
       qmp,
-      childExit: child.exited,
+      child,
       oomKillsBefore,
     }
   }

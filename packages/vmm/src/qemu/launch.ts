@@ -40,6 +40,8 @@ export interface Launched {
   readonly pid: number
   /** Resolves when the child has ended; never rejects. */
   readonly exited: Promise<ChildExit>
+  /** From now on the child does not keep our own process alive. */
+  release(): void
 }
 
 /** Arguments of `/bin/sh` that start the confined command. */
@@ -86,9 +88,8 @@ async function started(child: ChildProcess): Promise<Launched> {
       reject(new AppError('engine_failure', `The launcher did not start: ${cause.message}.`, { cause })),
     )
   })
-  child.unref()
   if (child.pid === undefined) throw new Error('a spawned child has a pid')
-  return { pid: child.pid, exited }
+  return { pid: child.pid, exited, release: () => child.unref() }
 }
 
 export interface SocketOffer extends AsyncDisposable {

@@ -2,7 +2,7 @@ import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
 import type { ConsoleTail } from './console.js'
 import { countOomKills, judgeExit } from './exit-cause.js'
-import type { ChildExit } from './launch.js'
+import type { ChildExit, Launched } from './launch.js'
 import { fetchDeviceState, runState } from './migration.js'
 import { killProcess, type ProcessIdentity, processGone, processOwner, sampleProcess } from './process.js'
 import type { QmpClient, QmpEvent } from './qmp.js'
@@ -24,8 +24,8 @@ export interface QemuVmParts {
   readonly qmp: QmpClient
   readonly console: ConsoleTail
   readonly logger: Logger
-  /** The child's end when the process is ours; an adopted one is watched through /proc. */
-  readonly childExit: Promise<ChildExit> | undefined
+  /** The process when it is our child; an adopted one is watched through /proc. */
+  readonly child: Launched | undefined
   /** Count of OOM kills when the handle was made. */
   readonly oomKillsBefore: number
 }
@@ -123,6 +123,7 @@ export class QemuVm implements Vm {
   async detach(): Promise<void> {
     if (!this.#exit) await this.#drainConsole()
     this.#detached = true
+    this.#parts.child?.release()
     this.#qmp.close()
   }
 
@@ -204,7 +205,7 @@ export class QemuVm implements Vm {
   }
 
   async #processEnd(): Promise<ChildExit> {
-    if (this.#parts.childExit) return this.#parts.childExit
+    if (this.#parts.child) return this.#parts.child.exited
     await this.#qmp.closed
     await processGone(this.#process, this.#detached ? { intervalMs: DETACHED_POLL_MS, ref: false } : {})
     return { exitCode: undefined, signal: undefined }

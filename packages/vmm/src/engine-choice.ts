@@ -1,0 +1,292 @@
+import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { AppError, errorText, type Logger, silentLogger, UndoStack, waitFor, writeFileAtomic } from '@wrenn/base'
+import type { Engine, EngineName, GuestKernel, Vm, VmSpec } from './engine.js'
+import { createQemuEngine } from './qemu/engine.js'
+
+/** A guest with real KVM is up in under a second; where KVM only crawls, it never is. */
+const KVM_PROBE_DEADLINE_MS = 8_000
+/** An emulated guest takes about 4 s on an idle machine; nothing comes after it, so it may take its time. */
+const TCG_PROBE_DEADLINE_MS = 60_000
+const PROBE_MEMORY_MIB = 256
+const KVM_DEVICE = '/dev/kvm'
+
+/** The guest got as far as its first program: our initramfs says so, any other ends in the kernel's complaint about init. */
+const UP_MARKER =
+  /[Ww][Rr][Ee][Nn][Nn]-[Pp][Rr][Oo][Bb][Ee]-[Oo][Kk]|Kernel panic - not syncing: (?:VFS|No working init|No init found|Attempted to kill init)/
+
+/** Kernel argument that makes Wrenn's initramfs print `wrenn-probe-ok` on the console and power off. */
+export const PROBE_KERNEL_ARG = 'wrenn.probe=1'
+
+export interface EngineCandidate {
+  readonly engine: Engine
+  readonly deadlineMs: number
+  /** Why a probe is pointless, found without booting; never cached. */
+  readonly obstacle?: () => Promise<string | undefined>
+}
+
+export interface CandidateVerdict {
+  readonly name: EngineName
+  readonly ok: boolean
+  /** A sentence for people. */
+  readonly reason: string
+}
+
+export interface ChooseEngineOptions {
+  /** Takes this engine without a probe (`WRENN_ENGINE`). */
+  readonly override?: EngineName | undefined
+  readonly kernel: Pick<GuestKernel, 'kernelPath' | 'initrdPath'>
+  /** Directory for the probe's files, which `uid` can reach; what is made there is removed again. */
+  readonly scratchDir: string
+  /** JSON file that keeps the verdicts until the host or QEMU changes. */
+  readonly cachePath: string
+  /** Who the probe's process is; needs no other right. */
+  readonly uid: number
+  readonly gid: number
+  /** Best first. @default `defaultCandidates()` */
+  readonly candidates?: readonly EngineCandidate[]
+  readonly bootIdPath?: string
+  readonly logger?: Logger
+}
+
+export interface EngineChoice {
+  readonly engine: Engine
+  /** Why it is this engine. */
+  readonly reason: string
+  /** Every candidate in order, for `wrenn doctor`. */
+  readonly candidates: readonly CandidateVerdict[]
+}
+
+/** The engines of this machine, best first. */
+export function defaultCandidates(logger: Logger = silentLogger): EngineCandidate[] {
+  return [
+    {
+      engine: createQemuEngine({ accelerator: 'kvm', logger }),
+      deadlineMs: KVM_PROBE_DEADLINE_MS,
+      obstacle: kvmObstacle,
+    },
+    { engine: createQemuEngine({ accelerator: 'tcg', logger }), deadlineMs: TCG_PROBE_DEADLINE_MS },
+  ]
+}
+
+/**
+ * Chooses the best engine by booting a guest with each, because a /dev/kvm that opens proves nothing: on some hosts a
+ * guest behind it never finishes booting. Verdicts are cached for this boot of the host.
+ * @throws AppError `engine_failure` when no engine boots a guest, `invalid_config` for an override that is no candidate.
+ */
+export async function chooseEngine(options: ChooseEngineOptions): Promise<EngineChoice> {
+  const candidates = options.candidates ?? defaultCandidates(options.logger)
+  if (options.override !== undefined) return overridden(candidates, options.override)
+  const cache = await ProbeCache.read(options)
+  const verdicts: CandidateVerdict[] = []
+  let chosen: EngineCandidate | undefined
+  for (const candidate of candidates) {
+    const verdict = chosen ? notTried(candidate, chosen) : await judge(candidate, cache, options)
+    verdicts.push(verdict)
+    if (!chosen && verdict.ok) chosen = candidate
+  }
+  await cache.write()
+  if (!chosen) {
+    const reasons = verdicts.map(({ name, reason }) => `${name}: ${reason}`).join(' ')
+    throw new AppError('engine_failure', `No engine can run a guest on this machine. ${reasons}`)
+  }
+  const { name } = chosen.engine
+  const reason = verdicts.find((verdict) => verdict.name === name)?.reason ?? ''
+  return { engine: chosen.engine, reason, candidates: verdicts }
+}
+
+function overridden(candidates: readonly EngineCandidate[], name: EngineName): EngineChoice {
+  const chosen = candidates.find((candidate) => candidate.engine.name === name)
+  if (!chosen) {
+    const known = candidates.map((candidate) => candidate.engine.name).join(', ')
+    throw new AppError('invalid_config', `There is no engine ${name} here; WRENN_ENGINE may be one of ${known}.`)
+  }
+  const reason = 'Set by hand, not probed.'
+  const verdicts = candidates.map(({ engine }) =>
+    engine === chosen.engine
+      ? { name, ok: true, reason }
+      : { name: engine.name, ok: false, reason: 'Not tried: the engine is set by hand.' },
+  )
+  return { engine: chosen.engine, reason, candidates: verdicts }
+}
+
+function notTried({ engine }: EngineCandidate, better: EngineCandidate): CandidateVerdict {
+  return { name: engine.name, ok: false, reason: `Not tried: ${better.engine.name} works and is better.` }
+}
+
+async function judge(
+  candidate: EngineCandidate,
+  cache: ProbeCache,
+  options: ChooseEngineOptions,
+): Promise<CandidateVerdict> {
+  const { name } = candidate.engine
+  const obstacle = await candidate.obstacle?.()
+  if (obstacle !== undefined) return { name, ok: false, reason: obstacle }
+  let version: string
+  try {
+    version = await candidate.engine.version()
+  } catch (error) {
+    return { name, ok: false, reason: errorText(error) }
+  }
+  const known = cache.get(name, version)
+  if (known) return known
+  const verdict = await probe(candidate, options)
+  options.logger?.info({ engine: name, ok: verdict.ok, reason: verdict.reason }, 'engine.probed')
+  cache.put(version, verdict)
+  return verdict
+}
+
+async function probe(candidate: EngineCandidate, options: ChooseEngineOptions): Promise<CandidateVerdict> {
+  const { name } = candidate.engine
+  const begin = performance.now()
+  try {
+    await using undo = new UndoStack()
+    const spec = await probeSpec(options, undo)
+    const vm = await bootInTime(candidate, spec, undo)
+    await upInTime(vm, candidate.deadlineMs - (performance.now() - begin))
+    const seconds = ((performance.now() - begin) / 1000).toFixed(1)
+    return { name, ok: true, reason: `A test guest was up after ${seconds} s.` }
+  } catch (error) {
+    return { name, ok: false, reason: `A test guest did not come up: ${errorText(error)}` }
+  }
+}
+
+/** A boot that is late is killed whenever it does arrive. */
+async function bootInTime({ engine, deadlineMs }: EngineCandidate, spec: VmSpec, undo: UndoStack): Promise<Vm> {
+  const booting = engine.boot(spec)
+  const kill = booting.then(
+    (vm) => () => vm.kill(),
+    () => () => undefined, // it never started
+  )
+  await undo.defer(async () => (await kill)())
+  const timer = new AbortController()
+  const late = delay(deadlineMs, undefined, { signal: timer.signal }).then(() => {
+    throw new AppError('timeout', `the engine did not start within ${deadlineMs} ms.`)
+  })
+  late.catch(() => {}) // the race reports it
+  try {
+    return await Promise.race([booting, late])
+  } finally {
+    timer.abort()
+  }
+}
+
+async function upInTime(vm: Vm, timeoutMs: number): Promise<void> {
+  let ended: string | undefined
+  void vm.exited.then((exit) => {
+    ended = exit.message
+  })
+  const probeConsole = async (): Promise<true | undefined> => {
+    const over = ended
+    if (UP_MARKER.test(await vm.consoleTail())) return true
+    if (over !== undefined) throw new AppError('engine_failure', over)
+    return undefined
+  }
+  const rounded = Math.max(0, Math.round(timeoutMs))
+  await waitFor(probeConsole, { timeoutMs: rounded, intervalMs: 50, what: 'its kernel to reach its first program' })
+}
+
+/** The smallest guest: no network, an empty disk. */
+async function probeSpec(options: ChooseEngineOptions, undo: UndoStack): Promise<VmSpec> {
+  const { uid, gid } = options
+  await mkdir(options.scratchDir, { recursive: true })
+  const folder = await mkdtemp(join(options.scratchDir, 'probe-'))
+  await undo.defer(() => rm(folder, { recursive: true, force: true }))
+  await chmod(folder, 0o700)
+  await chown(folder, uid, gid)
+  const diskPath = join(folder, 'disk.raw')
+  await using disk = await open(diskPath, 'wx', 0o600)
+  await disk.truncate(1024 * 1024)
+  await disk.chown(uid, gid)
+  return {
+    id: 'wrenn-probe',
+    vcpus: 1,
+    memoryMib: PROBE_MEMORY_MIB,
+    kernel: { ...options.kernel, args: [PROBE_KERNEL_ARG] },
+    layers: [],
+    disk: { path: diskPath },
+    memoryPath: join(folder, 'mem'),
+    network: undefined,
+    runDir: folder,
+    confinement: { uid, gid, cgroups: [] },
+  }
+}
+
+async function kvmObstacle(): Promise<string | undefined> {
+  const device = await stat(KVM_DEVICE).catch(() => undefined)
+  if (!device)
+    return `There is no ${KVM_DEVICE}: the CPU's virtualization is off, or this machine is a VM without nesting.`
+  const forGroup = device.gid !== 0 && (device.mode & 0o060) === 0o060
+  const forAll = (device.mode & 0o006) === 0o006
+  if (forGroup || forAll) return undefined
+  return `${KVM_DEVICE} is for root alone and guests do not run as root: chgrp kvm ${KVM_DEVICE} && chmod 660 ${KVM_DEVICE}.`
+}
+
+interface CachedVerdict extends CandidateVerdict {
+  readonly version: string
+}
+
+interface CacheFile {
+  readonly bootId: string
+  readonly kernelPath: string
+  readonly initrdPath: string
+  readonly verdicts: readonly CachedVerdict[]
+}
+
+/** Verdicts of this boot of the host, for one kernel. */
+class ProbeCache {
+  readonly #path: string
+  readonly #key: Omit<CacheFile, 'verdicts'>
+  readonly #verdicts: Map<EngineName, CachedVerdict>
+  #changed = false
+
+  private constructor(path: string, key: Omit<CacheFile, 'verdicts'>, verdicts: readonly CachedVerdict[]) {
+    this.#path = path
+    this.#key = key
+    this.#verdicts = new Map(verdicts.map((verdict) => [verdict.name, verdict]))
+  }
+
+  static async read(options: ChooseEngineOptions): Promise<ProbeCache> {
+    const bootId = (await readFile(options.bootIdPath ?? '/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+    const key = { bootId, ...options.kernel }
+    const text = await readFile(options.cachePath, 'utf8').catch(() => '')
+    const file = parseCache(text)
+    const valid = file?.bootId === bootId && sameKernel(file, options)
+    return new ProbeCache(options.cachePath, key, valid ? file.verdicts : [])
+  }
+
+  get(name: EngineName, version: string): CandidateVerdict | undefined {
+    const known = this.#verdicts.get(name)
+    return known?.version === version ? { name, ok: known.ok, reason: known.reason } : undefined
+  }
+
+  put(version: string, verdict: CandidateVerdict): void {
+    // An emulated guest fails only for passing reasons: a full disk, a machine under load.
+    if (!verdict.ok && verdict.name === 'qemu-tcg') return
+    this.#verdicts.set(verdict.name, { ...verdict, version })
+    this.#changed = true
+  }
+
+  async write(): Promise<void> {
+    if (!this.#changed) return
+    const file: CacheFile = { ...this.#key, verdicts: [...this.#verdicts.values()] }
+    await writeFileAtomic(this.#path, `${JSON.stringify(file, undefined, 2)}\n`)
+  }
+}
+
+function sameKernel(file: CacheFile, options: ChooseEngineOptions): boolean {
+  return file.kernelPath === options.kernel.kernelPath && file.initrdPath === options.kernel.initrdPath
+}
+
+/** A file that is damaged, or of another version, only costs a probe. */
+function parseCache(text: string): CacheFile | undefined {
+  try {
+    const file: unknown = JSON.parse(text)
+    if (typeof file !== 'object' || file === null || !('verdicts' in file) || !Array.isArray(file.verdicts))
+      return undefined
+    return file as CacheFile // we wrote it, and every field read from it is compared
+  } catch {
+    return undefined
+  }
+}
