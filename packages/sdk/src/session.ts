@@ -88,6 +88,7 @@ export class Session {
     this.#transport = transport
     this.#plan = plan
     this.#nextOffset = plan.fromOffset
+    plan.signal?.addEventListener('abort', () => this.#socket?.close(), { once: true })
   }
 
   async *events(): AsyncGenerator<SessionEvent, void, undefined> {

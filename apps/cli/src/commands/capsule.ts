@@ -1,0 +1,318 @@
+import { AppError } from '@wrenn/base'
+import type { Capsule, CapsuleInfo, CapsuleState, ProcessInfo } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { connect } from '../connection.js'
+import { type CommonOptions, type Context, contextOf, ExitCode, withJson } from '../context.js'
+import { Interrupt } from '../interrupt.js'
+import { facts, table, writeFully } from '../output.js'
+import { download, upload } from '../transfer.js'
+import { parseDurationMs, showBytes, showMs } from '../units.js'
+import { type CommandOptions, createOptions, runCommand, type ShapeOptions, withCommand, withShape } from './run.js'
+import { addShell } from './shell.js'
+
+async function find(context: Context, id: string): Promise<Capsule> {
+  return await (await connect(context.config)).capsules.get(id)
+}
+
+/** Names as the API has them, so that scripts can use either. */
+function toJson(info: CapsuleInfo): object {
+  return {
+    id: info.id,
+    name: info.name,
+    status: info.status,
+    state: info.state,
+    template: info.template,
+    vcpus: info.vcpus,
+    memory_mb: info.memoryMib,
+    disk_size_mb: info.diskSizeMib,
+    timeout_sec: info.timeoutMs / 1000,
+    labels: info.labels,
+    engine: info.engine,
+    path: info.path,
+    host_id: info.hostId,
+    created_at: info.createdAt,
+    started_at: info.startedAt,
+    last_active_at: info.lastActiveAt,
+    timings: info.timings,
+    exit: info.exit && { cause: info.exit.cause, message: info.exit.message, console_tail: info.exit.consoleTail },
+    metadata: info.metadata,
+  }
+}
+
+function showInfo(info: CapsuleInfo): string {
+  return facts({
+    id: info.id,
+    name: info.name,
+    state: info.state,
+    template: info.template,
+    vcpus: info.vcpus,
+    memory: `${info.memoryMib} MiB`,
+    disk: `${info.diskSizeMib} MiB`,
+    engine: info.engine,
+    created: `${info.createdAt.toISOString()}${info.path ? ` (${info.path})` : ''}`,
+    'idle timeout': info.timeoutMs === 0 ? 'never' : showMs(info.timeoutMs),
+    labels: Object.entries(info.labels)
+      .map(([key, value]) => `${key}=${value}`)
+      .join(' '),
+    ended: info.exit?.message,
+  })
+}
+
+function addCreate(capsule: Command): void {
+  const command = capsule
+    .command('create')
+    .description('create a capsule and print its id')
+    .option('--idle-timeout <time>', 'pause it after this time without activity (5m, 1h); 0 is never', parseDurationMs)
+  withJson(withShape(command))
+    .option('--user <name>', 'default user of commands')
+    .option('--cwd <path>', 'default working directory')
+    .action(async (options: CommonOptions & ShapeOptions & { idleTimeout?: number; user?: string; cwd?: string }) => {
+      const context = contextOf(options)
+      const wrenn = await connect(context.config)
+      using interrupt = new Interrupt()
+      const progress = context.output.progress('creating a capsule')
+      try {
+        const created = await wrenn.capsules.create({
+          ...createOptions(options),
+          signal: interrupt.signal,
+          ...(options.idleTimeout === undefined ? {} : { idleTimeoutMs: options.idleTimeout }),
+          ...(options.user ? { user: options.user } : {}),
+          ...(options.cwd ? { cwd: options.cwd } : {}),
+        })
+        progress.done()
+        context.output.result(toJson(created.info), () => created.id)
+      } finally {
+        progress.done()
+      }
+    })
+}
+
+function addList(capsule: Command): void {
+  const command = capsule
+    .command('ls')
+    .description('list capsules')
+    .option('-a, --all', 'also those that are stopped or failed')
+    .option('-q, --quiet', 'ids only')
+    .option('--state <state,…>', 'only these states')
+  withJson(command).action(async (options: CommonOptions & { all?: boolean; quiet?: boolean; state?: string }) => {
+    const context = contextOf(options)
+    const wrenn = await connect(context.config)
+    const states = options.all ? 'all' : (options.state?.split(',') as CapsuleState[] | undefined) // the server refuses others
+    const found: CapsuleInfo[] = []
+    for await (const info of wrenn.capsules.list(states ? { states } : {})) found.push(info)
+    context.output.result(found.map(toJson), () => {
+      if (options.quiet) return found.map((info) => info.id).join('\n')
+      const rows = found.map((info) => [
+        info.id,
+        info.state,
+        info.template,
+        `${info.vcpus} × ${info.memoryMib} MiB`,
+        info.engine ?? '',
+        age(info.createdAt),
+        info.name ?? '',
+      ])
+      return table(['ID', 'STATE', 'TEMPLATE', 'SHAPE', 'ENGINE', 'AGE', 'NAME'], rows)
+    })
+  })
+}
+
+function age(since: Date): string {
+  const seconds = Math.max(0, Math.round((Date.now() - since.getTime()) / 1000))
+  if (seconds < 120) return `${seconds} s`
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
+  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
+}
+
+function addInfo(capsule: Command): void {
+  withJson(capsule.command('info <capsule>').description('show one capsule')).action(
+    async (id: string, options: CommonOptions) => {
+      const context = contextOf(options)
+      const found = await find(context, id)
+      context.output.result(toJson(found.info), () => showInfo(found.info))
+    },
+  )
+}
+
+function addExec(capsule: Command): void {
+  const command = capsule
+    .command('exec <capsule> <command...>')
+    .description('run a command in a capsule, with our standard streams')
+    .option('-d, --background', 'start it and leave it running; prints its tag')
+    .passThroughOptions()
+  withJson(withCommand(command)).action(
+    async (id: string, words: string[], options: CommonOptions & CommandOptions & { background?: boolean }) => {
+      const context = contextOf(options)
+      const found = await find(context, id)
+      if (!options.background) {
+        using interrupt = new Interrupt()
+        throw new ExitCode(await runCommand(context, found, words, options, interrupt))
+      }
+      const [program = '', ...args] = words
+      const started = await found.start([program, ...args], {
+        ...(options.env ? { envs: options.env } : {}),
+        ...(options.cwd ? { cwd: options.cwd } : {}),
+        ...(options.user ? { user: options.user } : {}),
+        ...(options.timeout ? { timeoutMs: options.timeout } : {}),
+      })
+      context.output.result(started, () => started.tag)
+    },
+  )
+}
+
+const cpHelp = `
+Examples:
+  wrenn capsule cp ./data.csv cl-…:/root/
+  wrenn capsule cp -r ./project cl-…:/root
+  wrenn capsule cp cl-…:/root/out.txt .
+  echo hello | wrenn capsule cp - cl-…:/root/hello.txt
+  wrenn capsule cp cl-…:/etc/os-release -`
+
+const REMOTE = /^(cl-[0-9a-z]{25}):(.*)$/
+
+function addCopy(capsule: Command): void {
+  const command = capsule
+    .command('cp <source> <target>')
+    .description('copy files into or out of a capsule; - is standard input or output')
+    .option('-r, --recursive', 'copy directories with everything in them')
+    .option('--user <name>', 'user inside the capsule')
+    .addHelpText('after', cpHelp)
+  withJson(command).action(
+    async (source: string, target: string, options: CommonOptions & { recursive?: boolean; user?: string }) => {
+      const context = contextOf(options)
+      const from = REMOTE.exec(source)
+      const to = REMOTE.exec(target)
+      if ((from === null) === (to === null)) {
+        throw new AppError(
+          'invalid_request',
+          'One of source and target is in a capsule (cl-…:/path), the other is here.',
+        )
+      }
+      const files: { path: string; size_bytes: number }[] = []
+      const transfer = {
+        recursive: options.recursive ?? false,
+        ...(options.user ? { user: options.user } : {}),
+        onFile: (path: string, sizeBytes: number) => void files.push({ path, size_bytes: sizeBytes }),
+      }
+      const [, id = '', path = ''] = from ?? to ?? []
+      const found = await find(context, id)
+      if (to) await upload(found, source, path || '.', transfer)
+      else await download(found, path || '.', target, transfer)
+      if (target === '-') return
+      const bytes = files.reduce((sum, file) => sum + file.size_bytes, 0)
+      context.output.result(
+        { files },
+        () => `${files.length} file${files.length === 1 ? '' : 's'}, ${showBytes(bytes)}`,
+      )
+    },
+  )
+}
+
+function addProcesses(capsule: Command): void {
+  withJson(capsule.command('ps <capsule>').description('list processes')).action(
+    async (id: string, options: CommonOptions) => {
+      const context = contextOf(options)
+      const processes = await (await find(context, id)).processes()
+      context.output.result(processes, () =>
+        table(
+          ['PID', 'TAG', 'STATE', 'OUTPUT', 'COMMAND'],
+          processes.map((one) => [
+            String(one.pid),
+            one.tag ?? '',
+            one.running ? 'running' : 'ended',
+            showBytes(one.outputBytes),
+            [one.command, ...one.args].join(' ').slice(0, 100),
+          ]),
+        ),
+      )
+    },
+  )
+  const kill = capsule
+    .command('kill <capsule> <process>')
+    .description('signal a process and its children, by pid or tag')
+    .option('-s, --signal <name>', 'SIGKILL or SIGTERM', 'SIGKILL')
+  withJson(kill).action(async (id: string, process: string, options: CommonOptions & { signal: string }) => {
+    const context = contextOf(options)
+    const signalName = options.signal === 'SIGTERM' || options.signal === 'TERM' ? 'SIGTERM' : 'SIGKILL'
+    await (await find(context, id)).kill(process, { signalName })
+    context.output.result({ killed: process, signal: signalName }, () => `Sent ${signalName} to ${process}.`)
+  })
+}
+
+function addRemove(capsule: Command): void {
+  withJson(capsule.command('rm <capsule...>').description('destroy capsules')).action(
+    async (ids: string[], options: CommonOptions) => {
+      const context = contextOf(options)
+      const wrenn = await connect(context.config)
+      const destroyed: string[] = []
+      for (const id of ids) {
+        const found = await wrenn.capsules.get(id)
+        await found.destroy()
+        destroyed.push(id)
+      }
+      context.output.result({ destroyed }, () => destroyed.join('\n'))
+    },
+  )
+}
+
+function addLogs(capsule: Command): void {
+  const command = capsule
+    .command('logs <capsule> [process]')
+    .description('show the output of background processes (or of one, by pid or tag), and why a capsule ended')
+    .option('-f, --follow', 'keep showing what comes')
+  command.action(async (id: string, process: string | undefined, options: { follow?: boolean }) => {
+    const context = contextOf({})
+    const found = await find(context, id)
+    if (found.info.exit) {
+      context.output.note(found.info.exit.message)
+      context.output.result(found.info.exit, () => found.info.exit?.consoleTail ?? '')
+      return
+    }
+    const all = await found.processes()
+    const wanted =
+      process === undefined
+        ? all.filter((one) => !one.pty)
+        : all.filter((one) => one.tag === process || String(one.pid) === process)
+    if (process !== undefined && wanted.length === 0)
+      throw new AppError('process_not_found', `${id} has no process ${process}.`)
+    for (const one of wanted) {
+      if (wanted.length > 1) context.output.note(`==> ${one.tag ?? one.pid} (${one.command}) <==`)
+      await showOutput(found, one, options.follow ?? false)
+    }
+  })
+}
+
+async function showOutput(capsule: Capsule, process_: ProcessInfo, follow: boolean): Promise<void> {
+  if (process_.outputBytes === 0 && !follow) return
+  using interrupt = new Interrupt()
+  const handle = await capsule.attach(process_.tag ?? process_.pid, { fromOffset: 0, signal: interrupt.signal })
+  try {
+    for await (const event of handle) {
+      if (event.type === 'exit') return
+      if (event.type === 'lost') continue
+      await writeFully(event.type === 'stderr' ? process.stderr : process.stdout, event.data)
+      if (!follow && event.offset + event.data.length >= process_.outputBytes) return
+    }
+  } catch (error) {
+    if (interrupt.exitCode === undefined) throw error
+    throw new ExitCode(interrupt.exitCode)
+  } finally {
+    handle.disconnect()
+  }
+}
+
+export function addCapsule(program: Command): void {
+  const capsule = program
+    .command('capsule')
+    .alias('c')
+    .description('create, use and destroy capsules')
+    .enablePositionalOptions()
+  addCreate(capsule)
+  addList(capsule)
+  addInfo(capsule)
+  addExec(capsule)
+  addShell(capsule)
+  addCopy(capsule)
+  addLogs(capsule)
+  addProcesses(capsule)
+  addRemove(capsule)
+}

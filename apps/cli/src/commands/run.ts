@@ -1,0 +1,187 @@
+import { type Capsule, type CreateOptions, type ProcessEvent, type ProcessHandle, WrennError } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { connect } from '../connection.js'
+import { type CommonOptions, type Context, contextOf, ExitCode, withJson } from '../context.js'
+import { Interrupt } from '../interrupt.js'
+import { writeFully } from '../output.js'
+import { collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
+
+export interface ShapeOptions {
+  readonly template?: string
+  readonly vcpus?: number
+  readonly memory?: number
+  readonly disk?: number
+  readonly name?: string
+  readonly label?: Readonly<Record<string, string>>
+}
+export interface CommandOptions {
+  readonly env?: Readonly<Record<string, string>>
+  readonly cwd?: string
+  readonly user?: string
+  readonly timeout?: number
+}
+type RunOptions = CommonOptions & ShapeOptions & CommandOptions & { readonly keep?: boolean }
+
+export const TIMED_OUT = 124
+const UNKNOWN_COMMAND = 127
+
+export function withShape(command: Command): Command {
+  return command
+    .option('--template <name>', 'template to start from (default: minimal)')
+    .option('--vcpus <n>', 'virtual CPUs', parseInteger)
+    .option('--memory <size>', 'memory: 512 or 512m for MiB, 2g for GiB', parseMib)
+    .option('--disk <size>', 'writable space: 512 or 512m for MiB, 2g for GiB', parseMib)
+    .option('--name <name>', 'a name for people')
+    .option('--label <key=value>', 'label, may be repeated', collectPair)
+}
+
+export function withCommand(command: Command): Command {
+  return command
+    .option('-e, --env <key=value>', 'environment variable, may be repeated', collectPair)
+    .option('--cwd <path>', 'working directory')
+    .option('--user <name>', 'user inside the capsule')
+    .option('--timeout <time>', 'kill the command after this time (30, 5m); exit code 124', parseDurationMs)
+}
+
+export function createOptions(options: ShapeOptions): CreateOptions {
+  return {
+    ...(options.template ? { template: options.template } : {}),
+    ...(options.vcpus ? { vcpus: options.vcpus } : {}),
+    ...(options.memory ? { memoryMib: options.memory } : {}),
+    ...(options.disk ? { diskSizeMib: options.disk } : {}),
+    ...(options.name ? { name: options.name } : {}),
+    ...(options.label ? { labels: options.label } : {}),
+  }
+}
+
+const help = `
+Examples:
+  wrenn run -- uname -a
+  wrenn run --memory 1g --timeout 30 -- python3 -c 'print(6 * 7)'
+  tar c . | wrenn run -- sh -c 'tar x && make test'
+
+The exit code is the command's: 124 after --timeout, 127 for an unknown command, 128 + n after signal n.
+With --json every line of stdout is one event.`
+
+export function addRun(program: Command): void {
+  const command = program
+    .command('run')
+    .description('run one command in a new capsule, and destroy the capsule afterwards')
+    .argument('<command...>', 'program and arguments, after --')
+    .option('--keep', 'leave the capsule running, and print its id on stderr')
+    .passThroughOptions()
+    .addHelpText('after', help)
+  withJson(withCommand(withShape(command))).action(async (words: string[], options: RunOptions) => run(words, options))
+}
+
+async function run(words: readonly string[], options: RunOptions): Promise<void> {
+  const context = contextOf(options)
+  const { output } = context
+  using interrupt = new Interrupt()
+  const wrenn = await connect(context.config)
+  const progress = output.progress('creating a capsule')
+  let capsule: Capsule
+  try {
+    capsule = await wrenn.capsules.create({ ...createOptions(options), signal: interrupt.signal })
+  } catch (error) {
+    if (interrupt.exitCode !== undefined) throw new ExitCode(interrupt.exitCode)
+    throw error
+  } finally {
+    progress.done()
+  }
+  try {
+    const exitCode = await runCommand(context, capsule, words, options, interrupt)
+    throw new ExitCode(interrupt.exitCode ?? exitCode)
+  } finally {
+    if (options.keep) output.note(`Kept ${capsule.id}`)
+    else await capsule.destroy()
+  }
+}
+
+/** Runs `words` with our standard streams as its own. @returns the exit code for us. */
+export async function runCommand(
+  context: Context,
+  capsule: Capsule,
+  words: readonly string[],
+  options: CommandOptions & CommonOptions,
+  interrupt: Interrupt,
+): Promise<number> {
+  const [program = '', ...args] = words
+  const hasInput = process.stdin.isTTY !== true
+  try {
+    await using command = await capsule.stream([program, ...args], {
+      stdin: hasInput,
+      signal: interrupt.signal,
+      ...(options.env ? { envs: options.env } : {}),
+      ...(options.cwd ? { cwd: options.cwd } : {}),
+      ...(options.user ? { user: options.user } : {}),
+      ...(options.timeout ? { timeoutMs: options.timeout } : {}),
+    })
+    return await follow(context, command, hasInput, options)
+  } catch (error) {
+    if (interrupt.exitCode !== undefined) return interrupt.exitCode
+    if (!isUnknownCommand(error)) throw error
+    context.output.error(error.message, error.code, undefined)
+    return UNKNOWN_COMMAND
+  }
+}
+
+function isUnknownCommand(error: unknown): error is WrennError {
+  return error instanceof WrennError && error.code === 'file_not_found'
+}
+
+async function follow(
+  { output }: Context,
+  command: ProcessHandle,
+  hasInput: boolean,
+  options: CommandOptions & CommonOptions,
+): Promise<number> {
+  const input = hasInput ? pumpInput(command) : undefined
+  // It may fail long before anyone waits for it; the loop below fails then too, or the command no longer cares.
+  input?.catch(() => {})
+  try {
+    for await (const event of command) {
+      if (options.json) output.result(jsonEvent(event), () => '')
+      else if (event.type === 'stdout') await writeFully(process.stdout, event.data)
+      else if (event.type === 'stderr') await writeFully(process.stderr, event.data)
+      else if (event.type === 'lost') output.warn(`${event.to - event.from} bytes of output were lost.`)
+      if (event.type === 'exit') return exitCodeOf(output, event, options)
+    }
+  } finally {
+    process.stdin.destroy()
+  }
+  return 1
+}
+
+function exitCodeOf(output: Context['output'], exit: ProcessEvent & { type: 'exit' }, options: CommandOptions): number {
+  if (exit.timedOut) {
+    output.note(`The command was killed after ${showMs(options.timeout ?? 0)} (--timeout).`)
+    return TIMED_OUT
+  }
+  if (exit.oomKilled) output.note('The command was killed because the capsule ran out of memory (--memory).')
+  return exit.exitCode
+}
+
+async function pumpInput(command: ProcessHandle): Promise<void> {
+  for await (const chunk of process.stdin) await command.write(chunk)
+  await command.closeStdin()
+}
+
+function jsonEvent(event: ProcessEvent): object {
+  if (event.type === 'lost') return event
+  if (event.type === 'exit') {
+    return {
+      type: 'exit',
+      exit_code: event.exitCode,
+      signal: event.signal,
+      timed_out: event.timedOut,
+      oom_killed: event.oomKilled,
+    }
+  }
+  return {
+    type: event.type,
+    data: Buffer.from(event.data).toString('base64'),
+    encoding: 'base64',
+    offset: event.offset,
+  }
+}

@@ -1,0 +1,170 @@
+import type { Command } from 'commander'
+import { type CommonOptions, type Context, contextOf, withDir, withJson } from '../context.js'
+import { Interrupt } from '../interrupt.js'
+import type { Progress } from '../output.js'
+import { parseInteger, showMs } from '../units.js'
+import { layoutOf } from '../up/layout.js'
+import { waitReady } from '../up/readiness.js'
+import { alreadyRunning, DirectoryClaim, findRunning } from '../up/record.js'
+import { requireDebianPackages, requireRoot, requireWritable } from '../up/requirements.js'
+import type { ServiceDeath } from '../up/service.js'
+import { makeFolders, Supervisor } from '../up/supervisor.js'
+
+interface UpOptions extends CommonOptions {
+  readonly port?: number
+  readonly host?: string
+  readonly engine?: string
+  readonly install?: boolean
+  readonly stopCapsules?: boolean
+}
+
+const help = `
+Examples:
+  sudo wrenn up
+  sudo wrenn up --dir /srv/wrenn --port 9000
+  sudo wrenn up --json | head -1     one JSON line when ready
+
+It runs in the foreground. ^C stops it; capsules keep running and are found again by the next \`wrenn up\`,
+unless --stop-capsules is given. WRENN_UID_BASE (default 64000) moves the block of user ids it uses:
+base + 1 the database, base + 2 the control plane, base + 100 and up one per capsule.`
+
+export function addUp(program: Command): void {
+  const command = program
+    .command('up')
+    .description('run a platform on this machine: database, control plane and host agent')
+    .option('--port <number>', 'port of the API (default: WRENN_PORT or 8000)', parseInteger)
+    .option('--host <address>', 'address to listen on (default: WRENN_HOST or 127.0.0.1)')
+    .option('--engine <name>', 'qemu-kvm or qemu-tcg; the default tries what works')
+    .option('--install', 'install missing Debian packages with apt-get')
+    .option('--stop-capsules', 'end all capsules when it stops')
+    .addHelpText('after', help)
+  withDir(withJson(command)).action(async (options: UpOptions) => up(options))
+}
+
+async function up(options: UpOptions): Promise<void> {
+  const context = contextOf(options)
+  const { config, output } = context
+  const layout = layoutOf(config.dir)
+  const host = options.host ?? config.host
+  const port = options.port ?? config.port
+  const apiUrl = `http://${reachable(host)}:${port}`
+  const running = await findRunning(layout)
+  if (running) throw alreadyRunning(layout, running)
+  requireRoot()
+  await requireDebianPackages(options.install ?? false, output)
+  await makeFolders(layout, config.uidBase + 2)
+  await requireWritable(layout.dir)
+
+  using interrupt = new Interrupt()
+  const { claim, stopped } = await DirectoryClaim.take(layout, apiUrl)
+  await using _claim = claim
+  if (stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${stopped.join(', ')}.`)
+  const engine = options.engine ?? config.engine
+  const stopCapsules = options.stopCapsules ?? false
+  const tellDeath = (death: ServiceDeath): void => tell(context, death)
+  {
+    const progress = output.progress('starting the database')
+    await using supervisor = new Supervisor({
+      layout,
+      config,
+      host,
+      port,
+      engine,
+      stopCapsules,
+      claim,
+      onDeath: tellDeath,
+    })
+    try {
+      await run(context, supervisor, progress, interrupt, apiUrl)
+    } finally {
+      progress.done()
+    }
+    output.note(`Stopping; capsules ${stopCapsules ? 'end too.' : 'keep running.'}`)
+  }
+  output.note('Stopped.')
+}
+
+async function run(
+  { config, output }: Context,
+  supervisor: Supervisor,
+  progress: Progress,
+  interrupt: Interrupt,
+  apiUrl: string,
+): Promise<void> {
+  const startedAt = performance.now()
+  const stopAll = stopOnUsr2(supervisor)
+  const signal = AbortSignal.any([interrupt.signal, stopAll.signal])
+  try {
+    await supervisor.start()
+    progress.update('starting the host agent and the control plane')
+    await waitReady(apiUrl, { signal, onReasons: (reasons) => progress.update(reasons.join(' ')) })
+    const ms = Math.round(performance.now() - startedAt)
+    progress.done()
+    const keyFile = layoutOf(config.dir).apiKeyFile
+    announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids })
+    await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+  } catch (error) {
+    if (!signal.aborted) throw error
+  } finally {
+    await stopAll.finish()
+  }
+}
+
+/** `wrenn down --stop-capsules` sends SIGUSR2: stop, and the capsules with us. */
+function stopOnUsr2(supervisor: Supervisor): { signal: AbortSignal; finish: () => Promise<void> } {
+  const asked = new AbortController()
+  const onSignal = (): void => asked.abort()
+  process.on('SIGUSR2', onSignal)
+  return {
+    signal: asked.signal,
+    finish: async () => {
+      process.off('SIGUSR2', onSignal)
+      if (asked.signal.aborted) await supervisor.armStopCapsules()
+    },
+  }
+}
+
+interface Announcement {
+  readonly apiUrl: string
+  readonly keyFile: string
+  readonly dir: string
+  readonly ms: number
+  readonly pids: Readonly<Record<string, number | undefined>>
+}
+
+function announce(output: Context['output'], ready: Announcement): void {
+  const { apiUrl, keyFile, dir, ms, pids } = ready
+  const value = {
+    event: 'ready',
+    ready: true,
+    api_url: apiUrl,
+    docs_url: `${apiUrl}/docs`,
+    key_file: keyFile,
+    dir,
+    ms,
+    pid: process.pid,
+    pids,
+  }
+  output.result(value, () =>
+    [
+      `${output.bold('Wrenn is ready')} ${output.dim(`(${showMs(ms)})`)}`,
+      `  API       ${apiUrl}   (reference: ${apiUrl}/docs)`,
+      `  API key   ${keyFile}`,
+      '  Try       npx wrenn run -- uname -a',
+      '  Stop      ^C',
+    ].join('\n'),
+  )
+}
+
+function tell({ output }: Context, death: ServiceDeath): void {
+  const words = death.lastLines.slice(-3).map((line) => `\n    ${line.slice(0, 300)}`)
+  const again = death.restartInMs < 1000 ? 'now' : `in ${Math.round(death.restartInMs / 1000)} s`
+  output.warn(`${death.name} ended (${death.how}); starting it again ${again}. Log: ${death.logPath}${words.join('')}`)
+}
+
+/** Where to reach a server that listens on every address. */
+function reachable(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
+}

@@ -1,0 +1,50 @@
+import { loadConfig } from '@wrenn/base'
+import { z } from 'zod'
+
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
+
+const schema = z.object({
+  WRENN_DIR: z.string().startsWith('/', 'must be an absolute path').default('/var/lib/wrenn'),
+  WRENN_API_URL: z.url({ protocol: /^https?$/ }).optional(),
+  WRENN_API_KEY: z.string().optional(),
+  WRENN_HOST: z.string().default('127.0.0.1'),
+  WRENN_PORT: integer(0, 65_535).default(8000),
+  WRENN_ENGINE: z.string().optional(),
+  WRENN_UID_BASE: integer(1000, 2 ** 30).default(64_000),
+  DATABASE_URL: z.string().optional(),
+  NO_COLOR: z.string().optional(),
+  TERM: z.string().optional(),
+})
+
+export interface CliConfig {
+  readonly dir: string
+  readonly apiUrl: string | undefined
+  readonly apiKey: string | undefined
+  readonly host: string
+  readonly port: number
+  readonly engine: string | undefined
+  readonly uidBase: number
+  readonly databaseUrl: string | undefined
+  readonly color: boolean
+  readonly term: string
+  /** What children started by `wrenn up` inherit. */
+  readonly inherited: Readonly<Record<string, string | undefined>>
+}
+
+/** @throws AppError `invalid_config`, naming every variable that is wrong. */
+export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): CliConfig {
+  const values = loadConfig(schema, env)
+  return {
+    dir: values.WRENN_DIR,
+    apiUrl: values.WRENN_API_URL,
+    apiKey: values.WRENN_API_KEY,
+    host: values.WRENN_HOST,
+    port: values.WRENN_PORT,
+    engine: values.WRENN_ENGINE,
+    uidBase: values.WRENN_UID_BASE,
+    databaseUrl: values.DATABASE_URL,
+    color: values.NO_COLOR === undefined && values.TERM !== 'dumb',
+    term: values.TERM ?? 'xterm-256color',
+    inherited: env,
+  }
+}

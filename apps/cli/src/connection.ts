@@ -1,0 +1,36 @@
+import { readFile } from 'node:fs/promises'
+import { AppError, isErrno } from '@wrenn/base'
+import { type WebSocketConstructor, Wrenn } from '@wrenn/sdk'
+import WebSocket from 'ws'
+import type { CliConfig } from './config.js'
+import { layoutOf } from './up/layout.js'
+import { findRunning } from './up/record.js'
+
+const DEFAULT_API_URL = 'http://127.0.0.1:8000'
+
+/** `ws` types its events more narrowly than the standard; at run time it is what the SDK asks for (see its tests). */
+const webSocket: WebSocketConstructor = WebSocket as unknown as WebSocketConstructor
+
+/** Where the platform is: told by the environment, or by the `wrenn up` of this machine. */
+export async function findApiUrl(config: CliConfig): Promise<string> {
+  if (config.apiUrl) return config.apiUrl
+  return (await findRunning(layoutOf(config.dir)).catch(() => undefined))?.apiUrl ?? DEFAULT_API_URL
+}
+
+async function findApiKey(config: CliConfig): Promise<string | undefined> {
+  if (config.apiKey) return config.apiKey
+  const file = layoutOf(config.dir).apiKeyFile
+  try {
+    return (await readFile(file, 'utf8')).trim()
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    if (!isErrno(error, 'EACCES')) throw error
+    throw new AppError('unauthorized', `You may not read ${file}: set WRENN_API_KEY, or run this as root.`)
+  }
+}
+
+export async function connect(config: CliConfig): Promise<Wrenn> {
+  const apiUrl = await findApiUrl(config)
+  const apiKey = await findApiKey(config)
+  return new Wrenn({ apiUrl, webSocket, ...(apiKey ? { apiKey } : {}) })
+}

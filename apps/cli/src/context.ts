@@ -1,0 +1,52 @@
+import { AppError } from '@wrenn/base'
+import { WrennError } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { type CliConfig, readConfig } from './config.js'
+import { Output } from './output.js'
+
+export interface Context {
+  readonly config: CliConfig
+  readonly output: Output
+}
+
+export interface CommonOptions {
+  readonly json?: boolean
+  readonly dir?: string
+}
+
+/** Ends the process with this code and says nothing: the command's own output said it. */
+export class ExitCode extends Error {
+  constructor(readonly exitCode: number) {
+    super(`exit ${exitCode}`)
+  }
+}
+
+export function withJson(command: Command): Command {
+  return command.option('--json', 'print the result as JSON; nothing else goes to stdout')
+}
+
+export function withDir(command: Command): Command {
+  return command.option('--dir <path>', "the platform's directory (default: WRENN_DIR or /var/lib/wrenn)")
+}
+
+export function contextOf(options: CommonOptions): Context {
+  const config = readConfig()
+  const output = new Output({ json: options.json ?? false, color: config.color })
+  return { config: options.dir ? { ...config, dir: options.dir } : config, output }
+}
+
+/** Prints what went wrong, and gives the exit code for it. */
+export function report(thrown: unknown, output: Output): number {
+  if (thrown instanceof ExitCode) return thrown.exitCode
+  if (thrown instanceof WrennError) {
+    const hint =
+      thrown.code === 'connection_failed' ? 'Start a platform with `npm start`, or set WRENN_API_URL.' : thrown.hint
+    output.error(thrown.message, thrown.code, hint)
+    return 1
+  }
+  const error = AppError.from(thrown)
+  // A bug of ours: without its own words nobody could report it.
+  const inner = error.code === 'internal' && error.cause instanceof Error ? ` ${error.cause.stack ?? ''}` : ''
+  output.error(`${error.message}${inner}`, error.code, undefined)
+  return 1
+}

@@ -1,0 +1,52 @@
+import { Command } from 'commander'
+import { addCapsule } from './commands/capsule.js'
+import { addCompletion } from './commands/completion.js'
+import { addDemo } from './commands/demo.js'
+import { addClean, addDoctor, addDown, addImage } from './commands/machine.js'
+import { addRun } from './commands/run.js'
+import { addShell } from './commands/shell.js'
+import { addUp } from './commands/up.js'
+
+const VERSION = '0.1.0'
+
+const help = `
+Environment:
+  WRENN_API_URL   the platform to talk to (default: http://127.0.0.1:8000, or the one \`wrenn up\` runs here)
+  WRENN_API_KEY   its key (default: the file api-key in WRENN_DIR)
+  WRENN_DIR       directory of the platform on this machine (default: /var/lib/wrenn)
+  NO_COLOR        no colours
+
+Examples:
+  sudo wrenn up
+  wrenn run -- python3 -c 'print(6 * 7)'
+  wrenn shell "$(wrenn capsule create)"`
+
+export function createProgram(): Command {
+  const program = new Command('wrenn')
+    .description('Run code in microVMs that start in a fraction of a second.')
+    .version(VERSION)
+    .enablePositionalOptions()
+    .showHelpAfterError('(see --help)')
+    .addHelpText('after', help)
+    .exitOverride()
+  addUp(program)
+  addDown(program)
+  addRun(program)
+  addCapsule(program)
+  addShell(program)
+  addImage(program)
+  addDoctor(program)
+  addClean(program)
+  addDemo(program)
+  addCompletion(program)
+  inherit(program)
+  return program
+}
+
+/** Subcommands made with `command()` before a setting was made do not have it. */
+function inherit(command: Command): void {
+  for (const child of command.commands) {
+    child.exitOverride()
+    inherit(child)
+  }
+}

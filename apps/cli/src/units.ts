@@ -1,0 +1,43 @@
+import { InvalidArgumentError } from 'commander'
+
+const sizeUnits: Readonly<Record<string, number>> = { '': 1, m: 1, mib: 1, g: 1024, gib: 1024 }
+const timeUnits: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000, h: 3_600_000 }
+
+function parse(text: string, units: Readonly<Record<string, number>>, what: string): number {
+  const [, digits, unit = ''] = /^(\d+(?:\.\d+)?)([a-z]*)$/i.exec(text.trim()) ?? []
+  const factor = Object.hasOwn(units, unit.toLowerCase()) ? units[unit.toLowerCase()] : undefined
+  if (digits === undefined || factor === undefined) throw new InvalidArgumentError(what)
+  return Number(digits) * factor
+}
+
+export function parseMib(text: string): number {
+  return Math.round(parse(text, sizeUnits, 'Give MiB (512, 512m) or GiB (2g).'))
+}
+
+export function parseDurationMs(text: string): number {
+  return parse(text, timeUnits, 'Give seconds (30, 30s), minutes (5m), hours (1h) or milliseconds (500ms).')
+}
+
+export function parseInteger(text: string): number {
+  if (!/^\d+$/.test(text)) throw new InvalidArgumentError('Give a whole number.')
+  return Number(text)
+}
+
+/** Collects `--env K=V --env L=W`. */
+export function collectPair(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
+  const at = text.indexOf('=')
+  if (at < 1) throw new InvalidArgumentError('Give KEY=VALUE.')
+  return { ...before, [text.slice(0, at)]: text.slice(at + 1) }
+}
+
+const steps = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+
+export function showBytes(bytes: number): string {
+  const step = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), steps.length - 1)
+  const value = bytes / 1024 ** step
+  return `${step === 0 ? value : value.toFixed(1)} ${steps[step]}`
+}
+
+export function showMs(ms: number): string {
+  return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`
+}

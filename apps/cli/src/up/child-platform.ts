@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { AppError, hasExited, type StopStep, stopChild } from '@wrenn/base'
+import type { CliConfig } from '../config.js'
+import { findRoot } from './layout.js'
+
+const ladder: readonly StopStep[] = [
+  { signal: 'SIGTERM', graceMs: 120_000 },
+  { signal: 'SIGKILL', graceMs: 5_000 },
+]
+
+export interface ChildPlatformOptions {
+  readonly config: CliConfig
+  readonly onNote: (line: string) => void
+  readonly signal: AbortSignal
+}
+
+/** A `wrenn up` of our own, ended with its capsules when disposed. */
+export async function startChildPlatform(options: ChildPlatformOptions): Promise<AsyncDisposable> {
+  const { config, onNote, signal } = options
+  const args = ['up', '--json', '--stop-capsules', '--dir', config.dir, '--port', String(config.port)]
+  const child = spawn(process.execPath, [join(findRoot(), 'apps/cli/bin/wrenn.mjs'), ...args], {
+    env: config.inherited,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  })
+  const last: string[] = []
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    last.push(line)
+    if (last.length > 5) last.shift()
+    onNote(line)
+  })
+  const stop = { [Symbol.asyncDispose]: async () => void (await stopChild(child, ladder)) }
+  try {
+    await Promise.race([once(child.stdout, 'data', { signal }), once(child, 'exit', { signal })])
+    if (!hasExited(child)) return stop
+    throw platformError(last)
+  } catch (error) {
+    await stop[Symbol.asyncDispose]()
+    throw error
+  }
+}
+
+/** In JSON mode its last line is the error it ended with. */
+function platformError(lines: readonly string[]): AppError {
+  try {
+    const { error }: { error: { code: string; message: string } } = JSON.parse(lines.at(-1) ?? '')
+    return new AppError(error.code, error.message)
+  } catch {
+    return new AppError('engine_failure', `The platform did not start: ${lines.join(' ')}`)
+  }
+}

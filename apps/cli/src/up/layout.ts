@@ -1,0 +1,47 @@
+import { existsSync } from 'node:fs'
+import { dirname, join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { AppError } from '@wrenn/base'
+
+/** Where things lie in a platform's directory. */
+export interface Layout {
+  readonly dir: string
+  readonly runDir: string
+  readonly logsDir: string
+  readonly postgresDir: string
+  readonly hostSocket: string
+  readonly apiKeyFile: string
+  /** Who runs here: pid of the supervisor and of its children. */
+  readonly recordFile: string
+}
+
+export function layoutOf(dir: string): Layout {
+  const absolute = resolve(dir)
+  const runDir = join(absolute, 'run')
+  return {
+    dir: absolute,
+    runDir,
+    logsDir: join(absolute, 'logs'),
+    postgresDir: join(absolute, 'postgres'),
+    hostSocket: join(runDir, 'host-agent.sock'),
+    apiKeyFile: join(absolute, 'api-key'),
+    recordFile: join(runDir, 'up.json'),
+  }
+}
+
+/** The folder that holds `apps/`: found by walking up from this file, so it works from source and from the bundle. */
+export function findRoot(): string {
+  let at = dirname(fileURLToPath(import.meta.url))
+  while (!existsSync(join(at, 'apps/cli/package.json'))) {
+    if (at === dirname(at)) throw new AppError('invalid_config', 'This `wrenn` is not part of a Wrenn checkout.')
+    at = dirname(at)
+  }
+  return at
+}
+
+/** @throws AppError `invalid_config` when the app is not built. */
+export function appBundle(app: 'control-plane' | 'host-agent'): string {
+  const bundle = join(findRoot(), 'apps', app, 'dist/main.mjs')
+  if (existsSync(bundle)) return bundle
+  throw new AppError('invalid_config', `${bundle} does not exist: run \`npm run build\` first.`)
+}

@@ -1,0 +1,55 @@
+import { constants } from 'node:fs'
+import { access } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { AppError } from '@wrenn/base'
+import type { Output } from '../output.js'
+import { findRoot } from './layout.js'
+
+/** `scripts/debian-packages.mjs`: plain JavaScript, because it also runs before anything is installed or built. */
+interface DebianPackages {
+  missingPackages(): string[]
+  aptLine(names: readonly string[]): string
+  installPackages(names: readonly string[]): void
+}
+
+async function loadPackages(): Promise<DebianPackages> {
+  const url = pathToFileURL(join(findRoot(), 'scripts/debian-packages.mjs')).href
+  const module: DebianPackages = await import(url)
+  return module
+}
+
+/** @throws AppError `forbidden` */
+export function requireRoot(): void {
+  if (process.getuid?.() === 0) return
+  throw new AppError(
+    'forbidden',
+    'Wrenn needs root on this machine: it makes network namespaces, mounts and a user of its own for each capsule. ' +
+      'Run it with sudo; the capsules themselves, the database and the API do not run as root.',
+  )
+}
+
+/** @throws AppError `invalid_config` with the one line that installs what is missing. */
+export async function requireDebianPackages(install: boolean, output: Output): Promise<void> {
+  const packages = await loadPackages()
+  const missing = packages.missingPackages()
+  if (missing.length === 0) return
+  if (!install) {
+    throw new AppError(
+      'invalid_config',
+      `These Debian packages are missing: ${missing.join(', ')}. Run \`${packages.aptLine(missing)}\`, ` +
+        'or start again with --install.',
+    )
+  }
+  output.note(`Installing ${missing.join(' ')}`)
+  packages.installPackages(missing)
+}
+
+/** @throws AppError `invalid_config` when the folder for the platform cannot be written. */
+export async function requireWritable(dir: string): Promise<void> {
+  try {
+    await access(dir, constants.W_OK | constants.X_OK)
+  } catch (cause) {
+    throw new AppError('invalid_config', `Wrenn cannot write to ${dir}: choose another --dir.`, { cause })
+  }
+}

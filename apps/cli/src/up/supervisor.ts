@@ -1,0 +1,230 @@
+import { chown, mkdir } from 'node:fs/promises'
+import { createConnection } from 'node:net'
+import { join } from 'node:path'
+import { AppError, type StopStep, UndoStack, waitFor } from '@wrenn/base'
+import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
+import type { CliConfig } from '../config.js'
+import { appBundle, type Layout } from './layout.js'
+import { LogFile } from './log-file.js'
+import { identify } from './process-id.js'
+import type { ChildRecord, DirectoryClaim } from './record.js'
+import { Service, type ServiceDeath } from './service.js'
+
+const DATABASE = 'wrenn'
+const POSTGRES_RESTART_MS = 1000
+const HOST_AGENT_READY_MS = 60_000
+
+/** Uids below `WRENN_UID_BASE + 100`, where the capsules' own begin. */
+const POSTGRES_UID_OFFSET = 1
+const CONTROL_PLANE_UID_OFFSET = 2
+
+const controlPlaneLadder: readonly StopStep[] = [
+  { signal: 'SIGTERM', graceMs: 15_000 },
+  { signal: 'SIGKILL', graceMs: 5_000 },
+]
+/** With `--stop-capsules` it ends every capsule first. */
+const hostAgentLadder: readonly StopStep[] = [
+  { signal: 'SIGTERM', graceMs: 60_000 },
+  { signal: 'SIGKILL', graceMs: 5_000 },
+]
+
+export interface SupervisorOptions {
+  readonly layout: Layout
+  readonly config: CliConfig
+  readonly host: string
+  readonly port: number
+  readonly engine: string | undefined
+  readonly stopCapsules: boolean
+  readonly claim: DirectoryClaim
+  readonly onDeath: (death: ServiceDeath) => void
+}
+
+/** PostgreSQL, host agent and control plane of one directory, started in that order and stopped in reverse. */
+export class Supervisor implements AsyncDisposable {
+  readonly #options: SupervisorOptions
+  readonly #undo = new UndoStack()
+  #postgres: EmbeddedPostgres | undefined
+  #hostAgent: Service | undefined
+  #controlPlane: Service | undefined
+  #stopping = false
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options
+  }
+
+  async start(): Promise<void> {
+    const databaseUrl = this.#options.config.databaseUrl ?? (await this.#startPostgres())
+    this.#hostAgent = await this.#startService('host-agent', hostAgentLadder, this.#hostAgentEnv())
+    this.#controlPlane = await this.#startService(
+      'control-plane',
+      controlPlaneLadder,
+      this.#controlPlaneEnv(databaseUrl),
+    )
+  }
+
+  get #uids() {
+    const { uidBase } = this.#options.config
+    return { postgres: uidBase + POSTGRES_UID_OFFSET, controlPlane: uidBase + CONTROL_PLANE_UID_OFFSET }
+  }
+
+  async #startPostgres(): Promise<string> {
+    const { postgres, controlPlane } = this.#uids
+    const server = await startEmbeddedPostgres({
+      dir: this.#options.layout.postgresDir,
+      uid: postgres,
+      clientGid: controlPlane,
+      logFile: join(this.#options.layout.logsDir, 'postgres.log'),
+    })
+    this.#postgres = server
+    await this.#undo.defer(() => this.#postgres?.stop())
+    await server.createDatabase(DATABASE)
+    void this.#watchPostgres(server)
+    return server.connectionString(DATABASE)
+  }
+
+  /** A database that dies is started again; its clients reconnect on their own. */
+  async #watchPostgres(server: EmbeddedPostgres): Promise<void> {
+    const exit = await server.exited
+    if (this.#stopping) return
+    this.#options.onDeath({
+      name: 'postgres',
+      how: exit.signal ?? `code ${exit.code}`,
+      restartInMs: POSTGRES_RESTART_MS,
+      lastLines: [],
+      logPath: join(this.#options.layout.logsDir, 'postgres.log'),
+    })
+    setTimeout(() => void this.#restartPostgres(), POSTGRES_RESTART_MS)
+  }
+
+  async #restartPostgres(): Promise<void> {
+    if (this.#stopping) return
+    const { postgres, controlPlane } = this.#uids
+    const { layout } = this.#options
+    try {
+      this.#postgres = await startEmbeddedPostgres({
+        dir: layout.postgresDir,
+        uid: postgres,
+        clientGid: controlPlane,
+        logFile: join(layout.logsDir, 'postgres.log'),
+      })
+      if (this.#stopping) await this.#postgres.stop()
+      else void this.#watchPostgres(this.#postgres)
+    } catch (error) {
+      this.#options.onDeath({
+        name: 'postgres',
+        how: AppError.from(error).message,
+        restartInMs: POSTGRES_RESTART_MS,
+        lastLines: [],
+        logPath: join(layout.logsDir, 'postgres.log'),
+      })
+      setTimeout(() => void this.#restartPostgres(), POSTGRES_RESTART_MS)
+    }
+  }
+
+  #hostAgentEnv(): Record<string, string | undefined> {
+    const { layout, engine, stopCapsules } = this.#options
+    const socketOwner = String(this.#uids.controlPlane)
+    return {
+      WRENN_DIR: layout.dir,
+      WRENN_HOST_AGENT_SOCKET: layout.hostSocket,
+      WRENN_SOCKET_UID: socketOwner,
+      WRENN_SOCKET_GID: socketOwner,
+      WRENN_UID_BASE: String(this.#options.config.uidBase),
+      WRENN_STOP_CAPSULES_ON_EXIT: stopCapsules ? '1' : '0',
+      ...(engine ? { WRENN_ENGINE: engine } : {}),
+    }
+  }
+
+  #controlPlaneEnv(databaseUrl: string): Record<string, string | undefined> {
+    const { layout, host, port } = this.#options
+    const uid = String(this.#uids.controlPlane)
+    return {
+      WRENN_DIR: layout.dir,
+      DATABASE_URL: databaseUrl,
+      WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
+      WRENN_HOST: host,
+      WRENN_PORT: String(port),
+      WRENN_API_KEY_FILE: layout.apiKeyFile,
+      WRENN_CONTROL_PLANE_UID: uid,
+      WRENN_CONTROL_PLANE_GID: uid,
+    }
+  }
+
+  async #startService(
+    name: 'host-agent' | 'control-plane',
+    ladder: readonly StopStep[],
+    env: Readonly<Record<string, string | undefined>>,
+  ): Promise<Service> {
+    const log = new LogFile(join(this.#options.layout.logsDir, `${name}.log`))
+    // The kernel ends it when we are killed. The control plane loses that by changing its user, so the next `wrenn up`
+    // also ends what the record says was left.
+    const service = new Service({
+      name,
+      command: 'setpriv',
+      args: ['--pdeathsig', 'TERM', process.execPath, '--enable-source-maps', appBundle(name)],
+      env: { ...this.#options.config.inherited, ...env },
+      log,
+      ladder,
+      onChange: () => void this.#recordChildren(),
+      onDeath: this.#options.onDeath,
+    })
+    await this.#undo.defer(() => log.close())
+    await this.#undo.defer(() => service.stop())
+    service.start()
+    return service
+  }
+
+  async #recordChildren(): Promise<void> {
+    if (this.#stopping) return
+    const children: ChildRecord[] = []
+    for (const service of [this.#hostAgent, this.#controlPlane]) {
+      const id = service?.pid === undefined ? undefined : await identify(service.pid)
+      if (service && id) children.push({ ...id, name: service.name })
+    }
+    await this.#options.claim.setChildren(children)
+  }
+
+  /** Pids of what runs, for messages and tests. */
+  get pids(): Readonly<Record<string, number | undefined>> {
+    return {
+      postgres: this.#postgres?.pid,
+      hostAgent: this.#hostAgent?.pid,
+      controlPlane: this.#controlPlane?.pid,
+    }
+  }
+
+  async recordChildren(): Promise<void> {
+    await this.#recordChildren()
+  }
+
+  /** From now on the host agent ends its capsules when it is stopped. It reads that at its start, so it starts anew. */
+  async armStopCapsules(): Promise<void> {
+    if (this.#options.stopCapsules || !this.#hostAgent) return
+    await this.#hostAgent.restart({ WRENN_STOP_CAPSULES_ON_EXIT: '1' })
+    await waitFor(() => this.#hostAgentAnswers(), { timeoutMs: HOST_AGENT_READY_MS, what: 'the host agent to answer' })
+  }
+
+  async #hostAgentAnswers(): Promise<true | undefined> {
+    return await new Promise((resolve) => {
+      const socket = createConnection(this.#options.layout.hostSocket)
+      socket.once('connect', () => {
+        socket.destroy()
+        resolve(true)
+      })
+      socket.once('error', () => resolve(undefined))
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping = true
+    await this.#undo[Symbol.asyncDispose]()
+  }
+}
+
+/** Makes the platform's folders; the control plane may enter `run/` (its host agent's socket) and write its key file. */
+export async function makeFolders(layout: Layout, controlPlaneUid: number): Promise<void> {
+  await mkdir(layout.dir, { recursive: true, mode: 0o755 })
+  await mkdir(layout.runDir, { recursive: true, mode: 0o755 })
+  await mkdir(layout.logsDir, { recursive: true, mode: 0o750 })
+  await chown(layout.logsDir, 0, controlPlaneUid)
+}
