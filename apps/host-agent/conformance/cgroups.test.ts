@@ -4,6 +4,7 @@ import { access } from 'node:fs/promises'
 import { silentLogger } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Cgroup, type Cgroups, type CgroupsOptions, createCgroups } from '../src/host/cgroups/index.js'
+import { listHostResources } from '../src/host/inventory.js'
 
 const MIB = 2 ** 20
 
@@ -43,6 +44,10 @@ describe.skipIf(process.getuid?.() !== 0)('cgroups (needs root)', () => {
     const stats = await cgroups.stats('cl-one')
     if (!lacks('pids')) expect(stats.pids).toBe(1)
     expect(await cgroups.oomKills('cl-one')).toBe(0)
+    const inventory = await listHostResources({ prefix: 'wrenntest', dir: '/nowhere' })
+    expect(inventory.filter(({ kind, owner }) => kind === 'cgroup' && owner === 'cl-one')).toHaveLength(
+      group.directories.length,
+    )
     await cgroups.remove('cl-one')
     expect((await ended)[1]).toBe('SIGKILL')
     for (const directory of group.directories) await expect(access(directory)).rejects.toThrow(/ENOENT/)
@@ -65,7 +70,7 @@ describe.skipIf(process.getuid?.() !== 0)('cgroups (needs root)', () => {
   it('holds a busy group to its quota', async ({ skip }) => {
     if (cgroups.missing.has('cpu')) return skip(`no cpu controller: ${cgroups.missing.get('cpu')}`)
     const group = await bare.create('cl-cpu', { memoryMib: 64, vcpus: 0.1, pids: 20 })
-    const child = spawnIn(group, 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done')
+    const child = spawnIn(group, 'i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done')
     await once(child, 'exit')
     const { throttledNs, cpuNs } = await cgroups.stats('cl-cpu')
     expect(throttledNs).toBeGreaterThan(0n)

@@ -8,6 +8,7 @@ import { createInterface } from 'node:readline'
 import { AppError, silentLogger } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run, runForResult } from '../src/host/exec.js'
+import { listHostResources } from '../src/host/inventory.js'
 import { createNetwork, type Network, type Slot } from '../src/host/network/index.js'
 import { listLinks, listNamespaces } from '../src/host/network/slot.js'
 
@@ -99,11 +100,7 @@ async function removeScratch(): Promise<void> {
   for (const name of await listNamespaces()) if (name.startsWith('wnetx-')) await run('ip', ['netns', 'del', name])
 }
 
-async function leftovers(): Promise<readonly string[]> {
-  const links = (await listLinks()).map(({ name }) => name)
-  const tables = await run('nft', ['list', 'tables'])
-  return [...links, ...(await listNamespaces()), ...tables.split('\n')].filter((name) => name.includes(PREFIX))
-}
+const leftovers = () => listHostResources({ prefix: PREFIX, dir: '/tmp/wrenn-network' })
 
 describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
   let platform = ''
@@ -315,7 +312,8 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
     expect({ adopted, lost }).toEqual({ adopted: [kept], lost: [900] })
     const namespaces = await listNamespaces()
     expect(namespaces.filter((name) => name.startsWith('wnet')).sort()).toEqual([kept.namespace, 'wnetx-foreign'])
-    expect((await listLinks()).find(({ name }) => name === kept.namespace)?.alias).toMatch(/cl-kept$/)
+    const owned = (await leftovers()).filter(({ owner }) => owner === 'cl-kept')
+    expect(owned.map(({ kind }) => kind).sort()).toEqual(['link', 'namespace', 'tap'])
     expect(orphan.namespace).not.toBe(kept.namespace)
     await after.applyPolicy(kept.index, { internet: true, allow: ['10.1.0.0/16'], deny: [] })
     await after.removeAll()

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
-import { mountAt } from '../src/host/mounts.js'
+import { listHostResources } from '../src/host/inventory.js'
 import { canClone, closePool, openPool } from '../src/host/pool/index.js'
 import { listLoopDevices } from '../src/host/pool/loop-image.js'
 
@@ -44,6 +44,8 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     const pool = await openPool(options(dir))
     await writeFile(join(pool.path, 'layers/kept'), 'kept')
     await openPool(options(dir))
+    const ours = await listHostResources({ prefix: 'wnone', dir })
+    expect(ours.map(({ kind }) => kind).sort()).toEqual(['loop', 'mount'])
     const devices = async () => (await listLoopDevices()).filter(({ backingFile }) => backingFile.startsWith(dir))
     expect(await devices()).toHaveLength(1)
     await run('umount', [pool.path]) // what a crash between umount and detach leaves: a stale loop device
@@ -52,7 +54,7 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     expect(await readFile(join(pool.path, 'layers/kept'), 'utf8')).toBe('kept')
     await closePool(dir)
     expect(await devices()).toHaveLength(0)
-    expect(await mountAt(pool.path)).toBeUndefined()
+    expect(await listHostResources({ prefix: 'wnone', dir })).toEqual([])
     await closePool(dir)
     await openPool(options(dir))
     expect(await readFile(join(pool.path, 'layers/kept'), 'utf8')).toBe('kept')

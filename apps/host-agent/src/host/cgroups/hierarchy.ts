@@ -15,6 +15,17 @@ export interface Hierarchy {
   readonly missing: ReadonlyMap<Controller, string>
 }
 
+/** Which controllers this machine offers, without making anything. */
+export async function findControllers(): Promise<{ readonly version: 1 | 2; readonly found: readonly Controller[] }> {
+  const mounts = await listMounts()
+  const unified = mounts.find(({ type }) => type === 'cgroup2')
+  const available = unified ? await words(join(unified.target, 'cgroup.controllers')) : []
+  const isUnified = controllers.some((controller) => available.includes(controller))
+  const separate = mounts.filter(({ type }) => type === 'cgroup').flatMap(({ options }) => options)
+  const offered = isUnified ? available : separate
+  return { version: isUnified ? 2 : 1, found: controllers.filter((controller) => offered.includes(controller)) }
+}
+
 /** Finds the machine's controllers, prefers version 2 where it has any of them, and makes our parent groups. */
 export async function openHierarchy(name: string): Promise<Hierarchy> {
   const mounts = await listMounts()

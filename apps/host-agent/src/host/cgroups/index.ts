@@ -7,3 +7,4 @@ export {
   type CgroupsOptions,
   createCgroups,
 } from './cgroups.js'
+export { type Controller, controllers, findControllers } from './hierarchy.js'

@@ -1,0 +1,52 @@
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { examineHost } from './doctor.js'
+import { checkEngine } from './machine-checks.js'
+import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
+
+const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
+
+describe('the doctor', () => {
+  it('looks at everything once and never throws, whatever the machine', async () => {
+    const { checks } = await examineHost({
+      dir: join(tmpdir(), 'no-such-dir'),
+      network: { prefix: 'wrenn', cidr: '10.201.0.0/16' },
+    })
+    const ids = checks.map(({ id }) => id)
+    expect(new Set(ids).size).toBe(ids.length)
+    expect(ids).toEqual(
+      expect.arrayContaining(['engine', 'packages', 'reflink', 'cgroups', 'tun', 'range', 'firewall']),
+    )
+    for (const { detail, status, fix } of checks) {
+      expect(detail).not.toBe('')
+      expect(detail).not.toMatch(/check itself failed/)
+      if (status === 'fail') expect(fix).toBeDefined()
+    }
+  })
+
+  it('fails a range that is none and one that the machine uses', async () => {
+    for (const cidr of ['nonsense', '127.0.0.0/16']) {
+      const { checks } = await examineHost({ dir: tmpdir(), network: { prefix: 'wrenn', cidr } })
+      expect(checks.find(({ id }) => id === 'range')).toMatchObject({
+        status: 'fail',
+        fix: expect.stringContaining('WRENN_NETWORK_CIDR'),
+      })
+    }
+  })
+
+  it('names first what is broken, then what makes it slow', () => {
+    const slow = [check('kvm', 'warn'), check('reflink', 'warn'), check('engine', 'warn'), check('range', 'ok')]
+    expect(reportOf(slow).bestImprovement?.id).toBe('engine')
+    expect(reportOf([...slow, check('packages', 'fail')]).bestImprovement?.id).toBe('packages')
+    expect(reportOf([check('range', 'ok')]).bestImprovement).toBeUndefined()
+  })
+
+  it('calls software emulation an improvement to make', () => {
+    expect(checkEngine({ name: 'qemu-tcg', reason: 'no /dev/kvm' })).toMatchObject({
+      status: 'warn',
+      fix: expect.any(String),
+    })
+    expect(checkEngine({ name: 'qemu-kvm', reason: 'booted in 0.4 s' }).status).toBe('ok')
+  })
+})

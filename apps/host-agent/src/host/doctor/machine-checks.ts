@@ -1,0 +1,175 @@
+import { constants } from 'node:fs'
+import { access, readFile, stat, statfs } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { errorText, isErrno } from '@wrenn/base'
+import { controllers, findControllers } from '../cgroups/index.js'
+import { runForResult } from '../exec.js'
+import { canClone, fileSystemOf } from '../pool/index.js'
+import type { DoctorCheck } from './report.js'
+
+const GIB = 2 ** 30
+
+/** The engine that the machine's owner gets; choosing it needs a boot, which the caller does. */
+export interface EngineChoice {
+  readonly name: string
+  /** Why this one and no better one. */
+  readonly reason: string
+}
+
+/** Programs that must be there and the Debian packages that bring them. */
+const programs: readonly (readonly [program: string, debianPackage: string])[] = [
+  [qemuProgram(), process.arch === 'arm64' ? 'qemu-system-arm' : 'qemu-system-x86'],
+  ['ip', 'iproute2'],
+  ['nft', 'nftables'],
+  ['nsenter', 'util-linux'],
+  ['losetup', 'mount'],
+  ['mkfs.btrfs', 'btrfs-progs'],
+  ['mkfs.ext4', 'e2fsprogs'],
+  ['mmdebstrap', 'mmdebstrap'],
+  ['cpio', 'cpio'],
+  ['zstd', 'zstd'],
+]
+
+function qemuProgram(): string {
+  return process.arch === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64'
+}
+
+export function checkEngine(engine: EngineChoice | undefined): DoctorCheck {
+  const title = 'Engine'
+  if (!engine)
+    return {
+      id: 'engine',
+      title,
+      status: 'warn',
+      detail: 'Not chosen yet; the first start boots a tiny guest to choose.',
+    }
+  const detail = `${engine.name}: ${engine.reason}`
+  if (engine.name !== 'qemu-tcg') return { id: 'engine', title, status: 'ok', detail }
+  const fix =
+    'Use a machine with hardware virtualization (bare metal, or nested virtualization switched on): guests then run at nearly native speed.'
+  return { id: 'engine', title, status: 'warn', detail, fix }
+}
+
+export async function checkKvm(): Promise<DoctorCheck> {
+  const base = { id: 'kvm', title: 'Hardware virtualization' }
+  try {
+    await access('/dev/kvm', constants.R_OK | constants.W_OK)
+    return { ...base, status: 'ok', detail: '/dev/kvm is there; whether guests really boot on it is the engine check.' }
+  } catch (error) {
+    const flags = /\b(vmx|svm)\b/.test(await readFile('/proc/cpuinfo', 'utf8'))
+    const detail = isErrno(error, 'ENOENT') ? '/dev/kvm is missing.' : `/dev/kvm: ${errorText(error)}.`
+    const fix = flags
+      ? 'modprobe kvm_intel || modprobe kvm_amd'
+      : 'Switch virtualization on in the firmware, or nested virtualization at the provider.'
+    return { ...base, status: 'warn', detail, fix }
+  }
+}
+
+export async function checkQemu(): Promise<DoctorCheck> {
+  const base = { id: 'qemu', title: 'QEMU' }
+  const version = await outputOf(qemuProgram(), ['--version'])
+  if (version === undefined)
+    return { ...base, status: 'fail', detail: `${qemuProgram()} does not run.`, fix: 'See packages.' }
+  return { ...base, status: 'ok', detail: version.split('\n')[0] ?? version }
+}
+
+export async function checkPackages(): Promise<DoctorCheck> {
+  const base = { id: 'packages', title: 'Debian packages' }
+  const present = await Promise.all(programs.map(async ([program]) => await isInstalled(program)))
+  const missing = [...new Set(programs.filter((_, at) => !present[at]).map(([, name]) => name))]
+  if (missing.length === 0) return { ...base, status: 'ok', detail: `All ${programs.length} programs are installed.` }
+  const fix = `apt install --no-install-recommends ${missing.join(' ')}`
+  return { ...base, status: 'fail', detail: `Missing: ${missing.join(', ')}.`, fix }
+}
+
+/** Whether the directory's own disk clones files, and what that costs on this file system. */
+export async function checkReflink(dir: string): Promise<DoctorCheck> {
+  const base = { id: 'reflink', title: 'Cloning file system' }
+  const place = await nearestExisting(`${dir}/pool`)
+  const filesystem = await fileSystemOf(place)
+  if (!(await canClone(place))) {
+    const detail = `${place} is on ${filesystem}, which does not clone; the pool is a btrfs image ${dir}/pool.img.`
+    return { ...base, status: 'warn', detail, fix: `Mount a btrfs disk at ${dir}/pool.` }
+  }
+  if (filesystem !== 'xfs') return { ...base, status: 'ok', detail: `${place} is on ${filesystem} and clones files.` }
+  const detail = `${place} is on XFS: an idle capsule writes about 47 MB per 30 s back to disk, on btrfs 0.9 MB.`
+  return { ...base, status: 'warn', detail, fix: `Mount a btrfs disk at ${dir}/pool.` }
+}
+
+export async function checkCgroups(): Promise<DoctorCheck> {
+  const base = { id: 'cgroups', title: 'Resource limits' }
+  const { version, found } = await findControllers()
+  const missing = controllers.filter((controller) => !found.includes(controller))
+  const detail = `cgroup version ${version} with ${found.join(', ') || 'no controllers'}.`
+  if (missing.length === 0) return { ...base, status: 'ok', detail }
+  const fix = `Enable ${missing.join(', ')} (kernel command line: cgroup_enable=memory systemd.unified_cgroup_hierarchy=1); until then these limits are not applied.`
+  return { ...base, status: 'warn', detail, fix }
+}
+
+export async function checkUserfaultfd(): Promise<DoctorCheck> {
+  const base = { id: 'userfaultfd', title: 'userfaultfd' }
+  const symbols = await readFile('/proc/kallsyms', 'utf8').catch(() => '')
+  if (/ \S*sys_userfaultfd$/m.test(symbols)) return { ...base, status: 'ok', detail: 'The kernel has it.' }
+  return {
+    ...base,
+    status: 'ok',
+    detail: 'The kernel does not show it; only engines that load memory on demand want it.',
+  }
+}
+
+export async function checkMemory(): Promise<DoctorCheck> {
+  const base = { id: 'memory', title: 'Memory' }
+  const text = await readFile('/proc/meminfo', 'utf8')
+  const bytes = (key: string): number => Number(new RegExp(`^${key}:\\s+(\\d+) kB`, 'm').exec(text)?.[1] ?? 0) * 1024
+  const detail = `${gib(bytes('MemAvailable'))} of ${gib(bytes('MemTotal'))} available.`
+  if (bytes('MemAvailable') >= 2 * GIB) return { ...base, status: 'ok', detail }
+  const status = bytes('MemAvailable') >= 0.75 * GIB ? 'warn' : 'fail'
+  return {
+    ...base,
+    status,
+    detail,
+    fix: 'A capsule of 512 MiB needs about 900 MiB; free some memory or use a larger machine.',
+  }
+}
+
+export async function checkDisk(dir: string): Promise<DoctorCheck> {
+  const base = { id: 'disk', title: 'Disk space' }
+  const { bavail, bsize } = await statfs(await nearestExisting(dir))
+  const detail = `${gib(bavail * bsize)} free for ${dir}.`
+  if (bavail * bsize >= 20 * GIB) return { ...base, status: 'ok', detail }
+  const status = bavail * bsize >= 4 * GIB ? 'warn' : 'fail'
+  return { ...base, status, detail, fix: 'Free some, or set WRENN_DIR to a larger disk; 20 GiB are comfortable.' }
+}
+
+/** Guest RAM is written back like any file; on a machine that only runs capsules it may stay dirty for longer. */
+export async function checkWriteBack(): Promise<DoctorCheck> {
+  const seconds = Number(await readFile('/proc/sys/vm/dirty_expire_centisecs', 'utf8')) / 100
+  const base = { id: 'write-back', title: 'Write-back of guest memory', status: 'ok' as const }
+  const detail = `Changed guest memory is written to disk after ${seconds} s.`
+  if (seconds >= 120) return { ...base, detail }
+  return { ...base, detail, fix: 'On a dedicated host `sysctl -w vm.dirty_expire_centisecs=30000` writes less.' }
+}
+
+export async function isInstalled(program: string): Promise<boolean> {
+  return (await runForResult('sh', ['-c', `command -v ${program}`])).exitCode === 0
+}
+
+async function outputOf(program: string, args: readonly string[]): Promise<string | undefined> {
+  if (!(await isInstalled(program))) return undefined
+  const { exitCode, stdout } = await runForResult(program, args)
+  return exitCode === 0 ? stdout.trim() : undefined
+}
+
+async function nearestExisting(path: string): Promise<string> {
+  try {
+    await stat(path)
+    return path
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error
+    return await nearestExisting(dirname(path))
+  }
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / GIB).toFixed(1)} GiB`
+}
