@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { ProcessEvent, StartRequestSchema } from '@wrenn/protocol/guest'
-import { asUser, type GuestClient, guestError, isBrokenLine } from './guest-client.js'
+import { asUser, type GuestClient, type GuestIdentity, guestError, isBrokenLine } from './guest-client.js'
 import type { CreateCapsuleInput } from './types.js'
 
 /** How long a broken line to the guest is tried again before the stream fails. */
@@ -21,15 +21,28 @@ export async function warmUp(client: GuestClient): Promise<void> {
   }
 }
 
+/** What a restored guest cannot have: the right time, and random state that no other copy of the snapshot has. */
+function freshness(): Pick<GuestIdentity, 'timestampNs' | 'entropy' | 'machineId'> {
+  return {
+    timestampNs: String(BigInt(Date.now()) * 1_000_000n),
+    entropy: randomBytes(64).toString('base64'),
+    machineId: randomBytes(16).toString('hex'),
+  }
+}
+
+/** Identifies a guest that is not a capsule yet, with the secret it has or gets; its code for the real one is then warm. */
+export async function identifyWaiting(client: GuestClient, secret: string): Promise<string> {
+  const answer = await client.identify({ ...freshness(), secret, hostname: 'capsule' })
+  return answer.agentVersion
+}
+
 /** Makes a guest this capsule and no other: secret, names, right clock, fresh entropy, environment. */
 export async function identify(client: GuestClient, input: CreateCapsuleInput, secret: string): Promise<string> {
   const answer = await client.identify({
+    ...freshness(),
     secret,
     capsuleId: input.capsuleId,
     hostname: input.hostname,
-    machineId: randomBytes(16).toString('hex'),
-    timestampNs: String(BigInt(Date.now()) * 1_000_000n),
-    entropy: randomBytes(64).toString('base64'),
     envs: input.envs,
     defaultUser: input.defaultUser,
     defaultCwd: input.defaultCwd,

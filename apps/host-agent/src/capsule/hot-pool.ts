@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { availableParallelism, freemem } from 'node:os'
 import { errorText, type Logger } from '@wrenn/base'
 import type { Guest, GuestFactory } from './guest.js'
-import { warmUp } from './guest-session.js'
+import { identifyWaiting, warmUp } from './guest-session.js'
 import type { Shape, ShapeSnapshot } from './shapes.js'
 
 /** Creates within this window are the demand that sizes a shape's pool. */
@@ -124,6 +124,7 @@ export class HotPool {
       )
       try {
         await guest.client.waitHealthy(HEALTH_TIMEOUT_MS)
+        await identifyWaiting(guest.client, snapshot.secret)
         await warmUp(guest.client)
         await guest.vm.pause()
       } catch (error) {

@@ -3,7 +3,7 @@ import { AppError, type CapsuleId, KeyedMutex, type Logger, UndoStack } from '@w
 import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
 import type { VmExit } from '@wrenn/vmm'
 import type { Guest, GuestFactory } from './guest.js'
-import { identify, warmUp } from './guest-session.js'
+import { identify, identifyWaiting, warmUp } from './guest-session.js'
 import type { HotPool } from './hot-pool.js'
 import type { Journal } from './journal.js'
 import type { Machine } from './machine.js'
@@ -258,11 +258,7 @@ export class CapsuleManager {
   async #warmAndSave(shape: Shape, guest: Guest, secret: string, timer: StepTimer): Promise<ShapeSnapshot> {
     await guest.client.waitHealthy(BOOT_TIMEOUT_MS)
     timer.mark('boot')
-    const { agentVersion } = await guest.client.identify({
-      secret,
-      timestampNs: String(BigInt(Date.now()) * 1_000_000n),
-      entropy: randomBytes(64).toString('base64'),
-    })
+    const agentVersion = await identifyWaiting(guest.client, secret)
     await warmUp(guest.client)
     timer.mark('warm')
     const snapshot = await this.#deps.shapes.save(shape, guest, secret, agentVersion)
