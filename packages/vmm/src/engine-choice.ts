@@ -152,21 +152,22 @@ async function probe(candidate: EngineCandidate, options: ChooseEngineOptions): 
   }
 }
 
-/** A boot that is late is killed whenever it does arrive. */
+/** Does not wait for a boot that is late: it is killed whenever it does arrive. */
 async function bootInTime({ engine, deadlineMs }: EngineCandidate, spec: VmSpec, undo: UndoStack): Promise<Vm> {
   const booting = engine.boot(spec)
-  const kill = booting.then(
-    (vm) => () => vm.kill(),
-    () => () => undefined, // it never started
-  )
-  await undo.defer(async () => (await kill)())
   const timer = new AbortController()
   const late = delay(deadlineMs, undefined, { signal: timer.signal }).then(() => {
+    void booting.then(
+      (vm) => vm.kill(),
+      () => undefined, // it never started
+    )
     throw new AppError('timeout', `the engine did not start within ${deadlineMs} ms.`)
   })
   late.catch(() => {}) // the race reports it
   try {
-    return await Promise.race([booting, late])
+    const vm = await Promise.race([booting, late])
+    await undo.defer(() => vm.kill())
+    return vm
   } finally {
     timer.abort()
   }

@@ -47,7 +47,9 @@ function guestEnd(evidence: ExitEvidence): ExitVerdict | undefined {
     return { cause: 'guest_shutdown', message: 'The guest shut itself down.' }
   }
   if (reason === 'internal-error') {
-    const message = `QEMU cannot run the guest any further: ${lastWords(evidence.engineLog)}.`
+    // A dump of registers follows, which says nothing to people.
+    const error = /KVM internal error[^\n]*(?:\n[a-z][^\n]*)?/.exec(evidence.engineLog)?.[0].replace('\n', ': ')
+    const message = `QEMU cannot run the guest any further: ${error ?? lastWords(evidence.engineLog)}.`
     return { cause: 'engine_failure', message }
   }
   return undefined

@@ -1,0 +1,88 @@
+import { describe, expect, it } from 'vitest'
+import type { VmSpec } from '../engine.js'
+import { type CommandLineOptions, qemuArguments } from './command-line.js'
+
+const spec: VmSpec = {
+  id: 'cl-abc',
+  vcpus: 2,
+  memoryMib: 512,
+  kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd', args: ['wrenn.x=1'] },
+  layers: [
+    { role: 'base', path: '/pool/base,1.img' },
+    { role: 'agent', path: '/pool/agent.img' },
+  ],
+  disk: { path: '/pool/"odd".raw' },
+  memoryPath: '/pool/mem',
+  network: { namespace: 'ns1', tap: 'tap0', mac: '02:57:52:00:00:05' },
+  runDir: '/run/w,1',
+  confinement: { uid: 1, gid: 1, cgroups: [] },
+}
+const tcg: CommandLineOptions = { accelerator: 'tcg', tcgBufferMib: 64, start: 'boot' }
+
+/** Every value of an option, JSON parsed where it is JSON. */
+function values(args: readonly string[], option: string): unknown[] {
+  return args.flatMap((arg, index) => {
+    const value = args[index + 1] ?? ''
+    return arg === option ? [value.startsWith('{') ? JSON.parse(value) : value] : []
+  })
+}
+
+describe('qemuArguments', () => {
+  it('shows the capsule in the process list', () => {
+    expect(qemuArguments(spec, tcg).slice(0, 2)).toEqual(['-name', 'guest=cl-abc'])
+  })
+
+  it('names drives by role, shares layers read-only and lets the guest give back space', () => {
+    const args = qemuArguments(spec, tcg)
+    expect(values(args, '-blockdev')).toMatchObject([
+      { 'node-name': 'base', 'read-only': true, file: { filename: '/pool/base,1.img' } },
+      { 'node-name': 'agent', 'read-only': true, file: { filename: '/pool/agent.img' } },
+      {
+        'node-name': 'data',
+        'read-only': false,
+        discard: 'unmap',
+        file: { filename: '/pool/"odd".raw', discard: 'unmap' },
+      },
+    ])
+    const disks = values(args, '-device').filter((value) => JSON.stringify(value).includes('virtio-blk'))
+    expect(disks).toMatchObject([{ serial: 'base' }, { serial: 'agent' }, { serial: 'data' }])
+  })
+
+  it('maps RAM from its file, shared and not filled ahead', () => {
+    const [memory] = values(qemuArguments(spec, tcg), '-object')
+    expect(memory).toMatchObject({ 'mem-path': '/pool/mem', size: 536870912, share: true, prealloc: false })
+  })
+
+  it('has a network card only with a slot', () => {
+    const { network: _, ...rest } = spec
+    const without = qemuArguments({ ...rest, network: undefined }, tcg)
+    expect(values(without, '-netdev')).toEqual([])
+    expect(values(qemuArguments(spec, tcg), '-netdev')).toMatchObject([{ ifname: 'tap0', script: 'no' }])
+  })
+
+  it("puts the caller's kernel arguments after the engine's", () => {
+    expect(values(qemuArguments(spec, tcg), '-append')).toEqual([
+      expect.stringMatching(/^console=ttyS0 .*panic=-1.* wrenn\.x=1$/),
+    ])
+  })
+
+  it('escapes commas where QEMU splits at them', () => {
+    expect(values(qemuArguments(spec, tcg), '-chardev')).toContainEqual(
+      expect.stringContaining('path=/run/w,,1/boot.sock'),
+    )
+  })
+
+  it('differs between booting and restoring by nothing that the guest could see', () => {
+    const restoring = qemuArguments(spec, { ...tcg, start: 'incoming' })
+    expect(restoring).toEqual([...qemuArguments(spec, tcg), '-incoming', 'defer'])
+  })
+
+  it('uses the CPU of the host with KVM only', () => {
+    expect(values(qemuArguments(spec, { ...tcg, accelerator: 'kvm' }), '-accel')).toEqual(['kvm'])
+    expect(values(qemuArguments(spec, tcg), '-accel')).toEqual(['tcg,thread=multi,tb-size=64'])
+  })
+
+  it('refuses a run directory whose sockets could not be named', () => {
+    expect(() => qemuArguments({ ...spec, runDir: `/${'x'.repeat(100)}` }, tcg)).toThrow(/too long/)
+  })
+})
