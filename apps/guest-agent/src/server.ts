@@ -1,10 +1,15 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { AppError, type Logger } from '@wrenn/base'
-import { Process } from '@wrenn/protocol/guest'
+import { Filesystem, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
+import { MetadataStore } from './files/metadata.js'
+import { WatcherRegistry } from './files/watcher-registry.js'
+import { handleFiles } from './http/files-route.js'
 import { handleInit } from './http/init.js'
+import { Metrics } from './http/metrics.js'
 import { sendError, sendJson } from './http/reply.js'
+import { handleUpgrade } from './http/tunnel.js'
 import { Identity, unauthorized } from './identity/identity.js'
 import { UserDirectory } from './identity/users.js'
 import { CgroupTree } from './process/cgroup.js'
@@ -13,6 +18,7 @@ import { NativePty } from './process/native-pty.js'
 import type { LogLimits } from './process/output-log.js'
 import { PipePool } from './process/pipes.js'
 import { ProcessRegistry } from './process/registry.js'
+import { filesystemService } from './rpc/filesystem-service.js'
 import { processService } from './rpc/process-service.js'
 import { RpcRouter } from './rpc/router.js'
 import type { GuestSystem } from './system/guest-system.js'
@@ -53,9 +59,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     stateDir: config.stateDir,
     ...(options.logLimits === undefined ? {} : { logLimits: options.logLimits }),
   })
-  const router = new RpcRouter(log).add(Process, processService(registry, identity))
-  const handler = new RequestHandler(identity, router, options)
+  const metadata = new MetadataStore(config.stateDir, tools)
+  const watchers = new WatcherRegistry()
+  const router = new RpcRouter(log)
+    .add(Process, processService(registry, identity))
+    .add(Filesystem, filesystemService({ identity, users, metadata, watchers }))
+  const handler = new RequestHandler(identity, router, metadata, options)
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
+  server.on('upgrade', (request, socket, head) => void handleUpgrade(request, socket, head, identity))
   await listen(server, config)
   const { port } = server.address() as AddressInfo
   log.info({ port }, 'agent.listening')
@@ -63,6 +74,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     port,
     async [Symbol.asyncDispose]() {
       registry.close()
+      watchers.close()
       pipes.close()
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
@@ -84,11 +96,14 @@ function listen(server: Server, config: AgentConfig): Promise<void> {
 class RequestHandler {
   readonly #identity: Identity
   readonly #router: RpcRouter
+  readonly #metadata: MetadataStore
+  readonly #metrics = new Metrics()
   readonly #options: AgentOptions
 
-  constructor(identity: Identity, router: RpcRouter, options: AgentOptions) {
+  constructor(identity: Identity, router: RpcRouter, metadata: MetadataStore, options: AgentOptions) {
     this.#identity = identity
     this.#router = router
+    this.#metadata = metadata
     this.#options = options
   }
 
@@ -100,15 +115,24 @@ class RequestHandler {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const path = request.url?.split('?', 1)[0] ?? '/'
+    const url = request.url ?? '/'
+    const mark = url.indexOf('?')
+    const path = mark < 0 ? url : url.slice(0, mark)
+    const query = mark < 0 ? '' : url.slice(mark + 1)
     if (path === '/health') {
       response.writeHead(204).end()
     } else if (path === '/init' && request.method === 'POST') {
       await handleInit(request, response, this.#identity, this.#options.system)
+    } else if (path === '/files' && this.#identity.isClaimed) {
+      await handleFiles(request, response, new URLSearchParams(query), this.#identity, this.#metadata)
     } else if (!this.#identity.isClient(request.headers)) {
       throw unauthorized()
     } else if (this.#router.has(path)) {
       await this.#router.handle(path, request, response)
+    } else if (path === '/metrics' && request.method === 'GET') {
+      sendJson(response, 200, this.#metrics.read())
+    } else if (path === '/envs' && request.method === 'GET') {
+      sendJson(response, 200, this.#identity.values.envs)
     } else {
       sendJson(response, 404, { code: 404, message: `No route ${path}.` })
     }

@@ -20,6 +20,12 @@ export function expandPath(path: string, user: GuestUser): string {
   return resolve(user.home, path)
 }
 
+/** A path as clients give it: empty means the capsule's default directory. @throws AppError `invalid_request` */
+export function clientPath(path: string, user: GuestUser, defaultCwd: string | undefined): string {
+  if (path.includes('\0')) throw new AppError('invalid_request', 'A path cannot contain NUL bytes.')
+  return expandPath(path === '' ? (defaultCwd ?? '~') : path, user)
+}
+
 /**
  * The directory a process starts in. One the caller named must exist and be open to the user; of the defaults the first usable
  * one counts, so that an image without a home still runs commands.

@@ -16,9 +16,9 @@ import type { Follower } from '../process/follower.js'
 import type { LaunchSpec, TerminalSize } from '../process/launcher.js'
 import type { ProcessRegistry } from '../process/registry.js'
 import type { Session, SessionEnd } from '../process/session.js'
+import { keepaliveOf } from './keepalive.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 
-const DEFAULT_KEEPALIVE_S = 90
 const DEFAULT_SIZE: TerminalSize = { cols: 80, rows: 24 }
 
 /** The service `process.Process`. */
@@ -145,11 +145,6 @@ function endEvent(end: SessionEnd, offset: number, withOffset: boolean) {
 
 function withTag(tag: string | undefined): { tag?: string } {
   return tag === undefined ? {} : { tag }
-}
-
-function keepaliveOf(call: RpcCall): number {
-  const seconds = Number(call.headers['keepalive-ping-interval'])
-  return (Number.isFinite(seconds) && seconds > 0 ? seconds : DEFAULT_KEEPALIVE_S) * 1000
 }
 
 function processInfo(session: Session): MessageInitShape<typeof ProcessInfoSchema> {

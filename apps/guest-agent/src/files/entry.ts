@@ -1,0 +1,87 @@
+import { lstatSync, type PathLike, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs'
+import { basename } from 'node:path'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { isErrno } from '@wrenn/base'
+import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
+import type { UserDirectory } from '../identity/users.js'
+
+export type Entry = MessageInitShape<typeof EntryInfoSchema>
+
+/** An entry with what tells whether metadata may hang on it. */
+export interface FoundEntry {
+  readonly entry: Entry
+  readonly inode: number
+  /** The entry itself is a directory, not a link to one. */
+  readonly isDirectory: boolean
+}
+
+/**
+ * Describes what is at `path`. A symbolic link reports its target's type, mode and size with the resolved target; a dangling one
+ * is of type symlink. `display` is the path to show when `path` itself has bytes that are not UTF-8.
+ * @throws the file system's error
+ */
+export function describe(path: PathLike, display: string, users: UserDirectory): FoundEntry {
+  const own = lstatSync(path)
+  const target = own.isSymbolicLink() ? followed(path) : undefined
+  const shown = target?.stats ?? own
+  const entry: Entry = {
+    name: basename(display),
+    type: typeOf(shown),
+    path: display,
+    size: BigInt(shown.size),
+    mode: shown.mode & 0o7777,
+    permissions: permissionText(shown),
+    owner: users.userName(shown.uid),
+    group: users.groupName(shown.gid),
+    modifiedTime: timestamp(shown.mtimeMs),
+    isSymlink: own.isSymbolicLink(),
+    ...(target === undefined ? {} : { symlinkTarget: target.path }),
+  }
+  return { entry, inode: shown.ino, isDirectory: own.isDirectory() }
+}
+
+function followed(path: PathLike): { readonly path: string; readonly stats: Stats | undefined } {
+  try {
+    return { path: realpathSync(path), stats: statSync(path) }
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT', 'EACCES', 'ELOOP', 'ENOTDIR')) throw error
+    return { path: readlinkSync(path), stats: undefined }
+  }
+}
+
+function typeOf(stats: Stats): FileType {
+  if (stats.isDirectory()) return FileType.DIRECTORY
+  if (stats.isSymbolicLink()) return FileType.SYMLINK
+  return stats.isFile() ? FileType.FILE : FileType.UNSPECIFIED
+}
+
+function timestamp(ms: number): { seconds: bigint; nanos: number } {
+  const seconds = Math.floor(ms / 1000)
+  return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1e6) }
+}
+
+const typeLetters: readonly (readonly [(stats: Stats) => boolean, string])[] = [
+  [(stats) => stats.isDirectory(), 'd'],
+  [(stats) => stats.isSymbolicLink(), 'l'],
+  [(stats) => stats.isCharacterDevice(), 'c'],
+  [(stats) => stats.isBlockDevice(), 'b'],
+  [(stats) => stats.isFIFO(), 'p'],
+  [(stats) => stats.isSocket(), 's'],
+]
+
+/** Type and permissions as `ls -l` writes them. */
+export function permissionText(stats: Stats): string {
+  const type = typeLetters.find(([is]) => is(stats))?.[1] ?? '-'
+  const { mode } = stats
+  const bits = ['r', 'w', 'x', 'r', 'w', 'x', 'r', 'w', 'x'].map((letter, at) =>
+    (mode >> (8 - at)) & 1 ? letter : '-',
+  )
+  setSpecial(bits, 2, mode & 0o4000, 's')
+  setSpecial(bits, 5, mode & 0o2000, 's')
+  setSpecial(bits, 8, mode & 0o1000, 't')
+  return type + bits.join('')
+}
+
+function setSpecial(bits: string[], at: number, isSet: number, letter: string): void {
+  if (isSet !== 0) bits[at] = bits[at] === 'x' ? letter : letter.toUpperCase()
+}

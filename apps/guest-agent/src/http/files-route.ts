@@ -1,0 +1,47 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { AppError } from '@wrenn/base'
+import type { MetadataStore } from '../files/metadata.js'
+import type { Identity } from '../identity/identity.js'
+import type { GuestUser } from '../identity/users.js'
+import { clientPath } from '../process/environment.js'
+import { readFile } from './files-read.js'
+import { writeFiles } from './files-write.js'
+import { verifySignature } from './signature.js'
+
+/** `/files`: the one route that a signed URL opens without any header. */
+export async function handleFiles(
+  request: IncomingMessage,
+  response: ServerResponse,
+  query: URLSearchParams,
+  identity: Identity,
+  store: MetadataStore,
+): Promise<void> {
+  const operation = request.method === 'POST' ? 'write' : 'read'
+  const path = query.get('path') ?? undefined
+  const username = query.get('username') ?? ''
+  if (!identity.isClient(request.headers)) {
+    const expiration = query.get('signature_expiration') ?? undefined
+    const signed = { path: path ?? '', operation, user: username, expiration } as const
+    verifySignature(query.get('signature') ?? undefined, signed, identity.values.accessToken)
+  }
+  const user = username === '' ? identity.userOf(request.headers) : identity.userNamed(username)
+  const resolve = (each: string): string => resolvePath(each, user, identity)
+  if (request.method === 'GET' || request.method === 'HEAD') {
+    await readFile(request, response, resolve(path ?? ''), user)
+  } else if (request.method === 'POST') {
+    await writeFiles(request, response, { user, path, mode: modeOf(query), resolve, store })
+  } else {
+    throw new AppError('method_not_allowed', 'Use GET, HEAD or POST on /files.')
+  }
+}
+
+function resolvePath(path: string, user: GuestUser, identity: Identity): string {
+  return clientPath(path, user, identity.values.defaultCwd)
+}
+
+function modeOf(query: URLSearchParams): number | undefined {
+  const text = query.get('mode')
+  if (text === null || text === '') return undefined
+  if (!/^[0-7]{3,4}$/.test(text)) throw new AppError('invalid_request', 'mode must be three or four octal digits.')
+  return Number.parseInt(text, 8)
+}

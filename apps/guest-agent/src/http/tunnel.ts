@@ -1,0 +1,80 @@
+import type { IncomingMessage } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { AppError } from '@wrenn/base'
+import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
+import { type Identity, unauthorized } from '../identity/identity.js'
+
+const LOOPBACKS = ['127.0.0.1', '::1'] as const
+
+/**
+ * `GET /connect/{port}` with `Connection: Upgrade`, `Upgrade: tcp`: after the 101 the connection is a raw tunnel to that port of
+ * the guest's loopback, so that services which listen only there are reachable. For the host alone.
+ */
+export async function handleUpgrade(
+  request: IncomingMessage,
+  client: Duplex,
+  head: Buffer,
+  identity: Identity,
+): Promise<void> {
+  client.on('error', () => client.destroy())
+  try {
+    if (!identity.isHost(request.headers)) throw unauthorized()
+    const service = await connectLoopback(portOf(request))
+    client.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n')
+    if (head.length > 0) service.write(head)
+    join(client, service)
+  } catch (error) {
+    refuse(client, AppError.from(error))
+  }
+}
+
+function portOf(request: IncomingMessage): number {
+  const port = Number(/^\/connect\/(\d{1,5})$/.exec(request.url ?? '')?.[1])
+  if (request.headers.upgrade?.toLowerCase() === 'tcp' && port > 0 && port < 65_536) return port
+  throw new AppError('not_found', 'Only GET /connect/{port} with "Upgrade: tcp" can be upgraded.')
+}
+
+async function connectLoopback(port: number): Promise<Socket> {
+  for (const host of LOOPBACKS) {
+    const socket = await tryConnect(host, port)
+    if (socket !== undefined) return socket
+  }
+  throw new AppError('guest_error', `port ${port} is not open`)
+}
+
+function tryConnect(host: string, port: number): Promise<Socket | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })
+    socket.once('connect', () => {
+      socket.removeAllListeners('error')
+      resolve(socket)
+    })
+    socket.once('error', () => {
+      socket.destroy()
+      resolve(undefined)
+    })
+  })
+}
+
+/** Copies both ways; each direction ends by itself, a broken side takes the other with it. */
+function join(client: Duplex, service: Socket): void {
+  service.on('error', () => client.destroy())
+  client.once('close', () => service.destroy())
+  service.once('close', () => client.destroy())
+  client.pipe(service)
+  service.pipe(client)
+}
+
+function refuse(client: Duplex, error: AppError): void {
+  const { status } = errorKind(error.code)
+  const body = JSON.stringify({ code: status, message: error.message })
+  const head = [
+    `HTTP/1.1 ${status} Refused`,
+    'Connection: close',
+    'Content-Type: application/json',
+    `Content-Length: ${Buffer.byteLength(body)}`,
+    `${ERROR_CODE_HEADER}: ${error.code}`,
+  ]
+  client.end(`${head.join('\r\n')}\r\n\r\n${body}`)
+}
