@@ -1,1 +1,42 @@
-export {}
+import { AppError, errorText } from '@wrenn/base'
+import { readConfig } from './config.js'
+import { startControlPlane } from './control-plane.js'
+import { createLogger } from './logger.js'
+
+const STOP_WITHIN_MS = 30_000
+
+async function main(): Promise<void> {
+  const config = readConfig()
+  const logger = createLogger(config.logLevel)
+  const running = await startControlPlane(config, logger, { onPrepared: () => dropRights(config.uid, config.gid) })
+  let stopping = false
+  const stop = (signal: string): void => {
+    if (stopping) return
+    stopping = true
+    logger.info({ signal }, 'control_plane.stopping')
+    setTimeout(() => process.exit(1), STOP_WITHIN_MS).unref()
+    running[Symbol.asyncDispose]().then(
+      () => process.exit(0),
+      (error: unknown) => {
+        logger.error({ error: errorText(error) }, 'control_plane.stop_failed')
+        process.exit(1)
+      },
+    )
+  }
+  process.on('SIGTERM', () => stop('SIGTERM'))
+  process.on('SIGINT', () => stop('SIGINT'))
+}
+
+/** Root is needed for the key file at most; requests are served as somebody else. */
+function dropRights(uid: number | undefined, gid: number | undefined): void {
+  if (uid === undefined || process.getuid?.() !== 0) return
+  process.setgroups?.([])
+  process.setgid?.(gid ?? uid)
+  process.setuid?.(uid)
+}
+
+main().catch((error: unknown) => {
+  const { code, message, cause } = AppError.from(error)
+  process.stderr.write(`${code}: ${message}${cause === undefined ? '' : ` (${errorText(cause)})`}\n`)
+  process.exit(1)
+})

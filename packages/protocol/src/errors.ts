@@ -65,6 +65,7 @@ export const errorTable = {
   },
   host_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   no_hosts_available: { status: 503, connect: 'unavailable', retryable: true },
+  database_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
   image_build_failed: {
     status: 500,

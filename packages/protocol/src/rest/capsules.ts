@@ -168,3 +168,9 @@ export const templateSchema = z
   })
   .meta({ id: 'Template' })
 export type Template = z.infer<typeof templateSchema>
+
+/** What a create without sizes gets; host agents keep the hot pool of this shape. */
+export const capsuleDefaults = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 } as const
+
+/** Header that makes a create repeatable: the same key and body give the same capsule. */
+export const IDEMPOTENCY_HEADER = 'idempotency-key'

@@ -6,7 +6,8 @@ export const tagSchema = text(128, 1)
   .regex(/^[A-Za-z0-9._:-]*[^0-9][A-Za-z0-9._:-]*$/, 'must hold only letters, digits and . _ : - and not be a number')
   .describe('Your name for the process; unique among those that run in the capsule.')
 
-const timeoutSec = z.number().min(0).max(31_536_000)
+/** The deadline travels to the guest as 32-bit milliseconds. */
+const timeoutSec = z.number().min(0).max(4_000_000)
 
 export const encodings = ['utf-8', 'base64'] as const
 

@@ -54,7 +54,7 @@ export const fileListSchema = z.object({ entries: z.array(fileEntrySchema) }).me
 export type FileList = z.infer<typeof fileListSchema>
 
 /** Query of the raw routes `GET`, `HEAD` and `PUT /v1/capsules/{id}/files`. */
-export const rawFileQuerySchema = pathRequestSchema
+export const rawFileQuerySchema = z.object({ path: pathSchema, user: userSchema.optional() })
 
 export const uploadResultSchema = z.object({ path: z.string(), bytes: z.number() }).meta({ id: 'UploadResult' })
 export type UploadResult = z.infer<typeof uploadResultSchema>

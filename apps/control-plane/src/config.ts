@@ -1,0 +1,105 @@
+import { loadConfig } from '@wrenn/base'
+import { capsuleDefaults } from '@wrenn/protocol'
+import { z } from 'zod'
+
+const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
+const MIB = 1024 * 1024
+
+const schema = z.object({
+  /** Address to listen on. */
+  WRENN_HOST: z.string().default('127.0.0.1'),
+  WRENN_PORT: integer(0, 65_535).default(8000),
+  /** PostgreSQL 15 or newer. */
+  DATABASE_URL: z.string(),
+  /** `unix:/path`, `http://host:port` or `https://host:port`. */
+  WRENN_HOST_AGENT_ADDRESS: z.string(),
+  /** PEM files for mutual TLS with the host agent. */
+  WRENN_HOST_AGENT_CA: z.string().optional(),
+  WRENN_HOST_AGENT_CERT: z.string().optional(),
+  WRENN_HOST_AGENT_KEY: z.string().optional(),
+  /** Where the first API key is written when the database has none. */
+  WRENN_API_KEY_FILE: z.string().optional(),
+  /** User and group to become after start-up; the group defaults to the user's number. */
+  WRENN_CONTROL_PLANE_UID: integer(1, 2 ** 31).optional(),
+  WRENN_CONTROL_PLANE_GID: integer(1, 2 ** 31).optional(),
+  WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+  WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
+  WRENN_MAX_VCPUS: integer(1, 1024).default(8),
+  WRENN_MAX_MEMORY_MB: integer(64, 4_194_304).default(16_384),
+  WRENN_MAX_DISK_SIZE_MB: integer(64, 67_108_864).default(102_400),
+  WRENN_DEFAULT_DISK_SIZE_MB: integer(64, 67_108_864).default(capsuleDefaults.diskSizeMib),
+  /** Capsules of a team that are not stopped; 0 means no limit. */
+  WRENN_MAX_CAPSULES: integer(0, 1_000_000).default(500),
+  /** Output of one stream that a foreground exec answers with, in MiB. */
+  WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
+  /** How long a create may take before it counts as failed. */
+  WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+  /** How long a host may be silent before its capsules count as missing. */
+  WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
+})
+
+export interface Limits {
+  readonly maxVcpus: number
+  readonly maxMemoryMib: number
+  readonly maxDiskSizeMib: number
+  readonly defaultDiskSizeMib: number
+  readonly maxCapsules: number
+  readonly maxLabels: number
+  readonly maxEnvBytes: number
+  readonly execOutputBytes: number
+}
+
+export interface HostAgentTls {
+  readonly caFile: string | undefined
+  readonly certFile: string | undefined
+  readonly keyFile: string | undefined
+}
+
+export interface ControlPlaneConfig {
+  readonly host: string
+  readonly port: number
+  readonly databaseUrl: string
+  readonly databaseConnections: number
+  readonly hostAgentAddress: string
+  readonly hostAgentTls: HostAgentTls
+  readonly apiKeyFile: string | undefined
+  readonly uid: number | undefined
+  readonly gid: number | undefined
+  readonly logLevel: string
+  readonly createTimeoutMs: number
+  readonly hostSilentMs: number
+  readonly limits: Limits
+}
+
+/** @throws AppError `invalid_config`, naming every variable that is wrong. */
+export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): ControlPlaneConfig {
+  const values = loadConfig(schema, env)
+  return {
+    host: values.WRENN_HOST,
+    port: values.WRENN_PORT,
+    databaseUrl: values.DATABASE_URL,
+    databaseConnections: values.WRENN_DATABASE_CONNECTIONS,
+    hostAgentAddress: values.WRENN_HOST_AGENT_ADDRESS,
+    hostAgentTls: {
+      caFile: values.WRENN_HOST_AGENT_CA,
+      certFile: values.WRENN_HOST_AGENT_CERT,
+      keyFile: values.WRENN_HOST_AGENT_KEY,
+    },
+    apiKeyFile: values.WRENN_API_KEY_FILE,
+    uid: values.WRENN_CONTROL_PLANE_UID,
+    gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,
+    logLevel: values.WRENN_LOG_LEVEL,
+    createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
+    hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
+    limits: {
+      maxVcpus: values.WRENN_MAX_VCPUS,
+      maxMemoryMib: values.WRENN_MAX_MEMORY_MB,
+      maxDiskSizeMib: values.WRENN_MAX_DISK_SIZE_MB,
+      defaultDiskSizeMib: values.WRENN_DEFAULT_DISK_SIZE_MB,
+      maxCapsules: values.WRENN_MAX_CAPSULES,
+      maxLabels: 64,
+      maxEnvBytes: 256 * 1024,
+      execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MB * MIB,
+    },
+  }
+}

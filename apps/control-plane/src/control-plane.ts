@@ -1,0 +1,73 @@
+import type { Logger } from '@wrenn/base'
+import type { ControlPlaneConfig } from './config.js'
+import { Activity } from './domain/activity.js'
+import { ApiKeys, ensureFirstKey } from './domain/api-keys.js'
+import { Capsules } from './domain/capsules.js'
+import { Operations } from './domain/operations.js'
+import { Readiness } from './domain/readiness.js'
+import { Reconciler } from './domain/reconciler.js'
+import { Host } from './host/host.js'
+import { createHostClient } from './host/transport.js'
+import { createApp } from './http/app.js'
+import { migrateUp, openDatabase } from './store/database.js'
+import { VERSION } from './version.js'
+
+const DRAIN_MS = 10_000
+
+export interface ControlPlane extends AsyncDisposable {
+  /** Where it listens. */
+  readonly url: string
+}
+
+export interface ControlPlaneOptions {
+  /** How often the reconciler looks. @default 1000 */
+  readonly tickMs?: number
+  /** Called when everything that needs the first user's rights is done, before the first request. */
+  readonly onPrepared?: () => void
+}
+
+/** Migrates the database, starts the reconciler and listens. Disposing finishes requests and operations, then leaves. */
+export async function startControlPlane(
+  config: ControlPlaneConfig,
+  logger: Logger,
+  options: ControlPlaneOptions = {},
+): Promise<ControlPlane> {
+  const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
+  const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
+  const host = new Host(hostLink.client, config.hostAgentAddress)
+  const operations = new Operations({ db, host, logger, createTimeoutMs: config.createTimeoutMs })
+  const activity = new Activity(db, logger)
+  const capsules = new Capsules({ db, host, operations, limits: config.limits })
+  const { tickMs = 1_000, onPrepared } = options
+  const reconciler = new Reconciler({ db, host, operations, logger, silentMs: config.hostSilentMs, tickMs })
+  const app = await createApp({
+    apiKeys: new ApiKeys(db),
+    capsules,
+    host,
+    activity,
+    readiness: new Readiness(db, host),
+    limits: config.limits,
+    logger,
+    version: VERSION,
+  })
+  const stop = async (): Promise<void> => {
+    await app.close()
+    await reconciler.stop()
+    await operations.drain(DRAIN_MS)
+    await activity.flush()
+    hostLink.close()
+    await db.destroy()
+  }
+  try {
+    await migrateUp(db)
+    if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
+    onPrepared?.()
+    const url = await app.listen({ host: config.host, port: config.port })
+    reconciler.start()
+    logger.info({ url, version: VERSION }, 'control_plane.started')
+    return { url, [Symbol.asyncDispose]: stop }
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}

@@ -1,0 +1,86 @@
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { silentLogger } from '@wrenn/base'
+import { errorTable } from '@wrenn/protocol'
+import { readConfig } from './config.js'
+import { Activity } from './domain/activity.js'
+import { ApiKeys } from './domain/api-keys.js'
+import { Capsules } from './domain/capsules.js'
+import { Operations } from './domain/operations.js'
+import { Readiness } from './domain/readiness.js'
+import { Host } from './host/host.js'
+import { createHostClient } from './host/transport.js'
+import { createApp } from './http/app.js'
+import { apiDocument } from './http/openapi.js'
+import { openDatabase } from './store/database.js'
+import { VERSION } from './version.js'
+
+/** Writes docs/openapi.json and docs/errors.md; with `--check` it only tells whether they are up to date. */
+async function main(): Promise<void> {
+  const docs = new URL('../../../docs/', import.meta.url)
+  const files = { 'openapi.json': await openApi(), 'errors.md': errorsPage() }
+  let stale = false
+  for (const [name, content] of Object.entries(files)) {
+    const path = fileURLToPath(new URL(name, docs))
+    if ((await readFile(path, 'utf8').catch(() => '')) === content) continue
+    stale = true
+    if (process.argv.includes('--check')) process.stderr.write(`docs/${name} is out of date: run npm run generate\n`)
+    else {
+      await mkdir(dirname(path), { recursive: true })
+      await writeFile(path, content)
+    }
+  }
+  process.exitCode = stale && process.argv.includes('--check') ? 1 : 0
+}
+
+/** Builds the routes over services that are never called. */
+async function openApi(): Promise<string> {
+  const { limits } = readConfig({ DATABASE_URL: 'postgres:///', WRENN_HOST_AGENT_ADDRESS: 'http://127.0.0.1:9' })
+  const logger = silentLogger
+  const db = openDatabase({ url: 'postgres:///' })
+  const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
+  const operations = new Operations({ db, host, logger, createTimeoutMs: 1 })
+  const app = await createApp({
+    apiKeys: new ApiKeys(db),
+    capsules: new Capsules({ db, host, operations, limits }),
+    host,
+    activity: new Activity(db, logger),
+    readiness: new Readiness(db, host),
+    limits,
+    logger,
+    version: VERSION,
+  })
+  await app.ready()
+  const document = apiDocument(app)
+  await app.close()
+  await db.destroy()
+  return `${JSON.stringify(document, null, 2)}\n`
+}
+
+function errorsPage(): string {
+  const rows = Object.entries(errorTable).map(([code, kind]) => {
+    const hint = 'hint' in kind ? kind.hint : ''
+    return `| \`${code}\` | ${kind.status} | ${kind.retryable ? 'yes' : 'no'} | ${hint} |`
+  })
+  return `# Errors
+
+Generated from \`packages/protocol/src/errors.ts\` by \`npm run generate\`.
+
+Every error answer has this body; on a WebSocket the same code comes in an \`error\` frame.
+
+\`\`\`json
+{ "error": { "code": "file_not_found", "message": "…", "hint": "…", "details": {}, "requestId": "req-…" } }
+\`\`\`
+
+Branch on \`code\`: it is stable, the message is for people. \`hint\` and \`details\` may be absent. "Retry" says whether the same
+call can succeed later without a change. A command that fails or runs into its \`timeout_sec\` is no error: the answer is 200
+with its exit code (124 and \`timed_out\` after a timeout, 128 + n after signal n).
+
+| Code | Status | Retry | Next step |
+|---|---|---|---|
+${rows.join('\n')}
+`
+}
+
+await main()

@@ -1,0 +1,46 @@
+import { Code, ConnectError } from '@connectrpc/connect'
+import { AppError } from '@wrenn/base'
+import { ERROR_CODE_HEADER, type ErrorCode, isErrorCode } from '@wrenn/protocol'
+
+/** For errors without a Wrenn code: from the transport, or from a foreign piece in between. */
+const byConnectCode: Partial<Record<Code, ErrorCode>> = {
+  [Code.InvalidArgument]: 'invalid_request',
+  [Code.NotFound]: 'not_found',
+  [Code.AlreadyExists]: 'conflict',
+  [Code.FailedPrecondition]: 'invalid_state',
+  [Code.PermissionDenied]: 'permission_denied',
+  [Code.ResourceExhausted]: 'limit_exceeded',
+  [Code.OutOfRange]: 'range_not_satisfiable',
+  [Code.DeadlineExceeded]: 'timeout',
+  [Code.Unimplemented]: 'host_unavailable',
+  [Code.Unauthenticated]: 'host_unavailable',
+}
+
+/** What a failed host call means to our caller. */
+export function fromHostError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown
+  const error = ConnectError.from(thrown)
+  const code = error.metadata.get(ERROR_CODE_HEADER)
+  if (code !== null && isErrorCode(code)) return new AppError(code, error.rawMessage, { cause: thrown })
+  if (isConnectionLoss(error)) {
+    return new AppError('host_unavailable', 'The host of the capsule does not answer.', { cause: thrown })
+  }
+  const mapped = byConnectCode[error.code]
+  if (mapped !== undefined) return new AppError(mapped, error.rawMessage, { cause: thrown })
+  return new AppError('internal', 'The host of the capsule failed to answer.', { cause: thrown })
+}
+
+/** The connection broke or could not be made: the host said nothing at all. */
+export function isConnectionLoss(thrown: unknown): boolean {
+  if (!(thrown instanceof ConnectError) || thrown.metadata.has(ERROR_CODE_HEADER)) return false
+  const lost: readonly Code[] = [Code.Unavailable, Code.Aborted, Code.Canceled, Code.Internal, Code.Unknown]
+  return (
+    lost.includes(thrown.code) && (thrown.code === Code.Unavailable || thrown.cause !== undefined || isReset(thrown))
+  )
+}
+
+function isReset(error: ConnectError): boolean {
+  return /http\/2|ECONN|EPIPE|socket|stream (?:closed|was reset)|session|premature|missing EndStream/i.test(
+    error.rawMessage,
+  )
+}

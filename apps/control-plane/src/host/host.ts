@@ -1,0 +1,49 @@
+import { AppError } from '@wrenn/base'
+import type { GetHostResponse, Template } from '@wrenn/protocol/host'
+import { fromHostError } from './errors.js'
+import type { HostClient } from './transport.js'
+
+const STATUS_TIMEOUT_MS = 3_000
+const TEMPLATES_CACHE_MS = 5_000
+
+/** One machine that runs capsules. */
+export class Host {
+  readonly client: HostClient
+  readonly address: string
+  #templates: { readonly list: readonly Template[]; readonly until: number } | undefined
+
+  constructor(client: HostClient, address: string) {
+    this.client = client
+    this.address = address
+  }
+
+  /** Calls the host; every failure comes out as an `AppError`. */
+  async call<T>(ask: (client: HostClient) => Promise<T>): Promise<T> {
+    try {
+      return await ask(this.client)
+    } catch (error) {
+      throw fromHostError(error)
+    }
+  }
+
+  async status(): Promise<GetHostResponse> {
+    return await this.call((client) => client.getHost({}, { timeoutMs: STATUS_TIMEOUT_MS }))
+  }
+
+  async templates(): Promise<readonly Template[]> {
+    if (this.#templates !== undefined && this.#templates.until > Date.now()) return this.#templates.list
+    const { templates } = await this.call((client) => client.listTemplates({}, { timeoutMs: STATUS_TIMEOUT_MS }))
+    this.#templates = { list: templates, until: Date.now() + TEMPLATES_CACHE_MS }
+    return templates
+  }
+
+  /** The template of this name or alias. @throws AppError `template_not_found` */
+  async template(name: string): Promise<Template> {
+    const templates = await this.templates()
+    const found = templates.find((template) => template.name === name || template.aliases.includes(name))
+    if (found === undefined) {
+      throw new AppError('template_not_found', `There is no template "${name}".`, { details: { template: name } })
+    }
+    return found
+  }
+}

@@ -1,0 +1,114 @@
+import { randomBytes } from 'node:crypto'
+import multipart from '@fastify/multipart'
+import websocket from '@fastify/websocket'
+import { AppError } from '@wrenn/base'
+import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
+import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
+import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
+import { authenticate } from './auth.js'
+import type { App, Services } from './context.js'
+import { createErrorHandler } from './errors.js'
+import { describeApi } from './openapi.js'
+import { capsuleRoutes } from './routes/capsules.js'
+import { execRoutes } from './routes/exec.js'
+import { fileRoutes } from './routes/files.js'
+import { socketRoutes } from './routes/sockets.js'
+import { systemRoutes } from './routes/system.js'
+import { templateRoutes } from './routes/templates.js'
+
+const BODY_BYTES = 1024 * 1024
+const MAX_FRAME_BYTES = 4 * 1024 * 1024
+const MAX_PARAM_LENGTH = 300
+const CLOSE_GOING_AWAY = 1001
+
+/** The HTTP side: routes, credentials, validation, errors, one log line per request. */
+export async function createApp(services: Services): Promise<App> {
+  const onError = createErrorHandler(services.logger)
+  const app: App = Fastify({
+    logger: false,
+    bodyLimit: BODY_BYTES,
+    genReqId: () => `req-${randomBytes(8).toString('hex')}`,
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    forceCloseConnections: 'idle',
+    frameworkErrors: (error, request, reply) => void onError(error, request, reply),
+  }).withTypeProvider<ZodTypeProvider>()
+  app.setValidatorCompiler(validatorCompiler)
+  app.setSerializerCompiler(serializerCompiler)
+  app.setErrorHandler(onError)
+  acceptEmptyJson(app)
+  app.decorateRequest('owner', null)
+  app.addHook('onRequest', async (request, reply) => {
+    void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
+  })
+  logRequests(app, services)
+  answerUnknownRoutes(app)
+  await app.register(multipart)
+  await app.register(websocket, {
+    options: {
+      maxPayload: MAX_FRAME_BYTES,
+      handleProtocols: (offered: Set<string>) => (offered.has(BINARY_SUBPROTOCOL) ? BINARY_SUBPROTOCOL : false),
+    },
+    preClose: (done) => {
+      for (const client of app.websocketServer.clients) client.close(CLOSE_GOING_AWAY, 'the server is stopping')
+      app.websocketServer.close(() => done())
+    },
+  })
+  await describeApi(app, services.version)
+  await app.register(async (open: App) => systemRoutes(open, services))
+  await app.register(async (closed: App) => {
+    authenticate(closed, services)
+    capsuleRoutes(closed, services)
+    execRoutes(closed, services)
+    fileRoutes(closed, services)
+    templateRoutes(closed, services)
+    socketRoutes(closed, services)
+  })
+  return app
+}
+
+/** Clients send `content-type: application/json` also where they have no body. */
+function acceptEmptyJson(app: App): void {
+  const parse = app.getDefaultJsonParser('error', 'error')
+  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    if (body === '') done(null, undefined)
+    else void parse(request, String(body), done)
+  })
+}
+
+function logRequests(app: App, { logger }: Services): void {
+  app.addHook('onResponse', async (request: FastifyRequest, reply: FastifyReply) => {
+    if (request.ws) return
+    logger.info(
+      {
+        requestId: request.id,
+        method: request.method,
+        route: request.routeOptions.url ?? 'unknown',
+        status: reply.statusCode,
+        ms: Math.round(reply.elapsedTime * 10) / 10,
+        ...(request.owner === null ? {} : { teamId: request.owner.teamId }),
+        ...capsuleOf(request.params),
+      },
+      'request.ended',
+    )
+  })
+}
+
+function capsuleOf(params: unknown): { capsuleId?: string } {
+  if (typeof params !== 'object' || params === null || !('id' in params)) return {}
+  return { capsuleId: String(params.id).slice(0, 64) }
+}
+
+/** 405 where the path exists with another method, else 404. */
+function answerUnknownRoutes(app: App): void {
+  const routes: { readonly pattern: RegExp; readonly methods: readonly string[] }[] = []
+  app.addHook('onRoute', ({ url, method }) => {
+    routes.push({ pattern: new RegExp(`^${url.replaceAll(/:[a-z]+/g, '[^/]+')}/?$`), methods: [method].flat() })
+  })
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?', 1)[0] ?? ''
+    const allowed = routes.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods)
+    if (allowed.length === 0) throw new AppError('not_found', `There is no ${path.slice(0, 200)}.`)
+    void reply.header('allow', [...new Set(allowed)].join(', '))
+    throw new AppError('method_not_allowed', `${request.method} is not possible here.`)
+  })
+}

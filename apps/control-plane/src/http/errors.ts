@@ -1,0 +1,92 @@
+import { ConnectError } from '@connectrpc/connect'
+import { AppError, errorText, type Logger } from '@wrenn/base'
+import { type ErrorBody, errorKind } from '@wrenn/protocol'
+import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
+import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
+import { fromHostError } from '../host/errors.js'
+
+/** The body of an error answer. */
+export function errorBody(error: AppError, requestId: string): ErrorBody {
+  const { hint } = errorKind(error.code)
+  return {
+    error: {
+      code: error.code,
+      message: error.message,
+      ...(hint === undefined ? {} : { hint }),
+      ...(error.details === undefined ? {} : { details: { ...error.details } }),
+      requestId,
+    },
+  }
+}
+
+/** Turns whatever a handler, a hook, a parser or a validator threw into an answer. */
+export function createErrorHandler(logger: Logger) {
+  return (thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
+    const error = toAppError(thrown)
+    const { status } = errorKind(error.code)
+    if (status >= 500) {
+      logger.error(
+        { requestId: request.id, code: error.code, error: error.message, cause: causeText(error.cause) },
+        'request.failed',
+      )
+    }
+    if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key"')
+    return reply.status(status).type('application/json; charset=utf-8').send(errorBody(error, request.id))
+  }
+}
+
+function causeText(cause: unknown): string | undefined {
+  if (cause === undefined) return undefined
+  return cause instanceof Error && !(cause instanceof AppError) ? (cause.stack ?? cause.message) : errorText(cause)
+}
+
+/** Codes of the database when its server is away, starting or stopping. */
+const databaseAway = /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|57014)$/
+
+function toAppError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown
+  if (thrown instanceof ConnectError) return fromHostError(thrown)
+  if (hasZodFastifySchemaValidationErrors(thrown)) return invalidRequest(thrown)
+  if (!(thrown instanceof Error)) return AppError.from(thrown)
+  if (isFastifyError(thrown)) return fromFramework(thrown)
+  const code = 'code' in thrown ? String(thrown.code) : ''
+  if (databaseAway.test(code) || /timeout exceeded when trying to connect|Connection terminated/.test(thrown.message)) {
+    return new AppError('database_unavailable', 'The database does not answer.', { cause: thrown })
+  }
+  return AppError.from(thrown)
+}
+
+interface Invalid {
+  readonly validation: readonly { readonly instancePath: string; readonly message?: string | undefined }[]
+  readonly validationContext?: string | undefined
+}
+
+function invalidRequest(thrown: Invalid): AppError {
+  const where =
+    thrown.validationContext === undefined || thrown.validationContext === 'body' ? '' : `${thrown.validationContext} `
+  const issues = thrown.validation.slice(0, 20).map(({ instancePath, message }) => {
+    const field = instancePath.replace(/^\//, '').replaceAll('/', '.')
+    return { field: field.slice(0, 200), message: message ?? 'is not valid' }
+  })
+  const first = issues[0]
+  const text = first === undefined ? 'The request is not valid.' : `${where}${first.field || 'body'}: ${first.message}`
+  return new AppError('invalid_request', text, { details: { issues } })
+}
+
+function isFastifyError(error: Error): error is FastifyError {
+  return 'statusCode' in error && typeof error.statusCode === 'number'
+}
+
+const byStatus: Readonly<Record<number, string>> = {
+  404: 'not_found',
+  405: 'method_not_allowed',
+  413: 'too_large',
+  415: 'unsupported_media_type',
+  406: 'unsupported_media_type',
+}
+
+function fromFramework(error: FastifyError): AppError {
+  const status = error.statusCode ?? 500
+  if (status >= 500) return new AppError('internal', 'Something went wrong inside Wrenn.', { cause: error })
+  return new AppError(byStatus[status] ?? 'invalid_request', error.message, { cause: error })
+}

@@ -1,0 +1,55 @@
+import type { Readable } from 'node:stream'
+import { AppError } from '@wrenn/base'
+import { pathRequestSchema } from '@wrenn/protocol'
+import type { FastifyRequest } from 'fastify'
+
+const MAX_FIELD_BYTES = 8 * 1024
+
+interface Destination {
+  readonly path: string
+  readonly user?: string | undefined
+}
+
+/**
+ * Reads a form with the fields `path` and `user` and then one `file`, whose bytes go straight to `store`. Fields may come in
+ * the query instead.
+ * @throws AppError `invalid_request`, `unsupported_media_type`
+ */
+export async function readUpload(
+  request: FastifyRequest,
+  query: { readonly [Key in keyof Destination]?: string | undefined },
+  store: (destination: Destination, body: Readable) => Promise<void>,
+): Promise<void> {
+  if (!request.isMultipart()) {
+    throw new AppError('unsupported_media_type', 'The body must be multipart/form-data with `path` and `file`.')
+  }
+  const fields: Record<string, unknown> = { ...query }
+  const limits = { fieldSize: MAX_FIELD_BYTES, fields: 8, files: 1, parts: 9, fileSize: Number.POSITIVE_INFINITY }
+  let stored = false
+  try {
+    for await (const part of request.parts({ limits })) {
+      if (part.type === 'field') {
+        fields[part.fieldname] = part.value
+        continue
+      }
+      await store(destinationOf(fields), part.file)
+      stored = true
+    }
+  } catch (error) {
+    // Let the rest of the body run off, so that the client gets to read the answer.
+    request.raw.unpipe()
+    request.raw.resume()
+    throw error
+  }
+  if (!stored) throw new AppError('invalid_request', 'The form has no `file` part.')
+}
+
+function destinationOf(fields: Readonly<Record<string, unknown>>): Destination {
+  if (fields.path === undefined) {
+    throw new AppError('invalid_request', 'Send the `path` field before the `file` part, or as a query parameter.')
+  }
+  const parsed = pathRequestSchema.safeParse(fields)
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]
+  throw new AppError('invalid_request', `${issue?.path.join('.') ?? 'form'}: ${issue?.message ?? 'is not valid'}`)
+}

@@ -1,0 +1,160 @@
+import { AppError } from '@wrenn/base'
+import {
+  type CapsuleMetrics,
+  capsuleSchema,
+  createCapsuleQuerySchema,
+  createCapsuleSchema,
+  IDEMPOTENCY_HEADER,
+  listCapsulesQuerySchema,
+  metricsRanges,
+  metricsSchema,
+} from '@wrenn/protocol'
+import type { GetMetricsResponse } from '@wrenn/protocol/host'
+import { z } from 'zod'
+import { toCapsule } from '../../domain/capsule-view.js'
+import { ownerOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
+
+/** Existing clients give up after 5 seconds. */
+const ANSWER_WITHIN_MS = 4_500
+
+const idempotencyHeaders = z.object({
+  [IDEMPOTENCY_HEADER]: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters')
+    .optional()
+    .describe('The same key and body give the same capsule, also after a lost answer.'),
+})
+
+export function capsuleRoutes(app: App, { capsules, host, activity }: Services): void {
+  app.post(
+    '/v1/capsules',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Create a capsule.',
+        body: optionalBody(createCapsuleSchema),
+        querystring: createCapsuleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 201: capsuleSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const row = await capsules.create(ownerOf(request).teamId, request.body, {
+        idempotencyKey: request.headers[IDEMPOTENCY_HEADER],
+        waitMs: request.query.wait_sec * 1000,
+      })
+      return await reply.status(201).send(toCapsule(row, { timings: true }))
+    },
+  )
+
+  app.get(
+    '/v1/capsules',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'List capsules, newest first.',
+        description: 'The header `x-next-token` is the cursor of the next page; absent on the last one.',
+        querystring: listCapsulesQuerySchema,
+        response: { 200: z.array(capsuleSchema), ...errors },
+      },
+    },
+    async (request, reply) => {
+      const page = await capsules.list(ownerOf(request).teamId, request.query)
+      if (page.nextCursor !== undefined) void reply.header('x-next-token', page.nextCursor)
+      return page.rows.map((row) => toCapsule(row))
+    },
+  )
+
+  app.get(
+    '/v1/capsules/:id',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Get a capsule, also one that has ended.',
+        params: capsuleParams,
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    async (request) => toCapsule(await capsules.get(ownerOf(request).teamId, request.params.id)),
+  )
+
+  app.delete(
+    '/v1/capsules/:id',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Destroy a capsule and its files; repeats succeed.',
+        params: capsuleParams,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await capsules.destroy(ownerOf(request).teamId, request.params.id, ANSWER_WITHIN_MS)
+      return await reply.status(204).send()
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/ping',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Count as activity.',
+        params: capsuleParams,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
+      activity.touch(row.id)
+      return await reply.status(204).send()
+    },
+  )
+
+  app.get(
+    '/v1/capsules/:id/metrics',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'What a running capsule uses now.',
+        params: capsuleParams,
+        querystring: z.object({ range: z.enum(metricsRanges).default('10m') }),
+        response: { 200: metricsSchema, ...errors },
+      },
+    },
+    async (request) => {
+      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
+      const metrics = await host.call((client) =>
+        client.getMetrics({ capsuleId: row.id }, { timeoutMs: ANSWER_WITHIN_MS }),
+      )
+      return toMetrics(row.id, request.query.range, metrics)
+    },
+  )
+}
+
+function toMetrics(id: string, range: CapsuleMetrics['range'], metrics: GetMetricsResponse): CapsuleMetrics {
+  const timestampMs = Number(metrics.timestampMs)
+  if (timestampMs === 0) throw new AppError('guest_error', 'The guest gave no metrics.')
+  const current = {
+    timestamp: new Date(timestampMs).toISOString(),
+    cpu_pct: metrics.cpuPct,
+    cpu_count: metrics.cpuCount,
+    mem_used_bytes: Number(metrics.memUsedBytes),
+    mem_total_bytes: Number(metrics.memTotalBytes),
+    mem_cache_bytes: Number(metrics.memCacheBytes),
+    disk_used_bytes: Number(metrics.diskUsedBytes),
+    disk_total_bytes: Number(metrics.diskTotalBytes),
+    host_rss_bytes: Number(metrics.hostRssBytes),
+    host_cpu_ns: Number(metrics.hostCpuNs),
+    host_disk_bytes: Number(metrics.hostDiskBytes),
+  }
+  const point = {
+    timestamp_unix: Math.floor(timestampMs / 1000),
+    cpu_pct: current.cpu_pct,
+    mem_bytes: current.mem_used_bytes,
+    disk_bytes: current.disk_used_bytes,
+  }
+  return { sandbox_id: id, capsule_id: id, range, points: [point], current }
+}

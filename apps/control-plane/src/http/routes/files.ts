@@ -1,0 +1,263 @@
+import type { Readable } from 'node:stream'
+import { AppError } from '@wrenn/base'
+import {
+  fileEntryAnswerSchema,
+  fileListSchema,
+  listDirRequestSchema,
+  moveFileRequestSchema,
+  pathRequestSchema,
+  rawFileQuerySchema,
+  readFileRequestSchema,
+  uploadResultSchema,
+} from '@wrenn/protocol'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { z } from 'zod'
+import { type ByteRange, type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/files.js'
+import { ownerOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { readUpload } from '../multipart.js'
+import { parseRange } from '../range.js'
+import { bytes, capsuleParams, errors, noContent } from '../schemas.js'
+
+interface Named {
+  readonly path: string
+  readonly user?: string | undefined
+}
+
+export function fileRoutes(app: App, services: Services): void {
+  const target = targetOf(services)
+  readRoutes(app, target)
+  writeRoutes(app, target)
+  entryRoutes(app, services)
+}
+
+type TargetOf = (request: FastifyRequest, id: string, file: Named) => Promise<FileTarget>
+
+function targetOf({ capsules, host, activity }: Services): TargetOf {
+  return async (request, id, { path, user }) => {
+    const row = await capsules.running(ownerOf(request).teamId, id)
+    activity.touch(row.id)
+    return { client: host.client, capsuleId: row.id, path, user: user ?? '' }
+  }
+}
+
+function readRoutes(app: App, target: TargetOf): void {
+  for (const url of ['/v1/capsules/:id/files/read', '/v1/capsules/:id/files/stream/read']) {
+    app.post(
+      url,
+      {
+        schema: {
+          tags: ['files'],
+          summary: 'Read a file, or a part of it.',
+          produces: ['application/octet-stream'],
+          params: capsuleParams,
+          body: readFileRequestSchema,
+          response: { 200: bytes, ...errors },
+        },
+      },
+      async (request, reply) => {
+        const { offset = 0, length } = request.body
+        const file = await openFile(await target(request, request.params.id, request.body), { offset, length })
+        return await reply.type('application/octet-stream').header('content-length', file.length).send(file.body)
+      },
+    )
+  }
+
+  app.route({
+    method: ['GET', 'HEAD'],
+    url: '/v1/capsules/:id/files',
+    exposeHeadRoute: false,
+    schema: {
+      tags: ['files'],
+      summary: 'Download a file; answers one byte range (`Range`).',
+      produces: ['application/octet-stream'],
+      params: capsuleParams,
+      querystring: rawFileQuerySchema,
+      response: { 200: bytes, 206: bytes, ...errors },
+    },
+    handler: async (request, reply) => {
+      const file = await target(request, request.params.id, request.query)
+      return request.method === 'HEAD' ? await head(file, reply) : await download(file, request.headers.range, reply)
+    },
+  })
+}
+
+async function statFile({ client, capsuleId, path, user }: FileTarget): Promise<number> {
+  const { entry } = await client.statFile({ capsuleId, path, user })
+  return Number(entry?.size ?? 0n)
+}
+
+async function head(file: FileTarget, reply: FastifyReply): Promise<FastifyReply> {
+  const { client, capsuleId, path, user } = file
+  const entry = toFileEntry((await client.statFile({ capsuleId, path, user })).entry)
+  if ((entry.target_type ?? entry.type) === 'directory') throw new AppError('is_a_directory', `${path} is a directory.`)
+  return await reply
+    .type('application/octet-stream')
+    .header('accept-ranges', 'bytes')
+    .header('content-length', entry.size)
+    .header('last-modified', new Date(entry.modified_at * 1000).toUTCString())
+    .send()
+}
+
+async function download(file: FileTarget, rangeHeader: string | undefined, reply: FastifyReply): Promise<FastifyReply> {
+  const asked = parseRange(rangeHeader)
+  void reply.type('application/octet-stream').header('accept-ranges', 'bytes')
+  if (asked === undefined) {
+    const { body, length } = await openFile(file, { offset: 0 })
+    return await reply.header('content-length', length).send(body)
+  }
+  const size = await statFile(file)
+  const range = absolute(asked, size)
+  if (range === undefined) {
+    void reply.header('content-range', `bytes */${size}`)
+    throw new AppError('range_not_satisfiable', `The file has ${size} bytes.`)
+  }
+  const { body, length, size: total } = await openFile(file, range)
+  if (length === 0) {
+    body.destroy()
+    void reply.header('content-range', `bytes */${total}`)
+    throw new AppError('range_not_satisfiable', `The file has ${total} bytes.`)
+  }
+  return await reply
+    .status(206)
+    .header('content-range', `bytes ${range.offset}-${range.offset + length - 1}/${total}`)
+    .header('content-length', length)
+    .send(body)
+}
+
+function absolute(asked: NonNullable<ReturnType<typeof parseRange>>, size: number): ByteRange | undefined {
+  if ('last' in asked) {
+    if (asked.last === 0 || size === 0) return undefined
+    const offset = Math.max(0, size - asked.last)
+    return { offset, length: size - offset }
+  }
+  if (asked.offset >= size) return undefined
+  return { offset: asked.offset, length: Math.min(asked.length ?? size, size - asked.offset) }
+}
+
+function writeRoutes(app: App, target: TargetOf): void {
+  for (const url of ['/v1/capsules/:id/files/write', '/v1/capsules/:id/files/stream/write']) {
+    app.post(
+      url,
+      {
+        schema: {
+          tags: ['files'],
+          summary: 'Write a file from a form: `path` (and `user`) first, then `file`. Makes the folders above it.',
+          consumes: ['multipart/form-data'],
+          params: capsuleParams,
+          querystring: pathRequestSchema.partial(),
+          response: { 204: noContent, ...errors },
+        },
+      },
+      async (request, reply) => {
+        // Refused before any byte of the file is read.
+        await target(request, request.params.id, { path: '/' })
+        await readUpload(request, request.query, async (file, body) => {
+          await writeFile(await target(request, request.params.id, file), body)
+        })
+        return await reply.status(204).send()
+      },
+    )
+  }
+
+  // The body of PUT is the file itself, whatever type it says it has.
+  void app.register(async (raw: App) => {
+    raw.removeAllContentTypeParsers()
+    raw.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
+    raw.put(
+      '/v1/capsules/:id/files',
+      {
+        schema: {
+          tags: ['files'],
+          summary: 'Upload a file as the raw body. Makes the folders above it.',
+          consumes: ['application/octet-stream'],
+          params: capsuleParams,
+          querystring: rawFileQuerySchema,
+          response: { 200: uploadResultSchema, ...errors },
+        },
+      },
+      async (request) => {
+        const body: Readable = isReadable(request.body) ? request.body : request.raw
+        const written = await writeFile(await target(request, request.params.id, request.query), body)
+        return { path: request.query.path, bytes: written }
+      },
+    )
+  })
+}
+
+function isReadable(body: unknown): body is Readable {
+  return typeof body === 'object' && body !== null && 'pipe' in body
+}
+
+function entryRoutes(app: App, { capsules, host, activity }: Services): void {
+  const running = async (request: FastifyRequest, id: string): Promise<string> => {
+    const row = await capsules.running(ownerOf(request).teamId, id)
+    activity.touch(row.id)
+    return row.id
+  }
+  const route = <Body extends z.ZodType, Answer extends z.ZodType>(summary: string, body: Body, answer: Answer) =>
+    ({
+      schema: { tags: ['files'], summary, params: capsuleParams, body, response: { 200: answer, ...errors } },
+    }) as const
+
+  app.post(
+    '/v1/capsules/:id/files/list',
+    route('List a directory.', listDirRequestSchema, fileListSchema),
+    async (request) => {
+      const { path, user = '', depth } = request.body
+      const capsuleId = await running(request, request.params.id)
+      const answer = await host.call((client) => client.listDir({ capsuleId, path, user, depth: Math.max(1, depth) }))
+      return { entries: answer.entries.map(toFileEntry) }
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/files/stat',
+    route('Describe a file or directory.', pathRequestSchema, fileEntryAnswerSchema),
+    async (request) => {
+      const { path, user = '' } = request.body
+      const capsuleId = await running(request, request.params.id)
+      return { entry: toFileEntry((await host.call((client) => client.statFile({ capsuleId, path, user }))).entry) }
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/files/mkdir',
+    route('Make a directory and those above it; 409 when it exists.', pathRequestSchema, fileEntryAnswerSchema),
+    async (request) => {
+      const { path, user = '' } = request.body
+      const capsuleId = await running(request, request.params.id)
+      return { entry: toFileEntry((await host.call((client) => client.makeDir({ capsuleId, path, user }))).entry) }
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/files/move',
+    route('Move or rename.', moveFileRequestSchema, fileEntryAnswerSchema),
+    async (request) => {
+      const { source, destination, user = '' } = request.body
+      const capsuleId = await running(request, request.params.id)
+      const answer = await host.call((client) => client.moveFile({ capsuleId, source, destination, user }))
+      return { entry: toFileEntry(answer.entry) }
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/files/remove',
+    {
+      schema: {
+        tags: ['files'],
+        summary: 'Remove a file, or a directory with all in it.',
+        params: capsuleParams,
+        body: pathRequestSchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { path, user = '' } = request.body
+      const capsuleId = await running(request, request.params.id)
+      await host.call((client) => client.removeFile({ capsuleId, path, user }))
+      return await reply.status(204).send()
+    },
+  )
+}

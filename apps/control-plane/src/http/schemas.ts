@@ -1,0 +1,18 @@
+import { capsuleIdSchema, errorBodySchema, processSelectorSchema } from '@wrenn/protocol'
+import { z } from 'zod'
+
+export const capsuleParams = z.object({ id: capsuleIdSchema })
+export const processParams = z.object({ id: capsuleIdSchema, selector: processSelectorSchema })
+
+/** Every route may answer with an error of the table. */
+export const errors = { '4xx': errorBodySchema, '5xx': errorBodySchema } as const
+
+export const noContent = z.void().describe('Done.')
+
+/** A body that goes through as bytes; only for the document, streams are never validated. */
+export const bytes = z.any().meta({ type: 'string', format: 'binary' }).describe('The bytes of the file.')
+
+/** Bodies of routes whose every field is optional may be absent. */
+export function optionalBody<Schema extends z.ZodType>(schema: Schema) {
+  return z.preprocess((value) => value ?? {}, schema)
+}

@@ -1,0 +1,133 @@
+import { AppError } from '@wrenn/base'
+import type { RawData, WebSocket } from 'ws'
+import type { z } from 'zod'
+
+const HIGH_WATER_BYTES = 1024 * 1024
+const MAX_QUEUED_BYTES = 1024 * 1024
+const PING_EVERY_MS = 30_000
+
+export interface Message {
+  readonly data: Buffer
+  readonly isBinary: boolean
+}
+
+/**
+ * A WebSocket as two bounded flows: messages are taken one by one and stop coming while nobody takes them; sending waits
+ * while a slow peer has more than 1 MiB to read. A peer that answers no ping for a minute is gone.
+ */
+export class Channel {
+  readonly #socket: WebSocket
+  readonly #queue: Message[] = []
+  readonly #closed = new AbortController()
+  readonly #heartbeat: NodeJS.Timeout
+  #queuedBytes = 0
+  #waiting: (() => void) | undefined
+  #alive = true
+
+  /** Must be made in the same turn in which the socket was: later, messages would be missed. */
+  constructor(socket: WebSocket, onPing: () => void = () => {}) {
+    this.#socket = socket
+    socket.on('message', (data: RawData, isBinary: boolean) => this.#receive(toBuffer(data), isBinary))
+    socket.on('pong', () => {
+      this.#alive = true
+    })
+    socket.on('error', () => {}) // a close follows
+    socket.once('close', () => this.#end())
+    this.#heartbeat = setInterval(() => this.#ping(onPing), PING_EVERY_MS)
+  }
+
+  /** Ends when the peer is gone. */
+  get signal(): AbortSignal {
+    return this.#closed.signal
+  }
+
+  get binary(): boolean {
+    return this.#socket.protocol !== ''
+  }
+
+  /** The next message; `undefined` when there will be none. */
+  async next(): Promise<Message | undefined> {
+    for (;;) {
+      const message = this.#queue.shift()
+      if (message !== undefined) {
+        this.#queuedBytes -= message.data.length
+        if (this.#socket.isPaused && this.#queuedBytes < MAX_QUEUED_BYTES / 2) this.#socket.resume()
+        return message
+      }
+      if (this.signal.aborted) return undefined
+      await new Promise<void>((resolve) => {
+        this.#waiting = resolve
+      })
+    }
+  }
+
+  /** The next message if it is here already and `matches`. */
+  takeIf(matches: (message: Message) => boolean): Message | undefined {
+    const [first] = this.#queue
+    if (first === undefined || !matches(first)) return undefined
+    this.#queue.shift()
+    this.#queuedBytes -= first.data.length
+    return first
+  }
+
+  async send(message: object | Uint8Array): Promise<void> {
+    if (this.#socket.readyState !== this.#socket.OPEN) return
+    const data = message instanceof Uint8Array ? message : JSON.stringify(message)
+    if (this.#socket.bufferedAmount < HIGH_WATER_BYTES) this.#socket.send(data, () => {})
+    else await new Promise<void>((resolve) => this.#socket.send(data, () => resolve()))
+  }
+
+  close(code: number, reason: string): void {
+    this.#socket.close(code, reason)
+  }
+
+  #receive(data: Buffer, isBinary: boolean): void {
+    this.#queue.push({ data, isBinary })
+    this.#queuedBytes += data.length
+    if (this.#queuedBytes > MAX_QUEUED_BYTES) this.#socket.pause()
+    this.#wake()
+  }
+
+  #ping(onPing: () => void): void {
+    if (!this.#alive) {
+      this.#socket.terminate()
+      return
+    }
+    this.#alive = false
+    this.#socket.ping()
+    onPing()
+  }
+
+  #end(): void {
+    clearInterval(this.#heartbeat)
+    this.#closed.abort()
+    this.#wake()
+  }
+
+  #wake(): void {
+    this.#waiting?.()
+    this.#waiting = undefined
+  }
+}
+
+function toBuffer(data: RawData): Buffer {
+  if (Buffer.isBuffer(data)) return data
+  return Array.isArray(data) ? Buffer.concat(data) : Buffer.from(data)
+}
+
+/** Reads a JSON frame. @throws AppError `invalid_request` */
+export function parseFrame<Schema extends z.ZodType>(message: Message, schema: Schema): z.output<Schema> {
+  const parsed = schema.safeParse(parseJson(message))
+  if (parsed.success) return parsed.data
+  const issue = parsed.error.issues[0]
+  throw new AppError('invalid_request', `${issue?.path.join('.') || 'frame'}: ${issue?.message ?? 'is not valid'}`)
+}
+
+function parseJson({ data, isBinary }: Message): unknown {
+  if (isBinary) throw new AppError('invalid_request', 'A text frame with JSON was expected.')
+  try {
+    return JSON.parse(data.toString('utf8'))
+  } catch {
+    throw new AppError('invalid_request', 'The frame is not JSON.')
+  }
+}

@@ -1,0 +1,147 @@
+import { AppError, randomTag } from '@wrenn/base'
+import {
+  decodeBinaryFrame,
+  execStartFrameSchema,
+  type ProcessInputFrame,
+  processInputFrameSchema,
+} from '@wrenn/protocol'
+import { type ProcessSelector, Signal } from '@wrenn/protocol/guest'
+import { toSignal } from '../../domain/processes.js'
+import { connectSession, parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
+import { fromHostError } from '../../host/errors.js'
+import type { Services } from '../context.js'
+import { type Channel, type Message, parseFrame } from './channel.js'
+import { type OutputEncoding, OutputSender } from './output.js'
+import { errorFrame } from './run-socket.js'
+
+const MAX_INPUT_BYTES = 256 * 1024
+
+type Selector = Pick<ProcessSelector, 'selector'>
+
+/** `/exec/stream`: the first frame starts a process; it goes on when the socket closes. */
+export async function execStream(channel: Channel, capsuleId: string, services: Services): Promise<void> {
+  const message = await channel.next()
+  if (message === undefined) return
+  const frame = parseFrame(message, execStartFrameSchema)
+  const tag = frame.tag ?? randomTag('proc')
+  const events = startSession(
+    services.host.client,
+    capsuleId,
+    {
+      cmd: frame.cmd,
+      args: frame.args,
+      envs: frame.envs,
+      cwd: frame.cwd,
+      user: frame.user,
+      tag,
+      stdin: frame.stdin,
+      timeoutMs: (frame.timeout_sec ?? 0) * 1000,
+      foreground: true,
+    },
+    channel.signal,
+  )
+  await relay(channel, capsuleId, services, { events, selector: selectTag(tag), tag, encoding: frame.encoding })
+}
+
+export interface ProcessStreamOptions {
+  readonly selector: string
+  readonly fromOffset: number | undefined
+  readonly encoding: OutputEncoding
+}
+
+/** `/processes/{selector}/stream`: follows a process that exists. */
+export async function processStream(
+  channel: Channel,
+  capsuleId: string,
+  services: Services,
+  options: ProcessStreamOptions,
+): Promise<void> {
+  const selector = parseSelector(options.selector)
+  const tag = selector.selector.case === 'tag' ? selector.selector.value : undefined
+  const events = connectSession(services.host.client, capsuleId, selector, options.fromOffset, channel.signal)
+  await relay(channel, capsuleId, services, { events, selector, tag, encoding: options.encoding })
+}
+
+interface Relay {
+  readonly events: AsyncGenerator<SessionEvent>
+  readonly selector: Selector
+  readonly tag: string | undefined
+  readonly encoding: OutputEncoding
+}
+
+async function relay(channel: Channel, capsuleId: string, services: Services, session: Relay): Promise<void> {
+  const output = new OutputSender(channel, session.encoding)
+  let reading = false
+  for await (const event of session.events) {
+    services.activity.touch(capsuleId)
+    if (event.case === 'start') {
+      const tag = event.value.tag ?? session.tag
+      await channel.send({ type: 'start', pid: event.value.pid, ...(tag === undefined ? {} : { tag }) })
+      if (!reading) void readInput(channel, capsuleId, services, session.selector)
+      reading = true
+    } else if (event.case === 'data') await output.data(event.value)
+    else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
+    else if (event.case === 'end') await output.exit(event.value)
+  }
+}
+
+/** Carries frames of the client to the process until the socket closes; a bad frame is answered, not fatal. */
+async function readInput(channel: Channel, capsuleId: string, services: Services, process: Selector): Promise<void> {
+  for (;;) {
+    const message = await channel.next()
+    if (message === undefined) return
+    try {
+      await applyInput(channel, capsuleId, services, process, toInput(message))
+    } catch (error) {
+      await channel.send(errorFrame(fromHostError(error), false))
+    }
+  }
+}
+
+type Input = Exclude<ProcessInputFrame, { type: 'stdin' }> | { readonly type: 'bytes'; readonly bytes: Uint8Array }
+
+function toInput(message: Message): Input {
+  if (message.isBinary) return { type: 'bytes', bytes: binaryInput(message) }
+  const frame = parseFrame(message, processInputFrameSchema)
+  return frame.type === 'stdin' ? { type: 'bytes', bytes: Buffer.from(frame.data, 'base64') } : frame
+}
+
+/** @throws AppError `invalid_request` */
+export function binaryInput(message: Message): Uint8Array {
+  const frame = decodeBinaryFrame(message.data)
+  if (frame?.kind !== 'input')
+    throw new AppError('invalid_request', 'A binary frame must be input: kind 0, offset 0, bytes.')
+  return frame.payload
+}
+
+async function applyInput(
+  channel: Channel,
+  capsuleId: string,
+  { host }: Services,
+  process: Selector,
+  input: Input,
+): Promise<void> {
+  if (input.type === 'bytes') {
+    const value = joinBinary(channel, input.bytes)
+    await host.client.sendInput({ capsuleId, input: { process, input: { input: { case: 'stdin', value } } } })
+  } else if (input.type === 'stdin_close') {
+    await host.client.closeStdin({ capsuleId, process })
+  } else {
+    const signal = input.type === 'stop' ? Signal.SIGKILL : toSignal(input.signal)
+    await host.client.signalProcess({ capsuleId, signal: { process, signal } })
+  }
+}
+
+/** Adds binary input that waits already, so that a fast sender costs few calls. */
+export function joinBinary(channel: Channel, first: Uint8Array): Uint8Array {
+  const parts = [first]
+  let size = first.length
+  while (size < MAX_INPUT_BYTES) {
+    const more = channel.takeIf(({ isBinary, data }) => isBinary && decodeBinaryFrame(data)?.kind === 'input')
+    if (more === undefined) break
+    const bytes = binaryInput(more)
+    parts.push(bytes)
+    size += bytes.length
+  }
+  return parts.length === 1 ? first : Buffer.concat(parts)
+}

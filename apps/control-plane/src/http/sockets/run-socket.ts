@@ -1,0 +1,85 @@
+import { AppError } from '@wrenn/base'
+import { authFrameSchema, errorKind } from '@wrenn/protocol'
+import type { FastifyRequest } from 'fastify'
+import type { WebSocket } from 'ws'
+import { fromHostError } from '../../host/errors.js'
+import type { ApiKeyOwner } from '../../store/teams.js'
+import type { Services } from '../context.js'
+import { Channel, parseFrame } from './channel.js'
+
+const AUTH_WITHIN_MS = 5_000
+const CLOSE_NORMAL = 1000
+const CLOSE_POLICY = 1008
+const CLOSE_FAILED = 1011
+
+export interface SocketTask {
+  /** Sent every 30 seconds beside the protocol's own ping. */
+  readonly pingFrame?: object
+  readonly run: (channel: Channel, capsuleId: string) => Promise<void>
+}
+
+/** The frame that tells of an error. */
+export function errorFrame(error: AppError, fatal: boolean) {
+  const { hint } = errorKind(error.code)
+  return { type: 'error', data: error.message, code: error.code, fatal, ...(hint === undefined ? {} : { hint }) }
+}
+
+/**
+ * Serves one WebSocket about a capsule: who is it, does the capsule run, then the task. Whatever fails is told in an `error`
+ * frame, then the socket closes.
+ */
+export function runSocket(
+  socket: WebSocket,
+  request: FastifyRequest,
+  capsuleId: string,
+  services: Services,
+  task: SocketTask,
+): void {
+  const { pingFrame } = task
+  const channel: Channel = new Channel(socket, () => {
+    if (pingFrame !== undefined) void channel.send(pingFrame)
+  })
+  void serve(channel, request, capsuleId, services, task)
+}
+
+async function serve(
+  channel: Channel,
+  request: FastifyRequest,
+  capsuleId: string,
+  { capsules, apiKeys, activity, logger }: Services,
+  task: SocketTask,
+): Promise<void> {
+  const startedAt = performance.now()
+  let code = 'ok'
+  try {
+    const owner = request.owner ?? (await firstMessage(channel, apiKeys))
+    await capsules.running(owner.teamId, capsuleId)
+    activity.touch(capsuleId)
+    await task.run(channel, capsuleId)
+    channel.close(CLOSE_NORMAL, 'done')
+  } catch (thrown) {
+    if (!channel.signal.aborted) {
+      const error = fromHostError(thrown)
+      code = error.code
+      await channel.send(errorFrame(error, true))
+      channel.close(errorKind(code).status < 500 ? CLOSE_POLICY : CLOSE_FAILED, code)
+    } else {
+      code = 'client_closed'
+    }
+  }
+  activity.touch(capsuleId)
+  const ms = Math.round(performance.now() - startedAt)
+  logger.info({ requestId: request.id, route: request.routeOptions.url, capsuleId, code, ms }, 'socket.closed')
+}
+
+async function firstMessage(channel: Channel, apiKeys: Services['apiKeys']): Promise<ApiKeyOwner> {
+  const timer = setTimeout(() => channel.close(CLOSE_POLICY, 'unauthorized'), AUTH_WITHIN_MS)
+  try {
+    const message = await channel.next()
+    if (message === undefined) throw new AppError('unauthorized', 'No credentials came within 5 seconds.')
+    const frame = parseFrame(message, authFrameSchema)
+    return await apiKeys.authenticate(frame.api_key ?? frame.token)
+  } finally {
+    clearTimeout(timer)
+  }
+}

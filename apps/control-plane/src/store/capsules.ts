@@ -1,0 +1,122 @@
+import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protocol'
+import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
+import type { Db } from './database.js'
+import type { CapsuleRow, CapsulesTable } from './schema.js'
+
+export type NewCapsule = Insertable<CapsulesTable>
+export type CapsulePatch = Omit<Updateable<CapsulesTable>, 'id' | 'team_id' | 'state' | 'generation' | 'updated_at'>
+
+export async function insertCapsule(db: Db, capsule: NewCapsule): Promise<CapsuleRow> {
+  return await db.insertInto('capsules').values(capsule).returningAll().executeTakeFirstOrThrow()
+}
+
+/** A team's capsule, stopped ones too. */
+export async function findCapsule(db: Db, teamId: string, id: string): Promise<CapsuleRow | undefined> {
+  return await db
+    .selectFrom('capsules')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+/** For the reconciler and for operations, which act for no team. */
+export async function findAnyCapsule(db: Db, id: string): Promise<CapsuleRow | undefined> {
+  return await db.selectFrom('capsules').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+export interface CapsuleFilter {
+  readonly states: readonly CapsuleState[] | undefined
+  readonly template: string | undefined
+  readonly name: string | undefined
+  readonly labels: Readonly<Record<string, string>>
+  /** Only capsules older than this position. */
+  readonly beforeSeq: number | undefined
+  readonly limit: number
+}
+
+/** Newest first. */
+export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter): Promise<CapsuleRow[]> {
+  let query = db.selectFrom('capsules').selectAll().where('team_id', '=', teamId)
+  if (filter.states !== undefined) query = query.where('state', 'in', filter.states)
+  if (filter.template !== undefined) query = query.where('template', '=', filter.template)
+  if (filter.name !== undefined) query = query.where('name', '=', filter.name)
+  if (filter.beforeSeq !== undefined) query = query.where('seq', '<', filter.beforeSeq)
+  if (Object.keys(filter.labels).length > 0) {
+    query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(filter.labels)}::jsonb`)
+  }
+  return await query.orderBy('seq', 'desc').limit(filter.limit).execute()
+}
+
+/** Capsules that take part in a team's limit: all that are not ended. */
+export async function countOpenCapsules(db: Db, teamId: string): Promise<number> {
+  const row = await db
+    .selectFrom('capsules')
+    .select(({ fn }) => fn.countAll<number>().as('count'))
+    .where('team_id', '=', teamId)
+    .where('state', 'not in', ['stopped', 'error'])
+    .executeTakeFirstOrThrow()
+  return row.count
+}
+
+/** Every capsule a host may hold: all but those known to be gone. */
+export async function listForReconcile(db: Db): Promise<CapsuleRow[]> {
+  return await db
+    .selectFrom('capsules')
+    .selectAll()
+    .where((eb) =>
+      eb.or([
+        eb('state', 'not in', ['stopped', 'error']),
+        eb.and([eb('state', '=', 'error'), eb('observed_state', 'is distinct from', 'absent')]),
+      ]),
+    )
+    .execute()
+}
+
+/**
+ * The one place where a capsule changes state: applies `command` by the lifecycle table, if the row is still as `row`
+ * (compare-and-set on its generation).
+ * @returns the new row, or `undefined` when the command is not legal in the row's state or somebody else was faster.
+ */
+export async function transition(
+  db: Db,
+  row: CapsuleRow,
+  command: CapsuleCommand,
+  patch: CapsulePatch = {},
+): Promise<CapsuleRow | undefined> {
+  const state = nextState(row.state, command)
+  if (state === undefined) return undefined
+  return await db
+    .updateTable('capsules')
+    .set({ ...patch, state, generation: row.generation + 1, updated_at: new Date() })
+    .where('id', '=', row.id)
+    .where('generation', '=', row.generation)
+    .where('state', '=', row.state)
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Records what a host said; no state changes by it. */
+export async function recordObservation(
+  db: Db,
+  ids: readonly string[],
+  observed: CapsulesTable['observed_state'],
+  at: Date,
+): Promise<void> {
+  if (ids.length === 0) return
+  await db
+    .updateTable('capsules')
+    .set({ observed_state: observed, observed_at: at })
+    .where('id', 'in', ids)
+    .where('observed_state', 'is distinct from', observed)
+    .execute()
+}
+
+/** Moves `last_active_at` forward for many capsules at once; never back. */
+export async function touchCapsules(db: Db, times: ReadonlyMap<string, Date>): Promise<void> {
+  const ids = [...times.keys()]
+  const at = [...times.values()].map((time) => time.toISOString())
+  await sql`UPDATE capsules AS c SET last_active_at = t.at
+    FROM unnest(${ids}::text[], ${at}::timestamptz[]) AS t (id, at)
+    WHERE c.id = t.id AND (c.last_active_at IS NULL OR c.last_active_at < t.at)`.execute(db)
+}

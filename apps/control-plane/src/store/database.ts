@@ -1,0 +1,55 @@
+import { type Logger, silentLogger } from '@wrenn/base'
+import { Kysely, type MigrationResultSet, Migrator, NO_MIGRATIONS, PostgresDialect, sql } from 'kysely'
+import pg from 'pg'
+import { migrations } from './migrations/index.js'
+import type { Database } from './schema.js'
+
+const BIGINT_OID = 20
+const CONNECT_TIMEOUT_MS = 5_000
+const STATEMENT_TIMEOUT_MS = 15_000
+
+export type Db = Kysely<Database>
+
+export interface OpenDatabaseOptions {
+  readonly url: string
+  readonly maxConnections?: number
+  readonly logger?: Logger
+}
+
+/** Opens a pool of connections. The caller destroys it; connections that break are replaced and never end the process. */
+export function openDatabase({ url, maxConnections = 10, logger = silentLogger }: OpenDatabaseOptions): Db {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: maxConnections,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    statement_timeout: STATEMENT_TIMEOUT_MS,
+    application_name: 'wrenn-control-plane',
+    types: { getTypeParser: (oid, format) => (oid === BIGINT_OID ? Number : pg.types.getTypeParser(oid, format)) },
+  })
+  // Without listeners node-postgres ends the process when the server goes away.
+  pool.on('error', (error) => logger.warn({ error: error.message }, 'database.connection_lost'))
+  pool.on('connect', (client) => client.on('error', () => {}))
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
+}
+
+function migrator(db: Db): Migrator {
+  return new Migrator({ db, provider: { getMigrations: async () => migrations } })
+}
+
+function check({ error }: MigrationResultSet): void {
+  if (error !== undefined) throw error
+}
+
+/** Brings the schema to the newest version; several processes may try at once (kysely takes an advisory lock). */
+export async function migrateUp(db: Db): Promise<void> {
+  check(await migrator(db).migrateToLatest())
+}
+
+/** Takes every migration back. */
+export async function migrateDown(db: Db): Promise<void> {
+  check(await migrator(db).migrateTo(NO_MIGRATIONS))
+}
+
+export async function pingDatabase(db: Db): Promise<void> {
+  await sql`SELECT 1`.execute(db)
+}

@@ -1,0 +1,107 @@
+import type { ErrorBody } from '@wrenn/protocol'
+import type { Insertable } from 'kysely'
+import { sql } from 'kysely'
+import type { Db } from './database.js'
+import type { OperationKind, OperationRow, OperationsTable } from './schema.js'
+
+export type NewOperation = Omit<Insertable<OperationsTable>, 'lease_until'>
+
+/** Adds an operation; `undefined` when the team used its idempotency key before. */
+export async function insertOperation(
+  db: Db,
+  operation: NewOperation,
+  leaseMs: number,
+): Promise<OperationRow | undefined> {
+  return await db
+    .insertInto('operations')
+    .values({ ...operation, lease_until: leaseEnd(leaseMs) })
+    .onConflict((conflict) =>
+      conflict.columns(['team_id', 'kind', 'idempotency_key']).where('idempotency_key', 'is not', null).doNothing(),
+    )
+    .returningAll()
+    .executeTakeFirst()
+}
+
+export async function findByKey(
+  db: Db,
+  teamId: string,
+  kind: OperationKind,
+  key: string,
+): Promise<OperationRow | undefined> {
+  return await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('kind', '=', kind)
+    .where('idempotency_key', '=', key)
+    .executeTakeFirst()
+}
+
+export async function findOperation(db: Db, id: string): Promise<OperationRow | undefined> {
+  return await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** Whether somebody is at work on the capsule right now. */
+export async function hasLiveOperation(db: Db, capsuleId: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('capsule_id', '=', capsuleId)
+    .where('state', '=', 'running')
+    .where('lease_until', '>', sql<Date>`now()`)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
+export async function renewLease(db: Db, id: string, leaseMs: number): Promise<void> {
+  await db
+    .updateTable('operations')
+    .set({ lease_until: leaseEnd(leaseMs) })
+    .where('id', '=', id)
+    .where('state', '=', 'running')
+    .execute()
+}
+
+/** Takes over one operation whose runner died; `undefined` when there is none. */
+export async function takeExpired(db: Db, leaseMs: number): Promise<OperationRow | undefined> {
+  return await db
+    .updateTable('operations')
+    .set((eb) => ({ lease_until: leaseEnd(leaseMs), attempts: eb('attempts', '+', 1), updated_at: new Date() }))
+    .where('id', '=', (eb) =>
+      eb
+        .selectFrom('operations')
+        .select('id')
+        .where('state', '=', 'running')
+        .where('lease_until', '<', sql<Date>`now()`)
+        .orderBy('lease_until')
+        .limit(1)
+        .forUpdate()
+        .skipLocked(),
+    )
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Ends an operation. A failed one that may be tried again gives its idempotency key back. */
+export async function finishOperation(
+  db: Db,
+  id: string,
+  outcome: { readonly error?: ErrorBody['error']; readonly releaseKey?: boolean } = {},
+): Promise<void> {
+  await db
+    .updateTable('operations')
+    .set({
+      state: outcome.error === undefined ? 'succeeded' : 'failed',
+      error: outcome.error === undefined ? null : JSON.stringify(outcome.error),
+      updated_at: new Date(),
+      ...(outcome.releaseKey === true ? { idempotency_key: null } : {}),
+    })
+    .where('id', '=', id)
+    .where('state', '=', 'running')
+    .execute()
+}
+
+/** Leases are in the database's time, so clocks of several control planes need not agree. */
+function leaseEnd(leaseMs: number) {
+  return sql<Date>`now() + ${leaseMs} * interval '1 millisecond'`
+}
