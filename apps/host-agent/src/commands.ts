@@ -1,16 +1,18 @@
-import { rm } from 'node:fs/promises'
+import { access, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { AppError, errorText, type Logger } from '@wrenn/base'
+import type { EngineChoice } from '@wrenn/vmm'
 import { Journal } from './capsule/journal.js'
 import type { CapsuleRecord } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
-import { buildImage, listImages, type Progress, removeImage } from './host/images/index.js'
+import { examineHost } from './host/doctor/index.js'
+import { buildImage, ensureBootAssets, listImages, type Progress, removeImage } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
 import { closePool, openPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
-import { CAPSULE_UID_OFFSET, imageOptions } from './machine.js'
+import { CAPSULE_UID_OFFSET, chooseHostEngine, imageOptions } from './machine.js'
 
 /** What the platform keeps below its directory; `clean` removes these and nothing else. */
 const OWN_ENTRIES = [
@@ -50,6 +52,8 @@ async function dispatch(
   logger: Logger,
 ): Promise<void> {
   switch (command) {
+    case 'doctor':
+      return await doctor(config, logger)
     case 'image':
       return await image(args, config, logger)
     case 'clean':
@@ -57,6 +61,26 @@ async function dispatch(
     default:
       throw new AppError('invalid_request', `Unknown command "${command}": use serve, doctor, image or clean.`)
   }
+}
+
+async function doctor(config: HostAgentConfig, logger: Logger): Promise<void> {
+  const engine = await knownEngine(config, logger)
+  const report = await examineHost({
+    dir: config.dir,
+    network: { prefix: config.instance, cidr: config.networkCidr },
+    ...(engine === undefined ? {} : { engine: { name: engine.engine.name, reason: engine.reason } }),
+  })
+  print({ type: 'result', ...report, candidates: engine?.candidates ?? [] })
+}
+
+/** The engine's verdict once a start has made one; before that there is no kernel to boot. */
+async function knownEngine(config: HostAgentConfig, logger: Logger): Promise<EngineChoice | undefined> {
+  try {
+    await access(join(config.dir, 'engine.json'))
+  } catch {
+    return undefined // nothing was started in this directory yet
+  }
+  return await chooseHostEngine(config, await ensureBootAssets(imageOptions(config, logger)), logger)
 }
 
 async function image(args: readonly string[], config: HostAgentConfig, logger: Logger): Promise<void> {

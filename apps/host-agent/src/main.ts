@@ -9,12 +9,14 @@ const SECRETS = ['secret', '*.secret', 'envs', '*.envs', 'apiKey', '*.apiKey']
 
 async function main(): Promise<void> {
   const config = readConfig()
-  const logger = pino({ level: config.logLevel, base: { app: 'host-agent' }, redact: SECRETS })
+  const options = { level: config.logLevel, base: { app: 'host-agent' }, redact: SECRETS }
   const [command, ...args] = process.argv.slice(2)
   if (command !== undefined && command !== 'serve') {
-    process.exitCode = await runCommandLine(command, args, config, logger)
+    // Its answer is on stdout, as JSON lines.
+    process.exitCode = await runCommandLine(command, args, config, pino(options, pino.destination(2)))
     return
   }
+  const logger = pino(options)
   if (process.getuid?.() !== 0) throw new AppError('invalid_config', 'The host agent needs root.')
   const agent = await serve(config, logger)
   let stopping = false
