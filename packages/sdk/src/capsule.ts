@@ -195,8 +195,13 @@ export class Capsule implements AsyncDisposable {
     return new PtyHandle(await openSession(this.#transport, plan))
   }
 
-  async processes(options: CallOptions = {}): Promise<ProcessInfo[]> {
-    const { processes } = await this.#transport.json<wire.ProcessList>('GET', `${this.#path}/processes`, options)
+  /** Those started through the API; `includeEnded` adds the ones whose output and exit are still kept. */
+  async processes(options: CallOptions & { readonly includeEnded?: boolean } = {}): Promise<ProcessInfo[]> {
+    const { includeEnded = false, ...call } = options
+    const { processes } = await this.#transport.json<wire.ProcessList>('GET', `${this.#path}/processes`, {
+      ...call,
+      query: { include_ended: String(includeEnded) },
+    })
     return processes.map(processInfo)
   }
 

@@ -8,6 +8,8 @@ import { backoffMs, delay } from './wait.js'
 
 /** How long a dropped connection is tried again before the session gives up. */
 const DEFAULT_RECONNECT_MS = 60_000
+/** Servers refuse frames of more than 4 MiB. */
+const INPUT_FRAME_BYTES = 256 * 1024
 /** Input sent this long before a drop, with nothing left in the buffer, has arrived. */
 const INPUT_SETTLED_MS = 10_000
 
@@ -114,12 +116,15 @@ export class Session {
   }
 
   async sendInput(data: string | Uint8Array): Promise<void> {
-    const socket = await this.#connected()
     const bytes = toBytes(data)
-    this.#lastInputAt = performance.now()
-    const json = (): string => JSON.stringify({ type: this.#plan.inputType, data: toBase64(bytes) })
-    await socket.sendSlowly(socket.isBinary ? frameOf(bytes) : json())
-    this.#lastInputAt = performance.now()
+    for (let at = 0; at < bytes.length; at += INPUT_FRAME_BYTES) {
+      const piece = bytes.subarray(at, at + INPUT_FRAME_BYTES)
+      const socket = await this.#connected()
+      this.#lastInputAt = performance.now()
+      const json = (): string => JSON.stringify({ type: this.#plan.inputType, data: toBase64(piece) })
+      await socket.sendSlowly(socket.isBinary ? frameOf(piece) : json())
+      this.#lastInputAt = performance.now()
+    }
   }
 
   async sendFrame(frame: object): Promise<void> {
@@ -265,8 +270,7 @@ export class Session {
 
 function decode(frame: Frame): Uint8Array {
   const text = frame.data ?? ''
-  const isText = frame.type !== 'output' && (frame.encoding === 'text' || frame.encoding === 'utf-8')
-  return isText ? toBytes(text) : fromBase64(text)
+  return frame.type === 'output' || frame.encoding === 'base64' ? fromBase64(text) : toBytes(text)
 }
 
 function frameOf(bytes: Uint8Array): Uint8Array<ArrayBuffer> {

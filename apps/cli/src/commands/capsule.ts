@@ -208,24 +208,24 @@ function addCopy(capsule: Command): void {
 }
 
 function addProcesses(capsule: Command): void {
-  withJson(capsule.command('ps <capsule>').description('list processes')).action(
-    async (id: string, options: CommonOptions) => {
-      const context = contextOf(options)
-      const processes = await (await find(context, id)).processes()
-      context.output.result(processes, () =>
-        table(
-          ['PID', 'TAG', 'STATE', 'OUTPUT', 'COMMAND'],
-          processes.map((one) => [
-            String(one.pid),
-            one.tag ?? '',
-            one.running ? 'running' : 'ended',
-            showBytes(one.outputBytes),
-            [one.command, ...one.args].join(' ').slice(0, 100),
-          ]),
-        ),
-      )
-    },
-  )
+  withJson(
+    capsule.command('ps <capsule>').description('list processes').option('-a, --all', 'also those that ended'),
+  ).action(async (id: string, options: CommonOptions & { all?: boolean }) => {
+    const context = contextOf(options)
+    const processes = await (await find(context, id)).processes({ includeEnded: options.all ?? false })
+    context.output.result(processes, () =>
+      table(
+        ['PID', 'TAG', 'STATE', 'OUTPUT', 'COMMAND'],
+        processes.map((one) => [
+          String(one.pid),
+          one.tag ?? '',
+          one.running ? 'running' : 'ended',
+          showBytes(one.outputBytes),
+          [one.command, ...one.args].join(' ').slice(0, 100),
+        ]),
+      ),
+    )
+  })
   const kill = capsule
     .command('kill <capsule> <process>')
     .description('signal a process and its children, by pid or tag')
@@ -267,7 +267,7 @@ function addLogs(capsule: Command): void {
       context.output.result(found.info.exit, () => found.info.exit?.consoleTail ?? '')
       return
     }
-    const all = await found.processes()
+    const all = await found.processes({ includeEnded: true })
     const wanted =
       process === undefined
         ? all.filter((one) => !one.pty)
