@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { createInterface } from 'node:readline'
-import { AppError, silentLogger } from '@wrenn/base'
+import { AppError, silentLogger, waitFor } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run, runForResult } from '../src/host/exec.js'
 import { listHostResources } from '../src/host/inventory.js'
@@ -277,6 +277,28 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
       expect.stringContaining('TUNSETIFF'),
     ])
     await network.release(slot.index)
+  })
+
+  it('forgets the connections of a released slot, and those left idle after two hours', async ({ skip }) => {
+    const tool = await runForResult('sh', ['-c', 'command -v conntrack'])
+    if (tool.exitCode !== 0) return skip('conntrack is not installed')
+    const slot = await network.acquire('cl-short')
+    const short = await plugGuest(slot)
+    await network.applyPolicy(slot.index, open)
+    await using session = new Background(short, 'session', neighbours.inet.address, String(PORT))
+    await session.line()
+    session.child.stdin.write('established\n')
+    expect(await session.line()).toBe('established')
+    const tracked = () => run('conntrack', ['--dump', '--src', slot.guestAddress])
+    // Data still on its way has a shorter time.
+    const acknowledged = async (): Promise<number | undefined> => {
+      const left = Number(/ (\d+) ESTABLISHED/.exec(await tracked())?.[1])
+      return left > 300 ? left : undefined
+    }
+    const seconds = await waitFor(acknowledged, { timeoutMs: 5000, what: 'the echo to be acknowledged' })
+    expect(seconds).toBeLessThanOrEqual(7200)
+    await network.release(slot.index)
+    expect(await tracked()).toBe('')
   })
 
   it('refuses a range or prefix that is taken, naming the option to change', async () => {

@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, errorText, isErrno, type Logger, waitFor } from '@wrenn/base'
+import { listMounts, type Mount } from '../mounts.js'
 import { type Controller, type Hierarchy, openHierarchy } from './hierarchy.js'
 
 const MIB = 2 ** 20
@@ -73,11 +74,13 @@ export interface CgroupsOptions {
   readonly overheadMib?: number
   /** CPU beside the guest's vCPUs. @default 0.5 */
   readonly headroomCpus?: number
+  /** Where the machine has its cgroup trees. @default what is mounted */
+  readonly mounts?: readonly Mount[]
 }
 
 export async function createCgroups(options: CgroupsOptions): Promise<Cgroups> {
   const { name, logger, overheadMib = OVERHEAD_MIB, headroomCpus = HEADROOM_CPUS } = options
-  const hierarchy = await openHierarchy(name)
+  const hierarchy = await openHierarchy(name, options.mounts ?? (await listMounts()))
   for (const [controller, reason] of hierarchy.missing) {
     logger.warn({ controller, reason }, 'cgroups.controller_missing')
   }

@@ -27,8 +27,7 @@ export async function findControllers(): Promise<{ readonly version: 1 | 2; read
 }
 
 /** Finds the machine's controllers, prefers version 2 where it has any of them, and makes our parent groups. */
-export async function openHierarchy(name: string): Promise<Hierarchy> {
-  const mounts = await listMounts()
+export async function openHierarchy(name: string, mounts: readonly Mount[]): Promise<Hierarchy> {
   const unified = mounts.find(({ type }) => type === 'cgroup2')
   const available = unified ? await words(join(unified.target, 'cgroup.controllers')) : []
   if (unified && controllers.some((controller) => available.includes(controller))) {

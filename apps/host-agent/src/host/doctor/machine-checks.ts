@@ -28,7 +28,11 @@ const programs: readonly (readonly [program: string, debianPackage: string])[] =
   ['mmdebstrap', 'mmdebstrap'],
   ['cpio', 'cpio'],
   ['zstd', 'zstd'],
+  ['conntrack', 'conntrack'],
 ]
+
+/** Without these everything works, only less tidily. */
+const optional: ReadonlySet<string> = new Set(['conntrack'])
 
 function qemuProgram(): string {
   return process.arch === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64'
@@ -79,7 +83,8 @@ export async function checkPackages(): Promise<DoctorCheck> {
   const missing = [...new Set(programs.filter((_, at) => !present[at]).map(([, name]) => name))]
   if (missing.length === 0) return { ...base, status: 'ok', detail: `All ${programs.length} programs are installed.` }
   const fix = `apt install --no-install-recommends ${missing.join(' ')}`
-  return { ...base, status: 'fail', detail: `Missing: ${missing.join(', ')}.`, fix }
+  const status = missing.every((name) => optional.has(name)) ? 'warn' : 'fail'
+  return { ...base, status, detail: `Missing: ${missing.join(', ')}.`, fix }
 }
 
 /** Whether the directory's own disk clones files, and what that costs on this file system. */

@@ -79,7 +79,8 @@ export async function checkRange({ prefix, cidr }: NetworkSettings): Promise<Doc
   try {
     const range = new SlotRange(cidr)
     const clash = await findClash(range.cidr, (link) => link.startsWith(`${prefix}-`) || link === dnsLink(prefix))
-    if (!clash) return { ...base, status: 'ok', detail: `${cidr} is free and has addresses for ${range.lastIndex} capsules.` }
+    if (!clash)
+      return { ...base, status: 'ok', detail: `${cidr} is free and has addresses for ${range.lastIndex} capsules.` }
     const detail = `${cidr} overlaps ${clash.network} on ${clash.link}.`
     return {
       ...base,

@@ -146,13 +146,15 @@ class SlotNetwork implements Network {
 
   async acquire(owner: string): Promise<Slot> {
     const index = this.#takeReady() ?? (await this.#makeOne())
-    this.#refill()
     try {
       await setAlias(this.#name(index), this.#label(owner))
       return this.slot(index)
     } catch (error) {
       await this.release(index)
       throw error
+    } finally {
+      // Last: making a slot holds the kernel's lock that the label needs.
+      this.#refill()
     }
   }
 

@@ -10,6 +10,12 @@ const slotLinks = (prefix: string): string => `"${prefix}-*"`
 /** One guest must not fill the connection table it shares with the whole host (262,144 entries by default). */
 const MAXIMUM_CONNECTIONS = 4096
 
+/**
+ * How long the host remembers a silent TCP connection of a capsule, instead of the kernel's five days: those that a capsule leaves
+ * behind must not pile up, one that sends keep-alives lives for ever.
+ */
+const IDLE_CONNECTION_S = 7200
+
 /** Rules that answer instead of dropping, so that a refused connection fails at once. */
 const refuseChain = `
   chain refuse {
@@ -40,6 +46,11 @@ ${set('private', privateRanges)}
     type ipv4_addr . ipv4_addr
     flags interval
   }
+  ct timeout slots {
+    protocol tcp
+    l3proto ip
+    policy = { established: ${IDLE_CONNECTION_S} }
+  }
 ${refuseChain}
   chain guard {
     type filter hook prerouting priority raw; policy accept;
@@ -63,6 +74,7 @@ ${refuseChain}
     oifname ${links} drop
   }
   chain outward {
+    meta l4proto tcp ct timeout set "slots"
     oifname ${links} jump refuse
     ct status dnat jump refuse
     ip daddr @never jump refuse
@@ -114,6 +126,7 @@ ${refuseChain}
   chain input {
     type filter hook input priority filter; policy drop;
     ct state established,related accept
+    iifname "tap0" jump refuse
   }
   chain output {
     type filter hook output priority filter; policy drop;

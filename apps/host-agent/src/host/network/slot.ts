@@ -1,6 +1,6 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { isErrno } from '@wrenn/base'
-import { run, runForResult } from '../exec.js'
+import { run } from '../exec.js'
 import type { SlotRange } from './address.js'
 import { GATEWAY_ADDRESS, GUEST_ADDRESS, slotRules } from './rules.js'
 
@@ -81,16 +81,14 @@ export async function loadInSlot(name: string, rules: string): Promise<void> {
   await run('nsenter', [`--net=${NAMESPACE_DIR}/${name}`, 'nft', '-f', '-'], { input: rules })
 }
 
-/** Drops what the host still tracks of a slot's connections; needs the `conntrack` package, and the namespace's own went with it. */
+/**
+ * Drops what the host still tracks of a slot's connections; the namespace's own went with it. Needs the `conntrack` package: without it they
+ * stay until they time out.
+ */
 export async function forgetConnections(guestAddress: string): Promise<void> {
-  for (const side of ['--src', '--dst']) {
-    // Exit code 1 says that there were none. Without the tool they time out: they lead to a namespace that is gone.
-    const result = await runForResult('sh', [
-      '-c',
-      `command -v conntrack && exec conntrack --delete ${side} ${guestAddress}`,
-    ])
-    if (result.stdout === '') return
-  }
+  const remove = (side: string): string => `conntrack --delete ${side} ${guestAddress}`
+  const script = `command -v conntrack || exit 0; ${remove('--src')}; ${remove('--dst')}; exit 0`
+  await run('sh', ['-c', script])
 }
 
 export async function listNamespaces(): Promise<readonly string[]> {
