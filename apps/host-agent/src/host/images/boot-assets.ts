@@ -6,12 +6,22 @@ import { LayerStore } from './store.js'
 /**
  * Kernel arguments for `GuestKernel.args`.
  *
- * - `mitigations=off`: the host separates capsules by its own mitigations; inside one there is one tenant, and each
- *   system call would pay. Emulated CPUs gain the most.
- * - `random.trust_cpu=on`: the random generator is ready at once instead of waiting for events; the host adds entropy.
- * - `nokaslr`: saves the relocation of the kernel at boot; template restores share one layout anyway.
+ * - `mitigations=off`: the host separates capsules by its own mitigations; inside one there is one tenant, and each system
+ *   call would pay.
+ * - `tsc=reliable`: a paused or starved guest looks like a drifting TSC to the kernel's watchdog, which would switch to the
+ *   ACPI timer, where each clock reading leaves the guest. With KVM its own clock is used either way.
+ * - `random.trust_cpu=on`: the random generator is ready at once; virtio-rng and the host add entropy.
+ * - `lsm=landlock,yama audit=0`: no other security module has a policy here. Saves about 0.1 s of boot without KVM.
+ * - `initcall_blacklist=jent_mod_init`: a self-test for FIPS that takes 0.08 s without KVM.
  */
-export const kernelArgs: readonly string[] = ['mitigations=off', 'random.trust_cpu=on', 'nokaslr']
+export const kernelArgs: readonly string[] = [
+  'mitigations=off',
+  'tsc=reliable',
+  'random.trust_cpu=on',
+  'lsm=landlock,yama',
+  'audit=0',
+  'initcall_blacklist=jent_mod_init',
+]
 
 export interface BootOptions extends ImageStoreOptions {
   readonly agent: AgentInputs

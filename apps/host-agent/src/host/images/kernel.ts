@@ -6,6 +6,7 @@ import { z } from 'zod'
 import { runCommand } from './command.js'
 import { type CpioEntry, createCpio } from './cpio.js'
 import { resolveKernelPackage, type UnpackedPackage, unpackPackage } from './debian.js'
+import { uncompressKernel } from './kernel-image.js'
 import { loadOrder, moduleDependencies, moduleName } from './kernel-modules.js'
 import type { ImageStoreOptions } from './progress.js'
 import type { LayerStore } from './store.js'
@@ -21,7 +22,7 @@ const USEFUL_MODULES = ['virtio_balloon', 'virtio_rng', 'vmgenid']
 const MMIO_MODULE = 'virtio_mmio'
 
 /** Raise when the way of building changes the result for equal inputs. */
-const RECIPE = 1
+const RECIPE = 2
 const SPACE_NEEDED = 600 * 1_048_576
 
 const APPLETS = [
@@ -95,8 +96,9 @@ async function build(
   const kernelVersion = await versionOf(kernel)
   const initrd = join(scratchDir, 'initrd')
   await writeInitramfs(initrd, { init, busybox, modules: await collectModules(kernel, kernelVersion, signal), signal })
-  const image = join(scratchDir, 'vmlinuz')
-  await copyFile(join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`), image)
+  const image = join(scratchDir, 'kernel')
+  const packaged = join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`)
+  await writeFile(image, await uncompressKernel(packaged, scratchDir, signal))
   const tool = join(scratchDir, 'busybox')
   await copyFile(busyboxPath(busybox), tool)
   return {
