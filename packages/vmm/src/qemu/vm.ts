@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
 import type { ConsoleTail } from './console.js'
@@ -14,7 +15,12 @@ const QUIT_GRACE_MS = 2_000
 const ENGINE_LOG_TAIL_BYTES = 4_096
 /** How often a handle that was dropped, of a process that is not our child, looks whether it is still there. */
 const DETACHED_POLL_MS = 500
+/** How long a guest that found the host's disk full waits before it tries its write again. */
+const DISK_FULL_RETRY_MS = 5_000
 const MIB = 1024 * 1024
+
+/** QEMU stops a guest in this run state instead of failing its write when the host's disk is full. */
+const DISK_FULL_STATE = 'io-error'
 
 /** Run states in which QEMU only waits to be collected. */
 const ENDED_STATES = ['shutdown', 'guest-panicked', 'internal-error']
@@ -43,6 +49,7 @@ export class QemuVm implements Vm {
   #endReason: string | undefined
   #killRequested = false
   #detached = false
+  #pausedByCaller = false
   #exit: VmExit | undefined
 
   constructor(parts: QemuVmParts) {
@@ -68,10 +75,12 @@ export class QemuVm implements Vm {
   }
 
   async pause(): Promise<void> {
+    this.#pausedByCaller = true
     await this.#qmp.execute('stop')
   }
 
   async resume(): Promise<void> {
+    this.#pausedByCaller = false
     if ((await runState(this.#qmp)) === 'running') return
     this.#deviceState = undefined
     await this.#qmp.execute('cont')
@@ -130,7 +139,7 @@ export class QemuVm implements Vm {
   async #stoppedState(): Promise<Buffer> {
     if (this.#deviceState) return this.#deviceState
     const state = await runState(this.#qmp)
-    if (state !== 'paused') {
+    if (state !== 'paused' && state !== DISK_FULL_STATE) {
       const hint =
         state === 'running' ? 'Pause the guest before saving it' : 'Resume and pause the guest before saving it'
       throw new AppError('invalid_state', `${hint}; it is in QEMU's state ${state}.`)
@@ -144,14 +153,24 @@ export class QemuVm implements Vm {
   #onEvent({ event, data }: QmpEvent): void {
     if (event === 'SHUTDOWN') this.#ending(String(data.reason))
     else if (event === 'GUEST_PANICKED') this.#ending('guest-panicked')
-    else if (event === 'STOP') void this.checkEnded()
+    else if (event === 'STOP') void this.checkStopped()
     else if (event === 'BLOCK_IO_ERROR') this.#parts.logger.warn({ vmId: this.id, ...data }, 'vm.disk_error')
   }
 
-  /** Collects a QEMU that waits with an ended guest; such a one may also be found by adoption. */
-  async checkEnded(): Promise<void> {
+  /** Sees to a guest that QEMU has stopped by itself; such a one may also be found by adoption. */
+  async checkStopped(): Promise<void> {
     const state = await runState(this.#qmp).catch(() => 'gone') // the exit is noticed by its own watch
     if (ENDED_STATES.includes(state)) this.#ending(state)
+    if (state === DISK_FULL_STATE) void this.#retryAfterDiskFull()
+  }
+
+  /** The write that found no space is repeated when the guest goes on, so nothing is lost once there is space again. */
+  async #retryAfterDiskFull(): Promise<void> {
+    this.#parts.logger.warn({ vmId: this.id }, 'vm.disk_full')
+    await delay(DISK_FULL_RETRY_MS, undefined, { ref: false })
+    if (this.#exit || this.#detached || this.#pausedByCaller) return
+    const state = await runState(this.#qmp).catch(() => 'gone')
+    if (state === DISK_FULL_STATE) await this.#qmp.execute('cont').catch(() => {}) // it may just have ended
   }
 
   #ending(reason: string): void {
