@@ -67,7 +67,8 @@ export async function buildRootfs(
 }
 
 /**
- * mmdebstrap runs in its own mount and PID namespace: whatever interrupts it, its mounts and processes end with it.
+ * mmdebstrap runs in its own mount and PID namespace, which ends with this process: whatever interrupts it, no mount and no
+ * process is left that would write into a folder the next builder removes.
  */
 async function bootstrap(
   folder: string,
@@ -81,8 +82,9 @@ async function bootstrap(
       `--customize-hook=chroot "$1" useradd --create-home --uid ${uid} --user-group --home-dir ${home} --shell ${shell} ${name}`,
   )
   await runCommand(
-    'unshare',
+    'setpriv',
     [
+      ...['--pdeathsig', 'KILL', 'unshare'],
       ...['--mount', '--pid', '--fork', '--kill-child=SIGKILL', '--mount-proc', 'mmdebstrap'],
       ...['--quiet', '--mode=root', '--format=directory', `--variant=${manifest.variant}`],
       ...(manifest.packages.length > 0 ? [`--include=${manifest.packages.join(',')}`] : []),
