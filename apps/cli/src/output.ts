@@ -15,6 +15,8 @@ export interface Progress {
   done(text?: string): void
 }
 
+const silent: Progress = { update: () => {}, done: () => {} }
+
 /** The only place that prints. Results go to stdout and are a contract; everything said to a person goes to stderr. */
 export class Output {
   readonly json: boolean
@@ -53,9 +55,14 @@ export class Output {
   }
 
   progress(first: string): Progress {
-    if (this.json) return { update: () => {}, done: () => {} }
+    if (this.json) return silent
     if (process.stderr.isTTY !== true) return new LineProgress(first)
     return new SpinnerProgress(first, this.#color)
+  }
+
+  /** For waits of a moment: nothing but a spinner, and without a terminal nothing at all. */
+  spinner(text: string): Progress {
+    return process.stderr.isTTY === true ? this.progress(text) : silent
   }
 
   #paint(code: string, text: string): string {

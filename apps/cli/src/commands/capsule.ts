@@ -70,7 +70,7 @@ function addCreate(capsule: Command): void {
       const context = contextOf(options)
       const wrenn = await connect(context.config)
       using interrupt = new Interrupt()
-      const progress = context.output.progress('creating a capsule')
+      const progress = context.output.spinner('creating a capsule')
       try {
         const created = await wrenn.capsules.create({
           ...createOptions(options),

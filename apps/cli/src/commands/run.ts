@@ -79,7 +79,7 @@ async function run(words: readonly string[], options: RunOptions): Promise<void>
   const { output } = context
   using interrupt = new Interrupt()
   const wrenn = await connect(context.config)
-  const progress = output.progress('creating a capsule')
+  const progress = output.spinner('creating a capsule')
   let capsule: Capsule
   try {
     capsule = await wrenn.capsules.create({ ...createOptions(options), signal: interrupt.signal })

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { z } from 'zod'
 
-const POLL_INTERVAL_MS = 250
+const POLL_INTERVAL_MS = 500
 const ANSWER_TIMEOUT_MS = 3000
 
 const answerSchema = z.object({

@@ -1,5 +1,7 @@
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { AppError, isErrno, randomTag, waitFor, writeFileAtomic } from '@wrenn/base'
+import { once } from 'node:events'
+import { readFile, rm, stat } from 'node:fs/promises'
+import { createServer, type Server } from 'node:net'
+import { AppError, isErrno, waitFor, writeFileAtomic } from '@wrenn/base'
 import { z } from 'zod'
 import type { Layout } from './layout.js'
 import { identify, isRunning, processIdSchema, signalProcess } from './process-id.js'
@@ -55,13 +57,30 @@ export async function stopOrphans(children: readonly ChildRecord[]): Promise<str
   return stopped
 }
 
+/** A name only one process can listen on, and that the kernel frees when that one dies, however it dies; unix(7), "abstract". */
+async function lockDirectory(layout: Layout): Promise<Server | undefined> {
+  const { dev, ino } = await stat(layout.dir)
+  const server = createServer((socket) => socket.destroy())
+  server.listen(`\0wrenn-up-${dev}-${ino}`)
+  try {
+    await once(server, 'listening')
+    server.unref()
+    return server
+  } catch (error) {
+    if (isErrno(error, 'EADDRINUSE')) return undefined
+    throw error
+  }
+}
+
 /** The claim of one `wrenn up` on its directory, and the record of its children. */
 export class DirectoryClaim implements AsyncDisposable {
   readonly #layout: Layout
+  readonly #lock: Server
   #record: UpRecord
 
-  private constructor(layout: Layout, record: UpRecord) {
+  private constructor(layout: Layout, lock: Server, record: UpRecord) {
     this.#layout = layout
+    this.#lock = lock
     this.#record = record
   }
 
@@ -72,20 +91,16 @@ export class DirectoryClaim implements AsyncDisposable {
   static async take(layout: Layout, apiUrl: string): Promise<{ claim: DirectoryClaim; stopped: string[] }> {
     const supervisor = await identify(process.pid)
     if (!supervisor) throw new Error('this process is not in /proc')
-    const record: UpRecord = { supervisor, apiUrl, children: [] }
-    const beside = `${layout.recordFile}.${process.pid}.tmp`
-    await writeFile(beside, JSON.stringify(record), { mode: 0o644 })
-    try {
-      const before = await clearStale(layout)
-      await link(beside, layout.recordFile)
-      const stopped = before ? await stopOrphans(before.children) : []
-      return { claim: new DirectoryClaim(layout, record), stopped }
-    } catch (error) {
-      const rival = isErrno(error, 'EEXIST') ? await readRecord(layout) : undefined
-      throw rival ? alreadyRunning(layout, rival) : error
-    } finally {
-      await rm(beside, { force: true })
-    }
+    const lock = await lockDirectory(layout)
+    const before = await readRecord(layout)
+    if (!lock)
+      throw before
+        ? alreadyRunning(layout, before)
+        : new AppError('conflict', `Wrenn is just starting in ${layout.dir}.`)
+    const claim = new DirectoryClaim(layout, lock, { supervisor, apiUrl, children: [] })
+    const stopped = await stopOrphans(before?.children ?? [])
+    await claim.setChildren([])
+    return { claim, stopped }
   }
 
   async setChildren(children: readonly ChildRecord[]): Promise<void> {
@@ -93,23 +108,8 @@ export class DirectoryClaim implements AsyncDisposable {
     await writeFileAtomic(this.#layout.recordFile, JSON.stringify(this.#record), 0o644)
   }
 
-  async setApiUrl(apiUrl: string): Promise<void> {
-    this.#record = { ...this.#record, apiUrl }
-    await writeFileAtomic(this.#layout.recordFile, JSON.stringify(this.#record), 0o644)
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.#layout.recordFile, { force: true })
+    await new Promise<void>((resolve) => this.#lock.close(() => resolve()))
   }
-}
-
-/** Moves a dead supervisor's record away. The rename decides between two that try at once: the loser finds nothing. */
-async function clearStale(layout: Layout): Promise<UpRecord | undefined> {
-  const record = await readRecord(layout)
-  if (!record) return undefined
-  if (await isRunning(record.supervisor)) throw alreadyRunning(layout, record)
-  const aside = `${layout.recordFile}.${randomTag('stale')}`
-  await rename(layout.recordFile, aside)
-  await rm(aside, { force: true })
-  return record
 }

@@ -44,6 +44,8 @@ export class Supervisor implements AsyncDisposable {
   readonly #options: SupervisorOptions
   readonly #undo = new UndoStack()
   #postgres: EmbeddedPostgres | undefined
+  readonly #services: Service[] = []
+  #recording = Promise.resolve()
   #hostAgent: Service | undefined
   #controlPlane: Service | undefined
   #stopping = false
@@ -165,23 +167,29 @@ export class Supervisor implements AsyncDisposable {
       env: { ...this.#options.config.inherited, ...env },
       log,
       ladder,
-      onChange: () => void this.#recordChildren(),
+      onChange: () => this.#recordChildren(),
       onDeath: this.#options.onDeath,
     })
     await this.#undo.defer(() => log.close())
     await this.#undo.defer(() => service.stop())
+    this.#services.push(service)
     service.start()
     return service
   }
 
-  async #recordChildren(): Promise<void> {
-    if (this.#stopping) return
-    const children: ChildRecord[] = []
-    for (const service of [this.#hostAgent, this.#controlPlane]) {
-      const id = service?.pid === undefined ? undefined : await identify(service.pid)
-      if (service && id) children.push({ ...id, name: service.name })
-    }
-    await this.#options.claim.setChildren(children)
+  /** One write after the other, so that the last one tells the latest. */
+  #recordChildren(): void {
+    this.#recording = this.#recording.then(async () => {
+      if (this.#stopping) return
+      const children: ChildRecord[] = []
+      for (const service of this.#services) {
+        const id = service.pid === undefined ? undefined : await identify(service.pid)
+        if (id) children.push({ ...id, name: service.name })
+      }
+      await this.#options.claim.setChildren(children)
+    })
+    // A record that could not be written costs the next `wrenn up` its tidying, nothing else.
+    this.#recording = this.#recording.catch(() => {})
   }
 
   /** Pids of what runs, for messages and tests. */
@@ -191,10 +199,6 @@ export class Supervisor implements AsyncDisposable {
       hostAgent: this.#hostAgent?.pid,
       controlPlane: this.#controlPlane?.pid,
     }
-  }
-
-  async recordChildren(): Promise<void> {
-    await this.#recordChildren()
   }
 
   /** From now on the host agent ends its capsules when it is stopped. It reads that at its start, so it starts anew. */
@@ -217,6 +221,7 @@ export class Supervisor implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping = true
+    await this.#recording
     await this.#undo[Symbol.asyncDispose]()
   }
 }

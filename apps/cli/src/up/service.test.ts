@@ -1,0 +1,72 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { waitFor } from '@wrenn/base'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { LogFile } from './log-file.js'
+import { Service, type ServiceDeath } from './service.js'
+
+let dir = ''
+let deaths: ServiceDeath[] = []
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'wrenn-cli-test-'))
+  deaths = []
+})
+
+afterEach(async () => {
+  await rm(dir, { recursive: true, force: true })
+})
+
+function create(script: string, env: Record<string, string> = {}): { service: Service; log: LogFile } {
+  const log = new LogFile(join(dir, 'child.log'))
+  const service = new Service({
+    name: 'child',
+    command: 'sh',
+    args: ['-c', script],
+    env: { PATH: '/usr/bin:/bin', ...env },
+    log,
+    ladder: [
+      { signal: 'SIGTERM', graceMs: 200 },
+      { signal: 'SIGKILL', graceMs: 5000 },
+    ],
+    onChange: () => {},
+    onDeath: (death) => void deaths.push(death),
+  })
+  return { service, log }
+}
+
+const soon = { timeoutMs: 10_000, what: 'the child' }
+
+describe('Service', () => {
+  it('starts a child that dies again, later each time, and tells its last words', async () => {
+    const { service, log } = create('echo dying; exit 7')
+    service.start()
+    await waitFor(() => (deaths.length >= 2 ? true : undefined), soon)
+    await service.stop()
+    expect(deaths[0]).toMatchObject({ name: 'child', how: 'code 7', lastLines: ['dying'] })
+    expect(deaths[1]?.restartInMs).toBe((deaths[0]?.restartInMs ?? 0) * 2)
+    await log.close()
+    expect(await readFile(log.path, 'utf8')).toContain('dying')
+  })
+
+  it('stops a child that ignores SIGTERM, and leaves it stopped', async () => {
+    const { service, log } = create('trap "" TERM; echo up; while :; do sleep 1; done')
+    service.start()
+    await waitFor(() => (log.lastLines.includes('up') ? true : undefined), soon)
+    await service.stop()
+    expect(service.pid).toBeUndefined()
+    expect(deaths).toEqual([])
+    await log.close()
+  })
+
+  it('restarts with more environment', async () => {
+    const { service, log } = create('echo "flag=$FLAG"; exec sleep 600', { FLAG: '0' })
+    service.start()
+    await waitFor(() => (log.lastLines.includes('flag=0') ? true : undefined), soon)
+    await service.restart({ FLAG: '1' })
+    await waitFor(() => (log.lastLines.includes('flag=1') ? true : undefined), soon)
+    await service.stop()
+    await log.close()
+  })
+})
