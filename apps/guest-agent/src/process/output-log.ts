@@ -65,8 +65,13 @@ export class OutputLog {
     return this.#spill.pendingBytes > this.#limits.memoryBytes
   }
 
+  /** Takes over `data`. */
   append(kind: OutputKind, data: Buffer): void {
-    if (data.length === 0) return
+    // Records are no larger than what the disk's index can find again.
+    for (let at = 0; at < data.length; at += MAX_READ_BYTES) this.#append(kind, data.subarray(at, at + MAX_READ_BYTES))
+  }
+
+  #append(kind: OutputKind, data: Buffer): void {
     if (!this.#fitsLast(kind, data)) this.#push(kind, data)
     this.#end += data.length
     this.#memoryBytes += data.length

@@ -89,19 +89,20 @@ describe.each(['json', 'binary'] as const)('process.Process over %s', (codec) =>
 describe('process.Process', () => {
   it('is started by name exactly as asked, in its own session, with nothing inherited', async () => {
     const script =
-      'cat /proc/$$/cmdline | tr "\\0" " "; cut -d" " -f5,6 /proc/$$/stat; echo $$; ls /proc/$$/fd | tr "\\n" " "; umask'
+      'cat /proc/$$/cmdline | tr "\\0" " "; cut -d" " -f5,6 /proc/$$/stat; echo $$; ls /proc/$$/fd | tr "\\n" " "; echo; umask'
     const { stdout } = await collect(
       harness.client(Process).start({ process: { cmd: 'sh', args: ['-c', script, 'x'] }, stdin: false }),
     )
-    const [first = '', pid = '', rest = ''] = stdout.toString().split('\n')
+    const [first = '', pid = '', descriptors = '', umask = ''] = stdout.toString().split('\n')
     expect(first.startsWith('sh -c ')).toBe(true)
     expect(first.endsWith(`${pid} ${pid}`)).toBe(true)
     expect(
-      rest
+      descriptors
         .trim()
         .split(' ')
         .filter((fd) => Number(fd) < 20),
-    ).toEqual(['0', '1', '2', '0022'])
+    ).toEqual(['0', '1', '2'])
+    expect(umask).toBe('0022')
   })
 
   it('runs as the asked user with its groups and environment', async () => {
