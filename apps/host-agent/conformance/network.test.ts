@@ -119,7 +119,9 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
 
   beforeAll(async () => {
     platform = await mkdtemp('/tmp/wrenn-network-')
+    // What a killed run left behind.
     await removeScratch()
+    await make().removeAll()
     await plugNeighbour(neighbours.inet)
     await plugNeighbour(neighbours.lan)
     network = make()
