@@ -128,7 +128,9 @@ if (lacks.length > 0) {
       expect(await readlink(`/proc/${pid}/ns/net`)).not.toBe(await readlink('/proc/self/ns/net'))
       const stat = await readFile(`/proc/${pid}/stat`, 'utf8')
       expect(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[3]).toBe(String(pid)) // leads its own session
-      expect(await readFile(`/proc/${pid}/environ`, 'utf8')).toBe('PATH=/usr/sbin:/usr/bin:/sbin:/bin\0LC_ALL=C\0')
+      expect(await readFile(`/proc/${pid}/environ`, 'utf8')).toBe(
+        'PATH=/usr/sbin:/usr/bin:/sbin:/bin\0LC_ALL=C\0PWD=/\0',
+      )
     })
 
     it('shows the guest its drives by role', async () => {

@@ -72,9 +72,15 @@ describe('qemuArguments', () => {
     )
   })
 
-  it('differs between booting and restoring by nothing that the guest could see', () => {
+  it('sets up the same devices for a restore, with a stub in place of the kernel', () => {
+    const booting = qemuArguments(spec, tcg)
     const restoring = qemuArguments(spec, { ...tcg, start: 'incoming' })
-    expect(restoring).toEqual([...qemuArguments(spec, tcg), '-incoming', 'defer'])
+    for (const option of ['-machine', '-cpu', '-m', '-smp', '-object', '-blockdev', '-netdev', '-device', '-chardev']) {
+      expect(values(restoring, option)).toEqual(values(booting, option))
+    }
+    expect(values(restoring, '-kernel')).toEqual(['/run/w,1/kernel.stub'])
+    expect(values(restoring, '-initrd')).toEqual([])
+    expect(restoring.slice(-2)).toEqual(['-incoming', 'defer'])
   })
 
   it('uses the CPU of the host with KVM only', () => {

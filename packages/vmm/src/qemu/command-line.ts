@@ -64,6 +64,13 @@ function memory(spec: VmSpec): string[] {
   return ['-m', `${spec.memoryMib}M`, '-object', json({ ...backend, prealloc: false })]
 }
 
+/** A restored guest has its kernel in RAM; QEMU only has to set up the same devices. */
+function kernel(spec: VmSpec, options: CommandLineOptions): string[] {
+  if (options.start === 'incoming') return ['-kernel', runFiles(spec.runDir).kernelStub]
+  const { kernelPath, initrdPath, args } = spec.kernel
+  return ['-kernel', kernelPath, '-initrd', initrdPath, '-append', [...KERNEL_ARGS, ...args].join(' ')]
+}
+
 const MODERN = { 'disable-legacy': 'on', 'disable-modern': false }
 
 /**
@@ -139,8 +146,7 @@ export function qemuArguments(spec: VmSpec, options: CommandLineOptions): string
     ...['-smp', String(spec.vcpus)],
     ...memory(spec),
     ...['-rtc', 'base=utc,clock=host'],
-    ...['-kernel', spec.kernel.kernelPath, '-initrd', spec.kernel.initrdPath],
-    ...['-append', [...KERNEL_ARGS, ...spec.kernel.args].join(' ')],
+    ...kernel(spec, options),
     ...spec.layers.flatMap((layer) => drive(layer.role, layer.path, 'read-only')),
     ...drive('data', spec.disk.path, 'read-write'),
     ...network(spec),

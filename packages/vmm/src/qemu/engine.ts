@@ -7,6 +7,7 @@ import type { Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '.
 import { type Accelerator, MACHINE_LAYOUT, qemuArguments } from './command-line.js'
 import { ConsoleTail } from './console.js'
 import { countOomKills, lastWords } from './exit-cause.js'
+import { makeKernelStub } from './kernel-stub.js'
 import { type ChildExit, type Launched, launch, offerSocket } from './launch.js'
 import { configureMigration, loadDeviceState } from './migration.js'
 import { isSameProcess, killProcess, sampleProcess } from './process.js'
@@ -80,6 +81,7 @@ class QemuEngine implements Engine {
 
   async restore(spec: VmSpec, { statePath, paused = false }: RestoreOptions): Promise<Vm> {
     await checkSnapshot(spec, statePath)
+    await makeKernelStub(spec.kernel.kernelPath, runFiles(spec.runDir).kernelStub, spec.confinement)
     await using undo = new UndoStack()
     const started = await this.#start(spec, 'incoming', undo)
     await this.#orLastWords(spec, started.child.exited, loadDeviceState(started.qmp, spec.runDir, statePath))

@@ -13,8 +13,10 @@ const MAX_STATE_BYTES = 64 * 1024 * 1024
 /** Must be the same on both sides of a snapshot. RAM is in its own file, so one pass with stopped vCPUs is all there is. */
 export async function configureMigration(qmp: QmpClient): Promise<void> {
   const capabilities = ['x-ignore-shared', 'events'].map((capability) => ({ capability, state: true }))
-  await qmp.execute('migrate-set-capabilities', { capabilities })
-  await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 64 * 2 ** 30, 'downtime-limit': 60_000 })
+  await Promise.all([
+    qmp.execute('migrate-set-capabilities', { capabilities }),
+    qmp.execute('migrate-set-parameters', { 'max-bandwidth': 64 * 2 ** 30, 'downtime-limit': 60_000 }),
+  ])
 }
 
 interface MigrationWatch extends Disposable {

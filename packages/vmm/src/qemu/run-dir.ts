@@ -18,6 +18,8 @@ export interface RunFiles {
   readonly saveSocket: string
   /** QEMU listens for device state. */
   readonly loadSocket: string
+  /** The beginning of the kernel's image, for a restore. */
+  readonly kernelStub: string
   /** QEMU's own words. */
   readonly engineLog: string
   /** The end of the guest's console, kept when the guest ends or the handle is dropped. */
@@ -36,6 +38,7 @@ export function runFiles(runDir: string): RunFiles {
     monitorSocket: longest,
     saveSocket: join(runDir, 'save.sock'),
     loadSocket: join(runDir, 'load.sock'),
+    kernelStub: join(runDir, 'kernel.stub'),
     engineLog: join(runDir, 'qemu.log'),
     consoleTail: join(runDir, 'console.tail'),
   }
