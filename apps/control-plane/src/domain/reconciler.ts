@@ -88,8 +88,9 @@ export class Reconciler {
   async #tick(): Promise<void> {
     const { operations, silentMs } = this.#deps
     await operations.resumeExpired()
-    if (Date.now() - this.#heardAt > silentMs) await this.#markSilent()
-    else if (Date.now() - this.#comparedAt > COMPARE_EVERY_MS) await this.compare()
+    const silence = Date.now() - this.#heardAt
+    if (silence > silentMs) await this.#markSilent()
+    else if (silence > silentMs / 2 || Date.now() - this.#comparedAt > COMPARE_EVERY_MS) await this.compare()
   }
 
   async #watch(): Promise<void> {

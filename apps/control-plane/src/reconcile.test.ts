@@ -1,0 +1,192 @@
+import { capsuleIds } from '@wrenn/base'
+import type { Capsule, ErrorBody } from '@wrenn/protocol'
+import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { openDatabase } from './store/database.js'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+
+let postgres: TestPostgres
+let platform: Platform
+
+beforeEach(async () => {
+  postgres = await startTestPostgres()
+  platform = await startPlatform({ databaseUrl: postgres.url })
+}, 60_000)
+afterEach(async () => {
+  await platform[Symbol.asyncDispose]()
+  await postgres[Symbol.asyncDispose]()
+})
+
+async function inDatabase<T>(task: (db: ReturnType<typeof openDatabase>) => Promise<T>): Promise<T> {
+  const db = openDatabase({ url: postgres.url })
+  try {
+    return await task(db)
+  } finally {
+    await db.destroy()
+  }
+}
+
+describe('a guest that dies', () => {
+  it('is seen at once, with what killed it', async () => {
+    const { id } = await platform.create()
+    platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.', consoleTail: 'panic\0!' })
+    const dead = await platform.until(id, 'error')
+    expect(dead).toMatchObject({ status: 'error', exit: { cause: 'guest_panic', console_tail: 'panic!' } })
+    const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'true' })
+    expect((await json<ErrorBody>(exec, 502)).error.code).toBe('guest_died')
+    expect((await platform.call('DELETE', `/v1/capsules/${id}`)).status).toBe(204)
+    expect((await platform.get(id)).state).toBe('stopped')
+  })
+
+  it('fails the command that runs in it', async () => {
+    const { id } = await platform.create()
+    const running = platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'sleep', args: ['600'], timeout_sec: 0 })
+    await expect.poll(() => platform.host.capsules.get(id)?.processes.length).toBe(1)
+    platform.host.die(id, { cause: 'oom_killed', message: 'Out of memory.' })
+    expect((await json<ErrorBody>(await running, 502)).error.code).toBe('guest_died')
+  })
+})
+
+describe('a silent host', () => {
+  it('makes its capsules missing, not stopped, and running again when it is back', async () => {
+    const { id } = await platform.create()
+    await platform.host.stop()
+    await platform.until(id, 'missing')
+    const ready = await fetch(`${platform.url}/ready`)
+    expect(await json(ready, 503)).toMatchObject({
+      ready: false,
+      checks: { database: { ok: true }, host: { ok: false } },
+    })
+    await platform.host.start()
+    await platform.until(id, 'running')
+    const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'echo', args: ['back'] })
+    expect(await json(exec, 200)).toMatchObject({ stdout: 'back\n' })
+  })
+
+  it('refuses creates, and carries out a destroy when it is back', async () => {
+    const { id } = await platform.create()
+    await platform.host.stop()
+    const create = await platform.call('POST', '/v1/capsules', { template: 'python' })
+    expect((await json<ErrorBody>(create, 503)).error.code).toBe('host_unavailable')
+    expect((await platform.call('DELETE', `/v1/capsules/${id}`)).status).toBe(204)
+    await platform.host.start()
+    await platform.until(id, 'stopped')
+    expect(platform.host.capsules.has(id)).toBe(false)
+  })
+})
+
+describe('what host and database disagree about', () => {
+  it('leaves a capsule alone that the database does not know', async () => {
+    const id = capsuleIds.create()
+    const stranger = await platform.host.addCapsule(id)
+    stranger.state = 'running'
+    platform.host.announce(stranger)
+    await platform.restart()
+    await platform.create()
+    expect(platform.host.capsules.has(id)).toBe(true)
+  })
+
+  it('destroys what the database knows as stopped', async () => {
+    const { id } = await platform.create()
+    await platform.call('DELETE', `/v1/capsules/${id}`)
+    const ghost = await platform.host.addCapsule(id)
+    ghost.state = 'running'
+    platform.host.announce(ghost)
+    await expect.poll(() => platform.host.capsules.has(id)).toBe(false)
+  })
+
+  it('marks a capsule missing that its host no longer has', async () => {
+    const { id } = await platform.create()
+    await platform.host.remove(id)
+    await platform.until(id, 'missing')
+  })
+})
+
+describe('a control plane that dies', () => {
+  /** As a process leaves it that was killed between its steps: the operation runs, its lease is over. */
+  const orphan = (id: string, state: 'pending' | 'starting' | 'stopping') =>
+    inDatabase(async (db) => {
+      const kind = state === 'stopping' ? 'destroy' : 'create'
+      const row = await db
+        .updateTable('capsules')
+        .set({ state })
+        .where('id', '=', id)
+        .returningAll()
+        .executeTakeFirstOrThrow()
+      await db.deleteFrom('operations').where('capsule_id', '=', id).execute()
+      await db
+        .insertInto('operations')
+        .values({
+          id: `op-${id}`,
+          team_id: row.team_id,
+          capsule_id: id,
+          kind,
+          idempotency_key: null,
+          request_hash: '',
+          state: 'running',
+          generation: row.generation,
+          lease_until: new Date(0),
+        })
+        .execute()
+    })
+
+  it.each(['pending', 'starting'] as const)('finishes a create that was left %s', async (state) => {
+    const { id } = await platform.create({ envs: { A: 'kept' } })
+    await platform.host.remove(id)
+    await orphan(id, state)
+    await platform.until(id, 'running')
+    const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'printenv', args: ['A'] })
+    expect(await json(exec, 200)).toMatchObject({ stdout: 'kept\n' })
+  })
+
+  it('finishes a destroy that was left stopping', async () => {
+    const { id } = await platform.create()
+    await orphan(id, 'stopping')
+    await platform.until(id, 'stopped')
+    expect(platform.host.capsules.has(id)).toBe(false)
+  })
+
+  it('keeps capsules, keys and labels over a restart', async () => {
+    const { id } = await platform.create({ labels: { a: 'b' } })
+    await platform.restart()
+    expect(await platform.get(id)).toMatchObject({ state: 'running', labels: { a: 'b' } })
+    const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'true' })
+    expect(await json(exec, 200)).toMatchObject({ exit_code: 0 })
+  })
+})
+
+describe('a create that is destroyed before it ran', () => {
+  it('leaves nothing on the host', async () => {
+    const release = platform.host.holdCreates()
+    const slow = await json<Capsule>(await platform.call('POST', '/v1/capsules?wait_sec=0', {}), 201)
+    await expect.poll(() => platform.host.creates).toBe(1)
+    const destroyed = platform.call('DELETE', `/v1/capsules/${slow.id}`)
+    await destroyed
+    release()
+    await platform.until(slow.id, 'stopped')
+    await expect.poll(() => platform.host.capsules.size).toBe(0)
+  })
+})
+
+describe('teams', () => {
+  it('see nothing of each other', async () => {
+    const { id } = await platform.create()
+    await inDatabase(async (db) => {
+      await db.insertInto('teams').values({ id: 'team-other', name: 'Other' }).execute()
+      await db.updateTable('capsules').set({ team_id: 'team-other' }).where('id', '=', id).execute()
+    })
+    for (const [method, path] of [
+      ['GET', ''],
+      ['DELETE', ''],
+      ['POST', '/ping'],
+      ['GET', '/processes'],
+      ['GET', '/metrics'],
+      ['GET', '/files?path=/tmp'],
+    ] as const) {
+      const response = await platform.call(method, `/v1/capsules/${id}${path}`)
+      expect((await json<ErrorBody>(response, 404)).error.code, `${method} ${path}`).toBe('capsule_not_found')
+    }
+    expect(await json(await platform.call('GET', '/v1/capsules?status=all'), 200)).toEqual([])
+    expect(await platform.open(`/v1/capsules/${id}/pty`).frame()).toMatchObject({ code: 'capsule_not_found' })
+  })
+})

@@ -1,0 +1,174 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Logger, silentLogger, UndoStack, waitFor } from '@wrenn/base'
+import type { Capsule } from '@wrenn/protocol'
+import { FakeHost, startTestPostgres } from '@wrenn/testkit'
+import WebSocket from 'ws'
+import { readConfig } from '../config.js'
+import { type ControlPlane, startControlPlane } from '../control-plane.js'
+
+export interface Platform extends AsyncDisposable {
+  readonly url: string
+  readonly key: string
+  readonly databaseUrl: string
+  readonly host: FakeHost
+  /** Calls the API with the key; `body` is sent as JSON. */
+  call(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Response>
+  create(body?: object): Promise<Capsule>
+  get(id: string): Promise<Capsule>
+  /** Waits until the capsule is in `state`. */
+  until(id: string, state: Capsule['state']): Promise<Capsule>
+  open(path: string, options?: { readonly protocol?: string; readonly key?: string | undefined }): Socket
+  /** Ends the control plane and starts it again on the same database and host. */
+  restart(): Promise<void>
+}
+
+export interface PlatformOptions {
+  readonly env?: Readonly<Record<string, string>>
+  readonly databaseUrl?: string
+  readonly logger?: Logger
+}
+
+/** A whole control plane on a real PostgreSQL and a fake host. */
+export async function startPlatform(options: PlatformOptions = {}): Promise<Platform> {
+  await using undo = new UndoStack()
+  const dir = await mkdtemp(join(tmpdir(), 'wrenn-test-cp-'))
+  await undo.defer(() => rm(dir, { recursive: true, force: true }))
+  let { databaseUrl } = options
+  if (databaseUrl === undefined) {
+    const postgres = await startTestPostgres()
+    await undo.defer(() => postgres[Symbol.asyncDispose]())
+    databaseUrl = postgres.url
+  }
+  const host = await FakeHost.start()
+  await undo.defer(() => host[Symbol.asyncDispose]())
+  const keyFile = join(dir, 'api-key')
+  const config = readConfig({
+    DATABASE_URL: databaseUrl,
+    WRENN_HOST_AGENT_ADDRESS: host.address,
+    WRENN_API_KEY_FILE: keyFile,
+    WRENN_PORT: '0',
+    WRENN_HOST_SILENT_SEC: '1',
+    ...options.env,
+  })
+  const start = () => startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50 })
+  let running: ControlPlane = await start()
+  await undo.defer(() => running[Symbol.asyncDispose]())
+  const key = (await readFile(keyFile, 'utf8')).trim()
+  const owned = undo.move()
+
+  const platform: Platform = {
+    get url() {
+      return running.url
+    },
+    key,
+    databaseUrl,
+    host,
+    call: (method, path, body, headers = {}) =>
+      fetch(running.url + path, {
+        method,
+        headers: {
+          'x-api-key': key,
+          ...(body === undefined ? {} : { 'content-type': 'application/json' }),
+          ...headers,
+        },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+      }),
+    create: async (body = {}) => await json<Capsule>(await platform.call('POST', '/v1/capsules', body), 201),
+    get: async (id) => await json<Capsule>(await platform.call('GET', `/v1/capsules/${id}`), 200),
+    until: (id, state) =>
+      waitFor(
+        async () => {
+          const capsule = await platform.get(id)
+          return capsule.state === state ? capsule : undefined
+        },
+        { timeoutMs: 20_000, what: `capsule to be ${state}` },
+      ),
+    open: (path, { protocol, ...rest } = {}) => {
+      const apiKey = 'key' in rest ? rest.key : key
+      const headers = apiKey === undefined ? {} : { 'x-api-key': apiKey }
+      return new Socket(new WebSocket(running.url.replace('http', 'ws') + path, protocol ?? [], { headers }))
+    },
+    restart: async () => {
+      await running[Symbol.asyncDispose]()
+      running = await start()
+    },
+    [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
+  }
+  return platform
+}
+
+/** The JSON of an answer whose status is as expected. */
+export async function json<T>(response: Response, status: number): Promise<T> {
+  const text = await response.text()
+  if (response.status !== status) throw new Error(`expected ${status}, got ${response.status}: ${text.slice(0, 500)}`)
+  return JSON.parse(text) as T // the caller names the shape that the route promises
+}
+
+export interface Frame {
+  readonly type: string
+  readonly [field: string]: unknown
+}
+
+/** A WebSocket client that keeps every message until it is asked for. */
+export class Socket {
+  readonly raw: WebSocket
+  readonly #messages: { readonly data: Buffer; readonly isBinary: boolean }[] = []
+  #wake: () => void = () => {}
+  closed: { readonly code: number; readonly reason: string } | undefined
+
+  constructor(raw: WebSocket) {
+    this.raw = raw
+    raw.on('message', (data: Buffer, isBinary) => {
+      this.#messages.push({ data, isBinary })
+      this.#wake()
+    })
+    raw.on('error', () => {})
+    raw.on('close', (code, reason) => {
+      this.closed = { code, reason: reason.toString() }
+      this.#wake()
+    })
+  }
+
+  async opened(): Promise<this> {
+    if (this.raw.readyState === WebSocket.CONNECTING) {
+      await new Promise<void>((resolve, reject) => {
+        this.raw.once('open', resolve)
+        this.raw.once('error', reject)
+      })
+    }
+    return this
+  }
+
+  async send(frame: object | Uint8Array): Promise<void> {
+    await this.opened()
+    this.raw.send(frame instanceof Uint8Array ? frame : JSON.stringify(frame))
+  }
+
+  async message(): Promise<{ readonly data: Buffer; readonly isBinary: boolean } | undefined> {
+    for (;;) {
+      const message = this.#messages.shift()
+      if (message !== undefined || this.closed !== undefined) return message
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+  }
+
+  async frame(): Promise<Frame | undefined> {
+    const message = await this.message()
+    return message === undefined ? undefined : (JSON.parse(message.data.toString()) as Frame)
+  }
+
+  /** Every frame up to one of `type`, which is the last. */
+  async until(type: string): Promise<Frame[]> {
+    const frames: Frame[] = []
+    for (;;) {
+      const frame = await this.frame()
+      if (frame === undefined) throw new Error(`closed before ${type}: ${JSON.stringify([this.closed, frames])}`)
+      frames.push(frame)
+      if (frame.type === type) return frames
+    }
+  }
+}

@@ -1,0 +1,146 @@
+import type { Stats } from 'node:fs'
+import { lstat, mkdir, open, readdir, readlink, rename, rm, stat } from 'node:fs/promises'
+import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { AppError, isErrno } from '@wrenn/base'
+import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
+
+const CHUNK_BYTES = 64 * 1024
+
+/** Files of one fake capsule, below a real directory. Paths that are below it already stay as they are. */
+export class FakeFiles {
+  readonly root: string
+
+  constructor(root: string) {
+    this.root = root
+  }
+
+  get home(): string {
+    return join(this.root, 'root')
+  }
+
+  locate(path: string): string {
+    if (path === '' || path.includes('\0')) throw new AppError('invalid_request', 'The path is not valid.')
+    if (!isAbsolute(path)) return resolve(this.home, path.replace(/^~\/?/, ''))
+    const plain = resolve(path)
+    return plain === this.root || plain.startsWith(`${this.root}/`) ? plain : join(this.root, plain)
+  }
+
+  async *read(path: string, offset: number, length: number | undefined) {
+    await using file = await this.#openForReading(path)
+    const { size } = await file.handle.stat()
+    const end = Math.min(size, length === undefined ? size : offset + length)
+    yield { part: { case: 'stat' as const, value: { size: BigInt(size), length: BigInt(Math.max(0, end - offset)) } } }
+    for (let at = offset; at < end; ) {
+      const { bytesRead, buffer } = await file.handle.read(Buffer.alloc(Math.min(CHUNK_BYTES, end - at)), {
+        position: at,
+      })
+      if (bytesRead === 0) return
+      at += bytesRead
+      yield { part: { case: 'chunk' as const, value: buffer.subarray(0, bytesRead) } }
+    }
+  }
+
+  async #openForReading(path: string) {
+    const handle = await known(path, () => open(this.locate(path), 'r'))
+    if ((await handle.stat()).isDirectory()) {
+      await handle.close()
+      throw new AppError('is_a_directory', `${path} is a directory.`)
+    }
+    return { handle, [Symbol.asyncDispose]: () => handle.close() }
+  }
+
+  /** The file appears only when it is whole. */
+  async write(path: string, chunks: AsyncIterable<Uint8Array>): Promise<number> {
+    const target = this.locate(path)
+    await known(path, () => mkdir(dirname(target), { recursive: true }))
+    const beside = `${target}.upload`
+    const handle = await known(path, () => open(beside, 'w'))
+    let bytes = 0
+    try {
+      for await (const chunk of chunks) bytes += (await handle.write(chunk)).bytesWritten
+      await handle.close()
+      await known(path, () => rename(beside, target))
+      return bytes
+    } catch (error) {
+      await handle.close()
+      await rm(beside, { force: true })
+      throw error
+    }
+  }
+
+  async stat(path: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
+    return await known(path, () => entryOf(this.locate(path), path))
+  }
+
+  async list(path: string, depth: number): Promise<MessageInitShape<typeof EntryInfoSchema>[]> {
+    const names = (await known(path, () => readdir(this.locate(path)))).sort()
+    const entries: MessageInitShape<typeof EntryInfoSchema>[] = []
+    for (const name of names) {
+      const below = `${path.replace(/\/$/, '')}/${name}`
+      const entry = await this.stat(below)
+      entries.push(entry)
+      if (depth > 1 && entry.type === FileType.DIRECTORY && entry.isSymlink !== true) {
+        entries.push(...(await this.list(below, depth - 1)))
+      }
+    }
+    return entries
+  }
+
+  async makeDir(path: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
+    const target = this.locate(path)
+    const existing = await lstat(target).catch(() => undefined)
+    if (existing?.isDirectory()) throw new AppError('conflict', `${path} exists already.`)
+    if (existing !== undefined) throw new AppError('not_a_directory', `${path} is not a directory.`)
+    await known(path, () => mkdir(target, { recursive: true }))
+    return await this.stat(path)
+  }
+
+  async move(source: string, destination: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
+    const to = this.locate(destination)
+    await known(destination, () => mkdir(dirname(to), { recursive: true }))
+    await known(source, () => rename(this.locate(source), to))
+    return await this.stat(destination)
+  }
+
+  async remove(path: string): Promise<void> {
+    await known(path, () => lstat(this.locate(path)))
+    await rm(this.locate(path), { recursive: true })
+  }
+}
+
+async function known<T>(path: string, task: () => Promise<T>): Promise<T> {
+  try {
+    return await task()
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENAMETOOLONG')) throw new AppError('file_not_found', `There is no ${path}.`)
+    if (isErrno(error, 'ENOTDIR', 'EEXIST')) throw new AppError('not_a_directory', `${path} is not a directory.`)
+    if (isErrno(error, 'EISDIR')) throw new AppError('is_a_directory', `${path} is a directory.`)
+    if (isErrno(error, 'EACCES', 'EPERM')) throw new AppError('permission_denied', `${path} is not allowed.`)
+    throw error
+  }
+}
+
+async function entryOf(real: string, shown: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
+  const own = await lstat(real)
+  const isSymlink = own.isSymbolicLink()
+  const target: Stats = isSymlink ? await stat(real).catch(() => own) : own
+  return {
+    name: basename(shown),
+    path: shown,
+    type: target.isDirectory() ? FileType.DIRECTORY : FileType.FILE,
+    size: BigInt(target.size),
+    mode: target.mode & 0o7777,
+    permissions: permissions(target),
+    owner: 'root',
+    group: 'root',
+    modifiedTime: { seconds: BigInt(Math.floor(target.mtimeMs / 1000)), nanos: 0 },
+    isSymlink,
+    ...(isSymlink ? { symlinkTarget: await readlink(real) } : {}),
+  }
+}
+
+function permissions(stats: Stats): string {
+  const bits = [...'rwxrwxrwx'].map((letter, index) => ((stats.mode >> (8 - index)) & 1 ? letter : '-'))
+  return `${stats.isDirectory() ? 'd' : '-'}${bits.join('')}`
+}

@@ -1,0 +1,87 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { chmod, chown, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { stopChild, waitFor } from '@wrenn/base'
+import { startEmbeddedPostgres } from '@wrenn/postgres'
+
+const run = promisify(execFile)
+const DEBIAN_BIN = '/usr/lib/postgresql/15/bin'
+/** `nobody`: PostgreSQL refuses to run as root. */
+const UNPRIVILEGED = 65_534
+const READY_TIMEOUT_MS = 20_000
+
+export interface TestPostgres extends AsyncDisposable {
+  readonly url: string
+}
+
+export interface TestPostgresKind {
+  readonly name: string
+  readonly start: () => Promise<TestPostgres>
+}
+
+/** Every PostgreSQL that tests can run against here; Debian's 15 only where it is installed. */
+export function testPostgresKinds(): readonly TestPostgresKind[] {
+  const embedded = { name: 'embedded PostgreSQL 18', start: startEmbedded }
+  return existsSync(`${DEBIAN_BIN}/postgres`)
+    ? [{ name: 'PostgreSQL 15', start: startDebianPostgres }, embedded]
+    : [embedded]
+}
+
+/** The oldest PostgreSQL there is here: its subset of SQL is what we write. */
+export async function startTestPostgres(): Promise<TestPostgres> {
+  const [oldest] = testPostgresKinds()
+  return await (oldest?.start ?? startEmbedded)()
+}
+
+async function startEmbedded(): Promise<TestPostgres> {
+  const dir = await privateDir()
+  await chmod(dir, 0o755)
+  const server = await startEmbeddedPostgres({ dir, uid: UNPRIVILEGED })
+  return {
+    url: server.connectionString('postgres'),
+    [Symbol.asyncDispose]: async () => {
+      await server.stop()
+      await rm(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+async function startDebianPostgres(): Promise<TestPostgres> {
+  const dir = await privateDir()
+  const data = join(dir, 'data')
+  await run(...asUnprivileged(`${DEBIAN_BIN}/initdb`, ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync']))
+  const [command, args] = asUnprivileged(`${DEBIAN_BIN}/postgres`, [
+    ...['-D', data, '-k', dir],
+    ...['listen_addresses=', 'fsync=off', 'max_connections=60'].flatMap((setting) => ['-c', setting]),
+  ])
+  const child: ChildProcess = spawn(command, args, { stdio: 'ignore' })
+  await waitFor(() => (existsSync(join(dir, '.s.PGSQL.5432')) ? true : undefined), {
+    timeoutMs: READY_TIMEOUT_MS,
+    what: 'PostgreSQL to listen',
+  })
+  return {
+    url: `postgres://postgres@/postgres?host=${encodeURIComponent(dir)}`,
+    [Symbol.asyncDispose]: async () => {
+      await stopChild(child, [
+        { signal: 'SIGINT', graceMs: 5_000 },
+        { signal: 'SIGKILL', graceMs: 5_000 },
+      ])
+      await rm(dir, { recursive: true, force: true })
+    },
+  }
+}
+
+async function privateDir(): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), 'wrenn-test-pg-'))
+  if (process.getuid?.() === 0) await chown(dir, UNPRIVILEGED, UNPRIVILEGED)
+  return dir
+}
+
+function asUnprivileged(command: string, args: readonly string[]): [string, string[]] {
+  const wrapped = ['--pdeathsig', 'KILL', command, ...args]
+  if (process.getuid?.() !== 0) return ['setpriv', wrapped]
+  return ['setpriv', [`--reuid=${UNPRIVILEGED}`, `--regid=${UNPRIVILEGED}`, '--clear-groups', ...wrapped]]
+}
