@@ -1,6 +1,18 @@
 import { execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chown, copyFile, mkdir, readdir, readFile, readlink, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import {
+  chown,
+  copyFile,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  rmdir,
+  stat,
+  truncate,
+  writeFile,
+} from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
@@ -103,7 +115,10 @@ if (lacks.length > 0) {
   function qemuOnly(): void {
     afterEach(async () => {
       for (const { vm } of started) await vm.kill()
-      for (const folder of mounts.splice(0)) await run('umount', [folder])
+      for (const folder of mounts.splice(0)) {
+        await run('umount', [folder])
+        await rmdir(folder)
+      }
       for (const { spec } of started.splice(0)) await host.dropSpec(spec)
     })
 

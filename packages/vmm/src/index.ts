@@ -17,3 +17,4 @@ export {
 } from './fake/fake-engine.js'
 export type { Accelerator } from './qemu/command-line.js'
 export { createQemuEngine, type QemuEngineOptions } from './qemu/engine.js'
+export { killRecordedVm } from './qemu/process.js'

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, isErrno } from '@wrenn/base'
+import type { VmRecord } from '../engine.js'
 
 /** One SIGKILL is enough unless the process hangs in the kernel; then it is repeated this often before we give up. */
 const KILL_ATTEMPTS = 5
@@ -80,6 +81,15 @@ export async function killProcess(identity: ProcessIdentity): Promise<void> {
   }
   const message = `Process ${identity.pid} survives SIGKILL: it hangs inside the kernel, probably in disk I/O.`
   throw new AppError('engine_failure', message)
+}
+
+/**
+ * Ends a guest of which only the record is left, such as one whose monitor no longer answers `Engine.adopt`. Does nothing
+ * when its process is gone.
+ * @throws AppError `engine_failure` when the process survives every SIGKILL.
+ */
+export function killRecordedVm(record: VmRecord): Promise<void> {
+  return killProcess({ pid: record.pid, startTicks: record.pidStartTicks })
 }
 
 function signalProcess(pid: number): void {
