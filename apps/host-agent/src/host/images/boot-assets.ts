@@ -1,6 +1,5 @@
 import { type AgentInputs, ensureAgentDrive } from './agent-drive.js'
-import { ensureKernel } from './kernel.js'
-import type { ImageStoreOptions } from './progress.js'
+import { ensureKernel, type KernelOptions } from './kernel.js'
 import { LayerStore } from './store.js'
 
 /**
@@ -23,10 +22,8 @@ export const kernelArgs: readonly string[] = [
   'initcall_blacklist=jent_mod_init',
 ]
 
-export interface BootOptions extends ImageStoreOptions {
+export interface BootOptions extends KernelOptions {
   readonly agent: AgentInputs
-  /** Download kernel and busybox again. @default false */
-  readonly rebuild?: boolean
 }
 
 /** What every boot needs beside a base image and a disk. All files are read-only and shared. */

@@ -30,8 +30,8 @@ export function kernelPayload(image: Buffer): KernelPayload | undefined {
 }
 
 /**
- * The kernel as a plain ELF file, which QEMU enters through its PVH note and Firecracker requires. Without KVM the guest then
- * saves 0.8 s of decompression at each boot. Whatever is not understood is given back as it is.
+ * The kernel as a plain ELF file, which Firecracker requires and QEMU enters through its PVH note; without KVM that saves
+ * 0.8 s of decompression at each boot. Whatever is not understood is given back as it is.
  */
 export async function uncompressKernel(
   path: string,

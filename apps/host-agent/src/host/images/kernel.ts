@@ -22,7 +22,7 @@ const USEFUL_MODULES = ['virtio_balloon', 'virtio_rng', 'vmgenid']
 const MMIO_MODULE = 'virtio_mmio'
 
 /** Raise when the way of building changes the result for equal inputs. */
-const RECIPE = 2
+const RECIPE = 3
 const SPACE_NEEDED = 600 * 1_048_576
 
 const APPLETS = [
@@ -39,6 +39,16 @@ const APPLETS = [
   'switch_root',
   'umount',
 ]
+
+export interface KernelOptions extends ImageStoreOptions {
+  /** Download kernel and busybox again. @default false */
+  readonly rebuild?: boolean
+  /**
+   * `packaged` is Debian's bzImage, which the QEMU engine's restore relies on; `elf` is the kernel inside it, which Firecracker
+   * requires. @default 'packaged'
+   */
+  readonly kernelFormat?: 'packaged' | 'elf'
+}
 
 const bootIndex = z.object({
   inputs: z.string(),
@@ -59,12 +69,10 @@ const digestsOf = (entry: KernelFiles): readonly string[] => [
 ]
 
 /** Unpacks kernel and busybox from their Debian packages and makes the initramfs, unless the store has them for this init. */
-export async function ensureKernel(
-  store: LayerStore,
-  options: ImageStoreOptions & { readonly rebuild?: boolean },
-): Promise<KernelFiles> {
+export async function ensureKernel(store: LayerStore, options: KernelOptions): Promise<KernelFiles> {
   const init = await readFile(join(options.imagesDir, 'boot', 'initramfs-init'))
-  const inputs = createHash('sha256').update(`${RECIPE}\0`).update(init).digest('hex')
+  const format = options.kernelFormat ?? 'packaged'
+  const inputs = createHash('sha256').update(`${RECIPE}\0${format}\0`).update(init).digest('hex')
   const current = async (): Promise<KernelFiles | undefined> => {
     const entry = await store.readIndex('boot', bootIndex, digestsOf)
     return entry?.inputs === inputs ? entry : undefined
@@ -85,7 +93,7 @@ async function build(
   store: LayerStore,
   scratchDir: string,
   init: Buffer,
-  options: ImageStoreOptions,
+  options: KernelOptions,
 ): Promise<Omit<KernelFiles, 'inputs'>> {
   const { signal, onProgress } = options
   const packageName = await resolveKernelPackage(KERNEL_PACKAGES, signal)
@@ -98,7 +106,8 @@ async function build(
   await writeInitramfs(initrd, { init, busybox, modules: await collectModules(kernel, kernelVersion, signal), signal })
   const image = join(scratchDir, 'kernel')
   const packaged = join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`)
-  await writeFile(image, await uncompressKernel(packaged, scratchDir, signal))
+  if (options.kernelFormat === 'elf') await writeFile(image, await uncompressKernel(packaged, scratchDir, signal))
+  else await copyFile(packaged, image)
   const tool = join(scratchDir, 'busybox')
   await copyFile(busyboxPath(busybox), tool)
   return {
