@@ -5,7 +5,10 @@ const only = (from, allowed, extra = '') => ({
   comment: `${from} may import ${allowed.length === 0 ? 'nothing of ours' : allowed.join(', ')}`,
   severity: 'error',
   from: { path: within(from), pathNot: '\\.test\\.ts$|/conformance/' },
-  to: { path: '^(apps|packages)/', pathNot: [within(from), ...allowed.map(within), ...(extra ? [extra] : [])].join('|') },
+  to: {
+    path: '^(apps|packages)/',
+    pathNot: [within(from), ...allowed.map(within), ...(extra ? [extra] : [])].join('|'),
+  },
 })
 const order = (app, later, earlier) => ({
   name: `${app.replaceAll('/', '-')}-${later.replaceAll('|', '-')}-never-back`,
@@ -40,7 +43,8 @@ module.exports = {
     order('apps/host-agent', 'host', 'capsule'),
     {
       name: 'only-the-machine-layer-spawns',
-      comment: 'processes are spawned by vmm, host-agent/src/host, the guest agent, the embedded database and the supervisor',
+      comment:
+        'processes are spawned by vmm, host-agent/src/host, the guest agent, the embedded database and the supervisor',
       severity: 'error',
       from: {
         path: '^(apps|packages)/',
@@ -55,6 +59,10 @@ module.exports = {
     doNotFollow: { path: 'node_modules' },
     exclude: { path: '(^|/)(build|dist|node_modules)/' },
     tsPreCompilationDeps: true,
-    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['wrenn-source', 'import', 'node', 'default'], extensions: ['.ts', '.js', '.mjs', '.cjs', '.json', '.node'] },
+    enhancedResolveOptions: {
+      exportsFields: ['exports'],
+      conditionNames: ['wrenn-source', 'import', 'node', 'default'],
+      extensions: ['.ts', '.js', '.mjs', '.cjs', '.json', '.node'],
+    },
   },
 }
