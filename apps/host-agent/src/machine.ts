@@ -7,7 +7,6 @@ import { chooseEngine, type EngineChoice } from '@wrenn/vmm'
 import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
-import { startDnsForwarder } from './host/dns/index.js'
 import {
   type BaseImage,
   type BootAssets,
@@ -16,6 +15,7 @@ import {
   ensureBootAssets,
   ensureImage,
   listImages,
+  pruneLayers,
 } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
 import { openPool } from './host/pool/index.js'
@@ -29,6 +29,8 @@ export interface OpenMachine extends Machine {
   readonly engineReason: string
   /** Removes every process, cgroup, directory and file of VMs that are not in `keep`. */
   sweep(keep: ReadonlySet<string>): Promise<void>
+  /** Removes images, kernels and agent drives that neither a name nor `layers` means any more. */
+  pruneLayers(layers: () => ReadonlySet<string>): Promise<void>
   /** Stops what serves this process; capsules, namespaces and mounts stay. */
   close(): Promise<void>
 }
@@ -86,7 +88,6 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     logger,
   })
   await network.start({ inUse: options.inUse })
-  const dns = await startDnsForwarder({ address: network.dnsAddress, logger })
   const cgroups = await createCgroups({ name: config.instance, logger })
   const runDir = join(config.dir, 'run', 'vm')
   await mkdir(runDir, { recursive: true, mode: 0o711 })
@@ -111,8 +112,11 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
       await cgroups.sweep(keep)
     },
+    async pruneLayers(layers) {
+      const removed = await pruneLayers({ ...build, inUse: (digest) => layers().has(digest) })
+      if (removed.length > 0) logger.info({ removed }, 'images.pruned')
+    },
     async close() {
-      await dns.close()
       await network.stop()
     },
   }

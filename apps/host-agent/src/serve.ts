@@ -125,6 +125,7 @@ class Agent {
     const shapes = this.#shapes
     if (shapes === undefined) throw new Error('shapes exist once the agent is assembled')
     await shapes.sweep(await machine.images.list())
+    await machine.pruneLayers(() => new Set(manager.list().flatMap(({ layers }) => layers)))
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
     const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
     this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)

@@ -128,7 +128,9 @@ export class ShapeStore {
     undo.move()
     const snapshot = { shape, files: filesIn(dir), secret, agentVersion }
     this.#known.set(shape.key, snapshot)
+    this.#lastUse.set(shape.key, Date.now())
     this.#logger.info({ shape: shape.key }, 'shape.saved')
+    await this.#evict()
     return snapshot
   }
 
@@ -139,19 +141,24 @@ export class ShapeStore {
     this.#logger.warn({ shape: shape.key }, 'shape.discarded')
   }
 
-  /** Removes unfinished drafts, what another image or engine version left, and the shapes used least beyond a bound. */
+  /** Removes unfinished drafts and what another image or engine version left; only before the first create. */
   async sweep(current: readonly TemplateImage[]): Promise<void> {
     const root = join(this.#machine.pool.path, 'templates')
     await mkdir(root, { recursive: true, mode: 0o711 })
-    const live: string[] = []
     for (const name of await readdir(root)) {
-      if (await this.#isCurrent(name, current)) live.push(name)
-      else await rm(join(root, name), { recursive: true, force: true })
+      if (!(await this.#isCurrent(name, current))) await rm(join(root, name), { recursive: true, force: true })
     }
-    const byUse = live.sort((a, b) => (this.#lastUse.get(b) ?? 0) - (this.#lastUse.get(a) ?? 0))
+  }
+
+  /** Keeps the shapes used last; a capsule does not need the snapshot it was cloned from. */
+  async #evict(): Promise<void> {
+    const root = join(this.#machine.pool.path, 'templates')
+    const names = (await readdir(root)).filter((name) => !name.endsWith('.tmp'))
+    const byUse = names.sort((a, b) => (this.#lastUse.get(b) ?? 0) - (this.#lastUse.get(a) ?? 0))
     for (const name of byUse.slice(MAX_SHAPES)) {
       this.#known.delete(name)
       await rm(join(root, name), { recursive: true, force: true })
+      this.#logger.info({ shape: name }, 'shape.evicted')
     }
   }
 
