@@ -7,11 +7,11 @@ import type { Shape, ShapeSnapshot } from './shapes.js'
 
 /** Creates within this window are the demand that sizes a shape's pool. */
 const DEMAND_WINDOW_MS = 60_000
-/** A shape without demand for this long keeps only its minimum. */
 const HEALTH_TIMEOUT_MS = 30_000
 /** Memory that the host keeps for itself: no hot VM is made below it. */
 const RESERVE_BYTES = 2 * 2 ** 30
 const RETRY_AFTER_FAILURE_MS = 10_000
+const MAX_FAILURES = 3
 
 interface HotShape {
   readonly snapshot: ShapeSnapshot
@@ -19,6 +19,8 @@ interface HotShape {
   readonly demands: number[]
   readonly minimum: number
   failedAtMs: number
+  /** In a row. */
+  failures: number
 }
 
 export interface HotPoolOptions {
@@ -48,7 +50,7 @@ export class HotPool {
   offer(snapshot: ShapeSnapshot, minimum: number): void {
     const { key } = snapshot.shape
     if (!this.#shapes.has(key)) {
-      this.#shapes.set(key, { snapshot, waiting: [], demands: [], minimum, failedAtMs: 0 })
+      this.#shapes.set(key, { snapshot, waiting: [], demands: [], minimum, failedAtMs: 0, failures: 0 })
     }
     this.wake()
   }
@@ -131,11 +133,14 @@ export class HotPool {
         await this.#remove(guest)
         throw error
       }
+      hot.failures = 0
       hot.waiting.push(guest)
       void guest.vm.exited.then(() => this.#forget(hot, guest))
       this.#options.logger.debug({ vmId, shape: snapshot.shape.key }, 'hot_pool.added')
     } catch (error) {
       hot.failedAtMs = Date.now()
+      // An evicted or damaged snapshot: the next restore of the shape offers a good one again.
+      if (++hot.failures >= MAX_FAILURES && hot.waiting.length === 0) this.#shapes.delete(snapshot.shape.key)
       this.#options.logger.warn({ err: errorText(error), shape: snapshot.shape.key }, 'hot_pool.add_failed')
     }
   }
