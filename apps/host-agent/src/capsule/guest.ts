@@ -1,7 +1,7 @@
 import { chown, mkdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { type Logger, UndoStack } from '@wrenn/base'
-import type { RestoreOptions, Vm, VmSpec } from '@wrenn/vmm'
+import { killRecordedVm, type RestoreOptions, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
 import type { CapsuleSpec, VmResources } from './types.js'
@@ -71,14 +71,26 @@ export class GuestFactory {
   /** Takes up a guest that an earlier run of this process started; `undefined` when it is gone. */
   async adopt(resources: VmResources, secret: string): Promise<Guest | undefined> {
     if (resources.vm === undefined) return undefined
-    const vm = await this.#machine.engine.adopt(resources.vm)
+    const vm = await this.#adoptVm(resources.vm)
     if (vm === undefined) return undefined
     return { resources, vm, client: new GuestClient(resources.guestAddress, secret) }
   }
 
+  /** An engine process that lives but does not answer can serve nobody: it is ended. */
+  async #adoptVm(record: VmRecord): Promise<Vm | undefined> {
+    try {
+      return await this.#machine.engine.adopt(record)
+    } catch (error) {
+      this.#logger.error({ err: error, vmId: record.id }, 'guest.adopt_failed')
+      await killRecordedVm(record)
+      return undefined
+    }
+  }
+
   /** Ends the guest's process and gives back what it held of the machine; its files stay. Idempotent. */
   async stop(resources: VmResources, vm: Vm | undefined): Promise<void> {
-    await vm?.kill()
+    if (vm !== undefined) await vm.kill()
+    else if (resources.vm !== undefined) await killRecordedVm(resources.vm)
     const steps: readonly [string, () => Promise<unknown>][] = [
       ['cgroup', () => this.#machine.cgroups.remove(resources.vmId)],
       ['slot', () => this.#machine.slots.release(resources.slotIndex)],
