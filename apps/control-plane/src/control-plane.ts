@@ -22,6 +22,8 @@ export interface ControlPlane extends AsyncDisposable {
 export interface ControlPlaneOptions {
   /** How often the reconciler looks. @default 1000 */
   readonly tickMs?: number
+  /** How long requests and operations may go on when it stops. @default 10 000 */
+  readonly drainMs?: number
   /** Called when everything that needs the first user's rights is done, before the first request. */
   readonly onPrepared?: () => void
 }
@@ -38,7 +40,7 @@ export async function startControlPlane(
   const operations = new Operations({ db, host, logger, createTimeoutMs: config.createTimeoutMs })
   const activity = new Activity(db, logger)
   const capsules = new Capsules({ db, host, operations, limits: config.limits })
-  const { tickMs = 1_000, onPrepared } = options
+  const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
   const reconciler = new Reconciler({ db, host, operations, logger, silentMs: config.hostSilentMs, tickMs })
   const app = await createApp({
     apiKeys: new ApiKeys(db),
@@ -51,9 +53,11 @@ export async function startControlPlane(
     version: VERSION,
   })
   const stop = async (): Promise<void> => {
+    const overdue = setTimeout(() => app.server.closeAllConnections(), drainMs)
     await app.close()
+    clearTimeout(overdue)
     await reconciler.stop()
-    await operations.drain(DRAIN_MS)
+    await operations.drain(drainMs)
     await activity.flush()
     hostLink.close()
     await db.destroy()

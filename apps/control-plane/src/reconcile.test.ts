@@ -1,24 +1,28 @@
 import { capsuleIds } from '@wrenn/base'
 import type { Capsule, ErrorBody } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 let postgres: TestPostgres
 let platform: Platform
 
-beforeEach(async () => {
+beforeAll(async () => {
   postgres = await startTestPostgres()
-  platform = await startPlatform({ databaseUrl: postgres.url })
 }, 60_000)
+afterAll(async () => {
+  await postgres[Symbol.asyncDispose]()
+})
+beforeEach(async () => {
+  platform = await startPlatform({ databaseUrl: postgres.url })
+}, 30_000)
 afterEach(async () => {
   await platform[Symbol.asyncDispose]()
-  await postgres[Symbol.asyncDispose]()
 })
 
 async function inDatabase<T>(task: (db: ReturnType<typeof openDatabase>) => Promise<T>): Promise<T> {
-  const db = openDatabase({ url: postgres.url })
+  const db = openDatabase({ url: platform.databaseUrl })
   try {
     return await task(db)
   } finally {

@@ -58,10 +58,12 @@ async function startDebianPostgres(): Promise<TestPostgres> {
     ...['listen_addresses=', 'fsync=off', 'max_connections=60'].flatMap((setting) => ['-c', setting]),
   ])
   const child: ChildProcess = spawn(command, args, { stdio: 'ignore' })
-  await waitFor(() => (existsSync(join(dir, '.s.PGSQL.5432')) ? true : undefined), {
-    timeoutMs: READY_TIMEOUT_MS,
-    what: 'PostgreSQL to listen',
-  })
+  const isReady = () =>
+    run(`${DEBIAN_BIN}/pg_isready`, ['-h', dir]).then(
+      () => true,
+      () => undefined,
+    )
+  await waitFor(isReady, { timeoutMs: READY_TIMEOUT_MS, what: 'PostgreSQL to accept connections' })
   return {
     url: `postgres://postgres@/postgres?host=${encodeURIComponent(dir)}`,
     [Symbol.asyncDispose]: async () => {

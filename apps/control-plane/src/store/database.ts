@@ -7,6 +7,8 @@ import type { Database } from './schema.js'
 const BIGINT_OID = 20
 const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 15_000
+/** Any number that nobody else uses in this database: the letters of "wrenn". */
+const MIGRATION_LOCK = 0x7772656e6e
 
 export type Db = Kysely<Database>
 
@@ -40,14 +42,28 @@ function check({ error }: MigrationResultSet): void {
   if (error !== undefined) throw error
 }
 
-/** Brings the schema to the newest version; several processes may try at once (kysely takes an advisory lock). */
+/** Brings the schema to the newest version; several processes may try at once. */
 export async function migrateUp(db: Db): Promise<void> {
-  check(await migrator(db).migrateToLatest())
+  await alone(db, async () => check(await migrator(db).migrateToLatest()))
 }
 
 /** Takes every migration back. */
 export async function migrateDown(db: Db): Promise<void> {
-  check(await migrator(db).migrateTo(NO_MIGRATIONS))
+  await alone(db, async () => check(await migrator(db).migrateTo(NO_MIGRATIONS)))
+}
+
+/** Kysely's own lock does not cover making its tables, where two first starts can collide. */
+async function alone(db: Db, task: () => Promise<void>): Promise<void> {
+  await db.connection().execute(async (connection) => {
+    await sql`SET statement_timeout = 0`.execute(connection)
+    await sql`SELECT pg_advisory_lock(${MIGRATION_LOCK})`.execute(connection)
+    try {
+      await task()
+    } finally {
+      await sql`SELECT pg_advisory_unlock(${MIGRATION_LOCK})`.execute(connection)
+      await sql`SET statement_timeout = ${sql.lit(STATEMENT_TIMEOUT_MS)}`.execute(connection)
+    }
+  })
 }
 
 export async function pingDatabase(db: Db): Promise<void> {

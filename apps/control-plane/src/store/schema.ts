@@ -53,12 +53,12 @@ export interface CapsulesTable {
   vcpus: number
   memory_mib: number
   disk_size_mib: number
-  timeout_sec: number
+  timeout_sec: Generated<number>
   labels: Json<Record<string, string>>
   envs: Json<Record<string, string>>
   egress: Json<EgressPolicy | null>
-  default_user: string
-  default_cwd: string
+  default_user: Generated<string>
+  default_cwd: Generated<string>
   state: CapsuleState
   desired_state: DesiredState
   observed_state: ObservedState | null

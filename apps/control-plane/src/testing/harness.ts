@@ -1,12 +1,15 @@
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Logger, silentLogger, UndoStack, waitFor } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol'
 import { FakeHost, startTestPostgres } from '@wrenn/testkit'
+import { sql } from 'kysely'
 import WebSocket from 'ws'
 import { readConfig } from '../config.js'
 import { type ControlPlane, startControlPlane } from '../control-plane.js'
+import { openDatabase } from '../store/database.js'
 
 export interface Platform extends AsyncDisposable {
   readonly url: string
@@ -26,6 +29,7 @@ export interface Platform extends AsyncDisposable {
 
 export interface PlatformOptions {
   readonly env?: Readonly<Record<string, string>>
+  /** Of a server that is there already; a new database is made on it. */
   readonly databaseUrl?: string
   readonly logger?: Logger
 }
@@ -41,6 +45,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     await undo.defer(() => postgres[Symbol.asyncDispose]())
     databaseUrl = postgres.url
   }
+  databaseUrl = await freshDatabase(databaseUrl)
   const host = await FakeHost.start()
   await undo.defer(() => host[Symbol.asyncDispose]())
   const keyFile = join(dir, 'api-key')
@@ -52,7 +57,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     WRENN_HOST_SILENT_SEC: '1',
     ...options.env,
   })
-  const start = () => startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50 })
+  const start = () => startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50, drainMs: 500 })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()
@@ -97,6 +102,18 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),
   }
   return platform
+}
+
+/** A new, empty database on the same server. */
+export async function freshDatabase(serverUrl: string): Promise<string> {
+  const name = `test_${randomBytes(6).toString('hex')}`
+  const db = openDatabase({ url: serverUrl })
+  try {
+    await sql.raw(`CREATE DATABASE ${name}`).execute(db)
+  } finally {
+    await db.destroy()
+  }
+  return serverUrl.replace(/\/postgres(\?|$)/, `/${name}$1`)
 }
 
 /** The JSON of an answer whose status is as expected. */

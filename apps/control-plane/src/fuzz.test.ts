@@ -1,0 +1,204 @@
+import { request as httpRequest } from 'node:http'
+import type { Capsule } from '@wrenn/protocol'
+import fc from 'fast-check'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+
+let platform: Platform
+let capsule: Capsule
+let routes: { readonly method: string; readonly path: string }[]
+
+beforeAll(async () => {
+  platform = await startPlatform({ env: { WRENN_MAX_CAPSULES: '2' } })
+  capsule = await platform.create()
+  const document = await json<{ paths: Record<string, object> }>(await fetch(`${platform.url}/openapi.json`), 200)
+  routes = Object.entries(document.paths)
+    .flatMap(([path, item]) => Object.keys(item).map((method) => ({ method: method.toUpperCase(), path })))
+    // Right answers of these to anything: the capsule must live on.
+    .filter(({ method, path }) => !(method === 'DELETE' && path === '/v1/capsules/{id}'))
+}, 60_000)
+afterAll(async () => {
+  await platform[Symbol.asyncDispose]()
+})
+
+/** A lone surrogate cannot be in a URL. */
+const wellFormed = (text: string): string => Buffer.from(text.slice(0, 2_000)).toString()
+
+const ANSWER_WITHIN_MS = 15_000
+/** Codes whose 5xx status is the right answer to such input. */
+const documented = [502, 503, 504, 507]
+
+/** Raw HTTP, so that headers and bodies can be as wrong as they like. */
+function send(
+  method: string,
+  path: string,
+  headers: Record<string, string>,
+  body: Buffer | undefined,
+): Promise<number> {
+  const url = new URL(platform.url)
+  return new Promise((resolve, reject) => {
+    const sized = body === undefined ? headers : { ...headers, 'content-length': String(body.length) }
+    const call = httpRequest(
+      { host: url.hostname, port: url.port, method, path, headers: sized, agent: false },
+      (answer) => {
+        answer.resume()
+        answer.once('close', () => resolve(answer.statusCode ?? 0))
+      },
+    )
+    call.setTimeout(ANSWER_WITHIN_MS, () => call.destroy(new Error(`no answer: ${method} ${path}`)))
+    call.once('error', (error) => ('code' in error && error.code === 'ECONNRESET' ? resolve(400) : reject(error)))
+    call.end(body)
+  })
+}
+
+const strangeText = fc.oneof(
+  fc.string({ unit: 'binary', maxLength: 40 }),
+  fc.constantFrom(
+    '',
+    '\0',
+    'a\0b',
+    '../../../etc/passwd',
+    '-1',
+    'NaN',
+    '1e999',
+    '%00',
+    "'; DROP TABLE capsules; --",
+    '\ud800',
+    '💥',
+    '__proto__',
+  ),
+  fc.constant('x'.repeat(70_000)),
+)
+const strangeValue: fc.Arbitrary<unknown> = fc.oneof(
+  { maxDepth: 3 },
+  strangeText,
+  fc.constantFrom(null, true, false, -1, 0, 1.5, 2 ** 31, 2 ** 53, -(2 ** 63), 1e308, [], {}),
+  fc.array(strangeText, { maxLength: 3 }),
+  fc.dictionary(strangeText, strangeText, { maxKeys: 3 }),
+)
+const fields = [
+  'template',
+  'name',
+  'labels',
+  'envs',
+  'vcpus',
+  'memory_mb',
+  'disk_size_mb',
+  'timeout_sec',
+  'egress',
+  'user',
+  'cwd',
+  'cmd',
+  'args',
+  'stdin',
+  'stdin_encoding',
+  'background',
+  'tag',
+  'path',
+  'depth',
+  'offset',
+  'length',
+  'source',
+  'destination',
+]
+const strangeObject = fc.dictionary(fc.constantFrom(...fields), strangeValue, { maxKeys: 6 })
+const jsonBody = fc.oneof(strangeObject, strangeValue).map((value) => Buffer.from(JSON.stringify(value) ?? ''))
+const brokenBody = fc.oneof(
+  fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes)),
+  fc
+    .constantFrom(
+      '{',
+      '[[[[',
+      '{"a":}',
+      '{"__proto__":{"x":1}}',
+      'null',
+      '"text"',
+      `${'['.repeat(50_000)}${']'.repeat(50_000)}`,
+    )
+    .map((text) => Buffer.from(text)),
+)
+const contentType = fc.constantFrom(
+  'application/json',
+  'text/plain',
+  'application/xml',
+  'multipart/form-data',
+  'multipart/form-data; boundary=x',
+  'application/octet-stream',
+  '',
+  'nonsense',
+)
+
+describe('every route of the document', () => {
+  it('answers wrong input with a 4xx and a code, never with a 500 and never not at all', async () => {
+    const call = fc.record({
+      route: fc.constantFrom(...routes),
+      id: fc.oneof({ weight: 3, arbitrary: fc.constant(capsule.id) }, { weight: 1, arbitrary: strangeText }),
+      selector: strangeText,
+      query: fc.dictionary(
+        fc.constantFrom(
+          'limit',
+          'cursor',
+          'status',
+          'label',
+          'range',
+          'path',
+          'user',
+          'signal',
+          'wait_sec',
+          'type',
+          'from_offset',
+          'template',
+        ),
+        strangeText,
+        { maxKeys: 3 },
+      ),
+      type: fc.oneof({ weight: 4, arbitrary: fc.constant('application/json') }, { weight: 1, arbitrary: contentType }),
+      key: fc.constantFrom('', 'a b', 'é', 'x'.repeat(300), 'same'),
+      range: fc.constantFrom(
+        '',
+        'bytes=0-',
+        'bytes=-0',
+        'bytes=5-1',
+        'bytes=a-b',
+        'lines=1-2',
+        'bytes=99999999999999999999-',
+      ),
+      body: fc.oneof(
+        { weight: 3, arbitrary: jsonBody },
+        { weight: 1, arbitrary: brokenBody },
+        { weight: 1, arbitrary: fc.constant(undefined) },
+      ),
+    })
+    await fc.assert(
+      fc.asyncProperty(call, async ({ route, id, selector, query, type, key, range, body }) => {
+        const part = (text: string): string => encodeURIComponent(wellFormed(text)) || '%20'
+        const search = new URLSearchParams(
+          Object.entries(query).map(([name, text]): [string, string] => [name, wellFormed(text)]),
+        )
+        const path = `${route.path.replace('{id}', part(id)).replace('{selector}', part(selector))}?${search}`
+        const headers = {
+          'x-api-key': platform.key,
+          ...(type && { 'content-type': type }),
+          ...(key && { 'idempotency-key': Buffer.from(key).toString('latin1') }),
+          ...(range && { range }),
+        }
+        const status = await send(route.method, path, headers, route.method === 'HEAD' ? undefined : body)
+        expect(
+          status >= 200 && (status < 500 || documented.includes(status)),
+          `${route.method} ${path.slice(0, 300)}: ${status}`,
+        ).toBe(true)
+      }),
+      { numRuns: 1_500, interruptAfterTimeLimit: 60_000 },
+    )
+    expect((await platform.get(capsule.id)).state).toBe('running')
+  }, 90_000)
+
+  it('refuses a body that is too large, and a URL that cannot be decoded', async () => {
+    const headers = { 'x-api-key': platform.key, 'content-type': 'application/json' }
+    const huge = Buffer.from(`{"name":"${'x'.repeat(3_000_000)}"}`)
+    expect(await send('POST', '/v1/capsules', headers, huge)).toBe(413)
+    expect(await send('GET', '/v1/capsules/%', headers, undefined)).toBe(400)
+    expect(await send('PATCH', '/v1/capsules', headers, undefined)).toBe(405)
+    expect(await send('GET', '/v2/nothing', headers, undefined)).toBe(404)
+  })
+})

@@ -1,0 +1,69 @@
+import { capsuleIds } from '@wrenn/base'
+import { capsuleCommands, capsuleStates, nextState } from '@wrenn/protocol'
+import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { sql } from 'kysely'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { insertCapsule, transition } from './capsules.js'
+import { type Db, migrateDown, migrateUp, openDatabase } from './database.js'
+import { createTeam } from './teams.js'
+
+describe.each(testPostgresKinds())('on $name', ({ start }) => {
+  let postgres: TestPostgres
+  let db: Db
+
+  beforeAll(async () => {
+    postgres = await start()
+    db = openDatabase({ url: postgres.url })
+  }, 90_000)
+  afterAll(async () => {
+    await db.destroy()
+    await postgres[Symbol.asyncDispose]()
+  }, 30_000)
+
+  it('migrates up, down to nothing, and up again; several at once do not disturb each other', async () => {
+    await migrateUp(db)
+    await migrateDown(db)
+    const left = await sql<{ table_name: string }>`SELECT table_name FROM information_schema.tables
+      WHERE table_schema = 'public' AND table_name NOT LIKE 'kysely%'`.execute(db)
+    expect(left.rows).toEqual([])
+    await Promise.all([migrateUp(db), migrateUp(db), migrateUp(db)])
+    expect(await createTeam(db, 'A team')).toMatch(/^team-/)
+  })
+
+  it('moves a capsule exactly as the lifecycle table says, from every state by every command', async () => {
+    const teamId = await createTeam(db, 'States')
+    for (const state of capsuleStates) {
+      for (const command of capsuleCommands) {
+        const row = await insertCapsule(db, {
+          id: capsuleIds.create(),
+          team_id: teamId,
+          template: 'minimal',
+          vcpus: 1,
+          memory_mib: 512,
+          disk_size_mib: 1024,
+          state,
+          desired_state: 'running',
+        })
+        const moved = await transition(db, row, command)
+        expect(moved?.state, `${state} ${command}`).toBe(nextState(state, command))
+        if (moved !== undefined) expect(moved.generation).toBe(row.generation + 1)
+      }
+    }
+  })
+
+  it('lets only one of several change a capsule', async () => {
+    const teamId = await createTeam(db, 'Race')
+    const row = await insertCapsule(db, {
+      id: capsuleIds.create(),
+      team_id: teamId,
+      template: 'minimal',
+      vcpus: 1,
+      memory_mib: 512,
+      disk_size_mib: 1024,
+      state: 'running',
+      desired_state: 'running',
+    })
+    const results = await Promise.all([1, 2, 3, 4].map(() => transition(db, row, 'destroy')))
+    expect(results.filter((result) => result !== undefined)).toHaveLength(1)
+  })
+})
