@@ -131,7 +131,7 @@ export class FakeEngine implements Engine {
     await using file = await open(spec.memoryPath, 'w', 0o600)
     await file.truncate(spec.memoryMib * MIB)
     await chown(spec.memoryPath, uid, gid)
-    return this.#start(spec, 'running')
+    return await this.#start(spec, 'running')
   }
 
   async restore(spec: VmSpec, { statePath, paused = false }: RestoreOptions): Promise<Vm> {
@@ -151,7 +151,12 @@ export class FakeEngine implements Engine {
   async #start(spec: VmSpec, state: 'running' | 'paused'): Promise<Vm> {
     const guest = this.machine.start(spec, state)
     guest.console = 'The fake guest is up.\n'
-    await this.#options.onStart?.(guest)
+    try {
+      await this.#options.onStart?.(guest)
+    } catch (error) {
+      guest.end('engine_failure')
+      throw error
+    }
     return new FakeVm(guest)
   }
 }
