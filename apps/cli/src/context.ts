@@ -35,6 +35,14 @@ export function contextOf(options: CommonOptions): Context {
   return { config: options.dir ? { ...config, dir: options.dir } : config, output }
 }
 
+/**
+ * For commands that take a program and its arguments. With `--` our options may stand anywhere before it; without, ours end
+ * at the first word, so that `exec cl-… ls -l` works too.
+ */
+export function withProgram(command: Command): Command {
+  return command.passThroughOptions(!process.argv.includes('--'))
+}
+
 /** Prints what went wrong, and gives the exit code for it. */
 export function report(thrown: unknown, output: Output): number {
   if (thrown instanceof ExitCode) return thrown.exitCode

@@ -85,6 +85,7 @@ export class Session {
   #started = false
   #disconnected = false
   #lastInputAt = 0
+  #isSending = false
 
   constructor(transport: Transport, plan: SessionPlan) {
     this.#transport = transport
@@ -120,9 +121,10 @@ export class Session {
     for (let at = 0; at < bytes.length; at += INPUT_FRAME_BYTES) {
       const piece = bytes.subarray(at, at + INPUT_FRAME_BYTES)
       const socket = await this.#connected()
-      this.#lastInputAt = performance.now()
+      this.#isSending = true
       const json = (): string => JSON.stringify({ type: this.#plan.inputType, data: toBase64(piece) })
       await socket.sendSlowly(socket.isBinary ? frameOf(piece) : json())
+      this.#isSending = false
       this.#lastInputAt = performance.now()
     }
   }
@@ -136,7 +138,7 @@ export class Session {
     this.#plan.signal?.throwIfAborted()
     this.#socket = undefined
     const unsettled = this.#lastInputAt > 0 && performance.now() - this.#lastInputAt < INPUT_SETTLED_MS
-    if (!this.#plan.inputMayBeLost && (unsettled || socket.unsentBytes > 0)) {
+    if (!this.#plan.inputMayBeLost && (this.#isSending || unsettled || socket.unsentBytes > 0)) {
       throw createError('The connection broke while input was being sent; some of it may not have arrived.', {
         code: 'connection_lost',
       })

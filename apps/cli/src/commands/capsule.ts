@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import type { Capsule, CapsuleInfo, CapsuleState, ProcessInfo } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
-import { type CommonOptions, type Context, contextOf, ExitCode, withJson } from '../context.js'
+import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
 import { facts, table, writeFully } from '../output.js'
 import { download, upload } from '../transfer.js'
@@ -138,8 +138,7 @@ function addExec(capsule: Command): void {
     .command('exec <capsule> <command...>')
     .description('run a command in a capsule, with our standard streams')
     .option('-d, --background', 'start it and leave it running; prints its tag')
-    .passThroughOptions()
-  withJson(withCommand(command)).action(
+  withProgram(withJson(withCommand(command))).action(
     async (id: string, words: string[], options: CommonOptions & CommandOptions & { background?: boolean }) => {
       const context = contextOf(options)
       const found = await find(context, id)

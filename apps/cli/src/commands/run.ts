@@ -1,7 +1,7 @@
 import { type Capsule, type CreateOptions, type ProcessEvent, type ProcessHandle, WrennError } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
-import { type CommonOptions, type Context, contextOf, ExitCode, withJson } from '../context.js'
+import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
 import { writeFully } from '../output.js'
 import { collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
@@ -69,9 +69,10 @@ export function addRun(program: Command): void {
     .description('run one command in a new capsule, and destroy the capsule afterwards')
     .argument('<command...>', 'program and arguments, after --')
     .option('--keep', 'leave the capsule running, and print its id on stderr')
-    .passThroughOptions()
     .addHelpText('after', help)
-  withJson(withCommand(withShape(command))).action(async (words: string[], options: RunOptions) => run(words, options))
+  withProgram(withJson(withCommand(withShape(command)))).action(async (words: string[], options: RunOptions) =>
+    run(words, options),
+  )
 }
 
 async function run(words: readonly string[], options: RunOptions): Promise<void> {

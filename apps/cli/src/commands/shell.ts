@@ -1,7 +1,7 @@
 import type { PtyOptions } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
-import { type CommonOptions, type Context, contextOf, ExitCode } from '../context.js'
+import { type CommonOptions, type Context, contextOf, ExitCode, withProgram } from '../context.js'
 import { joinTerminal, terminalSize } from '../terminal/shell.js'
 import { collectPair } from '../units.js'
 
@@ -25,16 +25,15 @@ Type Enter ~ . to detach: the shell keeps running, and its tag to come back is p
 terminal comes back by itself and shows what it missed.`
 
 export function addShell(parent: Command): void {
-  parent
+  const command = parent
     .command('shell <capsule> [command...]')
     .description('open a terminal in a capsule')
     .option('--attach <tag>', 'come back to a terminal that is open')
     .option('--user <name>', 'user inside the capsule')
     .option('--cwd <path>', 'working directory')
     .option('-e, --env <key=value>', 'environment variable, may be repeated', collectPair)
-    .passThroughOptions()
     .addHelpText('after', help)
-    .action(async (id: string, words: string[], options: ShellOptions) => shell(id, words, options))
+  withProgram(command).action(async (id: string, words: string[], options: ShellOptions) => shell(id, words, options))
 }
 
 async function shell(id: string, words: readonly string[], options: ShellOptions): Promise<void> {
