@@ -104,12 +104,14 @@ export class Launcher {
     const group = this.#cgroups?.create()
     try {
       const prefix = [...this.#tools.command('setsid'), '-c']
-      const child = await this.#spawn(spec, [terminal.slave, terminal.slave, terminal.slave], group, prefix)
+      const child = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], group, prefix)
       return new PtyProcess(child, terminal, group, this.#cgroups)
     } catch (error) {
       terminal.close()
       if (group !== undefined) this.#cgroups?.remove(group)
       throw error
+    } finally {
+      closeSync(terminal.theirs)
     }
   }
 

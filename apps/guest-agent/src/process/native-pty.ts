@@ -12,6 +12,8 @@ export interface Terminal {
   readonly master: number
   /** The agent's own handle of the other side: while it is open, output that waits in the terminal survives its writers. */
   readonly slave: number
+  /** The process's handle; to be closed by who starts it. */
+  readonly theirs: number
   resize(size: TerminalSize): void
   /** Closes the slave side; the master belongs to who reads it. */
   close(): void
@@ -34,6 +36,8 @@ export class NativePty {
     const opened = native.open(size.cols, size.rows)
     // Opened anew for close-on-exec, and non-blocking so that writing the end marker cannot hang a stopped terminal.
     const slave = openSync(opened.pty, constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK)
+    // The process gets an opening of its own: starting it makes the descriptor blocking, and ours must not become so with it.
+    const theirs = openSync(opened.pty, constants.O_RDWR | constants.O_NOCTTY)
     closeSync(opened.slave)
     fchownSync(slave, user.uid, user.gid)
     fchmodSync(slave, 0o620)
@@ -41,6 +45,7 @@ export class NativePty {
     return {
       master: opened.master,
       slave,
+      theirs,
       resize: ({ cols, rows }) => native.resize(opened.master, cols, rows),
       close: () => closeSync(slave),
       forget: () => this.#masters.delete(opened.master),
