@@ -4,7 +4,7 @@ const only = (from, allowed, extra = '') => ({
   name: `${from.replaceAll('/', '-')}-imports`,
   comment: `${from} may import ${allowed.length === 0 ? 'nothing of ours' : allowed.join(', ')}`,
   severity: 'error',
-  from: { path: within(from), pathNot: '\\.test\\.ts$|/conformance/' },
+  from: { path: within(from), pathNot: '\\.test\\.ts$|/conformance/|/src/testing/' },
   to: {
     path: '^(apps|packages)/',
     pathNot: [within(from), ...allowed.map(within), ...(extra ? [extra] : [])].join('|'),
@@ -34,7 +34,7 @@ module.exports = {
     {
       name: 'testkit-is-for-tests',
       severity: 'error',
-      from: { path: '^(apps|packages)/', pathNot: '\\.test\\.ts$|/conformance/|^packages/testkit/' },
+      from: { path: '^(apps|packages)/', pathNot: '\\.test\\.ts$|/conformance/|/src/testing/|^packages/testkit/' },
       to: { path: '^packages/testkit/' },
     },
     order('apps/control-plane', 'domain|store|host', 'http'),

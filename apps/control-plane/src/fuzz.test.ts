@@ -188,15 +188,17 @@ describe('every route of the document', () => {
           `${route.method} ${path.slice(0, 300)}: ${status}`,
         ).toBe(true)
       }),
-      { numRuns: 1_500, interruptAfterTimeLimit: 60_000 },
+      { numRuns: 4_000, interruptAfterTimeLimit: 60_000 },
     )
     expect((await platform.get(capsule.id)).state).toBe('running')
   }, 90_000)
 
-  it('refuses a body that is too large, and a URL that cannot be decoded', async () => {
+  it('refuses a body that is too large, a form without a boundary, and a URL that cannot be decoded', async () => {
     const headers = { 'x-api-key': platform.key, 'content-type': 'application/json' }
     const huge = Buffer.from(`{"name":"${'x'.repeat(3_000_000)}"}`)
     expect(await send('POST', '/v1/capsules', headers, huge)).toBe(413)
+    const form = { ...headers, 'content-type': 'multipart/form-data' }
+    expect(await send('POST', `/v1/capsules/${capsule.id}/files/write`, form, Buffer.from('{}'))).toBe(400)
     expect(await send('GET', '/v1/capsules/%', headers, undefined)).toBe(400)
     expect(await send('PATCH', '/v1/capsules', headers, undefined)).toBe(405)
     expect(await send('GET', '/v2/nothing', headers, undefined)).toBe(404)

@@ -1,4 +1,5 @@
 export { describeEngine, type EngineAdapter } from './conformance/engine.js'
+export { describeHostService, type HostServiceAdapter } from './conformance/host-service.js'
 export { FakeGuest } from './fake-guest.js'
 export { FakeHost } from './fake-host/fake-host.js'
 export { startTestPostgres, type TestPostgres, type TestPostgresKind, testPostgresKinds } from './test-postgres.js'

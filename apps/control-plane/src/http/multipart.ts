@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import { AppError } from '@wrenn/base'
+import { AppError, errorText } from '@wrenn/base'
 import { pathRequestSchema } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 
@@ -26,22 +26,31 @@ export async function readUpload(
   const fields: Record<string, unknown> = { ...query }
   const limits = { fieldSize: MAX_FIELD_BYTES, fields: 8, files: 1, parts: 9, fileSize: Number.POSITIVE_INFINITY }
   let stored = false
+  let storing = false
   try {
     for await (const part of request.parts({ limits })) {
       if (part.type === 'field') {
         fields[part.fieldname] = part.value
         continue
       }
-      await store(destinationOf(fields), part.file)
+      const destination = destinationOf(fields)
+      storing = true
+      await store(destination, part.file)
+      storing = false
       stored = true
     }
   } catch (error) {
     // Let the rest of the body run off, so that the client gets to read the answer.
     request.raw.unpipe()
     request.raw.resume()
-    throw error
+    throw storing || AppError.is(error) ? error : unreadable(error)
   }
   if (!stored) throw new AppError('invalid_request', 'The form has no `file` part.')
+}
+
+/** Whatever the parser does not like about a form is the sender's. */
+function unreadable(error: unknown): AppError {
+  return new AppError('invalid_request', `The form cannot be read: ${errorText(error)}`, { cause: error })
 }
 
 function destinationOf(fields: Readonly<Record<string, unknown>>): Destination {

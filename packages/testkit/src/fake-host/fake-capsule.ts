@@ -5,8 +5,13 @@ import { AppError } from '@wrenn/base'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
 import type { CapsuleSchema, CreateCapsuleRequest, StartProcessRequest } from '@wrenn/protocol/host'
 import { FakeFiles } from './fake-files.js'
-import type { FakeExit } from './fake-host.js'
 import { FakeProcess } from './fake-process.js'
+
+export interface FakeExit {
+  readonly cause: string
+  readonly message: string
+  readonly consoleTail?: string
+}
 
 /** One capsule of the fake host. */
 export class FakeCapsule {

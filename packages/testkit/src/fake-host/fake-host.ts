@@ -1,43 +1,23 @@
-import { EventEmitter } from 'node:events'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
-import { hostIds } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
-import { FakeCapsule } from './fake-capsule.js'
 import { createFakeService } from './fake-service.js'
-
-export interface FakeExit {
-  readonly cause: string
-  readonly message: string
-  readonly consoleTail?: string
-}
-
-export type FakeChange = { readonly capsule: FakeCapsule } | { readonly removed: string } | 'keepalive'
+import { FakeHostState } from './fake-state.js'
 
 /**
  * A host agent for tests: real HostService over real h2c on a unix socket, whose capsules are local processes and a
  * directory. `stop` and `start` are a restart: capsules and their processes survive, connections do not.
  */
-export class FakeHost implements AsyncDisposable {
+export class FakeHost extends FakeHostState implements AsyncDisposable {
   readonly address: string
-  readonly hostId = hostIds.create()
-  readonly capsules = new Map<string, FakeCapsule>()
-  readonly changes = new EventEmitter<{ change: [FakeChange] }>().setMaxListeners(0)
-  /** What GetHost says. */
-  notReadyReason = ''
-  /** Calls of CreateCapsule so far. */
-  creates = 0
-  #gate: Promise<void> | undefined
-  #openGate: () => void = () => {}
-  readonly #dir: string
   #server: Http2Server | undefined
   readonly #sessions = new Set<ServerHttp2Session>()
 
   private constructor(dir: string) {
-    this.#dir = dir
+    super(dir)
     this.address = `unix:${join(dir, 'host-agent.sock')}`
   }
 
@@ -47,15 +27,8 @@ export class FakeHost implements AsyncDisposable {
     return host
   }
 
-  get templates(): readonly { readonly name: string; readonly aliases: readonly string[] }[] {
-    return [
-      { name: 'minimal', aliases: ['base'] },
-      { name: 'python', aliases: [] },
-    ]
-  }
-
   async start(): Promise<void> {
-    const path = join(this.#dir, 'host-agent.sock')
+    const path = join(this.dir, 'host-agent.sock')
     await rm(path, { force: true })
     const routes = connectNodeAdapter({ routes: (router) => router.service(HostService, createFakeService(this)) })
     const server = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, routes)
@@ -78,52 +51,9 @@ export class FakeHost implements AsyncDisposable {
     await closed
   }
 
-  /** Creates that arrive from now on wait until the returned function is called. */
-  holdCreates(): () => void {
-    this.#gate = new Promise((resolve) => {
-      this.#openGate = resolve
-    })
-    return () => {
-      this.#gate = undefined
-      this.#openGate()
-    }
-  }
-
-  async passGate(): Promise<void> {
-    await this.#gate
-  }
-
-  async addCapsule(id: string): Promise<FakeCapsule> {
-    const capsule = await FakeCapsule.create(id, join(this.#dir, id))
-    this.capsules.set(id, capsule)
-    return capsule
-  }
-
-  announce(capsule: FakeCapsule): void {
-    this.changes.emit('change', { capsule })
-  }
-
-  /** Removes a capsule with its files and processes. */
-  async remove(id: string): Promise<boolean> {
-    const capsule = this.capsules.get(id)
-    if (capsule === undefined) return false
-    this.capsules.delete(id)
-    await capsule.dispose()
-    this.changes.emit('change', { removed: id })
-    return true
-  }
-
-  /** The guest dies by itself. */
-  die(id: string, exit: FakeExit): void {
-    const capsule = this.capsules.get(id)
-    if (capsule === undefined) return
-    capsule.die(exit)
-    this.announce(capsule)
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
     for (const id of [...this.capsules.keys()]) await this.remove(id)
-    await rm(this.#dir, { recursive: true, force: true })
+    await rm(this.dir, { recursive: true, force: true })
   }
 }

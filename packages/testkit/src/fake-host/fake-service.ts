@@ -5,14 +5,14 @@ import { AppError, capsuleIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 import type { HostService, WatchCapsulesResponseSchema, WriteFileRequest } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
-import type { FakeChange, FakeHost } from './fake-host.js'
 import type { FakeProcess } from './fake-process.js'
+import type { FakeChange, FakeHostState } from './fake-state.js'
 
 const GIB = 2n ** 30n
 const KEEPALIVE_MS = 200
 
-/** The service over a `FakeHost`; errors carry their code as the real host agent's do. */
-export function createFakeService(host: FakeHost): ServiceImpl<typeof HostService> {
+/** The service over a `FakeHostState`; errors carry their code as the real host agent's do. */
+export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostService> {
   const known = (id: string): FakeCapsule => {
     if (!capsuleIds.is(id)) throw new AppError('invalid_request', 'That is not a capsule id.')
     const capsule = host.capsules.get(id)
@@ -128,10 +128,14 @@ export function createFakeService(host: FakeHost): ServiceImpl<typeof HostServic
 
 type CreateRequest = Parameters<ServiceImpl<typeof HostService>['createCapsule']>[0]
 
-async function create(host: FakeHost, request: CreateRequest): Promise<FakeCapsule> {
+async function create(host: FakeHostState, request: CreateRequest): Promise<FakeCapsule> {
   const { capsuleId } = request
   if (!capsuleIds.is(capsuleId)) throw new AppError('invalid_request', 'That is not a capsule id.')
-  if (!host.templates.some(({ name, aliases }) => name === request.template || aliases.includes(request.template))) {
+  if (
+    !host.templates.some(
+      ({ name, aliases }) => name === request.template || aliases.some((alias) => alias === request.template),
+    )
+  ) {
     throw new AppError('template_not_found', `There is no template ${request.template}.`)
   }
   const existing = host.capsules.get(capsuleId)
@@ -148,7 +152,7 @@ async function create(host: FakeHost, request: CreateRequest): Promise<FakeCapsu
 }
 
 async function* watch(
-  host: FakeHost,
+  host: FakeHostState,
   signal: AbortSignal,
 ): AsyncGenerator<MessageInitShape<typeof WatchCapsulesResponseSchema>> {
   const changes = on(host.changes, 'change', { signal })
