@@ -12,6 +12,7 @@ const SUFFIX = '.json'
 export class Journal {
   readonly #dir: string
   readonly #logger: Logger
+  #writes = 0
 
   constructor(dir: string, logger: Logger) {
     this.#dir = dir
@@ -41,8 +42,9 @@ export class Journal {
 
   async put(record: CapsuleRecord): Promise<void> {
     const path = this.#path(record.capsuleId)
-    await writeFile(`${path}.tmp`, JSON.stringify(record), { mode: 0o600 })
-    await rename(`${path}.tmp`, path)
+    const beside = `${path}.${++this.#writes}.tmp`
+    await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
+    await rename(beside, path)
   }
 
   async remove(capsuleId: string): Promise<void> {

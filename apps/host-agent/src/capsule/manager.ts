@@ -39,6 +39,7 @@ export class CapsuleManager {
   readonly #listeners = new Set<(event: CapsuleEvent) => void>()
   readonly #coldBoots = new Map<string, Promise<unknown>>()
   #creating = 0
+  #detached = false
 
   constructor(deps: ManagerDeps) {
     this.#deps = deps
@@ -132,6 +133,7 @@ export class CapsuleManager {
 
   /** Leaves every guest running and drops the lines to them. */
   async detach(): Promise<void> {
+    this.#detached = true
     for (const { guest, record } of this.#entries.values()) {
       await this.#deps.journal.put(record)
       guest?.client.close()
@@ -305,12 +307,14 @@ export class CapsuleManager {
   }
 
   #onExit(entry: Entry, guest: Guest): void {
-    void guest.vm.exited.then((exit) =>
-      this.#mutex.run(entry.record.capsuleId, async () => {
-        if (entry.guest !== guest || this.#entries.get(entry.record.capsuleId) !== entry) return
-        await this.#recordExit(entry, exit)
-      }),
-    )
+    const { capsuleId } = entry.record
+    const record = async (exit: VmExit): Promise<void> => {
+      if (this.#detached || entry.guest !== guest || this.#entries.get(capsuleId) !== entry) return
+      await this.#recordExit(entry, exit)
+    }
+    void guest.vm.exited
+      .then((exit) => this.#mutex.run(capsuleId, () => record(exit)))
+      .catch((error: unknown) => this.#deps.logger.error({ err: error, capsuleId }, 'capsule.exit_not_recorded'))
   }
 
   /** The guest is gone by itself: keep its disk and say why; give the rest back to the machine. */
