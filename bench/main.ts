@@ -1,0 +1,109 @@
+import { mkdtemp } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Bench } from './context.js'
+import { describeMachine } from './machine.js'
+import { cleanDir, Platform } from './platform.js'
+import { type Row, table } from './report.js'
+import { execRows, stdoutRows } from './rows/exec.js'
+import { fileRows } from './rows/files.js'
+import { idleRows } from './rows/idle.js'
+import { hotRows, restoreRows } from './rows/lifecycle.js'
+
+const usage = `npm run bench [-- options]
+  --only NAMES      comma-separated: restore, exec, stdout, files, idle, hot (default: all)
+  --iterations N    creates per path; commands and transfers scale with it (default 20)
+  --transfer-mib N  size of a file transfer (default 256)
+  --port N          port of the platform under test (default 8206)
+  --json            machine-readable result on stdout
+  --strict          exit with 1 when a budget is missed
+WRENN_BENCH_DIR keeps the platform's directory, with its images, for the next run.`
+
+type Group = (bench: Bench) => Promise<Row[]>
+
+/** Groups by the platform they need. Waiting guests would serve, and take the CPU of, creates that shall restore. */
+const withoutHotPool: Record<string, Group> = {
+  restore: restoreRows,
+  exec: execRows,
+  stdout: stdoutRows,
+  files: fileRows,
+  idle: idleRows,
+}
+const withHotPool: Record<string, Group> = { hot: hotRows }
+
+function options() {
+  const { values } = parseArgs({
+    options: {
+      only: { type: 'string' },
+      iterations: { type: 'string', default: '20' },
+      'transfer-mib': { type: 'string', default: '256' },
+      port: { type: 'string', default: '8206' },
+      json: { type: 'boolean', default: false },
+      strict: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  const all = [...Object.keys(withoutHotPool), ...Object.keys(withHotPool)]
+  const only = values.only?.split(',') ?? all
+  const unknown = only.filter((name) => !all.includes(name))
+  if (unknown.length > 0) throw new Error(`--only knows ${all.join(', ')}, not ${unknown.join(', ')}.`)
+  const number = (text: string, name: string): number => {
+    if (!/^[1-9]\d*$/.test(text)) throw new Error(`--${name} must be a positive whole number.`)
+    return Number(text)
+  }
+  return {
+    ...values,
+    only,
+    iterations: number(values.iterations, 'iterations'),
+    transferMib: number(values['transfer-mib'], 'transfer-mib'),
+    port: number(values.port, 'port'),
+  }
+}
+
+type Options = ReturnType<typeof options>
+
+function log(text: string): void {
+  process.stderr.write(`${text}\n`)
+}
+
+async function measure(
+  groups: Record<string, Group>,
+  hotPoolMax: number,
+  dir: string,
+  wanted: Options,
+): Promise<Row[]> {
+  const chosen = Object.entries(groups).filter(([name]) => wanted.only.includes(name))
+  if (chosen.length === 0) return []
+  log(`› starting a platform in ${dir} (hot pool of at most ${hotPoolMax})`)
+  await using platform = await Platform.start({ dir, port: wanted.port, hotPoolMax })
+  const rows: Row[] = []
+  for (const [name, group] of chosen) {
+    log(`› ${name}`)
+    rows.push(...(await group({ platform, iterations: wanted.iterations, transferMib: wanted.transferMib, log })))
+  }
+  return rows
+}
+
+async function run(wanted: Options): Promise<boolean> {
+  const machine = describeMachine()
+  const kept = process.env.WRENN_BENCH_DIR
+  const dir = kept ?? (await mkdtemp(join(tmpdir(), 'wrenn-bench-')))
+  const rows: Row[] = []
+  try {
+    rows.push(...(await measure(withoutHotPool, 0, dir, wanted)))
+    rows.push(...(await measure(withHotPool, 4, dir, wanted)))
+  } finally {
+    if (kept === undefined) await cleanDir(dir)
+  }
+  const result = { date: new Date().toISOString(), machine, loadAfter: describeMachine().load, rows }
+  console.log(wanted.json ? JSON.stringify(result, undefined, 2) : `${JSON.stringify(machine)}\n\n${table(rows)}`)
+  return rows.every(({ verdict }) => verdict !== 'missed')
+}
+
+const wanted = options()
+if (wanted.help) console.log(usage)
+else {
+  const kept = await run(wanted)
+  process.exit(kept || !wanted.strict ? 0 : 1)
+}
