@@ -65,7 +65,7 @@ export class Upload {
       throw new AppError('invalid_request', `path '${target.path}' is not a regular file`)
     }
     const path = existing === undefined ? target.path : realpathSync(target.path)
-    const temporary = join(dirname(path), `.upload-${randomBytes(9).toString('hex')}`)
+    const temporary = join(dirname(path), temporaryName())
     const upload = Upload.#create(target, path, temporary, existing)
     chmodSync(upload.#temporary, target.mode ?? (existing?.mode ?? DEFAULT_MODE) & 0o777)
     return upload
@@ -115,4 +115,13 @@ export class Upload {
     if (this.#isOpen) closeSync(this.#fd)
     this.#isOpen = false
   }
+}
+
+function temporaryName(): string {
+  return `.upload-${randomBytes(9).toString('hex')}`
+}
+
+/** True for the name of an upload in progress, which watchers do not report. */
+export function isTemporaryName(name: string): boolean {
+  return /^\.upload-[0-9a-f]{18}$/.test(name)
 }

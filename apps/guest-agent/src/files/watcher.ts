@@ -5,6 +5,7 @@ import { EventType } from '@wrenn/protocol/guest'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { onPath } from './file-error.js'
+import { isTemporaryName } from './upload.js'
 
 /** File system types served over a network or by another process, where inotify does not see all changes (statfs(2)). */
 const networkTypes: ReadonlySet<number> = new Set([
@@ -100,7 +101,8 @@ export class DirectoryWatcher {
     try {
       const watcher = asUser(this.#options.user, () => watch(directory, { persistent: false }))
       watcher.on('change', (kind, name) => {
-        if (name !== null) this.#look(`${directory === '/' ? '' : directory}/${name}`, String(kind))
+        if (name !== null && !isTemporaryName(String(name)))
+          this.#look(`${directory === '/' ? '' : directory}/${name}`, String(kind))
       })
       watcher.on('error', () => this.#forget(directory))
       this.#watches.set(directory, watcher)
@@ -122,7 +124,7 @@ export class DirectoryWatcher {
 
   #namesIn(directory: string): readonly string[] {
     try {
-      return readdirSync(directory)
+      return readdirSync(directory).filter((name) => !isTemporaryName(name))
     } catch (error) {
       if (isErrno(error, 'ENOENT', 'ENOTDIR', 'EACCES')) return []
       throw error
