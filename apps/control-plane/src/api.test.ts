@@ -147,6 +147,7 @@ describe('credentials', () => {
     expect((await fetch(`${platform.url}/health`)).status).toBe(200)
     expect((await fetch(`${platform.url}/ready`)).status).toBe(200)
     expect((await fetch(`${platform.url}/docs`)).status).toBe(200)
+    expect(await (await fetch(`${platform.url}/metrics`)).text()).toContain('route="/v1/capsules"')
   })
 })
 

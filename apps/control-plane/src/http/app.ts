@@ -8,6 +8,7 @@ import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fas
 import { authenticate } from './auth.js'
 import type { App, Services } from './context.js'
 import { createErrorHandler } from './errors.js'
+import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { execRoutes } from './routes/exec.js'
@@ -42,6 +43,7 @@ export async function createApp(services: Services): Promise<App> {
   })
   logRequests(app, services)
   answerUnknownRoutes(app)
+  exposeMetrics(app)
   await app.register(multipart)
   await app.register(websocket, {
     options: {
