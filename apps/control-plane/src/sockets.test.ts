@@ -67,7 +67,7 @@ describe('exec stream', () => {
     await exact.send(shell(split, { encoding: 'base64' }))
     const frames = (await exact.until('exit')).filter(({ type }) => type === 'stdout')
     const bytes = Buffer.concat(frames.map(({ data }) => Buffer.from(String(data), 'base64')))
-    expect(bytes).toEqual(Buffer.from('a\u00e4b', 'utf8').toString('latin1') && Buffer.from([97, 0xc3, 0xa4, 98, 0xff]))
+    expect(bytes).toEqual(Buffer.from([97, 0xc3, 0xa4, 98, 0xff]))
   })
 
   it('goes on when the socket closes and loses nothing for who comes back with an offset', async () => {
@@ -96,12 +96,27 @@ describe('exec stream', () => {
     expect(Buffer.concat(seen).toString()).toBe(Array.from({ length: 60 }, (_, i) => `line ${i}\n`).join(''))
   })
 
+  it('loses nothing when the host agent restarts meanwhile', async () => {
+    const socket = platform.open(at('/exec/stream'))
+    await socket.send(shell('i=0; while [ $i -lt 60 ]; do echo line $i; i=$((i+1)); sleep 0.02; done'))
+    const first = await socket.until('stdout')
+    await platform.host.stop()
+    await platform.host.start()
+    const frames = [...first, ...(await socket.until('exit'))]
+    expect(textOf(frames, 'stdout')).toBe(Array.from({ length: 60 }, (_, i) => `line ${i}\n`).join(''))
+    expect(frames.filter(({ type }) => type === 'start')).toHaveLength(1)
+    await platform.until(capsule.id, 'running')
+  })
+
   it('sends large output as binary frames, complete and in order, to a reader that pauses', async () => {
     const size = 48 * 1024 * 1024
     const socket = platform.open(at('/exec/stream'), { protocol: 'wrenn.v1.binary' })
     await socket.send({ type: 'start', cmd: 'head', args: ['-c', String(size), '/dev/zero'] })
     await socket.frame()
     socket.raw.pause()
+    // A stalled reader holds up nobody else.
+    const other = await platform.call('POST', at('/exec'), { cmd: 'echo', args: ['meanwhile'] })
+    expect(await json(other, 200)).toMatchObject({ stdout: 'meanwhile\n' })
     socket.raw.resume()
     let received = 0
     for (;;) {
