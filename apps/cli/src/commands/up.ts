@@ -92,7 +92,7 @@ async function run(
   apiUrl: string,
 ): Promise<void> {
   const startedAt = performance.now()
-  const stopAll = stopOnUsr2(supervisor)
+  const stopAll = stopOnUsr2(supervisor, apiUrl)
   const signal = AbortSignal.any([interrupt.signal, stopAll.signal])
   try {
     await supervisor.start()
@@ -111,7 +111,7 @@ async function run(
 }
 
 /** `wrenn down --stop-capsules` sends SIGUSR2: stop, and the capsules with us. */
-function stopOnUsr2(supervisor: Supervisor): { signal: AbortSignal; finish: () => Promise<void> } {
+function stopOnUsr2(supervisor: Supervisor, apiUrl: string): { signal: AbortSignal; finish: () => Promise<void> } {
   const asked = new AbortController()
   const onSignal = (): void => asked.abort()
   process.on('SIGUSR2', onSignal)
@@ -119,7 +119,8 @@ function stopOnUsr2(supervisor: Supervisor): { signal: AbortSignal; finish: () =
     signal: asked.signal,
     finish: async () => {
       process.off('SIGUSR2', onSignal)
-      if (asked.signal.aborted) await supervisor.armStopCapsules()
+      if (asked.signal.aborted)
+        await supervisor.armStopCapsules((signal) => waitReady(apiUrl, { signal, onReasons: () => {} }))
     },
   }
 }

@@ -202,10 +202,15 @@ export class Supervisor implements AsyncDisposable {
   }
 
   /** From now on the host agent ends its capsules when it is stopped. It reads that at its start, so it starts anew. */
-  async armStopCapsules(): Promise<void> {
+  async armStopCapsules(untilReady: (signal: AbortSignal) => Promise<void>): Promise<void> {
     if (this.#options.stopCapsules || !this.#hostAgent) return
     await this.#hostAgent.restart({ WRENN_STOP_CAPSULES_ON_EXIT: '1' })
     await waitFor(() => this.#hostAgentAnswers(), { timeoutMs: HOST_AGENT_READY_MS, what: 'the host agent to answer' })
+    // Stopped before it has adopted its VMs it would leave them; a host that never gets ready is stopped all the same.
+    const signal = AbortSignal.timeout(HOST_AGENT_READY_MS)
+    await untilReady(signal).catch((error: unknown) => {
+      if (!signal.aborted) throw error
+    })
   }
 
   async #hostAgentAnswers(): Promise<true | undefined> {
