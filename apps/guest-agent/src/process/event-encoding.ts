@@ -1,6 +1,6 @@
 import type { ConnectResponseSchema, StartResponseSchema } from '@wrenn/protocol/guest'
 import type { EventStream } from '../rpc/event-stream.js'
-import type { OutputChunk, OutputKind } from './output-log.js'
+import type { OutputChunk, OutputKind } from './output-chunk.js'
 
 /** Both response messages have the same shape on the wire: one field, the event. */
 export type ProcessEvents = EventStream<typeof StartResponseSchema> | EventStream<typeof ConnectResponseSchema>

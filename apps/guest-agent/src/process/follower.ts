@@ -1,5 +1,23 @@
-import type { OutputChunk } from './output-log.js'
-import type { Session, SessionEnd } from './session.js'
+import type { OutputChunk } from './output-chunk.js'
+import type { OutputLog } from './output-log.js'
+
+export interface SessionEnd {
+  readonly exitCode: number
+  readonly exited: boolean
+  readonly status: string
+  readonly error: string | undefined
+  readonly signal: number | undefined
+  readonly timedOut: boolean
+  readonly oomKilled: boolean
+}
+
+/** What a reader needs of the session it reads. */
+export interface FollowedSession {
+  readonly log: OutputLog
+  /** Set once all output is in the log. */
+  readonly end: SessionEnd | undefined
+  unfollow(follower: Follower): void
+}
 
 export type FollowerItem =
   | { readonly type: 'chunk'; readonly chunk: OutputChunk }
@@ -9,7 +27,7 @@ export type FollowerItem =
 
 /** One reader of a session's output: every byte once, in order, then the end. */
 export class Follower {
-  readonly #session: Session
+  readonly #session: FollowedSession
   readonly #onProgress: () => void
   #offset: number
   #block: OutputChunk[] = []
@@ -17,7 +35,7 @@ export class Follower {
   /** A reader that replays the past does not hold the process back until it has caught up once. */
   #isLive = false
 
-  constructor(session: Session, offset: number, onProgress: () => void) {
+  constructor(session: FollowedSession, offset: number, onProgress: () => void) {
     this.#session = session
     this.#offset = Math.min(offset, session.log.end)
     this.#onProgress = onProgress

@@ -2,50 +2,13 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { AppError, errorText, isErrno } from '@wrenn/base'
-import type { GuestUser } from '../identity/users.js'
 import type { Tools } from '../system/tools.js'
 import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { LaunchedProcess, LaunchSpec, TerminalSize } from './launched-process.js'
 import type { NativePty } from './native-pty.js'
-import type { OutputKind } from './output-log.js'
 import { PipeProcess } from './pipe-process.js'
 import type { PipePool } from './pipes.js'
 import { PtyProcess } from './pty-process.js'
-
-export interface LaunchSpec {
-  readonly cmd: string
-  readonly args: readonly string[]
-  readonly env: Readonly<Record<string, string>>
-  readonly cwd: string
-  readonly user: GuestUser
-  readonly pty: TerminalSize | undefined
-  readonly stdin: boolean
-}
-
-export interface TerminalSize {
-  readonly cols: number
-  readonly rows: number
-}
-
-export interface ProcessListener {
-  onOutput(kind: OutputKind, chunk: Buffer): void
-  /** The main process has exited and all it wrote was delivered. */
-  onExit(code: number | null, signal: NodeJS.Signals | null): void
-}
-
-/** A running process behind pipes or a terminal. */
-export interface LaunchedProcess {
-  readonly pid: number
-  readonly cgroup: ProcessCgroup | undefined
-  start(listener: ProcessListener): void
-  pause(): void
-  resume(): void
-  /** Resolves when the process's side has taken the bytes. @throws AppError `invalid_state` when its input is closed. */
-  write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void>
-  closeStdin(): Promise<void>
-  resize(size: TerminalSize): void
-  /** Lets go of what outlives the process: pipes held by background children, its cgroup. */
-  release(): void
-}
 
 export interface LauncherDependencies {
   readonly pipes: PipePool

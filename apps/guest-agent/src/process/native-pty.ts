@@ -1,7 +1,7 @@
 import { closeSync, constants, fchmodSync, fchownSync, openSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { GuestUser } from '../identity/users.js'
-import type { TerminalSize } from './launcher.js'
+import type { TerminalSize } from './launched-process.js'
 
 interface PtyModule {
   open(cols: number, rows: number): { master: number; slave: number; pty: string }

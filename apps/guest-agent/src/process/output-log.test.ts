@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { eventually } from '../testing/eventually.js'
-import { type OutputKind, OutputLog } from './output-log.js'
+import type { OutputKind } from './output-chunk.js'
+import { OutputLog } from './output-log.js'
 
 let dir: string
 beforeEach(() => {

@@ -1,13 +1,5 @@
+import type { OutputChunk, OutputKind } from './output-chunk.js'
 import { SpillFile } from './spill-file.js'
-
-export type OutputKind = 'stdout' | 'stderr' | 'pty'
-
-export interface OutputChunk {
-  readonly kind: OutputKind
-  /** Position of the first byte in the combined output. */
-  readonly offset: number
-  readonly data: Buffer
-}
 
 export interface LogLimits {
   /** Newest output kept in memory. */

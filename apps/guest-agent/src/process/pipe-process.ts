@@ -2,8 +2,8 @@ import type { ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
 import { AppError } from '@wrenn/base'
 import type { CgroupTree, ProcessCgroup } from './cgroup.js'
-import type { LaunchedProcess, ProcessListener, TerminalSize } from './launcher.js'
-import type { OutputKind } from './output-log.js'
+import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
+import type { OutputKind } from './output-chunk.js'
 import { PipeReader } from './pipe-reader.js'
 
 interface PipeDescriptors {

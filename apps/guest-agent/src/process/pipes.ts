@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, constants, fchownSync, mkdirSync, openSync, rmSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import type { Tools } from '../system/tools.js'
 
@@ -82,14 +82,5 @@ export class PipePool {
     const [code] = await once(child, 'exit')
     if (code !== 0) throw new AppError('internal', `mkfifo failed in ${this.#dir} (exit code ${code}).`)
     this.#names.push(...names)
-  }
-}
-
-/** Closes a descriptor that may be closed already. */
-export function closeQuietly(fd: number): void {
-  try {
-    closeSync(fd)
-  } catch (error) {
-    if (!isErrno(error, 'EBADF')) throw error
   }
 }

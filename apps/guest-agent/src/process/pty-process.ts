@@ -4,7 +4,7 @@ import { writeSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { AppError, isErrno } from '@wrenn/base'
 import type { CgroupTree, ProcessCgroup } from './cgroup.js'
-import type { LaunchedProcess, ProcessListener, TerminalSize } from './launcher.js'
+import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
 import type { Terminal } from './native-pty.js'
 
 /** How long a terminal may stay silent after its process ended before we stop waiting for the end marker. */

@@ -1,22 +1,13 @@
 import type { ProcessConfig } from '@wrenn/protocol/guest'
 import type { CgroupTree } from './cgroup.js'
-import { Follower } from './follower.js'
-import type { LaunchedProcess, LaunchSpec } from './launcher.js'
-import { type LogLimits, type OutputKind, OutputLog } from './output-log.js'
+import { Follower, type SessionEnd } from './follower.js'
+import type { LaunchedProcess, LaunchSpec } from './launched-process.js'
+import type { OutputKind } from './output-chunk.js'
+import { type LogLimits, OutputLog } from './output-log.js'
 import { signalNumber, signalText, signalTree } from './signals.js'
 
 /** A follower this far behind makes the process wait; less than the log keeps in memory, so it never has to read the disk. */
 const HIGH_LAG_BYTES = 512 * 1024
-
-export interface SessionEnd {
-  readonly exitCode: number
-  readonly exited: boolean
-  readonly status: string
-  readonly error: string | undefined
-  readonly signal: number | undefined
-  readonly timedOut: boolean
-  readonly oomKilled: boolean
-}
 
 export interface SessionOptions {
   readonly config: ProcessConfig

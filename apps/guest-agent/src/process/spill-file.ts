@@ -2,7 +2,7 @@ import { closeSync, mkdirSync, openSync, read, rmSync, writev } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { isErrno } from '@wrenn/base'
-import type { OutputChunk, OutputKind } from './output-log.js'
+import type { OutputChunk, OutputKind } from './output-chunk.js'
 
 // Calls on open descriptors only: see system/as-user.ts for why the agent makes no asynchronous call with a path.
 const readAsync = promisify(read)

@@ -12,10 +12,10 @@ import {
 import type { Identity } from '../identity/identity.js'
 import { environmentOf, workingDirectory } from '../process/environment.js'
 import { type ProcessEvents, sendOutput } from '../process/event-encoding.js'
-import type { Follower } from '../process/follower.js'
-import type { LaunchSpec, TerminalSize } from '../process/launcher.js'
+import type { Follower, SessionEnd } from '../process/follower.js'
+import type { LaunchSpec, TerminalSize } from '../process/launched-process.js'
 import type { ProcessRegistry } from '../process/registry.js'
-import type { Session, SessionEnd } from '../process/session.js'
+import type { Session } from '../process/session.js'
 import { keepaliveOf } from './keepalive.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 

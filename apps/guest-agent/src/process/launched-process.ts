@@ -1,0 +1,39 @@
+import type { GuestUser } from '../identity/users.js'
+import type { ProcessCgroup } from './cgroup.js'
+import type { OutputKind } from './output-chunk.js'
+
+export interface LaunchSpec {
+  readonly cmd: string
+  readonly args: readonly string[]
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  readonly user: GuestUser
+  readonly pty: TerminalSize | undefined
+  readonly stdin: boolean
+}
+
+export interface TerminalSize {
+  readonly cols: number
+  readonly rows: number
+}
+
+export interface ProcessListener {
+  onOutput(kind: OutputKind, chunk: Buffer): void
+  /** The main process has exited and all it wrote was delivered. */
+  onExit(code: number | null, signal: NodeJS.Signals | null): void
+}
+
+/** A running process behind pipes or a terminal. */
+export interface LaunchedProcess {
+  readonly pid: number
+  readonly cgroup: ProcessCgroup | undefined
+  start(listener: ProcessListener): void
+  pause(): void
+  resume(): void
+  /** Resolves when the process's side has taken the bytes. @throws AppError `invalid_state` when its input is closed. */
+  write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void>
+  closeStdin(): Promise<void>
+  resize(size: TerminalSize): void
+  /** Lets go of what outlives the process: pipes held by background children, its cgroup. */
+  release(): void
+}
