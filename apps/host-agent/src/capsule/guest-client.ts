@@ -198,7 +198,7 @@ async function readJson(answer: IncomingMessage): Promise<unknown> {
 
 const codeOfStatus: Readonly<Record<number, string>> = {
   400: 'invalid_request',
-  401: 'permission_denied',
+  401: 'invalid_request',
   403: 'permission_denied',
   404: 'file_not_found',
   409: 'conflict',
@@ -207,13 +207,21 @@ const codeOfStatus: Readonly<Record<number, string>> = {
   507: 'disk_full',
 }
 
+/**
+ * The Wrenn code that the guest named. A guest says `unauthorized` to a user it does not know; to our callers, whose key was
+ * fine, that is a wrong request.
+ */
+function codeNamed(header: unknown): string | undefined {
+  if (typeof header !== 'string' || !isErrorCode(header)) return undefined
+  return header === 'unauthorized' ? 'invalid_request' : header
+}
+
 async function httpFailure(answer: IncomingMessage): Promise<AppError> {
   const status = answer.statusCode ?? 500
-  const named = answer.headers[ERROR_CODE_HEADER]
+  const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
   const body = failure.safeParse(await readJson(answer).catch(() => undefined))
   const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
-  const code = typeof named === 'string' && isErrorCode(named) ? named : (codeOfStatus[status] ?? 'guest_error')
-  return new AppError(code, message)
+  return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message)
 }
 
 const codeOfConnect: Partial<Record<Code, string>> = {
@@ -232,9 +240,8 @@ const codeOfConnect: Partial<Record<Code, string>> = {
 export function guestError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
   if (thrown instanceof ConnectError) {
-    const named = thrown.metadata.get(ERROR_CODE_HEADER)
-    const code = named !== null && isErrorCode(named) ? named : (codeOfConnect[thrown.code] ?? 'guest_error')
-    return new AppError(code, thrown.rawMessage, { cause: thrown })
+    const named = codeNamed(thrown.metadata.get(ERROR_CODE_HEADER))
+    return new AppError(named ?? codeOfConnect[thrown.code] ?? 'guest_error', thrown.rawMessage, { cause: thrown })
   }
   return new AppError('guest_error', `The guest agent could not be reached: ${errorText(thrown)}.`, { cause: thrown })
 }
