@@ -18,7 +18,7 @@ import {
   pruneLayers,
 } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
-import { openPool } from './host/pool/index.js'
+import { closePool, openPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
 
 /** Capsules' uids start here above the configured base; the platform's own processes are below. */
@@ -33,6 +33,8 @@ export interface OpenMachine extends Machine {
   pruneLayers(layers: () => ReadonlySet<string>): Promise<void>
   /** Stops what serves this process; capsules, namespaces and mounts stay. */
   close(): Promise<void>
+  /** Also removes namespaces and unmounts the pool: for a host without capsules. */
+  release(): Promise<void>
 }
 
 export interface OpenOptions {
@@ -118,6 +120,11 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     },
     async close() {
       await network.stop()
+    },
+    async release() {
+      await network.removeAll()
+      await cgroups.removeAll()
+      await closePool(config.dir)
     },
   }
 }

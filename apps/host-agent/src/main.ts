@@ -20,11 +20,11 @@ async function main(): Promise<void> {
   if (process.getuid?.() !== 0) throw new AppError('invalid_config', 'The host agent needs root.')
   const agent = await serve(config, logger)
   let stopping = false
-  const stop = (signal: string): void => {
+  const stop = (signal: string, endCapsules: boolean): void => {
     if (stopping) return
     stopping = true
     logger.info({ signal }, 'host_agent.stopping')
-    void agent.stop().then(
+    void agent.stop(endCapsules).then(
       () => process.exit(0),
       (error: unknown) => {
         logger.error({ err: error }, 'host_agent.stop_failed')
@@ -32,8 +32,10 @@ async function main(): Promise<void> {
       },
     )
   }
-  process.on('SIGTERM', stop)
-  process.on('SIGINT', stop)
+  process.on('SIGTERM', (signal) => stop(signal, config.stopCapsulesOnExit))
+  process.on('SIGINT', (signal) => stop(signal, config.stopCapsulesOnExit))
+  // Ends every capsule, then stops. Not SIGUSR1: on that one Node.js opens its debugger's port.
+  process.on('SIGUSR2', (signal) => stop(signal, true))
   try {
     await agent.ready
   } catch (error) {

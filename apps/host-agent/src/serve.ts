@@ -22,8 +22,8 @@ const HOUSEKEEPING_MS = 5_000
 export interface RunningAgent {
   /** Rejects when the machine could not be brought up. */
   readonly ready: Promise<void>
-  /** Leaves capsules running unless the configuration says otherwise. */
-  stop(): Promise<void>
+  /** Leaves capsules running, or ends them first. Gives everything back to the machine when none is left. */
+  stop(endCapsules: boolean): Promise<void>
 }
 
 /** Answers RPCs at once (not ready, with the reason) and brings the machine up behind them. */
@@ -51,10 +51,11 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
   })
   return {
     ready,
-    async stop() {
-      stopping.abort()
+    async stop(endCapsules) {
+      // To end capsules they must first be taken up: a start under way is then finished, not broken off.
+      if (!endCapsules) stopping.abort()
       await ready.catch(() => {}) // reported by whoever awaits `ready`
-      await agent.shutDown()
+      await agent.shutDown(endCapsules)
       await server[Symbol.asyncDispose]()
     },
   }
@@ -98,12 +99,13 @@ class Agent {
     this.#logger.info({ engine: machine.engine.name, version: machine.engineVersion }, 'host.ready')
   }
 
-  async shutDown(): Promise<void> {
+  async shutDown(endCapsules: boolean): Promise<void> {
     clearInterval(this.#housekeeping)
     await this.#hotPool?.close()
-    if (this.#config.stopCapsulesOnExit) await this.#manager?.destroyAll()
+    if (endCapsules) await this.#manager?.destroyAll()
     await this.#manager?.detach()
-    await this.#machine?.close()
+    if (this.#manager?.list().length === 0) await this.#machine?.release()
+    else await this.#machine?.close()
   }
 
   #assemble(machine: OpenMachine, journal: Journal): CapsuleManager {

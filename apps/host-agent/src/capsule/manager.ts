@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 import { AppError, type CapsuleId, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
 import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
 import type { VmExit } from '@wrenn/vmm'
+import { Admission } from './admission.js'
 import type { Guest, GuestFactory } from './guest.js'
 import { identify, identifyWaiting, warmUp } from './guest-session.js'
 import type { HotPool } from './hot-pool.js'
@@ -13,7 +15,7 @@ import type { CapsuleRecord, CreateCapsuleInput, CreatePath, VmResources } from 
 
 /** A cold boot on a busy machine without hardware virtualization. */
 const BOOT_TIMEOUT_MS = 120_000
-const RESTORE_TIMEOUT_MS = 30_000
+const RESTORE_TIMEOUT_MS = 60_000
 
 interface Entry {
   record: CapsuleRecord
@@ -38,6 +40,7 @@ export class CapsuleManager {
   readonly #mutex = new KeyedMutex()
   readonly #listeners = new Set<(event: CapsuleEvent) => void>()
   readonly #coldBoots = new Map<string, Promise<unknown>>()
+  readonly #admission = new Admission(Math.max(2, availableParallelism()))
   #creating = 0
   #detached = false
 
@@ -201,21 +204,34 @@ export class CapsuleManager {
   }
 
   async #obtainGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
+    const claimed = await this.#claimGuest(entry, shape, timer)
+    if (claimed !== undefined) return claimed
+    return await this.#admission.run(async () => {
+      timer.mark('queue')
+      // While this create waited its turn, the hot pool may have got a guest or another create the shape's snapshot.
+      return (await this.#claimGuest(entry, shape, timer)) ?? (await this.#startGuest(entry, shape, timer))
+    })
+  }
+
+  async #claimGuest(entry: Entry, shape: Shape, timer: StepTimer) {
     const hot = this.#deps.hotPool.take(shape)
-    if (hot !== undefined) {
-      await this.#store(entry, { resources: hot.resources })
-      await this.#deps.machine.slots.rename(hot.resources.slotIndex, entry.record.capsuleId)
-      timer.mark('claim')
-      return { guest: hot, path: 'hot' }
-    }
-    const snapshot = await this.#deps.shapes.find(shape)
-    if (snapshot !== undefined) return await this.#restoreGuest(entry, snapshot, timer)
-    if (this.#coldBoots.has(shape.key)) {
-      await this.#coldBoots.get(shape.key)?.catch(() => {}) // its own caller reports why; this one tries for itself
+    if (hot === undefined) return undefined
+    entry.guest = hot
+    await this.#store(entry, { resources: hot.resources })
+    await this.#deps.machine.slots.rename(hot.resources.slotIndex, entry.record.capsuleId)
+    timer.mark('claim')
+    return { guest: hot, path: 'hot' as const }
+  }
+
+  async #startGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
+    for (;;) {
+      const snapshot = await this.#deps.shapes.find(shape)
+      if (snapshot !== undefined) return await this.#restoreGuest(entry, snapshot, timer)
+      const booting = this.#coldBoots.get(shape.key)
+      if (booting === undefined) return await this.#bootGuest(entry, shape, timer)
+      await booting.catch(() => {}) // its own caller reports why; this one tries for itself
       timer.mark('wait')
-      return await this.#obtainGuest(entry, shape, timer)
     }
-    return await this.#bootGuest(entry, shape, timer)
   }
 
   async #restoreGuest(
