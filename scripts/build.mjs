@@ -1,8 +1,8 @@
 // Bundles every app to one file: `npm run build`. Needs no network and no other tool than esbuild and tsc from node_modules.
 import { spawnSync } from 'node:child_process'
-import { copyFileSync, mkdirSync, rmSync, statSync } from 'node:fs'
+import { copyFileSync, mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
 
@@ -23,14 +23,36 @@ const apps = [
   { name: 'guest-agent', outfile: 'dist/agent.mjs', minify: true },
 ]
 
+/**
+ * Makes files in a folder beside that of `target`, then renames each into place: whoever runs what is there, or starts it at
+ * this moment, finds the old file or the new one, never none and never half of one.
+ */
+async function replaceFiles(target, make) {
+  const dist = dirname(target)
+  const beside = `${dist}.building-${process.pid}`
+  try {
+    mkdirSync(beside, { recursive: true })
+    await make(join(beside, basename(target)))
+    mkdirSync(dist, { recursive: true })
+    // Source maps sort after their bundles; they go first, so that a new bundle never meets an old map.
+    for (const name of readdirSync(beside).sort().reverse()) renameSync(join(beside, name), join(dist, name))
+  } finally {
+    rmSync(beside, { recursive: true, force: true })
+  }
+}
+
 async function bundle({ name, outfile, minify = false }) {
   const startedAt = performance.now()
   const folder = join(root, 'apps', name)
   const target = join(folder, outfile)
-  rmSync(dirname(target), { recursive: true, force: true })
+  await replaceFiles(target, (path) => bundleTo(path, folder, minify))
+  report(`apps/${name}/${outfile}`, target, startedAt)
+}
+
+async function bundleTo(outfile, folder, minify) {
   await build({
     entryPoints: [join(folder, 'src/main.ts')],
-    outfile: target,
+    outfile,
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -44,16 +66,14 @@ async function bundle({ name, outfile, minify = false }) {
     logLevel: 'warning',
     absWorkingDir: root,
   })
-  report(`apps/${name}/${outfile}`, target, startedAt)
 }
 
 /** The terminal's native part; the agent loads it from the folder it lies in. */
-function copyPtyModule() {
+async function copyPtyModule() {
   const startedAt = performance.now()
   const source = require.resolve(`@lydell/node-pty-linux-${process.arch}/pty.node`)
   const target = join(root, 'apps/guest-agent/dist/pty.node')
-  mkdirSync(dirname(target), { recursive: true })
-  copyFileSync(source, target)
+  await replaceFiles(target, (path) => copyFileSync(source, path))
   report('apps/guest-agent/dist/pty.node', target, startedAt)
 }
 
@@ -74,5 +94,5 @@ function report(name, path, startedAt) {
 }
 
 for (const app of apps) await bundle(app)
-copyPtyModule()
+await copyPtyModule()
 compileSdk()
