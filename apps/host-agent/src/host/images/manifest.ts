@@ -53,7 +53,7 @@ export async function readManifest(imagesDir: string, nameOrAlias: string): Prom
   const found = manifests.find(({ name, aliases }) => name === nameOrAlias || aliases.includes(nameOrAlias))
   if (found !== undefined) return found
   const known = manifests.map(({ name }) => name).join(', ') || 'none'
-  throw new AppError('not_found', `There is no image "${nameOrAlias}". Known images: ${known}.`)
+  throw new AppError('template_not_found', `There is no image "${nameOrAlias}". Known images: ${known}.`)
 }
 
 export async function readManifests(imagesDir: string): Promise<readonly ImageManifest[]> {

@@ -1,0 +1,46 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { connect as connectSocket } from 'node:net'
+import { join } from 'node:path'
+import { createClient } from '@connectrpc/connect'
+import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { silentLogger } from '@wrenn/base'
+import { HostService } from '@wrenn/protocol/host'
+import { describeHostService } from '@wrenn/testkit'
+import { runCommandLine } from '../src/commands.js'
+import { readConfig } from '../src/config.js'
+import { serve } from '../src/serve.js'
+
+/** The real agent on this machine: real images, real VMs, in a directory of its own. WRENN_TEST_DIR keeps the built images. */
+describeHostService({
+  name: 'the real host agent',
+  timeoutMs: 120_000,
+  connect: async () => {
+    const given = process.env.WRENN_TEST_DIR
+    const dir = given ?? (await mkdtemp('/var/tmp/wrenn-host-'))
+    const config = readConfig({
+      WRENN_DIR: dir,
+      WRENN_INSTANCE: 'whost',
+      WRENN_NETWORK_CIDR: '10.208.0.0/16',
+      WRENN_UID_BASE: '300000',
+      WRENN_POOL_SIZE_MIB: '16384',
+      WRENN_LOG_LEVEL: 'warn',
+      WRENN_GUEST_AGENT_DIR: join(import.meta.dirname, '../../guest-agent/dist'),
+    })
+    const agent = await serve(config, silentLogger)
+    await agent.ready
+    const manager = new Http2SessionManager('http://host', undefined, {
+      createConnection: () => connectSocket(config.socketPath),
+    })
+    const transport = createConnectTransport({ httpVersion: '2', baseUrl: 'http://host', sessionManager: manager })
+    return {
+      client: createClient(HostService, transport),
+      [Symbol.asyncDispose]: async () => {
+        manager.abort()
+        await agent.stop(true)
+        if (given !== undefined) return
+        await runCommandLine('clean', [], config, silentLogger)
+        await rm(dir, { recursive: true, force: true })
+      },
+    }
+  },
+})
