@@ -63,7 +63,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const watchers = new WatcherRegistry()
   const router = new RpcRouter(log)
     .add(Process, processService(registry, identity))
-    .add(Filesystem, filesystemService({ identity, users, metadata, watchers }))
+    .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
   const handler = new RequestHandler(identity, router, metadata, options)
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
   server.on('upgrade', (request, socket, head) => void handleUpgrade(request, socket, head, identity))

@@ -55,8 +55,14 @@ function typeOf(stats: Stats): FileType {
   return stats.isFile() ? FileType.FILE : FileType.UNSPECIFIED
 }
 
+/** What a Timestamp can say: years 1 to 9999 (google/protobuf/timestamp.proto). */
+const FIRST_SECOND = -62_135_596_800
+const LAST_SECOND = 253_402_300_799
+
 function timestamp(ms: number): { seconds: bigint; nanos: number } {
   const seconds = Math.floor(ms / 1000)
+  if (seconds < FIRST_SECOND) return { seconds: BigInt(FIRST_SECOND), nanos: 0 }
+  if (seconds > LAST_SECOND) return { seconds: BigInt(LAST_SECOND), nanos: 0 }
   return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1e6) }
 }
 

@@ -20,7 +20,7 @@ interface Place {
 
 /**
  * Everything below `root` down to `depth` levels, each directory before its content, names in lexical order. Symbolic links are
- * not followed; what vanishes or is closed to the user while walking is left out.
+ * not followed; what vanishes, is closed to the user or lies deeper than a path can say is left out.
  */
 export async function listTree(
   root: string,
@@ -61,7 +61,7 @@ function* walkBelow(place: Place, depth: number, users: UserDirectory): Generato
   try {
     yield* walkTree(place, depth, users)
   } catch (error) {
-    if (!isErrno(error, 'ENOENT', 'EACCES', 'ENOTDIR')) throw error
+    if (!isErrno(error, 'ENOENT', 'EACCES', 'ENOTDIR', 'ENAMETOOLONG')) throw error
   }
   return undefined
 }
@@ -70,7 +70,7 @@ function tryDescribe(place: Place, users: UserDirectory): FoundEntry | undefined
   try {
     return describe(place.raw ?? place.path, place.path, users)
   } catch (error) {
-    if (isErrno(error, 'ENOENT', 'EACCES', 'ELOOP')) return undefined
+    if (isErrno(error, 'ENOENT', 'EACCES', 'ELOOP', 'ENOTDIR', 'ENAMETOOLONG')) return undefined
     throw error
   }
 }

@@ -1,8 +1,11 @@
+import { randomBytes } from 'node:crypto'
 import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import { runAs } from '../system/run-as.js'
+import type { Tools } from '../system/tools.js'
 import { fileError, onPath } from './file-error.js'
 
 /**
@@ -20,21 +23,37 @@ export function makeDirectory(path: string, user: GuestUser): void {
 /** Makes the missing directories above `path`. What the user makes is the user's. */
 export function makeParents(path: string, user: GuestUser): void {
   const parent = dirname(path)
-  onPath(parent, () => asUser(user, () => mkdirSync(parent, { recursive: true })))
+  try {
+    asUser(user, () => mkdirSync(parent, { recursive: true }))
+  } catch (error) {
+    // `recursive` fails for what exists only when it is not a directory.
+    if (isErrno(error, 'EEXIST')) throw new AppError('not_a_directory', `path '${parent}' is not a directory`)
+    throw fileError(error, parent)
+  }
 }
 
-/** Renames; parents of the destination are made. @throws AppError `file_not_found` when there is no source */
-export function move(source: string, destination: string, user: GuestUser): void {
+/**
+ * Renames; parents of the destination are made. Where the kernel cannot rename (another file system, or a directory of the
+ * image below the capsule's overlay) the tree is copied and the source removed.
+ * @throws AppError `file_not_found` when there is no source
+ */
+export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<void> {
   onPath(source, () => asUser(user, () => lstatSync(source)))
   makeParents(destination, user)
-  onPath(destination, () => asUser(user, () => renameSync(source, destination)))
+  try {
+    asUser(user, () => renameSync(source, destination))
+  } catch (error) {
+    if (!isErrno(error, 'EXDEV')) throw fileError(error, destination)
+    await runAs(user, tools, [...tools.applet('mv'), '-fT', '--', source, destination])
+  }
 }
 
 /** Removes a file, a link or a whole tree; what is not there counts as removed. */
 export async function remove(path: string, user: GuestUser): Promise<void> {
   if (path === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
   try {
-    const removal = removeSteps(path)
+    const top = Buffer.from(path)
+    const removal = removeSteps(top, top)
     while (!asUser(user, () => takeSteps(removal))) await new Promise(setImmediate)
   } catch (error) {
     throw fileError(error, path)
@@ -48,16 +67,26 @@ function takeSteps(steps: Iterator<undefined>): boolean {
   return false
 }
 
+/** Directories with longer paths are first moved up to where removing began: one more name must fit in PATH_MAX. */
+const LONG_PATH_BYTES = 4_096 - 260
+
 /** One system call's worth of removing per step, so that a large tree does not stop the agent. */
-function* removeSteps(path: string | Buffer): Generator<undefined, void> {
-  const stats = lstatSync(path, { throwIfNoEntry: false })
+function* removeSteps(place: Buffer, top: Buffer): Generator<undefined, void> {
+  const stats = lstatSync(place, { throwIfNoEntry: false })
   if (stats === undefined) return
-  if (!stats.isDirectory()) return ignoringMissing(() => unlinkSync(path))
+  if (!stats.isDirectory()) return ignoringMissing(() => unlinkSync(place))
+  const path = place.length > LONG_PATH_BYTES ? movedTo(top, place) : place
   for (const name of readdirSync(path, { encoding: 'buffer' })) {
     yield undefined
-    yield* removeSteps(Buffer.concat([Buffer.from(path), Buffer.from('/'), name]))
+    yield* removeSteps(Buffer.concat([path, Buffer.from('/'), name]), top)
   }
   ignoringMissing(() => rmdirSync(path))
+}
+
+function movedTo(top: Buffer, path: Buffer): Buffer {
+  const moved = Buffer.concat([top, Buffer.from(`/.removing-${randomBytes(9).toString('hex')}`)])
+  renameSync(path, moved)
+  return moved
 }
 
 function ignoringMissing(step: () => void): void {

@@ -12,6 +12,9 @@ const networkTypes: ReadonlySet<number> = new Set([
   0x6969, 0x517b, 0xff534d42, 0xfe534d42, 0x65735546, 0x01021997, 0x00c36400, 0x5346414f,
 ])
 
+/** While one looks, anything may happen to a path; what cannot be reached under its name is not there for its watcher. */
+const UNREACHABLE = ['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENAMETOOLONG', 'EIO'] as const
+
 export interface WatchOptions {
   readonly recursive: boolean
   readonly allowNetworkMounts: boolean
@@ -26,8 +29,8 @@ export interface WatchEvent {
 }
 
 interface Known {
-  readonly dev: number
-  readonly ino: number
+  /** What stays the same when the file is renamed. File systems give a removed file's inode to the next one made. */
+  readonly identity: string
   readonly isDirectory: boolean
   mtimeMs: number
   ctimeMs: number
@@ -92,7 +95,7 @@ export class DirectoryWatcher {
     if (!this.#watches.has(directory) && !this.#watch(directory, isRoot)) return
     for (const name of this.#namesIn(directory)) {
       const path = `${directory === '/' ? '' : directory}/${name}`
-      const stats = lstatSync(path, { throwIfNoEntry: false })
+      const stats = statsOf(path)
       if (stats !== undefined && !this.#known.has(path)) this.#appear(path, stats, announce)
     }
   }
@@ -117,7 +120,7 @@ export class DirectoryWatcher {
         return onPath(directory, () => {
           throw error
         })
-      if (isErrno(error, 'ENOENT', 'EACCES', 'ENOTDIR')) return false
+      if (isErrno(error, ...UNREACHABLE)) return false
       throw error
     }
   }
@@ -126,18 +129,22 @@ export class DirectoryWatcher {
     try {
       return readdirSync(directory).filter((name) => !isTemporaryName(name))
     } catch (error) {
-      if (isErrno(error, 'ENOENT', 'ENOTDIR', 'EACCES')) return []
+      if (isErrno(error, ...UNREACHABLE)) return []
       throw error
     }
   }
 
   #look(path: string, kind: string): void {
     if (this.#isClosed) return
-    const stats = lstatSync(path, { throwIfNoEntry: false })
+    const stats = statsOf(path)
     const known = this.#known.get(path)
     if (stats === undefined) {
       if (known !== undefined) this.#vanish(path, known)
-    } else if (known === undefined || known.ino !== stats.ino || known.isDirectory !== stats.isDirectory()) {
+    } else if (
+      known === undefined ||
+      known.identity !== identityOf(stats) ||
+      known.isDirectory !== stats.isDirectory()
+    ) {
       if (known?.isDirectory) this.#forget(path)
       this.#appear(path, stats, true)
     } else if (kind === 'change' || !known.isDirectory) {
@@ -147,17 +154,17 @@ export class DirectoryWatcher {
 
   #appear(path: string, stats: Stats, announce: boolean): void {
     const isDirectory = stats.isDirectory()
-    const { dev, ino, mtimeMs, ctimeMs, size } = stats
-    const movedFrom = this.#takeGone(dev, ino)
+    const { mtimeMs, ctimeMs, size } = stats
+    const identity = identityOf(stats)
+    const movedFrom = this.#takeGone(identity)
     this.#known.set(path, {
-      dev,
-      ino,
+      identity,
       isDirectory,
       mtimeMs,
       ctimeMs,
       size,
       rights: rightsOf(stats),
-      isFresh: announce && movedFrom === undefined && !isDirectory && size > 0,
+      isFresh: announce && movedFrom === undefined && stats.isFile() && size > 0,
     })
     if (movedFrom !== undefined) this.#emit(movedFrom, EventType.RENAME)
     if (announce) this.#emit(path, EventType.CREATE)
@@ -190,7 +197,7 @@ export class DirectoryWatcher {
   #vanish(path: string, known: Known): void {
     this.#known.delete(path)
     if (known.isDirectory) this.#forget(path)
-    this.#gone.set(`${known.dev}:${known.ino}`, path)
+    this.#gone.set(known.identity, path)
     // The other half of a rename is in the same batch of kernel events.
     this.#flush ??= setImmediate(() => {
       this.#flush = undefined
@@ -199,10 +206,9 @@ export class DirectoryWatcher {
     })
   }
 
-  #takeGone(dev: number, ino: number): string | undefined {
-    const key = `${dev}:${ino}`
-    const path = this.#gone.get(key)
-    this.#gone.delete(key)
+  #takeGone(identity: string): string | undefined {
+    const path = this.#gone.get(identity)
+    this.#gone.delete(identity)
     return path
   }
 
@@ -220,6 +226,19 @@ export class DirectoryWatcher {
   #emit(path: string, type: EventType): void {
     if (!this.#isClosed) this.#onEvent({ name: relative(this.#root, path), type, path })
   }
+}
+
+function statsOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false })
+  } catch (error) {
+    if (isErrno(error, ...UNREACHABLE)) return undefined
+    throw error
+  }
+}
+
+function identityOf({ dev, ino, birthtimeMs }: Stats): string {
+  return `${dev}:${ino}:${birthtimeMs}`
 }
 
 function rightsOf(stats: Stats): string {

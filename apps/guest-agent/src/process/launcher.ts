@@ -2,6 +2,7 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { AppError, errorText, isErrno } from '@wrenn/base'
+import { setprivPrefix } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
 import type { CgroupTree, ProcessCgroup } from './cgroup.js'
 import type { LaunchedProcess, LaunchSpec, TerminalSize } from './launched-process.js'
@@ -140,9 +141,7 @@ function usesSetpriv(spec: LaunchSpec): boolean {
 function commandLine(spec: LaunchSpec, prefix: readonly string[], tools: Tools): readonly string[] {
   const program = [spec.cmd, ...spec.args]
   if (!usesSetpriv(spec)) return [...prefix, ...program]
-  const { uid, gid, groups } = spec.user
-  const ids = ['--reuid', String(uid), '--regid', String(gid), '--groups', groups.join(',')]
-  return [...prefix, ...tools.command('setpriv'), ...ids, '--', ...program]
+  return [...prefix, ...setprivPrefix(spec.user, tools), ...program]
 }
 
 /** A real process that says why the wanted one could not run, as a shell would: 127 unknown, 126 not executable. */

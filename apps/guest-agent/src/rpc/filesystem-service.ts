@@ -12,6 +12,7 @@ import type { Identity } from '../identity/identity.js'
 import type { GuestUser, UserDirectory } from '../identity/users.js'
 import { clientPath } from '../process/environment.js'
 import { asUser } from '../system/as-user.js'
+import type { Tools } from '../system/tools.js'
 import { keepaliveOf } from './keepalive.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 
@@ -20,11 +21,12 @@ export interface FilesystemDependencies {
   readonly users: UserDirectory
   readonly metadata: MetadataStore
   readonly watchers: WatcherRegistry
+  readonly tools: Tools
 }
 
 /** The service `filesystem.Filesystem`. */
 export function filesystemService(dependencies: FilesystemDependencies): ServiceHandlers<typeof Filesystem> {
-  const { identity, users, metadata, watchers } = dependencies
+  const { identity, users, metadata, watchers, tools } = dependencies
   const located = (path: string, call: RpcCall): { path: string; user: GuestUser } => {
     const user = identity.userOf(call.headers)
     return { user, path: clientPath(path, user, identity.values.defaultCwd) }
@@ -58,10 +60,10 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
       makeDirectory(path, user)
       return entryAt(path, user)
     },
-    move: (request, call) => {
+    move: async (request, call) => {
       const { path: source, user } = located(request.source, call)
       const { path: destination } = located(request.destination, call)
-      move(source, destination, user)
+      await move(source, destination, user, tools)
       return entryAt(destination, user)
     },
     listDir: async (request, call) => {
@@ -141,7 +143,7 @@ function describeIfThere(event: WatchEvent, users: UserDirectory): FoundEntry | 
   try {
     return describe(event.path, event.path, users)
   } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined
     throw error
   }
 }

@@ -9,10 +9,10 @@ import type { GuestUser } from '../identity/users.js'
  */
 export function asUser<T>(user: GuestUser, work: () => T): T {
   if (user.uid === 0 || process.geteuid?.() !== 0) return work()
-  process.setgroups?.([user.gid, ...user.groups])
-  process.setegid?.(user.gid)
-  process.seteuid?.(user.uid)
   try {
+    process.setgroups?.([user.gid, ...user.groups])
+    process.setegid?.(user.gid)
+    process.seteuid?.(user.uid)
     return work()
   } finally {
     process.seteuid?.(0)

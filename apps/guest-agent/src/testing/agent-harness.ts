@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, chownSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -6,12 +6,26 @@ import type { DescService } from '@bufbuild/protobuf'
 import { type Client, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
 import { silentLogger } from '@wrenn/base'
+import { UserDirectory } from '../identity/users.js'
 import type { LogLimits } from '../process/output-log.js'
 import { type Agent, startAgent } from '../server.js'
 import { DevelopmentSystem } from '../system/development-system.js'
 
 export const SECRET = 'test-secret-0123456789abcdef'
 export const TOKEN = '0tQG31xiMp0IOQfaz9dcwi72L1CPo8e0'
+
+/** An ordinary user with two supplementary groups, known to the harness's agents only; the home is `home` in its directory. */
+export const TESTER = { name: 'tester', uid: 54_321, gid: 54_321, groups: [54_322, 54_323] } as const
+
+export interface HarnessOptions {
+  readonly logLimits?: LogLimits
+  /** Default: the harness claims the agent with `SECRET`. */
+  readonly claimed?: boolean
+  /** A cgroup2 directory; absent: process trees are found by session. */
+  readonly cgroupDir?: string
+  /** Where the agent keeps its logs, when not in a directory of the harness's own. */
+  readonly stateDir?: string
+}
 
 /** A real agent on a free port, with its own state directory and, where the machine has cgroup2, its own cgroup. */
 export class AgentHarness implements AsyncDisposable {
@@ -21,22 +35,38 @@ export class AgentHarness implements AsyncDisposable {
   /** A directory for the test's files, open to every user. */
   readonly dir: string
 
-  private constructor(agent: Agent, system: DevelopmentSystem, stateDir: string, dir: string) {
+  readonly #root: string
+
+  private constructor(agent: Agent, system: DevelopmentSystem, stateDir: string, root: string) {
     this.agent = agent
     this.system = system
     this.stateDir = stateDir
-    this.dir = dir
+    this.#root = root
+    this.dir = join(root, 'files')
   }
 
-  static async start(options: { logLimits?: LogLimits; claimed?: boolean } = {}): Promise<AgentHarness> {
-    const stateDir = mkdtempSync(join(tmpdir(), 'guest-agent-test-'))
-    const dir = join(stateDir, 'files')
-    mkdirSync(dir, { mode: 0o777 })
+  /** The home of `TESTER`. */
+  get home(): string {
+    return join(this.#root, 'home')
+  }
+
+  static async start(options: HarnessOptions = {}): Promise<AgentHarness> {
+    const root = mkdtempSync(join(tmpdir(), 'guest-agent-test-'))
+    chmodSync(root, 0o755)
+    const dir = join(root, 'files')
+    mkdirSync(dir)
+    chmodSync(dir, 0o777)
+    const { claimed = true, logLimits, cgroupDir, stateDir = join(root, 'state') } = options
     const system = new DevelopmentSystem()
-    const config = { port: 0, host: '127.0.0.1', toolsDir: undefined, stateDir, cgroupDir: undefined }
-    const { claimed = true, ...limits } = options
-    const agent = await startAgent({ config, system, log: silentLogger, ptyModule: ptyModule(), ...limits })
-    const harness = new AgentHarness(agent, system, stateDir, dir)
+    const agent = await startAgent({
+      config: { port: 0, host: '127.0.0.1', toolsDir: undefined, stateDir, cgroupDir },
+      system,
+      log: silentLogger,
+      ptyModule: ptyModule(),
+      users: testUsers(root),
+      ...(logLimits === undefined ? {} : { logLimits }),
+    })
+    const harness = new AgentHarness(agent, system, stateDir, root)
     if (claimed) await harness.init({ secret: SECRET })
     return harness
   }
@@ -70,12 +100,29 @@ export class AgentHarness implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.agent[Symbol.asyncDispose]()
-    rmSync(this.stateDir, { recursive: true, force: true })
+    rmSync(this.#root, { recursive: true, force: true })
   }
 }
 
 export function asUserHeader(name: string): Record<string, string> {
   return { authorization: `Basic ${Buffer.from(`${name}:`).toString('base64')}` }
+}
+
+/** The machine's own users and `TESTER`. */
+function testUsers(root: string): UserDirectory {
+  const etc = join(root, 'etc')
+  const home = join(root, 'home')
+  mkdirSync(etc)
+  mkdirSync(home)
+  chownSync(home, TESTER.uid, TESTER.gid)
+  const { name, uid, gid, groups } = TESTER
+  writeFileSync(
+    join(etc, 'passwd'),
+    `${readFileSync('/etc/passwd', 'utf8')}${name}:x:${uid}:${gid}:Test:${home}:/bin/sh\n`,
+  )
+  const lines = [`${name}:x:${gid}:`, ...groups.map((group) => `extra${group}:x:${group}:root,${name}`)]
+  writeFileSync(join(etc, 'group'), `${readFileSync('/etc/group', 'utf8')}${lines.join('\n')}\n`)
+  return new UserDirectory(etc)
 }
 
 function ptyModule(): string {
