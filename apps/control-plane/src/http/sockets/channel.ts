@@ -11,9 +11,17 @@ export interface Message {
   readonly isBinary: boolean
 }
 
+export interface ChannelOptions {
+  /** Called with every ping. */
+  readonly onPing?: () => void
+  /** @default 30 000 */
+  readonly pingEveryMs?: number
+}
+
 /**
  * A WebSocket as two bounded flows: messages are taken one by one and stop coming while nobody takes them; sending waits
- * while a slow peer has more than 1 MiB to read. A peer that answers no ping for a minute is gone.
+ * while a slow peer has more than 1 MiB to read. A peer that sends nothing from one ping to the next is gone. One that is not
+ * read from, or does not read, is only slow: its pong waits behind other bytes.
  */
 export class Channel {
   readonly #socket: WebSocket
@@ -25,7 +33,7 @@ export class Channel {
   #alive = true
 
   /** Must be made in the same turn in which the socket was: later, messages would be missed. */
-  constructor(socket: WebSocket, onPing: () => void = () => {}) {
+  constructor(socket: WebSocket, { onPing = () => {}, pingEveryMs = PING_EVERY_MS }: ChannelOptions = {}) {
     this.#socket = socket
     socket.on('message', (data: RawData, isBinary: boolean) => this.#receive(toBuffer(data), isBinary))
     socket.on('pong', () => {
@@ -33,7 +41,7 @@ export class Channel {
     })
     socket.on('error', () => {}) // a close follows
     socket.once('close', () => this.#end())
-    this.#heartbeat = setInterval(() => this.#ping(onPing), PING_EVERY_MS)
+    this.#heartbeat = setInterval(() => this.#ping(onPing), pingEveryMs)
   }
 
   /** Ends when the peer is gone. */
@@ -48,12 +56,8 @@ export class Channel {
   /** The next message; `undefined` when there will be none. */
   async next(): Promise<Message | undefined> {
     for (;;) {
-      const message = this.#queue.shift()
-      if (message !== undefined) {
-        this.#queuedBytes -= message.data.length
-        if (this.#socket.isPaused && this.#queuedBytes < MAX_QUEUED_BYTES / 2) this.#socket.resume()
-        return message
-      }
+      const message = this.#take()
+      if (message !== undefined) return message
       if (this.signal.aborted) return undefined
       await new Promise<void>((resolve) => {
         this.#waiting = resolve
@@ -64,10 +68,14 @@ export class Channel {
   /** The next message if it is here already and `matches`. */
   takeIf(matches: (message: Message) => boolean): Message | undefined {
     const [first] = this.#queue
-    if (first === undefined || !matches(first)) return undefined
-    this.#queue.shift()
-    this.#queuedBytes -= first.data.length
-    return first
+    return first === undefined || !matches(first) ? undefined : this.#take()
+  }
+
+  #take(): Message | undefined {
+    const message = this.#queue.shift()
+    this.#queuedBytes -= message?.data.length ?? 0
+    if (this.#socket.isPaused && this.#queuedBytes < MAX_QUEUED_BYTES / 2) this.#socket.resume()
+    return message
   }
 
   async send(message: object | Uint8Array): Promise<void> {
@@ -82,6 +90,7 @@ export class Channel {
   }
 
   #receive(data: Buffer, isBinary: boolean): void {
+    this.#alive = true
     this.#queue.push({ data, isBinary })
     this.#queuedBytes += data.length
     if (this.#queuedBytes > MAX_QUEUED_BYTES) this.#socket.pause()
@@ -89,7 +98,8 @@ export class Channel {
   }
 
   #ping(onPing: () => void): void {
-    if (!this.#alive) {
+    const isSlow = this.#socket.isPaused || this.#socket.bufferedAmount > 0
+    if (!this.#alive && !isSlow) {
       this.#socket.terminate()
       return
     }

@@ -36,8 +36,10 @@ export function runSocket(
   task: SocketTask,
 ): void {
   const { pingFrame } = task
-  const channel: Channel = new Channel(socket, () => {
-    if (pingFrame !== undefined) void channel.send(pingFrame)
+  const channel: Channel = new Channel(socket, {
+    onPing: () => {
+      if (pingFrame !== undefined) void channel.send(pingFrame)
+    },
   })
   void serve(channel, request, capsuleId, services, task)
 }
