@@ -88,7 +88,8 @@ export class Platform implements AsyncDisposable {
       env: platformEnv({ WRENN_HOT_POOL_MAX: String(hotPoolMax) }),
       stdio: ['ignore', 'pipe', 'pipe'],
     })
-    const said = text(child.stderr)
+    // Progress while it starts; later, which service died.
+    child.stderr.on('data', (chunk: Buffer) => process.stderr.write(chunk))
     const timer = setTimeout(() => child.kill('SIGTERM'), START_TIMEOUT_MS)
     try {
       for await (const line of createInterface({ input: child.stdout })) {
@@ -97,7 +98,7 @@ export class Platform implements AsyncDisposable {
         const apiKey = (await readFile(join(dir, 'api-key'), 'utf8')).trim()
         return new Platform(dir, child, message, apiKey)
       }
-      throw new Error(`The platform did not start: ${(await said).slice(-2000)}`)
+      throw new Error('The platform did not start; its words are above.')
     } finally {
       clearTimeout(timer)
     }
