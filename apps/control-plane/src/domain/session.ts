@@ -4,7 +4,7 @@ import type { ProcessEvent, ProcessSelector } from '@wrenn/protocol/guest'
 import { fromHostError, isConnectionLoss } from '../host/errors.js'
 import type { HostClient } from '../host/transport.js'
 
-const RECONNECT_MS = 30_000
+const RECONNECT_MS = 90_000
 const RECONNECT_EVERY_MS = 200
 
 type Events = AsyncIterable<{ readonly event?: ProcessEvent | undefined }>
@@ -104,6 +104,7 @@ interface FollowOptions {
 async function* follow({ open, reopen, next, signal }: FollowOptions): AsyncGenerator<SessionEvent> {
   let position = next
   let announced = false
+  let mayRun = false
   let events = open()
   let lostAt: number | undefined
   for (;;) {
@@ -119,11 +120,16 @@ async function* follow({ open, reopen, next, signal }: FollowOptions): AsyncGene
       }
       throw new AppError('guest_error', 'The process stream ended before the process did.')
     } catch (error) {
-      if (signal.aborted || !isConnectionLoss(error)) throw fromHostError(error)
+      const failure = fromHostError(error)
+      const lost = isConnectionLoss(error)
+      // A restarted host agent refuses calls until it has taken its capsules up again.
+      if (signal.aborted || !(lost || failure.code === 'host_unavailable')) throw failure
       lostAt ??= performance.now()
-      if (performance.now() - lostAt > RECONNECT_MS) throw fromHostError(error)
+      if (performance.now() - lostAt > RECONNECT_MS) throw failure
       await delay(RECONNECT_EVERY_MS, undefined, { signal })
-      events = reopen(position)
+      // A host that refused has started nothing; where the line broke, the process may run already.
+      mayRun ||= lost
+      events = mayRun || announced ? reopen(position) : open()
     }
   }
 }
