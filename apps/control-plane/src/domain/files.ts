@@ -78,13 +78,13 @@ async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
 export async function writeFile(target: FileTarget, source: Readable): Promise<number> {
   const { client, capsuleId, path, user } = target
   let sourceError: unknown
+  const onSourceError = (error: unknown): void => {
+    sourceError = error
+  }
   async function* requests() {
     yield { part: { case: 'open' as const, value: { capsuleId, path, user } } }
-    try {
-      for await (const chunk of source) yield { part: { case: 'chunk' as const, value: bytesOf(chunk) } }
-    } catch (error) {
-      sourceError = error
-      throw error
+    for await (const chunk of noting(source, onSourceError)) {
+      yield { part: { case: 'chunk' as const, value: bytesOf(chunk) } }
     }
   }
   const abort = new AbortController()
@@ -98,6 +98,26 @@ export async function writeFile(target: FileTarget, source: Readable): Promise<n
     throw fromHostError(error)
   } finally {
     abort.abort()
+  }
+}
+
+/**
+ * What `source` gives, telling when reading it fails. A `yield` between `try` and `catch` would also catch what the reader
+ * throws in: a call that failed for reasons of its own.
+ */
+async function* noting(source: Readable, onError: (error: unknown) => void): AsyncGenerator<unknown> {
+  const chunks: AsyncIterator<unknown> = source[Symbol.asyncIterator]()
+  try {
+    for (;;) {
+      const next = await chunks.next().catch((error: unknown) => {
+        onError(error)
+        throw error
+      })
+      if (next.done === true) return
+      yield next.value
+    }
+  } finally {
+    await chunks.return?.()
   }
 }
 
