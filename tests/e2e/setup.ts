@@ -42,8 +42,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
     env: environment(dir, port),
     log: join(scratch, 'up.log'),
   }
-  await refuseLeftovers(platform, kept !== undefined)
   await copyArtefacts(platform.artefacts)
+  // A run that was interrupted leaves its platform running.
+  if (kept !== undefined) await stop(platform, true)
+  else await refuseLeftovers(platform)
   try {
     await up(platform)
   } catch (error) {
@@ -91,9 +93,9 @@ async function freePort(): Promise<number> {
 }
 
 /** A run that was killed leaves a platform behind whose names are the same as ours. */
-async function refuseLeftovers(platform: Omit<Platform, 'apiKey'>, isKept: boolean): Promise<void> {
-  const found = await listHost(platform)
-  const inTheWay = isKept ? found.processes : [...found.namespaces, ...found.links, ...found.tables, ...found.cgroups]
+async function refuseLeftovers(platform: Omit<Platform, 'apiKey'>): Promise<void> {
+  const { namespaces, links, tables, cgroups } = await listHost(platform)
+  const inTheWay = [...namespaces, ...links, ...tables, ...cgroups]
   if (inTheWay.length === 0) return
   throw new Error(
     `An earlier run left ${inTheWay.slice(0, 5).join(', ')}. For its directory run: WRENN_INSTANCE=${INSTANCE} ` +

@@ -1,0 +1,174 @@
+import { readFile } from 'node:fs/promises'
+import type { Wrenn } from '@wrenn/sdk'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { type TestCapsule, usePlatform } from './harness/api.js'
+import { engineOf } from './harness/host.js'
+import { collect, pidsOf, spawnWrenn, up, wrenn } from './harness/platform.js'
+import { openClient } from './harness/sdk.js'
+import { endOf, type Frame, outputOf, Stream } from './harness/stream.js'
+import { eventually } from './harness/wait.js'
+
+const { platform, api } = usePlatform()
+const STOP_FILE = '/tmp/enough'
+/** Counts until it is told to stop, so that it surely speaks before, during and after whatever happens to the platform. */
+const COUNT = `i=0; until [ -e ${STOP_FILE} ]; do i=$((i + 1)); echo "line $i"; sleep 0.02; done; echo "end $i"`
+
+let sdk: Wrenn
+let capsule: TestCapsule
+
+beforeAll(async () => {
+  sdk = await openClient(platform)
+  capsule = await api.create({ name: 'restarts' })
+})
+afterAll(async () => {
+  await capsule?.destroy()
+})
+beforeEach(async () => {
+  await capsule.text(`rm -f ${STOP_FILE}`)
+})
+
+/** What `COUNT` printed, from beginning to end, nothing missing and nothing twice. */
+function expectComplete(output: string): void {
+  const lines = output.trimEnd().split('\n')
+  const count = lines.length - 1
+  expect(lines.at(-1)).toBe(`end ${count}`)
+  expect(lines.slice(0, -1).findIndex((line, index) => line !== `line ${index + 1}`)).toBe(-1)
+}
+
+/** Ready, as whoever operates it would ask. */
+async function untilReady(): Promise<void> {
+  await eventually('the platform to be ready', async () => {
+    const answer = await fetch(new URL('/ready', platform.url)).catch(() => undefined)
+    return answer?.status === 200 ? true : undefined
+  })
+}
+
+/** Ends one of the platform's processes the hard way, and waits until the supervisor has put another in its place. */
+async function killAndAwait(name: string, killed: number | undefined): Promise<void> {
+  if (killed === undefined) throw new Error(`There is no ${name}.`)
+  process.kill(killed, 'SIGKILL')
+  await eventually(`another ${name}`, async () => {
+    const now = (await pidsOf(platform))[name]
+    return now !== undefined && now !== killed ? now : undefined
+  })
+  await untilReady()
+}
+
+/** The SDK's stream of a process, read to its end; `seen` tells when it has begun. */
+async function follow(tag: string): Promise<{ readonly seen: Promise<void>; readonly text: Promise<string> }> {
+  const stream = await sdk.capsules.get(capsule.id).then((one) => one.stream(COUNT, { tag }))
+  let begun = (): void => {}
+  const seen = new Promise<void>((resolve) => {
+    begun = resolve
+  })
+  const read = async (): Promise<string> => {
+    let text = ''
+    for await (const event of stream) {
+      if (event.type === 'lost') throw new Error('Output was lost.')
+      if (event.type === 'stdout') text += Buffer.from(event.data).toString()
+      if (text.includes('line 5\n')) begun()
+    }
+    return text
+  }
+  return { seen, text: read() }
+}
+
+async function finish(): Promise<void> {
+  await capsule.text(`touch ${STOP_FILE}`)
+}
+
+describe('when the host agent is killed', () => {
+  it('capsules and commands go on, and every follower gets all of the output', async () => {
+    const engine = await engineOf(platform.dir, capsule.id)
+    const sdkFollower = await follow('agent-sdk')
+    const cli = spawnWrenn(platform, ['capsule', 'exec', capsule.id, '--', 'sh', '-c', COUNT])
+    const cliEnd = collect(cli, '')
+    await using socket = await Stream.start(platform, capsule, 'exec/stream', { cmd: '/bin/sh', args: ['-c', COUNT] })
+    const foreground = capsule.sh(COUNT, { timeout_sec: 0 })
+    await Promise.all([sdkFollower.seen, new Promise((resolve) => cli.stdout?.once('data', resolve))])
+    const began = await socket.untilOutput('line 5\n')
+    await killAndAwait('host-agent', (await pidsOf(platform))['host-agent'])
+    await eventually('the capsule to answer again', async () => {
+      const answer = await api.call('POST', `${capsule.path}/exec`, { json: { cmd: 'true' } })
+      return answer.status === 200 ? true : undefined
+    })
+    await finish()
+    expectComplete(await sdkFollower.text)
+    expect(await cliEnd).toMatchObject({ code: 0, stderr: '' })
+    expectComplete((await cliEnd).stdout)
+    expectComplete((await foreground).stdout)
+    expectComplete(began + (await socket.untilExit()).output.toString())
+    expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
+    expect(await capsule.get()).toMatchObject({ state: 'running' })
+    await using another = await api.create()
+    expect(await another.text('echo new')).toBe('new')
+  })
+})
+
+describe('when the control plane is killed', () => {
+  it('commands go on, and SDK, CLI and REST take up their output where it broke', async () => {
+    const sdkFollower = await follow('plane-sdk')
+    const cli = spawnWrenn(platform, ['capsule', 'exec', capsule.id, '--', 'sh', '-c', COUNT])
+    const cliEnd = collect(cli, '')
+    const frames: Frame[] = []
+    const tag = 'plane-rest'
+    await using socket = await Stream.start(platform, capsule, 'exec/stream', {
+      cmd: '/bin/sh',
+      args: ['-c', COUNT],
+      tag,
+    })
+    frames.push(...(await socket.until((frame) => outputOf([frame]).includes('line 5\n'))))
+    await Promise.all([sdkFollower.seen, new Promise((resolve) => cli.stdout?.once('data', resolve))])
+    await killAndAwait('control-plane', (await pidsOf(platform))['control-plane'])
+    for (let frame = await socket.next(); frame !== undefined; frame = await socket.next()) frames.push(frame)
+    await finish()
+    const from = endOf(frames)
+    await using again = await Stream.open(platform, `${capsule.path}/processes/${tag}/stream?from_offset=${from}`)
+    expectComplete(outputOf(frames).toString() + (await again.untilExit()).output.toString())
+    expectComplete(await sdkFollower.text)
+    expectComplete((await cliEnd).stdout)
+    expect((await cliEnd).code).toBe(0)
+    expect(await capsule.get()).toMatchObject({ state: 'running' })
+  })
+})
+
+describe('when the database is killed', () => {
+  it('it is started again and knows everything that was acknowledged', async () => {
+    const label = { label: `kept=${crypto.randomUUID()}` }
+    await using kept = await api.create({ labels: { kept: label.label.slice('kept='.length) } })
+    const path = `${platform.dir}/postgres/data/postmaster.pid`
+    const pid = Number((await readFile(path, 'utf8')).split('\n')[0])
+    process.kill(pid, 'SIGKILL')
+    await eventually('another database', async () => {
+      const now = Number((await readFile(path, 'utf8').catch(() => '')).split('\n')[0])
+      return now > 0 && now !== pid ? now : undefined
+    })
+    await eventually('the API to know its capsules', async () => {
+      const answer = await api.call('GET', '/v1/capsules', { query: label })
+      return answer.status === 200 ? true : undefined
+    })
+    expect((await api.list(label)).map(({ id }) => id)).toEqual([kept.id])
+    expect(await kept.text('echo alive')).toBe('alive')
+  })
+})
+
+describe('when wrenn up is stopped and started again', () => {
+  it('capsules have run on: their memory, processes, output and files are as they were', async () => {
+    const engine = await engineOf(platform.dir, capsule.id)
+    const { tag } = await capsule.background(COUNT)
+    await capsule.text('echo "on disk" > /root/kept; head -c 5000000 /dev/urandom > /dev/shm/nonce')
+    const nonce = await capsule.text('sha256sum /dev/shm/nonce')
+    await using before = await Stream.open(platform, `${capsule.path}/processes/${tag}/stream?from_offset=0`)
+    await before.untilOutput('line 5\n')
+    expect((await wrenn(platform, ['down'])).code).toBe(0)
+    await before.closed
+    expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
+    await up(platform)
+    await capsule.untilState('running')
+    await finish()
+    expect(await capsule.text('cat /root/kept; sha256sum /dev/shm/nonce')).toBe(`on disk\n${nonce}`)
+    await using after = await Stream.open(platform, `${capsule.path}/processes/${tag}/stream?from_offset=0`)
+    expectComplete((await after.untilExit()).output.toString())
+    expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
+  })
+})
