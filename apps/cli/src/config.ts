@@ -10,7 +10,7 @@ const schema = z.object({
   WRENN_HOST: z.string().default('127.0.0.1'),
   WRENN_PORT: integer(0, 65_535).default(8000),
   WRENN_ENGINE: z.string().optional(),
-  WRENN_UID_BASE: integer(1000, 2 ** 30).default(64_000),
+  WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
   NO_COLOR: z.string().optional(),
   TERM: z.string().optional(),

@@ -21,8 +21,8 @@ const schema = z.object({
     .default('wrenn'),
   /** Addresses for the host's side of the capsules' network. */
   WRENN_NETWORK_CIDR: z.string().default('10.201.0.0/16'),
-  /** First uid of a block: capsules run as base + 100 + slot. */
-  WRENN_UID_BASE: integer(1000, 2 ** 30).default(64_000),
+  /** First uid of a block: capsules run as base + 100 + slot. Above what Debian and systemd hand out. */
+  WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   /** Most hot VMs per shape; 0 turns the hot pool off. */
   WRENN_HOT_POOL_MAX: integer(0, 64).default(4),
   /** Hot VMs that the default shape keeps even when idle. */

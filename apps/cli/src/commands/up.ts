@@ -25,7 +25,7 @@ Examples:
   sudo wrenn up --json | head -1     one JSON line when ready
 
 It runs in the foreground. ^C stops it; capsules keep running and are found again by the next \`wrenn up\`,
-unless --stop-capsules is given. WRENN_UID_BASE (default 64000) moves the block of user ids it uses:
+unless --stop-capsules is given. WRENN_UID_BASE (default 500000) moves the block of user ids it uses:
 base + 1 the database, base + 2 the control plane, base + 100 and up one per capsule.`
 
 export function addUp(program: Command): void {
