@@ -32,6 +32,8 @@ interface Ended {
 export class ProcessRegistry {
   readonly #dependencies: RegistryDependencies
   readonly #running = new Map<number, Session>()
+  /** Of processes that run or are being started: whoever lost a connection comes back by tag and must find the right one. */
+  readonly #tags = new Set<string>()
   #ended: Ended[] = []
   #sequence = 0
   #oomKills = countOomKills()
@@ -43,7 +45,21 @@ export class ProcessRegistry {
     this.#sweeper.unref()
   }
 
+  /** @throws AppError `conflict` when a process with the same tag runs */
   async start(options: StartOptions): Promise<Session> {
+    const { tag } = options
+    if (tag === undefined) return await this.#start(options)
+    if (this.#tags.has(tag)) throw new AppError('conflict', `A process with the tag "${tag}" runs already.`)
+    this.#tags.add(tag)
+    try {
+      return await this.#start(options)
+    } catch (error) {
+      this.#tags.delete(tag)
+      throw error
+    }
+  }
+
+  async #start(options: StartOptions): Promise<Session> {
     const { launcher, cgroups, stateDir, logLimits } = this.#dependencies
     const launched = await launcher.launch(options.spec)
     const sessionOptions = {
@@ -101,6 +117,7 @@ export class ProcessRegistry {
   #retire(session: Session): void {
     // The kernel may have given the number to a newer process already.
     if (this.#running.get(session.pid) === session) this.#running.delete(session.pid)
+    if (session.tag !== undefined) this.#tags.delete(session.tag)
     this.#ended.push({ session, atMs: Date.now() })
     if (this.#ended.length > MAX_ENDED) this.#sweep()
   }

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Code } from '@connectrpc/connect'
 import { Process, Signal } from '@wrenn/protocol/guest'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { AgentHarness, asUserHeader } from '../testing/agent-harness.js'
@@ -173,6 +174,19 @@ describe('process.Process', () => {
     const kept = (await client.list({ includeEnded: true })).processes.find((each) => each.tag === 'sleeper')
     expect(kept?.running).toBe(false)
     await expect(client.sendSignal({ process: selector, signal: Signal.SIGKILL })).rejects.toMatchObject({ code: 5 })
+  })
+
+  it('has its tag for itself while it runs', async () => {
+    const client = harness.client(Process)
+    const start = (script: string) => client.start({ process: shell(script), tag: 'single' })
+    const events = start('cat')[Symbol.asyncIterator]()
+    await events.next()
+    await expect(collect(start('true'))).rejects.toMatchObject({ code: Code.AlreadyExists })
+    await client.closeStdin({ process: { selector: { case: 'tag', value: 'single' } } })
+    while (!(await events.next()).done) {
+      // until it has ended
+    }
+    expect((await collect(start('true'))).end).toMatchObject({ exitCode: 0 })
   })
 
   it('lives on without its reader and can be joined again', async () => {
