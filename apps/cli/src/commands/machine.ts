@@ -79,21 +79,26 @@ async function confirm(question: string): Promise<void> {
 }
 
 const checkSchema = z.looseObject({
-  name: z.string(),
-  status: z.string().optional(),
-  ok: z.boolean().optional(),
-  message: z.string().optional(),
-  detail: z.string().optional(),
-  hint: z.string().optional(),
+  id: z.string(),
+  title: z.string(),
+  status: z.enum(['ok', 'warn', 'fail']),
+  detail: z.string(),
+  fix: z.string().optional(),
 })
-const doctorSchema = z.looseObject({ ok: z.boolean().optional(), checks: z.array(checkSchema) })
 type Check = z.infer<typeof checkSchema>
+const doctorSchema = z.looseObject({ checks: z.array(checkSchema), bestImprovement: checkSchema.optional() })
 
-function showCheck(check: Check): string {
-  const status = check.status ?? (check.ok === false ? 'fail' : 'ok')
-  const mark = status === 'ok' ? '✓' : status === 'warn' || status === 'warning' ? '!' : status === 'fail' ? '✗' : '·'
-  const lines = [`${mark} ${check.name.padEnd(18)} ${check.message ?? check.detail ?? ''}`.trimEnd()]
-  if (check.hint) lines.push(`${' '.repeat(21)}→ ${check.hint}`)
+const marks: Readonly<Record<Check['status'], string>> = { ok: '✓', warn: '!', fail: '✗' }
+const TITLE_WIDTH = 24
+
+function showCheck({ status, title, detail, fix }: Check): string {
+  const line = `${marks[status]} ${title.padEnd(TITLE_WIDTH)} ${detail}`
+  return fix === undefined ? line : `${line}\n${' '.repeat(TITLE_WIDTH + 3)}→ ${fix}`
+}
+
+function showReport({ checks, bestImprovement }: z.infer<typeof doctorSchema>): string {
+  const lines = checks.map(showCheck)
+  if (bestImprovement) lines.push('', `The one thing that would improve most: ${bestImprovement.title}.`)
   return lines.join('\n')
 }
 
@@ -113,7 +118,7 @@ export function addDoctor(program: Command): void {
     const report = doctorSchema.safeParse(parseJson(lines.join('\n')))
     if (!report.success)
       throw new AppError('engine_failure', `The host agent's report cannot be read: ${lines.join(' ').slice(0, 500)}`)
-    output.result(report.data, () => report.data.checks.map(showCheck).join('\n'))
+    output.result(report.data, () => showReport(report.data))
     if (code !== 0) throw new ExitCode(code)
   })
 }
