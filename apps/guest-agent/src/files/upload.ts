@@ -3,26 +3,26 @@ import {
   chmodSync,
   closeSync,
   constants,
-  createWriteStream,
   fstatSync,
+  lstatSync,
   openSync,
+  readlinkSync,
   realpathSync,
   renameSync,
   rmSync,
   type Stats,
   statSync,
 } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import type { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import { copyToFile } from './descriptor-io.js'
 import { fileError, onPath } from './file-error.js'
 import type { Metadata, MetadataStore } from './metadata.js'
 import { makeParents } from './operations.js'
 
-const WRITE_BUFFER_BYTES = 1024 * 1024
 const DEFAULT_MODE = 0o644
 
 export interface UploadTarget {
@@ -64,7 +64,7 @@ export class Upload {
     if (existing !== undefined && !existing.isFile()) {
       throw new AppError('invalid_request', `path '${target.path}' is not a regular file`)
     }
-    const path = existing === undefined ? target.path : realpathSync(target.path)
+    const path = existing === undefined ? behindLinks(target.path) : realpathSync(target.path)
     const temporary = join(dirname(path), temporaryName())
     const upload = Upload.#create(target, path, temporary, existing)
     chmodSync(upload.#temporary, target.mode ?? (existing?.mode ?? DEFAULT_MODE) & 0o777)
@@ -82,9 +82,8 @@ export class Upload {
   }
 
   async receive(source: Readable): Promise<void> {
-    const sink = createWriteStream('', { fd: this.#fd, autoClose: false, highWaterMark: WRITE_BUFFER_BYTES })
     try {
-      await pipeline(source, sink)
+      await copyToFile(source, this.#fd)
     } catch (error) {
       throw fileError(error, this.#target.path)
     }
@@ -115,6 +114,12 @@ export class Upload {
     if (this.#isOpen) closeSync(this.#fd)
     this.#isOpen = false
   }
+}
+
+/** Where a path leads whose last part may be a link to what does not exist yet. */
+function behindLinks(path: string): string {
+  const link = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(path) : undefined
+  return link === undefined ? path : behindLinks(resolve(realpathSync(dirname(path)), link))
 }
 
 function temporaryName(): string {

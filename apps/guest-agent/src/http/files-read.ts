@@ -1,13 +1,11 @@
-import { closeSync, constants, createReadStream, fstatSync, openSync, type Stats } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, type Stats } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { pipeline } from 'node:stream/promises'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError } from '@wrenn/base'
+import { copyFromFile } from '../files/descriptor-io.js'
 import { onPath } from '../files/file-error.js'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { type ByteRange, parseRange, prefersGzip } from './range.js'
-
-const READ_CHUNK_BYTES = 256 * 1024
 
 /** `GET` and `HEAD /files`: a file's bytes, streamed. */
 export async function readFile(
@@ -81,7 +79,9 @@ async function sendPlain(
   if (stats.size > 0) response.setHeader('content-length', end - start + 1)
   response.writeHead(range === undefined ? 200 : 206)
   if (request.method === 'HEAD') response.end()
-  else await stream(fd, stats.size > 0 ? { start, end } : { start: 0 }, [response], response)
+  else if (await copyFromFile(fd, stats.size > 0 ? { start, end } : { start: 0 }, response)) response.end()
+  // The file has become shorter: a cut connection is the only sign left.
+  else response.destroy()
 }
 
 async function sendCompressed(
@@ -98,23 +98,11 @@ async function sendCompressed(
     return
   }
   const { createGzip, constants: zlib } = await import('node:zlib')
-  await stream(fd, { start: 0 }, [createGzip({ level: zlib.Z_BEST_SPEED }), response], response)
-}
-
-/** Sends from the descriptor, which the caller closes; a client that goes away ends the reading. */
-async function stream(
-  fd: number,
-  part: { readonly start: number; readonly end?: number },
-  steps: readonly NodeJS.ReadWriteStream[] | readonly [...NodeJS.ReadWriteStream[], NodeJS.WritableStream],
-  response: ServerResponse,
-): Promise<void> {
-  const source = createReadStream('', { fd, autoClose: false, highWaterMark: READ_CHUNK_BYTES, ...part })
-  try {
-    await pipeline([source, ...steps])
-  } catch (error) {
-    response.destroy()
-    if (!isErrno(error, 'ERR_STREAM_PREMATURE_CLOSE', 'ECONNRESET', 'EPIPE')) throw error
-  }
+  const gzip = createGzip({ level: zlib.Z_BEST_SPEED })
+  response.once('close', () => gzip.destroy())
+  gzip.pipe(response)
+  await copyFromFile(fd, { start: 0 }, gzip)
+  gzip.end()
 }
 
 function headerText(value: string | readonly string[] | undefined): string | undefined {

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
+import type { Busboy } from '@fastify/busboy'
 import { AppError, errorText, isErrno } from '@wrenn/base'
 import type { Metadata, MetadataStore } from '../files/metadata.js'
 import { Upload } from '../files/upload.js'
@@ -31,8 +32,9 @@ export async function writeFiles(
   context: WriteContext,
 ): Promise<void> {
   const received = new Map<string, Upload>()
+  let body: Readable = request
   try {
-    const body = await decoded(request)
+    body = await decoded(request)
     if (isMultipart(request)) await receiveForm(request, body, context, received)
     else await receiveBody(body, context, received)
     sendJson(response, 200, await commitAll(received, metadataOf(request), context.store))
@@ -41,12 +43,14 @@ export async function writeFiles(
     throw isErrno(error, 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE') ? incomplete(error) : error
   } finally {
     // What the client still sends after a refusal is read and dropped, so that it gets to see the answer.
+    request.unpipe()
     request.resume()
+    if (body !== request) body.destroy()
   }
 }
 
 function isMultipart(request: IncomingMessage): boolean {
-  return /^multipart\/form-data\s*;/i.test(request.headers['content-type'] ?? '')
+  return /^multipart\/form-data\b/i.test(request.headers['content-type'] ?? '')
 }
 
 async function decoded(request: IncomingMessage): Promise<Readable> {
@@ -71,40 +75,71 @@ async function receiveBody(body: Readable, context: WriteContext, received: Map<
   }
 }
 
+interface Part {
+  readonly stream: Readable
+  readonly done: Promise<void>
+}
+
 async function receiveForm(
   request: IncomingMessage,
   body: Readable,
   context: WriteContext,
   received: Map<string, Upload>,
 ): Promise<void> {
+  const parts: Part[] = []
+  try {
+    await readForm(request.headers['content-type'] ?? '', body, (stream, filename) => {
+      const done = receivePart(stream, filename, context, received)
+      parts.push({ stream, done })
+      return done
+    })
+    await Promise.all(parts.map(({ done }) => done))
+  } catch (error) {
+    // Only when nothing is being written any more may the files be closed.
+    for (const { stream } of parts) stream.destroy()
+    await Promise.allSettled(parts.map(({ done }) => done))
+    throw error
+  }
+  if (parts.length === 0) throw new AppError('invalid_request', 'The form has no part named "file".')
+}
+
+type PartReceiver = (stream: Readable, filename: string | undefined) => Promise<void>
+
+/** Resolves when the form has been read; the parts may still be on their way to disk. */
+async function readForm(contentType: string, body: Readable, onPart: PartReceiver): Promise<void> {
   const { Busboy } = await import('@fastify/busboy')
-  const contentType = request.headers['content-type'] ?? ''
-  const parts: Promise<void>[] = []
   await new Promise<void>((resolve, reject) => {
-    const form = new Busboy({
+    const unreadable = (error: unknown): void =>
+      reject(new AppError('invalid_request', `The form cannot be read: ${errorText(error)}.`))
+    const form = newForm(Busboy, contentType)
+    form.on('file', (_field, stream, filename) => {
+      // A form that breaks off inside a part nobody reads any more must not end the agent.
+      stream.on('error', unreadable)
+      onPart(stream, filename).catch((error: unknown) => {
+        stream.resume()
+        reject(error)
+      })
+    })
+    form.once('finish', () => resolve())
+    form.on('error', unreadable)
+    body.on('error', (error) => reject(isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR') ? badEncoding(error) : error))
+    body.once('aborted', () => reject(incomplete(undefined)))
+    body.pipe(form)
+  })
+}
+
+/** @throws AppError `invalid_request` when the content type has no boundary */
+function newForm(Form: typeof Busboy, contentType: string): Busboy {
+  try {
+    return new Form({
       headers: { 'content-type': contentType },
       preservePath: true,
       // A signed upload may send the file as a plain field without a file name.
       isPartAFile: (name) => name === 'file',
     })
-    form.on('file', (_field, stream, filename) => {
-      const part = receivePart(stream, filename, context, received)
-      part.catch((error: unknown) => {
-        stream.resume()
-        reject(error)
-      })
-      parts.push(part)
-    })
-    form.once('finish', () => resolve())
-    form.once('error', (error) =>
-      reject(new AppError('invalid_request', `The form cannot be read: ${errorText(error)}.`)),
-    )
-    body.once('error', (error) => reject(isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR') ? badEncoding(error) : error))
-    body.once('aborted', () => reject(incomplete(undefined)))
-    body.pipe(form)
-  })
-  await Promise.all(parts)
-  if (parts.length === 0) throw new AppError('invalid_request', 'The form has no part named "file".')
+  } catch (error) {
+    throw new AppError('invalid_request', `The form cannot be read: ${errorText(error)}.`)
+  }
 }
 
 async function receivePart(

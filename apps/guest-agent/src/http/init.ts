@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { AppError } from '@wrenn/base'
+import { AppError, errorText } from '@wrenn/base'
 import { type Identity, unauthorized } from '../identity/identity.js'
-import type { GuestSystem } from '../system/guest-system.js'
+import { clockError, type GuestSystem } from '../system/guest-system.js'
 import { agentVersion } from '../version.js'
 import { readText, sendJson } from './reply.js'
 
@@ -36,18 +36,52 @@ export async function handleInit(
   if (!identity.isClaimed && body.secret === undefined) {
     throw new AppError('invalid_request', 'The first /init must set a secret.')
   }
-  if (body.defaultUser !== undefined) identity.userNamed(body.defaultUser)
-  const clock = body.timestampNs === undefined ? undefined : system.setClock(body.timestampNs)
-  applyToSystem(body, system)
-  const { secret, accessToken, envs, defaultUser, defaultCwd } = body
+  requireKnownUser(body.defaultUser, identity)
+  const { secret, accessToken, envs, defaultUser, defaultCwd, timestampNs } = body
   identity.update({ secret, accessToken, envs, defaultUser, defaultCwd })
-  sendJson(response, 200, { agentVersion, clockErrorMs: Math.round((await clock) ?? 0) })
+  const problems: string[] = []
+  const clock = timestampNs === undefined ? undefined : setClock(timestampNs, system, problems)
+  applyToSystem(body, system, problems)
+  const clockErrorMs = Math.round((await clock) ?? 0)
+  sendJson(response, 200, { agentVersion, clockErrorMs, ...(problems.length === 0 ? {} : { problems }) })
 }
 
-function applyToSystem(body: InitBody, system: GuestSystem): void {
-  if (body.entropy !== undefined) system.addEntropy(body.entropy)
-  if (body.machineId !== undefined) system.setMachineId(body.machineId)
-  if (body.hostname !== undefined) system.setHostname(body.hostname)
+/** A 401 for the user would read as a wrong secret. */
+function requireKnownUser(name: string | undefined, identity: Identity): void {
+  if (name === undefined) return
+  try {
+    identity.userNamed(name)
+  } catch (error) {
+    if (!AppError.is(error, 'unauthorized')) throw error
+    throw new AppError('invalid_request', `defaultUser: ${error.message}`)
+  }
+}
+
+async function setClock(timestampNs: bigint, system: GuestSystem, problems: string[]): Promise<number> {
+  const began = performance.now()
+  try {
+    return await system.setClock(timestampNs)
+  } catch (error) {
+    problems.push(`clock: ${errorText(error)}`)
+    return clockError(timestampNs, performance.now() - began)
+  }
+}
+
+/** What a capsule's owner did to these files (made them read-only, a directory …) must not keep the capsule from resuming. */
+function applyToSystem(body: InitBody, system: GuestSystem, problems: string[]): void {
+  const { entropy, machineId, hostname } = body
+  const steps: Readonly<Record<string, (() => void) | undefined>> = {
+    entropy: entropy && (() => system.addEntropy(entropy)),
+    machineId: machineId === undefined ? undefined : () => system.setMachineId(machineId),
+    hostname: hostname === undefined ? undefined : () => system.setHostname(hostname),
+  }
+  for (const [name, step] of Object.entries(steps)) {
+    try {
+      step?.()
+    } catch (error) {
+      problems.push(`${name}: ${errorText(error)}`)
+    }
+  }
 }
 
 function parseInit(text: string): InitBody {
@@ -93,7 +127,7 @@ function bytesOf(text: string | undefined): Buffer | undefined {
 
 function envsOf(value: unknown): Readonly<Record<string, string>> | undefined {
   if (value === undefined || value === null) return undefined
-  const entries = typeof value === 'object' ? Object.entries(value) : [['', undefined]]
+  const entries = typeof value === 'object' && !Array.isArray(value) ? Object.entries(value) : [['', undefined]]
   const isUsable = ([name, text]: unknown[]): boolean =>
     typeof name === 'string' && /^[^=\0]+$/.test(name) && typeof text === 'string' && !text.includes('\0')
   if (!entries.every(isUsable)) throw new AppError('invalid_request', 'envs must map variable names to texts.')

@@ -21,6 +21,10 @@ export async function handleUpgrade(
   try {
     if (!identity.isHost(request.headers)) throw unauthorized()
     const service = await connectLoopback(portOf(request))
+    if (client.destroyed) {
+      service.destroy()
+      return
+    }
     client.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n')
     if (head.length > 0) service.write(head)
     join(client, service)
@@ -61,7 +65,11 @@ function tryConnect(host: string, port: number): Promise<Socket | undefined> {
 function join(client: Duplex, service: Socket): void {
   service.on('error', () => client.destroy())
   client.once('close', () => service.destroy())
-  service.once('close', () => client.destroy())
+  // What the service has said is delivered before the client's side closes, however slowly it reads.
+  service.once('close', () => {
+    client.resume()
+    client.end(() => client.destroy())
+  })
   client.pipe(service)
   service.pipe(client)
 }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { AppError, isErrno } from '@wrenn/base'
 import { clockError, type GuestSystem } from './guest-system.js'
 import type { Tools } from './tools.js'
@@ -33,12 +34,12 @@ export class RealGuestSystem implements GuestSystem {
 
   setHostname(hostname: string): void {
     writeFileSync('/proc/sys/kernel/hostname', hostname)
-    writeFileSync('/etc/hostname', `${hostname}\n`)
-    writeFileSync('/etc/hosts', hostsWith(hostname, readIfPresent('/etc/hosts')))
+    replaceFile('/etc/hostname', `${hostname}\n`)
+    replaceFile('/etc/hosts', hostsWith(hostname, readIfPresent('/etc/hosts')))
   }
 
   setMachineId(machineId: string): void {
-    writeFileSync('/etc/machine-id', `${machineId}\n`)
+    replaceFile('/etc/machine-id', `${machineId}\n`)
   }
 
   addEntropy(bytes: Uint8Array): void {
@@ -63,9 +64,21 @@ export function hostsWith(hostname: string, current: string): string {
   return `${others.join('\n')}\n127.0.1.1 ${hostname} ${MARK}\n`
 }
 
+/** In one step, so that a pipe or a link that someone put there is neither waited for nor followed. */
+function replaceFile(path: string, content: string): void {
+  const temporary = `${path}.wrenn-${randomBytes(6).toString('hex')}`
+  try {
+    writeFileSync(temporary, content, { flag: 'wx', mode: 0o644 })
+    renameSync(temporary, path)
+  } catch (error) {
+    rmSync(temporary, { force: true })
+    throw error
+  }
+}
+
 function readIfPresent(path: string): string {
   try {
-    return readFileSync(path, 'utf8')
+    return lstatSync(path).isFile() ? readFileSync(path, 'utf8') : ''
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return ''
     throw error

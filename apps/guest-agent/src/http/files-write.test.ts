@@ -1,0 +1,318 @@
+import { execFileSync } from 'node:child_process'
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { type ClientRequest, request } from 'node:http'
+import { join } from 'node:path'
+import { gzipSync } from 'node:zlib'
+import { Filesystem } from '@wrenn/protocol/guest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { AgentHarness, SECRET, TESTER } from '../testing/agent-harness.js'
+import { eventually } from '../testing/eventually.js'
+
+const MIB = 1024 * 1024
+
+let harness: AgentHarness
+beforeAll(async () => {
+  harness = await AgentHarness.start()
+})
+afterAll(() => harness[Symbol.asyncDispose]())
+
+const octets = { 'content-type': 'application/octet-stream' }
+
+function put(
+  path: string,
+  body: string | Uint8Array,
+  headers: Record<string, string> = octets,
+  more = '',
+): Promise<Response> {
+  return harness.fetch(`/files?path=${encodeURIComponent(path)}${more}`, { method: 'POST', body, headers })
+}
+
+function form(...parts: readonly (readonly [string, string, string?])[]): FormData {
+  const data = new FormData()
+  for (const [field, content, filename] of parts)
+    if (filename === undefined) data.append(field, content)
+    else data.append(field, new Blob([content]), filename)
+  return data
+}
+
+const post = (body: FormData, query = '') => harness.fetch(`/files${query}`, { method: 'POST', body })
+
+function fresh(name: string): string {
+  const path = join(harness.dir, name)
+  mkdirSync(path)
+  chmodSync(path, 0o777)
+  return path
+}
+
+/** A request whose body is written by hand. */
+function begin(path: string, headers: Record<string, string>): ClientRequest {
+  const outgoing = request({
+    port: harness.agent.port,
+    method: 'POST',
+    path: `/files?path=${encodeURIComponent(path)}`,
+    headers: { 'x-wrenn-secret': SECRET, ...headers },
+  })
+  outgoing.on('error', () => {})
+  return outgoing
+}
+
+function openFilesIn(dir: string): readonly string[] {
+  return readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      const target = readlinkSync(`/proc/self/fd/${fd}`)
+      return target.startsWith(dir) ? [target] : []
+    } catch {
+      return []
+    }
+  })
+}
+
+describe('POST /files with the file as body', () => {
+  it('writes it, makes parents, gives all to the user and answers with one entry', async () => {
+    const path = join(harness.home, 'new/parents/file')
+    const response = await put(path, 'content', octets, `&username=${TESTER.name}`)
+    expect([response.status, await response.json()]).toEqual([200, [{ path, name: 'file', type: 'file' }]])
+    expect(readFileSync(path, 'utf8')).toBe('content')
+    for (const [each, mode] of [
+      [path, 0o644],
+      [join(harness.home, 'new/parents'), 0o755],
+      [join(harness.home, 'new'), 0o755],
+    ] as const) {
+      const stats = statSync(each)
+      expect([stats.uid, stats.gid, stats.mode & 0o777]).toEqual([TESTER.uid, TESTER.gid, mode])
+    }
+  })
+
+  it('takes a path relative to the home, an empty body and any bytes', async () => {
+    const response = await put('relative', '', octets, `&username=${TESTER.name}`)
+    const [entry] = JSON.parse(await response.text())
+    expect(entry.path).toBe(join(harness.home, 'relative'))
+    expect(statSync(entry.path).size).toBe(0)
+    const bytes = Buffer.from(Array.from({ length: 3 * MIB }, (_, i) => (i * 7) % 256))
+    const path = join(harness.dir, 'bytes')
+    await put(path, bytes)
+    expect(readFileSync(path).equals(bytes)).toBe(true)
+  })
+
+  it('replaces a file, keeps its mode unless told another, and does not touch it before the end', async () => {
+    const path = join(harness.dir, 'script')
+    writeFileSync(path, 'old')
+    chmodSync(path, 0o750)
+    const outgoing = begin(path, octets)
+    outgoing.write('new ')
+    await eventually('the upload to begin', () => readdirSync(harness.dir).some((name) => name.startsWith('.upload-')))
+    expect(readFileSync(path, 'utf8')).toBe('old')
+    const answered = new Promise((resolve) => outgoing.once('response', resolve))
+    outgoing.end('content')
+    await answered
+    expect(readFileSync(path, 'utf8')).toBe('new content')
+    expect(statSync(path).mode & 0o777).toBe(0o750)
+    await put(path, 'x', octets, '&mode=600')
+    expect(statSync(path).mode & 0o777).toBe(0o600)
+    expect((await put(path, 'x', octets, '&mode=9')).status).toBe(400)
+  })
+
+  it('writes through a link to its target', async () => {
+    const dir = fresh('linked')
+    writeFileSync(`${dir}/target`, 'old')
+    symlinkSync('target', `${dir}/link`)
+    await put(`${dir}/link`, 'new')
+    expect(lstatSync(`${dir}/link`).isSymbolicLink()).toBe(true)
+    expect(readFileSync(`${dir}/target`, 'utf8')).toBe('new')
+  })
+
+  it('writes through a link whose target is not there yet', async () => {
+    const dir = fresh('dangling')
+    symlinkSync('made-later', `${dir}/link`)
+    await put(`${dir}/link`, 'new')
+    expect(lstatSync(`${dir}/link`).isSymbolicLink()).toBe(true)
+    expect(readFileSync(`${dir}/made-later`, 'utf8')).toBe('new')
+  })
+
+  it('decodes gzip and refuses a broken one, a cut one and other encodings', async () => {
+    const dir = fresh('encoded')
+    const gzip = { ...octets, 'content-encoding': 'gzip' }
+    const packed = gzipSync(Buffer.alloc(5 * MIB, 'z'))
+    expect((await put(`${dir}/ok`, packed, gzip)).status).toBe(200)
+    expect(statSync(`${dir}/ok`).size).toBe(5 * MIB)
+    expect((await put(`${dir}/broken`, 'not gzip', gzip)).status).toBe(400)
+    expect((await put(`${dir}/cut`, packed.subarray(0, packed.length - 20), gzip)).status).toBe(400)
+    expect((await put(`${dir}/br`, 'x', { ...octets, 'content-encoding': 'br' })).status).toBe(415)
+    expect(readdirSync(dir)).toEqual(['ok'])
+  })
+
+  it('needs a path, and refuses directories, what is not a file and what is forbidden', async () => {
+    const dir = fresh('refusing')
+    writeFileSync(`${dir}/file`, 'x')
+    const missing = await harness.fetch('/files', { method: 'POST', body: 'x', headers: octets })
+    expect(missing.status).toBe(400)
+    expect((await put(dir, 'x')).status).toBe(400)
+    expect((await put('/dev/null', 'x')).status).toBe(400)
+    expect((await put(`${dir}/file/below`, 'x')).status).toBe(400)
+    expect((await put(`${dir}/${'x'.repeat(256)}`, 'x')).status).toBe(400)
+    expect((await put('/root/x', 'x', octets, `&username=${TESTER.name}`)).status).toBe(403)
+    expect((await put(`${dir}/x`, 'x', octets, '&username=zork')).status).toBe(401)
+    expect(readdirSync(dir)).toEqual(['file'])
+  })
+
+  it('writes in place where the user may write the file but not its directory', async () => {
+    const dir = join(harness.dir, 'of-root')
+    mkdirSync(dir)
+    writeFileSync(`${dir}/file`, 'old old old')
+    chownSync(`${dir}/file`, TESTER.uid, TESTER.gid)
+    expect((await put(`${dir}/file`, 'new', octets, `&username=${TESTER.name}`)).status).toBe(200)
+    expect(readFileSync(`${dir}/file`, 'utf8')).toBe('new')
+    expect((await put(`${dir}/other`, 'new', octets, `&username=${TESTER.name}`)).status).toBe(403)
+  })
+
+  it('leaves nothing of an upload that breaks off', async () => {
+    const dir = fresh('aborted')
+    writeFileSync(`${dir}/kept`, 'old')
+    for (const [name, headers] of [
+      ['sized', { ...octets, 'content-length': String(8 * MIB) }],
+      ['chunked', octets],
+      ['kept', octets],
+      ['packed', { ...octets, 'content-encoding': 'gzip' }],
+    ] as const) {
+      const outgoing = begin(`${dir}/${name}`, headers)
+      outgoing.write(name === 'packed' ? gzipSync(Buffer.alloc(MIB, 'x')).subarray(0, 500) : Buffer.alloc(2 * MIB))
+      await eventually('the upload to begin', () => readdirSync(dir).some((each) => each.startsWith('.upload-')))
+      outgoing.destroy()
+      await eventually('it to be cleared away', () => readdirSync(dir).join() === 'kept')
+    }
+    expect(readFileSync(`${dir}/kept`, 'utf8')).toBe('old')
+    await eventually('the files to be closed', () => openFilesIn(dir).length === 0)
+  })
+})
+
+describe('POST /files with a form', () => {
+  it('takes one part to the path of the query, with or without a file name', async () => {
+    const dir = fresh('one')
+    for (const [name, part] of [
+      ['named', ['file', 'A', 'ignored.txt']],
+      ['plain-field', ['file', 'A']],
+    ] as const) {
+      const path = `${dir}/${name}`
+      const response = await post(form(part), `?path=${encodeURIComponent(path)}`)
+      expect([response.status, await response.json()]).toEqual([200, [{ path, name, type: 'file' }]])
+      expect(readFileSync(path, 'utf8')).toBe('A')
+    }
+  })
+
+  it('takes many parts to the paths of their names', async () => {
+    const dir = fresh('many')
+    const names = ['a', 'deep/er/b', '名/ü.txt', '😀']
+    const response = await post(form(...names.map((name) => ['file', name, `${dir}/${name}`] as const)))
+    expect(response.status).toBe(200)
+    expect(JSON.parse(await response.text()).map((each: { path: string }) => each.path)).toEqual(
+      names.map((name) => `${dir}/${name}`),
+    )
+    for (const name of names) expect(readFileSync(`${dir}/${name}`, 'utf8')).toBe(name)
+  })
+
+  it('refuses the same path twice, also in other words, and writes none of it', async () => {
+    const dir = fresh('twice')
+    for (const names of [
+      ['x', 'x'],
+      ['x', './x'],
+      ['x', 'y/../x'],
+    ]) {
+      const response = await post(form(...names.map((name) => ['file', name, `${dir}/${name}`] as const)))
+      expect(response.status).toBe(400)
+      expect(JSON.parse(await response.text()).message).toContain('same path')
+    }
+    const same = await post(form(['file', 'a', 'a'], ['file', 'b', 'b']), `?path=${encodeURIComponent(`${dir}/z`)}`)
+    expect(same.status).toBe(400)
+    expect(readdirSync(dir).filter((name) => name !== 'y')).toEqual([])
+  })
+
+  it('refuses a form without files, a part without a name, and one that is no form', async () => {
+    expect((await post(form(['other', 'x']))).status).toBe(400)
+    expect((await post(form(['file', 'x']))).status).toBe(400)
+    const broken = await harness.fetch('/files?path=/tmp/x', {
+      method: 'POST',
+      body: 'no form',
+      headers: { 'content-type': 'multipart/form-data; boundary=xyz' },
+    })
+    expect(broken.status).toBe(400)
+    const without = await harness.fetch('/files?path=/tmp/x', {
+      method: 'POST',
+      body: 'no form',
+      headers: { 'content-type': 'multipart/form-data' },
+    })
+    expect(without.status).toBe(400)
+  })
+
+  it('decodes a compressed form', async () => {
+    const path = join(harness.dir, 'packed-form')
+    const body = gzipSync('--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\npacked\r\n--b--\r\n')
+    const headers = { 'content-type': 'multipart/form-data; boundary=b', 'content-encoding': 'gzip' }
+    expect((await put(path, body, headers)).status).toBe(200)
+    expect(readFileSync(path, 'utf8')).toBe('packed')
+  })
+
+  it('leaves nothing of a form that breaks off in its second file', async () => {
+    const dir = fresh('broken-form')
+    const outgoing = begin('', { 'content-type': 'multipart/form-data; boundary=b' })
+    const part = (name: string) =>
+      `--b\r\ncontent-disposition: form-data; name="file"; filename="${dir}/${name}"\r\n\r\n`
+    outgoing.path = '/files'
+    outgoing.write(`${part('one')}first\r\n${part('two')}`)
+    outgoing.write(Buffer.alloc(2 * MIB, 'x'))
+    await eventually('both to begin', () => readdirSync(dir).filter((each) => each.startsWith('.up')).length === 2)
+    outgoing.destroy()
+    await eventually('all to be cleared away', () => readdirSync(dir).length === 0)
+    await eventually('the files to be closed', () => openFilesIn(dir).length === 0)
+  })
+
+  it('refuses a form whose second file may not be written, and keeps the first away too', async () => {
+    const dir = fresh('half')
+    mkdirSync(`${dir}/folder`)
+    const big = 'x'.repeat(3 * MIB)
+    const response = await post(form(['file', big, `${dir}/one`], ['file', big, `${dir}/folder`]))
+    expect(response.status).toBe(400)
+    expect(readdirSync(dir)).toEqual(['folder'])
+    await eventually('the files to be closed', () => openFilesIn(dir).length === 0)
+  })
+})
+
+describe('a full disk', () => {
+  it('answers 507, leaves nothing, and goes on serving', async () => {
+    const mount = fresh('small')
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=1777,nr_inodes=40', 'wrenn-test-small', mount])
+    try {
+      for (const attempt of [
+        () => put(`${mount}/body`, Buffer.alloc(32 * MIB)),
+        () => put(`${mount}/gzip`, gzipSync(Buffer.alloc(32 * MIB)), { ...octets, 'content-encoding': 'gzip' }),
+        () => post(form(['file', 'x'.repeat(32 * MIB), `${mount}/form`])),
+        () => post(form(['file', 'x', `${mount}/a`], ['file', 'x'.repeat(32 * MIB), `${mount}/b`])),
+      ]) {
+        const response = await attempt()
+        expect([response.status, JSON.parse(await response.text()).code]).toEqual([507, 507])
+        expect(readdirSync(mount)).toEqual([])
+      }
+      expect((await put(`${mount}/fits`, 'x')).status).toBe(200)
+      expect(existsSync(`${mount}/fits`)).toBe(true)
+      const full = harness.client(Filesystem)
+      await expect(
+        (async () => {
+          for (let i = 0; i < 50; i++) await full.makeDir({ path: `${mount}/d${i}/e` })
+        })(),
+      ).rejects.toMatchObject({ code: 8 })
+    } finally {
+      execFileSync('umount', [mount])
+    }
+  })
+})
