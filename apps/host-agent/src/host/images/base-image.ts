@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { createLayer } from './ext4.js'
-import { type ImageManifest, readManifest, readManifests } from './manifest.js'
+import { type ImageManifest, readManifest } from './manifest.js'
 import type { ImageStoreOptions } from './progress.js'
 import { buildRootfs } from './rootfs.js'
 import { LayerStore } from './store.js'
@@ -116,11 +116,6 @@ export async function listImages(poolDir: string): Promise<readonly BaseImage[]>
   const names = (await store.indexNames()).filter((name) => name.startsWith('image-')).sort()
   const entries = await Promise.all(names.map((name) => store.readIndex(name, imageIndex, digestsOf)))
   return await Promise.all(entries.filter((entry) => entry !== undefined).map((entry) => toImage(store, entry)))
-}
-
-/** Names that can be built, from the manifests. */
-export async function imageNames(imagesDir: string): Promise<readonly string[]> {
-  return (await readManifests(imagesDir)).map(({ name }) => name)
 }
 
 export interface RemoveOptions extends Pick<ImageStoreOptions, 'poolDir' | 'signal' | 'onProgress'> {

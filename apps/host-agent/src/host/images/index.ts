@@ -4,7 +4,6 @@ export {
   type BuildOptions,
   buildImage,
   ensureImage,
-  imageNames,
   listImages,
   type RemoveOptions,
   removeImage,

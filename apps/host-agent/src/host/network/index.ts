@@ -7,4 +7,4 @@ export {
   type StartOptions,
   type StartResult,
 } from './network.js'
-export { type EgressPolicy, resolvePolicy } from './policy.js'
+export type { EgressPolicy } from './policy.js'
