@@ -12,6 +12,8 @@ export interface AgentConfig {
   readonly stateDir: string
   /** A cgroup2 directory the agent may make children in; absent: process trees are found by session. */
   readonly cgroupDir: string | undefined
+  /** A directory that is gone with the machine's memory, for what a restarted agent must still know; absent: it knows nothing. */
+  readonly runDir?: string | undefined
 }
 
 export type Environment = Readonly<Record<string, string | undefined>>
@@ -25,6 +27,7 @@ export function readConfig(env: Environment = process.env): AgentConfig {
     toolsDir,
     stateDir: env.WRENN_STATE_DIR || join(tmpdir(), `wrenn-agent-${process.pid}`),
     cgroupDir: env.WRENN_CGROUP_DIR || (toolsDir === undefined ? undefined : '/sys/fs/cgroup'),
+    runDir: env.WRENN_RUN_DIR || (toolsDir === undefined ? undefined : '/run/.wrenn-agent'),
   })
 }
 

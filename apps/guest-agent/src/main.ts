@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url'
+import { errorText } from '@wrenn/base'
 import { readConfig } from './config.js'
 import { startAgent } from './server.js'
 import { stderrLogger } from './stderr-logger.js'
@@ -15,6 +16,9 @@ const agent = await startAgent({
   system: config.toolsDir === undefined ? new DevelopmentSystem() : new RealGuestSystem(new Tools(config.toolsDir)),
   ptyModule: fileURLToPath(new URL('pty.node', import.meta.url)),
 })
+
+// An agent that ends takes the output of every running process with it; one failed callback is not worth that.
+process.on('uncaughtException', (error) => log.error({ error: errorText(error), stack: error.stack }, 'agent.uncaught'))
 
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.once(signal, () => {

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import { AppError, type Logger } from '@wrenn/base'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
@@ -11,6 +12,7 @@ import { Metrics } from './http/metrics.js'
 import { sendError, sendJson } from './http/reply.js'
 import { handleUpgrade } from './http/tunnel.js'
 import { Identity, unauthorized } from './identity/identity.js'
+import { IdentityFile } from './identity/identity-file.js'
 import { UserDirectory } from './identity/users.js'
 import { CgroupTree } from './process/cgroup.js'
 import { Launcher } from './process/launcher.js'
@@ -47,7 +49,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   process.umask(0o022)
   const tools = new Tools(config.toolsDir)
   const users = options.users ?? new UserDirectory()
-  const identity = new Identity(users)
+  const file = config.runDir === undefined ? undefined : new IdentityFile(join(config.runDir, 'identity.json'))
+  const identity = new Identity(users, file)
   const pipes = new PipePool(config.stateDir, tools)
   await pipes.prepare()
   const cgroups = CgroupTree.open(config.cgroupDir)

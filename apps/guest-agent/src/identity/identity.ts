@@ -1,28 +1,23 @@
 import { timingSafeEqual } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import { AppError } from '@wrenn/base'
+import type { IdentityFile, IdentityValues } from './identity-file.js'
 import type { GuestUser, UserDirectory } from './users.js'
 
 export const SECRET_HEADER = 'x-wrenn-secret'
 export const TOKEN_HEADER = 'x-access-token'
 
-/** What `/init` last said about this capsule. Never logged: it holds the secret and the environment's values. */
-export interface IdentityValues {
-  readonly secret?: string | undefined
-  readonly accessToken?: string | undefined
-  readonly envs: Readonly<Record<string, string>>
-  readonly defaultUser: string
-  /** Absent: the user's home. */
-  readonly defaultCwd?: string | undefined
-}
-
 /** Who this capsule is and who may talk to it. */
 export class Identity {
   #values: IdentityValues = { envs: {}, defaultUser: 'root' }
   readonly #users: UserDirectory
+  readonly #file: IdentityFile | undefined
 
-  constructor(users: UserDirectory) {
+  /** With a `file`, the identity survives the agent. */
+  constructor(users: UserDirectory, file?: IdentityFile) {
     this.#users = users
+    this.#file = file
+    this.#values = file?.read() ?? this.#values
   }
 
   get values(): IdentityValues {
@@ -36,6 +31,7 @@ export class Identity {
   update(values: { readonly [Name in keyof IdentityValues]?: IdentityValues[Name] | undefined }): void {
     const given = Object.entries(values).filter(([, value]) => value !== undefined)
     this.#values = { ...this.#values, ...Object.fromEntries(given) }
+    this.#file?.write(this.#values)
   }
 
   /** The host, or its proxy on behalf of a client it has verified. */

@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isErrno } from '@wrenn/base'
 
@@ -18,12 +18,19 @@ export class CgroupTree {
   readonly #root: string
   readonly #home: string
   readonly #oomScore: string
+  /** Tells the groups of this agent from those of an earlier one with the same process id. */
+  readonly #startedAt = Date.now().toString(36)
   readonly #left = new Set<ProcessCgroup>()
+  /** Groups of processes that outlived the agent that started them. */
+  readonly #orphans = new Set<ProcessCgroup>()
   #sequence = 0
 
   private constructor(root: string, home: string) {
     this.#root = root
     this.#home = home
+    for (const entry of readdirSync(root, { withFileTypes: true }))
+      if (entry.isDirectory()) this.#orphans.add({ path: join(root, entry.name) })
+    this.sweep()
     this.#oomScore = readFileSync('/proc/self/oom_score_adj', 'utf8').trim()
   }
 
@@ -45,16 +52,16 @@ export class CgroupTree {
 
   create(): ProcessCgroup {
     this.sweep()
-    const path = join(this.#root, `p${process.pid}-${this.#sequence++}`)
+    const path = join(this.#root, `p${process.pid}-${this.#startedAt}-${this.#sequence++}`)
     mkdirSync(path)
     return { path }
   }
 
   /** Runs `fork` with this process inside `group`. */
   inside<T>(group: ProcessCgroup, fork: () => T): T {
-    writeFileSync('/proc/self/oom_score_adj', PROCESS_OOM_SCORE)
-    writeFileSync(join(group.path, 'cgroup.procs'), '0')
     try {
+      writeFileSync('/proc/self/oom_score_adj', PROCESS_OOM_SCORE)
+      writeFileSync(join(group.path, 'cgroup.procs'), '0')
       return fork()
     } finally {
       writeFileSync(join(this.#home, 'cgroup.procs'), '0')
@@ -68,7 +75,13 @@ export class CgroupTree {
   }
 
   sweep(): void {
-    for (const group of this.#left) if (tryRemove(group)) this.#left.delete(group)
+    for (const groups of [this.#left, this.#orphans])
+      for (const group of groups) if (tryRemove(group)) groups.delete(group)
+  }
+
+  /** The group of a process that an earlier agent started. */
+  orphanWith(pid: number): ProcessCgroup | undefined {
+    return [...this.#orphans].find((group) => pidsIn(group).includes(pid))
   }
 }
 

@@ -8,7 +8,7 @@ import type { CgroupTree, ProcessCgroup } from './cgroup.js'
 import type { LaunchedProcess, LaunchSpec, TerminalSize } from './launched-process.js'
 import type { NativePty } from './native-pty.js'
 import { PipeProcess } from './pipe-process.js'
-import type { PipePool } from './pipes.js'
+import type { PipeEnds, PipePool } from './pipes.js'
 import { PtyProcess } from './pty-process.js'
 
 export interface LauncherDependencies {
@@ -41,12 +41,11 @@ export class Launcher {
   }
 
   async #withPipes(spec: LaunchSpec): Promise<LaunchedProcess> {
-    const stdout = await this.#pipes.forOutput(spec.user)
-    const stderr = await this.#pipes.forOutput(spec.user)
-    const stdin = spec.stdin ? await this.#pipes.forInput(spec.user) : undefined
+    const { stdin, stdout, stderr } = await this.#openPipes(spec)
     const theirs: StandardStreams = [stdin?.theirs ?? this.#null, stdout.theirs, stderr.theirs]
-    const group = this.#cgroups?.create()
+    let group: ProcessCgroup | undefined
     try {
+      group = this.#cgroups?.create()
       const child = await this.#spawn(spec, theirs, group, [])
       return new PipeProcess(
         child,
@@ -63,10 +62,27 @@ export class Launcher {
     }
   }
 
+  async #openPipes(spec: LaunchSpec) {
+    const opened: PipeEnds[] = []
+    const keep = (ends: PipeEnds): PipeEnds => {
+      opened.push(ends)
+      return ends
+    }
+    try {
+      const stdout = keep(await this.#pipes.forOutput(spec.user))
+      const stderr = keep(await this.#pipes.forOutput(spec.user))
+      return { stdout, stderr, stdin: spec.stdin ? keep(await this.#pipes.forInput(spec.user)) : undefined }
+    } catch (error) {
+      for (const fd of opened.flatMap(({ ours, theirs }) => [ours, theirs])) closeSync(fd)
+      throw error
+    }
+  }
+
   async #withTerminal(spec: LaunchSpec, size: TerminalSize): Promise<LaunchedProcess> {
     const terminal = this.#pty.open(size, spec.user)
-    const group = this.#cgroups?.create()
+    let group: ProcessCgroup | undefined
     try {
+      group = this.#cgroups?.create()
       const prefix = [...this.#tools.command('setsid'), '-c']
       const child = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], group, prefix)
       return new PtyProcess(child, terminal, group, this.#cgroups)

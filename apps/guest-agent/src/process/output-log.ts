@@ -33,9 +33,9 @@ export class OutputLog {
   #memoryBytes = 0
   #end = 0
 
-  constructor(directory: string, limits: LogLimits, onSpilled: () => void) {
+  constructor(directory: string, limits: LogLimits, onSpilled: () => void, freeSpace: () => boolean = () => false) {
     this.#limits = limits
-    this.#spill = new SpillFile(directory, limits.diskBytes, onSpilled)
+    this.#spill = new SpillFile(directory, limits.diskBytes, onSpilled, freeSpace)
   }
 
   /** Offset after the last byte produced. */
@@ -88,6 +88,11 @@ export class OutputLog {
   nextKept(offset: number): number {
     const candidates = [...this.#spill.starts, ...this.#records.map((record) => record.offset), this.#end]
     return candidates.find((candidate) => candidate > offset) ?? this.#end
+  }
+
+  /** Gives back the disk space, keeps what is in memory. @returns false when nothing was on disk */
+  dropDisk(): boolean {
+    return this.#spill.clear()
   }
 
   /** Deletes what is on disk and forgets what is in memory. */

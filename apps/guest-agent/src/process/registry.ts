@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
@@ -6,6 +6,7 @@ import type { CgroupTree } from './cgroup.js'
 import type { Launcher } from './launcher.js'
 import { defaultLogLimits, type LogLimits } from './output-log.js'
 import { Session, type SessionOptions } from './session.js'
+import { type ProcessTree, signalTree } from './signals.js'
 
 /** Output and exit status of an ended process stay this long. */
 const KEEP_ENDED_MS = 10 * 60_000
@@ -36,11 +37,12 @@ export class ProcessRegistry {
   readonly #tags = new Set<string>()
   #ended: Ended[] = []
   #sequence = 0
-  #oomKills = countOomKills()
   readonly #sweeper: NodeJS.Timeout
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies
+    // Logs of an agent that was killed belong to nobody any more.
+    rmSync(join(dependencies.stateDir, 'output'), { recursive: true, force: true })
     this.#sweeper = setInterval(() => this.#sweep(), KEEP_AT_LEAST_MS)
     this.#sweeper.unref()
   }
@@ -67,7 +69,8 @@ export class ProcessRegistry {
       logDirectory: join(stateDir, 'output', String(this.#sequence++)),
       logLimits: logLimits ?? defaultLogLimits,
       cgroups,
-      sawOutOfMemory: () => this.#sawOutOfMemory(),
+      countOomKills,
+      freeSpace: () => this.#freeSpace(),
     }
     const session = new Session(launched, sessionOptions, (ended) => this.#retire(ended))
     this.#running.set(session.pid, session)
@@ -89,14 +92,21 @@ export class ProcessRegistry {
   find(selector: ProcessSelector | undefined): Session {
     const found = this.#search(selector, [...this.ended(), ...this.running()])
     if (found !== undefined) return found
-    throw notFound(selector)
+    throw this.#notFound(selector)
   }
 
   /** @throws AppError `process_not_found` also for a process that has ended */
   findRunning(selector: ProcessSelector | undefined): Session {
     const found = this.#search(selector, this.running())
     if (found !== undefined) return found
-    throw notFound(selector)
+    throw this.#notFound(selector)
+  }
+
+  /** Signals the tree of a running process, also of one that an earlier agent left behind. @throws AppError `process_not_found` */
+  signal(selector: ProcessSelector | undefined, signal: number): void {
+    const orphan = this.#orphanOf(selector)
+    if (orphan === undefined) this.findRunning(selector).signal(signal)
+    else signalTree(orphan, signal)
   }
 
   /** Kills what runs and removes what is on disk. */
@@ -112,6 +122,23 @@ export class ProcessRegistry {
       throw new AppError('invalid_request', 'A process selector with pid or tag is required.')
     }
     return sessions.findLast((session) => (by.case === 'pid' ? session.pid === by.value : session.tag === by.value))
+  }
+
+  #orphanOf(selector: ProcessSelector | undefined): ProcessTree | undefined {
+    const by = selector?.selector
+    if (by?.case !== 'pid' || this.#running.has(by.value)) return undefined
+    const cgroup = this.#dependencies.cgroups?.orphanWith(by.value)
+    return cgroup === undefined ? undefined : { pid: by.value, cgroup }
+  }
+
+  #notFound(selector: ProcessSelector | undefined): AppError {
+    const by = selector?.selector
+    const subject = `process with ${by?.case ?? 'pid'} ${by?.value ?? ''}`
+    const message =
+      this.#orphanOf(selector) === undefined
+        ? `${subject} not found`
+        : `${subject} runs, but the agent that started it ended: its output is lost, it can only be signalled`
+    return new AppError('process_not_found', message)
   }
 
   #retire(session: Session): void {
@@ -137,16 +164,10 @@ export class ProcessRegistry {
     })
   }
 
-  #sawOutOfMemory(): boolean {
-    const before = this.#oomKills
-    this.#oomKills = countOomKills()
-    return this.#oomKills > before
+  /** On a full disk the logs of ended processes go first, the oldest before the others; their ends stay. */
+  #freeSpace(): boolean {
+    return this.#ended.some(({ session }) => session.log.dropDisk())
   }
-}
-
-function notFound(selector: ProcessSelector | undefined): AppError {
-  const by = selector?.selector
-  return new AppError('process_not_found', `process with ${by?.case ?? 'pid'} ${by?.value ?? ''} not found`)
 }
 
 /** How many processes the kernel has ended for lack of memory since it booted. */

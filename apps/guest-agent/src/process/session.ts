@@ -8,6 +8,8 @@ import { signalNumber, signalText, signalTree } from './signals.js'
 
 /** A follower this far behind makes the process wait; less than the log keeps in memory, so it never has to read the disk. */
 const HIGH_LAG_BYTES = 512 * 1024
+/** A timer with more milliseconds would fire at once (a signed 32-bit number inside Node). */
+const MAX_TIMER_MS = 2 ** 31 - 1
 
 export interface SessionOptions {
   readonly config: ProcessConfig
@@ -17,8 +19,10 @@ export interface SessionOptions {
   readonly logDirectory: string
   readonly logLimits: LogLimits
   readonly cgroups: CgroupTree | undefined
-  /** True when the kernel ended a process for lack of memory since it was last asked. */
-  readonly sawOutOfMemory: () => boolean
+  /** How many processes the kernel has ended for lack of memory so far. */
+  readonly countOomKills: () => number
+  /** Asked when the log finds the disk full; false when nothing could be freed. */
+  readonly freeSpace: () => boolean
 }
 
 /** One started process: its output, its readers and its end. It lives on without readers. */
@@ -33,10 +37,11 @@ export class Session {
   readonly #process: LaunchedProcess
   readonly #options: SessionOptions
   readonly #followers = new Set<Follower>()
-  readonly #deadlines: NodeJS.Timeout[] = []
+  readonly #deadlines = new Set<NodeJS.Timeout>()
   #end: SessionEnd | undefined
   #timedOut = false
   #killAsked = false
+  readonly #oomKillsBefore: number
 
   constructor(process: LaunchedProcess, options: SessionOptions, onEnd: (session: Session) => void) {
     this.pid = process.pid
@@ -46,7 +51,8 @@ export class Session {
     this.isPty = options.spec.pty !== undefined
     this.#process = process
     this.#options = options
-    this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow())
+    this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow(), options.freeSpace)
+    this.#oomKillsBefore = options.countOomKills()
     process.start({
       onOutput: (kind, chunk) => this.#produce(kind, chunk),
       onExit: (code, signal) => {
@@ -84,12 +90,19 @@ export class Session {
 
   /** Kills the tree after `timeoutMs`; the end then says so. */
   killAfter(timeoutMs: number): void {
+    const firstMs = Math.min(timeoutMs, MAX_TIMER_MS)
     const timer = setTimeout(() => {
-      if (this.#end !== undefined) return
-      this.#timedOut = true
-      this.signal(signalNumber('SIGKILL'))
-    }, timeoutMs)
-    this.#deadlines.push(timer)
+      this.#deadlines.delete(timer)
+      if (timeoutMs > firstMs) this.killAfter(timeoutMs - firstMs)
+      else this.#killTimedOut()
+    }, firstMs)
+    this.#deadlines.add(timer)
+  }
+
+  #killTimedOut(): void {
+    if (this.#end !== undefined) return
+    this.#timedOut = true
+    this.signal(signalNumber('SIGKILL'))
   }
 
   /** Forgets the output; only for a session that ended. */
@@ -139,7 +152,7 @@ export class Session {
       error: status,
       signal: signalNumber(signal),
       timedOut: this.#timedOut,
-      oomKilled: signal === 'SIGKILL' && !this.#killAsked && this.#options.sawOutOfMemory(),
+      oomKilled: signal === 'SIGKILL' && !this.#killAsked && this.#options.countOomKills() > this.#oomKillsBefore,
     }
   }
 }

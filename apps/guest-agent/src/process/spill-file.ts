@@ -32,6 +32,7 @@ export class SpillFile {
   readonly #directory: string
   readonly #capBytes: number
   readonly #onSpilled: () => void
+  readonly #freeSpace: () => boolean
   #segments: Segment[] = []
   #queue: OutputChunk[] = []
   #writing: readonly OutputChunk[] = []
@@ -39,10 +40,12 @@ export class SpillFile {
   #sequence = 0
   #state: 'idle' | 'writing' | 'disposed' = 'idle'
 
-  constructor(directory: string, capBytes: number, onSpilled: () => void) {
+  /** `freeSpace` is asked on a full disk, before this file's own oldest output goes; false when it had nothing to give. */
+  constructor(directory: string, capBytes: number, onSpilled: () => void, freeSpace: () => boolean) {
     this.#directory = directory
     this.#capBytes = capBytes
     this.#onSpilled = onSpilled
+    this.#freeSpace = freeSpace
   }
 
   get pendingBytes(): number {
@@ -74,10 +77,17 @@ export class SpillFile {
     return segment === undefined ? [] : this.#readSegment(segment, offset)
   }
 
+  /** Gives its disk space back; what was there shows as a lost range. @returns false when there was none */
+  clear(): boolean {
+    const segments = this.#segments.splice(0)
+    for (const segment of segments) drop(segment)
+    return segments.length > 0
+  }
+
   dispose(): void {
     this.#state = 'disposed'
     this.#queue = []
-    for (const segment of this.#segments.splice(0)) drop(segment)
+    this.clear()
     if (this.#sequence > 0) rmSync(this.#directory, { recursive: true, force: true })
   }
 
@@ -98,22 +108,42 @@ export class SpillFile {
     return this.#state === 'disposed'
   }
 
-  /** A failed write (disk full) loses old output, never the process: the gap shows as a lost range. */
+  /** A write that fails loses output, never the process nor the agent: the gap shows as a lost range. */
   async #writeBatch(batch: readonly OutputChunk[]): Promise<void> {
+    for (;;) {
+      try {
+        return await this.#tryWrite(batch)
+      } catch (error) {
+        if (isErrno(error, 'ENOSPC', 'EDQUOT') && (this.#freeSpace() || this.#dropOldest())) continue
+        return this.#dropUnused()
+      }
+    }
+  }
+
+  async #tryWrite(batch: readonly OutputChunk[]): Promise<void> {
     const first = batch[0]
     if (first === undefined) return
+    const segment = this.#openSegment(first.offset)
+    segment.readers++
     try {
-      const segment = this.#openSegment(first.offset)
-      segment.readers++
-      try {
-        await writeRecords(segment, batch)
-      } finally {
-        release(segment)
-      }
-    } catch (error) {
-      if (!isErrno(error, 'ENOSPC', 'EDQUOT', 'EIO', 'EROFS', 'ENOENT', 'EBADF')) throw error
-      for (const segment of this.#segments.splice(0)) drop(segment)
+      await writeRecords(segment, batch)
+    } finally {
+      release(segment)
     }
+  }
+
+  /** Newer output is worth more than older; the segment that is being written stays. */
+  #dropOldest(): boolean {
+    const oldest = this.#segments.length > 1 ? this.#segments.shift() : undefined
+    if (oldest !== undefined) drop(oldest)
+    return oldest !== undefined
+  }
+
+  #dropUnused(): void {
+    const last = this.#segments.at(-1)
+    if (last?.size !== 0) return
+    this.#segments.pop()
+    drop(last)
   }
 
   #openSegment(offset: number): Segment {

@@ -21,16 +21,26 @@ export interface Frame {
 /** Cuts a byte stream into frames, whatever the chunk borders. */
 export async function* readFrames(source: AsyncIterable<Buffer>): AsyncGenerator<Frame> {
   let rest: Buffer = Buffer.alloc(0)
+  let more: Buffer[] = []
+  let moreBytes = 0
+  let wanted = HEADER_BYTES
   for await (const chunk of source) {
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk])
+    more.push(chunk)
+    moreBytes += chunk.length
+    // Joining only when a frame is complete keeps large frames from being copied once per chunk.
+    if (rest.length + moreBytes < wanted) continue
+    rest = rest.length === 0 && more.length === 1 ? chunk : Buffer.concat([rest, ...more])
+    more = []
+    moreBytes = 0
     for (;;) {
       const frame = firstFrame(rest)
       if (frame === undefined) break
       rest = rest.subarray(HEADER_BYTES + frame.payload.length)
       yield frame
     }
+    wanted = rest.length < HEADER_BYTES ? HEADER_BYTES : HEADER_BYTES + rest.readUInt32BE(1)
   }
-  if (rest.length > 0) throw new AppError('invalid_request', 'The request stream ends inside a frame.')
+  if (rest.length + moreBytes > 0) throw new AppError('invalid_request', 'The request stream ends inside a frame.')
 }
 
 function firstFrame(bytes: Buffer): Frame | undefined {

@@ -54,7 +54,7 @@ export function processService(registry: ProcessRegistry, identity: Identity): S
       if (request.signal === Signal.UNSPECIFIED || Signal[request.signal] === undefined) {
         throw new AppError('invalid_request', 'A known signal is required.')
       }
-      registry.findRunning(request.process).signal(request.signal)
+      registry.signal(request.process, request.signal)
       return {}
     },
     closeStdin: async (request) => {
