@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { Readable } from 'node:stream'
 import { finished } from 'node:stream/promises'
@@ -107,7 +108,8 @@ export async function countBytes(stream: AsyncIterable<Uint8Array>): Promise<num
   return bytes
 }
 
-const BLOCK = Buffer.alloc(256 * 1024, 'wrenn bench ')
+/** Random and longer than any compressor's window, so that a hop which compresses is seen. */
+const BLOCK = randomBytes(256 * 1024)
 
 /** A stream of `bytes` bytes made from one block, so that making them costs nothing. */
 export function byteSource(bytes: number): Readable {
