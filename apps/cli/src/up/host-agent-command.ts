@@ -20,7 +20,7 @@ export interface HostAgentRun {
  * @returns its exit code.
  */
 export async function runHostAgent(run: HostAgentRun): Promise<number> {
-  const child = spawn(process.execPath, ['--enable-source-maps', appBundle('host-agent'), ...run.args], {
+  const child = spawn(process.execPath, [appBundle('host-agent'), ...run.args], {
     env: { ...run.config.inherited, WRENN_DIR: run.dir, WRENN_UID_BASE: String(run.config.uidBase) },
     stdio: ['ignore', 'pipe', 'inherit'],
     ...(run.signal ? { signal: run.signal, killSignal: 'SIGTERM' as const } : {}),

@@ -10,6 +10,9 @@ import { identify } from './process-id.js'
 import type { ChildRecord, DirectoryClaim } from './record.js'
 import { Service, type ServiceDeath } from './service.js'
 
+/** 7 MB less memory per service. Source maps would cost another 50 MB each: they are read at start, not when needed. */
+const SMALL_HEAP = ['--max-semi-space-size=1']
+
 const DATABASE = 'wrenn'
 const POSTGRES_RESTART_MS = 1000
 const HOST_AGENT_READY_MS = 60_000
@@ -163,7 +166,7 @@ export class Supervisor implements AsyncDisposable {
     const service = new Service({
       name,
       command: 'setpriv',
-      args: ['--pdeathsig', 'TERM', process.execPath, '--enable-source-maps', appBundle(name)],
+      args: ['--pdeathsig', 'TERM', process.execPath, ...SMALL_HEAP, appBundle(name)],
       env: { ...this.#options.config.inherited, ...env },
       log,
       ladder,
