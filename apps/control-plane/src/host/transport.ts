@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import type { ClientHttp2Stream, OutgoingHttpHeaders, SecureClientSessionOptions } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
-import { createClient } from '@connectrpc/connect'
+import { createClient, type Transport } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { AppError } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
@@ -34,20 +34,49 @@ class WideSessionManager extends Http2SessionManager {
   }
 }
 
+/** Calls whose large side goes to the host. */
+const uploads = new Set<string>([HostService.method.sendInput.name, HostService.method.writeFile.name])
+/** Calls whose large side comes from the host. */
+const downloads = new Set<string>([
+  HostService.method.startProcess.name,
+  HostService.method.connectProcess.name,
+  HostService.method.readFile.name,
+])
+
 /**
  * A client of one host agent over HTTP/2. `address` is `unix:/path`, `http://host:port`, or `https://host:port` with mutual
- * TLS. The connection opens at the first call and again after it broke.
+ * TLS. Its connections open at the first call and again after they broke.
+ *
+ * Node's HTTP/2 does not read from a connection while a write to it is under way. With much to say in both directions both
+ * ends come to write, and neither reads ever again. So each direction has a connection of its own, and a third serves short
+ * calls, which then never wait behind bytes.
  * @throws AppError `invalid_config`
  */
 export function createHostClient(address: string, tls?: HostAgentTls) {
+  const [control, up, down] = [openLink(address, tls), openLink(address, tls), openLink(address, tls)]
+  const linkOf = (method: string): Transport =>
+    (uploads.has(method) ? up : downloads.has(method) ? down : control).transport
+  const transport: Transport = {
+    unary: (method, ...rest) => linkOf(method.name).unary(method, ...rest),
+    stream: (method, ...rest) => linkOf(method.name).stream(method, ...rest),
+  }
+  const close = (): void => {
+    for (const link of [control, up, down]) link.sessions.abort()
+  }
+  return { client: createClient(HostService, transport), close }
+}
+
+function openLink(address: string, tls: HostAgentTls | undefined) {
   const { authority, options } = parseAddress(address, tls)
   const sessions = new WideSessionManager(
     authority,
     { pingIntervalMs: PING_INTERVAL_MS, idleConnectionTimeoutMs: IDLE_CONNECTION_MS },
     { ...options, settings: { initialWindowSize: STREAM_WINDOW_BYTES, enablePush: false } },
   )
-  const transport = createConnectTransport({ httpVersion: '2', baseUrl: authority, sessionManager: sessions })
-  return { client: createClient(HostService, transport), close: (): void => sessions.abort() }
+  return {
+    sessions,
+    transport: createConnectTransport({ httpVersion: '2', baseUrl: authority, sessionManager: sessions }),
+  }
 }
 
 function parseAddress(
