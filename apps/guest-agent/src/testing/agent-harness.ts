@@ -25,6 +25,8 @@ export interface HarnessOptions {
   readonly cgroupDir?: string
   /** Where the agent keeps its logs, when not in a directory of the harness's own. */
   readonly stateDir?: string
+  /** Where the agent keeps its identity for the one after it; absent: nowhere. */
+  readonly runDir?: string
 }
 
 /** A real agent on a free port, with its own state directory and, where the machine has cgroup2, its own cgroup. */
@@ -56,10 +58,10 @@ export class AgentHarness implements AsyncDisposable {
     const dir = join(root, 'files')
     mkdirSync(dir)
     chmodSync(dir, 0o777)
-    const { claimed = true, logLimits, cgroupDir, stateDir = join(root, 'state') } = options
+    const { claimed = true, logLimits, cgroupDir, runDir, stateDir = join(root, 'state') } = options
     const system = new DevelopmentSystem()
     const agent = await startAgent({
-      config: { port: 0, host: '127.0.0.1', toolsDir: undefined, stateDir, cgroupDir },
+      config: { port: 0, host: '127.0.0.1', toolsDir: undefined, stateDir, cgroupDir, runDir },
       system,
       log: silentLogger,
       ptyModule: ptyModule(),
