@@ -29,7 +29,7 @@ export function missingPackages() {
     const [name, status] = line.split(' ')
     if (status?.startsWith('ii')) installed.add(name)
   }
-  return debianPackages.filter((name) => !installed.has(name))
+  return wanted.filter((name) => !installed.has(name))
 }
 
 /** @param {readonly string[]} names */

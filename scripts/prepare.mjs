@@ -2,7 +2,7 @@ import { spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, statSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { aptLine, installPackages, missingPackages } from './debian-packages.mjs'
+import { aptLine, debianPackages, installPackages, missingPackages, testPackages } from './debian-packages.mjs'
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const MIN_NODE = [20, 19]
@@ -46,8 +46,9 @@ function installModules() {
   if (run.status !== 0) fail('`npm ci` failed; its output is above.')
 }
 
-function installDebianPackages() {
-  const missing = missingPackages()
+/** @param {readonly string[]} wanted */
+function installDebianPackages(wanted) {
+  const missing = missingPackages(wanted)
   if (missing.length === 0) return
   if (process.getuid?.() !== 0) fail(`Debian packages are missing. As root, run: ${aptLine(missing)}`)
   say(`› installing Debian packages: ${missing.join(' ')}`)
@@ -89,11 +90,14 @@ function build() {
   if (run.status !== 0) fail('The build failed; its output is above.')
 }
 
-/** Everything between a fresh checkout and a CLI that runs: does only what is missing, and says what it does. */
-export function prepare() {
+/**
+ * Everything between a fresh checkout and a CLI that runs: does only what is missing, and says what it does.
+ * @param {{ forTests?: boolean }} options
+ */
+export function prepare({ forTests = false } = {}) {
   checkNode()
   installModules()
-  installDebianPackages()
+  installDebianPackages(forTests ? [...debianPackages, ...testPackages] : debianPackages)
   build()
 }
 

@@ -47,7 +47,7 @@ function runSuite(suite, scratch) {
   return ok
 }
 
-await prepare({ testPackages: true })
+prepare({ forTests: true })
 const scratch = mkdtempSync(join(tmpdir(), 'wrenn-test-'))
 const failures = []
 try {
