@@ -82,6 +82,29 @@ describe('capsules', () => {
     await platform.call('DELETE', `/v1/capsules/${slow.id}`)
   })
 
+  it('are waited for by calls that come while they start', async () => {
+    const release = platform.host.holdCreates()
+    const slow = await json<Capsule>(await platform.call('POST', '/v1/capsules?wait_sec=0', {}), 201)
+    const path = `/v1/capsules/${slow.id}`
+    const asked = platform.call('POST', `${path}/exec`, { cmd: 'echo', args: ['ready'] })
+    const socket = platform.open(`${path}/exec/stream`)
+    await socket.send({ type: 'start', cmd: 'echo', args: ['ready'] })
+    expect((await platform.get(slow.id)).status).not.toBe('running')
+    release()
+    expect(await json<{ stdout: string }>(await asked, 200)).toMatchObject({ stdout: 'ready\n' })
+    expect((await socket.until('exit')).at(-1)).toMatchObject({ exit_code: 0 })
+    await platform.call('DELETE', path)
+  })
+
+  it('are given up with a reason by calls that came while they started and then did not', async () => {
+    const release = platform.host.holdCreates()
+    const slow = await json<Capsule>(await platform.call('POST', '/v1/capsules?wait_sec=0', {}), 201)
+    const asked = platform.call('POST', `/v1/capsules/${slow.id}/exec`, { cmd: 'true' })
+    await platform.call('DELETE', `/v1/capsules/${slow.id}`)
+    release()
+    expect(await errorCode(await asked, 409)).toBe('invalid_state')
+  })
+
   it('go on being created when the client hangs up', async () => {
     const release = platform.host.holdCreates()
     const before = platform.host.creates

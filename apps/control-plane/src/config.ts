@@ -34,6 +34,8 @@ const schema = z.object({
   WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
   /** How long a create may take before it counts as failed. */
   WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+  /** How long a call on a capsule that is starting waits for it. */
+  WRENN_START_WAIT_SEC: integer(0, 600).default(60),
   /** How long a host may be silent before its capsules count as missing. */
   WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
 })
@@ -67,6 +69,7 @@ export interface ControlPlaneConfig {
   readonly gid: number | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
+  readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly limits: Limits
 }
@@ -90,6 +93,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
+    startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     limits: {
       maxVcpus: values.WRENN_MAX_VCPUS,

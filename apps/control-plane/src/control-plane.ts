@@ -39,7 +39,7 @@ export async function startControlPlane(
   const host = new Host(hostLink.client, config.hostAgentAddress)
   const operations = new Operations({ db, host, logger, createTimeoutMs: config.createTimeoutMs })
   const activity = new Activity(db, logger)
-  const capsules = new Capsules({ db, host, operations, limits: config.limits })
+  const capsules = new Capsules({ db, host, operations, limits: config.limits, startWaitMs: config.startWaitMs })
   const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
   const reconciler = new Reconciler({ db, host, operations, logger, silentMs: config.hostSilentMs, tickMs })
   const app = await createApp({

@@ -43,7 +43,7 @@ async function openApi(): Promise<string> {
   const operations = new Operations({ db, host, logger, createTimeoutMs: 1 })
   const app = await createApp({
     apiKeys: new ApiKeys(db),
-    capsules: new Capsules({ db, host, operations, limits }),
+    capsules: new Capsules({ db, host, operations, limits, startWaitMs: 0 }),
     host,
     activity: new Activity(db, logger),
     readiness: new Readiness(db, host),

@@ -19,7 +19,7 @@ import {
   transition,
 } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
-import { findByKey, insertOperation } from '../store/operations.js'
+import { findByKey, findCreate, insertOperation } from '../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../store/schema.js'
 import { hashJson } from './canonical.js'
 import { decodeCursor, encodeCursor } from './cursor.js'
@@ -30,6 +30,8 @@ export interface CapsulesDeps {
   readonly host: Host
   readonly operations: Operations
   readonly limits: Limits
+  /** How long a call waits for its capsule to start. */
+  readonly startWaitMs: number
 }
 
 export interface CreateOptions {
@@ -62,7 +64,7 @@ export class Capsules {
     }
     const ended =
       operation.state === 'running' ? await this.#deps.operations.wait(operation.id, options.waitMs) : operation
-    if (ended?.error) throw new AppError(ended.error.code, ended.error.message, { details: ended.error.details ?? {} })
+    throwFailure(ended)
     return await this.get(teamId, operation.capsule_id)
   }
 
@@ -130,14 +132,29 @@ export class Capsules {
     return row
   }
 
-  /** A capsule that can run commands. @throws AppError `capsule_not_found`, `guest_died`, `invalid_state` */
+  /**
+   * A capsule that can run commands; one that is just starting is waited for.
+   * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`, or why it did not start
+   */
   async running(teamId: string, id: string): Promise<CapsuleRow> {
-    const row = await this.get(teamId, id)
+    let row = await this.get(teamId, id)
+    if (row.state === 'pending' || row.state === 'starting') row = await this.#started(teamId, id)
     if (isUsable(row.state)) return row
-    if (row.state === 'error' && row.exit !== null && row.started_at !== null) {
-      throw new AppError('guest_died', `The capsule has ended: ${row.exit.message}`, { details: { exit: row.exit } })
+    if (row.state === 'error' && row.exit !== null) {
+      const details = { exit: row.exit }
+      if (row.started_at === null)
+        throw new AppError('invalid_state', `The capsule did not start: ${row.exit.message}`, { details })
+      throw new AppError('guest_died', `The capsule has ended: ${row.exit.message}`, { details })
     }
     throw new AppError('invalid_state', `The capsule is ${row.state}, not running.`, { details: { state: row.state } })
+  }
+
+  /** Waits for the create of a capsule; many clients use one as soon as they know its id. */
+  async #started(teamId: string, id: string): Promise<CapsuleRow> {
+    const { db, operations, startWaitMs } = this.#deps
+    const operation = await findCreate(db, id)
+    if (operation !== undefined) throwFailure(await operations.wait(operation.id, startWaitMs))
+    return await this.get(teamId, id)
   }
 
   async list(teamId: string, query: ListCapsulesQuery): Promise<CapsulePage> {
@@ -175,6 +192,12 @@ export class Capsules {
       return
     }
   }
+}
+
+/** @throws AppError why the operation failed, when it did */
+function throwFailure(operation: OperationRow | undefined): void {
+  const error = operation?.error
+  if (error) throw new AppError(error.code, error.message, { details: error.details ?? {} })
 }
 
 function checkLimits(input: CreateCapsuleInput, limits: Limits): void {

@@ -41,6 +41,16 @@ export async function findOperation(db: Db, id: string): Promise<OperationRow | 
   return await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst()
 }
 
+/** What made the capsule, or is making it. */
+export async function findCreate(db: Db, capsuleId: string): Promise<OperationRow | undefined> {
+  return await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('capsule_id', '=', capsuleId)
+    .where('kind', '=', 'create')
+    .executeTakeFirst()
+}
+
 /** Whether somebody is at work on the capsule right now. */
 export async function hasLiveOperation(db: Db, capsuleId: string): Promise<boolean> {
   const row = await db
