@@ -17,10 +17,16 @@ export const debianPackages = [
   'procps',
 ]
 
-/** @returns {string[]} those that are not installed */
-export function missingPackages() {
+/** What the tests need beside that: a browser, the oldest PostgreSQL we support, and peers for taps and connections. */
+export const testPackages = ['chromium', 'postgresql-15', 'socat', 'python3', 'conntrack']
+
+/**
+ * @param {readonly string[]} wanted
+ * @returns {string[]} those that are not installed
+ */
+export function missingPackages(wanted = debianPackages) {
   // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
-  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Abbrev}\n', ...debianPackages], {
+  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Abbrev}\n', ...wanted], {
     encoding: 'utf8',
   })
   if (query.error) return []
