@@ -1,7 +1,7 @@
 import type { PtyOptions } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
-import { type CommonOptions, type Context, contextOf, ExitCode, withProgram } from '../context.js'
+import { type CommonOptions, type Context, contextOf, ExitCode } from '../context.js'
 import { joinTerminal, terminalSize } from '../terminal/shell.js'
 import { collectPair } from '../units.js'
 
@@ -33,7 +33,8 @@ export function addShell(parent: Command): void {
     .option('--cwd <path>', 'working directory')
     .option('-e, --env <key=value>', 'environment variable, may be repeated', collectPair)
     .addHelpText('after', help)
-  withProgram(command).action(async (id: string, words: string[], options: ShellOptions) => shell(id, words, options))
+  // Our options may follow the capsule, as the hint of a detached terminal has them; a program's own come after `--`.
+  command.action(async (id: string, words: string[], options: ShellOptions) => shell(id, words, options))
 }
 
 async function shell(id: string, words: readonly string[], options: ShellOptions): Promise<void> {

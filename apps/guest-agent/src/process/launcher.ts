@@ -83,7 +83,7 @@ export class Launcher {
     let group: ProcessCgroup | undefined
     try {
       group = this.#cgroups?.create()
-      const prefix = [...this.#tools.command('setsid'), '-c']
+      const prefix = [...this.#tools.command('setsid'), '-c', '--']
       const child = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], group, prefix)
       return new PtyProcess(child, terminal, group, this.#cgroups)
     } catch (error) {
