@@ -54,6 +54,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     throw error
   }
   const running = await withKey(platform)
+  if (kept !== undefined) await destroyAll(running)
   project.provide('platform', running)
   return async () => {
     try {
@@ -101,6 +102,14 @@ async function refuseLeftovers(platform: Omit<Platform, 'apiKey'>): Promise<void
     `An earlier run left ${inTheWay.slice(0, 5).join(', ')}. For its directory run: WRENN_INSTANCE=${INSTANCE} ` +
       `WRENN_NETWORK_CIDR=${NETWORK_CIDR} WRENN_UID_BASE=${UID_BASE} wrenn down --dir <dir> --stop-capsules, then wrenn clean --yes.`,
   )
+}
+
+/** What an interrupted run left in a directory that is kept. */
+async function destroyAll(platform: Platform): Promise<void> {
+  const api = new Api(platform)
+  for (const { id, state } of await api.list({ status: 'all', limit: '1000' })) {
+    if (state !== 'stopped') await api.json('DELETE', `/v1/capsules/${id}`)
+  }
 }
 
 /** Every test removes what it made: by the end only the hot pool lives. */

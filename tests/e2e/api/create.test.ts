@@ -1,6 +1,7 @@
 import type { Capsule } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { TestCapsule, usePlatform } from '../harness/api.js'
+import { eventually } from '../harness/wait.js'
 
 const { api } = usePlatform()
 
@@ -30,11 +31,11 @@ describe('creating a capsule', () => {
       disk_size_mb: 5120,
       timeout_sec: 3600,
       egress: { internet: false, allow: ['192.0.2.0/24'], deny: ['198.51.100.7'] },
-      host_id: expect.stringMatching(/./),
       engine: expect.stringMatching(/^(qemu-tcg|qemu-kvm|firecracker)$/),
       started_at: expect.stringMatching(/Z$/),
       metadata: { engine_version: expect.stringMatching(/./), kernel_version: expect.stringMatching(/./) },
     })
+    await eventually('its host to be known', async () => (await capsule.get()).host_id)
     const { stdout } = await capsule.sh('echo "$GREETING from $(whoami) in $(pwd)"')
     expect(stdout).toBe('hello from user in /tmp\n')
   })

@@ -81,6 +81,12 @@ describe('a terminal', () => {
     expect((await pty.untilExit()).output.toString()).toBe('user /usr/share blue\r\n')
   })
 
+  it('takes no program for an option of its own tools', async () => {
+    await using pty = await open({ cmd: '--version', args: [] })
+    const { output, exit } = await pty.untilExit()
+    expect([exit.exit_code, output.toString()]).toEqual([127, expect.stringContaining('--version')])
+  })
+
   it('does not lose the end of what it printed', async () => {
     await using pty = await open({ cmd: '/bin/sh', args: ['-c', 'seq 1 20000'] })
     const { output } = await pty.untilExit()

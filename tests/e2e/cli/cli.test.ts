@@ -152,7 +152,7 @@ describe('wrenn capsule', () => {
 describe('the machine', () => {
   it('is examined by wrenn doctor', async () => {
     const { stdout, code } = await run('doctor', '--json')
-    const report: { checks: { name: string; status: string }[] } = JSON.parse(stdout)
+    const report: { checks: { id: string; status: string }[] } = JSON.parse(stdout)
     expect(report.checks.length).toBeGreaterThan(5)
     expect(report.checks.filter(({ status }) => status === 'fail')).toEqual([])
     expect(code).toBe(0)
