@@ -17,6 +17,8 @@ const schema = z.object({
   WRENN_HOST_AGENT_CA: z.string().optional(),
   WRENN_HOST_AGENT_CERT: z.string().optional(),
   WRENN_HOST_AGENT_KEY: z.string().optional(),
+  /** Origins of web pages that may use the API, separated by commas; `*` is any. */
+  WRENN_CORS_ORIGINS: z.string().default('*'),
   /** Where the first API key is written when the database has none. */
   WRENN_API_KEY_FILE: z.string().optional(),
   /** User and group to become after start-up; the group defaults to the user's number. */
@@ -64,6 +66,7 @@ export interface ControlPlaneConfig {
   readonly databaseConnections: number
   readonly hostAgentAddress: string
   readonly hostAgentTls: HostAgentTls
+  readonly corsOrigins: readonly string[]
   readonly apiKeyFile: string | undefined
   readonly uid: number | undefined
   readonly gid: number | undefined
@@ -88,6 +91,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       certFile: values.WRENN_HOST_AGENT_CERT,
       keyFile: values.WRENN_HOST_AGENT_KEY,
     },
+    corsOrigins: values.WRENN_CORS_ORIGINS.split(',')
+      .map((origin) => origin.trim().replace(/\/$/, ''))
+      .filter((origin) => origin !== ''),
     apiKeyFile: values.WRENN_API_KEY_FILE,
     uid: values.WRENN_CONTROL_PLANE_UID,
     gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,

@@ -13,6 +13,7 @@ import { migrateUp, openDatabase } from './store/database.js'
 import { VERSION } from './version.js'
 
 const DRAIN_MS = 10_000
+const CLOSE_IDLE_EVERY_MS = 50
 
 export interface ControlPlane extends AsyncDisposable {
   /** Where it listens. */
@@ -49,12 +50,16 @@ export async function startControlPlane(
     activity,
     readiness: new Readiness(db, host),
     limits: config.limits,
+    corsOrigins: config.corsOrigins,
     logger,
     version: VERSION,
   })
   const stop = async (): Promise<void> => {
+    // Kept-alive connections whose last answer ends from now on are nobody's to wait for.
+    const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
     const overdue = setTimeout(() => app.server.closeAllConnections(), drainMs)
     await app.close()
+    clearInterval(idle)
     clearTimeout(overdue)
     await reconciler.stop()
     await operations.drain(drainMs)

@@ -48,6 +48,7 @@ async function openApi(): Promise<string> {
     activity: new Activity(db, logger),
     readiness: new Readiness(db, host),
     limits,
+    corsOrigins: [],
     logger,
     version: VERSION,
   })

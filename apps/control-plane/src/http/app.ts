@@ -7,6 +7,7 @@ import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import { authenticate } from './auth.js'
 import type { App, Services } from './context.js'
+import { allowOrigins } from './cors.js'
 import { createErrorHandler } from './errors.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
@@ -21,6 +22,7 @@ const BODY_BYTES = 1024 * 1024
 const MAX_FRAME_BYTES = 4 * 1024 * 1024
 const MAX_PARAM_LENGTH = 300
 const CLOSE_GOING_AWAY = 1001
+const CLOSE_WITHIN_MS = 1_000
 
 /** The HTTP side: routes, credentials, validation, errors, one log line per request. */
 export async function createApp(services: Services): Promise<App> {
@@ -41,6 +43,7 @@ export async function createApp(services: Services): Promise<App> {
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
   })
+  allowOrigins(app, services.corsOrigins)
   logRequests(app, services)
   answerUnknownRoutes(app)
   exposeMetrics(app)
@@ -51,8 +54,16 @@ export async function createApp(services: Services): Promise<App> {
       handleProtocols: (offered: Set<string>) => (offered.has(BINARY_SUBPROTOCOL) ? BINARY_SUBPROTOCOL : false),
     },
     preClose: (done) => {
-      for (const client of app.websocketServer.clients) client.close(CLOSE_GOING_AWAY, 'the server is stopping')
-      app.websocketServer.close(() => done())
+      const { clients } = app.websocketServer
+      for (const client of clients) client.close(CLOSE_GOING_AWAY, 'the server is stopping')
+      // One that does not read would not answer either; clients come back by themselves.
+      const overdue = setTimeout(() => {
+        for (const client of clients) client.terminate()
+      }, CLOSE_WITHIN_MS)
+      app.websocketServer.close(() => {
+        clearTimeout(overdue)
+        done()
+      })
     },
   })
   await describeApi(app, services.version)

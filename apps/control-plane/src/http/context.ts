@@ -18,6 +18,8 @@ export interface Services {
   readonly activity: Activity
   readonly readiness: Readiness
   readonly limits: Limits
+  /** Origins of pages that may use the API; `*` is any. */
+  readonly corsOrigins: readonly string[]
   readonly logger: Logger
   readonly version: string
 }

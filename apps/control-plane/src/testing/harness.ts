@@ -32,6 +32,8 @@ export interface PlatformOptions {
   /** Of a server that is there already; a new database is made on it. */
   readonly databaseUrl?: string
   readonly logger?: Logger
+  /** @default 500 */
+  readonly drainMs?: number
 }
 
 /** A whole control plane on a real PostgreSQL and a fake host. */
@@ -57,7 +59,8 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     WRENN_HOST_SILENT_SEC: '1',
     ...options.env,
   })
-  const start = () => startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50, drainMs: 500 })
+  const start = () =>
+    startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50, drainMs: options.drainMs ?? 500 })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()
