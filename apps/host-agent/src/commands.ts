@@ -131,7 +131,7 @@ async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
     logger,
   })
   await network.removeAll()
-  await (await createCgroups({ name: config.instance, logger })).sweep(nothing)
+  await (await createCgroups({ name: config.instance, logger })).removeAll()
   await closePool(config.dir)
   for (const entry of OWN_ENTRIES) await rm(join(config.dir, entry), { recursive: true, force: true })
   print({ type: 'result', cleaned: config.dir })
