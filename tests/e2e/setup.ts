@@ -4,13 +4,16 @@ import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
-import { capsuleTraces, entries, listHost } from './harness/host.js'
+import { capsuleTraces, entries, type HostListing, listHost } from './harness/host.js'
 import { logTails, type Platform, up, withKey, wrenn } from './harness/platform.js'
 import { eventually } from './harness/wait.js'
 
-const INSTANCE = 'we2e'
-const NETWORK_CIDR = '10.205.0.0/16'
-const UID_BASE = '84000'
+/** Names and ranges of this suite's platforms: one that is made anew, and one that is kept, so that both may be on a machine. */
+const freshSite = { instance: 'we2e', cidr: '10.205.0.0/16', uidBase: '84000' }
+const keptSite = { instance: 'we2ek', cidr: '10.206.0.0/16', uidBase: '86000' }
+type Site = typeof freshSite
+/** Namespaces that wait for a guest. */
+const SLOT_POOL = 4
 const nothing = {
   engines: [],
   namespaces: [],
@@ -19,6 +22,7 @@ const nothing = {
   mounts: [],
   loops: [],
   cgroups: [],
+  cgroupParents: [],
   processes: [],
 }
 
@@ -28,6 +32,7 @@ const nothing = {
  */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const kept = process.env.WRENN_TEST_DIR
+  const site = kept === undefined ? freshSite : keptSite
   const scratch = await mkdtemp('/var/tmp/we2e-')
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
@@ -37,9 +42,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
     url: `http://127.0.0.1:${port}`,
     port,
     dir,
-    instance: INSTANCE,
+    instance: site.instance,
     artefacts: join(scratch, 'b'),
-    env: environment(dir, port),
+    env: environment(dir, port, site),
     log: join(scratch, 'up.log'),
   }
   await copyArtefacts(platform.artefacts)
@@ -56,9 +61,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const running = await withKey(platform)
   if (kept !== undefined) await destroyAll(running)
   project.provide('platform', running)
+  const base = fixtures(await listHost(running))
   return async () => {
     try {
-      await assertNoCapsuleLeft(running)
+      await assertNoCapsuleLeft(running, base)
     } finally {
       await stop(running, kept !== undefined)
       await rm(scratch, { recursive: true, force: true })
@@ -66,7 +72,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   }
 }
 
-function environment(dir: string, port: number): Record<string, string> {
+function environment(dir: string, port: number, site: Site): Record<string, string> {
   const { PATH = '', HOME = '/root', LANG = 'C.UTF-8', WRENN_ENGINE } = process.env
   return {
     PATH,
@@ -74,9 +80,10 @@ function environment(dir: string, port: number): Record<string, string> {
     LANG,
     TERM: 'xterm-256color',
     WRENN_DIR: dir,
-    WRENN_INSTANCE: INSTANCE,
-    WRENN_NETWORK_CIDR: NETWORK_CIDR,
-    WRENN_UID_BASE: UID_BASE,
+    WRENN_INSTANCE: site.instance,
+    WRENN_NETWORK_CIDR: site.cidr,
+    WRENN_UID_BASE: site.uidBase,
+    WRENN_SLOT_POOL: String(SLOT_POOL),
     WRENN_POOL_SIZE_MIB: '24576',
     WRENN_LOG_LEVEL: 'debug',
     WRENN_API_URL: `http://127.0.0.1:${port}`,
@@ -99,8 +106,9 @@ async function refuseLeftovers(platform: Omit<Platform, 'apiKey'>): Promise<void
   const inTheWay = [...namespaces, ...links, ...tables, ...cgroups]
   if (inTheWay.length === 0) return
   throw new Error(
-    `An earlier run left ${inTheWay.slice(0, 5).join(', ')}. For its directory run: WRENN_INSTANCE=${INSTANCE} ` +
-      `WRENN_NETWORK_CIDR=${NETWORK_CIDR} WRENN_UID_BASE=${UID_BASE} wrenn down --dir <dir> --stop-capsules, then wrenn clean --yes.`,
+    `An earlier run left ${inTheWay.slice(0, 5).join(', ')}. For its directory (/var/tmp/we2e-*/d) run \`wrenn down ` +
+      `--stop-capsules\`, then \`wrenn clean --yes\`, with WRENN_INSTANCE=${freshSite.instance} ` +
+      `WRENN_NETWORK_CIDR=${freshSite.cidr} WRENN_UID_BASE=${freshSite.uidBase}.`,
   )
 }
 
@@ -112,19 +120,30 @@ async function destroyAll(platform: Platform): Promise<void> {
   }
 }
 
-/** Every test removes what it made: by the end only the hot pool lives. */
-async function assertNoCapsuleLeft(platform: Platform): Promise<void> {
-  const api = new Api(platform)
-  const open = await api.list({ status: 'all', limit: '1000' })
+/** What a platform has whether or not there are capsules. */
+function fixtures({ tables, mounts, loops }: HostListing): string {
+  return JSON.stringify({ tables, mounts, loops })
+}
+
+/** Every test removes what it made: by the end only the hot pool lives, in as many namespaces as it needs. */
+async function assertNoCapsuleLeft(platform: Platform, base: string): Promise<void> {
+  const open = await new Api(platform).list({ status: 'all', limit: '1000' })
   const left = open
     .filter(({ state }) => state !== 'stopped')
     .map(({ id, state, name }) => `${id} ${state} ${name ?? ''}`)
   if (left.length > 0) throw new Error(`Tests left capsules behind: ${left.join(', ')}`)
-  const clean = await eventually('what belonged to capsules to be gone', async () => {
-    const traces = await capsuleTraces(platform)
-    return Object.values(traces).every((names) => names.length === 0) ? true : undefined
-  }).catch(() => false)
-  if (!clean) throw new Error(`Capsules left traces: ${JSON.stringify(await capsuleTraces(platform))}`)
+  let seen = ''
+  await eventually(
+    () => `what belonged to capsules to be gone; last seen: ${seen}`,
+    async () => {
+      const traces = await capsuleTraces(platform)
+      const host = await listHost(platform)
+      seen = JSON.stringify({ traces, host })
+      const isEmpty = Object.values(traces).every((names) => names.length === 0)
+      const isWithin = host.namespaces.length <= SLOT_POOL + host.engines.length
+      return isEmpty && isWithin && fixtures(host) === base ? true : undefined
+    },
+  )
 }
 
 async function stop(platform: Omit<Platform, 'apiKey'>, isKept: boolean): Promise<void> {

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { readdir, readFile } from 'node:fs/promises'
+import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 
@@ -72,7 +72,10 @@ export interface HostListing {
   readonly tables: readonly string[]
   readonly mounts: readonly string[]
   readonly loops: readonly string[]
+  /** Groups of guests, once each however many hierarchies they are in. */
   readonly cgroups: readonly string[]
+  /** What the groups are made in. */
+  readonly cgroupParents: readonly string[]
   readonly processes: readonly string[]
 }
 
@@ -86,6 +89,7 @@ export async function listHost(owner: Owner): Promise<HostListing> {
     mounts: (await mountPoints()).filter((path) => path.startsWith(`${dir}/`)),
     loops: await loops(dir),
     cgroups: await cgroups(owner),
+    cgroupParents: await cgroupParents(owner),
     processes: (await processesOf(dir)).map(({ pid, argv }) => `${pid} ${argv.slice(0, 4).join(' ')}`),
   }
 }
@@ -111,11 +115,25 @@ async function loops(dir: string): Promise<string[]> {
   return stdout.split('\n').filter((line) => line.includes(` ${dir}/`))
 }
 
-/** The groups of guests, once each however many hierarchies they are in. */
-async function cgroups({ instance }: Owner): Promise<string[]> {
-  const trees = ['/sys/fs/cgroup', ...(await entries('/sys/fs/cgroup')).map((name) => join('/sys/fs/cgroup', name))]
-  const groups = await Promise.all(trees.map((tree) => directories(join(tree, instance))))
+async function cgroups(owner: Owner): Promise<string[]> {
+  const groups = await Promise.all((await cgroupParents(owner)).map(directories))
   return [...new Set(groups.flat())]
+}
+
+async function cgroupParents({ instance }: Owner): Promise<string[]> {
+  const root = '/sys/fs/cgroup'
+  const candidates = [root, ...(await entries(root)).map((name) => join(root, name))].map((tree) =>
+    join(tree, instance),
+  )
+  const found = await Promise.all(candidates.map(async (path) => ((await isDirectory(path)) ? [path] : [])))
+  return found.flat()
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  return await stat(path).then(
+    (stats) => stats.isDirectory(),
+    () => false,
+  )
 }
 
 async function directories(path: string): Promise<string[]> {
