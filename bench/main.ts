@@ -24,11 +24,12 @@ type Group = (bench: Bench) => Promise<Row[]>
 
 /** Groups by the platform they need. Waiting guests would serve, and take the CPU of, creates that shall restore. */
 const withoutHotPool: Record<string, Group> = {
+  // First, because a host agent that has carried much keeps some of the memory it needed for that.
+  idle: idleRows,
   restore: restoreRows,
   exec: execRows,
   stdout: stdoutRows,
   files: fileRows,
-  idle: idleRows,
 }
 const withHotPool: Record<string, Group> = { hot: hotRows }
 
