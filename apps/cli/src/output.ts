@@ -24,7 +24,7 @@ export class Output {
 
   constructor(options: OutputOptions) {
     this.json = options.json
-    this.#color = options.color && process.stderr.isTTY === true
+    this.#color = options.color
   }
 
   /** One document in JSON mode, else the text that `human` makes. */
@@ -46,16 +46,22 @@ export class Output {
     else console.error(`${this.#paint('31', 'error:')} ${message} (${code})${hint ? `\n  ${hint}` : ''}`)
   }
 
+  /** For parts of a result. */
   dim(text: string): string {
-    return this.#paint('2', text)
+    return this.#paint('2', text, process.stdout)
   }
 
   bold(text: string): string {
-    return this.#paint('1', text)
+    return this.#paint('1', text, process.stdout)
+  }
+
+  /** One character for how a check went. */
+  mark(status: 'ok' | 'warn' | 'fail' | 'off'): string {
+    const [color, sign] = { ok: ['32', '✓'], warn: ['33', '!'], fail: ['31', '✗'], off: ['2', '·'] }[status]
+    return this.#paint(color ?? '', sign ?? '', process.stdout)
   }
 
   progress(first: string): Progress {
-    if (this.json) return silent
     if (process.stderr.isTTY !== true) return new LineProgress(first)
     return new SpinnerProgress(first, this.#color)
   }
@@ -65,8 +71,8 @@ export class Output {
     return process.stderr.isTTY === true ? this.progress(text) : silent
   }
 
-  #paint(code: string, text: string): string {
-    return this.#color ? `\u001b[${code}m${text}\u001b[0m` : text
+  #paint(code: string, text: string, stream: { readonly isTTY?: boolean } = process.stderr): string {
+    return this.#color && stream.isTTY === true ? `\u001b[${code}m${text}\u001b[0m` : text
   }
 }
 

@@ -62,10 +62,19 @@ async function withPlatform(
   }
   say(`Starting a platform in ${config.dir}; the first time builds an image, which takes minutes`)
   const startedAt = performance.now()
-  await using _platform = await startChildPlatform({ config, signal, onNote: say })
+  await using _platform = await startPlatform(context, signal)
   const platform_start_ms = Math.round(performance.now() - startedAt)
   say(`Platform ready after ${showMs(platform_start_ms)}`)
   return { platform: 'started', platform_start_ms, ...(await use(await connect(config))) }
+}
+
+async function startPlatform({ config, output }: Context, signal: AbortSignal): Promise<AsyncDisposable> {
+  const progress = output.progress('starting')
+  try {
+    return await startChildPlatform({ config, signal, onNote: (line) => progress.update(line.replace(/^› /, '')) })
+  } finally {
+    progress.done()
+  }
 }
 
 /** In JSON mode only the last line of stdout is JSON; what people may want to see goes to stderr. */

@@ -2,32 +2,75 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { AppError } from '@wrenn/base'
+import { z } from 'zod'
 import type { CliConfig } from '../config.js'
 import { appBundle } from './layout.js'
 
-export interface HostAgentRun {
+const MAX_STDERR_LINES = 20
+
+export interface HostAgentRun<Schema extends z.ZodType> {
   readonly args: readonly string[]
   readonly config: CliConfig
   readonly dir: string
-  /** Each line of its standard output. */
-  readonly onLine: (line: string) => void
-  readonly signal?: AbortSignal
+  /** Of the answer. */
+  readonly schema: Schema
+  readonly onProgress?: (progress: HostAgentProgress) => void
 }
+
+const progressSchema = z.looseObject({
+  type: z.literal('progress'),
+  step: z.string(),
+  detail: z.string(),
+  fraction: z.number().optional(),
+})
+export type HostAgentProgress = z.infer<typeof progressSchema>
+
+const lineSchema = z.discriminatedUnion('type', [
+  progressSchema,
+  z.looseObject({ type: z.literal('result') }),
+  z.looseObject({ type: z.literal('error'), code: z.string(), message: z.string() }),
+])
 
 /**
  * Runs one of the host agent's own commands (`doctor`, `clean`, `image build`): they need the machine, not a running
- * platform. What it says on stderr goes to ours.
- * @returns its exit code.
+ * platform.
+ * @throws AppError what the command failed with, or `engine_failure` when it said nothing that can be read
  */
-export async function runHostAgent(run: HostAgentRun): Promise<number> {
-  const child = spawn(process.execPath, [appBundle('host-agent'), ...run.args], {
-    env: { ...run.config.inherited, WRENN_DIR: run.dir, WRENN_UID_BASE: String(run.config.uidBase) },
-    stdio: ['ignore', 'pipe', 'inherit'],
-    ...(run.signal ? { signal: run.signal, killSignal: 'SIGTERM' as const } : {}),
+export async function askHostAgent<Schema extends z.ZodType>(run: HostAgentRun<Schema>): Promise<z.output<Schema>> {
+  const child = spawn(process.execPath, ['--enable-source-maps', appBundle('host-agent'), ...run.args], {
+    env: {
+      WRENN_LOG_LEVEL: 'warn',
+      ...run.config.inherited,
+      WRENN_DIR: run.dir,
+      WRENN_UID_BASE: String(run.config.uidBase),
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
-  const lines = createInterface({ input: child.stdout })
-  lines.on('line', run.onLine)
+  let result: unknown
+  let failure: AppError | undefined
+  const said: string[] = []
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const event = lineSchema.safeParse(parseJson(line)).data
+    if (event?.type === 'result') result = event
+    else if (event?.type === 'error') failure = new AppError(event.code, event.message)
+    else if (event?.type === 'progress') run.onProgress?.(event)
+  })
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    said.push(line)
+    if (said.length > MAX_STDERR_LINES) said.shift()
+  })
   const [code, signal]: unknown[] = await once(child, 'close')
-  if (signal !== null) throw new AppError('engine_failure', `The host agent was ended by ${String(signal)}.`)
-  return Number(code)
+  if (failure) throw failure
+  const answer = run.schema.safeParse(result)
+  if (code === 0 && answer.success) return answer.data
+  const how = signal === null ? `exit code ${String(code)}` : String(signal)
+  throw new AppError('engine_failure', [`The host agent's ${run.args[0]} failed (${how}).`, ...said].join('\n  '))
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
