@@ -18,12 +18,14 @@ export async function joinTerminal(pty: PtyHandle): Promise<ShellEnd> {
   let detached = false
   // Keys in flight when the connection is gone have nowhere to go; the loop below says why it is gone.
   const drop = (): void => {}
+  let sent = Promise.resolve()
   const onKeys = (typed: Buffer): void => {
     const { pass, detach } = stdin.isTTY ? filter.feed(typed) : { pass: typed, detach: false }
-    if (pass.length > 0) pty.write(pass).catch(drop)
+    if (pass.length > 0) sent = sent.then(() => pty.write(pass)).catch(drop)
     if (detach) {
       detached = true
-      pty.disconnect()
+      // What was typed before, in the same burst perhaps, still gets there.
+      void sent.then(() => pty.disconnect())
     }
   }
   const onResize = (): void => {
