@@ -164,7 +164,7 @@ describe('when wrenn up is stopped and started again', () => {
     await before.closed
     expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
     await up(platform)
-    await capsule.untilState('running')
+    expect(await capsule.untilState('running')).toMatchObject({ host_id: expect.stringMatching(/./) })
     await finish()
     expect(await capsule.text('cat /root/kept; sha256sum /dev/shm/nonce')).toBe(`on disk\n${nonce}`)
     await using after = await Stream.open(platform, `${capsule.path}/processes/${tag}/stream?from_offset=0`)
