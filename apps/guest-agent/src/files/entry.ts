@@ -75,8 +75,18 @@ const typeLetters: readonly (readonly [(stats: Stats) => boolean, string])[] = [
   [(stats) => stats.isSocket(), 's'],
 ]
 
-/** Type and permissions as `ls -l` writes them. */
+const knownTexts = new Map<number, string>()
+
+/** Type and permissions as `ls -l` writes them. There are few different modes, and many files. */
 export function permissionText(stats: Stats): string {
+  const known = knownTexts.get(stats.mode)
+  if (known !== undefined) return known
+  const text = makePermissionText(stats)
+  knownTexts.set(stats.mode, text)
+  return text
+}
+
+function makePermissionText(stats: Stats): string {
   const type = typeLetters.find(([is]) => is(stats))?.[1] ?? '-'
   const { mode } = stats
   const bits = ['r', 'w', 'x', 'r', 'w', 'x', 'r', 'w', 'x'].map((letter, at) =>

@@ -67,10 +67,19 @@ function parseGroup(fields: readonly string[]): Group | undefined {
   return { name, gid: Number(gid), members: (members ?? '').split(',') }
 }
 
+interface Names {
+  readonly users: ReadonlyMap<number, string>
+  readonly groups: ReadonlyMap<number, string>
+}
+
+const NAMES_FRESH_MS = 100
+
 /** Users and groups of the guest's userland, as its `/etc/passwd` and `/etc/group` say now. */
 export class UserDirectory {
   readonly #accounts: CachedTable<Account>
   readonly #groups: CachedTable<Group>
+  #names: Names = { users: new Map(), groups: new Map() }
+  #namesReadAtMs = Number.NEGATIVE_INFINITY
 
   constructor(etc = '/etc') {
     this.#accounts = new CachedTable(`${etc}/passwd`, parseAccount)
@@ -90,13 +99,25 @@ export class UserDirectory {
     return this.#byNumber(Number(numeric[1]), numeric[2])
   }
 
-  /** The name of a user id, or the number itself. */
+  /** The name of a user id, or the number itself; a name just changed may be shown late by `NAMES_FRESH_MS`. */
   userName(uid: number): string {
-    return this.#accounts.rows().find((row) => row.uid === uid)?.name ?? String(uid)
+    return this.#freshNames().users.get(uid) ?? String(uid)
   }
 
   groupName(gid: number): string {
-    return this.#groups.rows().find((row) => row.gid === gid)?.name ?? String(gid)
+    return this.#freshNames().groups.get(gid) ?? String(gid)
+  }
+
+  /** Looking at both files for each of ten thousand entries would cost more than the entries themselves. */
+  #freshNames(): Names {
+    if (performance.now() - this.#namesReadAtMs > NAMES_FRESH_MS) {
+      this.#names = {
+        users: new Map(this.#accounts.rows().map((row) => [row.uid, row.name])),
+        groups: new Map(this.#groups.rows().map((row) => [row.gid, row.name])),
+      }
+      this.#namesReadAtMs = performance.now()
+    }
+    return this.#names
   }
 
   #byNumber(uid: number, group: string | undefined): GuestUser {

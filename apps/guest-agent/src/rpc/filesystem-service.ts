@@ -1,6 +1,7 @@
 import { AppError, isErrno } from '@wrenn/base'
 import { EventType, type Filesystem, type WatchDirRequest } from '@wrenn/protocol/guest'
 import { describe, type Entry, type FoundEntry } from '../files/entry.js'
+import { encodeEntries } from '../files/entry-encoding.js'
 import { EventQueue } from '../files/event-queue.js'
 import { onPath } from '../files/file-error.js'
 import { listTree } from '../files/listing.js'
@@ -14,6 +15,7 @@ import { clientPath } from '../process/environment.js'
 import { asUser } from '../system/as-user.js'
 import type { Tools } from '../system/tools.js'
 import { keepaliveOf } from './keepalive.js'
+import { Preencoded } from './preencoded.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 
 export interface FilesystemDependencies {
@@ -72,7 +74,8 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
       requireDirectory(root, path, user)
       const found = await listPath(path, Math.max(1, request.depth), user, users)
       await metadata.complete(found)
-      return { entries: found.map(({ entry }) => entry) }
+      const entries = found.map(({ entry }) => entry)
+      return new Preencoded({ entries }, () => encodeEntries(entries))
     },
     remove: async (request, call) => {
       const { path, user } = located(request.path, call)

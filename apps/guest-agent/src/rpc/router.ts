@@ -13,6 +13,7 @@ import { AppError, type Logger } from '@wrenn/base'
 import { type Codec, jsonCodec, protoCodec } from './codec.js'
 import { EventStream } from './event-stream.js'
 import { FLAG_COMPRESSED, FLAG_END, type Frame, readFrames } from './frames.js'
+import { Preencoded } from './preencoded.js'
 import { unaryError } from './rpc-error.js'
 
 const MAX_UNARY_BYTES = 64 * 1024 * 1024
@@ -24,9 +25,11 @@ export interface RpcCall {
   readonly timeoutMs: number | undefined
 }
 
+type UnaryAnswer<O extends DescMessage> = MessageInitShape<O> | Preencoded<MessageInitShape<O>>
+
 type Handler<Method> =
   Method extends DescMethodUnary<infer I, infer O>
-    ? (request: MessageShape<I>, call: RpcCall) => MessageInitShape<O> | Promise<MessageInitShape<O>>
+    ? (request: MessageShape<I>, call: RpcCall) => UnaryAnswer<O> | Promise<UnaryAnswer<O>>
     : Method extends DescMethodServerStreaming<infer I, infer O>
       ? (request: MessageShape<I>, call: RpcCall, events: EventStream<O>) => Promise<void>
       : Method extends DescMethodClientStreaming<infer I, infer O>
@@ -103,7 +106,7 @@ export class RpcRouter {
       try {
         const body = await readBody(request)
         const result = await run(codec.decode(method.input, body), call)
-        const payload = codec.encode(method.output, result as MessageInitShape<DescMessage>)
+        const payload = encodeAnswer(method.output, codec, result)
         response.writeHead(200, { 'content-type': `application/${codec.name}`, 'content-length': payload.length })
         response.end(payload)
       } catch (error) {
@@ -143,6 +146,11 @@ export class RpcRouter {
   #report(method: DescMethod, error: unknown): void {
     if (!AppError.is(error)) this.#log.error({ method: method.name, error: String(error) }, 'rpc.failed')
   }
+}
+
+function encodeAnswer(schema: DescMessage, codec: Codec, result: unknown): Uint8Array {
+  if (!(result instanceof Preencoded)) return codec.encode(schema, result as MessageInitShape<DescMessage>)
+  return codec.name === 'proto' ? result.toBinary() : codec.encode(schema, result.message)
 }
 
 function codecOf(contentType: string | undefined, streaming: boolean): Codec | undefined {
