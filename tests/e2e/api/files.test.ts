@@ -63,13 +63,16 @@ describe('files', () => {
   })
 
   it('may be ten thousand in one directory', async () => {
-    await capsule().text('mkdir /root/many && cd /root/many && seq -f "file-%05.0f" 1 10000 | xargs touch')
+    const program = [
+      'import os',
+      "os.mkdir('/root/many')",
+      "for i in range(10000): os.close(os.open(f'/root/many/file-{i:05}', os.O_CREAT | os.O_WRONLY))",
+    ]
+    await capsule().exec('python3', ['-c', program.join('\n')], { timeout_sec: 120 })
     const names = (await list('/root/many')).map(({ name }) => name).sort()
     expect(names).toHaveLength(10_000)
-    expect(names[0]).toBe('file-00001')
-    expect(names.at(-1)).toBe('file-10000')
-    await capsule().file('remove', { path: '/root/many' })
-    expect(await refusal('stat', { path: '/root/many' })).toMatchObject({ status: 404, code: 'file_not_found' })
+    expect(names[0]).toBe('file-00000')
+    expect(names.at(-1)).toBe('file-09999')
   })
 
   it('are listed to the depth that is asked for', async () => {
@@ -173,14 +176,13 @@ describe('files', () => {
   })
 
   it('that do not fit say disk_full and leave nothing half-written', async () => {
-    const size = 1024
-    const full = await capsule().api.create({ disk_size_mb: 128 })
+    const full = await capsule().api.create({ disk_size_mb: 64 })
     try {
-      const answer = await full.write('/root/too-big', Buffer.alloc(200 * 2 ** 20))
+      const answer = await full.write('/root/too-big', Buffer.alloc(80 * 2 ** 20))
       expect(answer.json()).toMatchObject({ error: { code: 'disk_full' } })
       expect(answer.status).toBe(507)
       expect(await full.text('ls -A /root | grep -c too-big || true')).toBe('0')
-      expect((await full.write('/root/small', Buffer.alloc(size))).status).toBe(200)
+      expect((await full.write('/root/small', Buffer.alloc(1024))).status).toBe(200)
     } finally {
       await full.destroy()
     }
