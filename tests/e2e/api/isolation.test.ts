@@ -189,10 +189,18 @@ describe('an egress policy', () => {
     ['allow', { allow: ['not-an-address'] }],
     ['deny', { deny: ['10.0.0.0/99'] }],
   ])('is refused when %s holds what is no address', async (_, egress) => {
-    expect(await api.refusal('POST', '/v1/capsules', { json: { egress }, query: { wait_sec: '60' } })).toMatchObject({
+    const labels = { refused: crypto.randomUUID() }
+    const query = { wait_sec: '60' }
+    expect(await api.refusal('POST', '/v1/capsules', { json: { egress, labels }, query })).toMatchObject({
       status: 400,
       code: 'invalid_request',
     })
+    // The attempt is on record, as one that failed; it can be destroyed like any other.
+    const recorded = await api.list({ label: `refused=${labels.refused}`, status: 'all' })
+    for (const { id, state } of recorded) {
+      expect(state).toBe('error')
+      await api.json('DELETE', `/v1/capsules/${id}`)
+    }
   })
 })
 
