@@ -6,15 +6,13 @@ import type { CliConfig } from './config.js'
 import { layoutOf } from './up/layout.js'
 import { findRunning } from './up/record.js'
 
-const DEFAULT_API_URL = 'http://127.0.0.1:8000'
-
 /** `ws` types its events more narrowly than the standard; at run time it is what the SDK asks for (see its tests). */
 const webSocket: WebSocketConstructor = WebSocket as unknown as WebSocketConstructor
 
-/** Where the platform is: told by the environment, or by the `wrenn up` of this machine. */
-export async function findApiUrl(config: CliConfig): Promise<string> {
+/** Where the platform is: told by the environment, or by the `wrenn up` of this directory, when one runs. */
+export async function findApiUrl(config: CliConfig): Promise<string | undefined> {
   if (config.apiUrl) return config.apiUrl
-  return (await findRunning(layoutOf(config.dir)).catch(() => undefined))?.apiUrl ?? DEFAULT_API_URL
+  return (await findRunning(layoutOf(config.dir)).catch(() => undefined))?.apiUrl
 }
 
 async function findApiKey(config: CliConfig): Promise<string | undefined> {
@@ -30,7 +28,7 @@ async function findApiKey(config: CliConfig): Promise<string | undefined> {
 }
 
 export async function connect(config: CliConfig): Promise<Wrenn> {
-  const apiUrl = await findApiUrl(config)
+  const apiUrl = (await findApiUrl(config)) ?? `http://127.0.0.1:${config.port}`
   const apiKey = await findApiKey(config)
   return new Wrenn({ apiUrl, webSocket, ...(apiKey ? { apiKey } : {}) })
 }

@@ -1,4 +1,4 @@
-import { type Command, InvalidArgumentError } from 'commander'
+import { Argument, type Command } from 'commander'
 import { Output } from '../output.js'
 
 interface Node {
@@ -57,18 +57,17 @@ function fish(nodes: readonly Node[]): string {
 }
 
 export function addCompletion(program: Command): void {
+  const scripts = {
+    bash: (nodes: readonly Node[]) => bash(nodes),
+    zsh: (nodes: readonly Node[]) =>
+      `# wrenn completion zsh >> ~/.zshrc\nautoload -U +X bashcompinit && bashcompinit\n${bash(nodes)}`,
+    fish: (nodes: readonly Node[]) => fish(nodes),
+  }
   program
-    .command('completion <shell>')
-    .description('print a completion script for bash, zsh or fish')
-    .action((shell: string) => {
-      const nodes = nodesOf(program)
-      const scripts: Readonly<Record<string, () => string>> = {
-        bash: () => bash(nodes),
-        zsh: () => `# wrenn completion zsh >> ~/.zshrc\nautoload -U +X bashcompinit && bashcompinit\n${bash(nodes)}`,
-        fish: () => fish(nodes),
-      }
-      const make = Object.hasOwn(scripts, shell) ? scripts[shell] : undefined
-      if (!make) throw new InvalidArgumentError('Give bash, zsh or fish.')
-      new Output({ json: false, color: false }).result(undefined, make)
+    .command('completion')
+    .description('print a completion script for a shell')
+    .addArgument(new Argument('<shell>').choices(Object.keys(scripts)))
+    .action((shell: keyof typeof scripts) => {
+      new Output({ json: false, color: false }).result(undefined, () => scripts[shell](nodesOf(program)))
     })
 }

@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type { Capsule, Wrenn } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect, findApiUrl } from '../connection.js'
@@ -53,9 +54,11 @@ async function withPlatform(
 ): Promise<Facts> {
   const { config } = context
   const apiUrl = await findApiUrl(config)
-  const state = await askReady(apiUrl)
   const say = (text: string): void => note(context, text)
-  if (state.answered) {
+  if (apiUrl !== undefined) {
+    // One that this machine is just starting will answer; an address that somebody gave may be wrong.
+    if (config.apiUrl !== undefined && !(await askReady(apiUrl)).answered)
+      throw new AppError('host_unavailable', `No Wrenn server answers at ${apiUrl} (WRENN_API_URL).`)
     say(`Using the platform at ${apiUrl}`)
     await waitReady(apiUrl, { signal, onReasons: (reasons) => say(reasons.join(' ')) })
     return { platform: 'running', ...(await use(await connect(config))) }

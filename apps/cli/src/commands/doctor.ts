@@ -1,5 +1,7 @@
+import { AppError } from '@wrenn/base'
 import type { Command } from 'commander'
 import { z } from 'zod'
+import type { CliConfig } from '../config.js'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
 import type { Output } from '../output.js'
 import { askHostAgent } from '../up/host-agent-command.js'
@@ -28,15 +30,19 @@ export function addDoctor(program: Command): void {
     .description('check this machine: engine, packages, file system, network, and the one thing to improve')
   withDir(withJson(command)).action(async (options: CommonOptions) => {
     const { config, output } = contextOf(options)
-    const { type: _, ...report } = await askHostAgent({
-      args: ['doctor'],
-      config,
-      dir: layoutOf(config.dir).dir,
-      schema: reportSchema,
-    })
+    const { type: _, ...report } = await examine(config)
     output.result(report, () => showReport(report, output))
     if (report.checks.some(({ status }) => status === 'fail')) throw new ExitCode(1)
   })
+}
+
+async function examine(config: CliConfig): Promise<DoctorReport> {
+  try {
+    return await askHostAgent({ args: ['doctor'], config, dir: layoutOf(config.dir).dir, schema: reportSchema })
+  } catch (error) {
+    if (process.getuid?.() === 0) throw error
+    throw new AppError('forbidden', 'Some of these checks need root: run this with sudo.', { cause: error })
+  }
 }
 
 /** Checks, then the engines with why each is or is not used, then the one improvement. */

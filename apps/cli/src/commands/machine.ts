@@ -1,11 +1,11 @@
 import { createInterface } from 'node:readline/promises'
-import { AppError, waitFor } from '@wrenn/base'
+import { AppError, isErrno, waitFor } from '@wrenn/base'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
 import { askHostAgent } from '../up/host-agent-command.js'
 import { layoutOf } from '../up/layout.js'
-import { isRunning, signalProcess } from '../up/process-id.js'
+import { isRunning, type ProcessId, signalProcess } from '../up/process-id.js'
 import { findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
 
@@ -26,7 +26,7 @@ export function addDown(program: Command): void {
       return
     }
     const { supervisor } = running
-    await signalProcess(supervisor, options.stopCapsules ? 'SIGUSR2' : 'SIGTERM')
+    await signalSupervisor(supervisor, options.stopCapsules ? 'SIGUSR2' : 'SIGTERM')
     await waitFor(async () => ((await isRunning(supervisor)) ? undefined : true), {
       timeoutMs: DOWN_TIMEOUT_MS,
       intervalMs: 50,
@@ -34,6 +34,15 @@ export function addDown(program: Command): void {
     })
     output.result({ stopped: true, pid: supervisor.pid }, () => `Stopped (pid ${supervisor.pid}).`)
   })
+}
+
+async function signalSupervisor(supervisor: ProcessId, signal: NodeJS.Signals): Promise<void> {
+  try {
+    await signalProcess(supervisor, signal)
+  } catch (error) {
+    if (!isErrno(error, 'EPERM')) throw error
+    throw new AppError('forbidden', `The platform (pid ${supervisor.pid}) belongs to root: run this with sudo.`)
+  }
 }
 
 export function addClean(program: Command): void {

@@ -79,7 +79,7 @@ async function up(options: UpOptions): Promise<void> {
     } finally {
       progress.done()
     }
-    output.note(`Stopping; capsules ${stopCapsules ? 'end too.' : 'keep running.'}`)
+    output.note(`Stopping; capsules ${supervisor.endsCapsules ? 'end too.' : 'keep running.'}`)
   }
   output.note('Stopped.')
 }
@@ -92,8 +92,8 @@ async function run(
   apiUrl: string,
 ): Promise<void> {
   const startedAt = performance.now()
-  const stopAll = stopOnUsr2(supervisor, apiUrl)
-  const signal = AbortSignal.any([interrupt.signal, stopAll.signal])
+  const stopAll = stopOnUsr2(supervisor)
+  const signal = AbortSignal.any([interrupt.signal, stopAll])
   try {
     await supervisor.start()
     progress.update('starting the host agent and the control plane')
@@ -105,24 +105,20 @@ async function run(
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
   } catch (error) {
     if (!signal.aborted) throw error
-  } finally {
-    await stopAll.finish()
   }
 }
 
-/** `wrenn down --stop-capsules` sends SIGUSR2: stop, and the capsules with us. */
-function stopOnUsr2(supervisor: Supervisor, apiUrl: string): { signal: AbortSignal; finish: () => Promise<void> } {
+/**
+ * `wrenn down --stop-capsules` sends SIGUSR2: stop, and the capsules with us. Heard to the end, because a signal that nobody
+ * listens to would kill us.
+ */
+function stopOnUsr2(supervisor: Supervisor): AbortSignal {
   const asked = new AbortController()
-  const onSignal = (): void => asked.abort()
-  process.on('SIGUSR2', onSignal)
-  return {
-    signal: asked.signal,
-    finish: async () => {
-      process.off('SIGUSR2', onSignal)
-      if (asked.signal.aborted)
-        await supervisor.armStopCapsules((signal) => waitReady(apiUrl, { signal, onReasons: () => {} }))
-    },
-  }
+  process.on('SIGUSR2', () => {
+    supervisor.endCapsules()
+    asked.abort()
+  })
+  return asked.signal
 }
 
 interface Announcement {

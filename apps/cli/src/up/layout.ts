@@ -9,6 +9,8 @@ export interface Layout {
   readonly runDir: string
   readonly logsDir: string
   readonly postgresDir: string
+  /** The host agent's records, a file per capsule. */
+  readonly journalDir: string
   readonly hostSocket: string
   readonly apiKeyFile: string
   /** Who runs here: pid of the supervisor and of its children. */
@@ -23,6 +25,7 @@ export function layoutOf(dir: string): Layout {
     runDir,
     logsDir: join(absolute, 'logs'),
     postgresDir: join(absolute, 'postgres'),
+    journalDir: join(absolute, 'journal'),
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
     recordFile: join(runDir, 'up.json'),

@@ -13,7 +13,8 @@ export interface ServiceOptions {
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
   readonly log: LogFile
-  readonly ladder: readonly StopStep[]
+  /** Asked for when it is to be stopped. */
+  readonly ladder: () => readonly StopStep[]
   /** Called after each start and each end. */
   readonly onChange: () => void
   /** Called when the child died without being asked to. */
@@ -32,7 +33,6 @@ export interface ServiceDeath {
 export class Service {
   readonly name: string
   readonly #options: ServiceOptions
-  #env: Readonly<Record<string, string | undefined>>
   #child: ChildProcess | undefined
   #timer: NodeJS.Timeout | undefined
   #backoffMs = FIRST_BACKOFF_MS
@@ -41,7 +41,6 @@ export class Service {
   constructor(options: ServiceOptions) {
     this.name = options.name
     this.#options = options
-    this.#env = options.env
   }
 
   get pid(): number | undefined {
@@ -54,7 +53,7 @@ export class Service {
     this.#options.log.forgetLines()
     // Own session: ^C at the terminal reaches only the supervisor, which stops its children in order.
     const child = spawn(this.#options.command, [...this.#options.args], {
-      env: this.#env,
+      env: this.#options.env,
       stdio: ['ignore', 'pipe', 'pipe'],
       detached: true,
     })
@@ -79,18 +78,11 @@ export class Service {
     this.#options.onDeath({ name, how, restartInMs, lastLines: log.lastLines, logPath: log.path })
   }
 
-  /** Stops it and starts it again with `env` added. */
-  async restart(env: Readonly<Record<string, string>>): Promise<void> {
-    await this.stop()
-    this.#env = { ...this.#env, ...env }
-    this.start()
-  }
-
   async stop(): Promise<void> {
     this.#stopping = true
     clearTimeout(this.#timer)
     const child = this.#child
     if (!child) return
-    await stopChild(child, this.#options.ladder)
+    await stopChild(child, this.#options.ladder())
   }
 }

@@ -1,7 +1,7 @@
-import { chown, mkdir } from 'node:fs/promises'
+import { chown, mkdir, readdir } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
-import { AppError, type StopStep, UndoStack, waitFor } from '@wrenn/base'
+import { AppError, isErrno, type StopStep, UndoStack, waitFor } from '@wrenn/base'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
 import type { CliConfig } from '../config.js'
 import { appBundle, type Layout } from './layout.js'
@@ -15,7 +15,7 @@ const SMALL_HEAP = ['--max-semi-space-size=1']
 
 const DATABASE = 'wrenn'
 const POSTGRES_RESTART_MS = 1000
-const HOST_AGENT_READY_MS = 60_000
+const HOST_AGENT_ANSWER_MS = 10_000
 
 /** Uids below `WRENN_UID_BASE + 100`, where the capsules' own begin. */
 const POSTGRES_UID_OFFSET = 1
@@ -25,11 +25,12 @@ const controlPlaneLadder: readonly StopStep[] = [
   { signal: 'SIGTERM', graceMs: 15_000 },
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
-/** With `--stop-capsules` it ends every capsule first. */
 const hostAgentLadder: readonly StopStep[] = [
   { signal: 'SIGTERM', graceMs: 60_000 },
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
+/** At SIGUSR1 it ends every capsule first. */
+const endCapsulesLadder: readonly StopStep[] = [{ signal: 'SIGUSR1', graceMs: 120_000 }, ...hostAgentLadder]
 
 export interface SupervisorOptions {
   readonly layout: Layout
@@ -37,6 +38,7 @@ export interface SupervisorOptions {
   readonly host: string
   readonly port: number
   readonly engine: string | undefined
+  /** End capsules when it stops; `endCapsules` asks for that later. */
   readonly stopCapsules: boolean
   readonly claim: DirectoryClaim
   readonly onDeath: (death: ServiceDeath) => void
@@ -52,17 +54,20 @@ export class Supervisor implements AsyncDisposable {
   #hostAgent: Service | undefined
   #controlPlane: Service | undefined
   #stopping = false
+  #endsCapsules: boolean
+  #hostAgentSteps = hostAgentLadder
 
   constructor(options: SupervisorOptions) {
     this.#options = options
+    this.#endsCapsules = options.stopCapsules
   }
 
   async start(): Promise<void> {
     const databaseUrl = this.#options.config.databaseUrl ?? (await this.#startPostgres())
-    this.#hostAgent = await this.#startService('host-agent', hostAgentLadder, this.#hostAgentEnv())
+    this.#hostAgent = await this.#startService('host-agent', () => this.#hostAgentSteps, this.#hostAgentEnv())
     this.#controlPlane = await this.#startService(
       'control-plane',
-      controlPlaneLadder,
+      () => controlPlaneLadder,
       this.#controlPlaneEnv(databaseUrl),
     )
   }
@@ -127,7 +132,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #hostAgentEnv(): Record<string, string | undefined> {
-    const { layout, engine, stopCapsules } = this.#options
+    const { layout, engine } = this.#options
     const socketOwner = String(this.#uids.controlPlane)
     return {
       WRENN_DIR: layout.dir,
@@ -135,7 +140,6 @@ export class Supervisor implements AsyncDisposable {
       WRENN_SOCKET_UID: socketOwner,
       WRENN_SOCKET_GID: socketOwner,
       WRENN_UID_BASE: String(this.#options.config.uidBase),
-      WRENN_STOP_CAPSULES_ON_EXIT: stopCapsules ? '1' : '0',
       ...(engine ? { WRENN_ENGINE: engine } : {}),
     }
   }
@@ -157,7 +161,7 @@ export class Supervisor implements AsyncDisposable {
 
   async #startService(
     name: 'host-agent' | 'control-plane',
-    ladder: readonly StopStep[],
+    ladder: () => readonly StopStep[],
     env: Readonly<Record<string, string | undefined>>,
   ): Promise<Service> {
     const log = new LogFile(join(this.#options.layout.logsDir, `${name}.log`))
@@ -204,16 +208,24 @@ export class Supervisor implements AsyncDisposable {
     }
   }
 
-  /** From now on the host agent ends its capsules when it is stopped. It reads that at its start, so it starts anew. */
-  async armStopCapsules(untilReady: (signal: AbortSignal) => Promise<void>): Promise<void> {
-    if (this.#options.stopCapsules || !this.#hostAgent) return
-    await this.#hostAgent.restart({ WRENN_STOP_CAPSULES_ON_EXIT: '1' })
-    await waitFor(() => this.#hostAgentAnswers(), { timeoutMs: HOST_AGENT_READY_MS, what: 'the host agent to answer' })
-    // Stopped before it has adopted its VMs it would leave them; a host that never gets ready is stopped all the same.
-    const signal = AbortSignal.timeout(HOST_AGENT_READY_MS)
-    await untilReady(signal).catch((error: unknown) => {
-      if (!signal.aborted) throw error
+  /** From now on capsules end when this does. */
+  endCapsules(): void {
+    this.#endsCapsules = true
+  }
+
+  get endsCapsules(): boolean {
+    return this.#endsCapsules
+  }
+
+  /** To end capsules the agent first finishes its start, which may take minutes; with none there it need not. */
+  async #chooseHostAgentLadder(): Promise<void> {
+    if (!this.#endsCapsules || this.#hostAgent?.pid === undefined || !(await hasCapsules(this.#options.layout))) return
+    // Before it answers it does not listen to signals either.
+    const answers = { timeoutMs: HOST_AGENT_ANSWER_MS, what: 'the host agent to answer' }
+    await waitFor(() => this.#hostAgentAnswers(), answers).catch((error: unknown) => {
+      if (!AppError.is(error, 'timeout')) throw error
     })
+    this.#hostAgentSteps = endCapsulesLadder
   }
 
   async #hostAgentAnswers(): Promise<true | undefined> {
@@ -230,7 +242,18 @@ export class Supervisor implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping = true
     await this.#recording
+    await this.#chooseHostAgentLadder()
     await this.#undo[Symbol.asyncDispose]()
+  }
+}
+
+/** Whether the host agent's journal knows of a capsule. */
+async function hasCapsules(layout: Layout): Promise<boolean> {
+  try {
+    return (await readdir(layout.journalDir)).some((name) => name.endsWith('.json'))
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return false
+    throw error
   }
 }
 
