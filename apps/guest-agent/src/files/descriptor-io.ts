@@ -25,28 +25,52 @@ export interface FilePart {
  */
 export async function copyFromFile(fd: number, part: FilePart, sink: Writable): Promise<boolean> {
   const end = part.end === undefined ? Number.POSITIVE_INFINITY : part.end + 1
+  const buffers = new BufferPair(sink)
   let position = part.start
   while (position < end && !sink.destroyed) {
-    const chunk = Buffer.allocUnsafeSlow(Math.min(READ_CHUNK_BYTES, end - position))
-    const { bytesRead } = await readAsync(fd, chunk, 0, chunk.length, position)
+    const buffer = await buffers.take()
+    if (buffer === undefined) return true
+    const { bytesRead } = await readAsync(fd, buffer, 0, Math.min(buffer.length, end - position), position)
     if (bytesRead === 0) return part.end === undefined
     position += bytesRead
-    if (!sink.write(bytesRead === chunk.length ? chunk : chunk.subarray(0, bytesRead))) await drained(sink)
+    sink.write(buffer.subarray(0, bytesRead), () => buffers.release(buffer))
   }
   return true
 }
 
-function drained(sink: Writable): Promise<void> {
-  if (sink.destroyed) return Promise.resolve()
-  return new Promise((resolve) => {
-    const done = (): void => {
-      sink.off('drain', done)
-      sink.off('close', done)
-      resolve()
+/**
+ * Two buffers that take turns: one is filled while the other is sent. New ones for each chunk would cost a page fault for every
+ * 4 KiB, which an emulated CPU feels.
+ */
+class BufferPair {
+  readonly #free: Buffer[] = []
+  readonly #sink: Writable
+  #made = 0
+  #wake: (() => void) | undefined
+
+  constructor(sink: Writable) {
+    this.#sink = sink
+    sink.once('close', () => this.#wake?.())
+  }
+
+  /** A buffer that nobody reads from any more; `undefined` once the sink is destroyed. */
+  async take(): Promise<Buffer | undefined> {
+    if (this.#free.length === 0 && this.#made < 2) {
+      this.#made++
+      return Buffer.allocUnsafeSlow(READ_CHUNK_BYTES)
     }
-    sink.once('drain', done)
-    sink.once('close', done)
-  })
+    while (this.#free.length === 0 && !this.#sink.destroyed) {
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve
+      })
+    }
+    return this.#sink.destroyed ? undefined : this.#free.pop()
+  }
+
+  release(buffer: Buffer): void {
+    this.#free.push(buffer)
+    this.#wake?.()
+  }
 }
 
 /**

@@ -142,6 +142,22 @@ describe('GET /files', () => {
     expect((await harness.fetch(url('folder', `&username=${TESTER.name}`))).status).toBe(400)
   })
 
+  it('sends every byte of a large file in its place, also to a slow reader and compressed', async () => {
+    const large = Buffer.alloc(9 * 1024 * 1024 + 17)
+    for (let at = 0; at + 4 <= large.length; at += 4) large.writeUInt32LE(at, at)
+    const path = file('large', large)
+    for (const encoding of ['identity', 'gzip']) {
+      const response = await get(path, { 'accept-encoding': encoding })
+      const chunks: Buffer[] = []
+      for await (const chunk of response) {
+        chunks.push(chunk)
+        await new Promise(setImmediate)
+      }
+      const body = Buffer.concat(chunks)
+      expect((encoding === 'gzip' ? gunzipSync(body) : body).equals(large)).toBe(true)
+    }
+  })
+
   it('cuts the connection when the file shrinks below what was promised', async () => {
     const path = file('shrinking', Buffer.alloc(64 * 1024 * 1024, 1))
     const response = await get(path)
