@@ -169,6 +169,6 @@ describe('the machine', () => {
 
   it('lists its images', async () => {
     const { stdout } = await run('image', 'ls', '--json')
-    expect(JSON.parse(stdout)).toMatchObject({ images: [expect.objectContaining({ name: 'minimal' })] })
+    expect(JSON.parse(stdout)).toEqual([expect.objectContaining({ name: 'minimal' })])
   })
 })
