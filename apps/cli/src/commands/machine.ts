@@ -10,7 +10,7 @@ import { findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
 
 /** Ending many capsules takes a while; a supervisor that needs longer says so in its log. */
-const DOWN_TIMEOUT_MS = 120_000
+const DOWN_TIMEOUT_MS = 240_000
 
 export function addDown(program: Command): void {
   const command = program

@@ -7,7 +7,7 @@ import type { CliConfig } from '../config.js'
 import { findRoot } from './layout.js'
 
 const ladder: readonly StopStep[] = [
-  { signal: 'SIGTERM', graceMs: 120_000 },
+  { signal: 'SIGTERM', graceMs: 240_000 },
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
 

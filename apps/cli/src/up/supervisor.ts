@@ -29,8 +29,8 @@ const hostAgentLadder: readonly StopStep[] = [
   { signal: 'SIGTERM', graceMs: 60_000 },
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
-/** At SIGUSR1 it ends every capsule first. */
-const endCapsulesLadder: readonly StopStep[] = [{ signal: 'SIGUSR1', graceMs: 120_000 }, ...hostAgentLadder]
+/** At SIGUSR2 it ends every capsule first. */
+const endCapsulesLadder: readonly StopStep[] = [{ signal: 'SIGUSR2', graceMs: 90_000 }, ...hostAgentLadder]
 
 export interface SupervisorOptions {
   readonly layout: Layout
