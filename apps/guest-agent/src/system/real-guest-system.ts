@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { AppError, isErrno } from '@wrenn/base'
+import { ClockSetter } from './clock-setter.js'
 import { clockError, type GuestSystem } from './guest-system.js'
 import type { Tools } from './tools.js'
 
@@ -13,9 +14,12 @@ const ATTEMPTS = 3
 /** The guest this agent runs in. */
 export class RealGuestSystem implements GuestSystem {
   readonly #tools: Tools
+  #clock: ClockSetter | undefined
 
   constructor(tools: Tools) {
     this.#tools = tools
+    // Started now, it waits inside the template's snapshot: after a restore no process has to be made.
+    this.#clock = ClockSetter.start(tools)
   }
 
   async setClock(timestampNs: bigint): Promise<number> {
@@ -25,7 +29,7 @@ export class RealGuestSystem implements GuestSystem {
     // `date` takes a while to start; what it was late by last time is added the next time.
     let latencyNs = 0n
     for (let attempt = 0; attempt < ATTEMPTS && Math.abs(error) > GOOD_ENOUGH_MS; attempt++) {
-      await this.#date(timestampNs + elapsed() + latencyNs)
+      await this.#set(timestampNs + elapsed() + latencyNs)
       error = clockError(timestampNs, Number(elapsed()) / 1e6)
       latencyNs -= BigInt(Math.round(error * 1e6))
     }
@@ -44,6 +48,12 @@ export class RealGuestSystem implements GuestSystem {
 
   addEntropy(bytes: Uint8Array): void {
     writeFileSync('/dev/urandom', bytes)
+  }
+
+  async #set(ns: bigint): Promise<void> {
+    if (await this.#clock?.set(ns)) return
+    this.#clock = ClockSetter.start(this.#tools)
+    await this.#date(ns)
   }
 
   async #date(ns: bigint): Promise<void> {

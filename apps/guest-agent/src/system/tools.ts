@@ -21,6 +21,12 @@ export class Tools {
     return this.#dir === undefined ? [name] : [join(this.#dir, 'bin', 'busybox'), name]
   }
 
+  /** Path of a bundled static program, where this drive has it. */
+  program(name: string): string | undefined {
+    const path = this.#dir === undefined ? undefined : join(this.#dir, 'bin', name)
+    return path !== undefined && existsSync(path) ? path : undefined
+  }
+
   /** Candidates for the native terminal module, best first. */
   ptyModule(besideBundle: string): string {
     const bundled = this.#dir === undefined ? undefined : join(this.#dir, 'pty.node')
