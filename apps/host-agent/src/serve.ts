@@ -32,6 +32,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
   const status = new HostStatus(await hostId(config.dir), version)
   let parts: ServiceParts | undefined
   const service = createHostService({
+    logger,
     status,
     parts: () => {
       if (parts === undefined)

@@ -12,7 +12,7 @@ export const GUEST_PORT = 49983
 const CONNECT_TIMEOUT_MS = 300
 const SECRET_HEADER = 'x-wrenn-secret'
 
-const initAnswer = z.object({ agentVersion: z.string().default(''), clockErrorMs: z.number().optional() })
+const initAnswer = z.object({ agentVersion: z.string().default('') })
 
 const metricsAnswer = z.object({
   cpu_count: z.number().default(0),
@@ -33,7 +33,6 @@ export interface GuestIdentity {
   readonly capsuleId: string
   readonly hostname: string
   readonly machineId: string
-  readonly timestampNs: string
   readonly entropy: string
   readonly envs: Readonly<Record<string, string>>
   readonly defaultUser: string
@@ -77,7 +76,7 @@ export class GuestClient {
   async waitHealthy(timeoutMs: number, signal?: AbortSignal): Promise<void> {
     await waitFor(() => this.#healthy(), {
       timeoutMs,
-      intervalMs: 50,
+      intervalMs: 10,
       what: 'the guest agent to answer',
       code: 'guest_error',
       ...(signal ? { signal } : {}),
@@ -94,20 +93,40 @@ export class GuestClient {
     }
   }
 
-  /** Gives the guest its identity; from then on this client uses the new secret. */
-  async identify(
-    identity: Partial<GuestIdentity>,
-  ): Promise<{ agentVersion: string; clockErrorMs: number | undefined }> {
-    const body = Buffer.from(JSON.stringify(identity))
+  /**
+   * Gives the guest its identity; from then on this client uses the new secret. Repeated while the guest is not reached,
+   * with the new secret too: an answer may have been lost after the guest took it.
+   * @throws AppError `guest_error` after `timeoutMs`
+   */
+  async identify(identity: Partial<GuestIdentity>, timeoutMs: number): Promise<{ readonly agentVersion: string }> {
+    const secrets = [...new Set([this.#secret, identity.secret ?? this.#secret])]
+    const attempt = async (): Promise<{ readonly agentVersion: string } | undefined> => {
+      for (const secret of secrets) {
+        this.#secret = secret
+        const answer = await this.#init(identity).catch((error: unknown) => {
+          const failure = guestError(error)
+          if (failure.code !== 'guest_error' && failure.code !== 'permission_denied') throw failure
+        })
+        if (answer !== undefined) return answer
+      }
+      return undefined
+    }
+    const what = 'the guest agent to take its identity'
+    const answer = await waitFor(attempt, { timeoutMs, intervalMs: 10, what, code: 'guest_error' })
+    if (identity.secret !== undefined) this.#secret = identity.secret
+    return answer
+  }
+
+  async #init(identity: Partial<GuestIdentity>): Promise<{ readonly agentVersion: string }> {
+    // A new time with each try, or the guest's clock would be late by as long as the tries took.
+    const body = Buffer.from(JSON.stringify({ ...identity, timestampNs: String(BigInt(Date.now()) * 1_000_000n) }))
     const answer = await this.#http({
       method: 'POST',
       path: '/init',
       headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
       body,
     })
-    const parsed = initAnswer.parse(await readJson(answer))
-    if (identity.secret !== undefined) this.#secret = identity.secret
-    return { agentVersion: parsed.agentVersion, clockErrorMs: parsed.clockErrorMs }
+    return initAnswer.parse(await readJson(answer))
   }
 
   async metrics(): Promise<GuestMetrics> {
@@ -163,7 +182,10 @@ export class GuestClient {
       })
       outgoing.on('socket', (socket) => {
         if (!socket.connecting) return
-        const timer = setTimeout(() => outgoing.destroy(new Error('connect timed out')), CONNECT_TIMEOUT_MS)
+        const timer = setTimeout(
+          () => outgoing.destroy(new AppError('guest_error', 'The guest did not take the connection.')),
+          CONNECT_TIMEOUT_MS,
+        )
         socket.once('connect', () => clearTimeout(timer))
         socket.once('close', () => clearTimeout(timer))
       })

@@ -63,8 +63,8 @@ describe('a process stream', () => {
   })
 
   it('uses a new secret from the call that set it on', async () => {
-    await client.identify({ secret: 'first' })
-    await client.identify({ secret: 'second' })
+    await client.identify({ secret: 'first' }, 1_000)
+    await client.identify({ secret: 'second' }, 1_000)
     await warmUp(client)
     expect(guest.secret).toBe('second')
   })

@@ -8,23 +8,34 @@ import type { CreateCapsuleInput } from './types.js'
 /** How long a broken line to the guest is tried again before the stream fails. */
 const RESUME_TIMEOUT_MS = 30_000
 const RESUME_PAUSE_MS = 100
+/** For a restored guest on a machine that is busy. */
+const IDENTIFY_TIMEOUT_MS = 60_000
 
 export type StartMessage = MessageInitShape<typeof StartRequestSchema>
 
-/** Runs the exec path once for root, so that its code is warm in every guest made from the snapshot. */
+const WARM_UP_ROUNDS = 3
+
+/** Runs the exec path as a client would, so that its code is warm in every guest made from the snapshot. */
 export async function warmUp(client: GuestClient): Promise<void> {
-  for (const cmd of ['/bin/true', '/bin/sh']) {
-    const args = cmd === '/bin/sh' ? ['-c', ':'] : []
-    for await (const _ of client.process.start({ process: { cmd, args }, stdin: false, withOffsets: true })) {
-      // only its side effect matters: loaded modules, compiled code, warm caches
+  for (let round = 0; round < WARM_UP_ROUNDS; round++) {
+    const process = { cmd: '/bin/sh', args: ['-c', 'echo; echo >&2; /bin/true'], envs: { A: '1' } }
+    const start = {
+      process,
+      stdin: false,
+      withOffsets: true,
+      tag: `warm-${round}`,
+      timeoutMs: 60_000,
+      foreground: true,
+    }
+    for await (const _ of client.process.start(start)) {
+      // only its side effect matters: loaded modules, compiled code, warm caches, open connections
     }
   }
 }
 
-/** What a restored guest cannot have: the right time, and random state that no other copy of the snapshot has. */
-function freshness(): Pick<GuestIdentity, 'timestampNs' | 'entropy' | 'machineId'> {
+/** Random state that no other copy of the snapshot has. */
+function freshness(): Pick<GuestIdentity, 'entropy' | 'machineId'> {
   return {
-    timestampNs: String(BigInt(Date.now()) * 1_000_000n),
     entropy: randomBytes(64).toString('base64'),
     machineId: randomBytes(16).toString('hex'),
   }
@@ -32,21 +43,17 @@ function freshness(): Pick<GuestIdentity, 'timestampNs' | 'entropy' | 'machineId
 
 /** Identifies a guest that is not a capsule yet, with the secret it has or gets; its code for the real one is then warm. */
 export async function identifyWaiting(client: GuestClient, secret: string): Promise<string> {
-  const answer = await client.identify({ ...freshness(), secret, hostname: 'capsule' })
+  const answer = await client.identify({ ...freshness(), secret, hostname: 'capsule' }, IDENTIFY_TIMEOUT_MS)
   return answer.agentVersion
 }
 
 /** Makes a guest this capsule and no other: secret, names, right clock, fresh entropy, environment. */
 export async function identify(client: GuestClient, input: CreateCapsuleInput, secret: string): Promise<string> {
-  const answer = await client.identify({
-    ...freshness(),
-    secret,
-    capsuleId: input.capsuleId,
-    hostname: input.hostname,
-    envs: input.envs,
-    defaultUser: input.defaultUser,
-    defaultCwd: input.defaultCwd,
-  })
+  const { capsuleId, hostname, envs, defaultUser, defaultCwd } = input
+  const answer = await client.identify(
+    { ...freshness(), secret, capsuleId, hostname, envs, defaultUser, defaultCwd },
+    IDENTIFY_TIMEOUT_MS,
+  )
   return answer.agentVersion
 }
 

@@ -7,7 +7,8 @@ import type { Shape, ShapeSnapshot } from './shapes.js'
 
 /** Creates within this window are the demand that sizes a shape's pool. */
 const DEMAND_WINDOW_MS = 60_000
-const HEALTH_TIMEOUT_MS = 30_000
+/** What a create's caller does first should have the CPU for itself: the pool refills after this much quiet. */
+const QUIET_MS = 1_500
 /** Memory that the host keeps for itself: no hot VM is made below it. */
 const RESERVE_BYTES = 2 * 2 ** 30
 const RETRY_AFTER_FAILURE_MS = 10_000
@@ -40,6 +41,7 @@ export class HotPool {
   readonly #shapes = new Map<string, HotShape>()
   #worker: Promise<void> | undefined
   #closed = false
+  #quiet: NodeJS.Timeout | undefined
 
   constructor(factory: GuestFactory, options: HotPoolOptions) {
     this.#factory = factory
@@ -75,6 +77,12 @@ export class HotPool {
     }))
   }
 
+  /** Refills after a moment without further calls, so that it does not compete with what a create's caller does next. */
+  wakeWhenQuiet(): void {
+    clearTimeout(this.#quiet)
+    this.#quiet = setTimeout(() => this.wake(), QUIET_MS)
+  }
+
   /** Starts refilling where a shape is below its target; cheap to call often. */
   wake(): void {
     if (this.#closed || this.#worker !== undefined) return
@@ -88,6 +96,7 @@ export class HotPool {
   /** Removes every waiting guest. */
   async close(): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#quiet)
     await this.#worker
     for (const hot of this.#shapes.values()) {
       for (const guest of hot.waiting.splice(0)) await this.#remove(guest)
@@ -125,7 +134,6 @@ export class HotPool {
         async () => {},
       )
       try {
-        await guest.client.waitHealthy(HEALTH_TIMEOUT_MS)
         await identifyWaiting(guest.client, snapshot.secret)
         await warmUp(guest.client)
         await guest.vm.pause()

@@ -15,7 +15,6 @@ import type { CapsuleRecord, CreateCapsuleInput, CreatePath, VmResources } from 
 
 /** A cold boot on a busy machine without hardware virtualization. */
 const BOOT_TIMEOUT_MS = 120_000
-const RESTORE_TIMEOUT_MS = 60_000
 
 interface Entry {
   record: CapsuleRecord
@@ -99,7 +98,7 @@ export class CapsuleManager {
         return await this.#create(input)
       } finally {
         this.#creating--
-        this.#deps.hotPool.wake()
+        this.#deps.hotPool.wakeWhenQuiet()
       }
     })
   }
@@ -200,7 +199,11 @@ export class CapsuleManager {
 
   async #identify(guest: Guest, path: CreatePath, input: CreateCapsuleInput, secret: string): Promise<string> {
     if (path === 'hot') await guest.vm.resume()
-    return await identify(guest.client, input, secret)
+    const died = guest.vm.exited.then((exit) => {
+      throw new AppError('guest_died', exit.message)
+    })
+    died.catch(() => {}) // it matters only while the guest is asked
+    return await Promise.race([identify(guest.client, input, secret), died])
   }
 
   async #obtainGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
@@ -250,8 +253,6 @@ export class CapsuleManager {
     )
     entry.guest = guest
     timer.mark('restore')
-    await guest.client.waitHealthy(RESTORE_TIMEOUT_MS)
-    timer.mark('health')
     this.#deps.hotPool.offer(snapshot, 0)
     return { guest, path: 'restore' }
   }

@@ -19,7 +19,8 @@ export async function startServer(
   const sessions = new Set<ServerHttp2Session>()
   const server: Http2Server = createServer(
     { settings: { initialWindowSize: 1024 * 1024 } },
-    connectNodeAdapter({ routes: (router) => router.service(HostService, service) }),
+    // No compression: both ends are on one machine or network, and it costs more CPU than it saves bytes.
+    connectNodeAdapter({ acceptCompression: [], routes: (router) => router.service(HostService, service) }),
   )
   server.on('session', (session) => {
     sessions.add(session)

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
-import { AppError } from '@wrenn/base'
+import { Code, type ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
+import { AppError, type Logger } from '@wrenn/base'
 import type {
   HostService,
   ReadFileResponseSchema,
@@ -28,6 +28,7 @@ export interface ServiceParts {
 }
 
 export interface ServiceDeps {
+  readonly logger: Logger
   readonly status: HostStatus
   /** @throws AppError `host_unavailable` while the host agent is starting */
   readonly parts: () => ServiceParts
@@ -39,6 +40,7 @@ type Stream<Request, Response> = (request: Request, context: HandlerContext) => 
 /** Implements the host's RPC service over the domain. Every error leaves with its Wrenn code. */
 export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostService> {
   const { parts } = deps
+  const { unary, stream } = createWrappers(deps.logger)
   const guestOf = (capsuleId: string): GuestClient => parts().manager.running(parseCapsuleId(capsuleId)).guest.client
   const follow = (capsuleId: string, context: HandlerContext) => ({
     signal: context.signal,
@@ -133,13 +135,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
       yield* fileParts(file)
     }),
-    writeFile: async (requests, context) => {
-      try {
-        return await writeFile(requests, context.signal, guestCall)
-      } catch (error) {
-        throw toConnectError(error)
-      }
-    },
+    writeFile: unary(async (requests, context) => await writeFile(requests, context.signal, guestCall)),
     statFile: unary(async ({ capsuleId, path, user }) => {
       const answer = await guestCall(capsuleId, (client) => client.filesystem.stat({ path }, { headers: asUser(user) }))
       return answer.entry === undefined ? {} : { entry: answer.entry }
@@ -169,24 +165,31 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
   }
 }
 
-function unary<Request, Response>(handle: Call<Request, Response>): Call<Request, Response> {
-  return async (request, context) => {
-    try {
-      return await handle(request, context)
-    } catch (error) {
-      throw toConnectError(error)
-    }
+/** Handlers whose errors leave with their Wrenn code; what is a bug of ours is logged, since its caller learns no more of it. */
+function createWrappers(logger: Logger) {
+  const report = (thrown: unknown, context: HandlerContext): ConnectError => {
+    const error = toConnectError(thrown)
+    if (error.code === Code.Internal) logger.error({ err: thrown, method: context.method.name }, 'rpc.internal_error')
+    return error
   }
-}
-
-function stream<Request, Response>(handle: Stream<Request, Response>): Stream<Request, Response> {
-  return async function* (request, context) {
-    try {
-      yield* handle(request, context)
-    } catch (error) {
-      throw toConnectError(error)
+  const unary =
+    <Request, Response>(handle: Call<Request, Response>): Call<Request, Response> =>
+    async (request, context) => {
+      try {
+        return await handle(request, context)
+      } catch (error) {
+        throw report(error, context)
+      }
     }
-  }
+  const stream = <Request, Response>(handle: Stream<Request, Response>): Stream<Request, Response> =>
+    async function* (request, context) {
+      try {
+        yield* handle(request, context)
+      } catch (error) {
+        throw report(error, context)
+      }
+    }
+  return { unary, stream }
 }
 
 function optionalNumber(value: bigint | undefined): number | undefined {
