@@ -36,6 +36,8 @@ const schema = z.object({
   WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
   /** How long a create may take before it counts as failed. */
   WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+  /** How long the API still knows capsules that have ended. */
+  WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
   /** How long a call on a capsule that is starting waits for it. */
   WRENN_START_WAIT_SEC: integer(0, 600).default(60),
   /** How long a host may be silent before its capsules count as missing. */
@@ -72,6 +74,7 @@ export interface ControlPlaneConfig {
   readonly gid: number | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
+  readonly retentionMs: number
   readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly limits: Limits
@@ -99,6 +102,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
+    retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     limits: {

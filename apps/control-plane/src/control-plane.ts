@@ -42,7 +42,15 @@ export async function startControlPlane(
   const activity = new Activity(db, logger)
   const capsules = new Capsules({ db, host, operations, limits: config.limits, startWaitMs: config.startWaitMs })
   const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
-  const reconciler = new Reconciler({ db, host, operations, logger, silentMs: config.hostSilentMs, tickMs })
+  const reconciler = new Reconciler({
+    db,
+    host,
+    operations,
+    logger,
+    silentMs: config.hostSilentMs,
+    retentionMs: config.retentionMs,
+    tickMs,
+  })
   const app = await createApp({
     apiKeys: new ApiKeys(db),
     capsules,

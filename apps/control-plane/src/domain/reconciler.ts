@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { errorText, type Logger } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../host/host.js'
-import { findAnyCapsule, listForReconcile, recordObservation, transition } from '../store/capsules.js'
+import { findAnyCapsule, listForReconcile, pruneEnded, recordObservation, transition } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import { recordHost } from '../store/hosts.js'
 import { hasLiveOperation } from '../store/operations.js'
@@ -13,6 +13,9 @@ import type { Operations } from './operations.js'
 const TICK_MS = 1_000
 const COMPARE_EVERY_MS = 30_000
 const LIST_TIMEOUT_MS = 20_000
+const PRUNE_EVERY_MS = 10 * 60_000
+/** Few enough to be quick; when there are more, the next tick goes on. */
+const PRUNE_LIMIT = 500
 
 export interface ReconcilerDeps {
   readonly db: Db
@@ -21,6 +24,8 @@ export interface ReconcilerDeps {
   readonly logger: Logger
   /** Silence of the host after which its capsules count as missing. */
   readonly silentMs: number
+  /** How long the rows of ended capsules are kept. */
+  readonly retentionMs: number
   /** @default 1000 */
   readonly tickMs?: number
 }
@@ -35,6 +40,7 @@ export class Reconciler {
   readonly #reported = new Set<string>()
   #heardAt = Date.now()
   #comparedAt = 0
+  #prunedAt = 0
   #silent = false
   #done: Promise<unknown> = Promise.resolve()
 
@@ -88,9 +94,18 @@ export class Reconciler {
   async #tick(): Promise<void> {
     const { operations, silentMs } = this.#deps
     await operations.resumeExpired()
+    await this.#prune()
     const silence = Date.now() - this.#heardAt
     if (silence > silentMs) await this.#markSilent()
     else if (silence > silentMs / 2 || Date.now() - this.#comparedAt > COMPARE_EVERY_MS) await this.compare()
+  }
+
+  async #prune(): Promise<void> {
+    if (Date.now() - this.#prunedAt < PRUNE_EVERY_MS) return
+    const { db, logger, retentionMs } = this.#deps
+    const count = await pruneEnded(db, retentionMs, PRUNE_LIMIT)
+    if (count > 0) logger.info({ count }, 'capsules.pruned')
+    if (count < PRUNE_LIMIT) this.#prunedAt = Date.now()
   }
 
   async #watch(): Promise<void> {

@@ -74,6 +74,24 @@ export async function listForReconcile(db: Db): Promise<CapsuleRow[]> {
 }
 
 /**
+ * Forgets up to `limit` capsules that ended longer ago than `retentionMs`, with their operations.
+ * One that its host may still hold is kept: the reconciler needs its row.
+ * @returns how many capsules.
+ */
+export async function pruneEnded(db: Db, retentionMs: number, limit: number): Promise<number> {
+  const before = sql<Date>`now() - ${retentionMs} * interval '1 millisecond'`
+  const ended = db
+    .selectFrom('capsules')
+    .select('id')
+    .where('state', 'in', ['stopped', 'error'])
+    .where('updated_at', '<', before)
+    .where((eb) => eb.or([eb('state', '=', 'stopped'), eb('observed_state', '=', 'absent')]))
+    .limit(limit)
+  const { numDeletedRows } = await db.deleteFrom('capsules').where('id', 'in', ended).executeTakeFirst()
+  return Number(numDeletedRows)
+}
+
+/**
  * The one place where a capsule changes state: applies `command` by the lifecycle table, if the row is still as `row`
  * (compare-and-set on its generation).
  * @returns the new row, or `undefined` when the command is not legal in the row's state or somebody else was faster.

@@ -3,7 +3,7 @@ import { capsuleCommands, capsuleStates, nextState } from '@wrenn/protocol'
 import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { insertCapsule, transition } from './capsules.js'
+import { insertCapsule, pruneEnded, transition } from './capsules.js'
 import { type Db, migrateDown, migrateUp, openDatabase } from './database.js'
 import { createTeam } from './teams.js'
 
@@ -28,6 +28,26 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
     expect(left.rows).toEqual([])
     await Promise.all([migrateUp(db), migrateUp(db), migrateUp(db)])
     expect(await createTeam(db, 'A team')).toMatch(/^team-/)
+  })
+
+  it('forgets capsules that ended long ago, and no others', async () => {
+    const teamId = await createTeam(db, 'Retention')
+    const old = sql<Date>`now() - interval '31 days'`
+    const add = async (state: 'stopped' | 'error' | 'running', more: object = {}): Promise<string> => {
+      const base = { team_id: teamId, template: 'minimal', vcpus: 1, memory_mib: 512, disk_size_mib: 1024 }
+      const row = { ...base, id: capsuleIds.create(), timeout_sec: 0, labels: '{}', envs: '{}', state, ...more }
+      return (await insertCapsule(db, { ...row, default_user: '', default_cwd: '', desired_state: 'stopped' })).id
+    }
+    await add('stopped', { updated_at: old })
+    await add('error', { updated_at: old, observed_state: 'absent' })
+    const kept = [
+      await add('stopped'),
+      await add('error', { updated_at: old, observed_state: 'error' }),
+      await add('running', { updated_at: old }),
+    ]
+    expect(await pruneEnded(db, 30 * 24 * 3600 * 1000, 100)).toBe(2)
+    const left = await db.selectFrom('capsules').select('id').where('team_id', '=', teamId).orderBy('seq').execute()
+    expect(left.map(({ id }) => id)).toEqual(kept)
   })
 
   it('moves a capsule exactly as the lifecycle table says, from every state by every command', async () => {
