@@ -1,7 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { selectTag } from '../domain/session.js'
 import { createHostClient } from './transport.js'
 
 const PIECE = randomBytes(256 * 1024)
@@ -25,7 +24,7 @@ afterAll(async () => {
 /** Feeds a `cat` while reading it. @returns how much came back. */
 async function echo(tag: string): Promise<number> {
   const { client } = link
-  const process = selectTag(tag)
+  const process = { selector: { case: 'tag' as const, value: tag } }
   const input = { process, input: { input: { case: 'stdin' as const, value: PIECE } } }
   const feed = async (): Promise<void> => {
     for (let count = 0; count < PIECES; count += 1) await client.sendInput({ capsuleId: CAPSULE, input })
