@@ -67,7 +67,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const router = new RpcRouter(log)
     .add(Process, processService(registry, identity))
     .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
-  const handler = new RequestHandler(identity, router, metadata, options)
+  const handler = new RequestHandler(identity, router, metadata, options, () => registry.forgetEnded())
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
   server.on('upgrade', (request, socket, head) => void handleUpgrade(request, socket, head, identity))
   await listen(server, config)
@@ -102,8 +102,16 @@ class RequestHandler {
   readonly #metadata: MetadataStore
   readonly #metrics = new Metrics()
   readonly #options: AgentOptions
+  readonly #forgetEnded: () => void
 
-  constructor(identity: Identity, router: RpcRouter, metadata: MetadataStore, options: AgentOptions) {
+  constructor(
+    identity: Identity,
+    router: RpcRouter,
+    metadata: MetadataStore,
+    options: AgentOptions,
+    forgetEnded: () => void,
+  ) {
+    this.#forgetEnded = forgetEnded
     this.#identity = identity
     this.#router = router
     this.#metadata = metadata
@@ -125,7 +133,7 @@ class RequestHandler {
     if (path === '/health') {
       response.writeHead(204).end()
     } else if (path === '/init' && request.method === 'POST') {
-      await handleInit(request, response, this.#identity, this.#options.system)
+      await handleInit(request, response, this.#identity, this.#options.system, this.#forgetEnded)
     } else if (path === '/files' && this.#identity.isClaimed) {
       await handleFiles(request, response, new URLSearchParams(query), this.#identity, this.#metadata)
     } else if (!this.#identity.isClient(request.headers)) {

@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto'
 import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import { randomHex } from '../system/random.js'
 import { runAs } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
 import { fileError, onPath } from './file-error.js'
@@ -84,7 +84,7 @@ function* removeSteps(place: Buffer, top: Buffer): Generator<undefined, void> {
 }
 
 function movedTo(top: Buffer, path: Buffer): Buffer {
-  const moved = Buffer.concat([top, Buffer.from(`/.removing-${randomBytes(9).toString('hex')}`)])
+  const moved = Buffer.concat([top, Buffer.from(`/.removing-${randomHex(9)}`)])
   renameSync(path, moved)
   return moved
 }

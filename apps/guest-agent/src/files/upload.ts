@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import {
   chmodSync,
   closeSync,
@@ -18,6 +17,7 @@ import type { Readable } from 'node:stream'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import { randomHex } from '../system/random.js'
 import { copyToFile } from './descriptor-io.js'
 import { fileError, onPath } from './file-error.js'
 import type { Metadata, MetadataStore } from './metadata.js'
@@ -123,7 +123,7 @@ function behindLinks(path: string): string {
 }
 
 function temporaryName(): string {
-  return `.upload-${randomBytes(9).toString('hex')}`
+  return `.upload-${randomHex(9)}`
 }
 
 /** True for the name of an upload in progress, which watchers do not report. */

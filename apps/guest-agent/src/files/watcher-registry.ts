@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto'
 import { AppError } from '@wrenn/base'
+import { randomHex } from '../system/random.js'
 import type { EventQueue } from './event-queue.js'
 import type { DirectoryWatcher } from './watcher.js'
 
@@ -22,7 +22,7 @@ export class WatcherRegistry {
       watcher.watcher.close()
       throw new AppError('limit_exceeded', `At most ${MAX_WATCHERS} watchers; remove some.`)
     }
-    const id = `w-${randomBytes(8).toString('hex')}`
+    const id = `w-${randomHex(8)}`
     this.#watchers.set(id, { ...watcher, usedAtMs: performance.now() })
     return id
   }

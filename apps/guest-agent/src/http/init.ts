@@ -17,6 +17,7 @@ interface InitBody {
   readonly envs?: Readonly<Record<string, string>> | undefined
   readonly defaultUser?: string | undefined
   readonly defaultCwd?: string | undefined
+  readonly forgetEnded: boolean
 }
 
 /**
@@ -28,6 +29,7 @@ export async function handleInit(
   response: ServerResponse,
   identity: Identity,
   system: GuestSystem,
+  forgetEnded: () => void,
 ): Promise<void> {
   if (identity.isClaimed && !identity.isHost(request.headers)) throw unauthorized()
   const body = parseInit(await readText(request, MAX_BODY_BYTES))
@@ -39,6 +41,7 @@ export async function handleInit(
   requireKnownUser(body.defaultUser, identity)
   const { secret, accessToken, envs, defaultUser, defaultCwd, timestampNs } = body
   identity.update({ secret, accessToken, envs, defaultUser, defaultCwd })
+  if (body.forgetEnded) forgetEnded()
   const problems: string[] = []
   const clock = timestampNs === undefined ? undefined : setClock(timestampNs, system, problems)
   applyToSystem(body, system, problems)
@@ -96,6 +99,7 @@ function parseInit(text: string): InitBody {
     envs: envsOf(fields.envs),
     defaultUser: textOf(fields, 'defaultUser', /^[^:\s/]+(:\d+)?$/),
     defaultCwd: textOf(fields, 'defaultCwd', /^[^\0]+$/),
+    forgetEnded: fields.forgetEnded === true,
   }
 }
 

@@ -1,8 +1,8 @@
 import type { ChildProcess } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { writeSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { AppError, isErrno } from '@wrenn/base'
+import { randomHex } from '../system/random.js'
 import type { CgroupTree, ProcessCgroup } from './cgroup.js'
 import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
 import type { Terminal } from './native-pty.js'
@@ -28,7 +28,7 @@ export class PtyProcess implements LaunchedProcess {
   readonly #terminal: Terminal
   readonly #cgroups: CgroupTree | undefined
   readonly #stream: ReadStream
-  readonly #marker = Buffer.from(`\x1b]7777;${randomBytes(12).toString('hex')}\x07`)
+  readonly #marker = Buffer.from(`\x1b]7777;${randomHex(12)}\x07`)
   #listener: ProcessListener | undefined
   #exit: Exit | undefined
   #held: Buffer = Buffer.alloc(0)

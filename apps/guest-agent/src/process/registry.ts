@@ -109,6 +109,11 @@ export class ProcessRegistry {
     else signalTree(orphan, signal)
   }
 
+  /** Drops the ended processes and their output: a new capsule must not show what warmed its template. */
+  forgetEnded(): void {
+    for (const { session } of this.#ended.splice(0)) session.dispose()
+  }
+
   /** Kills what runs and removes what is on disk. */
   close(): void {
     clearInterval(this.#sweeper)

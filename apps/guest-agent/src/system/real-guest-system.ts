@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { AppError, isErrno } from '@wrenn/base'
 import { ClockSetter } from './clock-setter.js'
 import { clockError, type GuestSystem } from './guest-system.js'
+import { randomHex } from './random.js'
 import type { Tools } from './tools.js'
 
 /** Closer than this the clock is left alone: setting it costs a process. */
@@ -76,7 +76,7 @@ export function hostsWith(hostname: string, current: string): string {
 
 /** In one step, so that a pipe or a link that someone put there is neither waited for nor followed. */
 function replaceFile(path: string, content: string): void {
-  const temporary = `${path}.wrenn-${randomBytes(6).toString('hex')}`
+  const temporary = `${path}.wrenn-${randomHex(6)}`
   try {
     writeFileSync(temporary, content, { flag: 'wx', mode: 0o644 })
     renameSync(temporary, path)

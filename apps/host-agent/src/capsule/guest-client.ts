@@ -37,6 +37,8 @@ export interface GuestIdentity {
   readonly envs: Readonly<Record<string, string>>
   readonly defaultUser: string
   readonly defaultCwd: string
+  /** Drop ended processes and their output, such as what warmed the template. */
+  readonly forgetEnded: boolean
 }
 
 interface HttpOptions {

@@ -51,7 +51,7 @@ export async function identifyWaiting(client: GuestClient, secret: string): Prom
 export async function identify(client: GuestClient, input: CreateCapsuleInput, secret: string): Promise<string> {
   const { capsuleId, hostname, envs, defaultUser, defaultCwd } = input
   const answer = await client.identify(
-    { ...freshness(), secret, capsuleId, hostname, envs, defaultUser, defaultCwd },
+    { ...freshness(), secret, capsuleId, hostname, envs, defaultUser, defaultCwd, forgetEnded: true },
     IDENTIFY_TIMEOUT_MS,
   )
   return answer.agentVersion
