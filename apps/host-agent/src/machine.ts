@@ -63,6 +63,16 @@ export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: A
 /** Brings the whole machine up: pool, images, engine, network, cgroups, DNS. */
 export async function openMachine(config: HostAgentConfig, options: OpenOptions): Promise<OpenMachine> {
   const { logger, signal, onProgress } = options
+  const network = createNetwork({
+    config: {
+      prefix: config.instance,
+      cidr: config.networkCidr,
+      uidBase: config.uidBase + CAPSULE_UID_OFFSET,
+      poolSize: config.slotPool,
+      platform: config.dir,
+    },
+    logger,
+  })
   onProgress('Opening the storage pool.')
   const pool = await openPool({
     dir: config.dir,
@@ -79,16 +89,6 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   onProgress('Choosing the engine by booting a tiny guest.')
   const verdict = await chooseHostEngine(config, boot, logger)
   onProgress('Preparing the network.')
-  const network = createNetwork({
-    config: {
-      prefix: config.instance,
-      cidr: config.networkCidr,
-      uidBase: config.uidBase + CAPSULE_UID_OFFSET,
-      poolSize: config.slotPool,
-      platform: config.dir,
-    },
-    logger,
-  })
   await network.start({ inUse: options.inUse })
   const cgroups = await createCgroups({ name: config.instance, logger })
   const runDir = join(config.dir, 'run', 'vm')

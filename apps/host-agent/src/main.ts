@@ -4,6 +4,9 @@ import { runCommandLine } from './commands.js'
 import { readConfig } from './config.js'
 import { serve } from './serve.js'
 
+/** EX_CONFIG of sysexits.h: starting again without a change cannot help. */
+const EXIT_CONFIG = 78
+
 /** Values of these keys never reach the log. */
 const SECRETS = ['secret', '*.secret', 'envs', '*.envs', 'apiKey', '*.apiKey']
 
@@ -40,11 +43,12 @@ async function main(): Promise<void> {
     await agent.ready
   } catch (error) {
     if (stopping) return
+    await agent.stop(false).catch((failure: unknown) => logger.error({ err: failure }, 'host_agent.stop_failed'))
     throw error
   }
 }
 
 main().catch((error: unknown) => {
   process.stderr.write(`host agent: ${errorText(error)}\n`)
-  process.exit(1)
+  process.exit(AppError.is(error, 'invalid_config') ? EXIT_CONFIG : 1)
 })

@@ -10,6 +10,7 @@ import { CapsuleMetrics } from './capsule/metrics.js'
 import { ShapeStore } from './capsule/shapes.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
+import { closePool } from './host/pool/index.js'
 import { type OpenMachine, openMachine } from './machine.js'
 import { startServer } from './rpc/server.js'
 import { createHostService, type ServiceParts } from './rpc/service.js'
@@ -72,6 +73,8 @@ class Agent {
   #hotPool: HotPool | undefined
   #shapes: ShapeStore | undefined
   #housekeeping: NodeJS.Timeout | undefined
+  /** Capsules of the journal; before it was read there might be some. */
+  #journaled = 1
 
   constructor(config: HostAgentConfig, logger: Logger, status: HostStatus, signal: AbortSignal) {
     this.#config = config
@@ -83,6 +86,7 @@ class Agent {
   async bringUp(onParts: (parts: ServiceParts) => void): Promise<void> {
     const journal = new Journal(join(this.#config.dir, 'journal'), this.#logger)
     const records = await journal.open()
+    this.#journaled = records.length
     const machine = await openMachine(this.#config, {
       logger: this.#logger,
       signal: this.#signal,
@@ -105,8 +109,10 @@ class Agent {
     await this.#hotPool?.close()
     if (endCapsules) await this.#manager?.destroyAll()
     await this.#manager?.detach()
-    if (this.#manager?.list().length === 0) await this.#machine?.release()
-    else await this.#machine?.close()
+    const left = this.#manager?.list().length ?? this.#journaled
+    if (left > 0) await this.#machine?.close()
+    else if (this.#machine !== undefined) await this.#machine.release()
+    else await closePool(this.#config.dir) // stopped while it was coming up
   }
 
   #assemble(machine: OpenMachine, journal: Journal): CapsuleManager {

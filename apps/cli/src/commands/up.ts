@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type { Command } from 'commander'
 import { type CommonOptions, type Context, contextOf, withDir, withJson } from '../context.js'
 import { Interrupt } from '../interrupt.js'
@@ -61,7 +62,11 @@ async function up(options: UpOptions): Promise<void> {
   if (stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${stopped.join(', ')}.`)
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false
-  const tellDeath = (death: ServiceDeath): void => tell(context, death)
+  const broken = new AbortController()
+  const tellDeath = (death: ServiceDeath): void => {
+    if (death.isFinal) broken.abort(new AppError('invalid_config', death.lastLines.at(-1) ?? `${death.name} gave up.`))
+    else tell(context, death)
+  }
   {
     const progress = output.progress('starting the database')
     await using supervisor = new Supervisor({
@@ -75,7 +80,8 @@ async function up(options: UpOptions): Promise<void> {
       onDeath: tellDeath,
     })
     try {
-      await run(context, supervisor, progress, interrupt, apiUrl)
+      await run(context, supervisor, progress, AbortSignal.any([interrupt.signal, broken.signal]), apiUrl)
+      broken.signal.throwIfAborted()
     } finally {
       progress.done()
     }
@@ -88,12 +94,12 @@ async function run(
   { config, output }: Context,
   supervisor: Supervisor,
   progress: Progress,
-  interrupt: Interrupt,
+  ended: AbortSignal,
   apiUrl: string,
 ): Promise<void> {
   const startedAt = performance.now()
   const stopAll = stopOnUsr2(supervisor)
-  const signal = AbortSignal.any([interrupt.signal, stopAll])
+  const signal = AbortSignal.any([ended, stopAll])
   try {
     await supervisor.start()
     progress.update('starting the host agent and the control plane')

@@ -4,6 +4,8 @@ import type { LogFile } from './log-file.js'
 
 const FIRST_BACKOFF_MS = 250
 const MAX_BACKOFF_MS = 15_000
+/** EX_CONFIG of sysexits.h. */
+const EXIT_CONFIG = 78
 /** A child that ran this long was well: its next death starts the back-off anew. */
 const HEALTHY_AFTER_MS = 60_000
 
@@ -25,6 +27,8 @@ export interface ServiceDeath {
   readonly name: string
   readonly how: string
   readonly restartInMs: number
+  /** It said that its configuration cannot work: it is not started again. */
+  readonly isFinal: boolean
   readonly lastLines: readonly string[]
   readonly logPath: string
 }
@@ -60,12 +64,12 @@ export class Service {
     this.#child = child
     child.stdout?.on('data', (chunk: Buffer) => this.#options.log.write(chunk))
     child.stderr?.on('data', (chunk: Buffer) => this.#options.log.write(chunk))
-    child.once('error', (error) => this.#ended(child, error.message, startedAt))
-    child.once('exit', (code, signal) => this.#ended(child, signal ?? `code ${code}`, startedAt))
+    child.once('error', (error) => this.#ended(child, error.message, startedAt, false))
+    child.once('exit', (code, signal) => this.#ended(child, signal ?? `code ${code}`, startedAt, code === EXIT_CONFIG))
     this.#options.onChange()
   }
 
-  #ended(child: ChildProcess, how: string, startedAt: number): void {
+  #ended(child: ChildProcess, how: string, startedAt: number, isFinal: boolean): void {
     if (this.#child !== child) return
     this.#child = undefined
     this.#options.onChange()
@@ -73,9 +77,9 @@ export class Service {
     if (performance.now() - startedAt > HEALTHY_AFTER_MS) this.#backoffMs = FIRST_BACKOFF_MS
     const restartInMs = this.#backoffMs
     this.#backoffMs = Math.min(this.#backoffMs * 2, MAX_BACKOFF_MS)
-    this.#timer = setTimeout(() => this.start(), restartInMs)
+    if (!isFinal) this.#timer = setTimeout(() => this.start(), restartInMs)
     const { name, log } = this.#options
-    this.#options.onDeath({ name, how, restartInMs, lastLines: log.lastLines, logPath: log.path })
+    this.#options.onDeath({ name, how, restartInMs, isFinal, lastLines: log.lastLines, logPath: log.path })
   }
 
   async stop(): Promise<void> {

@@ -100,6 +100,7 @@ export class Supervisor implements AsyncDisposable {
       name: 'postgres',
       how: exit.signal ?? `code ${exit.code}`,
       restartInMs: POSTGRES_RESTART_MS,
+      isFinal: false,
       lastLines: [],
       logPath: join(this.#options.layout.logsDir, 'postgres.log'),
     })
@@ -124,6 +125,7 @@ export class Supervisor implements AsyncDisposable {
         name: 'postgres',
         how: AppError.from(error).message,
         restartInMs: POSTGRES_RESTART_MS,
+        isFinal: false,
         lastLines: [],
         logPath: join(layout.logsDir, 'postgres.log'),
       })
