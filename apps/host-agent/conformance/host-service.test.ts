@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
@@ -17,6 +17,7 @@ describeHostService({
   connect: async () => {
     const given = process.env.WRENN_TEST_DIR
     const dir = given ?? (await mkdtemp('/var/tmp/wrenn-host-'))
+    await chmod(dir, 0o711) // the guests' own users reach their files by full path
     const config = readConfig({
       WRENN_DIR: dir,
       WRENN_INSTANCE: 'whost',

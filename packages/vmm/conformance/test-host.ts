@@ -94,7 +94,8 @@ export class TestHost implements AsyncDisposable {
 
   /** Lets a script end the guest; there is no answer to wait for. */
   async endGuest(spec: VmSpec, script: string): Promise<void> {
-    await this.inGuest(spec, `(${script}) >/dev/null 2>&1 &`)
+    // The answer must leave before the guest does: nobody would close the connection.
+    await this.inGuest(spec, `(sleep 1; ${script}) >/dev/null 2>&1 &`)
   }
 
   async #tryInGuest(spec: VmSpec, script: string): Promise<string | undefined> {
@@ -104,8 +105,14 @@ export class TestHost implements AsyncDisposable {
     })
     client.stdin.on('error', () => {}) // the guest does not listen yet
     client.stdin.end(`${script}\necho wrenn-end\nexit\n`)
+    const giveUp = setTimeout(() => client.kill('SIGKILL'), GUEST_UP_MS)
     let text = ''
-    for await (const chunk of client.stdout) text += String(chunk)
+    for await (const chunk of client.stdout) {
+      text += String(chunk)
+      if (text.includes('wrenn-end\n')) break
+    }
+    clearTimeout(giveUp)
+    client.kill('SIGKILL')
     const end = text.indexOf('wrenn-end\n')
     return end < 0 ? undefined : text.slice(0, end).trim()
   }
