@@ -19,6 +19,7 @@ import {
 } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
 import { closePool, openPool } from './host/pool/index.js'
+import { requireSearchable } from './host/searchable.js'
 import { sweepVms } from './host/sweep.js'
 
 /** Capsules' uids start here above the configured base; the platform's own processes are below. */
@@ -73,6 +74,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     },
     logger,
   })
+  await requireSearchable(config.dir)
   onProgress('Opening the storage pool.')
   const pool = await openPool({
     dir: config.dir,
