@@ -37,6 +37,8 @@ export class FakeGuest implements AsyncDisposable {
   /** Bodies of every accepted POST /init. */
   readonly identities: Record<string, unknown>[] = []
   secret: string | undefined
+  /** The next POST /init is carried out, but its answer is lost. */
+  loseNextInit = false
   readonly #sessions = new Map<number, Session>()
   readonly #sockets = new Set<Socket>()
   readonly #server
@@ -78,6 +80,11 @@ export class FakeGuest implements AsyncDisposable {
     const identity: Record<string, unknown> = JSON.parse(body)
     this.identities.push(identity)
     if (typeof identity.secret === 'string') this.secret = identity.secret
+    if (this.loseNextInit) {
+      this.loseNextInit = false
+      request.socket.resetAndDestroy()
+      return
+    }
     response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ agentVersion: 'fake' }))
   }
 

@@ -107,7 +107,9 @@ export class GuestClient {
         this.#secret = secret
         const answer = await this.#init(identity).catch((error: unknown) => {
           const failure = guestError(error)
-          if (failure.code !== 'guest_error' && failure.code !== 'permission_denied') throw failure
+          // A refused secret: the guest may have taken the new one with an answer that was lost.
+          const refused = failure.details?.status === 401
+          if (!refused && failure.code !== 'guest_error') throw failure
         })
         if (answer !== undefined) return answer
       }
@@ -245,7 +247,7 @@ async function httpFailure(answer: IncomingMessage): Promise<AppError> {
   const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
   const body = failure.safeParse(await readJson(answer).catch(() => undefined))
   const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
-  return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message)
+  return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message, { details: { status } })
 }
 
 const codeOfConnect: Partial<Record<Code, string>> = {

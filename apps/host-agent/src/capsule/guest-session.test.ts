@@ -62,6 +62,14 @@ describe('a process stream', () => {
     await expect(read()).rejects.toBe(died)
   })
 
+  it('identifies a guest whose answer was lost, with whichever secret it has by then', async () => {
+    await client.identify({ secret: 'first' }, 5_000)
+    guest.loseNextInit = true
+    await client.identify({ secret: 'second', capsuleId: 'cl-1' }, 5_000)
+    await warmUp(client)
+    expect(guest.identities.map(({ capsuleId }) => capsuleId)).toEqual([undefined, 'cl-1', 'cl-1'])
+  })
+
   it('uses a new secret from the call that set it on', async () => {
     await client.identify({ secret: 'first' }, 1_000)
     await client.identify({ secret: 'second' }, 1_000)
