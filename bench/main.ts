@@ -1,10 +1,8 @@
-import { mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Bench } from './context.js'
 import { describeMachine } from './machine.js'
-import { cleanDir, Platform } from './platform.js'
+import { cleanDir, Platform, scratchDir } from './platform.js'
 import { type Row, table } from './report.js'
 import { execRows, stdoutRows } from './rows/exec.js'
 import { fileRows } from './rows/files.js'
@@ -89,7 +87,7 @@ async function measure(
 async function run(wanted: Options): Promise<boolean> {
   const machine = describeMachine()
   const kept = process.env.WRENN_BENCH_DIR
-  const dir = kept ?? (await mkdtemp(join(tmpdir(), 'wrenn-bench-')))
+  const dir = kept ?? (await scratchDir('wrenn-bench-'))
   const rows: Row[] = []
   try {
     rows.push(...(await measure(withoutHotPool, 0, dir, wanted)))

@@ -1,8 +1,9 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { Agent, type IncomingMessage, request } from 'node:http'
 import { createConnection } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'
@@ -15,6 +16,13 @@ import { HostService } from '@wrenn/protocol/host'
 import { Wrenn } from '@wrenn/sdk'
 import { WebSocket } from 'ws'
 import { countBytes, DirectGuest } from './guest.js'
+
+/** A new directory that the platform's own users can pass through. */
+export async function scratchDir(prefix: string): Promise<string> {
+  const dir = await mkdtemp(join(tmpdir(), prefix))
+  await chmod(dir, 0o711)
+  return dir
+}
 
 export const CLI = fileURLToPath(new URL('../apps/cli/bin/wrenn.mjs', import.meta.url))
 const START_TIMEOUT_MS = 900_000

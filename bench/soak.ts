@@ -1,9 +1,8 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
-import { cleanDir, Platform } from './platform.js'
+import { cleanDir, Platform, scratchDir } from './platform.js'
 
 export interface SoakOptions {
   readonly count: number
@@ -30,7 +29,7 @@ export function log(text: string): void {
 /** Starts a platform in `WRENN_BENCH_DIR`, or in a directory that goes with it, and stops it after `work`. */
 export async function withPlatform<T>(port: number, work: (platform: Platform) => Promise<T>): Promise<T> {
   const kept = process.env.WRENN_BENCH_DIR
-  const dir = kept ?? (await mkdtemp(join(tmpdir(), 'wrenn-soak-')))
+  const dir = kept ?? (await scratchDir('wrenn-soak-'))
   try {
     await using platform = await Platform.start({ dir, port, hotPoolMax: 4 })
     return await work(platform)
