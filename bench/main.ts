@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import type { Bench } from './context.js'
 import { describeMachine } from './machine.js'
