@@ -28,7 +28,18 @@ describeHostService({
       WRENN_GUEST_AGENT_DIR: join(import.meta.dirname, '../../guest-agent/dist'),
     })
     const agent = await serve(config, silentLogger)
-    await agent.ready
+    const end = async (): Promise<void> => {
+      await agent.stop(true)
+      if (given !== undefined) return
+      await runCommandLine('clean', [], config, silentLogger)
+      await rm(dir, { recursive: true, force: true })
+    }
+    try {
+      await agent.ready
+    } catch (error) {
+      await end()
+      throw error
+    }
     const manager = new Http2SessionManager('http://host', undefined, {
       createConnection: () => connectSocket(config.socketPath),
     })
@@ -37,10 +48,7 @@ describeHostService({
       client: createClient(HostService, transport),
       [Symbol.asyncDispose]: async () => {
         manager.abort()
-        await agent.stop(true)
-        if (given !== undefined) return
-        await runCommandLine('clean', [], config, silentLogger)
-        await rm(dir, { recursive: true, force: true })
+        await end()
       },
     }
   },
