@@ -71,7 +71,6 @@ class Agent {
   #machine: OpenMachine | undefined
   #manager: CapsuleManager | undefined
   #hotPool: HotPool | undefined
-  #shapes: ShapeStore | undefined
   #housekeeping: NodeJS.Timeout | undefined
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
@@ -94,12 +93,12 @@ class Agent {
       onProgress: (detail) => this.#status.setNotReady(detail),
     })
     this.#machine = machine
-    const manager = this.#assemble(machine, journal)
+    const { manager, shapes } = this.#assemble(machine, journal)
     await machine.sweep(vmsInUse(records))
     await manager.adopt(records)
     const metrics = new CapsuleMetrics(new GuestFactory(machine, this.#logger))
     onParts({ manager, images: machine.images, metrics })
-    await this.#prepareDefaultShape(machine, manager)
+    await this.#prepareDefaultShape(machine, manager, shapes)
     this.#status.setNotReady(undefined)
     this.#logger.info({ engine: machine.engine.name, version: machine.engineVersion }, 'host.ready')
   }
@@ -115,7 +114,7 @@ class Agent {
     else await closePool(this.#config.dir) // stopped while it was coming up
   }
 
-  #assemble(machine: OpenMachine, journal: Journal): CapsuleManager {
+  #assemble(machine: OpenMachine, journal: Journal): { manager: CapsuleManager; shapes: ShapeStore } {
     const logger = this.#logger
     const factory = new GuestFactory(machine, logger)
     const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
@@ -124,15 +123,12 @@ class Agent {
     const manager = new CapsuleManager({ machine, journal, factory, shapes, hotPool, logger })
     this.#hotPool = hotPool
     this.#manager = manager
-    this.#shapes = shapes
     this.#status.attach({ machine, manager, hotPool, engineReason: machine.engineReason })
     this.#housekeeping = setInterval(() => hotPool.wake(), HOUSEKEEPING_MS)
-    return manager
+    return { manager, shapes }
   }
 
-  async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager): Promise<void> {
-    const shapes = this.#shapes
-    if (shapes === undefined) throw new Error('shapes exist once the agent is assembled')
+  async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {
     await shapes.sweep(await machine.images.list())
     await machine.pruneLayers(() => new Set(manager.list().flatMap(({ layers }) => layers)))
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')

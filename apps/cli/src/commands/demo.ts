@@ -117,7 +117,8 @@ async function runProgram(context: Context, capsule: Capsule): Promise<{ text: s
   const decoder = new TextDecoder()
   await using program = await capsule.stream(['python3', '-c', PROGRAM], { timeoutMs: 60_000 })
   for await (const event of program) {
-    if (event.type === 'exit' && event.exitCode !== 0) throw new Error(`python3 ended with ${event.exitCode}: ${text}`)
+    if (event.type === 'exit' && event.exitCode !== 0)
+      throw new AppError('guest_error', `python3 ended with ${event.exitCode}: ${text}`)
     if (event.type !== 'stdout' && event.type !== 'stderr') continue
     firstOutputAt ||= performance.now()
     text += decoder.decode(event.data, { stream: true })

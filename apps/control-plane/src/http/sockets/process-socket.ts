@@ -8,11 +8,10 @@ import {
 import { type ProcessSelector, Signal } from '@wrenn/protocol/guest'
 import { toSignal } from '../../domain/processes.js'
 import { connectSession, parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
-import { fromHostError } from '../../host/errors.js'
 import type { Services } from '../context.js'
 import { type Channel, type Message, parseFrame } from './channel.js'
 import { type OutputEncoding, OutputSender } from './output.js'
-import { errorFrame } from './run-socket.js'
+import { readInput } from './run-socket.js'
 
 const MAX_INPUT_BYTES = 256 * 1024
 
@@ -77,24 +76,16 @@ async function relay(channel: Channel, capsuleId: string, services: Services, se
     if (event.case === 'start') {
       const tag = event.value.tag ?? session.tag
       await channel.send({ type: 'start', pid: event.value.pid, ...(tag === undefined ? {} : { tag }) })
-      if (!reading) void readInput(channel, capsuleId, services, session.selector)
+      if (!reading)
+        void readInput(
+          channel,
+          () => services.activity.touch(capsuleId),
+          (message) => applyInput(channel, capsuleId, services, session.selector, toInput(message)),
+        )
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
     else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
     else if (event.case === 'end') await output.exit(event.value)
-  }
-}
-
-/** Carries frames of the client to the process until the socket closes; a bad frame is answered, not fatal. */
-async function readInput(channel: Channel, capsuleId: string, services: Services, process: Selector): Promise<void> {
-  for (;;) {
-    const message = await channel.next()
-    if (message === undefined) return
-    try {
-      await applyInput(channel, capsuleId, services, process, toInput(message))
-    } catch (error) {
-      await channel.send(errorFrame(fromHostError(error), false))
-    }
   }
 }
 

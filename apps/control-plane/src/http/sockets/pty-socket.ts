@@ -2,12 +2,11 @@ import { randomTag } from '@wrenn/base'
 import { type PtyInputFrame, ptyInputFrameSchema, ptyStartFrameSchema } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
 import { connectSession, parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
-import { fromHostError } from '../../host/errors.js'
 import type { Services } from '../context.js'
 import { type Channel, type Message, parseFrame } from './channel.js'
 import { OutputSender } from './output.js'
 import { binaryInput, joinBinary } from './process-socket.js'
-import { errorFrame } from './run-socket.js'
+import { readInput } from './run-socket.js'
 
 /** `/pty`: a terminal, new or taken up again by its tag; it outlives the socket. */
 export async function ptyStream(channel: Channel, capsuleId: string, services: Services): Promise<void> {
@@ -53,24 +52,16 @@ async function relayTerminal(channel: Channel, capsuleId: string, services: Serv
     services.activity.touch(capsuleId)
     if (event.case === 'start') {
       await channel.send({ type: 'started', tag: event.value.tag ?? pty.tag, pid: event.value.pid })
-      if (!reading) void readInput(channel, capsuleId, services, pty)
+      if (!reading)
+        void readInput(
+          channel,
+          () => services.activity.touch(capsuleId),
+          (message) => applyInput(channel, capsuleId, services, pty, toInput(message)),
+        )
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
     else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
     else if (event.case === 'end') await output.exit(event.value)
-  }
-}
-
-async function readInput(channel: Channel, capsuleId: string, services: Services, pty: Terminal): Promise<void> {
-  for (;;) {
-    const message = await channel.next()
-    if (message === undefined) return
-    services.activity.touch(capsuleId)
-    try {
-      await applyInput(channel, capsuleId, services, pty, toInput(message))
-    } catch (error) {
-      await channel.send(errorFrame(fromHostError(error), false))
-    }
   }
 }
 

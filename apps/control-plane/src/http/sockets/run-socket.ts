@@ -5,7 +5,7 @@ import type { WebSocket } from 'ws'
 import { fromHostError } from '../../host/errors.js'
 import type { ApiKeyOwner } from '../../store/teams.js'
 import type { Services } from '../context.js'
-import { Channel, parseFrame } from './channel.js'
+import { Channel, type Message, parseFrame } from './channel.js'
 
 const AUTH_WITHIN_MS = 5_000
 const CLOSE_NORMAL = 1000
@@ -83,5 +83,23 @@ async function firstMessage(channel: Channel, apiKeys: Services['apiKeys']): Pro
     return await apiKeys.authenticate(frame.api_key ?? frame.token)
   } finally {
     clearTimeout(timer)
+  }
+}
+
+/** Carries frames of the client to its process until the socket closes; each counts as activity, and a bad one is answered, not fatal. */
+export async function readInput(
+  channel: Channel,
+  touch: () => void,
+  apply: (message: Message) => Promise<void>,
+): Promise<void> {
+  for (;;) {
+    const message = await channel.next()
+    if (message === undefined) return
+    touch()
+    try {
+      await apply(message)
+    } catch (error) {
+      await channel.send(errorFrame(fromHostError(error), false))
+    }
   }
 }
