@@ -7,6 +7,8 @@ export type CapsuleId = Branded<'CapsuleId'>
 export type TeamId = Branded<'TeamId'>
 export type ApiKeyId = Branded<'ApiKeyId'>
 export type HostId = Branded<'HostId'>
+export type CheckpointId = Branded<'CheckpointId'>
+export type SnapshotId = Branded<'SnapshotId'>
 
 const DIGITS = 25
 const pattern = /^[0-9a-z]{25}$/
@@ -29,6 +31,8 @@ export const capsuleIds = kind<CapsuleId>('cl')
 export const teamIds = kind<TeamId>('team')
 export const apiKeyIds = kind<ApiKeyId>('key')
 export const hostIds = kind<HostId>('host')
+export const checkpointIds = kind<CheckpointId>('cp')
+export const snapshotIds = kind<SnapshotId>('snap')
 
 /** `prefix-` + 8 hex digits: tags of processes and terminals. */
 export function randomTag(prefix: string): string {

@@ -13,10 +13,20 @@ export const capsuleStates = [
 ] as const
 export type CapsuleState = (typeof capsuleStates)[number]
 
-/** What moves a capsule: what people ask for, and what happens to it (`started`, `exited`, `lost`, `found`, `failed`). */
+/**
+ * What moves a capsule: what people ask for (`start`, `pause`, `resume`, `fork`, `checkpoint`, `rollback`, `snapshot`,
+ * `destroy`), and what happens to it (`started`, `paused`, `exited`, `lost`, `found`, `failed`, `destroyed`).
+ */
 export const capsuleCommands = [
   'start',
   'started',
+  'pause',
+  'paused',
+  'resume',
+  'fork',
+  'checkpoint',
+  'rollback',
+  'snapshot',
   'destroy',
   'destroyed',
   'exited',
@@ -26,19 +36,59 @@ export const capsuleCommands = [
 ] as const
 export type CapsuleCommand = (typeof capsuleCommands)[number]
 
-/** The lifecycle: state → command → next state. A command that is not listed is not legal there (409 `invalid_state`). */
+/**
+ * The lifecycle: state → command → next state. A command that is not listed is not legal there (409 `invalid_state`).
+ * `fork`, `checkpoint`, `rollback` and `snapshot` do not move a capsule: it stays what it was. A host may pause a capsule by
+ * itself (`paused` out of `running`) when it runs short of memory or space. A guest that ended with a saved state behind it
+ * may be resumed from that state.
+ */
 export const capsuleTransitions = {
   pending: { start: 'starting', destroy: 'stopping', failed: 'error', lost: 'missing' },
   starting: { started: 'running', destroy: 'stopping', failed: 'error', exited: 'error', lost: 'missing' },
-  running: { destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'error' },
-  pausing: { destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'running' },
-  paused: { destroy: 'stopping', lost: 'missing' },
-  resuming: { started: 'running', destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'paused' },
+  running: {
+    pause: 'pausing',
+    paused: 'paused',
+    fork: 'running',
+    checkpoint: 'running',
+    rollback: 'running',
+    snapshot: 'running',
+    destroy: 'stopping',
+    exited: 'error',
+    lost: 'missing',
+    failed: 'error',
+  },
+  pausing: { paused: 'paused', destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'running' },
+  paused: {
+    resume: 'resuming',
+    fork: 'paused',
+    checkpoint: 'paused',
+    rollback: 'paused',
+    snapshot: 'paused',
+    destroy: 'stopping',
+    lost: 'missing',
+    started: 'running',
+    exited: 'error',
+  },
+  resuming: {
+    started: 'running',
+    paused: 'paused',
+    destroy: 'stopping',
+    exited: 'error',
+    lost: 'missing',
+    failed: 'paused',
+  },
   hibernated: { destroy: 'stopping' },
   stopping: { destroyed: 'stopped', destroy: 'stopping', lost: 'stopping' },
   stopped: { destroy: 'stopped' },
-  missing: { found: 'running', destroy: 'stopping', exited: 'error', failed: 'error', lost: 'missing' },
-  error: { destroy: 'stopping' },
+  missing: {
+    found: 'running',
+    paused: 'paused',
+    destroy: 'stopping',
+    exited: 'error',
+    failed: 'error',
+    lost: 'missing',
+  },
+  error: { resume: 'resuming', paused: 'paused', destroy: 'stopping' },
 } as const satisfies Record<CapsuleState, Partial<Record<CapsuleCommand, CapsuleState>>>
 
 /** The state after `command`, or `undefined` when the command is not legal in `state`. */
@@ -76,6 +126,11 @@ const shownAs: Record<CapsuleState, WireStatus> = {
 /** Existing clients know a closed set of statuses; a transitional state shows as the nearest of them. */
 export function wireStatus(state: CapsuleState): WireStatus {
   return shownAs[state]
+}
+
+/** States out of which a capsule with `auto_resume` wakes when it is used. */
+export function isAsleep(state: CapsuleState): boolean {
+  return state === 'paused' || state === 'pausing' || state === 'resuming'
 }
 
 /** States in which commands may be run and files read. */

@@ -37,6 +37,10 @@ export const createCapsuleSchema = z
       .max(31_536_000)
       .default(0)
       .describe('Seconds without activity after which the capsule is paused; 0 means never.'),
+    auto_resume: z
+      .boolean()
+      .default(false)
+      .describe('Whether a paused capsule wakes when it is used: commands, files, terminals, its ports.'),
     egress: egressPolicySchema.optional(),
     user: userSchema.optional().describe('Default user of commands and files.'),
     cwd: pathSchema.optional().describe('Default working directory of commands.'),
@@ -62,6 +66,13 @@ export const capsuleExitSchema = z
 export type CapsuleExit = z.infer<typeof capsuleExitSchema>
 
 export const timingSchema = z.object({ step: z.string(), ms: z.number() })
+
+/** What counts as use of a capsule. */
+export const awakeReasons = ['stream', 'process', 'traffic', 'cpu', 'operation'] as const
+export type AwakeReason = (typeof awakeReasons)[number]
+
+export const pauseReasons = ['request', 'idle', 'memory_pressure', 'pool_low', 'host_restart'] as const
+export type PauseReason = (typeof pauseReasons)[number]
 
 export const capsuleSchema = z
   .object({
@@ -90,6 +101,36 @@ export const capsuleSchema = z
     path: z.string().optional().describe('How it was created: hot, restore or cold.'),
     timings: z.array(timingSchema).optional().describe('Steps of the create in their order; only in its answer.'),
     exit: capsuleExitSchema.optional().describe('Why it ended, when it ended by itself.'),
+    auto_resume: z.boolean(),
+    pauses_at: timestampSchema
+      .optional()
+      .describe('When it will be paused if nothing happens; absent without a timeout.'),
+    awake_because: z
+      .array(z.enum(awakeReasons))
+      .optional()
+      .describe('What has kept it from being paused although its timeout is over.'),
+    pause_reason: z
+      .enum(pauseReasons)
+      .optional()
+      .describe('Why it was paused last: request, idle, memory_pressure, pool_low or host_restart.'),
+    paused_at: timestampSchema.optional(),
+    durable: z
+      .boolean()
+      .optional()
+      .describe('Whether the saved state of a paused capsule would survive a power loss of its host.'),
+    durable_at: timestampSchema.optional(),
+    notice: z
+      .string()
+      .optional()
+      .describe('What its owner should know, such as that an older state had to be resumed.'),
+    parent_id: z.string().optional().describe('The capsule it was forked from.'),
+    snapshot_id: z.string().optional().describe('The snapshot it was started from.'),
+    checkpoint_id: z.string().optional().describe('The checkpoint it stands on: made or rolled back to last.'),
+    disk_bytes: z.number().optional().describe('Bytes that its files take on the host.'),
+    lifecycle_timings: z
+      .array(timingSchema)
+      .optional()
+      .describe('Steps of the pause, resume or rollback that this answers.'),
   })
   .meta({ id: 'Capsule' })
 export type Capsule = z.infer<typeof capsuleSchema>
@@ -155,10 +196,17 @@ export const metricsSchema = z
   .meta({ id: 'CapsuleMetrics' })
 export type CapsuleMetrics = z.infer<typeof metricsSchema>
 
+export const templateTypes = ['base', 'snapshot'] as const
+
 export const templateSchema = z
   .object({
     name: z.string(),
-    type: z.enum(['base', 'snapshot']),
+    type: z.enum(templateTypes),
+    platform: z.boolean().describe('Built in, the same for every team; cannot be deleted.'),
+    snapshot_id: z.string().optional(),
+    durable: z.boolean().optional().describe('Whether it would survive a power loss of its host.'),
+    disk_size_mb: z.int().optional(),
+    metadata: z.record(z.string(), z.string()).optional(),
     aliases: z.array(z.string()),
     description: z.string().optional(),
     vcpus: z.int(),

@@ -27,6 +27,12 @@ export const execRequestSchema = z
       ),
     background: z.boolean().default(false).describe('Answer 202 at once; follow it through its stream.'),
     tag: tagSchema.optional(),
+    atomic: z
+      .boolean()
+      .default(false)
+      .describe(
+        'All or nothing: when the command fails, times out or is killed, memory, files and processes are as before it. Foreground only.',
+      ),
   })
   .meta({ id: 'ExecRequest' })
 export type ExecRequest = z.input<typeof execRequestSchema>
@@ -50,6 +56,10 @@ export const execResultSchema = z
     signal: z.int().optional().describe('Number of the signal that ended the process.'),
     oom_killed: z.boolean().optional(),
     hint: z.string().optional(),
+    rolled_back: z
+      .boolean()
+      .optional()
+      .describe('Only with `atomic`: whether the capsule was put back to where it was before the command.'),
   })
   .meta({ id: 'ExecResult' })
 export type ExecResult = z.infer<typeof execResultSchema>

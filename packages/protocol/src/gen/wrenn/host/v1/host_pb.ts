@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file wrenn/host/v1/host.proto.
  */
 export const file_wrenn_host_v1_host: GenFile = /*@__PURE__*/
-  fileDesc("Chh3cmVubi9ob3N0L3YxL2hvc3QucHJvdG8SDXdyZW5uLmhvc3QudjEiEAoOR2V0SG9zdFJlcXVlc3QinQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSDgoGZW5naW5lGAMgASgJEhYKDmVuZ2luZV92ZXJzaW9uGAQgASgJEhUKDWVuZ2luZV9yZWFzb24YBSABKAkSFgoOa2VybmVsX3ZlcnNpb24YBiABKAkSDAoEY3B1cxgHIAEoDRIUCgxtZW1vcnlfYnl0ZXMYCCABKAQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgJIAEoBBISCgpwb29sX2J5dGVzGAogASgEEhcKD3Bvb2xfZnJlZV9ieXRlcxgLIAEoBBIXCg9wb29sX2ZpbGVzeXN0ZW0YDCABKAkSJwoFcG9vbHMYDSADKAsyGC53cmVubi5ob3N0LnYxLlNoYXBlUG9vbBIYChBydW5uaW5nX2NhcHN1bGVzGA4gASgNEg0KBXJlYWR5GA8gASgIEhgKEG5vdF9yZWFkeV9yZWFzb24YECABKAkSFQoNc3RhcnRlZF9hdF9tcxgRIAEoBCJvCglTaGFwZVBvb2wSEAoIdGVtcGxhdGUYASABKAkSDQoFdmNwdXMYAiABKA0SEgoKbWVtb3J5X21pYhgDIAEoDRILCgNob3QYBCABKA0SDgoGdGFyZ2V0GAUgASgNEhAKCHNuYXBzaG90GAYgASgIIhYKFExpc3RUZW1wbGF0ZXNSZXF1ZXN0IkMKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIqCgl0ZW1wbGF0ZXMYASADKAsyFy53cmVubi5ob3N0LnYxLlRlbXBsYXRlIpwBCghUZW1wbGF0ZRIMCgRuYW1lGAEgASgJEg8KB2FsaWFzZXMYAiADKAkSEgoKc2l6ZV9ieXRlcxgDIAEoBBIVCg1jcmVhdGVkX2F0X21zGAQgASgEEhUKDWRlZmF1bHRfdmNwdXMYBSABKA0SGgoSZGVmYXVsdF9tZW1vcnlfbWliGAYgASgNEhMKC2Rlc2NyaXB0aW9uGAcgASgJIj0KDEVncmVzc1BvbGljeRIQCghpbnRlcm5ldBgBIAEoCBINCgVhbGxvdxgCIAMoCRIMCgRkZW55GAMgAygJIu8CChRDcmVhdGVDYXBzdWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEhAKCHRlbXBsYXRlGAIgASgJEg0KBXZjcHVzGAMgASgNEhIKCm1lbW9yeV9taWIYBCABKA0SFQoNZGlza19zaXplX21pYhgFIAEoDRI7CgRlbnZzGAYgAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVDYXBzdWxlUmVxdWVzdC5FbnZzRW50cnkSKwoGZWdyZXNzGAcgASgLMhsud3Jlbm4uaG9zdC52MS5FZ3Jlc3NQb2xpY3kSEAoIaG9zdG5hbWUYCCABKAkSFAoMZGVmYXVsdF91c2VyGAkgASgJEhMKC2RlZmF1bHRfY3dkGAogASgJEhIKCmdlbmVyYXRpb24YCyABKAQSDwoHdGVhbV9pZBgMIAEoCRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJAChVDcmVhdGVDYXBzdWxlUmVzcG9uc2USJwoHY2Fwc3VsZRgBIAEoCzIWLndyZW5uLmhvc3QudjEuQ2Fwc3VsZSIiCgZUaW1pbmcSDAoEc3RlcBgBIAEoCRIKCgJtcxgCIAEoASKWAwoHQ2Fwc3VsZRISCgpjYXBzdWxlX2lkGAEgASgJEg0KBXN0YXRlGAIgASgJEhAKCHRlbXBsYXRlGAMgASgJEg0KBXZjcHVzGAQgASgNEhIKCm1lbW9yeV9taWIYBSABKA0SFQoNZGlza19zaXplX21pYhgGIAEoDRIOCgZlbmdpbmUYByABKAkSFgoOZW5naW5lX3ZlcnNpb24YCCABKAkSFgoOa2VybmVsX3ZlcnNpb24YCSABKAkSFQoNYWdlbnRfdmVyc2lvbhgKIAEoCRIMCgRwYXRoGAsgASgJEiYKB3RpbWluZ3MYDCADKAsyFS53cmVubi5ob3N0LnYxLlRpbWluZxIVCg1jcmVhdGVkX2F0X21zGA0gASgEEhIKCmdlbmVyYXRpb24YDiABKAQSFQoNZ3Vlc3RfYWRkcmVzcxgPIAEoCRIhCgRleGl0GBAgASgLMhMud3Jlbm4uaG9zdC52MS5FeGl0EhkKEWxhc3RfYWN0aXZlX2F0X21zGBEgASgEEg8KB3RlYW1faWQYEiABKAkikQEKBEV4aXQSDQoFY2F1c2UYASABKAkSDwoHbWVzc2FnZRgCIAEoCRIWCglleGl0X2NvZGUYAyABKAVIAIgBARITCgZzaWduYWwYBCABKAlIAYgBARIUCgxjb25zb2xlX3RhaWwYBSABKAkSDQoFYXRfbXMYBiABKARCDAoKX2V4aXRfY29kZUIJCgdfc2lnbmFsIisKFURlc3Ryb3lDYXBzdWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJIikKFkRlc3Ryb3lDYXBzdWxlUmVzcG9uc2USDwoHZXhpc3RlZBgBIAEoCCInChFHZXRDYXBzdWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJIj0KEkdldENhcHN1bGVSZXNwb25zZRInCgdjYXBzdWxlGAEgASgLMhYud3Jlbm4uaG9zdC52MS5DYXBzdWxlIhUKE0xpc3RDYXBzdWxlc1JlcXVlc3QiQAoUTGlzdENhcHN1bGVzUmVzcG9uc2USKAoIY2Fwc3VsZXMYASADKAsyFi53cmVubi5ob3N0LnYxLkNhcHN1bGUiFgoUV2F0Y2hDYXBzdWxlc1JlcXVlc3Qi+QEKFVdhdGNoQ2Fwc3VsZXNSZXNwb25zZRIpCgdjYXBzdWxlGAEgASgLMhYud3Jlbm4uaG9zdC52MS5DYXBzdWxlSAASPQoGc3luY2VkGAIgASgLMisud3Jlbm4uaG9zdC52MS5XYXRjaENhcHN1bGVzUmVzcG9uc2UuU3luY2VkSAASEQoHcmVtb3ZlZBgDIAEoCUgAEkMKCWtlZXBhbGl2ZRgEIAEoCzIuLndyZW5uLmhvc3QudjEuV2F0Y2hDYXBzdWxlc1Jlc3BvbnNlLktlZXBBbGl2ZUgAGggKBlN5bmNlZBoLCglLZWVwQWxpdmVCBwoFZXZlbnQiJwoRR2V0TWV0cmljc1JlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCSKRAgoSR2V0TWV0cmljc1Jlc3BvbnNlEhQKDHRpbWVzdGFtcF9tcxgBIAEoBBIPCgdjcHVfcGN0GAIgASgBEhEKCWNwdV9jb3VudBgDIAEoDRIWCg5tZW1fdXNlZF9ieXRlcxgEIAEoBBIXCg9tZW1fdG90YWxfYnl0ZXMYBSABKAQSFwoPbWVtX2NhY2hlX2J5dGVzGAYgASgEEhcKD2Rpc2tfdXNlZF9ieXRlcxgHIAEoBBIYChBkaXNrX3RvdGFsX2J5dGVzGAggASgEEhYKDmhvc3RfcnNzX2J5dGVzGAkgASgEEhMKC2hvc3RfY3B1X25zGAogASgEEhcKD2hvc3RfZGlza19ieXRlcxgLIAEoBCJdChNTdGFydFByb2Nlc3NSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSJAoFc3RhcnQYAiABKAsyFS5wcm9jZXNzLlN0YXJ0UmVxdWVzdBIMCgR1c2VyGAMgASgJIlUKFUNvbm5lY3RQcm9jZXNzUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEigKB2Nvbm5lY3QYAiABKAsyFy5wcm9jZXNzLkNvbm5lY3RSZXF1ZXN0IjwKFFByb2Nlc3NFdmVudFJlc3BvbnNlEiQKBWV2ZW50GAEgASgLMhUucHJvY2Vzcy5Qcm9jZXNzRXZlbnQiQQoUTGlzdFByb2Nlc3Nlc1JlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIVCg1pbmNsdWRlX2VuZGVkGAIgASgIIkAKFUxpc3RQcm9jZXNzZXNSZXNwb25zZRInCglwcm9jZXNzZXMYASADKAsyFC5wcm9jZXNzLlByb2Nlc3NJbmZvIlAKEFNlbmRJbnB1dFJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIoCgVpbnB1dBgCIAEoCzIZLnByb2Nlc3MuU2VuZElucHV0UmVxdWVzdCITChFTZW5kSW5wdXRSZXNwb25zZSJSChFDbG9zZVN0ZGluUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEikKB3Byb2Nlc3MYAiABKAsyGC5wcm9jZXNzLlByb2Nlc3NTZWxlY3RvciIUChJDbG9zZVN0ZGluUmVzcG9uc2UiVgoUU2lnbmFsUHJvY2Vzc1JlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIqCgZzaWduYWwYAiABKAsyGi5wcm9jZXNzLlNlbmRTaWduYWxSZXF1ZXN0IhcKFVNpZ25hbFByb2Nlc3NSZXNwb25zZSJtChBSZXNpemVQdHlSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSKQoHcHJvY2VzcxgCIAEoCzIYLnByb2Nlc3MuUHJvY2Vzc1NlbGVjdG9yEgwKBGNvbHMYAyABKA0SDAoEcm93cxgEIAEoDSITChFSZXNpemVQdHlSZXNwb25zZSJxCg9SZWFkRmlsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkSDgoGb2Zmc2V0GAQgASgEEhMKBmxlbmd0aBgFIAEoBEgAiAEBQgkKB19sZW5ndGgijwEKEFJlYWRGaWxlUmVzcG9uc2USOAoEc3RhdBgBIAEoCzIoLndyZW5uLmhvc3QudjEuUmVhZEZpbGVSZXNwb25zZS5GaWxlU3RhdEgAEg8KBWNodW5rGAIgASgMSAAaKAoIRmlsZVN0YXQSDAoEc2l6ZRgBIAEoBBIOCgZsZW5ndGgYAiABKARCBgoEcGFydCKZAQoQV3JpdGVGaWxlUmVxdWVzdBI0CgRvcGVuGAEgASgLMiQud3Jlbm4uaG9zdC52MS5Xcml0ZUZpbGVSZXF1ZXN0Lk9wZW5IABIPCgVjaHVuaxgCIAEoDEgAGjYKBE9wZW4SEgoKY2Fwc3VsZV9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAlCBgoEcGFydCIiChFXcml0ZUZpbGVSZXNwb25zZRINCgVieXRlcxgBIAEoBCJBCg9TdGF0RmlsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiOAoQU3RhdEZpbGVSZXNwb25zZRIkCgVlbnRyeRgBIAEoCzIVLmZpbGVzeXN0ZW0uRW50cnlJbmZvIk8KDkxpc3REaXJSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRINCgVkZXB0aBgDIAEoDRIMCgR1c2VyGAQgASgJIjkKD0xpc3REaXJSZXNwb25zZRImCgdlbnRyaWVzGAEgAygLMhUuZmlsZXN5c3RlbS5FbnRyeUluZm8iQAoOTWFrZURpclJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIMCgRwYXRoGAIgASgJEgwKBHVzZXIYAyABKAkiNwoPTWFrZURpclJlc3BvbnNlEiQKBWVudHJ5GAEgASgLMhUuZmlsZXN5c3RlbS5FbnRyeUluZm8iWAoPTW92ZUZpbGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDgoGc291cmNlGAIgASgJEhMKC2Rlc3RpbmF0aW9uGAMgASgJEgwKBHVzZXIYBCABKAkiOAoQTW92ZUZpbGVSZXNwb25zZRIkCgVlbnRyeRgBIAEoCzIVLmZpbGVzeXN0ZW0uRW50cnlJbmZvIkMKEVJlbW92ZUZpbGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIhQKElJlbW92ZUZpbGVSZXNwb25zZTLSDgoLSG9zdFNlcnZpY2USSAoHR2V0SG9zdBIdLndyZW5uLmhvc3QudjEuR2V0SG9zdFJlcXVlc3QaHi53cmVubi5ob3N0LnYxLkdldEhvc3RSZXNwb25zZRJaCg1MaXN0VGVtcGxhdGVzEiMud3Jlbm4uaG9zdC52MS5MaXN0VGVtcGxhdGVzUmVxdWVzdBokLndyZW5uLmhvc3QudjEuTGlzdFRlbXBsYXRlc1Jlc3BvbnNlEloKDUNyZWF0ZUNhcHN1bGUSIy53cmVubi5ob3N0LnYxLkNyZWF0ZUNhcHN1bGVSZXF1ZXN0GiQud3Jlbm4uaG9zdC52MS5DcmVhdGVDYXBzdWxlUmVzcG9uc2USXQoORGVzdHJveUNhcHN1bGUSJC53cmVubi5ob3N0LnYxLkRlc3Ryb3lDYXBzdWxlUmVxdWVzdBolLndyZW5uLmhvc3QudjEuRGVzdHJveUNhcHN1bGVSZXNwb25zZRJRCgpHZXRDYXBzdWxlEiAud3Jlbm4uaG9zdC52MS5HZXRDYXBzdWxlUmVxdWVzdBohLndyZW5uLmhvc3QudjEuR2V0Q2Fwc3VsZVJlc3BvbnNlElcKDExpc3RDYXBzdWxlcxIiLndyZW5uLmhvc3QudjEuTGlzdENhcHN1bGVzUmVxdWVzdBojLndyZW5uLmhvc3QudjEuTGlzdENhcHN1bGVzUmVzcG9uc2USXAoNV2F0Y2hDYXBzdWxlcxIjLndyZW5uLmhvc3QudjEuV2F0Y2hDYXBzdWxlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLldhdGNoQ2Fwc3VsZXNSZXNwb25zZTABElEKCkdldE1ldHJpY3MSIC53cmVubi5ob3N0LnYxLkdldE1ldHJpY3NSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5HZXRNZXRyaWNzUmVzcG9uc2USWQoMU3RhcnRQcm9jZXNzEiIud3Jlbm4uaG9zdC52MS5TdGFydFByb2Nlc3NSZXF1ZXN0GiMud3Jlbm4uaG9zdC52MS5Qcm9jZXNzRXZlbnRSZXNwb25zZTABEl0KDkNvbm5lY3RQcm9jZXNzEiQud3Jlbm4uaG9zdC52MS5Db25uZWN0UHJvY2Vzc1JlcXVlc3QaIy53cmVubi5ob3N0LnYxLlByb2Nlc3NFdmVudFJlc3BvbnNlMAESWgoNTGlzdFByb2Nlc3NlcxIjLndyZW5uLmhvc3QudjEuTGlzdFByb2Nlc3Nlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RQcm9jZXNzZXNSZXNwb25zZRJOCglTZW5kSW5wdXQSHy53cmVubi5ob3N0LnYxLlNlbmRJbnB1dFJlcXVlc3QaIC53cmVubi5ob3N0LnYxLlNlbmRJbnB1dFJlc3BvbnNlElEKCkNsb3NlU3RkaW4SIC53cmVubi5ob3N0LnYxLkNsb3NlU3RkaW5SZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5DbG9zZVN0ZGluUmVzcG9uc2USWgoNU2lnbmFsUHJvY2VzcxIjLndyZW5uLmhvc3QudjEuU2lnbmFsUHJvY2Vzc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLlNpZ25hbFByb2Nlc3NSZXNwb25zZRJOCglSZXNpemVQdHkSHy53cmVubi5ob3N0LnYxLlJlc2l6ZVB0eVJlcXVlc3QaIC53cmVubi5ob3N0LnYxLlJlc2l6ZVB0eVJlc3BvbnNlEk0KCFJlYWRGaWxlEh4ud3Jlbm4uaG9zdC52MS5SZWFkRmlsZVJlcXVlc3QaHy53cmVubi5ob3N0LnYxLlJlYWRGaWxlUmVzcG9uc2UwARJQCglXcml0ZUZpbGUSHy53cmVubi5ob3N0LnYxLldyaXRlRmlsZVJlcXVlc3QaIC53cmVubi5ob3N0LnYxLldyaXRlRmlsZVJlc3BvbnNlKAESSwoIU3RhdEZpbGUSHi53cmVubi5ob3N0LnYxLlN0YXRGaWxlUmVxdWVzdBofLndyZW5uLmhvc3QudjEuU3RhdEZpbGVSZXNwb25zZRJICgdMaXN0RGlyEh0ud3Jlbm4uaG9zdC52MS5MaXN0RGlyUmVxdWVzdBoeLndyZW5uLmhvc3QudjEuTGlzdERpclJlc3BvbnNlEkgKB01ha2VEaXISHS53cmVubi5ob3N0LnYxLk1ha2VEaXJSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5NYWtlRGlyUmVzcG9uc2USSwoITW92ZUZpbGUSHi53cmVubi5ob3N0LnYxLk1vdmVGaWxlUmVxdWVzdBofLndyZW5uLmhvc3QudjEuTW92ZUZpbGVSZXNwb25zZRJRCgpSZW1vdmVGaWxlEiAud3Jlbm4uaG9zdC52MS5SZW1vdmVGaWxlUmVxdWVzdBohLndyZW5uLmhvc3QudjEuUmVtb3ZlRmlsZVJlc3BvbnNlYgZwcm90bzM", [file_filesystem_filesystem, file_process_process]);
+  fileDesc("Chh3cmVubi9ob3N0L3YxL2hvc3QucHJvdG8SDXdyZW5uLmhvc3QudjEiEAoOR2V0SG9zdFJlcXVlc3QinQMKD0dldEhvc3RSZXNwb25zZRIPCgdob3N0X2lkGAEgASgJEhUKDWFnZW50X3ZlcnNpb24YAiABKAkSDgoGZW5naW5lGAMgASgJEhYKDmVuZ2luZV92ZXJzaW9uGAQgASgJEhUKDWVuZ2luZV9yZWFzb24YBSABKAkSFgoOa2VybmVsX3ZlcnNpb24YBiABKAkSDAoEY3B1cxgHIAEoDRIUCgxtZW1vcnlfYnl0ZXMYCCABKAQSHgoWbWVtb3J5X2F2YWlsYWJsZV9ieXRlcxgJIAEoBBISCgpwb29sX2J5dGVzGAogASgEEhcKD3Bvb2xfZnJlZV9ieXRlcxgLIAEoBBIXCg9wb29sX2ZpbGVzeXN0ZW0YDCABKAkSJwoFcG9vbHMYDSADKAsyGC53cmVubi5ob3N0LnYxLlNoYXBlUG9vbBIYChBydW5uaW5nX2NhcHN1bGVzGA4gASgNEg0KBXJlYWR5GA8gASgIEhgKEG5vdF9yZWFkeV9yZWFzb24YECABKAkSFQoNc3RhcnRlZF9hdF9tcxgRIAEoBCJvCglTaGFwZVBvb2wSEAoIdGVtcGxhdGUYASABKAkSDQoFdmNwdXMYAiABKA0SEgoKbWVtb3J5X21pYhgDIAEoDRILCgNob3QYBCABKA0SDgoGdGFyZ2V0GAUgASgNEhAKCHNuYXBzaG90GAYgASgIIhYKFExpc3RUZW1wbGF0ZXNSZXF1ZXN0IkMKFUxpc3RUZW1wbGF0ZXNSZXNwb25zZRIqCgl0ZW1wbGF0ZXMYASADKAsyFy53cmVubi5ob3N0LnYxLlRlbXBsYXRlIpwBCghUZW1wbGF0ZRIMCgRuYW1lGAEgASgJEg8KB2FsaWFzZXMYAiADKAkSEgoKc2l6ZV9ieXRlcxgDIAEoBBIVCg1jcmVhdGVkX2F0X21zGAQgASgEEhUKDWRlZmF1bHRfdmNwdXMYBSABKA0SGgoSZGVmYXVsdF9tZW1vcnlfbWliGAYgASgNEhMKC2Rlc2NyaXB0aW9uGAcgASgJIj0KDEVncmVzc1BvbGljeRIQCghpbnRlcm5ldBgBIAEoCBINCgVhbGxvdxgCIAMoCRIMCgRkZW55GAMgAygJIoQDChRDcmVhdGVDYXBzdWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEhAKCHRlbXBsYXRlGAIgASgJEg0KBXZjcHVzGAMgASgNEhIKCm1lbW9yeV9taWIYBCABKA0SFQoNZGlza19zaXplX21pYhgFIAEoDRI7CgRlbnZzGAYgAygLMi0ud3Jlbm4uaG9zdC52MS5DcmVhdGVDYXBzdWxlUmVxdWVzdC5FbnZzRW50cnkSKwoGZWdyZXNzGAcgASgLMhsud3Jlbm4uaG9zdC52MS5FZ3Jlc3NQb2xpY3kSEAoIaG9zdG5hbWUYCCABKAkSFAoMZGVmYXVsdF91c2VyGAkgASgJEhMKC2RlZmF1bHRfY3dkGAogASgJEhIKCmdlbmVyYXRpb24YCyABKAQSDwoHdGVhbV9pZBgMIAEoCRITCgtzbmFwc2hvdF9pZBgNIAEoCRorCglFbnZzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASJAChVDcmVhdGVDYXBzdWxlUmVzcG9uc2USJwoHY2Fwc3VsZRgBIAEoCzIWLndyZW5uLmhvc3QudjEuQ2Fwc3VsZSIiCgZUaW1pbmcSDAoEc3RlcBgBIAEoCRIKCgJtcxgCIAEoASKIBQoHQ2Fwc3VsZRISCgpjYXBzdWxlX2lkGAEgASgJEg0KBXN0YXRlGAIgASgJEhAKCHRlbXBsYXRlGAMgASgJEg0KBXZjcHVzGAQgASgNEhIKCm1lbW9yeV9taWIYBSABKA0SFQoNZGlza19zaXplX21pYhgGIAEoDRIOCgZlbmdpbmUYByABKAkSFgoOZW5naW5lX3ZlcnNpb24YCCABKAkSFgoOa2VybmVsX3ZlcnNpb24YCSABKAkSFQoNYWdlbnRfdmVyc2lvbhgKIAEoCRIMCgRwYXRoGAsgASgJEiYKB3RpbWluZ3MYDCADKAsyFS53cmVubi5ob3N0LnYxLlRpbWluZxIVCg1jcmVhdGVkX2F0X21zGA0gASgEEhIKCmdlbmVyYXRpb24YDiABKAQSFQoNZ3Vlc3RfYWRkcmVzcxgPIAEoCRIhCgRleGl0GBAgASgLMhMud3Jlbm4uaG9zdC52MS5FeGl0EhkKEWxhc3RfYWN0aXZlX2F0X21zGBEgASgEEg8KB3RlYW1faWQYEiABKAkSFAoMcGF1c2VfcmVhc29uGBMgASgJEhQKDHBhdXNlZF9hdF9tcxgUIAEoBBIYChBzYXZlZF9nZW5lcmF0aW9uGBUgASgEEhUKDWR1cmFibGVfYXRfbXMYFiABKAQSDgoGbm90aWNlGBcgASgJEhIKCmRpc2tfYnl0ZXMYGCABKAQSEQoJcGFyZW50X2lkGBkgASgJEhMKC3NuYXBzaG90X2lkGBogASgJEhUKDWNoZWNrcG9pbnRfaWQYGyABKAkSMAoRbGlmZWN5Y2xlX3RpbWluZ3MYHCADKAsyFS53cmVubi5ob3N0LnYxLlRpbWluZyI5ChNQYXVzZUNhcHN1bGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDgoGcmVhc29uGAIgASgJIj8KFFBhdXNlQ2Fwc3VsZVJlc3BvbnNlEicKB2NhcHN1bGUYASABKAsyFi53cmVubi5ob3N0LnYxLkNhcHN1bGUiKgoUUmVzdW1lQ2Fwc3VsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCSJAChVSZXN1bWVDYXBzdWxlUmVzcG9uc2USJwoHY2Fwc3VsZRgBIAEoCzIWLndyZW5uLmhvc3QudjEuQ2Fwc3VsZSKQAgoSRm9ya0NhcHN1bGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSNgoGY29waWVzGAIgAygLMiYud3Jlbm4uaG9zdC52MS5Gb3JrQ2Fwc3VsZVJlcXVlc3QuQ29weRqtAQoEQ29weRISCgpjYXBzdWxlX2lkGAEgASgJEhAKCGhvc3RuYW1lGAIgASgJEhIKCmdlbmVyYXRpb24YAyABKAQSPgoEZW52cxgEIAMoCzIwLndyZW5uLmhvc3QudjEuRm9ya0NhcHN1bGVSZXF1ZXN0LkNvcHkuRW52c0VudHJ5GisKCUVudnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIoABChNGb3JrQ2Fwc3VsZVJlc3BvbnNlEigKCGNhcHN1bGVzGAEgAygLMhYud3Jlbm4uaG9zdC52MS5DYXBzdWxlEhcKD3BhdXNlX3dpbmRvd19tcxgCIAEoARImCgd0aW1pbmdzGAMgAygLMhUud3Jlbm4uaG9zdC52MS5UaW1pbmcizQEKCkNoZWNrcG9pbnQSFQoNY2hlY2twb2ludF9pZBgBIAEoCRISCgpjYXBzdWxlX2lkGAIgASgJEhEKCXBhcmVudF9pZBgDIAEoCRIVCg1jcmVhdGVkX2F0X21zGAQgASgEEhIKCnNpemVfYnl0ZXMYBSABKAQSFQoNZHVyYWJsZV9hdF9tcxgGIAEoBBIXCg9wYXVzZV93aW5kb3dfbXMYByABKAESJgoHdGltaW5ncxgIIAMoCzIVLndyZW5uLmhvc3QudjEuVGltaW5nIkQKF0NyZWF0ZUNoZWNrcG9pbnRSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSFQoNY2hlY2twb2ludF9pZBgCIAEoCSJJChhDcmVhdGVDaGVja3BvaW50UmVzcG9uc2USLQoKY2hlY2twb2ludBgBIAEoCzIZLndyZW5uLmhvc3QudjEuQ2hlY2twb2ludCIsChZMaXN0Q2hlY2twb2ludHNSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkiSQoXTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USLgoLY2hlY2twb2ludHMYASADKAsyGS53cmVubi5ob3N0LnYxLkNoZWNrcG9pbnQiRAoXRGVsZXRlQ2hlY2twb2ludFJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIVCg1jaGVja3BvaW50X2lkGAIgASgJIkAKGERlbGV0ZUNoZWNrcG9pbnRSZXNwb25zZRIPCgdleGlzdGVkGAEgASgIEhMKC2ZyZWVkX2J5dGVzGAIgASgEIkMKFlJvbGxiYWNrQ2Fwc3VsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIVCg1jaGVja3BvaW50X2lkGAIgASgJIkIKF1JvbGxiYWNrQ2Fwc3VsZVJlc3BvbnNlEicKB2NhcHN1bGUYASABKAsyFi53cmVubi5ob3N0LnYxLkNhcHN1bGUicAoWRGlmZkNoZWNrcG9pbnRzUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEhoKEmZyb21fY2hlY2twb2ludF9pZBgCIAEoCRIYChB0b19jaGVja3BvaW50X2lkGAMgASgJEgwKBHBhdGgYBCABKAkiVAoKRmlsZUNoYW5nZRIOCgZjaGFuZ2UYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR0eXBlGAMgASgJEgwKBHNpemUYBCABKAQSDAoEd2hhdBgFIAMoCSJFChdEaWZmQ2hlY2twb2ludHNSZXNwb25zZRIqCgdjaGFuZ2VzGAEgAygLMhkud3Jlbm4uaG9zdC52MS5GaWxlQ2hhbmdlIrACCghTbmFwc2hvdBITCgtzbmFwc2hvdF9pZBgBIAEoCRIQCgh0ZW1wbGF0ZRgCIAEoCRINCgV2Y3B1cxgDIAEoDRISCgptZW1vcnlfbWliGAQgASgNEhUKDWRpc2tfc2l6ZV9taWIYBSABKA0SEgoKc2l6ZV9ieXRlcxgGIAEoBBIVCg1jcmVhdGVkX2F0X21zGAcgASgEEhUKDWR1cmFibGVfYXRfbXMYCCABKAQSGQoRc291cmNlX2NhcHN1bGVfaWQYCSABKAkSFgoOa2VybmVsX3ZlcnNpb24YCiABKAkSFQoNYWdlbnRfdmVyc2lvbhgLIAEoCRIOCgZlbmdpbmUYDCABKAkSFgoOZW5naW5lX3ZlcnNpb24YDSABKAkSDwoHdGVhbV9pZBgOIAEoCSJAChVDcmVhdGVTbmFwc2hvdFJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRITCgtzbmFwc2hvdF9pZBgCIAEoCSJDChZDcmVhdGVTbmFwc2hvdFJlc3BvbnNlEikKCHNuYXBzaG90GAEgASgLMhcud3Jlbm4uaG9zdC52MS5TbmFwc2hvdCIWChRMaXN0U25hcHNob3RzUmVxdWVzdCJDChVMaXN0U25hcHNob3RzUmVzcG9uc2USKgoJc25hcHNob3RzGAEgAygLMhcud3Jlbm4uaG9zdC52MS5TbmFwc2hvdCIsChVEZWxldGVTbmFwc2hvdFJlcXVlc3QSEwoLc25hcHNob3RfaWQYASABKAkiPgoWRGVsZXRlU25hcHNob3RSZXNwb25zZRIPCgdleGlzdGVkGAEgASgIEhMKC2ZyZWVkX2J5dGVzGAIgASgEIikKEkdldEFjdGl2aXR5UmVxdWVzdBITCgtjYXBzdWxlX2lkcxgBIAMoCSKxAQoTR2V0QWN0aXZpdHlSZXNwb25zZRI9CghjYXBzdWxlcxgBIAMoCzIrLndyZW5uLmhvc3QudjEuR2V0QWN0aXZpdHlSZXNwb25zZS5BY3Rpdml0eRpbCghBY3Rpdml0eRISCgpjYXBzdWxlX2lkGAEgASgJEhkKEWxhc3RfYWN0aXZlX2F0X21zGAIgASgEEg8KB3JlYXNvbnMYAyADKAkSDwoHY3B1X3BjdBgEIAEoASIoChVDb2xsZWN0R2FyYmFnZVJlcXVlc3QSDwoHZHJ5X3J1bhgBIAEoCCKbAQoWQ29sbGVjdEdhcmJhZ2VSZXNwb25zZRI5CgVpdGVtcxgBIAMoCzIqLndyZW5uLmhvc3QudjEuQ29sbGVjdEdhcmJhZ2VSZXNwb25zZS5JdGVtEhMKC2ZyZWVkX2J5dGVzGAIgASgEGjEKBEl0ZW0SDAoEa2luZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWJ5dGVzGAMgASgEIpEBCgRFeGl0Eg0KBWNhdXNlGAEgASgJEg8KB21lc3NhZ2UYAiABKAkSFgoJZXhpdF9jb2RlGAMgASgFSACIAQESEwoGc2lnbmFsGAQgASgJSAGIAQESFAoMY29uc29sZV90YWlsGAUgASgJEg0KBWF0X21zGAYgASgEQgwKCl9leGl0X2NvZGVCCQoHX3NpZ25hbCIrChVEZXN0cm95Q2Fwc3VsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCSIpChZEZXN0cm95Q2Fwc3VsZVJlc3BvbnNlEg8KB2V4aXN0ZWQYASABKAgiJwoRR2V0Q2Fwc3VsZVJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCSI9ChJHZXRDYXBzdWxlUmVzcG9uc2USJwoHY2Fwc3VsZRgBIAEoCzIWLndyZW5uLmhvc3QudjEuQ2Fwc3VsZSIVChNMaXN0Q2Fwc3VsZXNSZXF1ZXN0IkAKFExpc3RDYXBzdWxlc1Jlc3BvbnNlEigKCGNhcHN1bGVzGAEgAygLMhYud3Jlbm4uaG9zdC52MS5DYXBzdWxlIhYKFFdhdGNoQ2Fwc3VsZXNSZXF1ZXN0IvkBChVXYXRjaENhcHN1bGVzUmVzcG9uc2USKQoHY2Fwc3VsZRgBIAEoCzIWLndyZW5uLmhvc3QudjEuQ2Fwc3VsZUgAEj0KBnN5bmNlZBgCIAEoCzIrLndyZW5uLmhvc3QudjEuV2F0Y2hDYXBzdWxlc1Jlc3BvbnNlLlN5bmNlZEgAEhEKB3JlbW92ZWQYAyABKAlIABJDCglrZWVwYWxpdmUYBCABKAsyLi53cmVubi5ob3N0LnYxLldhdGNoQ2Fwc3VsZXNSZXNwb25zZS5LZWVwQWxpdmVIABoICgZTeW5jZWQaCwoJS2VlcEFsaXZlQgcKBWV2ZW50IicKEUdldE1ldHJpY3NSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkikQIKEkdldE1ldHJpY3NSZXNwb25zZRIUCgx0aW1lc3RhbXBfbXMYASABKAQSDwoHY3B1X3BjdBgCIAEoARIRCgljcHVfY291bnQYAyABKA0SFgoObWVtX3VzZWRfYnl0ZXMYBCABKAQSFwoPbWVtX3RvdGFsX2J5dGVzGAUgASgEEhcKD21lbV9jYWNoZV9ieXRlcxgGIAEoBBIXCg9kaXNrX3VzZWRfYnl0ZXMYByABKAQSGAoQZGlza190b3RhbF9ieXRlcxgIIAEoBBIWCg5ob3N0X3Jzc19ieXRlcxgJIAEoBBITCgtob3N0X2NwdV9ucxgKIAEoBBIXCg9ob3N0X2Rpc2tfYnl0ZXMYCyABKAQiXQoTU3RhcnRQcm9jZXNzUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEiQKBXN0YXJ0GAIgASgLMhUucHJvY2Vzcy5TdGFydFJlcXVlc3QSDAoEdXNlchgDIAEoCSJVChVDb25uZWN0UHJvY2Vzc1JlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIoCgdjb25uZWN0GAIgASgLMhcucHJvY2Vzcy5Db25uZWN0UmVxdWVzdCI8ChRQcm9jZXNzRXZlbnRSZXNwb25zZRIkCgVldmVudBgBIAEoCzIVLnByb2Nlc3MuUHJvY2Vzc0V2ZW50IkEKFExpc3RQcm9jZXNzZXNSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSFQoNaW5jbHVkZV9lbmRlZBgCIAEoCCJAChVMaXN0UHJvY2Vzc2VzUmVzcG9uc2USJwoJcHJvY2Vzc2VzGAEgAygLMhQucHJvY2Vzcy5Qcm9jZXNzSW5mbyJQChBTZW5kSW5wdXRSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSKAoFaW5wdXQYAiABKAsyGS5wcm9jZXNzLlNlbmRJbnB1dFJlcXVlc3QiEwoRU2VuZElucHV0UmVzcG9uc2UiUgoRQ2xvc2VTdGRpblJlcXVlc3QSEgoKY2Fwc3VsZV9pZBgBIAEoCRIpCgdwcm9jZXNzGAIgASgLMhgucHJvY2Vzcy5Qcm9jZXNzU2VsZWN0b3IiFAoSQ2xvc2VTdGRpblJlc3BvbnNlIlYKFFNpZ25hbFByb2Nlc3NSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSKgoGc2lnbmFsGAIgASgLMhoucHJvY2Vzcy5TZW5kU2lnbmFsUmVxdWVzdCIXChVTaWduYWxQcm9jZXNzUmVzcG9uc2UibQoQUmVzaXplUHR5UmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEikKB3Byb2Nlc3MYAiABKAsyGC5wcm9jZXNzLlByb2Nlc3NTZWxlY3RvchIMCgRjb2xzGAMgASgNEgwKBHJvd3MYBCABKA0iEwoRUmVzaXplUHR5UmVzcG9uc2UicQoPUmVhZEZpbGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJEg4KBm9mZnNldBgEIAEoBBITCgZsZW5ndGgYBSABKARIAIgBAUIJCgdfbGVuZ3RoIo8BChBSZWFkRmlsZVJlc3BvbnNlEjgKBHN0YXQYASABKAsyKC53cmVubi5ob3N0LnYxLlJlYWRGaWxlUmVzcG9uc2UuRmlsZVN0YXRIABIPCgVjaHVuaxgCIAEoDEgAGigKCEZpbGVTdGF0EgwKBHNpemUYASABKAQSDgoGbGVuZ3RoGAIgASgEQgYKBHBhcnQimQEKEFdyaXRlRmlsZVJlcXVlc3QSNAoEb3BlbhgBIAEoCzIkLndyZW5uLmhvc3QudjEuV3JpdGVGaWxlUmVxdWVzdC5PcGVuSAASDwoFY2h1bmsYAiABKAxIABo2CgRPcGVuEhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJQgYKBHBhcnQiIgoRV3JpdGVGaWxlUmVzcG9uc2USDQoFYnl0ZXMYASABKAQiQQoPU3RhdEZpbGVSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjgKEFN0YXRGaWxlUmVzcG9uc2USJAoFZW50cnkYASABKAsyFS5maWxlc3lzdGVtLkVudHJ5SW5mbyJPCg5MaXN0RGlyUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDQoFZGVwdGgYAyABKA0SDAoEdXNlchgEIAEoCSI5Cg9MaXN0RGlyUmVzcG9uc2USJgoHZW50cmllcxgBIAMoCzIVLmZpbGVzeXN0ZW0uRW50cnlJbmZvIkAKDk1ha2VEaXJSZXF1ZXN0EhIKCmNhcHN1bGVfaWQYASABKAkSDAoEcGF0aBgCIAEoCRIMCgR1c2VyGAMgASgJIjcKD01ha2VEaXJSZXNwb25zZRIkCgVlbnRyeRgBIAEoCzIVLmZpbGVzeXN0ZW0uRW50cnlJbmZvIlgKD01vdmVGaWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEg4KBnNvdXJjZRgCIAEoCRITCgtkZXN0aW5hdGlvbhgDIAEoCRIMCgR1c2VyGAQgASgJIjgKEE1vdmVGaWxlUmVzcG9uc2USJAoFZW50cnkYASABKAsyFS5maWxlc3lzdGVtLkVudHJ5SW5mbyJDChFSZW1vdmVGaWxlUmVxdWVzdBISCgpjYXBzdWxlX2lkGAEgASgJEgwKBHBhdGgYAiABKAkSDAoEdXNlchgDIAEoCSIUChJSZW1vdmVGaWxlUmVzcG9uc2UynhgKC0hvc3RTZXJ2aWNlEkgKB0dldEhvc3QSHS53cmVubi5ob3N0LnYxLkdldEhvc3RSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5HZXRIb3N0UmVzcG9uc2USWgoNTGlzdFRlbXBsYXRlcxIjLndyZW5uLmhvc3QudjEuTGlzdFRlbXBsYXRlc1JlcXVlc3QaJC53cmVubi5ob3N0LnYxLkxpc3RUZW1wbGF0ZXNSZXNwb25zZRJaCg1DcmVhdGVDYXBzdWxlEiMud3Jlbm4uaG9zdC52MS5DcmVhdGVDYXBzdWxlUmVxdWVzdBokLndyZW5uLmhvc3QudjEuQ3JlYXRlQ2Fwc3VsZVJlc3BvbnNlEl0KDkRlc3Ryb3lDYXBzdWxlEiQud3Jlbm4uaG9zdC52MS5EZXN0cm95Q2Fwc3VsZVJlcXVlc3QaJS53cmVubi5ob3N0LnYxLkRlc3Ryb3lDYXBzdWxlUmVzcG9uc2USUQoKR2V0Q2Fwc3VsZRIgLndyZW5uLmhvc3QudjEuR2V0Q2Fwc3VsZVJlcXVlc3QaIS53cmVubi5ob3N0LnYxLkdldENhcHN1bGVSZXNwb25zZRJXCgxMaXN0Q2Fwc3VsZXMSIi53cmVubi5ob3N0LnYxLkxpc3RDYXBzdWxlc1JlcXVlc3QaIy53cmVubi5ob3N0LnYxLkxpc3RDYXBzdWxlc1Jlc3BvbnNlElwKDVdhdGNoQ2Fwc3VsZXMSIy53cmVubi5ob3N0LnYxLldhdGNoQ2Fwc3VsZXNSZXF1ZXN0GiQud3Jlbm4uaG9zdC52MS5XYXRjaENhcHN1bGVzUmVzcG9uc2UwARJXCgxQYXVzZUNhcHN1bGUSIi53cmVubi5ob3N0LnYxLlBhdXNlQ2Fwc3VsZVJlcXVlc3QaIy53cmVubi5ob3N0LnYxLlBhdXNlQ2Fwc3VsZVJlc3BvbnNlEloKDVJlc3VtZUNhcHN1bGUSIy53cmVubi5ob3N0LnYxLlJlc3VtZUNhcHN1bGVSZXF1ZXN0GiQud3Jlbm4uaG9zdC52MS5SZXN1bWVDYXBzdWxlUmVzcG9uc2USVAoLRm9ya0NhcHN1bGUSIS53cmVubi5ob3N0LnYxLkZvcmtDYXBzdWxlUmVxdWVzdBoiLndyZW5uLmhvc3QudjEuRm9ya0NhcHN1bGVSZXNwb25zZRJjChBDcmVhdGVDaGVja3BvaW50EiYud3Jlbm4uaG9zdC52MS5DcmVhdGVDaGVja3BvaW50UmVxdWVzdBonLndyZW5uLmhvc3QudjEuQ3JlYXRlQ2hlY2twb2ludFJlc3BvbnNlEmAKD0xpc3RDaGVja3BvaW50cxIlLndyZW5uLmhvc3QudjEuTGlzdENoZWNrcG9pbnRzUmVxdWVzdBomLndyZW5uLmhvc3QudjEuTGlzdENoZWNrcG9pbnRzUmVzcG9uc2USYwoQRGVsZXRlQ2hlY2twb2ludBImLndyZW5uLmhvc3QudjEuRGVsZXRlQ2hlY2twb2ludFJlcXVlc3QaJy53cmVubi5ob3N0LnYxLkRlbGV0ZUNoZWNrcG9pbnRSZXNwb25zZRJgCg9Sb2xsYmFja0NhcHN1bGUSJS53cmVubi5ob3N0LnYxLlJvbGxiYWNrQ2Fwc3VsZVJlcXVlc3QaJi53cmVubi5ob3N0LnYxLlJvbGxiYWNrQ2Fwc3VsZVJlc3BvbnNlEmIKD0RpZmZDaGVja3BvaW50cxIlLndyZW5uLmhvc3QudjEuRGlmZkNoZWNrcG9pbnRzUmVxdWVzdBomLndyZW5uLmhvc3QudjEuRGlmZkNoZWNrcG9pbnRzUmVzcG9uc2UwARJdCg5DcmVhdGVTbmFwc2hvdBIkLndyZW5uLmhvc3QudjEuQ3JlYXRlU25hcHNob3RSZXF1ZXN0GiUud3Jlbm4uaG9zdC52MS5DcmVhdGVTbmFwc2hvdFJlc3BvbnNlEloKDUxpc3RTbmFwc2hvdHMSIy53cmVubi5ob3N0LnYxLkxpc3RTbmFwc2hvdHNSZXF1ZXN0GiQud3Jlbm4uaG9zdC52MS5MaXN0U25hcHNob3RzUmVzcG9uc2USXQoORGVsZXRlU25hcHNob3QSJC53cmVubi5ob3N0LnYxLkRlbGV0ZVNuYXBzaG90UmVxdWVzdBolLndyZW5uLmhvc3QudjEuRGVsZXRlU25hcHNob3RSZXNwb25zZRJUCgtHZXRBY3Rpdml0eRIhLndyZW5uLmhvc3QudjEuR2V0QWN0aXZpdHlSZXF1ZXN0GiIud3Jlbm4uaG9zdC52MS5HZXRBY3Rpdml0eVJlc3BvbnNlEl0KDkNvbGxlY3RHYXJiYWdlEiQud3Jlbm4uaG9zdC52MS5Db2xsZWN0R2FyYmFnZVJlcXVlc3QaJS53cmVubi5ob3N0LnYxLkNvbGxlY3RHYXJiYWdlUmVzcG9uc2USUQoKR2V0TWV0cmljcxIgLndyZW5uLmhvc3QudjEuR2V0TWV0cmljc1JlcXVlc3QaIS53cmVubi5ob3N0LnYxLkdldE1ldHJpY3NSZXNwb25zZRJZCgxTdGFydFByb2Nlc3MSIi53cmVubi5ob3N0LnYxLlN0YXJ0UHJvY2Vzc1JlcXVlc3QaIy53cmVubi5ob3N0LnYxLlByb2Nlc3NFdmVudFJlc3BvbnNlMAESXQoOQ29ubmVjdFByb2Nlc3MSJC53cmVubi5ob3N0LnYxLkNvbm5lY3RQcm9jZXNzUmVxdWVzdBojLndyZW5uLmhvc3QudjEuUHJvY2Vzc0V2ZW50UmVzcG9uc2UwARJaCg1MaXN0UHJvY2Vzc2VzEiMud3Jlbm4uaG9zdC52MS5MaXN0UHJvY2Vzc2VzUmVxdWVzdBokLndyZW5uLmhvc3QudjEuTGlzdFByb2Nlc3Nlc1Jlc3BvbnNlEk4KCVNlbmRJbnB1dBIfLndyZW5uLmhvc3QudjEuU2VuZElucHV0UmVxdWVzdBogLndyZW5uLmhvc3QudjEuU2VuZElucHV0UmVzcG9uc2USUQoKQ2xvc2VTdGRpbhIgLndyZW5uLmhvc3QudjEuQ2xvc2VTdGRpblJlcXVlc3QaIS53cmVubi5ob3N0LnYxLkNsb3NlU3RkaW5SZXNwb25zZRJaCg1TaWduYWxQcm9jZXNzEiMud3Jlbm4uaG9zdC52MS5TaWduYWxQcm9jZXNzUmVxdWVzdBokLndyZW5uLmhvc3QudjEuU2lnbmFsUHJvY2Vzc1Jlc3BvbnNlEk4KCVJlc2l6ZVB0eRIfLndyZW5uLmhvc3QudjEuUmVzaXplUHR5UmVxdWVzdBogLndyZW5uLmhvc3QudjEuUmVzaXplUHR5UmVzcG9uc2USTQoIUmVhZEZpbGUSHi53cmVubi5ob3N0LnYxLlJlYWRGaWxlUmVxdWVzdBofLndyZW5uLmhvc3QudjEuUmVhZEZpbGVSZXNwb25zZTABElAKCVdyaXRlRmlsZRIfLndyZW5uLmhvc3QudjEuV3JpdGVGaWxlUmVxdWVzdBogLndyZW5uLmhvc3QudjEuV3JpdGVGaWxlUmVzcG9uc2UoARJLCghTdGF0RmlsZRIeLndyZW5uLmhvc3QudjEuU3RhdEZpbGVSZXF1ZXN0Gh8ud3Jlbm4uaG9zdC52MS5TdGF0RmlsZVJlc3BvbnNlEkgKB0xpc3REaXISHS53cmVubi5ob3N0LnYxLkxpc3REaXJSZXF1ZXN0Gh4ud3Jlbm4uaG9zdC52MS5MaXN0RGlyUmVzcG9uc2USSAoHTWFrZURpchIdLndyZW5uLmhvc3QudjEuTWFrZURpclJlcXVlc3QaHi53cmVubi5ob3N0LnYxLk1ha2VEaXJSZXNwb25zZRJLCghNb3ZlRmlsZRIeLndyZW5uLmhvc3QudjEuTW92ZUZpbGVSZXF1ZXN0Gh8ud3Jlbm4uaG9zdC52MS5Nb3ZlRmlsZVJlc3BvbnNlElEKClJlbW92ZUZpbGUSIC53cmVubi5ob3N0LnYxLlJlbW92ZUZpbGVSZXF1ZXN0GiEud3Jlbm4uaG9zdC52MS5SZW1vdmVGaWxlUmVzcG9uc2ViBnByb3RvMw", [file_filesystem_filesystem, file_process_process]);
 
 /**
  * @generated from message wrenn.host.v1.GetHostRequest
@@ -343,6 +343,13 @@ export type CreateCapsuleRequest = Message<"wrenn.host.v1.CreateCapsuleRequest">
    * @generated from field: string team_id = 12;
    */
   teamId: string;
+
+  /**
+   * Start from this snapshot instead of the template; vcpus, memory and disk size must be the snapshot's.
+   *
+   * @generated from field: string snapshot_id = 13;
+   */
+  snapshotId: string;
 };
 
 /**
@@ -492,6 +499,70 @@ export type Capsule = Message<"wrenn.host.v1.Capsule"> & {
    * @generated from field: string team_id = 18;
    */
   teamId: string;
+
+  /**
+   * Of the last pause: request, idle, memory_pressure, pool_low, host_restart. Empty when it never was paused.
+   *
+   * @generated from field: string pause_reason = 19;
+   */
+  pauseReason: string;
+
+  /**
+   * @generated from field: uint64 paused_at_ms = 20;
+   */
+  pausedAtMs: bigint;
+
+  /**
+   * Number of the saved state that a resume starts from; 0 when there is none.
+   *
+   * @generated from field: uint64 saved_generation = 21;
+   */
+  savedGeneration: bigint;
+
+  /**
+   * When that state was flushed to the disk and checksummed; 0: not yet, so only a power loss can lose it.
+   *
+   * @generated from field: uint64 durable_at_ms = 22;
+   */
+  durableAtMs: bigint;
+
+  /**
+   * Set by a resume or a host start that had to fall back on an older state: what happened, a sentence for people.
+   *
+   * @generated from field: string notice = 23;
+   */
+  notice: string;
+
+  /**
+   * Bytes of the pool that the capsule's files take (shared extents counted in each file).
+   *
+   * @generated from field: uint64 disk_bytes = 24;
+   */
+  diskBytes: bigint;
+
+  /**
+   * The capsule it was forked from, the snapshot it started from, the checkpoint it was rolled back to last.
+   *
+   * @generated from field: string parent_id = 25;
+   */
+  parentId: string;
+
+  /**
+   * @generated from field: string snapshot_id = 26;
+   */
+  snapshotId: string;
+
+  /**
+   * @generated from field: string checkpoint_id = 27;
+   */
+  checkpointId: string;
+
+  /**
+   * Steps of the last pause, resume or rollback in their order.
+   *
+   * @generated from field: repeated wrenn.host.v1.Timing lifecycle_timings = 28;
+   */
+  lifecycleTimings: Timing[];
 };
 
 /**
@@ -500,6 +571,804 @@ export type Capsule = Message<"wrenn.host.v1.Capsule"> & {
  */
 export const CapsuleSchema: GenMessage<Capsule> = /*@__PURE__*/
   messageDesc(file_wrenn_host_v1_host, 10);
+
+/**
+ * @generated from message wrenn.host.v1.PauseCapsuleRequest
+ */
+export type PauseCapsuleRequest = Message<"wrenn.host.v1.PauseCapsuleRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * request, idle
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseCapsuleRequest.
+ * Use `create(PauseCapsuleRequestSchema)` to create a new message.
+ */
+export const PauseCapsuleRequestSchema: GenMessage<PauseCapsuleRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 11);
+
+/**
+ * @generated from message wrenn.host.v1.PauseCapsuleResponse
+ */
+export type PauseCapsuleResponse = Message<"wrenn.host.v1.PauseCapsuleResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Capsule capsule = 1;
+   */
+  capsule?: Capsule | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.PauseCapsuleResponse.
+ * Use `create(PauseCapsuleResponseSchema)` to create a new message.
+ */
+export const PauseCapsuleResponseSchema: GenMessage<PauseCapsuleResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 12);
+
+/**
+ * @generated from message wrenn.host.v1.ResumeCapsuleRequest
+ */
+export type ResumeCapsuleRequest = Message<"wrenn.host.v1.ResumeCapsuleRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeCapsuleRequest.
+ * Use `create(ResumeCapsuleRequestSchema)` to create a new message.
+ */
+export const ResumeCapsuleRequestSchema: GenMessage<ResumeCapsuleRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 13);
+
+/**
+ * @generated from message wrenn.host.v1.ResumeCapsuleResponse
+ */
+export type ResumeCapsuleResponse = Message<"wrenn.host.v1.ResumeCapsuleResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Capsule capsule = 1;
+   */
+  capsule?: Capsule | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ResumeCapsuleResponse.
+ * Use `create(ResumeCapsuleResponseSchema)` to create a new message.
+ */
+export const ResumeCapsuleResponseSchema: GenMessage<ResumeCapsuleResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 14);
+
+/**
+ * @generated from message wrenn.host.v1.ForkCapsuleRequest
+ */
+export type ForkCapsuleRequest = Message<"wrenn.host.v1.ForkCapsuleRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.ForkCapsuleRequest.Copy copies = 2;
+   */
+  copies: ForkCapsuleRequest_Copy[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkCapsuleRequest.
+ * Use `create(ForkCapsuleRequestSchema)` to create a new message.
+ */
+export const ForkCapsuleRequestSchema: GenMessage<ForkCapsuleRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 15);
+
+/**
+ * @generated from message wrenn.host.v1.ForkCapsuleRequest.Copy
+ */
+export type ForkCapsuleRequest_Copy = Message<"wrenn.host.v1.ForkCapsuleRequest.Copy"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string hostname = 2;
+   */
+  hostname: string;
+
+  /**
+   * @generated from field: uint64 generation = 3;
+   */
+  generation: bigint;
+
+  /**
+   * Added to the environment of the source; absent names stay.
+   *
+   * @generated from field: map<string, string> envs = 4;
+   */
+  envs: { [key: string]: string };
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkCapsuleRequest.Copy.
+ * Use `create(ForkCapsuleRequest_CopySchema)` to create a new message.
+ */
+export const ForkCapsuleRequest_CopySchema: GenMessage<ForkCapsuleRequest_Copy> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 15, 0);
+
+/**
+ * @generated from message wrenn.host.v1.ForkCapsuleResponse
+ */
+export type ForkCapsuleResponse = Message<"wrenn.host.v1.ForkCapsuleResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Capsule capsules = 1;
+   */
+  capsules: Capsule[];
+
+  /**
+   * How long the source stood still.
+   *
+   * @generated from field: double pause_window_ms = 2;
+   */
+  pauseWindowMs: number;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.Timing timings = 3;
+   */
+  timings: Timing[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ForkCapsuleResponse.
+ * Use `create(ForkCapsuleResponseSchema)` to create a new message.
+ */
+export const ForkCapsuleResponseSchema: GenMessage<ForkCapsuleResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 16);
+
+/**
+ * @generated from message wrenn.host.v1.Checkpoint
+ */
+export type Checkpoint = Message<"wrenn.host.v1.Checkpoint"> & {
+  /**
+   * @generated from field: string checkpoint_id = 1;
+   */
+  checkpointId: string;
+
+  /**
+   * @generated from field: string capsule_id = 2;
+   */
+  capsuleId: string;
+
+  /**
+   * The checkpoint that the capsule came from last when this one was made; empty for the first.
+   *
+   * @generated from field: string parent_id = 3;
+   */
+  parentId: string;
+
+  /**
+   * @generated from field: uint64 created_at_ms = 4;
+   */
+  createdAtMs: bigint;
+
+  /**
+   * Bytes of the pool that only this checkpoint holds, as far as the file system tells.
+   *
+   * @generated from field: uint64 size_bytes = 5;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: uint64 durable_at_ms = 6;
+   */
+  durableAtMs: bigint;
+
+  /**
+   * @generated from field: double pause_window_ms = 7;
+   */
+  pauseWindowMs: number;
+
+  /**
+   * @generated from field: repeated wrenn.host.v1.Timing timings = 8;
+   */
+  timings: Timing[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.Checkpoint.
+ * Use `create(CheckpointSchema)` to create a new message.
+ */
+export const CheckpointSchema: GenMessage<Checkpoint> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 17);
+
+/**
+ * @generated from message wrenn.host.v1.CreateCheckpointRequest
+ */
+export type CreateCheckpointRequest = Message<"wrenn.host.v1.CreateCheckpointRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string checkpoint_id = 2;
+   */
+  checkpointId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateCheckpointRequest.
+ * Use `create(CreateCheckpointRequestSchema)` to create a new message.
+ */
+export const CreateCheckpointRequestSchema: GenMessage<CreateCheckpointRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 18);
+
+/**
+ * @generated from message wrenn.host.v1.CreateCheckpointResponse
+ */
+export type CreateCheckpointResponse = Message<"wrenn.host.v1.CreateCheckpointResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Checkpoint checkpoint = 1;
+   */
+  checkpoint?: Checkpoint | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateCheckpointResponse.
+ * Use `create(CreateCheckpointResponseSchema)` to create a new message.
+ */
+export const CreateCheckpointResponseSchema: GenMessage<CreateCheckpointResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 19);
+
+/**
+ * @generated from message wrenn.host.v1.ListCheckpointsRequest
+ */
+export type ListCheckpointsRequest = Message<"wrenn.host.v1.ListCheckpointsRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListCheckpointsRequest.
+ * Use `create(ListCheckpointsRequestSchema)` to create a new message.
+ */
+export const ListCheckpointsRequestSchema: GenMessage<ListCheckpointsRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 20);
+
+/**
+ * @generated from message wrenn.host.v1.ListCheckpointsResponse
+ */
+export type ListCheckpointsResponse = Message<"wrenn.host.v1.ListCheckpointsResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Checkpoint checkpoints = 1;
+   */
+  checkpoints: Checkpoint[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListCheckpointsResponse.
+ * Use `create(ListCheckpointsResponseSchema)` to create a new message.
+ */
+export const ListCheckpointsResponseSchema: GenMessage<ListCheckpointsResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 21);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteCheckpointRequest
+ */
+export type DeleteCheckpointRequest = Message<"wrenn.host.v1.DeleteCheckpointRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string checkpoint_id = 2;
+   */
+  checkpointId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteCheckpointRequest.
+ * Use `create(DeleteCheckpointRequestSchema)` to create a new message.
+ */
+export const DeleteCheckpointRequestSchema: GenMessage<DeleteCheckpointRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 22);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteCheckpointResponse
+ */
+export type DeleteCheckpointResponse = Message<"wrenn.host.v1.DeleteCheckpointResponse"> & {
+  /**
+   * @generated from field: bool existed = 1;
+   */
+  existed: boolean;
+
+  /**
+   * @generated from field: uint64 freed_bytes = 2;
+   */
+  freedBytes: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteCheckpointResponse.
+ * Use `create(DeleteCheckpointResponseSchema)` to create a new message.
+ */
+export const DeleteCheckpointResponseSchema: GenMessage<DeleteCheckpointResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 23);
+
+/**
+ * @generated from message wrenn.host.v1.RollbackCapsuleRequest
+ */
+export type RollbackCapsuleRequest = Message<"wrenn.host.v1.RollbackCapsuleRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string checkpoint_id = 2;
+   */
+  checkpointId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.RollbackCapsuleRequest.
+ * Use `create(RollbackCapsuleRequestSchema)` to create a new message.
+ */
+export const RollbackCapsuleRequestSchema: GenMessage<RollbackCapsuleRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 24);
+
+/**
+ * @generated from message wrenn.host.v1.RollbackCapsuleResponse
+ */
+export type RollbackCapsuleResponse = Message<"wrenn.host.v1.RollbackCapsuleResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Capsule capsule = 1;
+   */
+  capsule?: Capsule | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.RollbackCapsuleResponse.
+ * Use `create(RollbackCapsuleResponseSchema)` to create a new message.
+ */
+export const RollbackCapsuleResponseSchema: GenMessage<RollbackCapsuleResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 25);
+
+/**
+ * @generated from message wrenn.host.v1.DiffCheckpointsRequest
+ */
+export type DiffCheckpointsRequest = Message<"wrenn.host.v1.DiffCheckpointsRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string from_checkpoint_id = 2;
+   */
+  fromCheckpointId: string;
+
+  /**
+   * Empty: the capsule as it is now (a running one is saved for the moment it takes).
+   *
+   * @generated from field: string to_checkpoint_id = 3;
+   */
+  toCheckpointId: string;
+
+  /**
+   * Only below this absolute path; empty: everything.
+   *
+   * @generated from field: string path = 4;
+   */
+  path: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DiffCheckpointsRequest.
+ * Use `create(DiffCheckpointsRequestSchema)` to create a new message.
+ */
+export const DiffCheckpointsRequestSchema: GenMessage<DiffCheckpointsRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 26);
+
+/**
+ * @generated from message wrenn.host.v1.FileChange
+ */
+export type FileChange = Message<"wrenn.host.v1.FileChange"> & {
+  /**
+   * added, changed, removed
+   *
+   * @generated from field: string change = 1;
+   */
+  change: string;
+
+  /**
+   * @generated from field: string path = 2;
+   */
+  path: string;
+
+  /**
+   * file, directory, symlink, other
+   *
+   * @generated from field: string type = 3;
+   */
+  type: string;
+
+  /**
+   * @generated from field: uint64 size = 4;
+   */
+  size: bigint;
+
+  /**
+   * content, mode, owner, type, target, xattr: what changed, for `changed`.
+   *
+   * @generated from field: repeated string what = 5;
+   */
+  what: string[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.FileChange.
+ * Use `create(FileChangeSchema)` to create a new message.
+ */
+export const FileChangeSchema: GenMessage<FileChange> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 27);
+
+/**
+ * @generated from message wrenn.host.v1.DiffCheckpointsResponse
+ */
+export type DiffCheckpointsResponse = Message<"wrenn.host.v1.DiffCheckpointsResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.FileChange changes = 1;
+   */
+  changes: FileChange[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.DiffCheckpointsResponse.
+ * Use `create(DiffCheckpointsResponseSchema)` to create a new message.
+ */
+export const DiffCheckpointsResponseSchema: GenMessage<DiffCheckpointsResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 28);
+
+/**
+ * @generated from message wrenn.host.v1.Snapshot
+ */
+export type Snapshot = Message<"wrenn.host.v1.Snapshot"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+
+  /**
+   * @generated from field: string template = 2;
+   */
+  template: string;
+
+  /**
+   * @generated from field: uint32 vcpus = 3;
+   */
+  vcpus: number;
+
+  /**
+   * @generated from field: uint32 memory_mib = 4;
+   */
+  memoryMib: number;
+
+  /**
+   * @generated from field: uint32 disk_size_mib = 5;
+   */
+  diskSizeMib: number;
+
+  /**
+   * @generated from field: uint64 size_bytes = 6;
+   */
+  sizeBytes: bigint;
+
+  /**
+   * @generated from field: uint64 created_at_ms = 7;
+   */
+  createdAtMs: bigint;
+
+  /**
+   * @generated from field: uint64 durable_at_ms = 8;
+   */
+  durableAtMs: bigint;
+
+  /**
+   * @generated from field: string source_capsule_id = 9;
+   */
+  sourceCapsuleId: string;
+
+  /**
+   * @generated from field: string kernel_version = 10;
+   */
+  kernelVersion: string;
+
+  /**
+   * @generated from field: string agent_version = 11;
+   */
+  agentVersion: string;
+
+  /**
+   * @generated from field: string engine = 12;
+   */
+  engine: string;
+
+  /**
+   * @generated from field: string engine_version = 13;
+   */
+  engineVersion: string;
+
+  /**
+   * @generated from field: string team_id = 14;
+   */
+  teamId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.Snapshot.
+ * Use `create(SnapshotSchema)` to create a new message.
+ */
+export const SnapshotSchema: GenMessage<Snapshot> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 29);
+
+/**
+ * @generated from message wrenn.host.v1.CreateSnapshotRequest
+ */
+export type CreateSnapshotRequest = Message<"wrenn.host.v1.CreateSnapshotRequest"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: string snapshot_id = 2;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateSnapshotRequest.
+ * Use `create(CreateSnapshotRequestSchema)` to create a new message.
+ */
+export const CreateSnapshotRequestSchema: GenMessage<CreateSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 30);
+
+/**
+ * @generated from message wrenn.host.v1.CreateSnapshotResponse
+ */
+export type CreateSnapshotResponse = Message<"wrenn.host.v1.CreateSnapshotResponse"> & {
+  /**
+   * @generated from field: wrenn.host.v1.Snapshot snapshot = 1;
+   */
+  snapshot?: Snapshot | undefined;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CreateSnapshotResponse.
+ * Use `create(CreateSnapshotResponseSchema)` to create a new message.
+ */
+export const CreateSnapshotResponseSchema: GenMessage<CreateSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 31);
+
+/**
+ * @generated from message wrenn.host.v1.ListSnapshotsRequest
+ */
+export type ListSnapshotsRequest = Message<"wrenn.host.v1.ListSnapshotsRequest"> & {
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListSnapshotsRequest.
+ * Use `create(ListSnapshotsRequestSchema)` to create a new message.
+ */
+export const ListSnapshotsRequestSchema: GenMessage<ListSnapshotsRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 32);
+
+/**
+ * @generated from message wrenn.host.v1.ListSnapshotsResponse
+ */
+export type ListSnapshotsResponse = Message<"wrenn.host.v1.ListSnapshotsResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.Snapshot snapshots = 1;
+   */
+  snapshots: Snapshot[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.ListSnapshotsResponse.
+ * Use `create(ListSnapshotsResponseSchema)` to create a new message.
+ */
+export const ListSnapshotsResponseSchema: GenMessage<ListSnapshotsResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 33);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotRequest
+ */
+export type DeleteSnapshotRequest = Message<"wrenn.host.v1.DeleteSnapshotRequest"> & {
+  /**
+   * @generated from field: string snapshot_id = 1;
+   */
+  snapshotId: string;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotRequest.
+ * Use `create(DeleteSnapshotRequestSchema)` to create a new message.
+ */
+export const DeleteSnapshotRequestSchema: GenMessage<DeleteSnapshotRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 34);
+
+/**
+ * @generated from message wrenn.host.v1.DeleteSnapshotResponse
+ */
+export type DeleteSnapshotResponse = Message<"wrenn.host.v1.DeleteSnapshotResponse"> & {
+  /**
+   * @generated from field: bool existed = 1;
+   */
+  existed: boolean;
+
+  /**
+   * @generated from field: uint64 freed_bytes = 2;
+   */
+  freedBytes: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.DeleteSnapshotResponse.
+ * Use `create(DeleteSnapshotResponseSchema)` to create a new message.
+ */
+export const DeleteSnapshotResponseSchema: GenMessage<DeleteSnapshotResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 35);
+
+/**
+ * @generated from message wrenn.host.v1.GetActivityRequest
+ */
+export type GetActivityRequest = Message<"wrenn.host.v1.GetActivityRequest"> & {
+  /**
+   * @generated from field: repeated string capsule_ids = 1;
+   */
+  capsuleIds: string[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.GetActivityRequest.
+ * Use `create(GetActivityRequestSchema)` to create a new message.
+ */
+export const GetActivityRequestSchema: GenMessage<GetActivityRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 36);
+
+/**
+ * @generated from message wrenn.host.v1.GetActivityResponse
+ */
+export type GetActivityResponse = Message<"wrenn.host.v1.GetActivityResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.GetActivityResponse.Activity capsules = 1;
+   */
+  capsules: GetActivityResponse_Activity[];
+};
+
+/**
+ * Describes the message wrenn.host.v1.GetActivityResponse.
+ * Use `create(GetActivityResponseSchema)` to create a new message.
+ */
+export const GetActivityResponseSchema: GenMessage<GetActivityResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 37);
+
+/**
+ * @generated from message wrenn.host.v1.GetActivityResponse.Activity
+ */
+export type GetActivityResponse_Activity = Message<"wrenn.host.v1.GetActivityResponse.Activity"> & {
+  /**
+   * @generated from field: string capsule_id = 1;
+   */
+  capsuleId: string;
+
+  /**
+   * @generated from field: uint64 last_active_at_ms = 2;
+   */
+  lastActiveAtMs: bigint;
+
+  /**
+   * What keeps it awake now: stream, process, traffic, cpu, operation. Empty: idle.
+   *
+   * @generated from field: repeated string reasons = 3;
+   */
+  reasons: string[];
+
+  /**
+   * Of the host's CPUs, percent of one, over the last sample.
+   *
+   * @generated from field: double cpu_pct = 4;
+   */
+  cpuPct: number;
+};
+
+/**
+ * Describes the message wrenn.host.v1.GetActivityResponse.Activity.
+ * Use `create(GetActivityResponse_ActivitySchema)` to create a new message.
+ */
+export const GetActivityResponse_ActivitySchema: GenMessage<GetActivityResponse_Activity> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 37, 0);
+
+/**
+ * @generated from message wrenn.host.v1.CollectGarbageRequest
+ */
+export type CollectGarbageRequest = Message<"wrenn.host.v1.CollectGarbageRequest"> & {
+  /**
+   * Only say what would be removed.
+   *
+   * @generated from field: bool dry_run = 1;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CollectGarbageRequest.
+ * Use `create(CollectGarbageRequestSchema)` to create a new message.
+ */
+export const CollectGarbageRequestSchema: GenMessage<CollectGarbageRequest> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 38);
+
+/**
+ * @generated from message wrenn.host.v1.CollectGarbageResponse
+ */
+export type CollectGarbageResponse = Message<"wrenn.host.v1.CollectGarbageResponse"> & {
+  /**
+   * @generated from field: repeated wrenn.host.v1.CollectGarbageResponse.Item items = 1;
+   */
+  items: CollectGarbageResponse_Item[];
+
+  /**
+   * @generated from field: uint64 freed_bytes = 2;
+   */
+  freedBytes: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CollectGarbageResponse.
+ * Use `create(CollectGarbageResponseSchema)` to create a new message.
+ */
+export const CollectGarbageResponseSchema: GenMessage<CollectGarbageResponse> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 39);
+
+/**
+ * @generated from message wrenn.host.v1.CollectGarbageResponse.Item
+ */
+export type CollectGarbageResponse_Item = Message<"wrenn.host.v1.CollectGarbageResponse.Item"> & {
+  /**
+   * capsule_files, generation, checkpoint, snapshot, draft, layer, run_directory
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 bytes = 3;
+   */
+  bytes: bigint;
+};
+
+/**
+ * Describes the message wrenn.host.v1.CollectGarbageResponse.Item.
+ * Use `create(CollectGarbageResponse_ItemSchema)` to create a new message.
+ */
+export const CollectGarbageResponse_ItemSchema: GenMessage<CollectGarbageResponse_Item> = /*@__PURE__*/
+  messageDesc(file_wrenn_host_v1_host, 39, 0);
 
 /**
  * @generated from message wrenn.host.v1.Exit
@@ -545,7 +1414,7 @@ export type Exit = Message<"wrenn.host.v1.Exit"> & {
  * Use `create(ExitSchema)` to create a new message.
  */
 export const ExitSchema: GenMessage<Exit> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 11);
+  messageDesc(file_wrenn_host_v1_host, 40);
 
 /**
  * @generated from message wrenn.host.v1.DestroyCapsuleRequest
@@ -562,7 +1431,7 @@ export type DestroyCapsuleRequest = Message<"wrenn.host.v1.DestroyCapsuleRequest
  * Use `create(DestroyCapsuleRequestSchema)` to create a new message.
  */
 export const DestroyCapsuleRequestSchema: GenMessage<DestroyCapsuleRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 12);
+  messageDesc(file_wrenn_host_v1_host, 41);
 
 /**
  * @generated from message wrenn.host.v1.DestroyCapsuleResponse
@@ -579,7 +1448,7 @@ export type DestroyCapsuleResponse = Message<"wrenn.host.v1.DestroyCapsuleRespon
  * Use `create(DestroyCapsuleResponseSchema)` to create a new message.
  */
 export const DestroyCapsuleResponseSchema: GenMessage<DestroyCapsuleResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 13);
+  messageDesc(file_wrenn_host_v1_host, 42);
 
 /**
  * @generated from message wrenn.host.v1.GetCapsuleRequest
@@ -596,7 +1465,7 @@ export type GetCapsuleRequest = Message<"wrenn.host.v1.GetCapsuleRequest"> & {
  * Use `create(GetCapsuleRequestSchema)` to create a new message.
  */
 export const GetCapsuleRequestSchema: GenMessage<GetCapsuleRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 14);
+  messageDesc(file_wrenn_host_v1_host, 43);
 
 /**
  * @generated from message wrenn.host.v1.GetCapsuleResponse
@@ -613,7 +1482,7 @@ export type GetCapsuleResponse = Message<"wrenn.host.v1.GetCapsuleResponse"> & {
  * Use `create(GetCapsuleResponseSchema)` to create a new message.
  */
 export const GetCapsuleResponseSchema: GenMessage<GetCapsuleResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 15);
+  messageDesc(file_wrenn_host_v1_host, 44);
 
 /**
  * @generated from message wrenn.host.v1.ListCapsulesRequest
@@ -626,7 +1495,7 @@ export type ListCapsulesRequest = Message<"wrenn.host.v1.ListCapsulesRequest"> &
  * Use `create(ListCapsulesRequestSchema)` to create a new message.
  */
 export const ListCapsulesRequestSchema: GenMessage<ListCapsulesRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 16);
+  messageDesc(file_wrenn_host_v1_host, 45);
 
 /**
  * @generated from message wrenn.host.v1.ListCapsulesResponse
@@ -643,7 +1512,7 @@ export type ListCapsulesResponse = Message<"wrenn.host.v1.ListCapsulesResponse">
  * Use `create(ListCapsulesResponseSchema)` to create a new message.
  */
 export const ListCapsulesResponseSchema: GenMessage<ListCapsulesResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 17);
+  messageDesc(file_wrenn_host_v1_host, 46);
 
 /**
  * @generated from message wrenn.host.v1.WatchCapsulesRequest
@@ -656,7 +1525,7 @@ export type WatchCapsulesRequest = Message<"wrenn.host.v1.WatchCapsulesRequest">
  * Use `create(WatchCapsulesRequestSchema)` to create a new message.
  */
 export const WatchCapsulesRequestSchema: GenMessage<WatchCapsulesRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 18);
+  messageDesc(file_wrenn_host_v1_host, 47);
 
 /**
  * @generated from message wrenn.host.v1.WatchCapsulesResponse
@@ -699,7 +1568,7 @@ export type WatchCapsulesResponse = Message<"wrenn.host.v1.WatchCapsulesResponse
  * Use `create(WatchCapsulesResponseSchema)` to create a new message.
  */
 export const WatchCapsulesResponseSchema: GenMessage<WatchCapsulesResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 19);
+  messageDesc(file_wrenn_host_v1_host, 48);
 
 /**
  * @generated from message wrenn.host.v1.WatchCapsulesResponse.Synced
@@ -712,7 +1581,7 @@ export type WatchCapsulesResponse_Synced = Message<"wrenn.host.v1.WatchCapsulesR
  * Use `create(WatchCapsulesResponse_SyncedSchema)` to create a new message.
  */
 export const WatchCapsulesResponse_SyncedSchema: GenMessage<WatchCapsulesResponse_Synced> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 19, 0);
+  messageDesc(file_wrenn_host_v1_host, 48, 0);
 
 /**
  * @generated from message wrenn.host.v1.WatchCapsulesResponse.KeepAlive
@@ -725,7 +1594,7 @@ export type WatchCapsulesResponse_KeepAlive = Message<"wrenn.host.v1.WatchCapsul
  * Use `create(WatchCapsulesResponse_KeepAliveSchema)` to create a new message.
  */
 export const WatchCapsulesResponse_KeepAliveSchema: GenMessage<WatchCapsulesResponse_KeepAlive> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 19, 1);
+  messageDesc(file_wrenn_host_v1_host, 48, 1);
 
 /**
  * @generated from message wrenn.host.v1.GetMetricsRequest
@@ -742,7 +1611,7 @@ export type GetMetricsRequest = Message<"wrenn.host.v1.GetMetricsRequest"> & {
  * Use `create(GetMetricsRequestSchema)` to create a new message.
  */
 export const GetMetricsRequestSchema: GenMessage<GetMetricsRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 20);
+  messageDesc(file_wrenn_host_v1_host, 49);
 
 /**
  * @generated from message wrenn.host.v1.GetMetricsResponse
@@ -813,7 +1682,7 @@ export type GetMetricsResponse = Message<"wrenn.host.v1.GetMetricsResponse"> & {
  * Use `create(GetMetricsResponseSchema)` to create a new message.
  */
 export const GetMetricsResponseSchema: GenMessage<GetMetricsResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 21);
+  messageDesc(file_wrenn_host_v1_host, 50);
 
 /**
  * @generated from message wrenn.host.v1.StartProcessRequest
@@ -844,7 +1713,7 @@ export type StartProcessRequest = Message<"wrenn.host.v1.StartProcessRequest"> &
  * Use `create(StartProcessRequestSchema)` to create a new message.
  */
 export const StartProcessRequestSchema: GenMessage<StartProcessRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 22);
+  messageDesc(file_wrenn_host_v1_host, 51);
 
 /**
  * @generated from message wrenn.host.v1.ConnectProcessRequest
@@ -866,7 +1735,7 @@ export type ConnectProcessRequest = Message<"wrenn.host.v1.ConnectProcessRequest
  * Use `create(ConnectProcessRequestSchema)` to create a new message.
  */
 export const ConnectProcessRequestSchema: GenMessage<ConnectProcessRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 23);
+  messageDesc(file_wrenn_host_v1_host, 52);
 
 /**
  * @generated from message wrenn.host.v1.ProcessEventResponse
@@ -883,7 +1752,7 @@ export type ProcessEventResponse = Message<"wrenn.host.v1.ProcessEventResponse">
  * Use `create(ProcessEventResponseSchema)` to create a new message.
  */
 export const ProcessEventResponseSchema: GenMessage<ProcessEventResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 24);
+  messageDesc(file_wrenn_host_v1_host, 53);
 
 /**
  * @generated from message wrenn.host.v1.ListProcessesRequest
@@ -905,7 +1774,7 @@ export type ListProcessesRequest = Message<"wrenn.host.v1.ListProcessesRequest">
  * Use `create(ListProcessesRequestSchema)` to create a new message.
  */
 export const ListProcessesRequestSchema: GenMessage<ListProcessesRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 25);
+  messageDesc(file_wrenn_host_v1_host, 54);
 
 /**
  * @generated from message wrenn.host.v1.ListProcessesResponse
@@ -922,7 +1791,7 @@ export type ListProcessesResponse = Message<"wrenn.host.v1.ListProcessesResponse
  * Use `create(ListProcessesResponseSchema)` to create a new message.
  */
 export const ListProcessesResponseSchema: GenMessage<ListProcessesResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 26);
+  messageDesc(file_wrenn_host_v1_host, 55);
 
 /**
  * @generated from message wrenn.host.v1.SendInputRequest
@@ -944,7 +1813,7 @@ export type SendInputRequest = Message<"wrenn.host.v1.SendInputRequest"> & {
  * Use `create(SendInputRequestSchema)` to create a new message.
  */
 export const SendInputRequestSchema: GenMessage<SendInputRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 27);
+  messageDesc(file_wrenn_host_v1_host, 56);
 
 /**
  * @generated from message wrenn.host.v1.SendInputResponse
@@ -957,7 +1826,7 @@ export type SendInputResponse = Message<"wrenn.host.v1.SendInputResponse"> & {
  * Use `create(SendInputResponseSchema)` to create a new message.
  */
 export const SendInputResponseSchema: GenMessage<SendInputResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 28);
+  messageDesc(file_wrenn_host_v1_host, 57);
 
 /**
  * @generated from message wrenn.host.v1.CloseStdinRequest
@@ -979,7 +1848,7 @@ export type CloseStdinRequest = Message<"wrenn.host.v1.CloseStdinRequest"> & {
  * Use `create(CloseStdinRequestSchema)` to create a new message.
  */
 export const CloseStdinRequestSchema: GenMessage<CloseStdinRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 29);
+  messageDesc(file_wrenn_host_v1_host, 58);
 
 /**
  * @generated from message wrenn.host.v1.CloseStdinResponse
@@ -992,7 +1861,7 @@ export type CloseStdinResponse = Message<"wrenn.host.v1.CloseStdinResponse"> & {
  * Use `create(CloseStdinResponseSchema)` to create a new message.
  */
 export const CloseStdinResponseSchema: GenMessage<CloseStdinResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 30);
+  messageDesc(file_wrenn_host_v1_host, 59);
 
 /**
  * @generated from message wrenn.host.v1.SignalProcessRequest
@@ -1014,7 +1883,7 @@ export type SignalProcessRequest = Message<"wrenn.host.v1.SignalProcessRequest">
  * Use `create(SignalProcessRequestSchema)` to create a new message.
  */
 export const SignalProcessRequestSchema: GenMessage<SignalProcessRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 31);
+  messageDesc(file_wrenn_host_v1_host, 60);
 
 /**
  * @generated from message wrenn.host.v1.SignalProcessResponse
@@ -1027,7 +1896,7 @@ export type SignalProcessResponse = Message<"wrenn.host.v1.SignalProcessResponse
  * Use `create(SignalProcessResponseSchema)` to create a new message.
  */
 export const SignalProcessResponseSchema: GenMessage<SignalProcessResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 32);
+  messageDesc(file_wrenn_host_v1_host, 61);
 
 /**
  * @generated from message wrenn.host.v1.ResizePtyRequest
@@ -1059,7 +1928,7 @@ export type ResizePtyRequest = Message<"wrenn.host.v1.ResizePtyRequest"> & {
  * Use `create(ResizePtyRequestSchema)` to create a new message.
  */
 export const ResizePtyRequestSchema: GenMessage<ResizePtyRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 33);
+  messageDesc(file_wrenn_host_v1_host, 62);
 
 /**
  * @generated from message wrenn.host.v1.ResizePtyResponse
@@ -1072,7 +1941,7 @@ export type ResizePtyResponse = Message<"wrenn.host.v1.ResizePtyResponse"> & {
  * Use `create(ResizePtyResponseSchema)` to create a new message.
  */
 export const ResizePtyResponseSchema: GenMessage<ResizePtyResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 34);
+  messageDesc(file_wrenn_host_v1_host, 63);
 
 /**
  * @generated from message wrenn.host.v1.ReadFileRequest
@@ -1113,7 +1982,7 @@ export type ReadFileRequest = Message<"wrenn.host.v1.ReadFileRequest"> & {
  * Use `create(ReadFileRequestSchema)` to create a new message.
  */
 export const ReadFileRequestSchema: GenMessage<ReadFileRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 35);
+  messageDesc(file_wrenn_host_v1_host, 64);
 
 /**
  * @generated from message wrenn.host.v1.ReadFileResponse
@@ -1142,7 +2011,7 @@ export type ReadFileResponse = Message<"wrenn.host.v1.ReadFileResponse"> & {
  * Use `create(ReadFileResponseSchema)` to create a new message.
  */
 export const ReadFileResponseSchema: GenMessage<ReadFileResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 36);
+  messageDesc(file_wrenn_host_v1_host, 65);
 
 /**
  * @generated from message wrenn.host.v1.ReadFileResponse.FileStat
@@ -1168,7 +2037,7 @@ export type ReadFileResponse_FileStat = Message<"wrenn.host.v1.ReadFileResponse.
  * Use `create(ReadFileResponse_FileStatSchema)` to create a new message.
  */
 export const ReadFileResponse_FileStatSchema: GenMessage<ReadFileResponse_FileStat> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 36, 0);
+  messageDesc(file_wrenn_host_v1_host, 65, 0);
 
 /**
  * @generated from message wrenn.host.v1.WriteFileRequest
@@ -1197,7 +2066,7 @@ export type WriteFileRequest = Message<"wrenn.host.v1.WriteFileRequest"> & {
  * Use `create(WriteFileRequestSchema)` to create a new message.
  */
 export const WriteFileRequestSchema: GenMessage<WriteFileRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 37);
+  messageDesc(file_wrenn_host_v1_host, 66);
 
 /**
  * @generated from message wrenn.host.v1.WriteFileRequest.Open
@@ -1224,7 +2093,7 @@ export type WriteFileRequest_Open = Message<"wrenn.host.v1.WriteFileRequest.Open
  * Use `create(WriteFileRequest_OpenSchema)` to create a new message.
  */
 export const WriteFileRequest_OpenSchema: GenMessage<WriteFileRequest_Open> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 37, 0);
+  messageDesc(file_wrenn_host_v1_host, 66, 0);
 
 /**
  * @generated from message wrenn.host.v1.WriteFileResponse
@@ -1241,7 +2110,7 @@ export type WriteFileResponse = Message<"wrenn.host.v1.WriteFileResponse"> & {
  * Use `create(WriteFileResponseSchema)` to create a new message.
  */
 export const WriteFileResponseSchema: GenMessage<WriteFileResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 38);
+  messageDesc(file_wrenn_host_v1_host, 67);
 
 /**
  * @generated from message wrenn.host.v1.StatFileRequest
@@ -1268,7 +2137,7 @@ export type StatFileRequest = Message<"wrenn.host.v1.StatFileRequest"> & {
  * Use `create(StatFileRequestSchema)` to create a new message.
  */
 export const StatFileRequestSchema: GenMessage<StatFileRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 39);
+  messageDesc(file_wrenn_host_v1_host, 68);
 
 /**
  * @generated from message wrenn.host.v1.StatFileResponse
@@ -1285,7 +2154,7 @@ export type StatFileResponse = Message<"wrenn.host.v1.StatFileResponse"> & {
  * Use `create(StatFileResponseSchema)` to create a new message.
  */
 export const StatFileResponseSchema: GenMessage<StatFileResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 40);
+  messageDesc(file_wrenn_host_v1_host, 69);
 
 /**
  * @generated from message wrenn.host.v1.ListDirRequest
@@ -1317,7 +2186,7 @@ export type ListDirRequest = Message<"wrenn.host.v1.ListDirRequest"> & {
  * Use `create(ListDirRequestSchema)` to create a new message.
  */
 export const ListDirRequestSchema: GenMessage<ListDirRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 41);
+  messageDesc(file_wrenn_host_v1_host, 70);
 
 /**
  * @generated from message wrenn.host.v1.ListDirResponse
@@ -1334,7 +2203,7 @@ export type ListDirResponse = Message<"wrenn.host.v1.ListDirResponse"> & {
  * Use `create(ListDirResponseSchema)` to create a new message.
  */
 export const ListDirResponseSchema: GenMessage<ListDirResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 42);
+  messageDesc(file_wrenn_host_v1_host, 71);
 
 /**
  * @generated from message wrenn.host.v1.MakeDirRequest
@@ -1361,7 +2230,7 @@ export type MakeDirRequest = Message<"wrenn.host.v1.MakeDirRequest"> & {
  * Use `create(MakeDirRequestSchema)` to create a new message.
  */
 export const MakeDirRequestSchema: GenMessage<MakeDirRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 43);
+  messageDesc(file_wrenn_host_v1_host, 72);
 
 /**
  * @generated from message wrenn.host.v1.MakeDirResponse
@@ -1378,7 +2247,7 @@ export type MakeDirResponse = Message<"wrenn.host.v1.MakeDirResponse"> & {
  * Use `create(MakeDirResponseSchema)` to create a new message.
  */
 export const MakeDirResponseSchema: GenMessage<MakeDirResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 44);
+  messageDesc(file_wrenn_host_v1_host, 73);
 
 /**
  * @generated from message wrenn.host.v1.MoveFileRequest
@@ -1410,7 +2279,7 @@ export type MoveFileRequest = Message<"wrenn.host.v1.MoveFileRequest"> & {
  * Use `create(MoveFileRequestSchema)` to create a new message.
  */
 export const MoveFileRequestSchema: GenMessage<MoveFileRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 45);
+  messageDesc(file_wrenn_host_v1_host, 74);
 
 /**
  * @generated from message wrenn.host.v1.MoveFileResponse
@@ -1427,7 +2296,7 @@ export type MoveFileResponse = Message<"wrenn.host.v1.MoveFileResponse"> & {
  * Use `create(MoveFileResponseSchema)` to create a new message.
  */
 export const MoveFileResponseSchema: GenMessage<MoveFileResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 46);
+  messageDesc(file_wrenn_host_v1_host, 75);
 
 /**
  * @generated from message wrenn.host.v1.RemoveFileRequest
@@ -1454,7 +2323,7 @@ export type RemoveFileRequest = Message<"wrenn.host.v1.RemoveFileRequest"> & {
  * Use `create(RemoveFileRequestSchema)` to create a new message.
  */
 export const RemoveFileRequestSchema: GenMessage<RemoveFileRequest> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 47);
+  messageDesc(file_wrenn_host_v1_host, 76);
 
 /**
  * @generated from message wrenn.host.v1.RemoveFileResponse
@@ -1467,7 +2336,7 @@ export type RemoveFileResponse = Message<"wrenn.host.v1.RemoveFileResponse"> & {
  * Use `create(RemoveFileResponseSchema)` to create a new message.
  */
 export const RemoveFileResponseSchema: GenMessage<RemoveFileResponse> = /*@__PURE__*/
-  messageDesc(file_wrenn_host_v1_host, 48);
+  messageDesc(file_wrenn_host_v1_host, 77);
 
 /**
  * What the control plane asks of one host's agent. Every call that names a capsule fails with not_found when the host does
@@ -1536,6 +2405,130 @@ export const HostService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchCapsulesRequestSchema;
     output: typeof WatchCapsulesResponseSchema;
+  },
+  /**
+   * Saves memory, devices and disk and gives the machine back. A failed pause leaves the capsule running. Idempotent.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.PauseCapsule
+   */
+  pauseCapsule: {
+    methodKind: "unary";
+    input: typeof PauseCapsuleRequestSchema;
+    output: typeof PauseCapsuleResponseSchema;
+  },
+  /**
+   * Lets a paused capsule (or an ended one that has a saved state) run again. A failed resume leaves it paused. Idempotent.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ResumeCapsule
+   */
+  resumeCapsule: {
+    methodKind: "unary";
+    input: typeof ResumeCapsuleRequestSchema;
+    output: typeof ResumeCapsuleResponseSchema;
+  },
+  /**
+   * Running copies, memory included; the source stays as it was. All copies or none. Idempotent by the copies' ids.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.ForkCapsule
+   */
+  forkCapsule: {
+    methodKind: "unary";
+    input: typeof ForkCapsuleRequestSchema;
+    output: typeof ForkCapsuleResponseSchema;
+  },
+  /**
+   * Saves a point in time; the capsule stays as it was. Idempotent by checkpoint id.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.CreateCheckpoint
+   */
+  createCheckpoint: {
+    methodKind: "unary";
+    input: typeof CreateCheckpointRequestSchema;
+    output: typeof CreateCheckpointResponseSchema;
+  },
+  /**
+   * @generated from rpc wrenn.host.v1.HostService.ListCheckpoints
+   */
+  listCheckpoints: {
+    methodKind: "unary";
+    input: typeof ListCheckpointsRequestSchema;
+    output: typeof ListCheckpointsResponseSchema;
+  },
+  /**
+   * Idempotent: deleting an unknown checkpoint succeeds with existed = false.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.DeleteCheckpoint
+   */
+  deleteCheckpoint: {
+    methodKind: "unary";
+    input: typeof DeleteCheckpointRequestSchema;
+    output: typeof DeleteCheckpointResponseSchema;
+  },
+  /**
+   * The capsule as it was at the checkpoint, under the same id; running stays running, paused stays paused.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.RollbackCapsule
+   */
+  rollbackCapsule: {
+    methodKind: "unary";
+    input: typeof RollbackCapsuleRequestSchema;
+    output: typeof RollbackCapsuleResponseSchema;
+  },
+  /**
+   * Files that differ between two checkpoints, read from the disks without booting; sorted by path.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.DiffCheckpoints
+   */
+  diffCheckpoints: {
+    methodKind: "server_streaming";
+    input: typeof DiffCheckpointsRequestSchema;
+    output: typeof DiffCheckpointsResponseSchema;
+  },
+  /**
+   * A template of its own, made of a running or paused capsule, which stays as it was. Idempotent by snapshot id.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.CreateSnapshot
+   */
+  createSnapshot: {
+    methodKind: "unary";
+    input: typeof CreateSnapshotRequestSchema;
+    output: typeof CreateSnapshotResponseSchema;
+  },
+  /**
+   * @generated from rpc wrenn.host.v1.HostService.ListSnapshots
+   */
+  listSnapshots: {
+    methodKind: "unary";
+    input: typeof ListSnapshotsRequestSchema;
+    output: typeof ListSnapshotsResponseSchema;
+  },
+  /**
+   * @generated from rpc wrenn.host.v1.HostService.DeleteSnapshot
+   */
+  deleteSnapshot: {
+    methodKind: "unary";
+    input: typeof DeleteSnapshotRequestSchema;
+    output: typeof DeleteSnapshotResponseSchema;
+  },
+  /**
+   * What capsules are doing now: the ground for pausing idle ones. No ids: all.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.GetActivity
+   */
+  getActivity: {
+    methodKind: "unary";
+    input: typeof GetActivityRequestSchema;
+    output: typeof GetActivityResponseSchema;
+  },
+  /**
+   * Removes files, processes and network slots that nothing owns.
+   *
+   * @generated from rpc wrenn.host.v1.HostService.CollectGarbage
+   */
+  collectGarbage: {
+    methodKind: "unary";
+    input: typeof CollectGarbageRequestSchema;
+    output: typeof CollectGarbageResponseSchema;
   },
   /**
    * @generated from rpc wrenn.host.v1.HostService.GetMetrics

@@ -1,0 +1,141 @@
+import { z } from 'zod'
+import { capsuleSchema, templateSchema } from './capsules.js'
+import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, text, timestampSchema } from './common.js'
+
+/** Names that are also path segments and template names. */
+export const safeNameSchema = z
+  .string()
+  .regex(
+    /^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/,
+    'must be 1 to 64 letters, digits or . _ - and start with a letter or digit',
+  )
+
+const waitSec = (fallback: number) =>
+  z.coerce
+    .number()
+    .min(0)
+    .max(300)
+    .default(fallback)
+    .describe('How long the answer may wait for the end; afterwards it shows the state as it is and the work goes on.')
+
+/** Query of pause, resume, rollback: existing clients wait at most 5 s. */
+export const lifecycleQuerySchema = z.object({ wait_sec: waitSec(4.5) })
+export type LifecycleQuery = z.input<typeof lifecycleQuerySchema>
+
+/** Query of fork, checkpoint and snapshot, whose answers are made at their end. */
+export const longLifecycleQuerySchema = z.object({ wait_sec: waitSec(60) })
+
+export const updateCapsuleSchema = z
+  .object({
+    name: text(128, 1).nullable().optional(),
+    labels: labelsSchema.optional().describe('Replaces all labels.'),
+    timeout_sec: z.int().min(0).max(31_536_000).optional(),
+    auto_resume: z.boolean().optional(),
+  })
+  .meta({ id: 'UpdateCapsule' })
+export type UpdateCapsuleInput = z.output<typeof updateCapsuleSchema>
+
+export const forkRequestSchema = z
+  .object({
+    count: z.int().min(1).max(100).default(1),
+    name: text(120, 1).optional().describe('Name of the copies; with several, `-1`, `-2`, … is added.'),
+    labels: labelsSchema.optional().describe('Labels of the copies; default: those of the source.'),
+    envs: envsSchema.default({}).describe('Added to the environment of the source.'),
+    timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
+  })
+  .meta({ id: 'ForkRequest' })
+export type ForkRequest = z.input<typeof forkRequestSchema>
+export type ForkInput = z.output<typeof forkRequestSchema>
+
+export const forkResultSchema = z
+  .object({
+    capsules: z.array(capsuleSchema),
+    pause_window_ms: z.number().describe('How long the source stood still.'),
+    timings: z.array(z.object({ step: z.string(), ms: z.number() })),
+  })
+  .meta({ id: 'ForkResult' })
+export type ForkResult = z.infer<typeof forkResultSchema>
+
+export const checkpointIdSchema = z
+  .string()
+  .regex(/^cp-[0-9a-z]{25}$/, 'must be a checkpoint id: cp- and 25 characters 0-9a-z')
+
+export const createCheckpointSchema = z
+  .object({ name: safeNameSchema.optional().describe('Unique in its capsule. Default: checkpoint-1, -2, …') })
+  .meta({ id: 'CreateCheckpoint' })
+export type CreateCheckpointInput = z.output<typeof createCheckpointSchema>
+
+export const checkpointSchema = z
+  .object({
+    id: checkpointIdSchema,
+    capsule_id: capsuleIdSchema,
+    name: z.string(),
+    parent_id: z.string().optional().describe('The checkpoint that the capsule stood on when this one was made.'),
+    current: z.boolean().describe('Whether the capsule stands on it: made or rolled back to last.'),
+    created_at: timestampSchema,
+    size_bytes: z.number().describe('Bytes of the pool that only it holds, as far as the file system tells.'),
+    durable: z.boolean().describe('Whether it would survive a power loss of its host.'),
+    durable_at: timestampSchema.optional(),
+    pause_window_ms: z
+      .number()
+      .optional()
+      .describe('How long the capsule stood still; only in the answer to its making.'),
+  })
+  .meta({ id: 'Checkpoint' })
+export type Checkpoint = z.infer<typeof checkpointSchema>
+
+export const fileChangeSchema = z
+  .object({
+    change: z.enum(['added', 'changed', 'removed']),
+    path: z.string(),
+    path_encoding: z.enum(['utf-8', 'base64']).optional().describe('base64 when the name is not UTF-8.'),
+    type: z.enum(['file', 'directory', 'symlink', 'other']),
+    size: z.number(),
+    what: z.array(z.string()).describe('For `changed`: content, mode, owner, type, target, xattr.'),
+  })
+  .meta({ id: 'FileChange' })
+export type FileChange = z.infer<typeof fileChangeSchema>
+
+export const diffQuerySchema = z.object({
+  path: pathSchema.optional().describe('Only below this absolute path.'),
+  limit: z.coerce.number().int().min(1).max(10_000).default(1000),
+  cursor: text(8192, 1).optional().describe('`next_cursor` of the page before.'),
+})
+
+export const diffResultSchema = z
+  .object({
+    from: z.string(),
+    to: z.string(),
+    changes: z.array(fileChangeSchema).describe('Sorted by path.'),
+    next_cursor: z.string().optional(),
+  })
+  .meta({ id: 'Diff' })
+export type DiffResult = z.infer<typeof diffResultSchema>
+
+export const createSnapshotSchema = z
+  .object({
+    sandbox_id: capsuleIdSchema.optional().describe('The capsule; another name for `capsule_id`.'),
+    capsule_id: capsuleIdSchema.optional(),
+    name: safeNameSchema.optional().describe('Name of the template. Default: template- and 8 hexadecimal digits.'),
+  })
+  .refine((body) => (body.sandbox_id === undefined) !== (body.capsule_id === undefined), {
+    message: 'needs exactly one of sandbox_id and capsule_id',
+  })
+  .meta({ id: 'CreateSnapshot' })
+export type CreateSnapshotInput = z.output<typeof createSnapshotSchema>
+
+/** The answer of `POST /v1/snapshots`. */
+export const snapshotSchema = templateSchema
+
+const use = z.object({ used: z.number(), limit: z.number().nullable().describe('null: no limit.') })
+
+export const quotaSchema = z
+  .object({
+    running_capsules: use,
+    vcpus: use.describe('Of running capsules.'),
+    memory_mb: use.describe('Of running capsules.'),
+    pool_bytes: use.describe('Files of capsules, checkpoints and snapshots.'),
+    capsules: use.describe('All that are not ended, paused ones too.'),
+  })
+  .meta({ id: 'Quota' })
+export type Quota = z.infer<typeof quotaSchema>
