@@ -25,7 +25,10 @@ export type FollowerItem =
   | { readonly type: 'end'; readonly end: SessionEnd; readonly offset: number }
   | { readonly type: 'idle' }
 
-/** One reader of a session's output: every byte once, in order, then the end. */
+/**
+ * One reader of a session's output: every byte from `offset` on once, in order, then the end. An offset that has not been
+ * produced yet is waited for: a reader never gets a byte before its offset.
+ */
 export class Follower {
   readonly #session: FollowedSession
   readonly #onProgress: () => void
@@ -37,7 +40,7 @@ export class Follower {
 
   constructor(session: FollowedSession, offset: number, onProgress: () => void) {
     this.#session = session
-    this.#offset = Math.min(offset, session.log.end)
+    this.#offset = offset
     this.#onProgress = onProgress
   }
 

@@ -85,24 +85,34 @@ describe.each(['json', 'binary'] as const)('process.Process over %s', (codec) =>
     expect(late.stdout.length).toBe(0)
     expect(late.end?.exitCode).toBe(0)
   })
+
+  it('makes who asks for an offset that is not there yet wait for it', async () => {
+    const fifo = join(harness.dir, `gate-${codec}`)
+    const script = `mkfifo ${fifo}; read -r _ <${fifo}; echo 0123456789`
+    const tag = `ahead-${codec}`
+    const whole = collect(client().start({ process: shell(script), tag, stdin: false, withOffsets: true }))
+    await eventually('the process to wait', async () => existsSync(fifo))
+    const events = client().connect({ process: { selector: { case: 'tag', value: tag } }, fromOffset: 4n })
+    const iterator = events[Symbol.asyncIterator]()
+    expect((await iterator.next()).value?.event?.event.case).toBe('start')
+    await collect(client().start({ process: shell(`echo >${fifo}`), stdin: false }))
+    const ahead = await collect({ [Symbol.asyncIterator]: () => iterator })
+    expect([ahead.offsets[0], ahead.stdout.toString()]).toEqual([4, '456789\n'])
+    expect((await whole).stdout.toString()).toBe('0123456789\n')
+  })
 })
 
 describe('process.Process', () => {
   it('is started by name exactly as asked, in its own session, with nothing inherited', async () => {
-    const script =
-      'cat /proc/$$/cmdline | tr "\\0" " "; cut -d" " -f5,6 /proc/$$/stat; echo $$; ls /proc/$$/fd | tr "\\n" " "; echo; umask'
+    // No pipeline around `ls`: the shell itself holds one's pipe for a moment.
+    const script = 'cat /proc/$$/cmdline | tr "\\0" " "; cut -d" " -f5,6 /proc/$$/stat; echo $$; umask; ls /proc/$$/fd'
     const { stdout } = await collect(
       harness.client(Process).start({ process: { cmd: 'sh', args: ['-c', script, 'x'] }, stdin: false }),
     )
-    const [first = '', pid = '', descriptors = '', umask = ''] = stdout.toString().split('\n')
+    const [first = '', pid = '', umask = '', ...descriptors] = stdout.toString().trim().split('\n')
     expect(first.startsWith('sh -c ')).toBe(true)
     expect(first.endsWith(`${pid} ${pid}`)).toBe(true)
-    expect(
-      descriptors
-        .trim()
-        .split(' ')
-        .filter((fd) => Number(fd) < 20),
-    ).toEqual(['0', '1', '2'])
+    expect(descriptors.filter((fd) => Number(fd) < 20)).toEqual(['0', '1', '2'])
     expect(umask).toBe('0022')
   })
 
