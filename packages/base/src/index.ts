@@ -5,15 +5,20 @@ export {
   type ApiKeyId,
   apiKeyIds,
   type CapsuleId,
+  type CheckpointId,
   capsuleIds,
+  checkpointIds,
   type HostId,
   hostIds,
   randomTag,
+  type SnapshotId,
+  snapshotIds,
   type TeamId,
   teamIds,
 } from './ids.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'
+export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'
 export { UndoStack } from './undo-stack.js'
 export { type WaitOptions, waitFor } from './wait.js'
