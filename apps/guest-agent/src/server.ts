@@ -6,9 +6,11 @@ import { Filesystem, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
 import { MetadataStore } from './files/metadata.js'
 import { WatcherRegistry } from './files/watcher-registry.js'
+import { Connections } from './http/connections.js'
 import { handleFiles } from './http/files-route.js'
 import { handleInit } from './http/init.js'
 import { Metrics } from './http/metrics.js'
+import { handleQuiesce } from './http/quiesce.js'
 import { sendError, sendJson } from './http/reply.js'
 import { handleUpgrade } from './http/tunnel.js'
 import { Identity, unauthorized } from './identity/identity.js'
@@ -67,9 +69,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const router = new RpcRouter(log)
     .add(Process, processService(registry, identity))
     .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
-  const handler = new RequestHandler(identity, router, metadata, options, () => registry.forgetEnded())
+  const connections = new Connections()
+  const handler = new RequestHandler({ identity, router, metadata, registry, connections, ...options })
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
-  server.on('upgrade', (request, socket, head) => void handleUpgrade(request, socket, head, identity))
+  server.on('connection', (socket) => connections.add(socket))
+  server.on('upgrade', (request, socket, head) => {
+    connections.began(socket)
+    void handleUpgrade(request, socket, head, identity)
+  })
   await listen(server, config)
   const { port } = server.address() as AddressInfo
   log.info({ port }, 'agent.listening')
@@ -95,57 +102,74 @@ function listen(server: Server, config: AgentConfig): Promise<void> {
   })
 }
 
+interface HandlerDependencies {
+  readonly identity: Identity
+  readonly router: RpcRouter
+  readonly metadata: MetadataStore
+  readonly registry: ProcessRegistry
+  readonly connections: Connections
+  readonly system: GuestSystem
+  readonly log: Logger
+}
+
 /** Sends each request to its route, once it may go there. */
 class RequestHandler {
+  readonly #dependencies: HandlerDependencies
   readonly #identity: Identity
-  readonly #router: RpcRouter
-  readonly #metadata: MetadataStore
   readonly #metrics = new Metrics()
-  readonly #options: AgentOptions
-  readonly #forgetEnded: () => void
 
-  constructor(
-    identity: Identity,
-    router: RpcRouter,
-    metadata: MetadataStore,
-    options: AgentOptions,
-    forgetEnded: () => void,
-  ) {
-    this.#forgetEnded = forgetEnded
-    this.#identity = identity
-    this.#router = router
-    this.#metadata = metadata
-    this.#options = options
+  constructor(dependencies: HandlerDependencies) {
+    this.#dependencies = dependencies
+    this.#identity = dependencies.identity
   }
 
   readonly listener = (request: IncomingMessage, response: ServerResponse): void => {
     this.#handle(request, response).catch((error: unknown) => {
-      if (!AppError.is(error)) this.#options.log.error({ error: String(error) }, 'http.failed')
+      if (!AppError.is(error)) this.#dependencies.log.error({ error: String(error) }, 'http.failed')
       sendError(response, error)
     })
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { router, metadata, registry, connections } = this.#dependencies
     const url = request.url ?? '/'
     const mark = url.indexOf('?')
     const path = mark < 0 ? url : url.slice(0, mark)
     const query = mark < 0 ? '' : url.slice(mark + 1)
+    const route = `${request.method} ${path}`
     if (path === '/health') {
       response.writeHead(204).end()
-    } else if (path === '/init' && request.method === 'POST') {
-      await handleInit(request, response, this.#identity, this.#options.system, this.#forgetEnded)
+    } else if (route === 'POST /init') {
+      const forgetEnded = (): void => registry.forgetEnded()
+      await handleInit(request, response, { ...this.#dependencies, forgetEnded })
+    } else if (route === 'GET /activity' || route === 'POST /quiesce') {
+      if (!this.#identity.isHost(request.headers)) throw unauthorized()
+      if (path === '/activity') sendJson(response, 200, this.#activity())
+      else await handleQuiesce(request, response, registry, this.#dependencies.system)
     } else if (path === '/files' && this.#identity.isClaimed) {
-      await handleFiles(request, response, new URLSearchParams(query), this.#identity, this.#metadata)
+      connections.began(response)
+      await handleFiles(request, response, new URLSearchParams(query), this.#identity, metadata)
     } else if (!this.#identity.isClient(request.headers)) {
       throw unauthorized()
-    } else if (this.#router.has(path)) {
-      await this.#router.handle(path, request, response)
+    } else if (router.has(path)) {
+      connections.began(response)
+      await router.handle(path, request, response)
     } else if (path === '/metrics' && request.method === 'GET') {
       sendJson(response, 200, this.#metrics.read())
     } else if (path === '/envs' && request.method === 'GET') {
       sendJson(response, 200, this.#identity.values.envs)
     } else {
       sendJson(response, 404, { code: 404, message: `No route ${path}.` })
+    }
+  }
+
+  /** What keeps this guest from being idle. `openStreams`: calls that are not answered to their end, and tunnels. */
+  #activity(): Readonly<Record<string, number>> {
+    const running = this.#dependencies.registry.running()
+    return {
+      foreground: running.filter((session) => session.foreground).length,
+      processes: running.length,
+      openStreams: this.#dependencies.connections.busy,
     }
   }
 }

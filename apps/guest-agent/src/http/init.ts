@@ -3,7 +3,8 @@ import { AppError, errorText } from '@wrenn/base'
 import { type Identity, unauthorized } from '../identity/identity.js'
 import { clockError, type GuestSystem } from '../system/guest-system.js'
 import { agentVersion } from '../version.js'
-import { readText, sendJson } from './reply.js'
+import type { Connections } from './connections.js'
+import { parseObject, readText, sendJson } from './reply.js'
 
 const MAX_BODY_BYTES = 4 * 1024 * 1024
 
@@ -18,18 +19,26 @@ interface InitBody {
   readonly defaultUser?: string | undefined
   readonly defaultCwd?: string | undefined
   readonly forgetEnded: boolean
+  readonly resumed: boolean
+}
+
+export interface InitDependencies {
+  readonly identity: Identity
+  readonly system: GuestSystem
+  readonly connections: Connections
+  /** Drops ended processes and their output. */
+  readonly forgetEnded: () => void
 }
 
 /**
  * `POST /init`: gives this guest its identity, after boot and after every restore. The first one claims the agent; later ones
- * need the secret that holds at that moment, and may replace it. An access token never suffices.
+ * need the secret that holds at that moment, and may replace it. An access token never suffices. `resumed` says that this guest was saved while it ran (a pause,
+ * a rollback, a fork): its connections of before lead nowhere and are ended.
  */
 export async function handleInit(
   request: IncomingMessage,
   response: ServerResponse,
-  identity: Identity,
-  system: GuestSystem,
-  forgetEnded: () => void,
+  { identity, system, connections, forgetEnded }: InitDependencies,
 ): Promise<void> {
   if (identity.isClaimed && !identity.isHost(request.headers)) throw unauthorized()
   const body = parseInit(await readText(request, MAX_BODY_BYTES))
@@ -43,8 +52,11 @@ export async function handleInit(
   identity.update({ secret, accessToken, envs, defaultUser, defaultCwd })
   if (body.forgetEnded) forgetEnded()
   const problems: string[] = []
+  if (body.resumed) connections.resetOthers(request.socket)
   const clock = timestampNs === undefined ? undefined : setClock(timestampNs, system, problems)
+  const dropped = body.resumed ? dropConnections(request, system, problems) : undefined
   applyToSystem(body, system, problems)
+  await dropped
   const clockErrorMs = Math.round((await clock) ?? 0)
   sendJson(response, 200, { agentVersion, clockErrorMs, ...(problems.length === 0 ? {} : { problems }) })
 }
@@ -70,6 +82,15 @@ async function setClock(timestampNs: bigint, system: GuestSystem, problems: stri
   }
 }
 
+async function dropConnections(request: IncomingMessage, system: GuestSystem, problems: string[]): Promise<void> {
+  const { localPort = 0, remotePort = 0 } = request.socket
+  try {
+    await system.dropConnections({ localPort, remotePort })
+  } catch (error) {
+    problems.push(`connections: ${errorText(error)}`)
+  }
+}
+
 /** What a capsule's owner did to these files (made them read-only, a directory …) must not keep the capsule from resuming. */
 function applyToSystem(body: InitBody, system: GuestSystem, problems: string[]): void {
   const { entropy, machineId, hostname } = body
@@ -88,7 +109,7 @@ function applyToSystem(body: InitBody, system: GuestSystem, problems: string[]):
 }
 
 function parseInit(text: string): InitBody {
-  const fields = parseObject(text)
+  const fields = parseObject(text, '/init')
   return {
     secret: textOf(fields, 'secret', /^[\x21-\x7e]{16,}$/),
     accessToken: textOf(fields, 'accessToken', /^[\x21-\x7e]+$/),
@@ -100,18 +121,8 @@ function parseInit(text: string): InitBody {
     defaultUser: textOf(fields, 'defaultUser', /^[^:\s/]+(:\d+)?$/),
     defaultCwd: textOf(fields, 'defaultCwd', /^[^\0]+$/),
     forgetEnded: fields.forgetEnded === true,
+    resumed: fields.resumed === true,
   }
-}
-
-function parseObject(text: string): Readonly<Record<string, unknown>> {
-  try {
-    const value: unknown = JSON.parse(text === '' ? '{}' : text)
-    if (typeof value === 'object' && value !== null && !Array.isArray(value))
-      return Object.fromEntries(Object.entries(value))
-  } catch {
-    // Not JSON: the same answer as for JSON that is no object. The parser's message could quote a secret.
-  }
-  throw new AppError('invalid_request', 'The body of /init must be a JSON object.')
 }
 
 function textOf(fields: Readonly<Record<string, unknown>>, name: string, shape: RegExp): string | undefined {

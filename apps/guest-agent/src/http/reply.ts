@@ -20,6 +20,18 @@ export function sendError(response: ServerResponse, thrown: unknown): void {
   sendJson(response, status, { code: status, message: error.message })
 }
 
+/** @throws AppError `invalid_request` for text that is not a JSON object; an empty text is an empty one */
+export function parseObject(text: string, route: string): Readonly<Record<string, unknown>> {
+  try {
+    const value: unknown = JSON.parse(text === '' ? '{}' : text)
+    if (typeof value === 'object' && value !== null && !Array.isArray(value))
+      return Object.fromEntries(Object.entries(value))
+  } catch {
+    // Not JSON: the same answer as for JSON that is no object. The parser's message could quote a secret.
+  }
+  throw new AppError('invalid_request', `The body of ${route} must be a JSON object.`)
+}
+
 /** @throws AppError `too_large` */
 export async function readText(request: IncomingMessage, maxBytes: number): Promise<string> {
   const chunks: Buffer[] = []

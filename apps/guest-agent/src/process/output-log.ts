@@ -90,6 +90,11 @@ export class OutputLog {
     return candidates.find((candidate) => candidate > offset) ?? this.#end
   }
 
+  /** Resolves when everything that has left memory is on disk, or given up. */
+  flush(): Promise<void> {
+    return this.#spill.flush()
+  }
+
   /** Gives back the disk space, keeps what is in memory. @returns false when nothing was on disk */
   dropDisk(): boolean {
     return this.#spill.clear()

@@ -114,6 +114,11 @@ export class ProcessRegistry {
     for (const { session } of this.#ended.splice(0)) session.dispose()
   }
 
+  /** Resolves when all output that has left memory is in its files. */
+  async flush(): Promise<void> {
+    await Promise.all([...this.ended(), ...this.running()].map((session) => session.log.flush()))
+  }
+
   /** Kills what runs and removes what is on disk. */
   close(): void {
     clearInterval(this.#sweeper)
@@ -150,7 +155,7 @@ export class ProcessRegistry {
     // The kernel may have given the number to a newer process already.
     if (this.#running.get(session.pid) === session) this.#running.delete(session.pid)
     if (session.tag !== undefined) this.#tags.delete(session.tag)
-    this.#ended.push({ session, atMs: Date.now() })
+    this.#ended.push({ session, atMs: performance.now() })
     if (this.#ended.length > MAX_ENDED) this.#sweep()
   }
 
@@ -159,7 +164,8 @@ export class ProcessRegistry {
     let memory = this.#ended.reduce((sum, { session }) => sum + session.log.memoryBytes, 0)
     let count = this.#ended.length
     this.#ended = this.#ended.filter(({ session, atMs }) => {
-      const age = Math.abs(Date.now() - atMs)
+      // Not by the wall clock: a pause of hours must not cost a client the output it comes back for.
+      const age = performance.now() - atMs
       const crowded = memory > ENDED_MEMORY_BYTES || count > MAX_ENDED
       if (age < KEEP_ENDED_MS && !(crowded && age > KEEP_AT_LEAST_MS)) return true
       memory -= session.log.memoryBytes

@@ -39,6 +39,7 @@ export class SpillFile {
   #pendingBytes = 0
   #sequence = 0
   #state: 'idle' | 'writing' | 'disposed' = 'idle'
+  #work: Promise<void> = Promise.resolve()
 
   /** `freeSpace` is asked on a full disk, before this file's own oldest output goes; false when it had nothing to give. */
   constructor(directory: string, capBytes: number, onSpilled: () => void, freeSpace: () => boolean) {
@@ -67,7 +68,12 @@ export class SpillFile {
     if (this.#state === 'disposed') return
     this.#queue.push(chunk)
     this.#pendingBytes += chunk.data.length
-    if (this.#state === 'idle') void this.#writeAll()
+    if (this.#state === 'idle') this.#work = this.#writeAll()
+  }
+
+  /** Resolves when everything appended so far is in its file or given up. */
+  flush(): Promise<void> {
+    return this.#work
   }
 
   async read(offset: number): Promise<readonly OutputChunk[]> {

@@ -1,10 +1,12 @@
-import { clockError, type GuestSystem } from './guest-system.js'
+import { type ConnectionPorts, clockError, type GuestSystem } from './guest-system.js'
 
 /** For an agent on a machine that is not its guest: takes note of what it was told and changes nothing. */
 export class DevelopmentSystem implements GuestSystem {
   hostname: string | undefined
   machineId: string | undefined
   entropyBytes = 0
+  kept: ConnectionPorts | undefined
+  readonly calls: string[] = []
 
   async setClock(timestampNs: bigint): Promise<number> {
     return clockError(timestampNs, 0)
@@ -20,5 +22,17 @@ export class DevelopmentSystem implements GuestSystem {
 
   addEntropy(bytes: Uint8Array): void {
     this.entropyBytes += bytes.length
+  }
+
+  async dropConnections(kept: ConnectionPorts): Promise<void> {
+    this.kept = kept
+  }
+
+  async sync(): Promise<void> {
+    this.calls.push('sync')
+  }
+
+  async dropCaches(): Promise<void> {
+    this.calls.push('dropCaches')
   }
 }

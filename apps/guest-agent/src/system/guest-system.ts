@@ -1,4 +1,10 @@
-/** What `/init` changes of the machine itself. A development machine gets an implementation that only takes note. */
+/** The two ends' ports of one connection. */
+export interface ConnectionPorts {
+  readonly localPort: number
+  readonly remotePort: number
+}
+
+/** What `/init` and `/quiesce` do to the machine itself. A development machine gets an implementation that only takes note. */
 export interface GuestSystem {
   /** Sets the clock so that `timestampNs` was the time when the call began. @returns what is still wrong afterwards, in ms */
   setClock(timestampNs: bigint): Promise<number>
@@ -6,6 +12,12 @@ export interface GuestSystem {
   setMachineId(machineId: string): void
   /** Mixes bytes into the kernel's random pool. */
   addEntropy(bytes: Uint8Array): void
+  /** Ends every TCP connection with another machine but `kept`; listening sockets and those inside the guest stay. */
+  dropConnections(kept: ConnectionPorts): Promise<void>
+  /** Writes everything that belongs on the data file system to its disk. */
+  sync(): Promise<void>
+  /** Gives the memory of clean cached file pages back. */
+  dropCaches(): Promise<void>
 }
 
 /** How far the clock is from what it should be, `elapsedMs` after it should have been `timestampNs`. */

@@ -1,11 +1,14 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, lstatSync, openSync, readFileSync, renameSync, rmSync, write, writeFileSync } from 'node:fs'
+import { promisify } from 'node:util'
 import { AppError, isErrno } from '@wrenn/base'
 import { ClockSetter } from './clock-setter.js'
-import { clockError, type GuestSystem } from './guest-system.js'
+import { type ConnectionPorts, clockError, type GuestSystem } from './guest-system.js'
 import { randomHex } from './random.js'
 import type { Tools } from './tools.js'
+
+const writeAsync = promisify(write)
 
 /** Closer than this the clock is left alone: setting it costs a process. */
 const GOOD_ENOUGH_MS = 20
@@ -48,6 +51,25 @@ export class RealGuestSystem implements GuestSystem {
 
   addEntropy(bytes: Uint8Array): void {
     writeFileSync('/dev/urandom', bytes)
+  }
+
+  async dropConnections(_kept: ConnectionPorts): Promise<void> {}
+
+  async sync(): Promise<void> {
+    const [program = 'sync', ...args] = this.#tools.applet('sync')
+    const child = spawn(program, args, { stdio: 'ignore', env: {} })
+    const [code] = await once(child, 'exit')
+    if (code !== 0) throw new AppError('guest_error', `The disk could not be synced: sync ended with ${code}.`)
+  }
+
+  async dropCaches(): Promise<void> {
+    const fd = openSync('/proc/sys/vm/drop_caches', 'w')
+    try {
+      // In the background: with much cached it takes a while.
+      await writeAsync(fd, '1\n')
+    } finally {
+      closeSync(fd)
+    }
   }
 
   async #set(ns: bigint): Promise<void> {

@@ -25,6 +25,30 @@ const metricsAnswer = z.object({
 })
 export type GuestMetrics = z.infer<typeof metricsAnswer>
 
+const activityAnswer = z.object({ foreground: z.number(), processes: z.number(), openStreams: z.number() })
+/** `openStreams`: requests that the guest's agent has not answered to their end, file transfers and tunnels among them. */
+export type GuestActivity = z.infer<typeof activityAnswer>
+
+const quiesceAnswer = z.object({
+  flushed: z.boolean(),
+  synced: z.boolean(),
+  droppedCaches: z.boolean().default(false),
+  problems: z.array(z.string()).default([]),
+})
+/** What was done within the time: output logs written, data file system synced, page cache dropped. */
+export type QuiesceResult = z.infer<typeof quiesceAnswer>
+
+export interface QuiesceOptions {
+  /** Bring the whole data file system to the disk, so that the disk alone is complete. */
+  readonly sync: boolean
+  /** @default false */
+  readonly dropCaches?: boolean
+  readonly timeoutMs: number
+}
+
+/** How much longer than the guest's own deadline its answer may take. */
+const QUIESCE_GRACE_MS = 1_000
+
 const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
 
 /** Who a guest is told to be. Everything is optional: what is absent stays as it was. */
@@ -39,6 +63,8 @@ export interface GuestIdentity {
   readonly defaultCwd: string
   /** Drop ended processes and their output, such as what warmed the template. */
   readonly forgetEnded: boolean
+  /** The guest was saved while it ran: its TCP connections with other machines lead nowhere, and it ends them. */
+  readonly resumed: boolean
 }
 
 interface HttpOptions {
@@ -133,6 +159,35 @@ export class GuestClient {
     return initAnswer.parse(await readJson(answer))
   }
 
+  /**
+   * Has the guest write out what is on its way to the disk. Takes at most `timeoutMs` and a second; what was not done by then
+   * is `false` and goes on. @throws AppError `guest_error` when the guest does not answer at all
+   */
+  async quiesce(options: QuiesceOptions): Promise<QuiesceResult> {
+    const body = Buffer.from(JSON.stringify(options))
+    const request = {
+      method: 'POST',
+      path: '/quiesce',
+      headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
+      body,
+      signal: AbortSignal.timeout(options.timeoutMs + QUIESCE_GRACE_MS),
+    }
+    try {
+      return quiesceAnswer.parse(await readJson(await this.#http(request)))
+    } catch (error) {
+      throw guestError(error)
+    }
+  }
+
+  /** What keeps the guest from being idle, as its agent sees it. @throws AppError `guest_error` */
+  async activity(signal?: AbortSignal): Promise<GuestActivity> {
+    try {
+      return activityAnswer.parse(await readJson(await this.#http({ method: 'GET', path: '/activity', signal })))
+    } catch (error) {
+      throw guestError(error)
+    }
+  }
+
   async metrics(): Promise<GuestMetrics> {
     return metricsAnswer.parse(await readJson(await this.#http({ method: 'GET', path: '/metrics' })))
   }
@@ -167,6 +222,14 @@ export class GuestClient {
       signal,
     })
     await readJson(answer)
+  }
+
+  /**
+   * Drops all connections, those in use too, whose streams then break; the next call makes a new one. For before a save: what
+   * is open then belongs to the machine of before it.
+   */
+  abandonConnections(): void {
+    this.#agent.destroy()
   }
 
   close(): void {
