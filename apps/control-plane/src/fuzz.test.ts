@@ -128,6 +128,13 @@ const contentType = fc.constantFrom(
   'nonsense',
 )
 
+/** The counterexample itself can be longer than any log keeps; what failed and how to run it again are not. */
+async function reportBriefly<Value>({ failed, seed, counterexamplePath, errorInstance }: fc.RunDetails<Value>) {
+  if (!failed) return
+  const again = `fc.assert options: { seed: ${seed}, path: '${counterexamplePath}', endOnFailure: true }`
+  throw new Error(`${again}\n${errorInstance}`.slice(0, 2_000), { cause: errorInstance })
+}
+
 describe('every route of the document', () => {
   it('answers wrong input with a 4xx and a code, never with a 500 and never not at all', async () => {
     const call = fc.record({
@@ -185,10 +192,10 @@ describe('every route of the document', () => {
         const status = await send(route.method, path, headers, route.method === 'HEAD' ? undefined : body)
         expect(
           status >= 200 && (status < 500 || documented.includes(status)),
-          `${route.method} ${path.slice(0, 300)}: ${status}`,
+          `${route.method} ${path.slice(0, 300)}: ${status} to ${body?.subarray(0, 200)}`,
         ).toBe(true)
       }),
-      { numRuns: 4_000, interruptAfterTimeLimit: 60_000 },
+      { numRuns: 4_000, interruptAfterTimeLimit: 60_000, asyncReporter: reportBriefly },
     )
     expect((await platform.get(capsule.id)).state).toBe('running')
   }, 90_000)

@@ -131,13 +131,15 @@ export class FakeGuest implements AsyncDisposable {
 
   async *#follow(session: Session, from: bigint, aborted: AbortSignal): AsyncGenerator<EventInit> {
     yield { case: 'start', value: { $typeName: 'process.ProcessEvent.StartEvent', pid: session.pid } }
-    let next = session.chunks.findIndex(({ offset }) => offset >= from)
-    if (next === -1) next = session.chunks.length
+    let next = 0
     while (!aborted.aborted) {
       const { changed } = session
       for (let chunk = session.chunks[next]; chunk !== undefined; chunk = session.chunks[++next]) {
-        const output = { case: 'stdout', value: chunk.bytes } as const
-        yield { case: 'data', value: { $typeName: 'process.ProcessEvent.DataEvent', output, offset: chunk.offset } }
+        const skip = from > chunk.offset ? Number(from - chunk.offset) : 0
+        if (skip >= chunk.bytes.length) continue
+        const output = { case: 'stdout', value: chunk.bytes.subarray(skip) } as const
+        const offset = chunk.offset + BigInt(skip)
+        yield { case: 'data', value: { $typeName: 'process.ProcessEvent.DataEvent', output, offset } }
       }
       if (session.end !== undefined) {
         const end = {

@@ -160,10 +160,13 @@ function commandLine(spec: LaunchSpec, prefix: readonly string[], tools: Tools):
   return [...prefix, ...setprivPrefix(spec.user, tools), ...program]
 }
 
+/** A name that is too long to be run is also too long to be reported whole. */
+const REPORTED_CHARS = 1_024
+
 /** A real process that says why the wanted one could not run, as a shell would: 127 unknown, 126 not executable. */
 function reportLine(cmd: string, failure: unknown, tools: Tools): readonly string[] {
   const unknown = isErrno(failure, 'ENOENT', 'ENOTDIR')
   const reason = unknown ? 'command not found' : isErrno(failure, 'EACCES') ? 'Permission denied' : errorText(failure)
   const script = 'printf "%s: %s\\n" "$0" "$1" >&2; exit "$2"'
-  return [...tools.applet('sh'), '-c', script, cmd, reason, unknown ? '127' : '126']
+  return [...tools.applet('sh'), '-c', script, cmd.slice(0, REPORTED_CHARS), reason, unknown ? '127' : '126']
 }

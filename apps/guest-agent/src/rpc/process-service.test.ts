@@ -43,6 +43,8 @@ describe.each(['json', 'binary'] as const)('process.Process over %s', (codec) =>
     expect(unknown.stderr.toString()).toBe('no-such-program: command not found\n')
     const forbidden = await collect(client().start({ process: { cmd: '/etc/passwd' }, stdin: false }))
     expect(forbidden.end?.exitCode).toBe(126)
+    const endless = await collect(client().start({ process: { cmd: 'x'.repeat(200_000) }, stdin: false }))
+    expect(endless.end?.exitCode).toBe(126)
   })
 
   it('refuses a missing directory and an unknown user with the documented codes', async () => {

@@ -164,6 +164,10 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       expect((await collect(start('no-such-command', []))).end?.exitCode).toBe(127)
     })
 
+    it('says 126 for a command whose name no kernel takes', async () => {
+      expect((await collect(start('x'.repeat(200_000), []))).end?.exitCode).toBe(126)
+    })
+
     it('kills the whole process tree at its deadline and keeps the output so far', async () => {
       const { end, stdout } = await collect(shell('echo before; sleep 600 & wait', { timeoutMs: 700 }))
       expect(end?.timedOut).toBe(true)
@@ -207,6 +211,18 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       const whole = Array.from({ length: 30 }, (_, i) => `line ${i}\n`).join('')
       expect(seen.toString() + rest.stdout).toBe(whole)
       expect(rest.end?.exitCode).toBe(0)
+    })
+
+    it('gives a follower nothing before its offset, also when the offset is still to come', async () => {
+      const process = { selector: { case: 'tag' as const, value: 'ahead' } }
+      const events = shell('read -r go; echo 0123456789', { tag: 'ahead', stdin: true })[Symbol.asyncIterator]()
+      expect((await events.next()).value?.event?.event.case).toBe('start')
+      const ahead = client.connectProcess({ capsuleId, connect: { process, fromOffset: 4n } })[Symbol.asyncIterator]()
+      expect((await ahead.next()).value?.event?.event.case).toBe('start')
+      const value = Buffer.from('go\n')
+      await client.sendInput({ capsuleId, input: { process, input: { input: { case: 'stdin', value } } } })
+      expect((await collect({ [Symbol.asyncIterator]: () => ahead })).stdout).toBe('456789\n')
+      expect((await collect({ [Symbol.asyncIterator]: () => events })).stdout).toBe('0123456789\n')
     })
 
     it('signals a process tree by tag, and knows no process it did not start', async () => {

@@ -1,8 +1,8 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { EventEmitter } from 'node:events'
-import { readdirSync, readlinkSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import { constants } from 'node:os'
-import { AppError } from '@wrenn/base'
+import { AppError, isErrno } from '@wrenn/base'
 import type { ProcessEvent } from '@wrenn/protocol/guest'
 
 type Event = ProcessEvent['event']
@@ -11,6 +11,7 @@ type DataCase = Exclude<Data['case'], undefined>
 
 const MESSAGE = 'process.ProcessEvent'
 const COMMAND_NOT_FOUND = 127
+const CANNOT_RUN = 126
 
 export interface FakeProcessOptions {
   readonly cmd: string
@@ -21,38 +22,130 @@ export interface FakeProcessOptions {
   readonly stdin: boolean
   readonly timeoutMs: number
   readonly pty: { readonly cols: number; readonly rows: number } | undefined
+  readonly foreground: boolean
 }
 
-/** A local child process whose output is kept from its first byte, so that followers may come late and come back. */
-export class FakeProcess {
+interface Chunk {
+  readonly offset: number
+  readonly kind: DataCase
+  readonly bytes: Buffer
+}
+
+/** All that a copy of a process starts from. */
+export interface ProcessImage {
   readonly options: FakeProcessOptions
   readonly pid: number
-  readonly startedAtMs = Date.now()
-  readonly #child: ChildProcess
-  readonly #chunks: { readonly offset: number; readonly kind: DataCase; readonly bytes: Buffer }[] = []
+  readonly startedAtMs: number
+  readonly chunks: readonly Chunk[]
+  readonly inputs: readonly Uint8Array[]
+  readonly inputEnded: boolean
+  readonly remainingMs: number | undefined
+  readonly end: Extract<Event, { case: 'end' }> | undefined
+}
+
+/**
+ * A local child process whose output is kept from its first byte, so that followers may come late and come back. It can
+ * stand still (SIGSTOP), and be copied: a copy is the same command started again with the same input, whose output counts
+ * only once it is past what the original had printed. So copies go on like the original as far as they are deterministic.
+ */
+export class FakeProcess {
+  readonly options: FakeProcessOptions
+  readonly startedAtMs: number
+  readonly #chunks: Chunk[]
+  readonly #inputs: Uint8Array[]
   readonly #changed = new EventEmitter().setMaxListeners(0)
-  readonly #timer: NodeJS.Timeout | undefined
+  /** Bytes of each kind that a copy prints again. */
+  readonly #repeated = new Map<DataCase, number>()
+  #child: ChildProcess | undefined
+  #pid: number
+  #inputEnded: boolean
+  #timer: NodeJS.Timeout | undefined
+  #timerStartedAtMs = 0
+  #remainingMs: number | undefined
   #end: Extract<Event, { case: 'end' }> | undefined
   #offset = 0
   #timedOut = false
 
-  constructor(options: FakeProcessOptions) {
+  /** Stands still until `run`. */
+  constructor(options: FakeProcessOptions, past?: ProcessImage) {
     this.options = options
-    const { cmd, args, cwd, envs, pty } = options
+    this.startedAtMs = past?.startedAtMs ?? Date.now()
+    this.#pid = past?.pid ?? 0
+    this.#chunks = [...(past?.chunks ?? [])]
+    this.#inputs = [...(past?.inputs ?? [])]
+    this.#inputEnded = past?.inputEnded ?? false
+    this.#remainingMs = past === undefined ? options.timeoutMs || undefined : past.remainingMs
+    this.#end = past?.end
+    for (const { kind, bytes } of this.#chunks) {
+      this.#offset += bytes.length
+      this.#repeated.set(kind, (this.#repeated.get(kind) ?? 0) + bytes.length)
+    }
+  }
+
+  /** Its number in the guest: a copy keeps that of its original. */
+  get pid(): number {
+    return this.#pid
+  }
+
+  /** Starts it, or lets it go on after `freeze`. */
+  run(): this {
+    if (!this.running) return this
+    if (this.#child === undefined) this.#spawn()
+    else {
+      signalTree(this.#child.pid, constants.signals.SIGCONT)
+      this.#child.stdout?.resume()
+      this.#child.stderr?.resume()
+    }
+    if (this.#remainingMs !== undefined) {
+      this.#timerStartedAtMs = Date.now()
+      this.#timer = setTimeout(() => this.#expire(), this.#remainingMs)
+    }
+    return this
+  }
+
+  /** From now on it prints nothing, and its deadline stands still. */
+  freeze(): void {
+    if (!this.running || this.#child === undefined) return
+    signalTree(this.#child.pid, constants.signals.SIGSTOP)
+    this.#child.stdout?.pause()
+    this.#child.stderr?.pause()
+    if (this.#timer === undefined || this.#remainingMs === undefined) return
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#remainingMs = Math.max(1, this.#remainingMs - (Date.now() - this.#timerStartedAtMs))
+  }
+
+  image(): ProcessImage {
+    return {
+      options: this.options,
+      pid: this.#pid,
+      startedAtMs: this.startedAtMs,
+      chunks: [...this.#chunks],
+      inputs: [...this.#inputs],
+      inputEnded: this.#inputEnded,
+      remainingMs: this.#remainingMs,
+      end: this.#end,
+    }
+  }
+
+  #spawn(): void {
+    const { cmd, args, cwd, envs, pty } = this.options
     const [file, argv] = pty === undefined ? [cmd, [...args]] : inTerminal(cmd, args, pty)
-    this.#child = spawn(file, argv, {
-      cwd,
+    const child = spawn(file, argv, {
+      cwd: existsSync(cwd) ? cwd : '/',
       env: { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: cwd, USER: 'root', ...envs, ...(pty && { TERM: 'xterm' }) },
-      stdio: [options.stdin || pty !== undefined ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+      stdio: [this.options.stdin || pty !== undefined ? 'pipe' : 'ignore', 'pipe', 'pipe'],
       detached: true,
     })
-    this.pid = this.#child.pid ?? 1
-    this.#child.stdin?.on('error', () => {}) // a reader that ended early
-    this.#collect(this.#child.stdout, pty === undefined ? 'stdout' : 'pty')
-    this.#collect(this.#child.stderr, pty === undefined ? 'stderr' : 'pty')
-    this.#child.once('error', () => this.#failed())
-    this.#child.once('close', (code, signal) => this.#ended(code, signal))
-    if (options.timeoutMs > 0) this.#timer = setTimeout(() => this.#expire(), options.timeoutMs)
+    this.#child = child
+    if (this.#pid === 0) this.#pid = child.pid ?? 1
+    child.stdin?.on('error', () => {}) // a reader that ended early
+    this.#collect(child.stdout, pty === undefined ? 'stdout' : 'pty')
+    this.#collect(child.stderr, pty === undefined ? 'stderr' : 'pty')
+    child.once('error', () => this.#failed())
+    child.once('close', (code, signal) => this.#ended(code, signal))
+    for (const bytes of this.#inputs) child.stdin?.write(bytes)
+    if (this.#inputEnded) child.stdin?.end()
   }
 
   get running(): boolean {
@@ -83,32 +176,46 @@ export class FakeProcess {
   }
 
   write(bytes: Uint8Array): void {
-    const { stdin } = this.#child
-    if (!this.running || stdin === null) throw new AppError('process_not_found', 'The process has no input.')
+    const stdin = this.#child?.stdin
+    if (!this.running || !stdin) throw new AppError('process_not_found', 'The process has no input.')
+    this.#inputs.push(bytes)
     stdin.write(bytes)
   }
 
   closeStdin(): void {
-    this.#child.stdin?.end()
+    this.#inputEnded = true
+    this.#child?.stdin?.end()
   }
 
   signal(number: number): void {
     if (!this.running) throw new AppError('process_not_found', 'The process has ended.')
-    killGroup(this.pid, number)
+    if (this.#child?.pid !== undefined) signalOne(-this.#child.pid, number)
   }
 
   resize(cols: number, rows: number): void {
     if (this.options.pty === undefined) throw new AppError('invalid_request', 'The process has no terminal.')
-    const tty = terminalOf(this.pid)
+    const tty = this.#child?.pid === undefined ? undefined : terminalOf(this.#child.pid)
     if (tty !== undefined) spawn('stty', ['-F', tty, 'cols', String(cols), 'rows', String(rows)], { stdio: 'ignore' })
   }
 
-  kill(): void {
-    if (this.running) killGroup(this.pid, constants.signals.SIGKILL)
+  /** Ends it with its whole tree, also while it stands still; resolves when it is gone. */
+  async kill(): Promise<void> {
+    clearTimeout(this.#timer)
+    const child = this.#child
+    if (!this.running || child === undefined) return
+    const gone = new Promise((resolve) => child.once('close', resolve).once('error', resolve))
+    signalTree(child.pid, constants.signals.SIGKILL)
+    child.stdout?.resume()
+    child.stderr?.resume()
+    await gone
   }
 
   #collect(stream: NodeJS.ReadableStream | null, kind: DataCase): void {
-    stream?.on('data', (bytes: Buffer) => {
+    stream?.on('data', (all: Buffer) => {
+      const repeated = Math.min(all.length, this.#repeated.get(kind) ?? 0)
+      this.#repeated.set(kind, (this.#repeated.get(kind) ?? 0) - repeated)
+      const bytes = all.subarray(repeated)
+      if (bytes.length === 0) return
       this.#chunks.push({ offset: this.#offset, kind, bytes })
       this.#offset += bytes.length
       this.#changed.emit('change')
@@ -138,7 +245,7 @@ export class FakeProcess {
 
   #expire(): void {
     this.#timedOut = true
-    this.kill()
+    void this.kill()
   }
 
   #failed(): void {
@@ -166,6 +273,16 @@ export class FakeProcess {
   }
 }
 
+/** Node throws what makes a command line impossible for the kernel; a process that fails stands in, as in a guest. */
+function spawnAnyway(file: string, args: readonly string[], options: SpawnOptions): ChildProcess {
+  try {
+    return spawn(file, args, options)
+  } catch (error) {
+    if (!isErrno(error, 'ENAMETOOLONG', 'E2BIG')) throw error
+    return spawn('/bin/sh', ['-c', `exit ${CANNOT_RUN}`], options)
+  }
+}
+
 /** util-linux' `script` gives a command a terminal of its own. */
 function inTerminal(cmd: string, args: readonly string[], { cols, rows }: { cols: number; rows: number }) {
   const line = [cmd, ...args].map((word) => `'${word.replaceAll("'", `'\\''`)}'`).join(' ')
@@ -181,10 +298,29 @@ function terminalOf(pid: number): string | undefined {
   }
 }
 
-function killGroup(pid: number, signal: number): void {
+/** Parents first, so that nothing can be started behind its back. What left both its group and its parent is missed. */
+function signalTree(pid: number | undefined, signal: number): void {
+  if (pid === undefined) return
+  if (signal !== constants.signals.SIGSTOP) for (const child of childrenOf(pid)) signalTree(child, signal)
+  signalOne(-pid, signal)
+  signalOne(pid, signal)
+  if (signal === constants.signals.SIGSTOP) for (const child of childrenOf(pid)) signalTree(child, signal)
+}
+
+function childrenOf(pid: number): number[] {
   try {
-    process.kill(-pid, signal)
+    return readdirSync(`/proc/${pid}/task`).flatMap((task) =>
+      readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+    )
   } catch {
-    // ended in the meantime
+    return [] // ended in the meantime
+  }
+}
+
+function signalOne(pid: number, signal: number): void {
+  try {
+    process.kill(pid, signal)
+  } catch {
+    // ended in the meantime, or not the leader of a group
   }
 }
