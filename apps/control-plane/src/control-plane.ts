@@ -3,6 +3,8 @@ import type { ControlPlaneConfig } from './config.js'
 import { Activity } from './domain/activity.js'
 import { ApiKeys, ensureFirstKey } from './domain/api-keys.js'
 import { Capsules } from './domain/capsules.js'
+import { Checkpoints } from './domain/checkpoints.js'
+import { Lifecycle } from './domain/lifecycle.js'
 import { Operations } from './domain/operations.js'
 import { Readiness } from './domain/readiness.js'
 import { Reconciler } from './domain/reconciler.js'
@@ -41,6 +43,8 @@ export async function startControlPlane(
   const operations = new Operations({ db, host, logger, createTimeoutMs: config.createTimeoutMs })
   const activity = new Activity(db, logger)
   const capsules = new Capsules({ db, host, operations, limits: config.limits, startWaitMs: config.startWaitMs })
+  const lifecycle = new Lifecycle({ db, host, operations })
+  const checkpoints = new Checkpoints({ db, host, operations })
   const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
   const reconciler = new Reconciler({
     db,
@@ -54,6 +58,8 @@ export async function startControlPlane(
   const app = await createApp({
     apiKeys: new ApiKeys(db),
     capsules,
+    lifecycle,
+    checkpoints,
     host,
     activity,
     readiness: new Readiness(db, host),

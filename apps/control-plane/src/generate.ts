@@ -7,6 +7,8 @@ import { readConfig } from './config.js'
 import { Activity } from './domain/activity.js'
 import { ApiKeys } from './domain/api-keys.js'
 import { Capsules } from './domain/capsules.js'
+import { Checkpoints } from './domain/checkpoints.js'
+import { Lifecycle } from './domain/lifecycle.js'
 import { Operations } from './domain/operations.js'
 import { Readiness } from './domain/readiness.js'
 import { Host } from './host/host.js'
@@ -44,6 +46,8 @@ async function openApi(): Promise<string> {
   const app = await createApp({
     apiKeys: new ApiKeys(db),
     capsules: new Capsules({ db, host, operations, limits, startWaitMs: 0 }),
+    lifecycle: new Lifecycle({ db, host, operations }),
+    checkpoints: new Checkpoints({ db, host, operations }),
     host,
     activity: new Activity(db, logger),
     readiness: new Readiness(db, host),

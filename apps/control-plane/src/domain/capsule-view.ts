@@ -1,8 +1,11 @@
-import { type Capsule, wireStatus } from '@wrenn/protocol'
+import { type Capsule, isUsable, wireStatus } from '@wrenn/protocol'
 import type { CapsuleRow } from '../store/schema.js'
 
 /** A capsule as the API shows it. Environment values never leave. */
-export function toCapsule(row: CapsuleRow, options: { readonly timings?: boolean } = {}): Capsule {
+export function toCapsule(
+  row: CapsuleRow,
+  options: { readonly timings?: boolean; readonly lifecycleTimings?: boolean } = {},
+): Capsule {
   return {
     id: row.id,
     status: wireStatus(row.state),
@@ -16,6 +19,8 @@ export function toCapsule(row: CapsuleRow, options: { readonly timings?: boolean
     last_updated: row.updated_at.toISOString(),
     labels: row.labels,
     metadata: versions(row),
+    auto_resume: row.auto_resume,
+    ...savedState(row),
     ...defined({
       name: row.name,
       guest_ip: row.guest_address,
@@ -26,9 +31,33 @@ export function toCapsule(row: CapsuleRow, options: { readonly timings?: boolean
       engine: row.engine,
       path: row.path,
       exit: row.exit,
+      pauses_at: pausesAt(row)?.toISOString(),
+      awake_because: row.awake_because === null ? undefined : [...row.awake_because],
+      pause_reason: row.pause_reason,
+      paused_at: row.paused_at?.toISOString(),
+      notice: row.notice,
+      parent_id: row.parent_id,
+      snapshot_id: row.snapshot_id,
+      checkpoint_id: row.checkpoint_id,
+      disk_bytes: row.disk_bytes || undefined,
     }),
     ...(options.timings === true && row.timings !== null ? { timings: [...row.timings] } : {}),
+    ...(options.lifecycleTimings === true && row.lifecycle_timings !== null
+      ? { lifecycle_timings: [...row.lifecycle_timings] }
+      : {}),
   }
+}
+
+/** When a capsule will be paused if nothing happens; `undefined` when it never will. */
+export function pausesAt(row: CapsuleRow): Date | undefined {
+  if (row.timeout_sec === 0 || !isUsable(row.state)) return undefined
+  const idleSince = row.last_active_at ?? row.started_at ?? row.created_at
+  return new Date(idleSince.getTime() + row.timeout_sec * 1000)
+}
+
+function savedState(row: CapsuleRow): Pick<Capsule, 'durable' | 'durable_at'> {
+  if (row.state !== 'paused') return {}
+  return { durable: row.durable_at !== null, ...(row.durable_at && { durable_at: row.durable_at.toISOString() }) }
 }
 
 function versions(row: CapsuleRow): Record<string, string> {

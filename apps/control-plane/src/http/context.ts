@@ -6,6 +6,8 @@ import type { Limits } from '../config.js'
 import type { Activity } from '../domain/activity.js'
 import type { ApiKeys } from '../domain/api-keys.js'
 import type { Capsules } from '../domain/capsules.js'
+import type { Checkpoints } from '../domain/checkpoints.js'
+import type { Lifecycle } from '../domain/lifecycle.js'
 import type { Readiness } from '../domain/readiness.js'
 import type { Host } from '../host/host.js'
 import type { ApiKeyOwner } from '../store/teams.js'
@@ -14,6 +16,8 @@ import type { ApiKeyOwner } from '../store/teams.js'
 export interface Services {
   readonly apiKeys: ApiKeys
   readonly capsules: Capsules
+  readonly lifecycle: Lifecycle
+  readonly checkpoints: Checkpoints
   readonly host: Host
   readonly activity: Activity
   readonly readiness: Readiness

@@ -1,4 +1,4 @@
-import type { CapsuleExit, CapsuleState, EgressPolicy, ErrorBody } from '@wrenn/protocol'
+import type { AwakeReason, CapsuleExit, CapsuleState, EgressPolicy, ErrorBody, PauseReason } from '@wrenn/protocol'
 import type { ColumnType, Generated, JSONColumnType, RawBuilder, Selectable } from 'kysely'
 
 type Time = ColumnType<Date, Date | undefined, Date>
@@ -10,6 +10,11 @@ type Count = ColumnType<number, number | undefined, number>
 export interface TeamsTable {
   id: string
   name: string
+  /** Quotas: `null` is the platform's default, 0 no limit. */
+  max_running: number | null
+  max_vcpus: number | null
+  max_memory_mib: number | null
+  max_pool_bytes: number | null
   created_at: Time
 }
 
@@ -34,7 +39,7 @@ export interface HostsTable {
   last_seen_at: Time
 }
 
-export type DesiredState = 'running' | 'stopped'
+export type DesiredState = 'running' | 'paused' | 'stopped'
 
 /** What the host said last: `absent` when it answered without the capsule, `silent` when it did not answer. */
 export type ObservedState = CapsuleState | 'absent' | 'silent'
@@ -72,6 +77,24 @@ export interface CapsulesTable {
   timings: Json<readonly Timing[] | null>
   guest_address: string | null
   exit: Json<CapsuleExit | null>
+  auto_resume: Generated<boolean>
+  /** Of the last pause. */
+  pause_reason: PauseReason | null
+  paused_at: OptionalTime
+  /** When the saved state of a paused capsule came to survive a power loss. */
+  durable_at: OptionalTime
+  /** Number of the saved state that a resume starts from; 0: none. */
+  saved_generation: Count
+  notice: string | null
+  disk_bytes: Count
+  parent_id: string | null
+  snapshot_id: string | null
+  /** The checkpoint it stands on: made or rolled back to last. */
+  checkpoint_id: string | null
+  /** What keeps it from being paused although its timeout is over. */
+  awake_because: Json<readonly AwakeReason[] | null>
+  /** Of the last pause, resume or rollback. */
+  lifecycle_timings: Json<readonly Timing[] | null>
   /** Breaks ties of created_at in a page's cursor. */
   seq: Generated<number>
   created_at: Time
@@ -81,7 +104,16 @@ export interface CapsulesTable {
   updated_at: Time
 }
 
-export type OperationKind = 'create' | 'destroy'
+export type OperationKind =
+  | 'create'
+  | 'destroy'
+  | 'pause'
+  | 'resume'
+  | 'fork'
+  | 'checkpoint'
+  | 'delete_checkpoint'
+  | 'rollback'
+  | 'snapshot'
 export type OperationState = 'running' | 'succeeded' | 'failed'
 
 export interface OperationsTable {
@@ -91,7 +123,11 @@ export interface OperationsTable {
   kind: OperationKind
   idempotency_key: string | null
   request_hash: string
+  /** What it needs beside its capsule; enough for another process to carry it out. */
+  params: Json<Readonly<Record<string, unknown>> | null>
   state: OperationState
+  /** The answer, when it succeeded. */
+  result: Json<Readonly<Record<string, unknown>> | null>
   /** The answer's error, when it failed. */
   error: Json<ErrorBody['error'] | null>
   attempts: Count
@@ -102,13 +138,58 @@ export interface OperationsTable {
   updated_at: Time
 }
 
+export type CheckpointState = 'creating' | 'ready' | 'deleting'
+
+export interface CheckpointsTable {
+  id: string
+  team_id: string
+  capsule_id: string
+  /** Unique in its capsule. */
+  name: string
+  parent_id: string | null
+  state: CheckpointState
+  /** Made by the platform for itself; not listed. */
+  hidden: Generated<boolean>
+  size_bytes: Count
+  durable_at: OptionalTime
+  seq: Generated<number>
+  created_at: Time
+}
+
+export type SnapshotState = 'creating' | 'ready' | 'deleting' | 'deleted'
+
+export interface SnapshotsTable {
+  id: string
+  team_id: string
+  /** Unique in its team among those that are not deleted. */
+  name: string
+  capsule_id: string
+  /** The built-in template below it. */
+  template: string
+  vcpus: number
+  memory_mib: number
+  disk_size_mib: number
+  size_bytes: Count
+  state: SnapshotState
+  durable_at: OptionalTime
+  versions: Json<Readonly<Record<string, string>>>
+  seq: Generated<number>
+  created_at: Time
+  /** When its name became free; its files may take longer to go. */
+  deleted_at: OptionalTime
+}
+
 export interface Database {
   teams: TeamsTable
   api_keys: ApiKeysTable
   hosts: HostsTable
   capsules: CapsulesTable
   operations: OperationsTable
+  checkpoints: CheckpointsTable
+  snapshots: SnapshotsTable
 }
 
 export type CapsuleRow = Selectable<CapsulesTable>
 export type OperationRow = Selectable<OperationsTable>
+export type CheckpointRow = Selectable<CheckpointsTable>
+export type SnapshotRow = Selectable<SnapshotsTable>

@@ -18,6 +18,7 @@ export function templateRoutes(app: App, { host }: Services): void {
       const templates = (await host.templates()).map((template) => ({
         name: template.name,
         type: 'base' as const,
+        platform: true,
         aliases: template.aliases,
         ...(template.description === '' ? {} : { description: template.description }),
         vcpus: template.defaultVcpus,

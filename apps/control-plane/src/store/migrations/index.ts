@@ -1,9 +1,11 @@
 import type { Migration } from 'kysely'
 import * as accounts from './0001-accounts.js'
 import * as capsules from './0002-capsules.js'
+import * as lifecycle from './0003-lifecycle.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-accounts': accounts,
   '0002-capsules': capsules,
+  '0003-lifecycle': lifecycle,
 }
