@@ -26,30 +26,38 @@ export interface BinaryOutput {
   readonly payload: Buffer
 }
 
-/** Far longer than any step of a test takes; a frame that never comes then fails its test with what did come. */
-const FRAME_TIMEOUT_MS = 60_000
+/** Far longer than any step of a test takes: a frame that does not come by then never will. */
+const SILENCE_MS = 60_000
+/** How much of what came before is told when nothing more comes. */
+const TOLD_FRAMES = 5
+const TOLD_CHARS = 2_000
 
 interface OpenOptions {
   readonly protocols?: readonly string[]
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** One of the API's WebSockets, read frame by frame. */
+/**
+ * One of the API's WebSockets, read frame by frame. Whatever waits here fails after a bounded silence and tells what it waited
+ * for and what came until then; pings are no frames, so a connection that is merely alive is silent.
+ */
 export class Stream implements AsyncDisposable {
   readonly #socket: WsSocket
   readonly #frames: Frame[] = []
-  readonly #lastFrames: Frame[] = []
+  readonly #read: Frame[] = []
   readonly #wakers: (() => void)[] = []
-  readonly closed: Promise<number>
+  readonly #closed: Promise<number>
   #isClosed = false
 
   private constructor(socket: WsSocket) {
     this.#socket = socket
     socket.on('message', (data, isBinary) => {
-      this.#frames.push(isBinary ? toBinary(Buffer.from(data as Buffer)) : JSON.parse(String(data)))
+      const frame: Frame = isBinary ? toBinary(Buffer.from(data as Buffer)) : JSON.parse(String(data))
+      if (frame.type === 'ping') return
+      this.#frames.push(frame)
       this.#wake()
     })
-    this.closed = new Promise((resolve) => {
+    this.#closed = new Promise((resolve) => {
       socket.once('close', (code) => {
         this.#isClosed = true
         this.#wake()
@@ -101,31 +109,50 @@ export class Stream implements AsyncDisposable {
     this.#socket.send(encodeBinaryFrame('input', 0, data))
   }
 
+  /** The close code, once the socket has closed. */
+  get closed(): Promise<number> {
+    return this.#beforeSilence('the socket to close', this.#closed)
+  }
+
   /** The next frame, or `undefined` when the socket has closed. */
-  async next(): Promise<Frame | undefined> {
-    const deadline = AbortSignal.timeout(FRAME_TIMEOUT_MS)
+  async next(what = 'the next frame'): Promise<Frame | undefined> {
     while (this.#frames.length === 0 && !this.#isClosed) {
-      await new Promise<void>((resolve, reject) => {
-        this.#wakers.push(resolve)
-        deadline.addEventListener('abort', () => reject(this.#silent()), { once: true })
-      })
+      await this.#beforeSilence(what, new Promise<void>((resolve) => this.#wakers.push(resolve)))
     }
     const frame = this.#frames.shift()
-    if (frame !== undefined) this.#lastFrames.push(frame)
+    if (frame !== undefined) this.#read.push(frame)
     return frame
   }
 
-  #silent(): Error {
-    const last = this.#lastFrames.slice(-5).map((frame) => JSON.stringify(frame).slice(0, 300))
-    return new Error(`No frame came for ${FRAME_TIMEOUT_MS} ms after ${last.join(' ')}`)
+  async #beforeSilence<T>(what: string, event: Promise<T>): Promise<T> {
+    let timer: NodeJS.Timeout | undefined
+    const silence = new Promise<never>((_, reject) => {
+      timer = setTimeout(
+        () => reject(new Error(`Nothing came for ${SILENCE_MS} ms while waiting for ${what}. ${this.#soFar()}`)),
+        SILENCE_MS,
+      )
+    })
+    return await Promise.race([event, silence]).finally(() => clearTimeout(timer))
   }
 
-  /** Reads frames up to the first that `wanted` accepts; gives all of them. */
-  async until(wanted: (frame: Frame) => boolean): Promise<Frame[]> {
+  /** What came until now: the end of the output, and the last frames. */
+  #soFar(): string {
+    const output = JSON.stringify(outputOf(this.#read.slice(-1_000)).toString().slice(-TOLD_CHARS))
+    const last = this.#read.slice(-TOLD_FRAMES).map((frame) => JSON.stringify(frame).slice(0, 300))
+    return `Output so far ends in ${output}; the last of ${this.#read.length} frames: ${last.join(' ') || 'none'}`
+  }
+
+  async #nextBeforeClose(what: string): Promise<Frame> {
+    const frame = await this.next(what)
+    if (frame === undefined) throw new Error(`The socket closed before ${what} came. ${this.#soFar()}`)
+    return frame
+  }
+
+  /** Reads frames up to the first that `wanted` accepts; gives all of them. `what` names it in the error. */
+  async until(wanted: (frame: Frame) => boolean, what = 'the wanted frame'): Promise<Frame[]> {
     const seen: Frame[] = []
     for (;;) {
-      const frame = await this.next()
-      if (frame === undefined) throw new Error(`The socket closed before it came: ${JSON.stringify(seen).slice(-1000)}`)
+      const frame = await this.#nextBeforeClose(what)
       seen.push(frame)
       if (wanted(frame)) return seen
     }
@@ -135,18 +162,16 @@ export class Stream implements AsyncDisposable {
   async untilOutput(text: string): Promise<string> {
     const seen: Frame[] = []
     for (;;) {
-      const frame = await this.next()
-      if (frame === undefined) throw new Error(`The socket closed before "${text}" came: ${outputOf(seen)}`)
-      seen.push(frame)
+      seen.push(await this.#nextBeforeClose(`output ${JSON.stringify(text)}`))
       const output = outputOf(seen).toString()
       if (output.includes(text)) return output
     }
   }
 
   async untilExit(): Promise<{ readonly frames: Frame[]; readonly output: Buffer; readonly exit: ExitFrame }> {
-    const frames = await this.until(({ type }) => type === 'exit' || type === 'error')
+    const frames = await this.until(({ type }) => type === 'exit' || type === 'error', 'the exit')
     const exit = frames.at(-1)
-    if (exit?.type !== 'exit') throw new Error(`No exit but ${JSON.stringify(exit)}`)
+    if (exit?.type !== 'exit') throw new Error(`No exit but ${JSON.stringify(exit)}. ${this.#soFar()}`)
     return { frames, output: outputOf(frames), exit }
   }
 
@@ -161,7 +186,7 @@ export class Stream implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#socket.terminate()
-    await this.closed
+    await this.#closed
   }
 }
 
