@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { AppError, isErrno } from '@wrenn/base'
 
 /** Host tools live in sbin, which a service's or a user's PATH often lacks; nothing else of our environment leaks into them. */
-const environment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
+export const hostToolEnvironment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
 
 export interface RunOptions {
   /** Text for stdin; without it stdin is empty. */
@@ -67,7 +67,7 @@ export async function runForResult(
   const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline
   options.signal?.throwIfAborted()
   const child = spawn(command, args, {
-    env: environment,
+    env: hostToolEnvironment,
     stdio: ['pipe', 'pipe', 'pipe'],
     signal,
     killSignal: 'SIGKILL',

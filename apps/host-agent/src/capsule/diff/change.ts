@@ -1,0 +1,24 @@
+/** What of a path differs. Times do not count: a file that was only touched is unchanged. */
+export const changedParts = ['content', 'mode', 'owner', 'type', 'target', 'xattr'] as const
+export type ChangedPart = (typeof changedParts)[number]
+
+export interface FileChange {
+  readonly change: 'added' | 'changed' | 'removed'
+  /** Absolute, as a user inside the capsule sees it; bytes, because a name need not be text. */
+  readonly path: Buffer
+  /** Of the newer side, except for `removed`. */
+  readonly type: FileKind
+  /** Of a file's content or a symlink's target; 0 for all else. */
+  readonly size: number
+  /** In the order of `changedParts`; empty unless `changed`. `content` includes a device's number. */
+  readonly what: readonly ChangedPart[]
+}
+
+export type FileKind = 'file' | 'directory' | 'symlink' | 'other'
+
+/** A path for the wire: text where it is UTF-8, else base64 of its bytes (`path_encoding` of the REST API). */
+export function pathText(path: Buffer): { readonly path: string; readonly encoding: 'utf-8' | 'base64' } {
+  const text = path.toString('utf8')
+  if (Buffer.from(text, 'utf8').equals(path)) return { path: text, encoding: 'utf-8' }
+  return { path: path.toString('base64'), encoding: 'base64' }
+}

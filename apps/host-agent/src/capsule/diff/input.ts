@@ -1,0 +1,10 @@
+export interface DiffInput {
+  /** The data disk of the older point in time. It must not be written to while the diff is read, nor `toDisk`. */
+  readonly fromDisk: string
+  readonly toDisk: string
+  /** The base image of both. */
+  readonly basePath: string
+  /** Only this absolute path and what is below it. @default everything */
+  readonly path?: string | Buffer | undefined
+  readonly signal?: AbortSignal | undefined
+}
