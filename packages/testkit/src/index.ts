@@ -1,5 +1,7 @@
 export { describeEngine, type EngineAdapter } from './conformance/engine.js'
 export { describeHostService, type HostServiceAdapter } from './conformance/host-service.js'
 export { FakeGuest } from './fake-guest.js'
+export type { FakeOperation, FaultPoint, Held } from './fake-host/fake-faults.js'
 export { FakeHost } from './fake-host/fake-host.js'
+export type { FakeActivity } from './fake-host/fake-state.js'
 export { startTestPostgres, type TestPostgres, type TestPostgresKind, testPostgresKinds } from './test-postgres.js'

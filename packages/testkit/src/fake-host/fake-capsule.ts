@@ -2,8 +2,10 @@ import { mkdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
+import type { CapsuleState } from '@wrenn/protocol'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
-import type { CapsuleSchema, CreateCapsuleRequest, StartProcessRequest } from '@wrenn/protocol/host'
+import type { CapsuleSchema, CheckpointSchema, CreateCapsuleRequest, StartProcessRequest } from '@wrenn/protocol/host'
+import type { FakeCapture } from './fake-capture.js'
 import { FakeFiles } from './fake-files.js'
 import { FakeProcess } from './fake-process.js'
 
@@ -13,15 +15,52 @@ export interface FakeExit {
   readonly consoleTail?: string
 }
 
+/** What a resume starts from. */
+export interface FakeSaved {
+  readonly generation: number
+  /** 0: not yet. */
+  readonly durableAtMs: number
+  /** Kept of a durable one only: an undurable one is used up by its resume. */
+  readonly capture: FakeCapture | undefined
+}
+
+export interface FakeCheckpoint {
+  readonly capture: FakeCapture
+  /** As the RPC shows it. */
+  readonly record: MessageInitShape<typeof CheckpointSchema> & { readonly checkpointId: string; parentId: string }
+}
+
 /** One capsule of the fake host. */
 export class FakeCapsule {
   readonly id: string
   readonly files: FakeFiles
-  readonly processes: FakeProcess[] = []
+  processes: FakeProcess[] = []
   readonly createdAtMs = Date.now()
   request: CreateCapsuleRequest | undefined
-  state: 'starting' | 'running' | 'error' = 'starting'
+  state: CapsuleState = 'starting'
   exit: (FakeExit & { readonly atMs: number }) | undefined
+  path: 'hot' | 'restore' = 'hot'
+  parentId = ''
+  snapshotId = ''
+  lastActiveAtMs = Date.now()
+  /** Open streams of clients. */
+  streams = 0
+  /** Lifecycle calls under way. */
+  operations = 0
+
+  pauseReason = ''
+  pausedAtMs = 0
+  saves = 0
+  saved: FakeSaved | undefined
+  /** The newest durable state, older than `saved`. */
+  fallback: FakeSaved | undefined
+  notice = ''
+  readonly checkpoints = new Map<string, FakeCheckpoint>()
+  /** The checkpoint made or rolled back to last: the parent of the next. */
+  standsOn = ''
+  rolledBackTo = ''
+  lifecycleTimings: { readonly step: string; readonly ms: number }[] = []
+  #use = new AbortController()
 
   private constructor(id: string, files: FakeFiles) {
     this.id = id
@@ -39,7 +78,30 @@ export class FakeCapsule {
   usable(): this {
     if (this.exit !== undefined) throw new AppError('guest_died', this.exit.message)
     if (this.state !== 'running') throw new AppError('invalid_state', `The capsule is ${this.state}, not running.`)
+    this.lastActiveAtMs = Date.now()
     return this
+  }
+
+  /** Aborts, with the error for its streams, when this run of the guest ends in a pause or a rollback. */
+  get use(): AbortSignal {
+    return this.#use.signal
+  }
+
+  endUse(error: AppError): void {
+    this.#use.abort(error)
+    this.#use = new AbortController()
+  }
+
+  freeze(): void {
+    for (const process of this.processes) process.freeze()
+  }
+
+  thaw(): void {
+    for (const process of this.processes) process.run()
+  }
+
+  async killProcesses(): Promise<void> {
+    await Promise.all(this.processes.map((process) => process.kill()))
   }
 
   async start({ start, user }: StartProcessRequest): Promise<FakeProcess> {
@@ -54,6 +116,7 @@ export class FakeCapsule {
     if (start?.tag !== undefined && this.processes.some((other) => other.running && other.options.tag === start.tag)) {
       throw new AppError('conflict', `The tag ${start.tag} is in use.`)
     }
+    this.usable() // looking at the folder took a moment
     const size = start?.pty?.size
     const process = new FakeProcess({
       cmd: config.cmd,
@@ -64,8 +127,9 @@ export class FakeCapsule {
       stdin: start?.stdin ?? true,
       timeoutMs: start?.timeoutMs ?? 0,
       pty: size && { cols: size.cols, rows: size.rows },
+      foreground: start?.foreground ?? false,
     })
-    this.processes.push(process)
+    this.processes.push(process.run())
     return process
   }
 
@@ -82,11 +146,13 @@ export class FakeCapsule {
   die(exit: FakeExit): void {
     this.state = 'error'
     this.exit = { ...exit, atMs: Date.now() }
-    for (const process of this.processes) process.kill()
+    void this.killProcesses()
   }
 
   async dispose(): Promise<void> {
-    for (const process of this.processes) process.kill()
+    await this.killProcesses()
+    const checkpoints = [...this.checkpoints.values()].map(({ capture }) => capture)
+    for (const kept of [this.saved?.capture, this.fallback?.capture, ...checkpoints]) await kept?.dispose()
     await rm(this.files.root, { recursive: true, force: true })
   }
 
@@ -103,12 +169,23 @@ export class FakeCapsule {
       engineVersion: '1',
       kernelVersion: '0.0.0-fake',
       agentVersion: '0.1.0',
-      path: 'hot',
+      path: this.path,
       timings: [{ step: 'claim', ms: 0.5 }],
       createdAtMs: BigInt(this.createdAtMs),
       generation: request?.generation ?? 1n,
       guestAddress: '10.201.0.2',
+      lastActiveAtMs: BigInt(this.lastActiveAtMs),
       teamId: request?.teamId ?? '',
+      pauseReason: this.pauseReason,
+      pausedAtMs: BigInt(this.pausedAtMs),
+      savedGeneration: BigInt(this.saved?.generation ?? 0),
+      durableAtMs: BigInt(this.saved?.durableAtMs ?? 0),
+      notice: this.notice,
+      diskBytes: 4096n,
+      parentId: this.parentId,
+      snapshotId: this.snapshotId,
+      checkpointId: this.rolledBackTo,
+      lifecycleTimings: [...this.lifecycleTimings],
       ...(exit === undefined
         ? {}
         : {

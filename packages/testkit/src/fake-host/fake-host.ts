@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { HostService } from '@wrenn/protocol/host'
+import { makeDurable, pause } from './fake-lifecycle.js'
 import { createFakeService } from './fake-service.js'
 import { FakeHostState } from './fake-state.js'
 
@@ -49,6 +50,16 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
     const closed = new Promise((resolve) => server.close(resolve))
     for (const session of this.#sessions) session.destroy()
     await closed
+  }
+
+  /** The host pauses a capsule by itself, as it does when it runs short. */
+  async pauseByItself(id: string, reason: 'memory_pressure' | 'pool_low'): Promise<void> {
+    await pause(this, id, reason)
+  }
+
+  /** What was saved of a capsule is on the disk now: its paused state, its checkpoints, the snapshots made of it. */
+  async makeDurable(id: string): Promise<void> {
+    await makeDurable(this, id)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

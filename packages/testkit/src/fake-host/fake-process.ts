@@ -131,7 +131,7 @@ export class FakeProcess {
   #spawn(): void {
     const { cmd, args, cwd, envs, pty } = this.options
     const [file, argv] = pty === undefined ? [cmd, [...args]] : inTerminal(cmd, args, pty)
-    const child = spawn(file, argv, {
+    const child = spawnAnyway(file, argv, {
       cwd: existsSync(cwd) ? cwd : '/',
       env: { PATH: '/usr/local/bin:/usr/bin:/bin', HOME: cwd, USER: 'root', ...envs, ...(pty && { TERM: 'xterm' }) },
       stdio: [this.options.stdin || pty !== undefined ? 'pipe' : 'ignore', 'pipe', 'pipe'],
@@ -232,6 +232,7 @@ export class FakeProcess {
   }
 
   async #next(signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return
     await new Promise<void>((resolve) => {
       const done = (): void => {
         this.#changed.off('change', done)

@@ -1,24 +1,21 @@
 import { on } from 'node:events'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { Code, ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError, capsuleIds } from '@wrenn/base'
-import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 import type { HostService, WatchCapsulesResponseSchema, WriteFileRequest } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
+import { enter, knownCapsule } from './fake-lifecycle.js'
+import { createLifecycleMethods } from './fake-lifecycle-service.js'
 import type { FakeProcess } from './fake-process.js'
-import type { FakeChange, FakeHostState } from './fake-state.js'
+import { stream, toConnectError, unary } from './fake-rpc.js'
+import type { FakeChange, FakeHostState, FakeSnapshot } from './fake-state.js'
 
 const GIB = 2n ** 30n
 const KEEPALIVE_MS = 200
 
 /** The service over a `FakeHostState`; errors carry their code as the real host agent's do. */
 export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostService> {
-  const known = (id: string): FakeCapsule => {
-    if (!capsuleIds.is(id)) throw new AppError('invalid_request', 'That is not a capsule id.')
-    const capsule = host.capsules.get(id)
-    if (capsule === undefined) throw new AppError('capsule_not_found', 'The capsule is not on this host.')
-    return capsule
-  }
+  const known = (id: string): FakeCapsule => knownCapsule(host, id)
   const usable = (id: string): FakeCapsule => known(id).usable()
 
   return {
@@ -30,10 +27,10 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       engineReason: 'asked for',
       cpus: 2,
       memoryBytes: 8n * GIB,
-      memoryAvailableBytes: 4n * GIB,
+      memoryAvailableBytes: host.memoryAvailableBytes,
       poolBytes: 64n * GIB,
-      poolFreeBytes: 32n * GIB,
-      runningCapsules: host.capsules.size,
+      poolFreeBytes: host.poolFreeBytes,
+      runningCapsules: [...host.capsules.values()].filter(({ state }) => state === 'running').length,
       ready: host.notReadyReason === '',
       notReadyReason: host.notReadyReason,
     })),
@@ -48,10 +45,16 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       })),
     })),
     createCapsule: unary(async (request) => ({ capsule: (await create(host, request)).message() })),
-    destroyCapsule: unary(async ({ capsuleId }) => ({ existed: await host.remove(capsuleId) })),
+    destroyCapsule: unary(async ({ capsuleId }) => {
+      await host.faults.pass('destroy', 'before')
+      const existed = await host.remove(capsuleId)
+      await host.faults.pass('destroy', 'after')
+      return { existed }
+    }),
     getCapsule: unary(async ({ capsuleId }) => ({ capsule: known(capsuleId).message() })),
     listCapsules: unary(async () => ({ capsules: [...host.capsules.values()].map((capsule) => capsule.message()) })),
     watchCapsules: stream((_request, context) => watch(host, context.signal)),
+    ...createLifecycleMethods(host),
     getMetrics: unary(async ({ capsuleId }) => {
       usable(capsuleId)
       return {
@@ -101,9 +104,13 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       usable(capsuleId).find(process).resize(cols, rows)
       return {}
     }),
-    readFile: stream(({ capsuleId, path, offset, length }) =>
-      usable(capsuleId).files.read(path, Number(offset), length === undefined ? undefined : Number(length)),
-    ),
+    readFile: stream(async function* ({ capsuleId, path, offset, length }) {
+      const { files, use } = usable(capsuleId)
+      for await (const part of files.read(path, Number(offset), length === undefined ? undefined : Number(length))) {
+        use.throwIfAborted()
+        yield part
+      }
+    }),
     writeFile: async (requests) => {
       try {
         return await write(requests, usable)
@@ -131,13 +138,8 @@ type CreateRequest = Parameters<ServiceImpl<typeof HostService>['createCapsule']
 async function create(host: FakeHostState, request: CreateRequest): Promise<FakeCapsule> {
   const { capsuleId } = request
   if (!capsuleIds.is(capsuleId)) throw new AppError('invalid_request', 'That is not a capsule id.')
-  if (
-    !host.templates.some(
-      ({ name, aliases }) => name === request.template || aliases.some((alias) => alias === request.template),
-    )
-  ) {
-    throw new AppError('template_not_found', `There is no template ${request.template}.`)
-  }
+  const snapshot = request.snapshotId === '' ? undefined : snapshotFor(host, request)
+  if (snapshot === undefined) needTemplate(host, request.template)
   const existing = host.capsules.get(capsuleId)
   if (existing?.state === 'running') return existing
   if (existing !== undefined) throw new AppError('conflict', `The capsule exists already and is ${existing.state}.`)
@@ -145,10 +147,34 @@ async function create(host: FakeHostState, request: CreateRequest): Promise<Fake
   const capsule = await host.addCapsule(capsuleId)
   capsule.request = request
   host.announce(capsule)
-  await host.passGate()
-  capsule.state = 'running'
-  host.announce(capsule)
+  try {
+    await host.passGate()
+    await host.faults.pass('create', 'before')
+    knownCapsule(host, capsuleId)
+    await snapshot?.capture.restoreInto(capsule)
+  } catch (error) {
+    await host.remove(capsuleId)
+    throw error
+  }
+  if (snapshot !== undefined) Object.assign(capsule, { snapshotId: request.snapshotId, path: 'restore' })
+  enter(host, capsule)
+  await host.faults.pass('create', 'after')
   return capsule
+}
+
+function needTemplate(host: FakeHostState, wanted: string): void {
+  const isNamed = host.templates.some(({ name, aliases }) => [name, ...aliases].some((known) => known === wanted))
+  if (!isNamed) throw new AppError('template_not_found', `There is no template ${wanted}.`)
+}
+
+function snapshotFor(host: FakeHostState, request: CreateRequest): FakeSnapshot {
+  const snapshot = host.snapshots.get(request.snapshotId)
+  if (snapshot === undefined) throw new AppError('template_not_found', `There is no snapshot ${request.snapshotId}.`)
+  const { vcpus, memoryMib, diskSizeMib } = snapshot.record
+  if (vcpus !== request.vcpus || memoryMib !== request.memoryMib || diskSizeMib !== request.diskSizeMib) {
+    throw new AppError('invalid_request', "vcpus, memory_mib and disk_size_mib must be the snapshot's.")
+  }
+  return snapshot
 }
 
 async function* watch(
@@ -162,7 +188,7 @@ async function* watch(
   try {
     for await (const [change] of changes as AsyncIterable<[FakeChange]>) {
       if (change === 'keepalive') yield { event: { case: 'keepalive', value: {} } }
-      else if ('capsule' in change) yield { event: { case: 'capsule', value: change.capsule.message() } }
+      else if ('capsule' in change) yield { event: { case: 'capsule', value: change.capsule } }
       else yield { event: { case: 'removed', value: change.removed } }
     }
   } catch (error) {
@@ -173,9 +199,17 @@ async function* watch(
 }
 
 async function* follow(capsule: FakeCapsule, process: FakeProcess, from: number | undefined, context: HandlerContext) {
-  for await (const event of process.follow(from, context.signal)) {
-    if (event.case === 'end' && capsule.exit !== undefined) throw new AppError('guest_died', capsule.exit.message)
-    yield { event: { event } }
+  const { use } = capsule
+  capsule.streams++
+  try {
+    for await (const event of process.follow(from, AbortSignal.any([context.signal, use]))) {
+      if (event.case === 'end' && capsule.exit !== undefined) throw new AppError('guest_died', capsule.exit.message)
+      yield { event: { event } }
+    }
+    if (!context.signal.aborted) use.throwIfAborted()
+  } finally {
+    capsule.streams--
+    capsule.lastActiveAtMs = Date.now()
   }
 }
 
@@ -187,6 +221,7 @@ function describe(process: FakeProcess) {
     ...(tag === undefined ? {} : { tag }),
     running: process.running,
     pty: pty !== undefined,
+    foreground: process.options.foreground,
     outputOffset: BigInt(process.outputOffset),
     startedAtMs: BigInt(process.startedAtMs),
   }
@@ -204,41 +239,4 @@ async function write(requests: AsyncIterable<WriteFileRequest>, usable: (id: str
   }
   const bytes = await usable(open.value.capsuleId).files.write(open.value.path, chunks())
   return { bytes: BigInt(bytes) }
-}
-
-function unary<Request, Response>(handle: (request: Request, context: HandlerContext) => Promise<Response>) {
-  return async (request: Request, context: HandlerContext): Promise<Response> => {
-    try {
-      return await handle(request, context)
-    } catch (error) {
-      throw toConnectError(error)
-    }
-  }
-}
-
-function stream<Request, Response>(handle: (request: Request, context: HandlerContext) => AsyncGenerator<Response>) {
-  return async function* (request: Request, context: HandlerContext): AsyncGenerator<Response> {
-    try {
-      yield* handle(request, context)
-    } catch (error) {
-      throw toConnectError(error)
-    }
-  }
-}
-
-const codes: Readonly<Record<string, Code>> = {
-  invalid_argument: Code.InvalidArgument,
-  failed_precondition: Code.FailedPrecondition,
-  permission_denied: Code.PermissionDenied,
-  not_found: Code.NotFound,
-  already_exists: Code.AlreadyExists,
-  unavailable: Code.Unavailable,
-  aborted: Code.Aborted,
-}
-
-function toConnectError(thrown: unknown): ConnectError {
-  if (thrown instanceof ConnectError) return thrown
-  const error = AppError.from(thrown)
-  const code = codes[errorKind(error.code).connect] ?? Code.Internal
-  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code }, undefined, error)
 }

@@ -1,21 +1,56 @@
+import { randomUUID } from 'node:crypto'
 import { EventEmitter } from 'node:events'
 import { join } from 'node:path'
-import { hostIds } from '@wrenn/base'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { AppError, hostIds, KeyedMutex } from '@wrenn/base'
+import type { CapsuleSchema, SnapshotSchema } from '@wrenn/protocol/host'
 import { FakeCapsule, type FakeExit } from './fake-capsule.js'
+import { FakeCapture } from './fake-capture.js'
+import { FakeFaults, type FakeOperation, type FaultPoint, type Held } from './fake-faults.js'
 
-export type FakeChange = { readonly capsule: FakeCapsule } | { readonly removed: string } | 'keepalive'
+export type FakeChange =
+  | { readonly capsule: MessageInitShape<typeof CapsuleSchema> }
+  | { readonly removed: string }
+  | 'keepalive'
+
+export interface FakeSnapshot {
+  readonly capture: FakeCapture
+  readonly record: MessageInitShape<typeof SnapshotSchema> & {
+    readonly snapshotId: string
+    readonly sourceCapsuleId: string
+    readonly vcpus: number
+    readonly memoryMib: number
+    readonly diskSizeMib: number
+    readonly template: string
+  }
+}
+
+/** What GetActivity is to say of a capsule, instead of what is so. */
+export interface FakeActivity {
+  readonly reasons?: readonly string[]
+  readonly cpuPct?: number
+  readonly lastActiveAtMs?: number
+}
 
 /** What a fake host knows; it survives a restart of its server. */
 export class FakeHostState {
   readonly hostId = hostIds.create()
   readonly capsules = new Map<string, FakeCapsule>()
+  readonly snapshots = new Map<string, FakeSnapshot>()
   readonly changes = new EventEmitter<{ change: [FakeChange] }>().setMaxListeners(0)
   readonly templates = [
     { name: 'minimal', aliases: ['base'] },
     { name: 'python', aliases: [] },
   ] as const
+  /** Lifecycle calls of one capsule come one after another. */
+  readonly locks = new KeyedMutex()
+  readonly faults = new FakeFaults()
+  /** By capsule id. */
+  readonly activity = new Map<string, FakeActivity>()
   /** What GetHost says. */
   notReadyReason = ''
+  memoryAvailableBytes = 4n * 2n ** 30n
+  poolFreeBytes = 32n * 2n ** 30n
   /** Calls of CreateCapsule that made one. */
   creates = 0
   protected readonly dir: string
@@ -41,17 +76,41 @@ export class FakeHostState {
     await this.#gate
   }
 
+  /** The next operation of this kind waits at `point` until it is released, also when its caller is gone. */
+  holdNext(operation: FakeOperation, point: FaultPoint = 'before'): Held {
+    return this.faults.hold(operation, point)
+  }
+
+  /** The next operation of this kind fails: with nothing done (`before`), or done all the same (`after`). */
+  failNext(
+    operation: FakeOperation,
+    error = new AppError('engine_failure', `The next ${operation} was asked to fail.`),
+    point: FaultPoint = 'before',
+  ): void {
+    this.faults.hold(operation, point).release(error)
+  }
+
   async addCapsule(id: string): Promise<FakeCapsule> {
-    const capsule = await FakeCapsule.create(id, join(this.dir, id))
+    const capsule = await this.makeCapsule(id)
     this.capsules.set(id, capsule)
     return capsule
   }
 
-  announce(capsule: FakeCapsule): void {
-    this.changes.emit('change', { capsule })
+  /** A capsule that the host does not list yet. */
+  async makeCapsule(id: string): Promise<FakeCapsule> {
+    return await FakeCapsule.create(id, join(this.dir, id))
   }
 
-  /** Removes a capsule with its files and processes. */
+  /** The capsule must stand still. */
+  async capture(capsule: FakeCapsule): Promise<FakeCapture> {
+    return await FakeCapture.take(capsule, join(this.dir, 'captures', randomUUID()))
+  }
+
+  announce(capsule: FakeCapsule): void {
+    this.changes.emit('change', { capsule: capsule.message() })
+  }
+
+  /** Removes a capsule with its files, processes and checkpoints. */
   async remove(id: string): Promise<boolean> {
     const capsule = this.capsules.get(id)
     if (capsule === undefined) return false

@@ -1,0 +1,56 @@
+import { execFile } from 'node:child_process'
+import { mkdir, rm } from 'node:fs/promises'
+import { relative, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import type { FakeCapsule } from './fake-capsule.js'
+import { treeBytes } from './fake-diff.js'
+import { FakeProcess, type ProcessImage } from './fake-process.js'
+
+const run = promisify(execFile)
+
+/** A capsule's files and processes at one moment. */
+export class FakeCapture {
+  /** Has the files as they were. */
+  readonly dir: string
+  readonly bytes: number
+  readonly #processes: readonly ProcessImage[]
+
+  private constructor(dir: string, bytes: number, processes: readonly ProcessImage[]) {
+    this.dir = dir
+    this.bytes = bytes
+    this.#processes = processes
+  }
+
+  /** The capsule must stand still. */
+  static async take({ files, processes }: FakeCapsule, dir: string): Promise<FakeCapture> {
+    const images = processes.map((process) => process.image())
+    await copyTree(files.root, dir)
+    return new FakeCapture(
+      dir,
+      await treeBytes(dir),
+      images.map((image) => ({
+        ...image,
+        options: { ...image.options, cwd: relative(files.root, image.options.cwd) },
+      })),
+    )
+  }
+
+  /** Replaces files and processes of `capsule`; the new processes stand still. */
+  async restoreInto(capsule: FakeCapsule): Promise<void> {
+    await capsule.killProcesses()
+    await rm(capsule.files.root, { recursive: true, force: true })
+    await copyTree(this.dir, capsule.files.root)
+    capsule.processes = this.#processes.map(
+      (image) => new FakeProcess({ ...image.options, cwd: resolve(capsule.files.root, image.options.cwd) }, image),
+    )
+  }
+
+  async dispose(): Promise<void> {
+    await rm(this.dir, { recursive: true, force: true })
+  }
+}
+
+async function copyTree(from: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true })
+  await run('cp', ['-a', `${from}/.`, to])
+}

@@ -1,0 +1,88 @@
+import type { ServiceImpl } from '@connectrpc/connect'
+import type { HostService } from '@wrenn/protocol/host'
+import type { FakeCapsule } from './fake-capsule.js'
+import { diffTrees } from './fake-diff.js'
+import * as lifecycle from './fake-lifecycle.js'
+import { stream, unary } from './fake-rpc.js'
+import type { FakeHostState } from './fake-state.js'
+
+const CHANGES_PER_MESSAGE = 500
+
+type LifecycleMethods = Pick<
+  ServiceImpl<typeof HostService>,
+  | 'pauseCapsule'
+  | 'resumeCapsule'
+  | 'forkCapsule'
+  | 'createCheckpoint'
+  | 'listCheckpoints'
+  | 'deleteCheckpoint'
+  | 'rollbackCapsule'
+  | 'diffCheckpoints'
+  | 'createSnapshot'
+  | 'listSnapshots'
+  | 'deleteSnapshot'
+  | 'getActivity'
+  | 'collectGarbage'
+>
+
+/** Everything that keeps, copies and brings back capsules. */
+export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
+  return {
+    pauseCapsule: unary(async ({ capsuleId, reason }) => ({
+      capsule: (await lifecycle.pause(host, capsuleId, reason)).message(),
+    })),
+    resumeCapsule: unary(async ({ capsuleId }) => ({ capsule: (await lifecycle.resume(host, capsuleId)).message() })),
+    forkCapsule: unary(async (request) => {
+      const { capsules, pauseWindowMs } = await lifecycle.fork(host, request)
+      const timings = [{ step: 'save', ms: pauseWindowMs }]
+      return { capsules: capsules.map((capsule) => capsule.message()), pauseWindowMs, timings }
+    }),
+    createCheckpoint: unary(async ({ capsuleId, checkpointId }) => ({
+      checkpoint: (await lifecycle.createCheckpoint(host, capsuleId, checkpointId)).record,
+    })),
+    listCheckpoints: unary(async ({ capsuleId }) => ({
+      checkpoints: [...lifecycle.knownCapsule(host, capsuleId).checkpoints.values()].map(({ record }) => record),
+    })),
+    deleteCheckpoint: unary(({ capsuleId, checkpointId }) => lifecycle.deleteCheckpoint(host, capsuleId, checkpointId)),
+    rollbackCapsule: unary(async ({ capsuleId, checkpointId }) => ({
+      capsule: (await lifecycle.rollback(host, capsuleId, checkpointId)).message(),
+    })),
+    diffCheckpoints: stream(async function* ({ capsuleId, fromCheckpointId, toCheckpointId, path }) {
+      const capsule = lifecycle.knownCapsule(host, capsuleId)
+      const from = lifecycle.knownCheckpoint(capsule, fromCheckpointId).capture.dir
+      const changes =
+        toCheckpointId === ''
+          ? await lifecycle.still(capsule, () => diffTrees(from, capsule.files.root, path))
+          : await diffTrees(from, lifecycle.knownCheckpoint(capsule, toCheckpointId).capture.dir, path)
+      for (let at = 0; at < changes.length; at += CHANGES_PER_MESSAGE) {
+        yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE) }
+      }
+    }),
+    createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({
+      snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId)).record,
+    })),
+    listSnapshots: unary(async () => ({ snapshots: [...host.snapshots.values()].map(({ record }) => record) })),
+    deleteSnapshot: unary(({ snapshotId }) => lifecycle.deleteSnapshot(host, snapshotId)),
+    getActivity: unary(async ({ capsuleIds }) => ({
+      capsules: [...host.capsules.values()]
+        .filter(({ id, state }) => state === 'running' && (capsuleIds.length === 0 || capsuleIds.includes(id)))
+        .map((capsule) => activityOf(host, capsule)),
+    })),
+    collectGarbage: unary(async () => ({})),
+  }
+}
+
+function activityOf(host: FakeHostState, capsule: FakeCapsule) {
+  const { reasons, cpuPct, lastActiveAtMs } = host.activity.get(capsule.id) ?? {}
+  const awake = [
+    capsule.streams > 0 && 'stream',
+    capsule.processes.some((process) => process.running && process.options.foreground) && 'process',
+    capsule.operations > 0 && 'operation',
+  ].filter((reason) => reason !== false)
+  return {
+    capsuleId: capsule.id,
+    lastActiveAtMs: BigInt(lastActiveAtMs ?? capsule.lastActiveAtMs),
+    reasons: [...(reasons ?? awake)],
+    cpuPct: cpuPct ?? 0,
+  }
+}

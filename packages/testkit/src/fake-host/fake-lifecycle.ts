@@ -1,0 +1,337 @@
+import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
+import type { CapsuleState } from '@wrenn/protocol'
+import type { CreateCapsuleRequest, ForkCapsuleRequest } from '@wrenn/protocol/host'
+import type { FakeCapsule, FakeCheckpoint } from './fake-capsule.js'
+import type { FakeCapture } from './fake-capture.js'
+import type { FakeOperation } from './fake-faults.js'
+import type { FakeHostState, FakeSnapshot } from './fake-state.js'
+
+/** @throws AppError `invalid_request`, `capsule_not_found` */
+export function knownCapsule(host: FakeHostState, id: string): FakeCapsule {
+  if (!capsuleIds.is(id)) throw new AppError('invalid_request', 'That is not a capsule id.')
+  const capsule = host.capsules.get(id)
+  if (capsule === undefined) throw new AppError('capsule_not_found', 'The capsule is not on this host.')
+  return capsule
+}
+
+/** Runs after all earlier lifecycle calls of the capsule. */
+async function exclusive<T>(host: FakeHostState, id: string, task: (capsule: FakeCapsule) => Promise<T>): Promise<T> {
+  knownCapsule(host, id)
+  return await host.locks.run(id, async () => {
+    const capsule = knownCapsule(host, id)
+    capsule.operations++
+    try {
+      return await task(capsule)
+    } finally {
+      capsule.operations--
+    }
+  })
+}
+
+function needState(capsule: FakeCapsule, operation: FakeOperation, ...states: CapsuleState[]): void {
+  if (states.includes(capsule.state)) return
+  throw new AppError(
+    'invalid_state',
+    `${operation} needs a capsule that is ${states.join(' or ')}; it is ${capsule.state}.`,
+  )
+}
+
+/** After a wait: it may have been destroyed, or have died. */
+function stillIn(host: FakeHostState, capsule: FakeCapsule, state: CapsuleState): void {
+  knownCapsule(host, capsule.id)
+  if (capsule.exit !== undefined && state !== 'error') throw new AppError('guest_died', capsule.exit.message)
+}
+
+/** Through `via`; a failure goes back to the state it had. */
+async function through(
+  host: FakeHostState,
+  capsule: FakeCapsule,
+  via: CapsuleState,
+  task: () => Promise<void>,
+): Promise<void> {
+  const before = { state: capsule.state, exit: capsule.exit }
+  Object.assign(capsule, { state: via, exit: undefined })
+  host.announce(capsule)
+  try {
+    await task()
+  } catch (error) {
+    if (host.capsules.get(capsule.id) === capsule && capsule.state === via) {
+      Object.assign(capsule, before)
+      host.announce(capsule)
+    }
+    throw error
+  }
+}
+
+/** @throws AppError `capsule_not_found`, `invalid_state` */
+export async function pause(host: FakeHostState, id: string, reason: string): Promise<FakeCapsule> {
+  return await exclusive(host, id, async (capsule) => {
+    if (capsule.state === 'paused') return capsule
+    needState(capsule, 'pause', 'running')
+    const startedAt = performance.now()
+    await through(host, capsule, 'pausing', async () => {
+      capsule.freeze()
+      try {
+        await host.faults.pass('pause', 'before')
+        stillIn(host, capsule, 'pausing')
+      } catch (error) {
+        capsule.thaw()
+        throw error
+      }
+    })
+    capsule.state = 'paused'
+    capsule.pauseReason = reason || 'request'
+    capsule.pausedAtMs = Date.now()
+    capsule.lifecycleTimings = [{ step: 'save', ms: performance.now() - startedAt }]
+    await keepAsFallback(capsule)
+    capsule.saved = { generation: ++capsule.saves, durableAtMs: 0, capture: undefined }
+    capsule.endUse(new AppError('invalid_state', 'The capsule is paused, not running.'))
+    host.announce(capsule)
+    await host.faults.pass('pause', 'after')
+    return capsule
+  })
+}
+
+/** A durable state stays until a newer one is durable. */
+async function keepAsFallback(capsule: FakeCapsule): Promise<void> {
+  const { saved, fallback } = capsule
+  if (saved?.capture === undefined) return
+  capsule.fallback = saved
+  if (fallback !== saved) await fallback?.capture?.dispose()
+}
+
+/** @throws AppError `capsule_not_found`, `invalid_state` */
+export async function resume(host: FakeHostState, id: string): Promise<FakeCapsule> {
+  return await exclusive(host, id, async (capsule) => {
+    if (capsule.state === 'running') return capsule
+    const ended = capsule.state === 'error' ? (capsule.saved?.capture ?? capsule.fallback?.capture) : undefined
+    if (ended === undefined) needState(capsule, 'resume', 'paused')
+    const startedAt = performance.now()
+    await through(host, capsule, 'resuming', async () => {
+      await host.faults.pass('resume', 'before')
+      stillIn(host, capsule, 'resuming')
+      await ended?.restoreInto(capsule)
+    })
+    if (ended !== undefined) capsule.notice = 'The guest had ended; it goes on from its newest saved state.'
+    if (capsule.saved?.capture === undefined) capsule.saved = capsule.fallback
+    capsule.state = 'running'
+    capsule.lastActiveAtMs = Date.now()
+    capsule.lifecycleTimings = [{ step: 'restore', ms: performance.now() - startedAt }]
+    capsule.thaw()
+    host.announce(capsule)
+    await host.faults.pass('resume', 'after')
+    return capsule
+  })
+}
+
+/** The state of a paused capsule, its checkpoints and the snapshots made of it are on the disk now. */
+export async function makeDurable(host: FakeHostState, id: string): Promise<void> {
+  await exclusive(host, id, async (capsule) => {
+    const durableAtMs = Date.now()
+    if (capsule.state === 'paused' && capsule.saved?.durableAtMs === 0) {
+      capsule.saved = { ...capsule.saved, durableAtMs, capture: await host.capture(capsule) }
+      await capsule.fallback?.capture?.dispose()
+      capsule.fallback = undefined
+    }
+    for (const made of [...capsule.checkpoints.values(), ...host.snapshots.values()]) {
+      if ('sourceCapsuleId' in made.record && made.record.sourceCapsuleId !== id) continue
+      if (made.record.durableAtMs === 0n) made.record.durableAtMs = BigInt(durableAtMs)
+    }
+    host.announce(capsule)
+  })
+}
+
+interface Moment {
+  readonly capture: FakeCapture
+  readonly pauseWindowMs: number
+}
+
+/** The capsule at this moment; a running one stands still for it and goes on. */
+async function moment(host: FakeHostState, capsule: FakeCapsule, operation: FakeOperation): Promise<Moment> {
+  needState(capsule, operation, 'running', 'paused')
+  await host.faults.pass(operation, 'before')
+  stillIn(host, capsule, capsule.state)
+  needState(capsule, operation, 'running', 'paused')
+  const startedAt = performance.now()
+  return await still(capsule, async () => ({
+    capture: await host.capture(capsule),
+    pauseWindowMs: capsule.state === 'running' ? performance.now() - startedAt : 0,
+  }))
+}
+
+/** Nothing runs in the capsule during `task`. */
+export async function still<T>(capsule: FakeCapsule, task: () => Promise<T>): Promise<T> {
+  capsule.freeze()
+  try {
+    return await task()
+  } finally {
+    if (capsule.state === 'running') capsule.thaw()
+  }
+}
+
+export interface FakeFork {
+  readonly capsules: readonly FakeCapsule[]
+  readonly pauseWindowMs: number
+}
+
+/** @throws AppError `invalid_request`, `capsule_not_found`, `invalid_state`, `conflict` */
+export async function fork(host: FakeHostState, { capsuleId, copies }: ForkCapsuleRequest): Promise<FakeFork> {
+  const ids = copies.map((copy) => copy.capsuleId)
+  if (ids.length === 0 || new Set(ids).size < ids.length || !ids.every((id) => capsuleIds.is(id))) {
+    throw new AppError('invalid_request', 'copies needs one or more different capsule ids.')
+  }
+  return await exclusive(host, capsuleId, async (source) => {
+    const existing = ids.flatMap((id) => host.capsules.get(id) ?? [])
+    if (existing.length === ids.length && existing.every(({ parentId }) => parentId === capsuleId)) {
+      return { capsules: existing, pauseWindowMs: 0 }
+    }
+    if (existing.length > 0) throw new AppError('conflict', 'A capsule with the id of a copy exists already.')
+    const { capture, pauseWindowMs } = await moment(host, source, 'fork')
+    const capsules: FakeCapsule[] = []
+    for (const copy of copies) {
+      const capsule = await host.makeCapsule(copy.capsuleId)
+      await capture.restoreInto(capsule)
+      capsule.request = source.request && copyRequest(source.request, copy)
+      capsule.parentId = capsuleId
+      capsule.path = 'restore'
+      capsules.push(capsule)
+    }
+    await capture.dispose()
+    for (const capsule of capsules) enter(host, capsule)
+    await host.faults.pass('fork', 'after')
+    return { capsules, pauseWindowMs }
+  })
+}
+
+function copyRequest(source: CreateCapsuleRequest, copy: ForkCapsuleRequest['copies'][number]): CreateCapsuleRequest {
+  const { capsuleId, hostname, generation } = copy
+  return { ...source, capsuleId, hostname, generation, envs: { ...source.envs, ...copy.envs } }
+}
+
+/** The host lists it from now on, and it runs. */
+export function enter(host: FakeHostState, capsule: FakeCapsule): void {
+  capsule.state = 'running'
+  host.capsules.set(capsule.id, capsule)
+  capsule.thaw()
+  host.announce(capsule)
+}
+
+/** @throws AppError `invalid_request`, `capsule_not_found`, `invalid_state`, `conflict` */
+export async function createCheckpoint(host: FakeHostState, id: string, checkpointId: string): Promise<FakeCheckpoint> {
+  if (!checkpointIds.is(checkpointId)) throw new AppError('invalid_request', 'That is not a checkpoint id.')
+  return await exclusive(host, id, async (capsule) => {
+    const existing = capsule.checkpoints.get(checkpointId)
+    if (existing !== undefined) return existing
+    if ([...host.capsules.values()].some(({ checkpoints }) => checkpoints.has(checkpointId))) {
+      throw new AppError('conflict', 'Another capsule has a checkpoint with this id.')
+    }
+    const { capture, pauseWindowMs } = await moment(host, capsule, 'checkpoint')
+    const checkpoint: FakeCheckpoint = {
+      capture,
+      record: {
+        checkpointId,
+        capsuleId: id,
+        parentId: capsule.standsOn,
+        createdAtMs: BigInt(Date.now()),
+        sizeBytes: BigInt(capture.bytes),
+        durableAtMs: 0n,
+        pauseWindowMs,
+        timings: [{ step: 'save', ms: pauseWindowMs }],
+      },
+    }
+    capsule.checkpoints.set(checkpointId, checkpoint)
+    capsule.standsOn = checkpointId
+    host.announce(capsule)
+    await host.faults.pass('checkpoint', 'after')
+    return checkpoint
+  })
+}
+
+/** @throws AppError `checkpoint_not_found` */
+export function knownCheckpoint(capsule: FakeCapsule, checkpointId: string): FakeCheckpoint {
+  const checkpoint = capsule.checkpoints.get(checkpointId)
+  if (checkpoint === undefined) throw new AppError('checkpoint_not_found', 'The capsule has no such checkpoint.')
+  return checkpoint
+}
+
+/** Its children get its parent. */
+export async function deleteCheckpoint(host: FakeHostState, id: string, checkpointId: string) {
+  return await exclusive(host, id, async (capsule) => {
+    const checkpoint = capsule.checkpoints.get(checkpointId)
+    if (checkpoint === undefined) return { existed: false, freedBytes: 0n }
+    const { parentId } = checkpoint.record
+    capsule.checkpoints.delete(checkpointId)
+    for (const { record } of capsule.checkpoints.values())
+      if (record.parentId === checkpointId) record.parentId = parentId
+    if (capsule.standsOn === checkpointId) capsule.standsOn = parentId
+    await checkpoint.capture.dispose()
+    host.announce(capsule)
+    return { existed: true, freedBytes: BigInt(checkpoint.capture.bytes) }
+  })
+}
+
+/** @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state` */
+export async function rollback(host: FakeHostState, id: string, checkpointId: string): Promise<FakeCapsule> {
+  return await exclusive(host, id, async (capsule) => {
+    const checkpoint = knownCheckpoint(capsule, checkpointId)
+    needState(capsule, 'rollback', 'running', 'paused')
+    await host.faults.pass('rollback', 'before')
+    stillIn(host, capsule, capsule.state)
+    const startedAt = performance.now()
+    capsule.endUse(new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.'))
+    await checkpoint.capture.restoreInto(capsule)
+    Object.assign(capsule, { standsOn: checkpointId, rolledBackTo: checkpointId })
+    capsule.lifecycleTimings = [{ step: 'restore', ms: performance.now() - startedAt }]
+    if (capsule.state === 'running') capsule.thaw()
+    else {
+      await keepAsFallback(capsule)
+      capsule.saved = { generation: ++capsule.saves, durableAtMs: 0, capture: undefined }
+    }
+    host.announce(capsule)
+    await host.faults.pass('rollback', 'after')
+    return capsule
+  })
+}
+
+/** @throws AppError `invalid_request`, `capsule_not_found`, `invalid_state`, `conflict` */
+export async function createSnapshot(host: FakeHostState, id: string, snapshotId: string): Promise<FakeSnapshot> {
+  if (!snapshotIds.is(snapshotId)) throw new AppError('invalid_request', 'That is not a snapshot id.')
+  return await exclusive(host, id, async (capsule) => {
+    const existing = host.snapshots.get(snapshotId)
+    if (existing?.record.sourceCapsuleId === id) return existing
+    if (existing !== undefined) throw new AppError('conflict', 'Another capsule has a snapshot with this id.')
+    const { capture } = await moment(host, capsule, 'snapshot')
+    const { template = '', vcpus = 0, memoryMib = 0, diskSizeMib = 0, ...of } = capsule.message()
+    const snapshot: FakeSnapshot = {
+      capture,
+      record: {
+        snapshotId,
+        template,
+        vcpus,
+        memoryMib,
+        diskSizeMib,
+        sizeBytes: BigInt(capture.bytes),
+        createdAtMs: BigInt(Date.now()),
+        durableAtMs: 0n,
+        sourceCapsuleId: id,
+        kernelVersion: of.kernelVersion ?? '',
+        agentVersion: of.agentVersion ?? '',
+        engine: of.engine ?? '',
+        engineVersion: of.engineVersion ?? '',
+        teamId: of.teamId ?? '',
+      },
+    }
+    host.snapshots.set(snapshotId, snapshot)
+    host.announce(capsule)
+    await host.faults.pass('snapshot', 'after')
+    return snapshot
+  })
+}
+
+export async function deleteSnapshot(host: FakeHostState, snapshotId: string) {
+  const snapshot = host.snapshots.get(snapshotId)
+  if (snapshot === undefined) return { existed: false, freedBytes: 0n }
+  host.snapshots.delete(snapshotId)
+  await snapshot.capture.dispose()
+  return { existed: true, freedBytes: BigInt(snapshot.capture.bytes) }
+}
