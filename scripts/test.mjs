@@ -1,8 +1,9 @@
 // `npm test`: sets up what is missing, then every gate and every suite, and says what it does as it does it.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
+import { stripVTControlCharacters } from 'node:util'
 import { fail, prepare, root, say } from './prepare.mjs'
 
 const gates = [
@@ -18,6 +19,10 @@ const suites = ['unit', 'conformance', 'e2e']
 const wanted = process.argv.slice(2)
 const started = Date.now()
 const counts = { passed: 0, failed: 0, skipped: 0 }
+/** One line for each test that failed, told at the very end, so that a log that was cut still tells them. */
+const failedTests = []
+const MAX_LINE_CHARS = 400
+const nothingRan = { testResults: [], numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
 
 /** @param {string} name @param {string} command @param {readonly string[]} args */
 function step(name, command, args) {
@@ -40,11 +45,30 @@ function runSuite(suite, scratch) {
     '--reporter=json',
     `--outputFile.json=${report}`,
   ])
-  const result = JSON.parse(readFileSync(report, 'utf8'))
+  const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : nothingRan
+  const failures = result.testResults.flatMap(failuresOf)
+  if (!ok && failures.length === 0) failures.push(`${suite}: not a test but what is around them; see its output above`)
+  failedTests.push(...failures)
   counts.passed += result.numPassedTests
   counts.failed += result.numFailedTests
   counts.skipped += result.numPendingTests
   return ok
+}
+
+/** A file can fail without a failed test: while it is loaded, or in a hook. */
+function failuresOf({ name, status, message, assertionResults }) {
+  const file = relative(root, name)
+  const failed = assertionResults.filter((test) => test.status === 'failed')
+  if (failed.length === 0 && status === 'failed') return [oneLine(file, 'the file itself', message)]
+  return failed.map(({ ancestorTitles, title, failureMessages }) =>
+    oneLine(file, [...ancestorTitles, title].join(' > '), failureMessages[0]),
+  )
+}
+
+/** @param {string} file @param {string} title @param {string | undefined} error */
+function oneLine(file, title, error = 'no message') {
+  const [first] = stripVTControlCharacters(error).trim().split('\n')
+  return `${file}: ${title}: ${first}`.slice(0, MAX_LINE_CHARS)
 }
 
 prepare({ forTests: true })
@@ -63,6 +87,7 @@ try {
   rmSync(scratch, { recursive: true, force: true })
 }
 
+for (const line of failedTests) say(`✗ ${line}`)
 say(`\n${((Date.now() - started) / 60_000).toFixed(1)} minutes`)
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`)
 if (failures.length > 0) fail(`not passed: ${failures.join(', ')}`)
