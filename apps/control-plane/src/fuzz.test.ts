@@ -132,7 +132,7 @@ const contentType = fc.constantFrom(
 async function reportBriefly<Value>({ failed, seed, counterexamplePath, errorInstance }: fc.RunDetails<Value>) {
   if (!failed) return
   const again = `fc.assert options: { seed: ${seed}, path: '${counterexamplePath}', endOnFailure: true }`
-  throw new Error(`${again}\n${errorInstance}`.slice(0, 2_000), { cause: errorInstance })
+  throw new Error(`${String(errorInstance).slice(0, 1_500)}\n${again}`, { cause: errorInstance })
 }
 
 describe('every route of the document', () => {
