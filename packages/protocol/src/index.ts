@@ -6,6 +6,7 @@ export {
   capsuleCommands,
   capsuleStates,
   capsuleTransitions,
+  isAsleep,
   isUsable,
   nextState,
   type WireStatus,

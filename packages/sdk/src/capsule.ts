@@ -1,11 +1,24 @@
 import type * as wire from '@wrenn/protocol'
 import { randomName, toBase64 } from './bytes.js'
-import { capsuleInfo, capsuleMetrics, execResult, processInfo } from './convert.js'
+import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
+import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
 import { Files } from './files.js'
+import { type LifecycleOptions, perform } from './lifecycle.js'
 import { openSession, ProcessHandle, PtyHandle } from './process.js'
-import type { SessionPlan } from './session.js'
+import type { ConnectionState, SessionPlan } from './session.js'
 import type { CallOptions, Transport } from './transport.js'
-import type { CapsuleInfo, CapsuleMetrics, ExecResult, ProcessInfo, SignalName } from './types.js'
+import type {
+  CapsuleInfo,
+  CapsuleMetrics,
+  CheckpointInfo,
+  ExecResult,
+  FileChange,
+  ProcessInfo,
+  SignalName,
+  TemplateInfo,
+  Timing,
+} from './types.js'
+import { wholeSeconds } from './wait.js'
 
 /** A string is a line for `/bin/sh -c`; an array is a program and its arguments, run as they are. */
 export type Command = string | readonly [command: string, ...args: string[]]
@@ -21,13 +34,19 @@ export interface ExecOptions extends ProcessOptions, CallOptions {
   readonly timeoutMs?: number
   /** What it reads; then its input ends. @default no input */
   readonly stdin?: string | Uint8Array
+  /**
+   * All or nothing: when the command fails, times out or is killed, memory, files and processes are as before it.
+   * @default false
+   */
+  readonly atomic?: boolean
 }
 export interface FollowOptions {
   /** Ends the connection, not the process. */
   readonly signal?: AbortSignal
-  /** How long a dropped connection is tried again. @default 60_000 */
+  /** How long a dropped connection is tried again; time in which the capsule is paused does not count. @default 60_000 */
   readonly reconnectMs?: number
-  readonly onConnection?: (state: 'lost' | 'restored') => void
+  /** Told when the connection drops and comes back, and when the capsule is paused and goes on. */
+  readonly onConnection?: (state: ConnectionState) => void
 }
 export interface StreamOptions extends ProcessOptions, FollowOptions {
   /** Kill it after this time; 0 means never. @default 0 */
@@ -56,9 +75,35 @@ export interface PtyOptions extends ProcessOptions, FollowOptions {
   readonly tag?: string
 }
 
+export interface UpdateOptions extends CallOptions {
+  /** `null` takes the name away. */
+  readonly name?: string | null
+  /** Replaces all labels. */
+  readonly labels?: Readonly<Record<string, string>>
+  /** Pause it after this time without activity; 0 means never. */
+  readonly idleTimeoutMs?: number
+  readonly autoResume?: boolean
+}
+export interface ForkOptions extends LifecycleOptions {
+  /** @default 1 */
+  readonly count?: number
+  /** Name of the copies; with several, `-1`, `-2`, … is added. */
+  readonly name?: string
+  /** @default those of the source */
+  readonly labels?: Readonly<Record<string, string>>
+  /** Added to the environment of the source. */
+  readonly envs?: Readonly<Record<string, string>>
+  /** @default that of the source */
+  readonly idleTimeoutMs?: number
+}
+/** The copies, and how long the source stood still for them. */
+export type Forks = readonly Capsule[] & { readonly pauseWindowMs: number; readonly timings: readonly Timing[] }
+
 const EXEC_TIMEOUT_MS = 30_000
-/** An answer may come this much after the command's own deadline: killing and collecting take time too. */
-const EXEC_GRACE_MS = 15_000
+/** An answer may come this much after the command's own deadline: waking, killing and collecting take time too. */
+const EXEC_GRACE_MS = 30_000
+/** A checkpoint before the command and the way back after it. */
+const ATOMIC_GRACE_MS = 120_000
 
 function commandFields(command: Command): { cmd: string; args: string[] } {
   if (typeof command === 'string') return { cmd: '/bin/sh', args: ['-c', command] }
@@ -72,6 +117,7 @@ export class Capsule implements AsyncDisposable {
   readonly files: Files
   readonly #transport: Transport
   readonly #path: string
+  readonly #checkpoints: Checkpoints
   #info: CapsuleInfo
 
   constructor(transport: Transport, info: CapsuleInfo) {
@@ -79,6 +125,7 @@ export class Capsule implements AsyncDisposable {
     this.files = new Files(transport, info.id)
     this.#transport = transport
     this.#path = `/v1/capsules/${info.id}`
+    this.#checkpoints = new Checkpoints(transport, this.#path)
     this.#info = info
   }
 
@@ -88,23 +135,25 @@ export class Capsule implements AsyncDisposable {
   }
 
   async refresh(options: CallOptions = {}): Promise<CapsuleInfo> {
-    this.#info = capsuleInfo(await this.#transport.json<wire.Capsule>('GET', this.#path, options))
-    return this.#info
+    return this.#seen(await this.#transport.json<wire.Capsule>('GET', this.#path, options))
   }
 
   /**
-   * Runs a command to its end and gives its output. A command that fails is a result, not an error: look at `exitCode`.
+   * Runs a command to its end and gives its output. A command that fails is a result, not an error: look at `exitCode`, and
+   * with `atomic` at `rolledBack`.
    * @example
    * const { stdout } = await capsule.exec('ls | wc -l')
    * const { exitCode } = await capsule.exec(['python3', '-c', program], { timeoutMs: 5000 })
+   * const { rolledBack } = await capsule.exec('./migrate.sh', { atomic: true })
    */
   async exec(command: Command, options: ExecOptions = {}): Promise<ExecResult> {
-    const { envs, cwd, user, stdin, timeoutMs = EXEC_TIMEOUT_MS, ...call } = options
+    const { envs, cwd, user, stdin, atomic, timeoutMs = EXEC_TIMEOUT_MS, ...call } = options
+    const graceMs = EXEC_GRACE_MS + (atomic ? ATOMIC_GRACE_MS : 0)
     const input = stdin instanceof Uint8Array ? { stdin: toBase64(stdin), stdin_encoding: 'base64' } : { stdin }
     const result = await this.#transport.json<wire.ExecResult>('POST', `${this.#path}/exec`, {
-      requestTimeoutMs: timeoutMs === 0 ? 0 : timeoutMs + EXEC_GRACE_MS,
+      requestTimeoutMs: timeoutMs === 0 ? 0 : timeoutMs + graceMs,
       ...call,
-      json: { ...commandFields(command), envs, cwd, user, ...input, timeout_sec: timeoutMs / 1000 },
+      json: { ...commandFields(command), envs, cwd, user, ...input, timeout_sec: timeoutMs / 1000, atomic },
     })
     return execResult(result)
   }
@@ -215,7 +264,106 @@ export class Capsule implements AsyncDisposable {
     await this.#transport.send('DELETE', path, { ...call, query: { signal: signalName } })
   }
 
-  /** Counts as activity. */
+  /**
+   * Saves memory, processes and disk as they are and gives the machine back. Streams and terminals stay open and go on after
+   * the resume.
+   * @throws InvalidStateError; TimeoutError after `timeoutMs`
+   */
+  async pause(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
+    return await this.#move('pause', 'pausing', options)
+  }
+
+  /** Lets it run on where it was paused. With `autoResume`, using it does the same. @throws InvalidStateError */
+  async resume(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
+    return await this.#move('resume', 'resuming', options)
+  }
+
+  async #move(verb: 'pause' | 'resume', onTheWay: CapsuleInfo['state'], options: LifecycleOptions) {
+    const isDone = ({ state }: wire.Capsule): boolean => state !== onTheWay
+    const operation = { what: `The ${verb}`, path: `${this.#path}/${verb}`, isDone }
+    return this.#seen(await perform<wire.Capsule>(this.#transport, operation, options))
+  }
+
+  #seen(answer: wire.Capsule): CapsuleInfo {
+    this.#info = capsuleInfo(answer)
+    return this.#info
+  }
+
+  /** Changes what is given and leaves the rest. */
+  async update(options: UpdateOptions): Promise<CapsuleInfo> {
+    const { name, labels, idleTimeoutMs, autoResume, ...call } = options
+    const timeout_sec = idleTimeoutMs === undefined ? undefined : wholeSeconds(idleTimeoutMs)
+    const json = { name, labels, timeout_sec, auto_resume: autoResume }
+    return this.#seen(await this.#transport.json<wire.Capsule>('PATCH', this.#path, { ...call, json }))
+  }
+
+  /**
+   * Makes running copies of it, memory and processes included; it stands still for milliseconds and goes on. All or none.
+   * @example
+   * const [copy] = await capsule.fork()
+   * const forks = await capsule.fork({ count: 10, name: 'try' })
+   */
+  async fork(options: ForkOptions = {}): Promise<Forks> {
+    const { count, name, labels, envs, idleTimeoutMs, timeoutMs, signal, requestTimeoutMs } = options
+    const timeout_sec = idleTimeoutMs === undefined ? undefined : wholeSeconds(idleTimeoutMs)
+    const operation = { what: 'The fork', path: `${this.#path}/fork`, json: { count, name, labels, envs, timeout_sec } }
+    const answer = await perform<wire.ForkResult>(this.#transport, operation, {
+      ...(timeoutMs === undefined ? {} : { timeoutMs }),
+      ...(signal === undefined ? {} : { signal }),
+      ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }),
+    })
+    const copies = answer.capsules.map((copy) => new Capsule(this.#transport, capsuleInfo(copy)))
+    return Object.assign(copies, { pauseWindowMs: answer.pause_window_ms, timings: answer.timings })
+  }
+
+  /** Saves a point in time to go back to; the capsule runs on. @default name checkpoint-1, -2, … */
+  async checkpoint(name?: string, options: LifecycleOptions = {}): Promise<CheckpointInfo> {
+    return await this.#checkpoints.create(name, options)
+  }
+
+  /** Oldest first; they form a tree by `parentId`. */
+  async checkpoints(options: CallOptions = {}): Promise<CheckpointInfo[]> {
+    return await this.#checkpoints.list(options)
+  }
+
+  /** @throws CheckpointNotFoundError */
+  async deleteCheckpoint(checkpoint: CheckpointRef, options: CallOptions = {}): Promise<void> {
+    await this.#checkpoints.delete(checkpoint, options)
+  }
+
+  /**
+   * Goes back to a checkpoint: memory, processes and files as they were then, under the same id. Streams of processes that
+   * did not run then end with the error `rolled_back`.
+   * @throws CheckpointNotFoundError; InvalidStateError
+   */
+  async rollback(checkpoint: CheckpointRef, options: LifecycleOptions = {}): Promise<CapsuleInfo> {
+    const path = `${await this.#checkpoints.pathOf(checkpoint, options)}/rollback`
+    return this.#seen(await perform<wire.Capsule>(this.#transport, { what: 'The rollback', path }, options))
+  }
+
+  /**
+   * Files that differ between two checkpoints, or between one and now; sorted by path, asked for page by page.
+   * @example
+   * for await (const { change, path } of capsule.diff('before', 'current', { path: '/etc' })) console.log(change, path)
+   */
+  diff(
+    from: CheckpointRef,
+    to: CheckpointRef | 'current' = 'current',
+    options: DiffOptions = {},
+  ): AsyncGenerator<FileChange, void, undefined> {
+    return this.#checkpoints.diff(from, to, options)
+  }
+
+  /**
+   * Makes a template of it, from which new capsules start warm: `capsules.create({ template: name })`. It stays as it was.
+   * @default name template- and 8 hexadecimal digits
+   */
+  async snapshot(name?: string, options: LifecycleOptions = {}): Promise<TemplateInfo> {
+    const operation = { what: 'The snapshot', path: '/v1/snapshots', json: { capsule_id: this.id, name } }
+    return templateInfo(await perform<wire.Template>(this.#transport, operation, options))
+  }
+
+  /** Counts as activity: the idle timeout starts anew. @throws InvalidStateError unless it runs */
   async ping(options: CallOptions = {}): Promise<void> {
     await this.#transport.send('POST', `${this.#path}/ping`, { ...options, idempotent: true })
   }

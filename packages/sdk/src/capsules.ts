@@ -5,7 +5,7 @@ import { capsuleInfo } from './convert.js'
 import { createError } from './errors.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { CapsuleInfo, CapsuleState, EgressPolicy } from './types.js'
-import { delay } from './wait.js'
+import { delay, wholeSeconds } from './wait.js'
 
 const CREATE_TIMEOUT_MS = 180_000
 /** One answer waits this long at most; then we ask again. Proxies in between like short answers. */
@@ -13,7 +13,7 @@ const ANSWER_WAIT_SEC = 20
 const POLL_MS = 250
 
 export interface CreateOptions extends CallOptions {
-  /** @default 'minimal' */
+  /** A base template, or a snapshot of yours, whose sizes it then has. @default 'minimal' */
   readonly template?: string
   readonly name?: string
   readonly labels?: Readonly<Record<string, string>>
@@ -24,6 +24,8 @@ export interface CreateOptions extends CallOptions {
   readonly diskSizeMib?: number
   /** Pause it after this time without activity; 0 means never. @default 0 */
   readonly idleTimeoutMs?: number
+  /** Wake it when it is used while paused: commands, files, terminals, its ports. @default true */
+  readonly autoResume?: boolean
   readonly egress?: Partial<EgressPolicy>
   /** Default user and directory of commands. */
   readonly user?: string
@@ -96,14 +98,15 @@ export class Capsules {
 }
 
 function createBody(options: Omit<CreateOptions, keyof CallOptions | 'createTimeoutMs'>): wire.CreateCapsuleRequest {
-  const { memoryMib, diskSizeMib, idleTimeoutMs, ...same } = options
+  const { memoryMib, diskSizeMib, idleTimeoutMs, autoResume = true, ...same } = options
   return {
     ...same,
     labels: { ...same.labels },
     envs: { ...same.envs },
+    auto_resume: autoResume,
     ...(memoryMib === undefined ? {} : { memory_mb: memoryMib }),
     ...(diskSizeMib === undefined ? {} : { disk_size_mb: diskSizeMib }),
-    ...(idleTimeoutMs === undefined ? {} : { timeout_sec: Math.ceil(idleTimeoutMs / 1000) }),
+    ...(idleTimeoutMs === undefined ? {} : { timeout_sec: wholeSeconds(idleTimeoutMs) }),
   }
 }
 

@@ -46,7 +46,13 @@ describe('capsules', () => {
     expect(made.info.state).toBe('running')
     const posts = server.seen.filter((seen) => seen.method === 'POST')
     expect(new Set(posts.map((seen) => seen.headers['idempotency-key'])).size).toBe(1)
-    expect(JSON.parse(posts[0]?.body ?? '')).toEqual({ memory_mb: 256, labels: { a: 'b' }, envs: {}, timeout_sec: 2 })
+    expect(JSON.parse(posts[0]?.body ?? '')).toEqual({
+      memory_mb: 256,
+      labels: { a: 'b' },
+      envs: {},
+      timeout_sec: 2,
+      auto_resume: true,
+    })
     expect(posts[0]?.headers['x-api-key']).toBe(KEY)
   })
 

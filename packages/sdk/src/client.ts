@@ -1,9 +1,9 @@
-import type { Template } from '@wrenn/protocol'
+import type * as wire from '@wrenn/protocol'
 import { Capsules } from './capsules.js'
-import { templateInfo } from './convert.js'
+import { quota, templateInfo } from './convert.js'
 import type { WebSocketConstructor } from './socket.js'
 import { type CallOptions, Transport } from './transport.js'
-import type { TemplateInfo } from './types.js'
+import type { Quota, TemplateInfo } from './types.js'
 
 export interface WrennOptions {
   /** @default http://127.0.0.1:8000 */
@@ -29,6 +29,7 @@ const DEFAULT_API_URL = 'http://127.0.0.1:8000'
 export class Wrenn {
   readonly capsules: Capsules
   readonly templates: Templates
+  readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
     const transport = new Transport({
@@ -40,9 +41,21 @@ export class Wrenn {
     })
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
+    this.#transport = transport
+  }
+
+  /** What the team uses and may use. */
+  async quota(options: CallOptions = {}): Promise<Quota> {
+    return quota(await this.#transport.json<wire.Quota>('GET', '/v1/quota', options))
   }
 }
 
+export interface ListTemplatesOptions extends CallOptions {
+  /** `base`: what images bring; `snapshot`: made of capsules. @default both */
+  readonly type?: TemplateInfo['type']
+}
+
+/** What capsules start from: base images, and snapshots of capsules. */
 export class Templates {
   readonly #transport: Transport
 
@@ -50,8 +63,18 @@ export class Templates {
     this.#transport = transport
   }
 
-  async list(options: CallOptions = {}): Promise<TemplateInfo[]> {
-    return (await this.#transport.json<Template[]>('GET', '/v1/snapshots', options)).map(templateInfo)
+  async list(options: ListTemplatesOptions = {}): Promise<TemplateInfo[]> {
+    const { type, ...call } = options
+    const found = await this.#transport.json<wire.Template[]>('GET', '/v1/snapshots', { ...call, query: { type } })
+    return found.map(templateInfo)
+  }
+
+  /**
+   * Deletes a snapshot; capsules that were started from it go on.
+   * @throws TemplateNotFoundError; WrennError `forbidden` for a built-in template, `in_use` while something needs it.
+   */
+  async delete(name: string, options: CallOptions = {}): Promise<void> {
+    await this.#transport.send('DELETE', `/v1/snapshots/${encodeURIComponent(name)}`, options)
   }
 }
 

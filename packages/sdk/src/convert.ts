@@ -1,6 +1,17 @@
 import type * as wire from '@wrenn/protocol'
 import { fromBase64, toBytes } from './bytes.js'
-import type { CapsuleInfo, CapsuleMetrics, ExecResult, FileInfo, ProcessInfo, TemplateInfo } from './types.js'
+import type {
+  CapsuleInfo,
+  CapsuleMetrics,
+  CheckpointInfo,
+  ExecResult,
+  FileChange,
+  FileInfo,
+  ProcessInfo,
+  Quota,
+  QuotaUse,
+  TemplateInfo,
+} from './types.js'
 
 function date(text: string | undefined): Date | undefined {
   return text === undefined ? undefined : new Date(text)
@@ -31,6 +42,19 @@ export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
       consoleTail: capsule.exit.console_tail,
     },
     metadata: capsule.metadata,
+    autoResume: capsule.auto_resume,
+    pausesAt: date(capsule.pauses_at),
+    awakeBecause: capsule.awake_because,
+    pauseReason: capsule.pause_reason,
+    pausedAt: date(capsule.paused_at),
+    durable: capsule.durable,
+    durableAt: date(capsule.durable_at),
+    notice: capsule.notice,
+    parentId: capsule.parent_id,
+    snapshotId: capsule.snapshot_id,
+    checkpointId: capsule.checkpoint_id,
+    diskBytes: capsule.disk_bytes,
+    lifecycleTimings: capsule.lifecycle_timings,
   }
 }
 
@@ -38,10 +62,14 @@ export function templateInfo(template: wire.Template): TemplateInfo {
   return {
     name: template.name,
     type: template.type,
+    platform: template.platform,
+    snapshotId: template.snapshot_id,
+    durable: template.durable,
     aliases: template.aliases,
     description: template.description,
     vcpus: template.vcpus,
     memoryMib: template.memory_mb,
+    diskSizeMib: template.disk_size_mb,
     sizeBytes: template.size_bytes,
     createdAt: new Date(template.created_at),
   }
@@ -90,6 +118,42 @@ export function execResult(result: wire.ExecResult): ExecResult {
     truncated: result.truncated,
     oomKilled: result.oom_killed ?? false,
     durationMs: result.duration_ms,
+    rolledBack: result.rolled_back,
+  }
+}
+
+export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
+  return {
+    id: checkpoint.id,
+    capsuleId: checkpoint.capsule_id,
+    name: checkpoint.name,
+    parentId: checkpoint.parent_id,
+    current: checkpoint.current,
+    createdAt: new Date(checkpoint.created_at),
+    sizeBytes: checkpoint.size_bytes,
+    durable: checkpoint.durable,
+    durableAt: date(checkpoint.durable_at),
+    pauseWindowMs: checkpoint.pause_window_ms,
+  }
+}
+
+export function fileChange({ change, path, path_encoding, type, size, what }: wire.FileChange): FileChange {
+  const pathBytes = path_encoding === 'base64' ? fromBase64(path) : undefined
+  const text = pathBytes === undefined ? path : new TextDecoder().decode(pathBytes)
+  return { change, path: text, pathBytes, type, sizeBytes: size, what }
+}
+
+export function quota(answer: wire.Quota): Quota {
+  const use = ({ used, limit }: { used: number; limit: number | null }): QuotaUse => ({
+    used,
+    limit: limit ?? undefined,
+  })
+  return {
+    runningCapsules: use(answer.running_capsules),
+    vcpus: use(answer.vcpus),
+    memoryMib: use(answer.memory_mb),
+    poolBytes: use(answer.pool_bytes),
+    capsules: use(answer.capsules),
   }
 }
 

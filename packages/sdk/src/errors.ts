@@ -46,6 +46,9 @@ export class CapsuleNotFoundError extends WrennError {
 export class TemplateNotFoundError extends WrennError {
   override readonly name = 'TemplateNotFoundError'
 }
+export class CheckpointNotFoundError extends WrennError {
+  override readonly name = 'CheckpointNotFoundError'
+}
 export class ProcessNotFoundError extends WrennError {
   override readonly name = 'ProcessNotFoundError'
 }
@@ -74,6 +77,7 @@ const classes: Readonly<Record<string, new (message: string, options: WrennError
   forbidden: AuthenticationError,
   capsule_not_found: CapsuleNotFoundError,
   template_not_found: TemplateNotFoundError,
+  checkpoint_not_found: CheckpointNotFoundError,
   process_not_found: ProcessNotFoundError,
   file_not_found: FileNotFoundError,
   invalid_state: InvalidStateError,

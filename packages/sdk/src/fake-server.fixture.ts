@@ -81,5 +81,16 @@ export function sendJson(
 export function capsule(state: string, more: object = {}): object {
   const at = '2026-01-02T03:04:05Z'
   const shape = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120, timeout_sec: 0 }
-  return { id: ID, status: state, state, ...shape, created_at: at, last_updated: at, labels: {}, metadata: {}, ...more }
+  return {
+    id: ID,
+    status: state,
+    state,
+    ...shape,
+    created_at: at,
+    last_updated: at,
+    labels: {},
+    metadata: {},
+    auto_resume: false,
+    ...more,
+  }
 }

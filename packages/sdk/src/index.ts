@@ -4,16 +4,21 @@ export {
   type Command,
   type ExecOptions,
   type FollowOptions,
+  type ForkOptions,
+  type Forks,
   type ProcessOptions,
   type PtyOptions,
   type StartOptions,
   type StreamOptions,
+  type UpdateOptions,
 } from './capsule.js'
 export { Capsules, type CreateOptions, type ListCapsulesOptions } from './capsules.js'
-export { Templates, Wrenn, type WrennOptions } from './client.js'
+export type { CheckpointRef, DiffOptions } from './checkpoints.js'
+export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
 export {
   AuthenticationError,
   CapsuleNotFoundError,
+  CheckpointNotFoundError,
   ConnectionError,
   FileNotFoundError,
   InvalidStateError,
@@ -25,18 +30,27 @@ export {
   type WrennErrorOptions,
 } from './errors.js'
 export { type FileContent, type FileOptions, Files, type ListOptions, type ReadOptions } from './files.js'
+export type { LifecycleOptions } from './lifecycle.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
+export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
 export type { CallOptions } from './transport.js'
 export type {
+  AwakeReason,
   CapsuleExitInfo,
   CapsuleInfo,
   CapsuleMetrics,
   CapsuleState,
+  CheckpointInfo,
   EgressPolicy,
   ExecResult,
+  FileChange,
   FileInfo,
+  PauseReason,
   ProcessInfo,
+  Quota,
+  QuotaUse,
   SignalName,
   TemplateInfo,
+  Timing,
 } from './types.js'

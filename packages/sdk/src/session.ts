@@ -1,17 +1,27 @@
 import { decodeBinaryFrame, encodeBinaryFrame } from '@wrenn/protocol'
 import { fromBase64, toBase64, toBytes } from './bytes.js'
-import { ConnectionError, createError, ProcessNotFoundError } from './errors.js'
+import { ConnectionError, createError, ProcessNotFoundError, WrennError } from './errors.js'
+import { Patience } from './patience.js'
+import { SleepWatch } from './sleep-watch.js'
 import { type Message, Socket } from './socket.js'
 import type { Transport } from './transport.js'
-import type { CapsuleInfo } from './types.js'
-import { backoffMs, delay } from './wait.js'
+import type { CapsuleState } from './types.js'
 
 /** How long a dropped connection is tried again before the session gives up. */
 const DEFAULT_RECONNECT_MS = 60_000
+/** A connection that lasted this long was a good one, also when nothing was said on it. */
+const SETTLED_MS = 5_000
+const STATE_TIMEOUT_MS = 10_000
 /** Servers refuse frames of more than 4 MiB. */
 const INPUT_FRAME_BYTES = 256 * 1024
 /** Input sent this long before a drop, with nothing left in the buffer, has arrived. */
 const INPUT_SETTLED_MS = 10_000
+
+/**
+ * `lost` and `restored`: the connection; the process runs on. `paused` and `resumed`: the capsule; the process stands still,
+ * and goes on where it was.
+ */
+export type ConnectionState = 'lost' | 'restored' | 'paused' | 'resumed'
 
 export type SessionEvent =
   | { readonly type: 'start'; readonly pid: number; readonly tag: string }
@@ -43,14 +53,13 @@ export interface SessionPlan {
   readonly resume: (fromOffset: number | undefined) => Route
   readonly fromOffset?: number
   readonly signal?: AbortSignal
-  /** @default 60_000 */
+  /** Time in which the capsule is paused does not count. @default 60_000 */
   readonly reconnectMs?: number
   /** A person typing sees what did not arrive; a pipe cannot, so there a drop with input under way is an error. */
   readonly inputMayBeLost: boolean
   /** Type of the JSON frame that carries input where binary frames are not spoken. */
   readonly inputType: 'stdin' | 'input'
-  /** Told when the connection dropped, and again when it is back. */
-  readonly onConnection?: (state: 'lost' | 'restored') => void
+  readonly onConnection?: (state: ConnectionState) => void
 }
 
 /** The one JSON shape all stream routes share, read leniently. */
@@ -74,7 +83,7 @@ interface Frame {
 
 /**
  * A process's output as events that survive its connections: every byte has an offset, a dropped connection is opened again
- * from the next one, and the process never notices.
+ * from the next one, and the process never notices. While the capsule is paused the session waits.
  */
 export class Session {
   readonly #transport: Transport
@@ -83,7 +92,12 @@ export class Session {
   #opening: Promise<Socket> | undefined
   #nextOffset: number | undefined
   #started = false
-  #disconnected = false
+  readonly #patience: Patience
+  readonly #watch: SleepWatch
+  /** Aborts when the session ends, by whichever side. */
+  readonly #end = new AbortController()
+  readonly #signal: AbortSignal
+  #openedAt = 0
   #lastInputAt = 0
   #isSending = false
 
@@ -91,20 +105,29 @@ export class Session {
     this.#transport = transport
     this.#plan = plan
     this.#nextOffset = plan.fromOffset
-    plan.signal?.addEventListener('abort', () => this.#socket?.close(), { once: true })
+    this.#patience = new Patience(plan.reconnectMs ?? DEFAULT_RECONNECT_MS)
+    this.#watch = new SleepWatch(
+      () => this.#capsuleState(),
+      (state) => plan.onConnection?.(state),
+    )
+    this.#signal = plan.signal ? AbortSignal.any([plan.signal, this.#end.signal]) : this.#end.signal
+    this.#signal.addEventListener('abort', () => this.#socket?.close(), { once: true })
   }
 
   async *events(): AsyncGenerator<SessionEvent, void, undefined> {
+    if (this.#plan.onConnection) void this.#watch.run(this.#signal)
     try {
-      while (!this.#disconnected) {
+      while (!this.#end.signal.aborted) {
         const socket = await this.#connected()
         for (let message = await socket.next(); message !== undefined; message = await socket.next()) {
           const event = this.#read(message)
           if (event) yield event
           if (event?.type === 'exit') return
         }
-        if (!this.#disconnected) this.#dropped(socket)
+        if (!this.#end.signal.aborted) this.#dropped(socket)
       }
+    } catch (error) {
+      if (!this.#end.signal.aborted || this.#plan.signal?.aborted) throw error
     } finally {
       this.disconnect()
     }
@@ -112,8 +135,7 @@ export class Session {
 
   /** Leaves the process running. */
   disconnect(): void {
-    this.#disconnected = true
-    this.#socket?.close()
+    this.#end.abort(createError('The session was disconnected.', { code: 'connection_lost' }))
   }
 
   async sendInput(data: string | Uint8Array): Promise<void> {
@@ -137,6 +159,7 @@ export class Session {
   #dropped(socket: Socket): void {
     this.#plan.signal?.throwIfAborted()
     this.#socket = undefined
+    if (this.#isPatienceOver()) throw createError('The connection broke again and again.', { code: 'connection_lost' })
     const unsettled = this.#lastInputAt > 0 && performance.now() - this.#lastInputAt < INPUT_SETTLED_MS
     if (!this.#plan.inputMayBeLost && (this.#isSending || unsettled || socket.unsentBytes > 0)) {
       throw createError('The connection broke while input was being sent; some of it may not have arrived.', {
@@ -144,6 +167,11 @@ export class Session {
       })
     }
     this.#plan.onConnection?.('lost')
+  }
+
+  #isPatienceOver(): boolean {
+    if (performance.now() - this.#openedAt > SETTLED_MS) this.#patience.reset()
+    return this.#patience.isOver
   }
 
   /** The open connection; readers and writers that find none share one attempt to open it. */
@@ -156,29 +184,31 @@ export class Session {
   }
 
   async #reopen(): Promise<Socket> {
-    const deadline = performance.now() + (this.#plan.reconnectMs ?? DEFAULT_RECONNECT_MS)
-    for (let attempt = 0; ; attempt += 1) {
+    for (;;) {
+      await this.#patience.nextTry(this.#signal)
       try {
+        // A pause may last longer than any patience; and to connect could wake a capsule that somebody just paused.
+        if (this.#started && (await this.#watch.untilAwake(this.#signal))) this.#patience.reset()
         const socket = await this.#open()
         this.#socket = socket
+        this.#openedAt = performance.now()
         if (this.#started) this.#plan.onConnection?.('restored')
         return socket
       } catch (error) {
         // Before anything has started there is nothing to come back to: say at once what is wrong.
-        const again = error instanceof ConnectionError && this.#started && performance.now() < deadline
-        if (!again || this.#disconnected) throw error
-        await delay(backoffMs(attempt), this.#plan.signal)
+        const again = error instanceof WrennError && error.isRetryable && this.#started && !this.#patience.isOver
+        if (!again || this.#signal.aborted) throw error
       }
     }
   }
 
   async #open(): Promise<Socket> {
-    const { start, resume, signal } = this.#plan
+    const { start, resume } = this.#plan
     const route = !this.#started && start ? start : resume(this.#nextOffset)
     const { webSocket, apiKey } = this.#transport.options
     try {
       const url = this.#transport.socketUrl(route.path, route.query)
-      const socket = await Socket.open(webSocket, url, apiKey, signal)
+      const socket = await Socket.open(webSocket, url, apiKey, this.#signal)
       if (route.frame) socket.sendJson(route.frame)
       return socket
     } catch (error) {
@@ -189,24 +219,30 @@ export class Session {
 
   /** A browser does not tell why a handshake failed; REST does, by throwing the real error. */
   async #explain(starting: boolean): Promise<void> {
-    const path = `/v1/capsules/${this.#plan.capsuleId}`
-    const options = { idempotent: false, ...(this.#plan.signal ? { signal: this.#plan.signal } : {}) }
-    const capsule = await this.#transport.json<Pick<CapsuleInfo, 'state'>>('GET', path, options)
-    if (capsule.state !== 'running') {
-      throw createError(`The capsule is ${capsule.state}, not running.`, { code: 'invalid_state', status: 409 })
-    }
+    const state = await this.#capsuleState()
+    // Paused just now, or its host does not answer: the next try waits for it.
+    if (this.#started && state !== 'running') return
+    if (state !== 'running') throw notRunning(state)
     if (starting) return
-    const { processes } = await this.#transport.json<{ processes: { pid: number; tag?: string }[] }>(
-      'GET',
-      `${path}/processes`,
-      options,
-    )
+    const { processes } = await this.#ask<{ processes: { pid: number; tag?: string }[] }>('/processes')
     const { selector } = this.#plan
     if (processes.some((one) => one.tag === selector || String(one.pid) === selector)) return
     throw new ProcessNotFoundError(`The capsule has no process ${selector}.`, {
       code: 'process_not_found',
       status: 404,
     })
+  }
+
+  /** @throws InvalidStateError when the capsule has ended, so that the session has too. */
+  async #capsuleState(): Promise<CapsuleState> {
+    const { state } = await this.#ask<{ state: CapsuleState }>('')
+    if (this.#started && (state === 'stopping' || state === 'stopped' || state === 'error')) throw notRunning(state)
+    return state
+  }
+
+  async #ask<T>(path: string): Promise<T> {
+    const options = { idempotent: false, signal: this.#signal, requestTimeoutMs: STATE_TIMEOUT_MS }
+    return await this.#transport.json<T>('GET', `/v1/capsules/${this.#plan.capsuleId}${path}`, options)
   }
 
   #read(message: Message): SessionEvent | undefined {
@@ -250,6 +286,8 @@ export class Session {
 
   #output(type: 'stdout' | 'stderr' | 'output', data: Uint8Array, at: number | undefined): SessionEvent | undefined {
     this.#started = true
+    this.#patience.reset()
+    this.#watch.heard()
     const offset = at ?? this.#nextOffset ?? 0
     this.#nextOffset = offset + data.length
     return { type, data, offset }
@@ -261,13 +299,18 @@ export class Session {
       code: frame.code ?? 'internal',
       ...(frame.hint ? { hint: frame.hint } : {}),
     })
-    // The way to the guest broke, not the process: come back to it as after any drop.
-    if (this.#started && error.isRetryable) {
+    // The way to the guest broke or the capsule was paused, not the process: come back to it as after any drop.
+    const isTransient = error.isRetryable || error.code === 'invalid_state'
+    if (this.#started && isTransient && !this.#isPatienceOver()) {
       this.#socket?.close()
       return undefined
     }
     throw error
   }
+}
+
+function notRunning(state: CapsuleState): WrennError {
+  return createError(`The capsule is ${state}, not running.`, { code: 'invalid_state', status: 409 })
 }
 
 function decode(frame: Frame): Uint8Array {

@@ -27,11 +27,11 @@ export interface RequestOptions extends CallOptions {
   readonly json?: unknown
   readonly body?: BodyInit
   readonly headers?: Readonly<Record<string, string>>
-  /** Doing it twice is the same as once, so a failed attempt may be repeated. @default true for GET, HEAD, PUT and DELETE */
+  /** Doing it twice is the same as once, so a failed attempt may be repeated. @default false for POST, true for the others */
   readonly idempotent?: boolean
 }
 
-type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE'
+type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
 /** Requests with the key, a deadline, errors that keep their code, and repetition where that is safe. */
 export class Transport {

@@ -1,6 +1,12 @@
 import type * as wire from '@wrenn/protocol'
 
-export type { CapsuleState, EgressPolicy, SignalName } from '@wrenn/protocol'
+export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, SignalName } from '@wrenn/protocol'
+
+/** A step of an operation and how long it took. */
+export interface Timing {
+  readonly step: string
+  readonly ms: number
+}
 
 /** A capsule as the platform last knew it. */
 export interface CapsuleInfo {
@@ -25,11 +31,35 @@ export interface CapsuleInfo {
   /** How it was created: hot, restore or cold. */
   readonly path: string | undefined
   /** Steps of the create; only in its own answer. */
-  readonly timings: readonly { readonly step: string; readonly ms: number }[] | undefined
+  readonly timings: readonly Timing[] | undefined
   /** Why it ended, when it ended by itself. */
   readonly exit: CapsuleExitInfo | undefined
   /** Versions of engine, kernel and agent, as far as known. */
   readonly metadata: Readonly<Record<string, string>>
+  /** Whether it wakes by itself when it is used while paused. */
+  readonly autoResume: boolean
+  /** When it will be paused if nothing happens; absent without an idle timeout. */
+  readonly pausesAt: Date | undefined
+  /** What has kept it from being paused although its idle timeout is over. */
+  readonly awakeBecause: readonly wire.AwakeReason[] | undefined
+  /** Why it was paused last. */
+  readonly pauseReason: wire.PauseReason | undefined
+  readonly pausedAt: Date | undefined
+  /** Whether the saved state of a paused capsule would survive a power loss of its host. */
+  readonly durable: boolean | undefined
+  readonly durableAt: Date | undefined
+  /** What its owner should know, such as that an older state had to be resumed. */
+  readonly notice: string | undefined
+  /** The capsule it was forked from. */
+  readonly parentId: string | undefined
+  /** The snapshot it was started from. */
+  readonly snapshotId: string | undefined
+  /** The checkpoint it stands on: made or rolled back to last. */
+  readonly checkpointId: string | undefined
+  /** Bytes that its files take on the host. */
+  readonly diskBytes: number | undefined
+  /** Steps of the pause, resume or rollback that this answers. */
+  readonly lifecycleTimings: readonly Timing[] | undefined
 }
 
 export interface CapsuleExitInfo {
@@ -41,10 +71,17 @@ export interface CapsuleExitInfo {
 export interface TemplateInfo {
   readonly name: string
   readonly type: 'base' | 'snapshot'
+  /** Built in, the same for every team; cannot be deleted. */
+  readonly platform: boolean
+  /** Only of snapshots. */
+  readonly snapshotId: string | undefined
+  /** Whether it would survive a power loss of its host. */
+  readonly durable: boolean | undefined
   readonly aliases: readonly string[]
   readonly description: string | undefined
   readonly vcpus: number
   readonly memoryMib: number
+  readonly diskSizeMib: number | undefined
   readonly sizeBytes: number
   readonly createdAt: Date
 }
@@ -102,4 +139,57 @@ export interface ExecResult {
   readonly truncated: boolean
   readonly oomKilled: boolean
   readonly durationMs: number
+  /** Only with `atomic`: whether the capsule was put back to where it was before the command. */
+  readonly rolledBack: boolean | undefined
+}
+
+/** A point in time to which its capsule can go back. */
+export interface CheckpointInfo {
+  readonly id: string
+  readonly capsuleId: string
+  /** Unique in its capsule. */
+  readonly name: string
+  /** The checkpoint that the capsule stood on when this one was made. */
+  readonly parentId: string | undefined
+  /** Whether the capsule stands on it: made or rolled back to last. */
+  readonly current: boolean
+  readonly createdAt: Date
+  /** Bytes of the pool that only it holds, as far as the file system tells. */
+  readonly sizeBytes: number
+  /** Whether it would survive a power loss of its host. */
+  readonly durable: boolean
+  readonly durableAt: Date | undefined
+  /** How long the capsule stood still; only in the answer to its making. */
+  readonly pauseWindowMs: number | undefined
+}
+
+/** One file that differs between two points in time. */
+export interface FileChange {
+  readonly change: 'added' | 'changed' | 'removed'
+  /** With U+FFFD for what is not UTF-8; the exact name is then in `pathBytes`. */
+  readonly path: string
+  readonly pathBytes: Uint8Array | undefined
+  readonly type: 'file' | 'directory' | 'symlink' | 'other'
+  readonly sizeBytes: number
+  /** For `changed`: content, mode, owner, type, target, xattr. */
+  readonly what: readonly string[]
+}
+
+/** What is used of a limit; `undefined` is no limit. */
+export interface QuotaUse {
+  readonly used: number
+  readonly limit: number | undefined
+}
+
+/** What the team uses and may use. */
+export interface Quota {
+  readonly runningCapsules: QuotaUse
+  /** Of running capsules. */
+  readonly vcpus: QuotaUse
+  /** Of running capsules. */
+  readonly memoryMib: QuotaUse
+  /** Files of capsules, checkpoints and snapshots. */
+  readonly poolBytes: QuotaUse
+  /** All that are not ended, paused ones too. */
+  readonly capsules: QuotaUse
 }

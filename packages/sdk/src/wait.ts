@@ -22,3 +22,8 @@ export function backoffMs(attempt: number): number {
   const full = Math.min(FIRST_BACKOFF_MS * 2 ** attempt, MAX_BACKOFF_MS)
   return full * (1 - Math.random() / 2)
 }
+
+/** Up, so that a short time never becomes 0, which means never. */
+export function wholeSeconds(ms: number): number {
+  return Math.ceil(ms / 1000)
+}

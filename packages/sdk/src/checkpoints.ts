@@ -1,0 +1,72 @@
+import type * as wire from '@wrenn/protocol'
+import { checkpointInfo, fileChange } from './convert.js'
+import { CheckpointNotFoundError } from './errors.js'
+import { type LifecycleOptions, perform } from './lifecycle.js'
+import type { CallOptions, Transport } from './transport.js'
+import type { CheckpointInfo, FileChange } from './types.js'
+
+/** A checkpoint by id, by name, or as it was listed. */
+export type CheckpointRef = string | Pick<CheckpointInfo, 'id'>
+
+export interface DiffOptions extends CallOptions {
+  /** Only below this absolute path. @default everything */
+  readonly path?: string
+  /** Asked for in pages of this many. @default 1000 */
+  readonly pageSize?: number
+}
+
+const CHECKPOINT_ID = /^cp-[0-9a-z]{25}$/
+
+/** The points in time of one capsule. */
+export class Checkpoints {
+  readonly #transport: Transport
+  readonly #path: string
+
+  constructor(transport: Transport, capsulePath: string) {
+    this.#transport = transport
+    this.#path = `${capsulePath}/checkpoints`
+  }
+
+  async create(name: string | undefined, options: LifecycleOptions): Promise<CheckpointInfo> {
+    const operation = { what: 'The checkpoint', path: this.#path, json: { name } }
+    return checkpointInfo(await perform<wire.Checkpoint>(this.#transport, operation, options))
+  }
+
+  async list(options: CallOptions): Promise<CheckpointInfo[]> {
+    return (await this.#transport.json<wire.Checkpoint[]>('GET', this.#path, options)).map(checkpointInfo)
+  }
+
+  async delete(checkpoint: CheckpointRef, options: CallOptions): Promise<void> {
+    await this.#transport.send('DELETE', await this.pathOf(checkpoint, options), options)
+  }
+
+  async *diff(
+    from: CheckpointRef,
+    to: CheckpointRef,
+    options: DiffOptions,
+  ): AsyncGenerator<FileChange, void, undefined> {
+    const { path, pageSize = 1000, ...call } = options
+    const end = to === 'current' ? to : await this.#idOf(to, call)
+    const route = `${await this.pathOf(from, call)}/diff/${end}`
+    let cursor: string | undefined
+    do {
+      const query = { path, limit: pageSize, cursor }
+      const page = await this.#transport.json<wire.DiffResult>('GET', route, { ...call, query })
+      yield* page.changes.map(fileChange)
+      cursor = page.next_cursor
+    } while (cursor !== undefined)
+  }
+
+  /** @throws CheckpointNotFoundError when no checkpoint has that name. */
+  async pathOf(checkpoint: CheckpointRef, options: CallOptions): Promise<string> {
+    return `${this.#path}/${await this.#idOf(checkpoint, options)}`
+  }
+
+  async #idOf(checkpoint: CheckpointRef, options: CallOptions): Promise<string> {
+    if (typeof checkpoint !== 'string') return checkpoint.id
+    if (CHECKPOINT_ID.test(checkpoint)) return checkpoint
+    const found = (await this.list(options)).find(({ name }) => name === checkpoint)
+    if (found) return found.id
+    throw new CheckpointNotFoundError(`The capsule has no checkpoint ${checkpoint}.`, { code: 'checkpoint_not_found' })
+  }
+}

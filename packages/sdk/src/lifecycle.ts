@@ -1,0 +1,60 @@
+import { randomName } from './bytes.js'
+import { createError, TimeoutError } from './errors.js'
+import type { CallOptions, Transport } from './transport.js'
+import { delay } from './wait.js'
+
+const LIFECYCLE_TIMEOUT_MS = 120_000
+/** One answer waits this long at most; then we ask again. Proxies in between like short answers. */
+const ANSWER_WAIT_SEC = 20
+/** An answer may come this much after the wait that it was asked to make. */
+const ANSWER_GRACE_MS = 15_000
+const POLL_MS = 250
+
+export interface LifecycleOptions extends CallOptions {
+  /** Longest wait for the end; what was asked for goes on after it. @default 120_000 */
+  readonly timeoutMs?: number
+}
+
+export interface Operation<Answer> {
+  /** For people: `The pause`. */
+  readonly what: string
+  readonly path: string
+  readonly json?: object
+  /** Whether the answer shows the end, not a state on the way there. @default always */
+  readonly isDone?: (answer: Answer) => boolean
+}
+
+/**
+ * Asks for an operation and waits for its end. All requests carry one idempotency key: after a lost connection, and when the
+ * end took longer than one answer waits, the next request finds the same operation instead of starting another.
+ * @throws TimeoutError after `timeoutMs`
+ */
+export async function perform<Answer>(
+  transport: Transport,
+  { what, path, json, isDone = () => true }: Operation<Answer>,
+  options: LifecycleOptions,
+): Promise<Answer> {
+  const { timeoutMs = LIFECYCLE_TIMEOUT_MS, ...call } = options
+  const deadline = performance.now() + timeoutMs
+  const headers = { 'Idempotency-Key': randomName('op') }
+  for (;;) {
+    const waitSec = Math.min(ANSWER_WAIT_SEC, Math.max(0, Math.ceil((deadline - performance.now()) / 1000)))
+    const request = { requestTimeoutMs: waitSec * 1000 + ANSWER_GRACE_MS, ...call, headers, idempotent: true }
+    const query = { wait_sec: waitSec }
+    try {
+      const answer = await transport.json<Answer>('POST', path, { ...request, query, ...(json ? { json } : {}) })
+      if (isDone(answer)) return answer
+    } catch (error) {
+      if (!isAnswerWaitOver(error)) throw error
+    }
+    if (performance.now() >= deadline) {
+      throw createError(`${what} did not end within ${timeoutMs} ms (timeoutMs); it goes on.`, { code: 'timeout' })
+    }
+    await delay(POLL_MS, call.signal)
+  }
+}
+
+/** The server said that its wait is over, which is not the end of the operation. */
+function isAnswerWaitOver(error: unknown): boolean {
+  return error instanceof TimeoutError && error.status !== 0
+}
