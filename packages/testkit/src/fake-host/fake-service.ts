@@ -44,10 +44,14 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
         defaultMemoryMib: 512,
       })),
     })),
-    createCapsule: unary(async (request) => ({ capsule: (await create(host, request)).message() })),
+    createCapsule: unary(async (request) => ({
+      capsule: await host.locks.run(request.capsuleId, async () => (await create(host, request)).message()),
+    })),
     destroyCapsule: unary(async ({ capsuleId }) => {
-      await host.faults.pass('destroy', 'before')
-      const existed = await host.remove(capsuleId)
+      const existed = await host.locks.run(capsuleId, async () => {
+        await host.faults.pass('destroy', 'before')
+        return await host.remove(capsuleId)
+      })
       await host.faults.pass('destroy', 'after')
       return { existed }
     }),
