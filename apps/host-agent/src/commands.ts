@@ -1,10 +1,11 @@
 import { access, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { EngineChoice } from '@wrenn/vmm'
 import { Journal } from './capsule/journal.js'
 import type { CapsuleRecord } from './capsule/types.js'
+import { collectGarbage } from './commands/gc.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import { examineHost } from './host/doctor/index.js'
@@ -58,29 +59,47 @@ async function dispatch(
       return await image(args, config, logger)
     case 'clean':
       return await clean(config, logger)
+    case 'gc':
+      return await gc(args, config)
     default:
-      throw new AppError('invalid_request', `Unknown command "${command}": use serve, doctor, image or clean.`)
+      throw new AppError('invalid_request', `Unknown command "${command}": use serve, doctor, image, gc or clean.`)
   }
 }
 
 async function doctor(config: HostAgentConfig, logger: Logger): Promise<void> {
-  const engine = await knownEngine(config, logger)
+  const known = await knownEngine(config, logger)
+  const engine = known !== undefined && 'engine' in known ? known : undefined
   const report = await examineHost({
     dir: config.dir,
     network: { prefix: config.instance, cidr: config.networkCidr },
     ...(engine === undefined ? {} : { engine: { name: engine.engine.name, reason: engine.reason } }),
+    ...(known !== undefined && 'unreadable' in known ? { engineUnreadable: known.unreadable } : {}),
   })
   print({ type: 'result', ...report, candidates: engine?.candidates ?? [] })
 }
 
-/** The engine's verdict once a start has made one; before that there is no kernel to boot. */
-async function knownEngine(config: HostAgentConfig, logger: Logger): Promise<EngineChoice | undefined> {
+/** The engine's verdict once a start has made one; before that there is no kernel to boot. Who is not root may not see it. */
+async function knownEngine(
+  config: HostAgentConfig,
+  logger: Logger,
+): Promise<EngineChoice | { readonly unreadable: string } | undefined> {
   try {
     await access(join(config.dir, 'engine.json'))
-  } catch {
-    return undefined // nothing was started in this directory yet
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined // nothing was started in this directory yet
+    return { unreadable: errorText(error) }
   }
-  return await chooseHostEngine(config, await ensureBootAssets(imageOptions(config, logger)), logger)
+  try {
+    return await chooseHostEngine(config, await ensureBootAssets(imageOptions(config, logger)), logger)
+  } catch (error) {
+    if (process.getuid?.() === 0) throw error
+    return { unreadable: errorText(error) }
+  }
+}
+
+async function gc(args: readonly string[], config: HostAgentConfig): Promise<void> {
+  const { values } = parseArgs({ args: [...args], options: { 'dry-run': { type: 'boolean', default: false } } })
+  print({ type: 'result', ...(await collectGarbage(config.socketPath, values['dry-run'])) })
 }
 
 async function image(args: readonly string[], config: HostAgentConfig, logger: Logger): Promise<void> {
@@ -106,7 +125,7 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
   if (action === 'build')
     print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
   else {
-    const used = new Set((await openJournal(config, logger)).flatMap(({ layers }) => layers))
+    const used = new Set((await openJournal(config, logger)).flatMap(({ image }) => image.layers))
     const existed = await removeImage(name, { ...options, inUse: (digest) => used.has(digest) })
     print({ type: 'result', removed: name, existed })
   }

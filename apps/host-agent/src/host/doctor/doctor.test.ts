@@ -42,6 +42,15 @@ describe('the doctor', () => {
     expect(reportOf([check('range', 'ok')]).bestImprovement).toBeUndefined()
   })
 
+  it('says what somebody who is not root cannot read, and how to', () => {
+    const check = checkEngine(undefined, "EACCES: permission denied, open '/var/lib/wrenn/pool'")
+    expect(check).toMatchObject({
+      status: 'warn',
+      detail: expect.stringContaining('EACCES'),
+      fix: 'Run this with sudo.',
+    })
+  })
+
   it('calls software emulation an improvement to make', () => {
     expect(checkEngine({ name: 'qemu-tcg', reason: 'no /dev/kvm' })).toMatchObject({
       status: 'warn',

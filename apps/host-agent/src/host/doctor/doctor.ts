@@ -30,12 +30,14 @@ export interface DoctorOptions {
   readonly network: NetworkSettings
   /** What the caller found by booting a tiny guest. */
   readonly engine?: EngineChoice
+  /** Why the caller could not find out. */
+  readonly engineUnreadable?: string
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
-export async function examineHost({ dir, network, engine }: DoctorOptions): Promise<DoctorReport> {
+export async function examineHost({ dir, network, engine, engineUnreadable }: DoctorOptions): Promise<DoctorReport> {
   const checks: readonly (readonly [id: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
-    ['engine', () => checkEngine(engine)],
+    ['engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', checkKvm],
     ['packages', checkPackages],
     ['qemu', checkQemu],

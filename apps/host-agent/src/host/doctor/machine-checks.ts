@@ -38,8 +38,13 @@ function qemuProgram(): string {
   return process.arch === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64'
 }
 
-export function checkEngine(engine: EngineChoice | undefined): DoctorCheck {
+/** @param unreadable why the choice that was made cannot be read */
+export function checkEngine(engine: EngineChoice | undefined, unreadable?: string): DoctorCheck {
   const title = 'Engine'
+  if (unreadable !== undefined) {
+    const detail = `The choice cannot be read: ${unreadable}.`
+    return { id: 'engine', title, status: 'warn', detail, fix: 'Run this with sudo.' }
+  }
   if (!engine)
     return {
       id: 'engine',
