@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { examineHost } from './doctor.js'
+import { examineHost, seenBy } from './doctor.js'
 import { checkEngine } from './machine-checks.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
@@ -49,6 +49,20 @@ describe('the doctor', () => {
       detail: expect.stringContaining('EACCES'),
       fix: 'Run this with sudo.',
     })
+  })
+
+  it('takes a refusal for a failure only from root', () => {
+    const refused: DoctorCheck = {
+      id: 'nftables',
+      title: 'Firewall rules',
+      status: 'fail',
+      detail: 'Operation not permitted (you must be root)\nnetlink: Error',
+      fix: 'modprobe nf_tables',
+    }
+    expect(seenBy(0, refused)).toBe(refused)
+    const detail = 'Cannot be checked without root: Operation not permitted (you must be root)'
+    expect(seenBy(1000, refused)).toMatchObject({ status: 'warn', detail, fix: 'Run this with sudo.' })
+    expect(seenBy(1000, { ...refused, detail: 'nft is missing' }).status).toBe('fail')
   })
 
   it('calls software emulation an improvement to make', () => {

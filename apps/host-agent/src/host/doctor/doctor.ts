@@ -59,9 +59,21 @@ export async function examineHost({ dir, network, engine, engineUnreadable }: Do
 }
 
 async function attempt(id: string, check: () => DoctorCheck | Promise<DoctorCheck>): Promise<DoctorCheck> {
+  return seenBy(process.getuid?.(), await attemptAsWeAre(id, check))
+}
+
+async function attemptAsWeAre(id: string, check: () => DoctorCheck | Promise<DoctorCheck>): Promise<DoctorCheck> {
   try {
     return await check()
   } catch (error) {
     return { id, title: id, status: 'fail', detail: `The check itself failed: ${errorText(error)}` }
   }
+}
+
+/** What is refused to somebody who is not root says nothing about the machine. */
+export function seenBy(uid: number | undefined, check: DoctorCheck): DoctorCheck {
+  const isRefused = /permission denied|not permitted|\bEACCES\b|\bEPERM\b/i.test(check.detail)
+  if (uid === 0 || check.status === 'ok' || !isRefused) return check
+  const detail = `Cannot be checked without root: ${check.detail.split('\n')[0]}`
+  return { ...check, status: 'warn', detail, fix: 'Run this with sudo.' }
 }
