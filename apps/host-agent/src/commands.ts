@@ -4,6 +4,7 @@ import { parseArgs } from 'node:util'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { EngineChoice } from '@wrenn/vmm'
 import { Journal } from './capsule/journal.js'
+import { layersOfStates } from './capsule/states.js'
 import type { CapsuleRecord } from './capsule/types.js'
 import { collectGarbage } from './commands/gc.js'
 import type { HostAgentConfig } from './config.js'
@@ -125,7 +126,8 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
   if (action === 'build')
     print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
   else {
-    const used = new Set((await openJournal(config, logger)).flatMap(({ image }) => image.layers))
+    const ofCapsules = (await openJournal(config, logger)).flatMap(({ image }) => image.layers)
+    const used = new Set([...ofCapsules, ...(await layersOfStates(options.poolDir, 'snapshots'))])
     const existed = await removeImage(name, { ...options, inUse: (digest) => used.has(digest) })
     print({ type: 'result', removed: name, existed })
   }

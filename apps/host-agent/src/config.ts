@@ -33,6 +33,12 @@ const schema = z.object({
   WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
   /** Directory with the bundled guest agent and its native addon; default: the one built beside this program. */
   WRENN_GUEST_AGENT_DIR: z.string().optional(),
+  /** Memory kept available for the host: below it idle capsules are paused; default the larger of 512 MiB and 5 %. */
+  WRENN_MEMORY_RESERVE_MIB: integer(0, 2 ** 30).optional(),
+  /** Room kept in the pool: below it capsules that write are paused; default the larger of 1 GiB and 3 %. */
+  WRENN_POOL_RESERVE_MIB: integer(0, 2 ** 30).optional(),
+  /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
+  WRENN_STEP_FILE: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
   WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 })
@@ -51,6 +57,9 @@ export interface HostAgentConfig {
   readonly slotPool: number
   readonly poolSizeBytes: number | undefined
   readonly guestAgentDir: string | undefined
+  readonly memoryReserveBytes: number | undefined
+  readonly poolReserveBytes: number | undefined
+  readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
 }
@@ -70,9 +79,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hotPoolMax: values.WRENN_HOT_POOL_MAX,
     hotPoolMin: Math.min(values.WRENN_HOT_POOL_MIN, values.WRENN_HOT_POOL_MAX),
     slotPool: values.WRENN_SLOT_POOL,
-    poolSizeBytes: values.WRENN_POOL_SIZE_MIB === undefined ? undefined : values.WRENN_POOL_SIZE_MIB * 2 ** 20,
+    poolSizeBytes: mebibytes(values.WRENN_POOL_SIZE_MIB),
     guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
+    memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),
+    poolReserveBytes: mebibytes(values.WRENN_POOL_RESERVE_MIB),
+    stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,
   }
+}
+
+function mebibytes(mib: number | undefined): number | undefined {
+  return mib === undefined ? undefined : mib * 2 ** 20
 }

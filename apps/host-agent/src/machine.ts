@@ -7,6 +7,8 @@ import { chooseEngine, type EngineChoice } from '@wrenn/vmm'
 import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
+import { syncData } from './host/durability/index.js'
+import { poolBytes } from './host/extents/index.js'
 import {
   type BaseImage,
   type BootAssets,
@@ -109,6 +111,9 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       filesystem: pool.filesystem,
       clone: async (from, to, owner) => await pool.clone(from, to, owner),
       usage: async () => await pool.usage(),
+      ensureSpace: async (bytes) => await pool.ensureSpace(bytes),
+      sync: async (path) => await syncData(path),
+      measure: async (paths) => await poolBytes(paths),
     },
     images: new Templates(boot, build),
     runDir,

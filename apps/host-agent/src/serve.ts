@@ -1,6 +1,9 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { AppError, errorText, hostIds, isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, hostIds, isErrno, type Logger, stepsFromFile, writeFileAtomic } from '@wrenn/base'
+import { diffDisks } from './capsule/diff/index.js'
+import { CheckpointDiffer } from './capsule/differ.js'
+import { GarbageCollector } from './capsule/garbage.js'
 import { GuestFactory } from './capsule/guest.js'
 import { HostStatus } from './capsule/host-status.js'
 import { HotPool } from './capsule/hot-pool.js'
@@ -10,8 +13,11 @@ import { CapsuleMetrics } from './capsule/metrics.js'
 import { ShapeStore } from './capsule/shapes.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
+import { makeDurable } from './host/durability/index.js'
 import { closePool } from './host/pool/index.js'
+import type { PressureWatch } from './host/pressure/index.js'
 import { type OpenMachine, openMachine } from './machine.js'
+import { watchPressure } from './pressure.js'
 import { startServer } from './rpc/server.js'
 import { createHostService, type ServiceParts } from './rpc/service.js'
 import { version } from './version.js'
@@ -72,6 +78,7 @@ class Agent {
   #manager: CapsuleManager | undefined
   #hotPool: HotPool | undefined
   #housekeeping: NodeJS.Timeout | undefined
+  #pressure: PressureWatch | undefined
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
 
@@ -93,11 +100,14 @@ class Agent {
       onProgress: (detail) => this.#status.setNotReady(detail),
     })
     this.#machine = machine
-    const { manager, shapes } = this.#assemble(machine, journal)
+    const { manager, shapes, hotPool } = await this.#assemble(machine, journal)
     await machine.sweep(vmsInUse(records))
     await manager.adopt(records)
-    const metrics = new CapsuleMetrics(new GuestFactory(machine, this.#logger))
-    onParts({ manager, images: machine.images, metrics })
+    const metrics = new CapsuleMetrics(machine.pool.path)
+    const differ = new CheckpointDiffer(manager.context, diffDisks)
+    const garbage = new GarbageCollector(manager.context, (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-'))
+    onParts({ manager, images: machine.images, metrics, differ, garbage })
+    this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
     this.#status.setNotReady(undefined)
     this.#logger.info({ engine: machine.engine.name, version: machine.engineVersion }, 'host.ready')
@@ -105,6 +115,7 @@ class Agent {
 
   async shutDown(endCapsules: boolean): Promise<void> {
     clearInterval(this.#housekeeping)
+    await this.#pressure?.[Symbol.asyncDispose]()
     await this.#hotPool?.close()
     if (endCapsules) await this.#manager?.destroyAll()
     await this.#manager?.detach()
@@ -114,23 +125,29 @@ class Agent {
     else await closePool(this.#config.dir) // stopped while it was coming up
   }
 
-  #assemble(machine: OpenMachine, journal: Journal): { manager: CapsuleManager; shapes: ShapeStore } {
+  async #assemble(machine: OpenMachine, journal: Journal) {
     const logger = this.#logger
+    const { stepFile } = this.#config
     const factory = new GuestFactory(machine, logger)
     const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
     const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger })
     const shapes = new ShapeStore(machine, logger)
-    const manager = new CapsuleManager({ machine, journal, factory, shapes, hotPool, logger })
+    const manager = new CapsuleManager({
+      ...{ machine, journal, factory, shapes, hotPool, logger, makeDurable },
+      bootId: await hostBootId(),
+      ...(stepFile === undefined ? {} : { reach: stepsFromFile(stepFile) }),
+    })
     this.#hotPool = hotPool
     this.#manager = manager
     this.#status.attach({ machine, manager, hotPool, engineReason: machine.engineReason })
     this.#housekeeping = setInterval(() => hotPool.wake(), HOUSEKEEPING_MS)
-    return { manager, shapes }
+    return { manager, shapes, hotPool }
   }
 
   async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {
     await shapes.sweep(await machine.images.list())
-    await machine.pruneLayers(() => new Set(manager.list().flatMap(({ layers }) => layers)))
+    const layers = await manager.layersInUse()
+    await machine.pruneLayers(() => layers)
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
     const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
     this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
@@ -139,15 +156,20 @@ class Agent {
 
 function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {
   const used = new Map<number, string>()
-  for (const { resources, capsuleId, exit } of records) {
-    if (resources?.vm !== undefined && exit === undefined) used.set(resources.slotIndex, capsuleId)
+  for (const { resources, other, capsuleId } of records) {
+    for (const each of [resources, other]) if (each !== undefined) used.set(each.slotIndex, capsuleId)
   }
   return used
 }
 
 /** VM ids whose processes and files belong to a record; the capsule's own id counts for its files. */
 function vmsInUse(records: readonly CapsuleRecord[]): Set<string> {
-  return new Set(records.flatMap(({ resources, capsuleId }) => [capsuleId, ...(resources ? [resources.vmId] : [])]))
+  const ids = records.flatMap(({ resources, other, capsuleId }) => [capsuleId, resources?.vmId, other?.vmId])
+  return new Set(ids.filter((id) => id !== undefined))
+}
+
+async function hostBootId(): Promise<string> {
+  return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
 }
 
 async function hostId(dir: string): Promise<string> {

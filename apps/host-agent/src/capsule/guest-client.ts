@@ -12,7 +12,12 @@ export const GUEST_PORT = 49983
 const CONNECT_TIMEOUT_MS = 300
 const SECRET_HEADER = 'x-wrenn-secret'
 
-const initAnswer = z.object({ agentVersion: z.string().default('') })
+const initAnswer = z.object({
+  agentVersion: z.string().default(''),
+  /** What the guest could not do, such as a host name that its owner made read-only. */
+  problems: z.array(z.string()).default([]),
+})
+export type IdentifyAnswer = z.infer<typeof initAnswer>
 
 const metricsAnswer = z.object({
   cpu_count: z.number().default(0),
@@ -126,9 +131,9 @@ export class GuestClient {
    * with the new secret too: an answer may have been lost after the guest took it.
    * @throws AppError `guest_error` after `timeoutMs`
    */
-  async identify(identity: Partial<GuestIdentity>, timeoutMs: number): Promise<{ readonly agentVersion: string }> {
+  async identify(identity: Partial<GuestIdentity>, timeoutMs: number): Promise<IdentifyAnswer> {
     const secrets = [...new Set([this.#secret, identity.secret ?? this.#secret])]
-    const attempt = async (): Promise<{ readonly agentVersion: string } | undefined> => {
+    const attempt = async (): Promise<IdentifyAnswer | undefined> => {
       for (const secret of secrets) {
         this.#secret = secret
         const answer = await this.#init(identity).catch((error: unknown) => {
@@ -147,7 +152,7 @@ export class GuestClient {
     return answer
   }
 
-  async #init(identity: Partial<GuestIdentity>): Promise<{ readonly agentVersion: string }> {
+  async #init(identity: Partial<GuestIdentity>): Promise<IdentifyAnswer> {
     // A new time with each try, or the guest's clock would be late by as long as the tries took.
     const body = Buffer.from(JSON.stringify({ ...identity, timestampNs: String(BigInt(Date.now()) * 1_000_000n) }))
     const answer = await this.#http({
@@ -186,6 +191,11 @@ export class GuestClient {
     } catch (error) {
       throw guestError(error)
     }
+  }
+
+  /** The environment that commands get by default. */
+  async envs(): Promise<Readonly<Record<string, string>>> {
+    return z.record(z.string(), z.string()).parse(await readJson(await this.#http({ method: 'GET', path: '/envs' })))
   }
 
   async metrics(): Promise<GuestMetrics> {

@@ -27,6 +27,7 @@ describe('a process stream', () => {
     const events = startProcess(client, { process: { cmd: '/bin/sh', args: ['-c', script] }, stdin: false }, '', {
       signal: controller.signal,
       gone: () => undefined,
+      line: async () => client,
     })
     let output = ''
     let starts = 0
@@ -50,7 +51,7 @@ describe('a process stream', () => {
       client,
       { process: { cmd: '/bin/sh', args: ['-c', 'echo up; sleep 60'] }, stdin: false },
       '',
-      { signal: new AbortController().signal, gone: () => gone },
+      { signal: new AbortController().signal, gone: () => gone, line: async () => client },
     )
     const read = async (): Promise<void> => {
       for await (const { event } of events) {

@@ -2,7 +2,14 @@ import { randomBytes } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { ProcessEvent, StartRequestSchema } from '@wrenn/protocol/guest'
-import { asUser, type GuestClient, type GuestIdentity, guestError, isBrokenLine } from './guest-client.js'
+import {
+  asUser,
+  type GuestClient,
+  type GuestIdentity,
+  guestError,
+  type IdentifyAnswer,
+  isBrokenLine,
+} from './guest-client.js'
 import type { CreateCapsuleInput } from './types.js'
 
 /** How long a broken line to the guest is tried again before the stream fails. */
@@ -57,10 +64,39 @@ export async function identify(client: GuestClient, input: CreateCapsuleInput, s
   return answer.agentVersion
 }
 
+/** Tells a guest that went on from a saved state: the time, fresh entropy, and that its old connections are dead. */
+export async function revive(client: GuestClient): Promise<IdentifyAnswer> {
+  return await client.identify({ entropy: freshness().entropy, resumed: true }, IDENTIFY_TIMEOUT_MS)
+}
+
+/** Makes a copy of a guest a capsule of its own. Its processes, files and default user stay those of its source. */
+export async function identifyCopy(
+  client: GuestClient,
+  identity: Pick<GuestIdentity, 'capsuleId' | 'hostname' | 'secret'> & Partial<Pick<GuestIdentity, 'envs'>>,
+): Promise<IdentifyAnswer> {
+  return await client.identify({ ...freshness(), ...identity, resumed: true }, IDENTIFY_TIMEOUT_MS)
+}
+
+/** Makes a guest that was restored from a user's snapshot a new capsule; what ran in the snapshot runs on. */
+export async function identifyFromSnapshot(
+  client: GuestClient,
+  input: CreateCapsuleInput,
+  secret: string,
+): Promise<string> {
+  const { capsuleId, hostname, envs, defaultUser, defaultCwd } = input
+  const answer = await client.identify(
+    { ...freshness(), secret, capsuleId, hostname, envs, defaultUser, defaultCwd, resumed: true },
+    IDENTIFY_TIMEOUT_MS,
+  )
+  return answer.agentVersion
+}
+
 export interface FollowOptions {
   readonly signal: AbortSignal
   /** Says why the guest cannot answer any more, when it cannot. */
   readonly gone: () => AppError | undefined
+  /** The line to the capsule's guest at this moment: a rollback gives it another one. */
+  readonly line: () => Promise<GuestClient>
 }
 
 /** Starts a process and follows it; a broken line is taken up again at the offset it broke at. */
@@ -75,7 +111,7 @@ export async function* startProcess(
     { ...start, withOffsets: true },
     { headers: asUser(user), signal: options.signal, timeoutMs: 0 },
   )
-  yield* follow(client, events, position, options)
+  yield* follow(events, position, options)
 }
 
 /** Follows a process that runs already. `fromOffset` replays what is kept from there. */
@@ -85,32 +121,25 @@ export async function* connectProcess(
   fromOffset: bigint | undefined,
   options: FollowOptions,
 ): AsyncGenerator<ProcessEvent> {
-  const position: Position = { pid: undefined, offset: fromOffset ?? 0n, ended: false }
+  const position: Position = { pid: undefined, offset: fromOffset, ended: false }
   const process =
     'pid' in selector
       ? ({ selector: { case: 'pid', value: selector.pid } } as const)
       : ({ selector: { case: 'tag', value: selector.tag } } as const)
-  const events = client.process.connect(
-    { process, ...(fromOffset === undefined ? {} : { fromOffset }) },
-    { signal: options.signal, timeoutMs: 0 },
-  )
-  yield* follow(client, events, position, options)
+  const events = client.process.connect({ process, ...from(position) }, { signal: options.signal, timeoutMs: 0 })
+  yield* follow(events, position, options)
 }
 
 interface Position {
   pid: number | undefined
-  offset: bigint
+  /** Of the byte that comes next; absent until the guest tells where a follower from now on begins. */
+  offset: bigint | undefined
   ended: boolean
 }
 
 type EventStream = AsyncIterable<{ readonly event?: ProcessEvent | undefined }>
 
-async function* follow(
-  client: GuestClient,
-  first: EventStream,
-  position: Position,
-  options: FollowOptions,
-): AsyncGenerator<ProcessEvent> {
+async function* follow(first: EventStream, position: Position, options: FollowOptions): AsyncGenerator<ProcessEvent> {
   let events = first
   let giveUpAt: number | undefined
   for (;;) {
@@ -133,20 +162,26 @@ async function* follow(
       if (performance.now() > giveUpAt) throw guestError(error)
     }
     await new Promise((resolve) => setTimeout(resolve, RESUME_PAUSE_MS))
+    const client = await options.line()
     events = client.process.connect(
-      { process: { selector: { case: 'pid', value: position.pid } }, fromOffset: position.offset },
+      { process: { selector: { case: 'pid', value: position.pid } }, ...from(position) },
       { signal: options.signal, timeoutMs: 0 },
     )
   }
+}
+
+function from({ offset }: Position): { withOffsets: true; fromOffset?: bigint } {
+  return { withOffsets: true, ...(offset === undefined ? {} : { fromOffset: offset }) }
 }
 
 function advance(position: Position, { event }: ProcessEvent): void {
   switch (event.case) {
     case 'start':
       position.pid = event.value.pid
+      position.offset ??= event.value.offset
       break
     case 'data':
-      position.offset = (event.value.offset ?? position.offset) + BigInt(event.value.output.value?.length ?? 0)
+      position.offset = endOf(event.value, position.offset)
       break
     case 'lost':
       position.offset = event.value.to
@@ -157,4 +192,11 @@ function advance(position: Position, { event }: ProcessEvent): void {
     default:
       break
   }
+}
+
+type Data = Extract<ProcessEvent['event'], { case: 'data' }>['value']
+
+function endOf({ offset, output }: Data, expected: bigint | undefined): bigint | undefined {
+  const start = offset ?? expected
+  return start === undefined ? undefined : start + BigInt(output.value?.length ?? 0)
 }

@@ -1,9 +1,10 @@
-import { chown, mkdir, rm } from 'node:fs/promises'
-import { join } from 'node:path'
+import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { type Logger, UndoStack } from '@wrenn/base'
-import { killRecordedVm, type RestoreOptions, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
+import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
+import { STATE_FILES, type StoredImage } from './states.js'
 import type { CapsuleSpec, VmResources } from './types.js'
 
 /** A guest that runs (or waits, vCPUs stopped), with everything on the host that belongs to it. */
@@ -20,8 +21,34 @@ export interface GuestFiles {
   readonly statePath: string
 }
 
-/** Called with the resources as soon as they exist, before anything runs, so that a crash leaves a record of them. */
-export type OnResources = (resources: VmResources) => Promise<void>
+/** What a guest runs from, with absolute paths. */
+export type GuestImage = Pick<TemplateImage, 'basePath' | 'agentPath' | 'kernel'>
+
+export interface GuestPlan {
+  /** Names process, cgroup and run directory. */
+  readonly vmId: string
+  /** Directory for disk and memory, below the pool. */
+  readonly dir: string
+  readonly spec: CapsuleSpec
+  readonly image: GuestImage
+  /** What the guest agent knows its host by. */
+  readonly secret: string
+  /** Called with the resources as soon as they exist, before anything runs, so that a crash leaves a record of them. */
+  readonly onResources: (resources: VmResources) => Promise<void>
+}
+
+const noRecord = async (): Promise<void> => {}
+const DIRECTORY_MODE = 0o711
+
+/** A guest outside any capsule: it warms a shape or waits in the hot pool, and the sweep finds it by its name. */
+export function unrecordedPlan(vmId: string, spec: CapsuleSpec, image: GuestImage, secret: string): GuestPlan {
+  return { vmId, dir: firstDir(vmId), spec, image, secret, onResources: noRecord }
+}
+
+/** Where a guest's files are before its first save. */
+export function firstDir(owner: string): string {
+  return join('capsules', owner, '0')
+}
 
 /** Makes and removes guests with all their host resources. Each resource carries the VM's id. */
 export class GuestFactory {
@@ -34,38 +61,53 @@ export class GuestFactory {
   }
 
   /** Boots a fresh guest on an empty disk; returns while it is still coming up. */
-  async boot(
-    vmId: string,
-    spec: CapsuleSpec,
-    image: TemplateImage,
-    secret: string,
-    onResources: OnResources,
-  ): Promise<Guest> {
-    return await this.#make(vmId, spec, image, secret, onResources, async (vmSpec, slot) => {
-      const owner = { uid: slot.uid, gid: slot.gid, mode: 0o600 }
-      await this.#machine.pool.clone(await this.#machine.images.blankDisk(spec.diskSizeMib), vmSpec.disk.path, owner)
+  async boot(plan: GuestPlan): Promise<Guest> {
+    return await this.#make(plan, async (vmSpec, slot, undo) => {
+      await this.#makeDirectory(plan.dir, undo)
+      const blank = await this.#machine.images.blankDisk(plan.spec.diskSizeMib)
+      await this.#machine.pool.clone(blank, vmSpec.disk.path, ownerOf(slot))
       return await this.#machine.engine.boot(vmSpec)
     })
   }
 
-  /** Starts a guest from clones of `files`. */
-  async restore(
-    vmId: string,
-    spec: CapsuleSpec,
-    image: TemplateImage,
-    secret: string,
-    files: GuestFiles,
-    onResources: OnResources,
-    options: Omit<RestoreOptions, 'statePath'> = {},
-  ): Promise<Guest> {
-    return await this.#make(vmId, spec, image, secret, onResources, async (vmSpec, slot) => {
-      const owner = { uid: slot.uid, gid: slot.gid, mode: 0o600 }
+  /** Starts a guest from clones of `files`, vCPUs running unless `paused`. */
+  async restore(plan: GuestPlan, files: GuestFiles, options: { readonly paused?: boolean } = {}): Promise<Guest> {
+    return await this.#make(plan, async (vmSpec, slot, undo) => {
+      await this.#makeDirectory(plan.dir, undo)
       await Promise.all([
-        this.#machine.pool.clone(files.diskPath, vmSpec.disk.path, owner),
-        this.#machine.pool.clone(files.memoryPath, vmSpec.memoryPath, owner),
+        this.#machine.pool.clone(files.diskPath, vmSpec.disk.path, ownerOf(slot)),
+        this.#machine.pool.clone(files.memoryPath, vmSpec.memoryPath, ownerOf(slot)),
       ])
       return await this.#machine.engine.restore(vmSpec, { ...options, statePath: files.statePath })
     })
+  }
+
+  /** Starts a guest, vCPUs stopped, on the saved files of `plan.dir` themselves; they stay when it fails. */
+  async restoreInPlace(plan: GuestPlan): Promise<Guest> {
+    return await this.#make(plan, async (vmSpec, slot) => {
+      for (const path of [vmSpec.disk.path, vmSpec.memoryPath]) await chown(path, slot.uid, slot.gid)
+      const statePath = join(this.#machine.pool.path, plan.dir, STATE_FILES.state)
+      return await this.#machine.engine.restore(vmSpec, { paused: true, statePath })
+    })
+  }
+
+  /** Gives a waiting guest's files to a capsule. The guest goes on: it has them open. */
+  async claimFiles(guest: Guest, owner: string): Promise<Guest> {
+    const dir = firstDir(owner)
+    const root = this.#machine.pool.path
+    await mkdir(dirname(join(root, dir)), { recursive: true, mode: DIRECTORY_MODE })
+    await rename(join(root, guest.resources.dir), join(root, dir))
+    await rm(dirname(join(root, guest.resources.dir)), { recursive: true, force: true })
+    return { ...guest, resources: { ...guest.resources, dir } }
+  }
+
+  imageOf(stored: StoredImage): GuestImage {
+    const at = (path: string) => join(this.#machine.pool.path, path)
+    return {
+      basePath: at(stored.basePath),
+      agentPath: at(stored.agentPath),
+      kernel: { kernelPath: at(stored.kernelPath), initrdPath: at(stored.initrdPath), args: stored.kernelArgs },
+    }
   }
 
   /** Takes up a guest that an earlier run of this process started; `undefined` when it is gone. */
@@ -106,60 +148,47 @@ export class GuestFactory {
     }
   }
 
-  /** Removes the guest's files. Idempotent. */
-  async removeFiles(vmId: string): Promise<void> {
-    await rm(this.filesDir(vmId), { recursive: true, force: true })
-  }
-
-  filesDir(vmId: string): string {
-    return join(this.#machine.pool.path, 'capsules', vmId)
+  /** Removes all files of a capsule, or of a guest outside any. Idempotent. */
+  async removeFiles(owner: string): Promise<void> {
+    await rm(join(this.#machine.pool.path, 'capsules', owner), { recursive: true, force: true })
   }
 
   #runDir(vmId: string): string {
     return join(this.#machine.runDir, vmId)
   }
 
-  async #make(
-    vmId: string,
-    spec: CapsuleSpec,
-    image: TemplateImage,
-    secret: string,
-    onResources: OnResources,
-    start: (vmSpec: VmSpec, slot: Slot) => Promise<Vm>,
-  ): Promise<Guest> {
+  async #make(plan: GuestPlan, start: (vmSpec: VmSpec, slot: Slot, undo: UndoStack) => Promise<Vm>): Promise<Guest> {
+    const { vmId, dir, onResources } = plan
     await using undo = new UndoStack()
     const slot = await this.#machine.slots.acquire(vmId)
     await undo.defer(() => this.#machine.slots.release(slot.index))
     const waiting: VmResources = {
       vmId,
+      dir,
       slotIndex: slot.index,
       guestAddress: slot.guestAddress,
       uid: slot.uid,
       vm: undefined,
     }
     await onResources(waiting)
-    const vmSpec = await this.#prepare(vmId, spec, image, slot, undo)
-    const vm = await start(vmSpec, slot)
+    const vmSpec = await this.#prepare(plan, slot, undo)
+    const vm = await start(vmSpec, slot, undo)
     await undo.defer(() => vm.kill())
     const resources = { ...waiting, vm: vm.record }
     await onResources(resources)
-    const client = new GuestClient(slot.guestAddress, secret)
+    const client = new GuestClient(slot.guestAddress, plan.secret)
     undo.move()
     return { resources, vm, client }
   }
 
-  async #prepare(vmId: string, spec: CapsuleSpec, image: TemplateImage, slot: Slot, undo: UndoStack): Promise<VmSpec> {
+  async #prepare({ vmId, dir, spec, image }: GuestPlan, slot: Slot, undo: UndoStack): Promise<VmSpec> {
     await undo.defer(() => this.#machine.cgroups.remove(vmId))
     const cgroups = await this.#machine.cgroups.create(vmId, spec)
     const runDir = this.#runDir(vmId)
-    const files = join(this.filesDir(vmId), '0')
-    for (const dir of [runDir, files]) {
-      await undo.defer(() => rm(dir, { recursive: true, force: true }))
-      await mkdir(dir, { recursive: true, mode: 0o700 })
-      await chown(dir, slot.uid, slot.gid)
-    }
-    await undo.defer(() => this.removeFiles(vmId))
-    await chown(this.filesDir(vmId), slot.uid, slot.gid)
+    await undo.defer(() => rm(runDir, { recursive: true, force: true }))
+    await mkdir(runDir, { recursive: true, mode: 0o700 })
+    await chown(runDir, slot.uid, slot.gid)
+    const files = join(this.#machine.pool.path, dir)
     return {
       id: vmId,
       vcpus: spec.vcpus,
@@ -169,11 +198,23 @@ export class GuestFactory {
         { role: 'base', path: image.basePath },
         { role: 'agent', path: image.agentPath },
       ],
-      disk: { path: join(files, 'disk.raw') },
-      memoryPath: join(files, 'mem'),
+      disk: { path: join(files, STATE_FILES.disk) },
+      memoryPath: join(files, STATE_FILES.memory),
       network: { namespace: slot.namespace, tap: slot.tap, mac: slot.mac },
       runDir,
       confinement: { uid: slot.uid, gid: slot.gid, cgroups },
     }
   }
+
+  /** Traversal only: the guest's uid reaches its files by full path and makes none. */
+  async #makeDirectory(dir: string, undo: UndoStack): Promise<void> {
+    const path = join(this.#machine.pool.path, dir)
+    await undo.defer(() => rm(path, { recursive: true, force: true }))
+    await mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
+    for (const each of [dirname(path), path]) await chmod(each, DIRECTORY_MODE)
+  }
+}
+
+function ownerOf(slot: Slot): { readonly uid: number; readonly gid: number; readonly mode: number } {
+  return { uid: slot.uid, gid: slot.gid, mode: 0o600 }
 }

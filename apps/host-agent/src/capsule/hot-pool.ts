@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { availableParallelism, freemem } from 'node:os'
 import { errorText, type Logger } from '@wrenn/base'
-import type { Guest, GuestFactory } from './guest.js'
+import { type Guest, type GuestFactory, unrecordedPlan } from './guest.js'
 import { identifyWaiting, warmUp } from './guest-session.js'
 import type { Shape, ShapeSnapshot } from './shapes.js'
 
@@ -39,6 +39,7 @@ export class HotPool {
   readonly #factory: GuestFactory
   readonly #options: HotPoolOptions
   readonly #shapes = new Map<string, HotShape>()
+  readonly #vmIds = new Set<string>()
   #worker: Promise<void> | undefined
   #closed = false
   #quiet: NodeJS.Timeout | undefined
@@ -63,6 +64,11 @@ export class HotPool {
     if (hot === undefined) return undefined
     hot.demands.push(Date.now())
     return hot.waiting.shift()
+  }
+
+  /** Whether a VM is one of those that wait, or becomes one. */
+  has(vmId: string): boolean {
+    return this.#vmIds.has(vmId)
   }
 
   snapshotOf(shape: Shape): ShapeSnapshot | undefined {
@@ -124,15 +130,10 @@ export class HotPool {
   async #add(hot: HotShape): Promise<void> {
     const { snapshot } = hot
     const vmId = `hot-${randomBytes(8).toString('hex')}`
+    this.#vmIds.add(vmId)
     try {
-      const guest = await this.#factory.restore(
-        vmId,
-        snapshot.shape,
-        snapshot.shape.image,
-        snapshot.secret,
-        snapshot.files,
-        async () => {},
-      )
+      const plan = unrecordedPlan(vmId, snapshot.shape, snapshot.shape.image, snapshot.secret)
+      const guest = await this.#factory.restore(plan, snapshot.files)
       try {
         await identifyWaiting(guest.client, snapshot.secret)
         await warmUp(guest.client)
@@ -143,9 +144,13 @@ export class HotPool {
       }
       hot.failures = 0
       hot.waiting.push(guest)
-      void guest.vm.exited.then(() => this.#forget(hot, guest))
+      void guest.vm.exited.then(() => {
+        this.#vmIds.delete(vmId)
+        return this.#forget(hot, guest)
+      })
       this.#options.logger.debug({ vmId, shape: snapshot.shape.key }, 'hot_pool.added')
     } catch (error) {
+      this.#vmIds.delete(vmId)
       hot.failedAtMs = Date.now()
       // An evicted or damaged snapshot: the next restore of the shape offers a good one again.
       if (++hot.failures >= MAX_FAILURES && hot.waiting.length === 0) this.#shapes.delete(snapshot.shape.key)

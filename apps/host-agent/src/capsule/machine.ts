@@ -37,6 +37,12 @@ export interface FilePool {
     owner: { readonly uid: number; readonly gid: number; readonly mode: number },
   ): Promise<void>
   usage(): Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
+  /** @throws AppError `disk_full` when `bytes` more would eat into the reserve */
+  ensureSpace(bytes: number): Promise<void>
+  /** Writes a file's dirty pages to the disk; it may be in use. */
+  sync(path: string): Promise<void>
+  /** Bytes that these files take, a block they share counted once, and how many of them nothing else shares. */
+  measure(paths: readonly string[]): Promise<{ readonly bytes: number; readonly exclusiveBytes: number }>
 }
 
 /** A template's base image with all that boots it; `digest` changes whenever any part does. */

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { AppError, capsuleIds, silentLogger } from '@wrenn/base'
@@ -56,9 +56,9 @@ class TestMachine {
       name: 'minimal',
       aliases: ['base'],
       digest: 'image-1',
-      basePath: join(this.dir, 'layer'),
-      agentPath: join(this.dir, 'layer'),
-      kernel: { kernelPath: join(this.dir, 'layer'), initrdPath: join(this.dir, 'layer'), args: [] },
+      basePath: join(this.dir, 'pool/layer'),
+      agentPath: join(this.dir, 'pool/layer'),
+      kernel: { kernelPath: join(this.dir, 'pool/layer'), initrdPath: join(this.dir, 'pool/layer'), args: [] },
       kernelVersion: '6.12',
       layers: ['a', 'b'],
       sizeBytes: 1,
@@ -88,6 +88,9 @@ class TestMachine {
         filesystem: 'test',
         clone: async (from, to) => await copyFile(from, to),
         usage: async () => ({ totalBytes: 1, freeBytes: 1 }),
+        ensureSpace: async () => {},
+        sync: async () => {},
+        measure: async () => ({ bytes: 0, exclusiveBytes: 0 }),
       },
       images: {
         template: async (name) => {
@@ -95,7 +98,7 @@ class TestMachine {
           throw new AppError('template_not_found', `There is no template ${name}.`)
         },
         list: async () => [image],
-        blankDisk: async () => join(this.dir, 'layer'),
+        blankDisk: async () => join(this.dir, 'pool/blank'),
       },
     }
   }
@@ -112,7 +115,11 @@ describe('the capsule manager', () => {
     const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
     const journal = new Journal(join(dir, 'journal'), silentLogger)
     const shapes = new ShapeStore(machine, silentLogger)
-    const manager = new CapsuleManager({ machine, journal, factory, shapes, hotPool, logger: silentLogger })
+    const manager = new CapsuleManager({
+      ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger },
+      bootId: 'boot-1',
+      makeDurable: async () => ({}),
+    })
     await manager.adopt(await journal.open())
     return { manager, hotPool, shapes }
   }
@@ -131,7 +138,9 @@ describe('the capsule manager', () => {
     for (const folder of ['pool/capsules', 'pool/templates', 'run', 'journal']) {
       await mkdir(join(dir, folder), { recursive: true })
     }
-    await writeFile(join(dir, 'layer'), 'layer')
+    await writeFile(join(dir, 'pool/layer'), 'layer')
+    await writeFile(join(dir, 'pool/blank'), '')
+    await truncate(join(dir, 'pool/blank'), shape.diskSizeMib * 2 ** 20)
     test = new TestMachine(dir)
   })
 
@@ -204,7 +213,7 @@ describe('the capsule manager', () => {
     const after = await start()
     expect(after.manager.get(kept.capsuleId)?.state).toBe('running')
     expect(after.manager.get(died.capsuleId)).toMatchObject({ state: 'error', exit: { cause: 'unknown' } })
-    expect(() => after.manager.running(died.capsuleId)).toThrow(expect.objectContaining({ code: 'guest_died' }))
+    await expect(after.manager.running(died.capsuleId)).rejects.toMatchObject({ code: 'guest_died' })
     await after.manager.destroyAll()
     expect(await leftovers()).toEqual(nothing)
   })

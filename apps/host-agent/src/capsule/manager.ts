@@ -1,27 +1,27 @@
-import { randomBytes } from 'node:crypto'
 import { availableParallelism } from 'node:os'
-import { AppError, type CapsuleId, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
-import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
-import type { VmExit } from '@wrenn/vmm'
+import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
+import type { PauseReason } from '@wrenn/protocol'
+import { ActivityTracker } from './activity.js'
 import { Admission } from './admission.js'
+import { type Context, release } from './context.js'
+import { Creator } from './creator.js'
+import { Flusher, type MakeDurable } from './flusher.js'
+import { Fork, type ForkCopy, type ForkResult } from './fork.js'
 import type { Guest, GuestFactory } from './guest.js'
-import { identify, identifyWaiting, warmUp } from './guest-session.js'
 import type { HotPool } from './hot-pool.js'
 import type { Journal } from './journal.js'
 import type { Machine } from './machine.js'
+import { Points } from './points.js'
+import { Recovery } from './recovery.js'
 import type { Shape, ShapeSnapshot, ShapeStore } from './shapes.js'
-import { StepTimer } from './step-timer.js'
-import type { CapsuleRecord, CreateCapsuleInput, CreatePath, VmResources } from './types.js'
+import { Sizes } from './sizes.js'
+import { Sleep } from './sleep.js'
+import { Snapshots } from './snapshots.js'
+import { layersOfStates, StateStore } from './states.js'
+import { type CapsuleEvent, CapsuleTable } from './table.js'
+import type { CapsuleRecord, CreateCapsuleInput } from './types.js'
 
-/** A cold boot on a busy machine without hardware virtualization. */
-const BOOT_TIMEOUT_MS = 120_000
-
-interface Entry {
-  record: CapsuleRecord
-  guest: Guest | undefined
-}
-
-export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }
+export type { CapsuleEvent } from './table.js'
 
 export interface ManagerDeps {
   readonly machine: Machine
@@ -30,21 +30,50 @@ export interface ManagerDeps {
   readonly shapes: ShapeStore
   readonly hotPool: HotPool
   readonly logger: Logger
+  /** Boot of this host. */
+  readonly bootId: string
+  readonly makeDurable: MakeDurable
+  readonly reach?: ReachStep
 }
 
 /** Owns the capsules of this host. One command at a time per capsule; the journal is written before each step counts. */
 export class CapsuleManager {
-  readonly #deps: ManagerDeps
-  readonly #entries = new Map<string, Entry>()
-  readonly #mutex = new KeyedMutex()
-  readonly #listeners = new Set<(event: CapsuleEvent) => void>()
-  readonly #coldBoots = new Map<string, Promise<unknown>>()
-  readonly #admission = new Admission(Math.max(2, availableParallelism()))
+  readonly activity: ActivityTracker
+  readonly points: Points
+  readonly snapshots: Snapshots
+  readonly #context: Context
+  readonly #table: CapsuleTable
+  readonly #creator: Creator
+  readonly #sleep: Sleep
+  readonly #fork: Fork
   #creating = 0
-  #detached = false
 
   constructor(deps: ManagerDeps) {
-    this.#deps = deps
+    const { machine, factory, shapes, hotPool, logger, bootId, reach = noSteps } = deps
+    const states = new StateStore(machine)
+    const flusher = new Flusher(states, deps.makeDurable, logger)
+    const sizes = new Sizes(machine, states, logger)
+    this.#table = new CapsuleTable(deps.journal)
+    this.#context = {
+      machine,
+      factory,
+      shapes,
+      hotPool,
+      logger,
+      bootId,
+      reach,
+      states,
+      flusher,
+      sizes,
+      table: this.#table,
+    }
+    const admission = new Admission(Math.max(2, availableParallelism()))
+    this.activity = new ActivityTracker(this.#table)
+    this.snapshots = new Snapshots(this.#context)
+    this.points = new Points(this.#context)
+    this.#creator = new Creator(this.#context, admission, this.snapshots)
+    this.#sleep = new Sleep(this.#context)
+    this.#fork = new Fork(this.#context, admission)
   }
 
   /** Creates under way; the hot pool waits for 0. */
@@ -52,354 +81,135 @@ export class CapsuleManager {
     return this.#creating
   }
 
+  /** For what works on the same capsules beside the manager. */
+  get context(): Context {
+    return this.#context
+  }
+
   list(): CapsuleRecord[] {
-    return [...this.#entries.values()].map((entry) => entry.record)
+    return this.#table.list()
   }
 
   get(capsuleId: string): CapsuleRecord | undefined {
-    return this.#entries.get(capsuleId)?.record
+    return this.#table.find(capsuleId)?.record
   }
 
   /** Calls `listener` for every change from now on; returns how to stop. */
   watch(listener: (event: CapsuleEvent) => void): () => void {
-    this.#listeners.add(listener)
-    return () => this.#listeners.delete(listener)
+    return this.#table.watch(listener)
   }
 
   /** Why a capsule cannot answer, when it cannot. */
   whyGone(capsuleId: string): AppError | undefined {
-    const record = this.get(capsuleId)
-    if (record === undefined) return new AppError('capsule_not_found', 'The capsule is not on this host.')
-    if (record.exit !== undefined) return new AppError('guest_died', record.exit.message)
-    if (!isUsable(record.state)) return new AppError('invalid_state', `The capsule is ${record.state}, not running.`)
-    return undefined
+    return this.#table.whyGone(capsuleId)
   }
 
-  /** The line to a running capsule's guest. @throws AppError `capsule_not_found`, `guest_died`, `invalid_state` */
-  running(capsuleId: string): { readonly record: CapsuleRecord; readonly guest: Guest } {
+  /**
+   * The line to a running capsule's guest, once it knows the time after a resume.
+   * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`
+   */
+  async running(capsuleId: string): Promise<Guest> {
     const gone = this.whyGone(capsuleId)
     if (gone !== undefined) throw gone
-    const entry = this.#entries.get(capsuleId)
-    if (entry?.guest === undefined) throw new AppError('invalid_state', 'The capsule has no running guest.')
-    entry.record = { ...entry.record, lastActiveAtMs: Date.now() }
-    return { record: entry.record, guest: entry.guest }
+    this.activity.touch(capsuleId)
+    await this.#table.find(capsuleId)?.revival
+    const guest = this.#table.find(capsuleId)?.guest
+    if (guest !== undefined) return guest
+    throw this.whyGone(capsuleId) ?? new AppError('invalid_state', 'The capsule has no running guest.')
   }
 
   /** Idempotent by capsule id. @throws AppError `template_not_found`, `conflict`, `engine_failure`, `disk_full`, … */
   async create(input: CreateCapsuleInput): Promise<CapsuleRecord> {
-    return await this.#mutex.run(input.capsuleId, async () => {
+    return await this.#table.exclusive(input.capsuleId, async () => {
       const existing = this.get(input.capsuleId)
       if (existing?.state === 'running') return existing
       if (existing !== undefined) {
         throw new AppError('conflict', `The capsule exists already and is ${existing.state}.`)
       }
-      this.#creating++
-      try {
-        return await this.#create(input)
-      } finally {
-        this.#creating--
-        this.#deps.hotPool.wakeWhenQuiet()
-      }
+      return await this.#counted(() => this.#creator.create(input))
     })
   }
 
-  /** Ends and removes a capsule with all its files. False when there was none. */
+  /** @see Sleep.pause */
+  async pause(capsuleId: string, reason: PauseReason): Promise<CapsuleRecord> {
+    return await this.#sleep.pause(capsuleId, reason)
+  }
+
+  /** @see Sleep.resume */
+  async resume(capsuleId: string): Promise<CapsuleRecord> {
+    return await this.#counted(() => this.#sleep.resume(capsuleId))
+  }
+
+  /** @see Fork.run */
+  async fork(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
+    return await this.#counted(() => this.#fork.run(capsuleId, copies))
+  }
+
+  /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */
   async destroy(capsuleId: string): Promise<boolean> {
-    return await this.#mutex.run(capsuleId, async () => {
-      const entry = this.#entries.get(capsuleId)
+    const { factory, flusher, reach, logger } = this.#context
+    return await this.#table.exclusive(capsuleId, async () => {
+      const entry = this.#table.find(capsuleId)
       if (entry === undefined) return false
-      await this.#move(entry, 'destroy')
-      await this.#release(entry)
-      const vmId = entry.record.resources?.vmId
-      if (vmId !== undefined) await this.#deps.factory.removeFiles(vmId)
-      await this.#deps.factory.removeFiles(capsuleId)
-      this.#entries.delete(capsuleId)
-      await this.#deps.journal.remove(capsuleId)
-      this.#emit({ removed: entry.record.capsuleId })
-      this.#deps.logger.info({ capsuleId }, 'capsule.destroyed')
+      await this.#table.move(entry, 'destroy')
+      reach('destroy:begun')
+      flusher.cancelBelow(`capsules/${capsuleId}/`)
+      await release(entry, this.#context)
+      reach('destroy:released')
+      const { resources } = entry.record
+      if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)
+      await factory.removeFiles(capsuleId)
+      reach('destroy:removed')
+      await this.#table.remove(entry)
+      logger.info({ capsuleId }, 'capsule.destroyed')
       return true
     })
   }
 
-  /** Takes up what the journal says was there: running guests go on, dead ones are recorded with what is known. */
+  /** Takes up what the journal says was there. */
   async adopt(records: readonly CapsuleRecord[]): Promise<void> {
-    for (const record of records) {
-      const entry: Entry = { record, guest: undefined }
-      this.#entries.set(record.capsuleId, entry)
-      if (record.state === 'starting' || record.state === 'pending') await this.#abandon(entry)
-      else if (record.state === 'stopping') await this.destroy(record.capsuleId)
-      else if (record.resources?.vm !== undefined && record.exit === undefined)
-        await this.#adoptGuest(entry, record.resources)
-    }
+    const recovery = new Recovery(this.#context, this.#sleep, (capsuleId) => this.destroy(capsuleId))
+    await recovery.adopt(records)
+    await this.#context.states.removeDrafts('snapshots')
   }
 
   /** Leaves every guest running and drops the lines to them. */
   async detach(): Promise<void> {
-    this.#detached = true
-    for (const { guest, record } of this.#entries.values()) {
-      await this.#deps.journal.put(record)
+    await this.#context.flusher.close()
+    for (const entry of this.#table.entries()) {
+      await entry.teardown
+      const { guest } = entry
+      entry.guest = undefined // so that nothing that happens from here on is taken for the guest's end
+      await this.#table.store(entry, {})
       guest?.client.close()
       await guest?.vm.detach()
     }
   }
 
   async destroyAll(): Promise<void> {
-    await Promise.all([...this.#entries.keys()].map((id) => this.destroy(id)))
+    await Promise.all(this.#table.list().map(({ capsuleId }) => this.destroy(capsuleId)))
   }
 
   /** Boots, warms and saves a shape that has no snapshot yet, without making a capsule. */
   async prepareShape(shape: Shape): Promise<ShapeSnapshot> {
-    const found = await this.#deps.shapes.find(shape)
-    if (found !== undefined) return found
-    return await this.#once(shape, async () => {
-      const vmId = `shape-${randomBytes(8).toString('hex')}`
-      const secret = newSecret()
-      const guest = await this.#deps.factory.boot(vmId, shape, shape.image, secret, async () => {})
-      try {
-        return await this.#warmAndSave(shape, guest, secret, new StepTimer())
-      } finally {
-        guest.client.close()
-        await this.#deps.factory.stop(guest.resources, guest.vm)
-        await this.#deps.factory.removeFiles(vmId)
-      }
-    })
+    return await this.#creator.prepareShape(shape)
   }
 
-  async #create(input: CreateCapsuleInput): Promise<CapsuleRecord> {
-    const timer = new StepTimer()
-    const shape = await this.#deps.shapes.describe(input)
-    const entry: Entry = { record: this.#newRecord(input, shape), guest: undefined }
-    this.#entries.set(input.capsuleId, entry)
-    await using undo = new UndoStack()
-    await undo.defer(async () => {
-      await this.#release(entry)
-      await this.#deps.factory.removeFiles(entry.record.resources?.vmId ?? input.capsuleId)
-      this.#entries.delete(input.capsuleId)
-      await this.#deps.journal.remove(input.capsuleId)
-      this.#emit({ removed: input.capsuleId })
-    })
-    await this.#store(entry, {})
-    const { guest, path } = await this.#obtainGuest(entry, shape, timer)
-    entry.guest = guest
-    const [agentVersion] = await Promise.all([
-      this.#identify(guest, path, input, entry.record.secret),
-      this.#deps.machine.slots.applyPolicy(guest.resources.slotIndex, input.egress),
-    ])
-    timer.mark('identify')
-    await this.#store(entry, { resources: guest.resources, path, agentVersion, timings: timer.steps() })
-    await this.#move(entry, 'started')
-    undo.move()
-    this.#onExit(entry, guest)
-    this.#deps.logger.info(
-      { capsuleId: input.capsuleId, shape: shape.key, path, ms: timer.totalMs(), generation: input.generation },
-      'capsule.started',
-    )
-    return entry.record
+  /** Digests of read-only files that capsules, checkpoints and snapshots need. */
+  async layersInUse(): Promise<Set<string>> {
+    // A capsule's checkpoints run from the same files as the capsule.
+    const ofCapsules = this.list().flatMap(({ image }) => image.layers)
+    return new Set([...ofCapsules, ...(await layersOfStates(this.#context.machine.pool.path, 'snapshots'))])
   }
 
-  async #identify(guest: Guest, path: CreatePath, input: CreateCapsuleInput, secret: string): Promise<string> {
-    if (path === 'hot') await guest.vm.resume()
-    const died = guest.vm.exited.then((exit) => {
-      throw new AppError('guest_died', exit.message)
-    })
-    died.catch(() => {}) // it matters only while the guest is asked
-    return await Promise.race([identify(guest.client, input, secret), died])
-  }
-
-  async #obtainGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
-    const claimed = await this.#claimGuest(entry, shape, timer)
-    if (claimed !== undefined) return claimed
-    return await this.#admission.run(async () => {
-      timer.mark('queue')
-      // While this create waited its turn, the hot pool may have got a guest or another create the shape's snapshot.
-      return (await this.#claimGuest(entry, shape, timer)) ?? (await this.#startGuest(entry, shape, timer))
-    })
-  }
-
-  async #claimGuest(entry: Entry, shape: Shape, timer: StepTimer) {
-    const hot = this.#deps.hotPool.take(shape)
-    if (hot === undefined) return undefined
-    entry.guest = hot
-    await this.#store(entry, { resources: hot.resources })
-    await this.#deps.machine.slots.rename(hot.resources.slotIndex, entry.record.capsuleId)
-    timer.mark('claim')
-    return { guest: hot, path: 'hot' as const }
-  }
-
-  async #startGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
-    for (;;) {
-      const snapshot = await this.#deps.shapes.find(shape)
-      if (snapshot !== undefined) return await this.#restoreGuest(entry, snapshot, timer)
-      const booting = this.#coldBoots.get(shape.key)
-      if (booting === undefined) return await this.#bootGuest(entry, shape, timer)
-      await booting.catch(() => {}) // its own caller reports why; this one tries for itself
-      timer.mark('wait')
-    }
-  }
-
-  async #restoreGuest(
-    entry: Entry,
-    snapshot: ShapeSnapshot,
-    timer: StepTimer,
-  ): Promise<{ guest: Guest; path: CreatePath }> {
-    const { shape } = snapshot
-    const guest = await this.#deps.factory.restore(
-      entry.record.capsuleId,
-      shape,
-      shape.image,
-      snapshot.secret,
-      snapshot.files,
-      async (resources) => await this.#store(entry, { resources }),
-    )
-    entry.guest = guest
-    timer.mark('restore')
-    this.#deps.hotPool.offer(snapshot, 0)
-    return { guest, path: 'restore' }
-  }
-
-  async #bootGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
-    return await this.#once(shape, async () => {
-      const secret = newSecret()
-      const guest = await this.#deps.factory.boot(
-        entry.record.capsuleId,
-        shape,
-        shape.image,
-        secret,
-        async (resources) => await this.#store(entry, { resources }),
-      )
-      entry.guest = guest
-      const snapshot = await this.#warmAndSave(shape, guest, secret, timer)
-      this.#deps.hotPool.offer(snapshot, 0)
-      return { guest, path: 'cold' as const }
-    })
-  }
-
-  async #warmAndSave(shape: Shape, guest: Guest, secret: string, timer: StepTimer): Promise<ShapeSnapshot> {
-    await guest.client.waitHealthy(BOOT_TIMEOUT_MS)
-    timer.mark('boot')
-    const agentVersion = await identifyWaiting(guest.client, secret)
-    await warmUp(guest.client)
-    timer.mark('warm')
-    const snapshot = await this.#deps.shapes.save(shape, guest, secret, agentVersion)
-    timer.mark('snapshot')
-    return snapshot
-  }
-
-  /** One cold boot per shape at a time: the others wait for its snapshot. */
-  async #once<T>(shape: Shape, boot: () => Promise<T>): Promise<T> {
-    const running = boot()
-    this.#coldBoots.set(shape.key, running)
+  /** The hot pool leaves the CPU to whoever waits for an answer. */
+  async #counted<T>(task: () => Promise<T>): Promise<T> {
+    this.#creating++
     try {
-      return await running
+      return await task()
     } finally {
-      this.#coldBoots.delete(shape.key)
+      this.#creating--
+      this.#context.hotPool.wakeWhenQuiet()
     }
   }
-
-  #newRecord(input: CreateCapsuleInput, shape: Shape): CapsuleRecord {
-    const now = Date.now()
-    return {
-      capsuleId: input.capsuleId,
-      teamId: input.teamId,
-      template: shape.template,
-      vcpus: input.vcpus,
-      memoryMib: input.memoryMib,
-      diskSizeMib: input.diskSizeMib,
-      state: 'starting',
-      generation: input.generation,
-      resources: undefined,
-      secret: newSecret(),
-      egress: input.egress,
-      engine: this.#deps.machine.engine.name,
-      engineVersion: this.#deps.machine.engineVersion,
-      kernelVersion: shape.image.kernelVersion,
-      layers: shape.image.layers,
-      agentVersion: '',
-      path: 'cold',
-      timings: [],
-      createdAtMs: now,
-      lastActiveAtMs: now,
-      exit: undefined,
-    }
-  }
-
-  #onExit(entry: Entry, guest: Guest): void {
-    const { capsuleId } = entry.record
-    const record = async (exit: VmExit): Promise<void> => {
-      if (this.#detached || entry.guest !== guest || this.#entries.get(capsuleId) !== entry) return
-      await this.#recordExit(entry, exit)
-    }
-    void guest.vm.exited
-      .then((exit) => this.#mutex.run(capsuleId, () => record(exit)))
-      .catch((error: unknown) => this.#deps.logger.error({ err: error, capsuleId }, 'capsule.exit_not_recorded'))
-  }
-
-  /** The guest is gone by itself: keep its disk and say why; give the rest back to the machine. */
-  async #recordExit(entry: Entry, exit: VmExit): Promise<void> {
-    this.#deps.logger.warn(
-      { capsuleId: entry.record.capsuleId, cause: exit.cause, reason: exit.message },
-      'capsule.exited',
-    )
-    await this.#release(entry)
-    await this.#store(entry, { exit })
-    if (nextState(entry.record.state, 'exited') !== undefined) await this.#move(entry, 'exited')
-  }
-
-  async #adoptGuest(entry: Entry, resources: VmResources): Promise<void> {
-    const guest = await this.#deps.factory.adopt(resources, entry.record.secret)
-    if (guest === undefined) {
-      await this.#recordExit(entry, {
-        cause: 'unknown',
-        message: 'The guest ended while its host agent was not running.',
-        exitCode: undefined,
-        signal: undefined,
-        consoleTail: '',
-        atMs: Date.now(),
-      })
-      return
-    }
-    entry.guest = guest
-    await this.#deps.machine.slots.applyPolicy(resources.slotIndex, entry.record.egress)
-    if ((await guest.vm.status()) === 'paused') await guest.vm.resume()
-    this.#onExit(entry, guest)
-    this.#deps.logger.info({ capsuleId: entry.record.capsuleId }, 'capsule.adopted')
-  }
-
-  /** A create that died half-way left nobody waiting for it: its caller asks again. */
-  async #abandon(entry: Entry): Promise<void> {
-    if (entry.record.resources !== undefined) {
-      entry.guest = await this.#deps.factory.adopt(entry.record.resources, entry.record.secret)
-    }
-    await this.destroy(entry.record.capsuleId)
-  }
-
-  async #release(entry: Entry): Promise<void> {
-    const { guest } = entry
-    entry.guest = undefined
-    guest?.client.close()
-    const resources = guest?.resources ?? entry.record.resources
-    if (resources !== undefined) await this.#deps.factory.stop(resources, guest?.vm)
-  }
-
-  async #move(entry: Entry, command: CapsuleCommand): Promise<void> {
-    const state: CapsuleState | undefined = nextState(entry.record.state, command)
-    if (state === undefined) {
-      throw new AppError('invalid_state', `A capsule that is ${entry.record.state} cannot take "${command}".`)
-    }
-    await this.#store(entry, { state })
-  }
-
-  async #store(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
-    entry.record = { ...entry.record, ...change }
-    await this.#deps.journal.put(entry.record)
-    this.#emit({ record: entry.record })
-  }
-
-  #emit(event: CapsuleEvent): void {
-    for (const listener of this.#listeners) listener(event)
-  }
-}
-
-function newSecret(): string {
-  return randomBytes(32).toString('base64url')
 }

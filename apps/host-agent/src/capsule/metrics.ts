@@ -2,26 +2,27 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GetMetricsResponseSchema } from '@wrenn/protocol/host'
-import type { Guest, GuestFactory } from './guest.js'
+import type { Guest } from './guest.js'
 import { guestError } from './guest-client.js'
+import { STATE_FILES } from './states.js'
 
 const BLOCK_BYTES = 512
 
 /** What a capsule uses now: the guest's own view, and what it costs the host. */
 export class CapsuleMetrics {
-  readonly #factory: GuestFactory
+  readonly #poolPath: string
 
-  constructor(factory: GuestFactory) {
-    this.#factory = factory
+  constructor(poolPath: string) {
+    this.#poolPath = poolPath
   }
 
-  async read({ guest }: { readonly guest: Guest }): Promise<MessageInitShape<typeof GetMetricsResponseSchema>> {
+  async read(guest: Guest): Promise<MessageInitShape<typeof GetMetricsResponseSchema>> {
     const [inside, engine, disk] = await Promise.all([
       guest.client.metrics().catch((error: unknown) => {
         throw guestError(error)
       }),
       guest.vm.stats(),
-      stat(join(this.#factory.filesDir(guest.resources.vmId), '0', 'disk.raw')),
+      stat(join(this.#poolPath, guest.resources.dir, STATE_FILES.disk)),
     ])
     return {
       timestampMs: BigInt(Date.now()),

@@ -101,7 +101,7 @@ export class ShapeStore {
     try {
       await guest.vm.save(join(draft, 'state'))
       const owner = { uid: 0, gid: 0, mode: 0o400 }
-      const files = join(this.#machine.pool.path, 'capsules', guest.resources.vmId, '0')
+      const files = join(this.#machine.pool.path, guest.resources.dir)
       await this.#machine.pool.clone(join(files, 'mem'), join(draft, 'mem'), owner)
       await this.#machine.pool.clone(join(files, 'disk.raw'), join(draft, 'disk.raw'), owner)
     } finally {

@@ -1,6 +1,7 @@
 import type { CapsuleId } from '@wrenn/base'
-import type { CapsuleState } from '@wrenn/protocol'
+import type { CapsuleState, PauseReason } from '@wrenn/protocol'
 import type { VmExit, VmRecord } from '@wrenn/vmm'
+import type { StoredImage } from './states.js'
 
 /** What a capsule is made of; fixed at create. */
 export interface CapsuleSpec {
@@ -19,6 +20,8 @@ export interface CreateCapsuleInput extends CapsuleSpec {
   readonly defaultUser: string
   readonly defaultCwd: string
   readonly generation: number
+  /** Start from this snapshot instead of the template's. */
+  readonly snapshotId?: string
 }
 
 export interface EgressPolicy {
@@ -38,8 +41,10 @@ export interface Timing {
 
 /** A guest's host resources, all named after `vmId`. */
 export interface VmResources {
-  /** Names files, sockets, cgroup and process. Equals the capsule id unless the VM waited in the hot pool. */
+  /** Names sockets, cgroup and process: the capsule id, with a suffix while a capsule has two guests; `hot-…` in the pool. */
   readonly vmId: string
+  /** Directory of the guest's disk and memory, below the pool. */
+  readonly dir: string
   readonly slotIndex: number
   readonly guestAddress: string
   readonly uid: number
@@ -47,25 +52,46 @@ export interface VmResources {
   readonly vm: VmRecord | undefined
 }
 
-/** The journal's record of one capsule: the host's truth about it. Plain JSON. */
+/** The journal's record of one capsule: the host's truth about it. Plain JSON; what is `undefined` is not in the file. */
 export interface CapsuleRecord extends CapsuleSpec {
   readonly capsuleId: CapsuleId
   readonly teamId: string
   readonly state: CapsuleState
   readonly generation: number
   readonly resources: VmResources | undefined
+  /** A second guest of the same capsule: the next one while a rollback prepares it, the last one while it is given back. */
+  readonly other?: VmResources | undefined
+  /** Number of the directory that the guest runs on, or that a paused capsule resumes from. */
+  readonly files: number
+  /** Number of an older saved state that is durable and kept until a newer one is. */
+  readonly fallback?: number | undefined
+  /** The guest was let run and does not know yet that time has passed. */
+  readonly reviving?: boolean | undefined
   /** Proves the host agent to the guest agent; new for each capsule. */
   readonly secret: string
+  readonly hostname: string
   readonly egress: EgressPolicy
   readonly engine: string
   readonly engineVersion: string
   readonly kernelVersion: string
-  /** Digests of the read-only files the guest runs from: they stay while this record does. */
-  readonly layers: readonly string[]
+  /** The read-only files the guest runs from: they stay while this record does. */
+  readonly image: StoredImage
   readonly agentVersion: string
   readonly path: CreatePath
   readonly timings: readonly Timing[]
+  readonly lifecycleTimings?: readonly Timing[] | undefined
   readonly createdAtMs: number
   readonly lastActiveAtMs: number
   readonly exit: VmExit | undefined
+  readonly pauseReason?: PauseReason | undefined
+  readonly pausedAtMs?: number | undefined
+  readonly durableAtMs?: number | undefined
+  readonly notice?: string | undefined
+  readonly parentId?: string | undefined
+  readonly snapshotId?: string | undefined
+  /** The checkpoint it stands on: made or rolled back to last. */
+  readonly checkpointId?: string | undefined
+  readonly diskBytes?: number | undefined
+  /** Boot of the host under which this was written; another one means that every guest is gone. */
+  readonly bootId: string
 }

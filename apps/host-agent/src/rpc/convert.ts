@@ -1,6 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
-import { AppError, type CapsuleId, capsuleIds } from '@wrenn/base'
+import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest } from '@wrenn/protocol/host'
 import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
@@ -60,7 +60,20 @@ export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
     defaultUser: request.defaultUser,
     defaultCwd: request.defaultCwd,
     generation: Number(request.generation),
+    ...(request.snapshotId === '' ? {} : { snapshotId: parseSnapshotId(request.snapshotId) }),
   }
+}
+
+/** @throws AppError `invalid_request` */
+export function parseCheckpointId(text: string): string {
+  if (checkpointIds.is(text)) return text
+  throw new AppError('invalid_request', 'A checkpoint id is `cp-` followed by 25 lower-case letters and digits.')
+}
+
+/** @throws AppError `invalid_request` */
+export function parseSnapshotId(text: string): string {
+  if (snapshotIds.is(text)) return text
+  throw new AppError('invalid_request', 'A snapshot id is `snap-` followed by 25 lower-case letters and digits.')
 }
 
 export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof CapsuleSchema> {
@@ -83,6 +96,16 @@ export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof Capsul
     guestAddress: record.resources?.guestAddress ?? '',
     lastActiveAtMs: BigInt(record.lastActiveAtMs),
     teamId: record.teamId,
+    pauseReason: record.pauseReason ?? '',
+    pausedAtMs: BigInt(record.pausedAtMs ?? 0),
+    savedGeneration: BigInt(record.state === 'paused' ? record.files + 1 : 0),
+    durableAtMs: BigInt(record.state === 'paused' ? (record.durableAtMs ?? 0) : 0),
+    notice: record.notice ?? '',
+    diskBytes: BigInt(record.diskBytes ?? 0),
+    parentId: record.parentId ?? '',
+    snapshotId: record.snapshotId ?? '',
+    checkpointId: record.checkpointId ?? '',
+    lifecycleTimings: (record.lifecycleTimings ?? []).map(({ step, ms }) => ({ step, ms })),
     ...(exit === undefined
       ? {}
       : {

@@ -8,6 +8,8 @@ import type {
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
+import type { CheckpointDiffer } from '../capsule/differ.js'
+import type { GarbageCollector } from '../capsule/garbage.js'
 import { asUser, type GuestClient, guestError } from '../capsule/guest-client.js'
 import { connectProcess, startProcess } from '../capsule/guest-session.js'
 import type { HostStatus } from '../capsule/host-status.js'
@@ -16,6 +18,7 @@ import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
 import type { CapsuleMetrics } from '../capsule/metrics.js'
 import { parseCapsuleId, parseCreate, toCapsule, toConnectError } from './convert.js'
 import { EventQueue } from './event-queue.js'
+import { lifecycleHandlers } from './lifecycle.js'
 
 const KEEPALIVE_MS = 15_000
 const FILE_CHUNK_BYTES = 256 * 1024
@@ -25,6 +28,8 @@ export interface ServiceParts {
   readonly manager: CapsuleManager
   readonly images: ImageStore
   readonly metrics: CapsuleMetrics
+  readonly differ: CheckpointDiffer
+  readonly garbage: GarbageCollector
 }
 
 export interface ServiceDeps {
@@ -34,21 +39,32 @@ export interface ServiceDeps {
   readonly parts: () => ServiceParts
 }
 
-type Call<Request, Response> = (request: Request, context: HandlerContext) => Promise<Response>
-type Stream<Request, Response> = (request: Request, context: HandlerContext) => AsyncGenerator<Response>
+export type Call<Request, Response> = (request: Request, context: HandlerContext) => Promise<Response>
+export type Stream<Request, Response> = (request: Request, context: HandlerContext) => AsyncGenerator<Response>
 
 /** Implements the host's RPC service over the domain. Every error leaves with its Wrenn code. */
 export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostService> {
   const { parts } = deps
   const { unary, stream } = createWrappers(deps.logger)
-  const guestOf = (capsuleId: string): GuestClient => parts().manager.running(parseCapsuleId(capsuleId)).guest.client
+  const guestOf = async (capsuleId: string): Promise<GuestClient> =>
+    (await parts().manager.running(parseCapsuleId(capsuleId))).client
   const follow = (capsuleId: string, context: HandlerContext) => ({
     signal: context.signal,
     gone: () => parts().manager.whyGone(capsuleId),
+    line: () => guestOf(capsuleId),
   })
+  /** Passes a stream on; while it is open its capsule is in use. */
+  async function* counted<T>(capsuleId: string, items: AsyncIterable<T>): AsyncGenerator<T> {
+    const close = parts().manager.activity.open(capsuleId)
+    try {
+      yield* items
+    } finally {
+      close()
+    }
+  }
   /** A guest that died while it was asked says so itself, whatever the broken connection looked like. */
   const guestCall = async <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>): Promise<T> => {
-    const client = guestOf(capsuleId)
+    const client = await guestOf(capsuleId)
     try {
       return await ask(client)
     } catch (error) {
@@ -83,25 +99,27 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       return { capsule: toCapsule(record) }
     }),
     listCapsules: unary(async () => ({ capsules: parts().manager.list().map(toCapsule) })),
+    ...lifecycleHandlers(deps, { unary, stream }),
     watchCapsules: stream((_request, context) => watchCapsules(parts().manager, context.signal)),
     getMetrics: unary(async (request) => {
       const capsuleId = parseCapsuleId(request.capsuleId)
-      return await parts().metrics.read(parts().manager.running(capsuleId))
+      return await parts().metrics.read(await parts().manager.running(capsuleId))
     }),
 
     startProcess: stream(async function* (request, context) {
       if (request.start?.process === undefined) throw new AppError('invalid_request', 'start.process is required.')
       const { $typeName: _, ...start } = request.start
-      const events = startProcess(guestOf(request.capsuleId), start, request.user, follow(request.capsuleId, context))
-      for await (const event of events) yield { event }
+      const client = await guestOf(request.capsuleId)
+      const events = startProcess(client, start, request.user, follow(request.capsuleId, context))
+      for await (const event of counted(request.capsuleId, events)) yield { event }
     }),
     connectProcess: stream(async function* (request, context) {
       const selector = request.connect?.process?.selector
       if (selector?.case === undefined) throw new AppError('invalid_request', 'connect.process needs a pid or a tag.')
       const chosen = selector.case === 'pid' ? { pid: selector.value } : { tag: selector.value }
-      const client = guestOf(request.capsuleId)
+      const client = await guestOf(request.capsuleId)
       const events = connectProcess(client, chosen, request.connect?.fromOffset, follow(request.capsuleId, context))
-      for await (const event of events) yield { event }
+      for await (const event of counted(request.capsuleId, events)) yield { event }
     }),
     listProcesses: unary(async (request) => {
       const { includeEnded } = request
@@ -133,9 +151,11 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const range = { offset: Number(request.offset), length: optionalNumber(request.length) }
       const { path, user } = request
       const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
-      yield* fileParts(file)
+      yield* counted(request.capsuleId, fileParts(file))
     }),
-    writeFile: unary(async (requests, context) => await writeFile(requests, context.signal, guestCall)),
+    writeFile: unary(
+      async (requests, context) => await writeFile(requests, context.signal, guestCall, parts().manager),
+    ),
     statFile: unary(async ({ capsuleId, path, user }) => {
       const answer = await guestCall(capsuleId, (client) => client.filesystem.stat({ path }, { headers: asUser(user) }))
       return answer.entry === undefined ? {} : { entry: answer.entry }
@@ -164,6 +184,8 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     }),
   }
 }
+
+export type Wrappers = ReturnType<typeof createWrappers>
 
 /** Handlers whose errors leave with their Wrenn code; what is a bug of ours is logged, since its caller learns no more of it. */
 function createWrappers(logger: Logger) {
@@ -233,6 +255,7 @@ async function writeFile(
   requests: AsyncIterable<WriteFileRequest>,
   signal: AbortSignal,
   guestCall: <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>) => Promise<T>,
+  manager: CapsuleManager,
 ): Promise<{ bytes: bigint }> {
   const parts = requests[Symbol.asyncIterator]()
   const first = await parts.next()
@@ -251,6 +274,11 @@ async function writeFile(
     })(),
     { objectMode: false, highWaterMark: FILE_CHUNK_BYTES },
   )
-  await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal))
+  const close = manager.activity.open(capsuleId)
+  try {
+    await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal))
+  } finally {
+    close()
+  }
   return { bytes }
 }

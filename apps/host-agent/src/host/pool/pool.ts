@@ -5,7 +5,7 @@ import { mountAt } from '../mounts.js'
 import { closeLoopImage, devicesOf, imagePath, openLoopImage } from './loop-image.js'
 
 /** Folders of the pool. Traversal only: a capsule's uid reaches its own files by full path and lists nobody else's. */
-const FOLDERS = ['layers', 'templates', 'capsules'] as const
+const FOLDERS = ['layers', 'templates', 'capsules', 'snapshots'] as const
 const FOLDER_MODE = 0o711
 
 /** Kept free so that a full pool can still be worked on: the smaller of 1 GiB and 2 %. */

@@ -1,0 +1,90 @@
+import { type Context, currentDir, manifestOf } from './context.js'
+import type { Guest } from './guest.js'
+import type { StateManifest } from './states.js'
+import type { StepTimer } from './step-timer.js'
+import type { Entry } from './table.js'
+
+/** A clone first writes back what is dirty in its source: rounds of that while the guest still runs keep its stop short. */
+const FLUSH_ROUNDS = 4
+const SHORT_FLUSH_MS = 25
+const GUEST_SYNC_TIMEOUT_MS = 5_000
+
+export interface Capture {
+  readonly manifest: StateManifest
+  /** How long the guest stood still; 0 for a capsule that is paused. */
+  readonly pauseWindowMs: number
+}
+
+export interface CaptureOptions {
+  /** Have the guest write its files to the disk first, so that the disk alone can be compared or read. */
+  readonly syncFiles: boolean
+  /** Names the steps, such as `checkpoint:saved`. */
+  readonly name: string
+  readonly timer: StepTimer
+}
+
+/**
+ * Saves a capsule, running or paused, as a state of its own under `dir`; the capsule stays as it was.
+ * @throws AppError `disk_full`, `engine_failure`, `snapshot_damaged`; nothing then stays of it
+ */
+export async function capture(entry: Entry, context: Context, dir: string, options: CaptureOptions): Promise<Capture> {
+  const { guest } = entry
+  if (guest !== undefined) return await captureRunning(entry, guest, context, dir, options)
+  const manifest = await context.states.copy(currentDir(entry), dir, {
+    parentId: entry.record.checkpointId ?? '',
+    savedAtMs: Date.now(),
+  })
+  options.timer.mark('copy')
+  return { manifest, pauseWindowMs: 0 }
+}
+
+async function captureRunning(
+  entry: Entry,
+  guest: Guest,
+  context: Context,
+  dir: string,
+  { syncFiles, name, timer }: CaptureOptions,
+): Promise<Capture> {
+  const { states, machine, reach, logger } = context
+  if (syncFiles) {
+    await guest.client.quiesce({ sync: true, timeoutMs: GUEST_SYNC_TIMEOUT_MS }).catch((error: unknown) =>
+      // Memory holds what is not on the disk yet: the state is whole all the same.
+      logger.warn({ err: error, capsuleId: entry.record.capsuleId }, 'capsule.sync_failed'),
+    )
+    timer.mark('sync')
+  }
+  await using draft = await states.draft(dir)
+  const [source, target] = [states.files(currentDir(entry)), states.files(draft.dir)]
+  await flushAhead([source.memoryPath, source.diskPath], context)
+  timer.mark('flush')
+  reach(`${name}:flushed`)
+  const stoppedAt = performance.now()
+  await guest.vm.pause()
+  try {
+    reach(`${name}:stopped`)
+    await guest.vm.save(target.statePath)
+    timer.mark('save')
+    const owner = { uid: 0, gid: 0, mode: 0o600 }
+    await Promise.all([
+      machine.pool.clone(source.memoryPath, target.memoryPath, owner),
+      machine.pool.clone(source.diskPath, target.diskPath, owner),
+    ])
+    reach(`${name}:cloned`)
+  } finally {
+    await guest.vm.resume()
+  }
+  const pauseWindowMs = performance.now() - stoppedAt
+  timer.mark('clone')
+  const manifest = await states.commit(draft.dir, manifestOf(entry, context))
+  reach(`${name}:committed`)
+  await draft.keep()
+  return { manifest, pauseWindowMs }
+}
+
+async function flushAhead(paths: readonly string[], { machine }: Context): Promise<void> {
+  for (let round = 0; round < FLUSH_ROUNDS; round++) {
+    const started = performance.now()
+    await Promise.all(paths.map((path) => machine.pool.sync(path)))
+    if (performance.now() - started < SHORT_FLUSH_MS) return
+  }
+}

@@ -1,0 +1,155 @@
+import { errorText, type Logger, type ReachStep } from '@wrenn/base'
+import { nextState } from '@wrenn/protocol'
+import type { VmExit } from '@wrenn/vmm'
+import type { Flusher } from './flusher.js'
+import type { Guest, GuestFactory, GuestPlan } from './guest.js'
+import { revive } from './guest-session.js'
+import type { HotPool } from './hot-pool.js'
+import type { Machine } from './machine.js'
+import type { ShapeStore } from './shapes.js'
+import type { Sizes } from './sizes.js'
+import type { StateManifest, StateStore } from './states.js'
+import type { CapsuleTable, Entry } from './table.js'
+import type { VmResources } from './types.js'
+
+/** What every lifecycle command works with. */
+export interface Context {
+  readonly machine: Machine
+  readonly factory: GuestFactory
+  readonly shapes: ShapeStore
+  readonly hotPool: HotPool
+  readonly states: StateStore
+  readonly flusher: Flusher
+  readonly sizes: Sizes
+  readonly table: CapsuleTable
+  readonly logger: Logger
+  readonly reach: ReachStep
+  /** Boot of this host. */
+  readonly bootId: string
+}
+
+/** Directories of a capsule below the pool. */
+export const dirs = {
+  capsule: (capsuleId: string) => `capsules/${capsuleId}`,
+  generation: (capsuleId: string, files: number) => `capsules/${capsuleId}/${files}`,
+  checkpoints: (capsuleId: string) => `capsules/${capsuleId}/checkpoints`,
+  checkpoint: (capsuleId: string, checkpointId: string) => `capsules/${capsuleId}/checkpoints/${checkpointId}`,
+  snapshots: () => 'snapshots',
+  snapshot: (snapshotId: string) => `snapshots/${snapshotId}`,
+}
+
+/** The directory that a capsule runs on or resumes from. */
+export function currentDir({ record }: Entry): string {
+  return dirs.generation(record.capsuleId, record.files)
+}
+
+/** What a state saved of this capsule says about itself. */
+export function manifestOf({ record }: Entry, context: Context): Omit<StateManifest, 'format' | 'stateSha256'> {
+  const { capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib } = record
+  const { engine, engineVersion, kernelVersion, agentVersion, image, secret } = record
+  return {
+    ...{ capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib },
+    ...{ engine, engineVersion, kernelVersion, agentVersion, image, secret },
+    parentId: record.checkpointId ?? '',
+    savedAtMs: Date.now(),
+    bootId: context.bootId,
+  }
+}
+
+/** How to start another guest of a capsule on generation `files`. */
+export function planOf(
+  { record }: Entry,
+  context: Context,
+  files: number,
+  onResources: (resources: VmResources) => Promise<void>,
+  vmId: string = record.capsuleId,
+): GuestPlan {
+  return {
+    vmId,
+    dir: dirs.generation(record.capsuleId, files),
+    spec: record,
+    image: context.factory.imageOf(record.image),
+    secret: record.secret,
+    onResources,
+  }
+}
+
+/** Drops the line to a capsule's guest; calls to it end. */
+export function closeLine(entry: Entry): Guest | undefined {
+  const { guest } = entry
+  entry.guest = undefined
+  entry.revival = undefined
+  guest?.client.close()
+  return guest
+}
+
+/** Ends a capsule's guest and gives back what it held of the machine; its files stay. */
+export async function release(entry: Entry, context: Context): Promise<void> {
+  await entry.teardown
+  const guest = closeLine(entry)
+  const resources = guest?.resources ?? entry.record.resources
+  if (resources !== undefined) await context.factory.stop(resources, guest?.vm)
+  if (entry.record.other !== undefined) await context.factory.stop(entry.record.other, undefined)
+}
+
+/**
+ * Ends a guest whose state was saved, behind the caller's back: its process can do nothing any more, but unmapping a large
+ * memory takes time. A resume waits for it.
+ */
+export function tearDown(entry: Entry, context: Context, guest: Guest, forget: () => Promise<void>): void {
+  entry.teardown = context.factory
+    .stop(guest.resources, guest.vm)
+    .then(forget)
+    .catch((error: unknown) =>
+      context.logger.error({ capsuleId: entry.record.capsuleId, error: errorText(error) }, 'capsule.teardown_failed'),
+    )
+    .finally(() => {
+      entry.teardown = undefined
+    })
+}
+
+/** Tells a guest that time has passed, while its capsule counts as running already; calls to it wait. */
+export function startRevival(entry: Entry, context: Context): void {
+  const { guest, record } = entry
+  if (guest === undefined) return
+  const { capsuleId } = record
+  const revival = reviveGuest(guest)
+    .then(async ({ problems, ms }) => {
+      if (entry.guest !== guest) return
+      entry.revival = undefined
+      context.logger.debug({ capsuleId, ms, problems }, 'capsule.revived')
+      await context.table.store(entry, { reviving: undefined })
+    })
+    .catch((error: unknown) => {
+      if (entry.guest === guest) context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.not_revived')
+    })
+  entry.revival = revival
+}
+
+async function reviveGuest(guest: Guest): Promise<{ readonly problems: readonly string[]; readonly ms: number }> {
+  const started = performance.now()
+  const { problems } = await revive(guest.client)
+  return { problems, ms: Math.round(performance.now() - started) }
+}
+
+/** Notices when a capsule's guest ends by itself. */
+export function watchExit(entry: Entry, guest: Guest, context: Context): void {
+  const { capsuleId } = entry.record
+  const { table, logger } = context
+  const record = async (exit: VmExit): Promise<void> => {
+    if (entry.guest === guest && table.find(capsuleId) === entry) await recordExit(entry, exit, context)
+  }
+  void guest.vm.exited
+    .then((exit) => table.exclusive(capsuleId, () => record(exit)))
+    .catch((error: unknown) => logger.error({ err: error, capsuleId }, 'capsule.exit_not_recorded'))
+}
+
+/** The guest is gone by itself: keep its files and say why; give the rest back to the machine. */
+export async function recordExit(entry: Entry, exit: VmExit, context: Context): Promise<void> {
+  const { capsuleId, state } = entry.record
+  context.logger.warn({ capsuleId, cause: exit.cause, reason: exit.message }, 'capsule.exited')
+  await release(entry, context)
+  const gone = { exit, resources: undefined, other: undefined, reviving: undefined }
+  if (nextState(state, 'exited') === undefined) await context.table.store(entry, gone)
+  else await context.table.move(entry, 'exited', gone)
+}

@@ -1,0 +1,150 @@
+import { randomBytes } from 'node:crypto'
+import { AppError, type CapsuleId } from '@wrenn/base'
+import type { Admission } from './admission.js'
+import { capture } from './capture.js'
+import { type Context, dirs, planOf, release, watchExit } from './context.js'
+import { identifyCopy } from './guest-session.js'
+import { newSecret } from './secret.js'
+import type { StateManifest } from './states.js'
+import { StepTimer } from './step-timer.js'
+import type { Entry } from './table.js'
+import type { CapsuleRecord, Timing } from './types.js'
+
+const SAVE_BYTES = 64 * 2 ** 20
+
+export interface ForkCopy {
+  readonly capsuleId: CapsuleId
+  readonly hostname: string
+  readonly generation: number
+  /** Added to the source's environment. */
+  readonly envs: Readonly<Record<string, string>>
+}
+
+export interface ForkResult {
+  readonly records: readonly CapsuleRecord[]
+  /** How long the source stood still. */
+  readonly pauseWindowMs: number
+  readonly timings: readonly Timing[]
+}
+
+/** Running copies of a capsule, memory included: one save of the source, then a restore per copy. */
+export class Fork {
+  readonly #context: Context
+  readonly #admission: Admission
+
+  constructor(context: Context, admission: Admission) {
+    this.#context = context
+    this.#admission = admission
+  }
+
+  /**
+   * All copies or none; idempotent by the copies' ids.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `disk_full`, `engine_failure`, `guest_error`
+   */
+  async run(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
+    const { table, machine, states, logger } = this.#context
+    const made = this.#made(copies)
+    if (made !== undefined) return made
+    const timer = new StepTimer()
+    // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
+    const seed = `${dirs.capsule(capsuleId)}-seed-${randomBytes(4).toString('hex')}`
+    try {
+      const { source, manifest, pauseWindowMs } = await table.exclusive(capsuleId, async () => {
+        const entry = table.require(capsuleId, 'fork')
+        await machine.pool.ensureSpace(SAVE_BYTES * (copies.length + 1))
+        this.#context.reach('fork:begun')
+        const saved = await capture(entry, this.#context, seed, { syncFiles: false, name: 'fork', timer })
+        return { ...saved, source: entry.record }
+      })
+      const records = await this.#startAll(source, manifest, seed, copies)
+      timer.mark('copies')
+      logger.info({ capsuleId, copies: copies.length, ms: timer.totalMs(), pauseWindowMs }, 'capsule.forked')
+      return { records, pauseWindowMs, timings: timer.steps() }
+    } finally {
+      await states.remove(seed)
+    }
+  }
+
+  #made(copies: readonly ForkCopy[]): ForkResult | undefined {
+    const found = copies.map(({ capsuleId }) => this.#context.table.find(capsuleId)?.record)
+    if (found.every((record) => record === undefined)) return undefined
+    const records = found.filter((record) => record !== undefined)
+    if (records.length === copies.length && records.every(({ state }) => state === 'running')) {
+      return { records, pauseWindowMs: 0, timings: [] }
+    }
+    throw new AppError('conflict', 'Some of the copies exist already; destroy them before forking again.')
+  }
+
+  async #startAll(
+    source: CapsuleRecord,
+    manifest: StateManifest,
+    seed: string,
+    copies: readonly ForkCopy[],
+  ): Promise<CapsuleRecord[]> {
+    const results = await Promise.allSettled(
+      copies.map((copy) => this.#admission.run(() => this.#start(source, manifest, seed, copy))),
+    )
+    const failed = results.find((result) => result.status === 'rejected')
+    const entries = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    if (failed === undefined) return entries.map((entry) => entry.record)
+    await Promise.all(entries.map((entry) => this.#discard(entry)))
+    throw failed.reason
+  }
+
+  async #start(source: CapsuleRecord, manifest: StateManifest, seed: string, copy: ForkCopy): Promise<Entry> {
+    const { table, factory, states, machine, reach } = this.#context
+    const timer = new StepTimer()
+    const entry = table.add(this.#newRecord(source, manifest, copy))
+    try {
+      await table.store(entry, {})
+      const plan = planOf(entry, this.#context, 0, (resources) => table.store(entry, { resources }))
+      const guest = await factory.restore(plan, states.files(seed), { paused: true })
+      entry.guest = guest
+      timer.mark('restore')
+      reach('fork:restored')
+      await machine.slots.applyPolicy(guest.resources.slotIndex, entry.record.egress)
+      await guest.vm.resume()
+      const secret = newSecret()
+      const envs = Object.keys(copy.envs).length === 0 ? {} : { envs: { ...(await guest.client.envs()), ...copy.envs } }
+      const { capsuleId, hostname } = copy
+      await identifyCopy(guest.client, { capsuleId, hostname, secret, ...envs })
+      timer.mark('identify')
+      await table.move(entry, 'started', { secret, resources: guest.resources, timings: timer.steps() })
+      reach('fork:started')
+      watchExit(entry, guest, this.#context)
+      return entry
+    } catch (error) {
+      await this.#discard(entry)
+      throw error
+    }
+  }
+
+  async #discard(entry: Entry): Promise<void> {
+    const { table, factory } = this.#context
+    await release(entry, this.#context)
+    await factory.removeFiles(entry.record.capsuleId)
+    await table.remove(entry)
+  }
+
+  #newRecord(source: CapsuleRecord, manifest: StateManifest, copy: ForkCopy): CapsuleRecord {
+    const now = Date.now()
+    return {
+      ...source,
+      capsuleId: copy.capsuleId,
+      hostname: copy.hostname,
+      generation: copy.generation,
+      secret: manifest.secret,
+      state: 'starting',
+      path: 'restore',
+      files: 0,
+      resources: undefined,
+      timings: [],
+      createdAtMs: now,
+      lastActiveAtMs: now,
+      parentId: source.capsuleId,
+      ...{ other: undefined, fallback: undefined, reviving: undefined, exit: undefined, notice: undefined },
+      ...{ lifecycleTimings: undefined, pauseReason: undefined, pausedAtMs: undefined, durableAtMs: undefined },
+      ...{ checkpointId: undefined, diskBytes: undefined },
+    }
+  }
+}

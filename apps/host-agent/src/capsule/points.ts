@@ -1,0 +1,188 @@
+import { AppError } from '@wrenn/base'
+import { capture } from './capture.js'
+import { type Context, closeLine, currentDir, dirs, planOf, startRevival, tearDown, watchExit } from './context.js'
+import type { Guest } from './guest.js'
+import { StepTimer } from './step-timer.js'
+import type { Entry } from './table.js'
+import type { CapsuleRecord, Timing } from './types.js'
+
+const SAVE_BYTES = 64 * 2 ** 20
+
+/** A named point in a capsule's time, with all its memory, processes and files. */
+export interface Checkpoint {
+  readonly checkpointId: string
+  readonly capsuleId: string
+  /** The checkpoint that the capsule stood on; empty for the first. */
+  readonly parentId: string
+  readonly createdAtMs: number
+  readonly sizeBytes: number
+  readonly durableAtMs: number | undefined
+  /** Only of one that was just made. */
+  readonly pauseWindowMs?: number
+  readonly timings?: readonly Timing[]
+}
+
+/** Checkpoints of a capsule, and going back to one. */
+export class Points {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure` */
+  async create(capsuleId: string, checkpointId: string): Promise<Checkpoint> {
+    const { table, states, machine, reach, logger } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const dir = dirs.checkpoint(capsuleId, checkpointId)
+      const made = await this.#describe(capsuleId, checkpointId)
+      if (made !== undefined) return made
+      const entry = table.require(capsuleId, 'checkpoint')
+      await machine.pool.ensureSpace(SAVE_BYTES)
+      const timer = new StepTimer()
+      reach('checkpoint:begun')
+      const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'checkpoint', timer })
+      reach('checkpoint:kept')
+      await table.store(entry, { checkpointId })
+      this.#flush(dir)
+      const checkpoint = await this.#describe(capsuleId, checkpointId)
+      if (checkpoint === undefined) throw new AppError('internal', `The checkpoint ${states.path(dir)} has vanished.`)
+      logger.info({ capsuleId, checkpointId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.checkpoint')
+      return { ...checkpoint, pauseWindowMs, timings: timer.steps() }
+    })
+  }
+
+  /** Oldest first. @throws AppError `capsule_not_found` */
+  async list(capsuleId: string): Promise<Checkpoint[]> {
+    const { table, states } = this.#context
+    table.entry(capsuleId)
+    const ids = await states.list(dirs.checkpoints(capsuleId))
+    const found = await Promise.all(ids.map((id) => this.#describe(capsuleId, id)))
+    return found.filter((one) => one !== undefined).sort((a, b) => a.createdAtMs - b.createdAtMs)
+  }
+
+  /** Bytes that became free, or `undefined` when there was none. @throws AppError `capsule_not_found` */
+  async remove(capsuleId: string, checkpointId: string): Promise<number | undefined> {
+    const { table, states, flusher, sizes } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      table.entry(capsuleId)
+      const dir = dirs.checkpoint(capsuleId, checkpointId)
+      if (!(await states.exists(dir))) return undefined
+      const { exclusiveBytes } = await sizes.measure(dir)
+      flusher.cancel(dir)
+      await states.remove(dir)
+      sizes.forget(dir)
+      return exclusiveBytes
+    })
+  }
+
+  /**
+   * Puts a capsule back to a checkpoint: a running one runs on from there, a paused one resumes from there.
+   * @throws AppError `checkpoint_not_found`, `snapshot_damaged`, `invalid_state`, `engine_failure`; it then stays as it was
+   */
+  async rollback(capsuleId: string, checkpointId: string): Promise<CapsuleRecord> {
+    const { table, states, machine } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const entry = table.require(capsuleId, 'rollback')
+      const dir = dirs.checkpoint(capsuleId, checkpointId)
+      if ((await states.read(dir)) === undefined) {
+        throw new AppError('checkpoint_not_found', `The capsule has no checkpoint ${checkpointId}.`)
+      }
+      await states.usable(dir)
+      await machine.pool.ensureSpace(SAVE_BYTES)
+      const { guest } = entry
+      if (guest === undefined) await this.#rollBackPaused(entry, dir, checkpointId)
+      else await this.#rollBackRunning(entry, guest, dir, checkpointId)
+      return entry.record
+    })
+  }
+
+  async #rollBackPaused(entry: Entry, from: string, checkpointId: string): Promise<void> {
+    const { table, states, flusher, reach } = this.#context
+    const { capsuleId, files } = entry.record
+    await entry.teardown
+    const old = currentDir(entry)
+    await states.copy(from, dirs.generation(capsuleId, files + 1))
+    reach('rollback:copied')
+    const durable = await states.durable(from)
+    await table.store(entry, { files: files + 1, fallback: undefined, durableAtMs: durable?.atMs, checkpointId })
+    reach('rollback:switched')
+    flusher.cancel(old)
+    await this.#removeGenerationsBut(entry)
+  }
+
+  /** The next guest is complete, vCPUs stopped, before the present one is given up. */
+  async #rollBackRunning(entry: Entry, guest: Guest, from: string, checkpointId: string): Promise<void> {
+    const { table, states, factory, machine, reach, logger } = this.#context
+    const timer = new StepTimer()
+    const { record } = entry
+    const { capsuleId } = record
+    const files = record.files + 1
+    const vmId = `${capsuleId}-${files}`
+    const plan = planOf(entry, this.#context, files, (other) => table.store(entry, { other }), vmId)
+    reach('rollback:begun')
+    await states.remove(plan.dir) // of a rollback that did not come to its end
+    let next: Guest | undefined
+    try {
+      next = await factory.restore(plan, states.files(from), { paused: true })
+      timer.mark('restore')
+      reach('rollback:restored')
+      await machine.slots.applyPolicy(next.resources.slotIndex, record.egress)
+      await guest.vm.pause()
+      const change = { resources: next.resources, other: guest.resources, files, fallback: undefined, checkpointId }
+      await table.store(entry, { ...change, reviving: true })
+    } catch (error) {
+      await guest.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
+      next?.client.close()
+      if (next !== undefined) await factory.stop(next.resources, next.vm)
+      await states.remove(plan.dir)
+      await table.store(entry, { other: undefined })
+      throw error
+    }
+    reach('rollback:switched')
+    closeLine(entry)
+    entry.guest = next
+    tearDown(entry, this.#context, guest, async () => {
+      await table.store(entry, { other: undefined })
+      await this.#removeGenerationsBut(entry)
+    })
+    await next.vm.resume()
+    timer.mark('run')
+    watchExit(entry, next, this.#context)
+    startRevival(entry, this.#context)
+    await table.store(entry, { lifecycleTimings: timer.steps() })
+    logger.info({ capsuleId, checkpointId, ms: timer.totalMs() }, 'capsule.rolled_back')
+  }
+
+  /** What was before a rollback is gone: falling back on it later would undo the rollback. */
+  async #removeGenerationsBut(entry: Entry): Promise<void> {
+    const { states, table } = this.#context
+    const { capsuleId } = entry.record
+    for (const name of await states.list(dirs.capsule(capsuleId))) {
+      if (table.find(capsuleId) !== entry) return
+      if (/^\d+$/.test(name) && Number(name) !== entry.record.files) {
+        await states.remove(dirs.generation(capsuleId, Number(name)))
+      }
+    }
+  }
+
+  #flush(dir: string): void {
+    this.#context.flusher.enqueue(dir, async () => {})
+  }
+
+  async #describe(capsuleId: string, checkpointId: string): Promise<Checkpoint | undefined> {
+    const { states, sizes } = this.#context
+    const dir = dirs.checkpoint(capsuleId, checkpointId)
+    const manifest = await states.read(dir)
+    if (manifest === undefined) return undefined
+    const durable = await states.durable(dir)
+    return {
+      checkpointId,
+      capsuleId,
+      parentId: manifest.parentId,
+      createdAtMs: manifest.savedAtMs,
+      sizeBytes: sizes.known(dir).exclusiveBytes,
+      durableAtMs: durable?.atMs,
+    }
+  }
+}

@@ -1,0 +1,255 @@
+import { AppError, errorText } from '@wrenn/base'
+import type { PauseReason } from '@wrenn/protocol'
+import {
+  type Context,
+  closeLine,
+  currentDir,
+  dirs,
+  manifestOf,
+  planOf,
+  startRevival,
+  tearDown,
+  watchExit,
+} from './context.js'
+import type { Guest } from './guest.js'
+import { StepTimer } from './step-timer.js'
+import type { Entry } from './table.js'
+import type { CapsuleRecord } from './types.js'
+
+/** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
+const SAVE_BYTES = 64 * 2 ** 20
+
+/**
+ * Pause and resume. Neither grows with memory or disk: a pause takes the guest's files over in place (a reflink would first
+ * write back every dirty page), and a resume maps them again. Only a state that is durable already is resumed on clones,
+ * which are cheap then, so that the durable one stays to fall back on.
+ */
+export class Sleep {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /**
+   * @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure`; the capsule then runs as before
+   */
+  async pause(capsuleId: string, reason: PauseReason): Promise<CapsuleRecord> {
+    const { table } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const current = table.entry(capsuleId)
+      if (current.record.state === 'paused') return current.record
+      const entry = table.require(capsuleId, 'pause')
+      const { guest } = entry
+      if (guest === undefined) throw new AppError('invalid_state', 'The capsule has no running guest.')
+      await this.#context.machine.pool.ensureSpace(SAVE_BYTES)
+      await this.#pause(entry, guest, reason)
+      return entry.record
+    })
+  }
+
+  /**
+   * @throws AppError `capsule_not_found`, `invalid_state`, `snapshot_damaged`, `engine_failure`, `disk_full`; the saved state
+   * then stays as it was
+   */
+  async resume(capsuleId: string): Promise<CapsuleRecord> {
+    const { table } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const current = table.entry(capsuleId)
+      if (current.record.state === 'running') return current.record
+      const entry = table.require(capsuleId, 'resume')
+      await this.#resume(entry)
+      return entry.record
+    })
+  }
+
+  async #pause(entry: Entry, guest: Guest, reason: PauseReason): Promise<void> {
+    const { table, states, reach, logger } = this.#context
+    const timer = new StepTimer()
+    const dir = currentDir(entry)
+    await table.move(entry, 'pause')
+    reach('pause:begun')
+    try {
+      await guest.vm.pause()
+      timer.mark('stop')
+      reach('pause:stopped')
+      await guest.vm.save(states.files(dir).statePath)
+      timer.mark('save')
+      reach('pause:saved')
+      await states.commit(dir, manifestOf(entry, this.#context))
+      timer.mark('commit')
+    } catch (error) {
+      await this.#stayAwake(entry, guest, dir, error)
+      throw error
+    }
+    reach('pause:committed')
+    await this.#fallAsleep(entry, guest, reason, timer)
+    logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
+  }
+
+  /** The exact reverse of a pause that did not come to its end. */
+  async #stayAwake(entry: Entry, guest: Guest, dir: string, cause: unknown): Promise<void> {
+    const { table, states, logger } = this.#context
+    logger.warn({ capsuleId: entry.record.capsuleId, error: errorText(cause) }, 'capsule.pause_failed')
+    await states.retract(dir)
+    await guest.vm.resume().catch(() => {}) // a guest that has ended is noticed by its watch
+    await table.move(entry, 'failed')
+  }
+
+  async #fallAsleep(entry: Entry, guest: Guest, reason: PauseReason, timer: StepTimer): Promise<void> {
+    const { table, states } = this.#context
+    closeLine(entry)
+    await states.seal(currentDir(entry))
+    await table.move(entry, 'paused', {
+      pauseReason: reason,
+      pausedAtMs: Date.now(),
+      durableAtMs: undefined,
+      exit: undefined,
+      reviving: undefined,
+      lifecycleTimings: timer.steps(),
+    })
+    tearDown(entry, this.#context, guest, async () => await table.store(entry, { resources: undefined }))
+    this.flush(entry)
+  }
+
+  /** Makes a paused capsule's state durable in the background, and then drops what was kept in its place. */
+  flush(entry: Entry): void {
+    const { flusher, states, table } = this.#context
+    const { capsuleId, files } = entry.record
+    flusher.enqueue(currentDir(entry), async (durableAtMs) => {
+      await table.exclusive(capsuleId, async () => {
+        const { record } = entry
+        if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return
+        const { fallback } = record
+        await table.store(entry, { durableAtMs, fallback: undefined })
+        if (fallback !== undefined) await states.remove(dirs.generation(capsuleId, fallback))
+      })
+    })
+  }
+
+  async #resume(entry: Entry): Promise<void> {
+    const { table, states, reach, logger, flusher } = this.#context
+    const timer = new StepTimer()
+    await entry.teardown
+    await this.#fallBack(entry)
+    const dir = currentDir(entry)
+    await states.usable(dir)
+    timer.mark('check')
+    const durable = (await states.durable(dir)) !== undefined
+    if (!durable) flusher.cancel(dir)
+    await table.move(entry, 'resume')
+    reach('resume:begun')
+    try {
+      const guest = durable ? await this.#resumeClone(entry, timer) : await this.#resumeInPlace(entry, timer)
+      entry.guest = guest
+    } catch (error) {
+      await this.#sleepOn(entry, error)
+      throw error
+    }
+    await table.move(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
+    const { guest } = entry
+    if (guest !== undefined) watchExit(entry, guest, this.#context)
+    startRevival(entry, this.#context)
+    logger.info({ capsuleId: entry.record.capsuleId, clone: durable, ms: timer.totalMs() }, 'capsule.resumed')
+  }
+
+  /** A guest that ended by itself goes on from what was saved of it last. */
+  async #fallBack(entry: Entry): Promise<void> {
+    const { states, table } = this.#context
+    const { record } = entry
+    if (record.state === 'paused' || (await states.read(currentDir(entry))) !== undefined) return
+    const { fallback } = record
+    const older = fallback === undefined ? undefined : await states.read(dirs.generation(record.capsuleId, fallback))
+    if (fallback === undefined || older === undefined) {
+      throw new AppError('invalid_state', 'The capsule has ended and no state of it was saved to resume from.')
+    }
+    const savedAt = new Date(older.savedAtMs).toISOString()
+    const durable = await states.durable(dirs.generation(record.capsuleId, fallback))
+    await table.store(entry, {
+      files: fallback,
+      fallback: undefined,
+      durableAtMs: durable?.atMs,
+      notice: `The capsule had ended (${record.exit?.message ?? 'its host restarted'}) and went on from the state saved at ${savedAt}.`,
+    })
+  }
+
+  async #resumeInPlace(entry: Entry, timer: StepTimer): Promise<Guest> {
+    const { states, reach, factory } = this.#context
+    const { record } = entry
+    const plan = planOf(entry, this.#context, record.files, (resources) => this.#journal(entry, { resources }))
+    const guest = await factory.restoreInPlace(plan)
+    timer.mark('restore')
+    reach('resume:restored')
+    try {
+      await this.#prepareToRun(entry, guest)
+      // From here on the files belong to the guest: were the manifest still there, a crash could make us trust it.
+      await states.retract(plan.dir)
+      reach('resume:retracted')
+    } catch (error) {
+      await this.#drop(guest)
+      throw error
+    }
+    await guest.vm.resume()
+    timer.mark('run')
+    return guest
+  }
+
+  async #resumeClone(entry: Entry, timer: StepTimer): Promise<Guest> {
+    const { states, reach, factory } = this.#context
+    const from = entry.record.files
+    const files = from + 1
+    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }))
+    await states.remove(plan.dir) // of a resume that did not come to its end
+    const guest = await factory.restore(plan, states.files(currentDir(entry)), { paused: true })
+    timer.mark('restore')
+    reach('resume:restored')
+    const { fallback } = entry.record
+    try {
+      await this.#prepareToRun(entry, guest, { files, fallback: from })
+      reach('resume:switched')
+      await guest.vm.resume()
+    } catch (error) {
+      await this.#journal(entry, { files: from, fallback })
+      await this.#drop(guest)
+      await states.remove(plan.dir)
+      throw error
+    }
+    timer.mark('run')
+    if (fallback !== undefined) await states.remove(dirs.generation(entry.record.capsuleId, fallback))
+    return guest
+  }
+
+  async #prepareToRun(entry: Entry, guest: Guest, change: Partial<CapsuleRecord> = {}): Promise<void> {
+    await this.#context.machine.slots.applyPolicy(guest.resources.slotIndex, entry.record.egress)
+    await this.#journal(entry, { ...change, reviving: true })
+  }
+
+  async #journal(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
+    await this.#context.table.store(entry, change)
+  }
+
+  async #drop(guest: Guest): Promise<void> {
+    guest.client.close()
+    await this.#context.factory.stop(guest.resources, guest.vm)
+  }
+
+  /** The exact reverse of a resume that did not come to its end. */
+  async #sleepOn(entry: Entry, cause: unknown): Promise<void> {
+    const { table, states, logger } = this.#context
+    logger.warn({ capsuleId: entry.record.capsuleId, error: errorText(cause) }, 'capsule.resume_failed')
+    const dir = currentDir(entry)
+    await states.seal(dir)
+    const gone = { resources: undefined, reviving: undefined }
+    if ((await states.read(dir)) !== undefined) {
+      await table.move(entry, 'failed', gone)
+      if (entry.record.durableAtMs === undefined) this.flush(entry)
+      return
+    }
+    const exit = {
+      cause: 'engine_failure' as const,
+      message: `The capsule could not go on after its state was loaded: ${errorText(cause)}`,
+      ...{ exitCode: undefined, signal: undefined, consoleTail: '', atMs: Date.now() },
+    }
+    await table.move(entry, 'exited', { ...gone, exit })
+  }
+}

@@ -1,0 +1,110 @@
+import { AppError } from '@wrenn/base'
+import { capture } from './capture.js'
+import { type Context, dirs } from './context.js'
+import type { StateManifest } from './states.js'
+import { StepTimer } from './step-timer.js'
+
+const SAVE_BYTES = 64 * 2 ** 20
+
+/** A template made of a capsule: new capsules start from it with its memory, processes and files. */
+export interface Snapshot {
+  readonly snapshotId: string
+  readonly manifest: StateManifest
+  readonly sizeBytes: number
+  readonly durableAtMs: number | undefined
+}
+
+/** Snapshots of this host, and who is starting from them right now. */
+export class Snapshots {
+  readonly #context: Context
+  /** Creates that are cloning a snapshot's files at the moment. */
+  readonly #readers = new Map<string, number>()
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure` */
+  async create(capsuleId: string, snapshotId: string): Promise<Snapshot> {
+    const { table, machine, reach, flusher, logger } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const made = await this.#describe(snapshotId)
+      if (made !== undefined) return made
+      const entry = table.require(capsuleId, 'snapshot')
+      await machine.pool.ensureSpace(SAVE_BYTES)
+      const timer = new StepTimer()
+      const dir = dirs.snapshot(snapshotId)
+      reach('snapshot:begun')
+      const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
+      reach('snapshot:kept')
+      flusher.enqueue(dir, async () => {})
+      logger.info({ capsuleId, snapshotId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.snapshot')
+      return await this.get(snapshotId)
+    })
+  }
+
+  /** @throws AppError `template_not_found`, `snapshot_damaged` */
+  async get(snapshotId: string): Promise<Snapshot> {
+    const found = await this.#describe(snapshotId)
+    if (found === undefined)
+      throw new AppError('template_not_found', `There is no snapshot ${snapshotId} on this host.`)
+    return found
+  }
+
+  async list(): Promise<Snapshot[]> {
+    const { states, logger } = this.#context
+    const found: Snapshot[] = []
+    for (const id of await states.list(dirs.snapshots())) {
+      const one = await this.#describe(id).catch((error: unknown) => {
+        logger.error({ err: error, snapshotId: id }, 'snapshot.damaged')
+        return undefined
+      })
+      if (one !== undefined) found.push(one)
+    }
+    return found
+  }
+
+  /** Keeps a snapshot's files while `use` starts from them. */
+  async using<T>(snapshotId: string, use: (snapshot: Snapshot) => Promise<T>): Promise<T> {
+    this.#count(snapshotId, 1)
+    try {
+      return await use(await this.get(snapshotId))
+    } finally {
+      this.#count(snapshotId, -1)
+    }
+  }
+
+  /** Bytes that became free, or `undefined` when there was none. @throws AppError `in_use` */
+  async remove(snapshotId: string): Promise<number | undefined> {
+    const { states, flusher, sizes } = this.#context
+    const readers = this.#readers.get(snapshotId) ?? 0
+    if (readers > 0) {
+      throw new AppError(
+        'in_use',
+        `${readers} ${readers === 1 ? 'capsule is' : 'capsules are'} starting from it right now.`,
+      )
+    }
+    const dir = dirs.snapshot(snapshotId)
+    if (!(await states.exists(dir))) return undefined
+    const { exclusiveBytes } = await sizes.measure(dir)
+    flusher.cancel(dir)
+    await states.remove(dir)
+    sizes.forget(dir)
+    return exclusiveBytes
+  }
+
+  #count(snapshotId: string, change: number): void {
+    const count = (this.#readers.get(snapshotId) ?? 0) + change
+    if (count === 0) this.#readers.delete(snapshotId)
+    else this.#readers.set(snapshotId, count)
+  }
+
+  async #describe(snapshotId: string): Promise<Snapshot | undefined> {
+    const { states, sizes } = this.#context
+    const dir = dirs.snapshot(snapshotId)
+    const manifest = await states.read(dir)
+    if (manifest === undefined) return undefined
+    const durable = await states.durable(dir)
+    return { snapshotId, manifest, sizeBytes: sizes.known(dir).exclusiveBytes, durableAtMs: durable?.atMs }
+  }
+}

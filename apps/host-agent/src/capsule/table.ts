@@ -1,0 +1,109 @@
+import { AppError, type CapsuleId, KeyedMutex } from '@wrenn/base'
+import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
+import type { Guest } from './guest.js'
+import type { Journal } from './journal.js'
+import type { CapsuleRecord } from './types.js'
+
+export interface Entry {
+  record: CapsuleRecord
+  guest: Guest | undefined
+  /** Ends when the guest of the last pause or rollback has given everything back; its disk is locked until then. */
+  teardown: Promise<void> | undefined
+  /** Ends when a guest that was let run again knows the time and who it is; calls to it wait for that. */
+  revival: Promise<void> | undefined
+}
+
+export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }
+
+/** The capsules of this host: what is known of each, who is at work on it, and who wants to hear of changes. */
+export class CapsuleTable {
+  readonly #journal: Journal
+  readonly #entries = new Map<string, Entry>()
+  readonly #mutex = new KeyedMutex()
+  readonly #listeners = new Set<(event: CapsuleEvent) => void>()
+
+  constructor(journal: Journal) {
+    this.#journal = journal
+  }
+
+  /** One command at a time per capsule. */
+  async exclusive<T>(capsuleId: string, task: () => Promise<T>): Promise<T> {
+    return await this.#mutex.run(capsuleId, task)
+  }
+
+  list(): CapsuleRecord[] {
+    return [...this.#entries.values()].map((entry) => entry.record)
+  }
+
+  entries(): Entry[] {
+    return [...this.#entries.values()]
+  }
+
+  find(capsuleId: string): Entry | undefined {
+    return this.#entries.get(capsuleId)
+  }
+
+  /** @throws AppError `capsule_not_found` */
+  entry(capsuleId: string): Entry {
+    const entry = this.#entries.get(capsuleId)
+    if (entry === undefined) throw new AppError('capsule_not_found', 'The capsule is not on this host.')
+    return entry
+  }
+
+  add(record: CapsuleRecord): Entry {
+    const entry: Entry = { record, guest: undefined, teardown: undefined, revival: undefined }
+    this.#entries.set(record.capsuleId, entry)
+    return entry
+  }
+
+  async remove(entry: Entry): Promise<void> {
+    this.#entries.delete(entry.record.capsuleId)
+    await this.#journal.remove(entry.record.capsuleId)
+    this.#emit({ removed: entry.record.capsuleId })
+  }
+
+  /** Calls `listener` for every change from now on; returns how to stop. */
+  watch(listener: (event: CapsuleEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  /** Why a capsule cannot answer, when it cannot. */
+  whyGone(capsuleId: string): AppError | undefined {
+    const record = this.find(capsuleId)?.record
+    if (record === undefined) return new AppError('capsule_not_found', 'The capsule is not on this host.')
+    if (isUsable(record.state)) return undefined
+    if (record.exit !== undefined) return new AppError('guest_died', record.exit.message)
+    return new AppError('invalid_state', `The capsule is ${record.state}, not running.`)
+  }
+
+  /** The entry of a capsule that can take `command`. @throws AppError `capsule_not_found`, `invalid_state` */
+  require(capsuleId: string, command: CapsuleCommand): Entry {
+    const entry = this.entry(capsuleId)
+    this.#next(entry, command)
+    return entry
+  }
+
+  /** @throws AppError `invalid_state` when the lifecycle table has no such step */
+  async move(entry: Entry, command: CapsuleCommand, change: Partial<CapsuleRecord> = {}): Promise<void> {
+    await this.store(entry, { ...change, state: this.#next(entry, command) })
+  }
+
+  /** The journal first: what is not in it did not happen. */
+  async store(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
+    const record = { ...entry.record, ...change }
+    await this.#journal.put(record)
+    entry.record = record
+    this.#emit({ record })
+  }
+
+  #next(entry: Entry, command: CapsuleCommand): CapsuleState {
+    const state = nextState(entry.record.state, command)
+    if (state !== undefined) return state
+    throw new AppError('invalid_state', `A capsule that is ${entry.record.state} cannot take "${command}".`)
+  }
+
+  #emit(event: CapsuleEvent): void {
+    for (const listener of this.#listeners) listener(event)
+  }
+}

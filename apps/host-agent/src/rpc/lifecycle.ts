@@ -1,0 +1,188 @@
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { ServiceImpl } from '@connectrpc/connect'
+import { AppError } from '@wrenn/base'
+import { type PauseReason, pauseReasons } from '@wrenn/protocol'
+import type { CheckpointSchema, FileChangeSchema, HostService, SnapshotSchema } from '@wrenn/protocol/host'
+import { type FileChange, pathText } from '../capsule/diff/index.js'
+import type { ForkCopy } from '../capsule/fork.js'
+import type { Checkpoint } from '../capsule/points.js'
+import type { Snapshot } from '../capsule/snapshots.js'
+import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule } from './convert.js'
+import type { ServiceDeps, Wrappers } from './service.js'
+
+const MAX_COPIES = 100
+/** Changes per message: enough to keep the stream busy, few enough to keep it flowing. */
+const DIFF_BATCH = 200
+
+type LifecycleCall =
+  | 'pauseCapsule'
+  | 'resumeCapsule'
+  | 'forkCapsule'
+  | 'createCheckpoint'
+  | 'listCheckpoints'
+  | 'deleteCheckpoint'
+  | 'rollbackCapsule'
+  | 'diffCheckpoints'
+  | 'createSnapshot'
+  | 'listSnapshots'
+  | 'deleteSnapshot'
+  | 'getActivity'
+  | 'collectGarbage'
+
+/** The calls that save capsules and take them up again. */
+export function lifecycleHandlers(
+  { parts }: ServiceDeps,
+  { unary, stream }: Wrappers,
+): Pick<ServiceImpl<typeof HostService>, LifecycleCall> {
+  return {
+    pauseCapsule: unary(async ({ capsuleId, reason }) => ({
+      capsule: toCapsule(await parts().manager.pause(parseCapsuleId(capsuleId), parseReason(reason))),
+    })),
+    resumeCapsule: unary(async ({ capsuleId }) => ({
+      capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId))),
+    })),
+    forkCapsule: unary(async ({ capsuleId, copies }) => {
+      const result = await parts().manager.fork(parseCapsuleId(capsuleId), parseCopies(copies))
+      return {
+        capsules: result.records.map(toCapsule),
+        pauseWindowMs: result.pauseWindowMs,
+        timings: result.timings.map(({ step, ms }) => ({ step, ms })),
+      }
+    }),
+    createCheckpoint: unary(async ({ capsuleId, checkpointId }) => {
+      const { points } = parts().manager
+      return {
+        checkpoint: toCheckpoint(await points.create(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId))),
+      }
+    }),
+    listCheckpoints: unary(async ({ capsuleId }) => ({
+      checkpoints: (await parts().manager.points.list(parseCapsuleId(capsuleId))).map(toCheckpoint),
+    })),
+    deleteCheckpoint: unary(async ({ capsuleId, checkpointId }) => {
+      const { points } = parts().manager
+      return toRemoval(await points.remove(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId)))
+    }),
+    rollbackCapsule: unary(async ({ capsuleId, checkpointId }) => {
+      const { points } = parts().manager
+      return { capsule: toCapsule(await points.rollback(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId))) }
+    }),
+    diffCheckpoints: stream(async function* (request, context) {
+      const changes = parts().differ.diff({
+        capsuleId: parseCapsuleId(request.capsuleId),
+        fromCheckpointId: parseCheckpointId(request.fromCheckpointId),
+        toCheckpointId: request.toCheckpointId === '' ? undefined : parseCheckpointId(request.toCheckpointId),
+        path: request.path === '' ? undefined : request.path,
+        signal: context.signal,
+      })
+      for await (const batch of batches(changes, DIFF_BATCH)) yield { changes: batch.map(toFileChange) }
+    }),
+    createSnapshot: unary(async ({ capsuleId, snapshotId }) => {
+      const { snapshots } = parts().manager
+      return { snapshot: toSnapshot(await snapshots.create(parseCapsuleId(capsuleId), parseSnapshotId(snapshotId))) }
+    }),
+    listSnapshots: unary(async () => ({ snapshots: (await parts().manager.snapshots.list()).map(toSnapshot) })),
+    deleteSnapshot: unary(async ({ snapshotId }) =>
+      toRemoval(await parts().manager.snapshots.remove(parseSnapshotId(snapshotId))),
+    ),
+    getActivity: unary(async ({ capsuleIds }) => {
+      const found = await parts().manager.activity.read(capsuleIds.map(parseCapsuleId))
+      return {
+        capsules: found.map(({ capsuleId, lastActiveAtMs, reasons, cpuPct }) => ({
+          capsuleId,
+          lastActiveAtMs: BigInt(lastActiveAtMs),
+          reasons: [...reasons],
+          cpuPct,
+        })),
+      }
+    }),
+    collectGarbage: unary(async ({ dryRun }) => {
+      const items = await parts().garbage.collect(dryRun)
+      return {
+        items: items.map(({ kind, name, bytes }) => ({ kind, name, bytes: BigInt(bytes) })),
+        freedBytes: BigInt(items.reduce((sum, { bytes }) => sum + bytes, 0)),
+      }
+    }),
+  }
+}
+
+function parseReason(text: string): PauseReason {
+  const reason = pauseReasons.find((one) => one === (text === '' ? 'request' : text))
+  if (reason !== undefined) return reason
+  throw new AppError('invalid_request', `reason must be one of ${pauseReasons.join(', ')}.`)
+}
+
+interface CopyMessage {
+  readonly capsuleId: string
+  readonly hostname: string
+  readonly generation: bigint
+  readonly envs: Readonly<Record<string, string>>
+}
+
+function parseCopies(copies: readonly CopyMessage[]): ForkCopy[] {
+  if (copies.length < 1 || copies.length > MAX_COPIES) {
+    throw new AppError('invalid_request', `A fork makes 1 to ${MAX_COPIES} copies.`)
+  }
+  const parsed = copies.map(({ capsuleId, hostname, generation, envs }) => {
+    const id = parseCapsuleId(capsuleId)
+    return { capsuleId: id, hostname: hostname || id, generation: Number(generation), envs }
+  })
+  if (new Set(parsed.map((copy) => copy.capsuleId)).size === parsed.length) return parsed
+  throw new AppError('invalid_request', 'The copies of a fork need different ids.')
+}
+
+function toCheckpoint(checkpoint: Checkpoint): MessageInitShape<typeof CheckpointSchema> {
+  const { checkpointId, capsuleId, parentId, createdAtMs, sizeBytes, durableAtMs } = checkpoint
+  return {
+    ...{ checkpointId, capsuleId, parentId },
+    createdAtMs: BigInt(createdAtMs),
+    sizeBytes: BigInt(sizeBytes),
+    durableAtMs: BigInt(durableAtMs ?? 0),
+    pauseWindowMs: checkpoint.pauseWindowMs ?? 0,
+    timings: (checkpoint.timings ?? []).map(({ step, ms }) => ({ step, ms })),
+  }
+}
+
+function toSnapshot({
+  snapshotId,
+  manifest,
+  sizeBytes,
+  durableAtMs,
+}: Snapshot): MessageInitShape<typeof SnapshotSchema> {
+  const { template, vcpus, memoryMib, diskSizeMib, kernelVersion, agentVersion, engine, engineVersion } = manifest
+  return {
+    snapshotId,
+    ...{ template, vcpus, memoryMib, diskSizeMib, kernelVersion, agentVersion, engine, engineVersion },
+    sizeBytes: BigInt(sizeBytes),
+    createdAtMs: BigInt(manifest.savedAtMs),
+    durableAtMs: BigInt(durableAtMs ?? 0),
+    sourceCapsuleId: manifest.capsuleId,
+    teamId: manifest.teamId,
+  }
+}
+
+function toRemoval(freed: number | undefined): { existed: boolean; freedBytes: bigint } {
+  return { existed: freed !== undefined, freedBytes: BigInt(freed ?? 0) }
+}
+
+function toFileChange(change: FileChange): MessageInitShape<typeof FileChangeSchema> {
+  const { path, encoding } = pathText(change.path)
+  return {
+    path,
+    pathEncoding: encoding === 'utf-8' ? '' : encoding,
+    change: change.change,
+    type: change.type,
+    size: BigInt(change.size),
+    what: [...change.what],
+  }
+}
+
+async function* batches<T>(items: AsyncIterable<T>, size: number): AsyncGenerator<T[]> {
+  let batch: T[] = []
+  for await (const item of items) {
+    batch.push(item)
+    if (batch.length < size) continue
+    yield batch
+    batch = []
+  }
+  if (batch.length > 0) yield batch
+}
