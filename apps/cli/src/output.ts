@@ -55,6 +55,11 @@ export class Output {
     return this.#paint('1', text, process.stdout)
   }
 
+  /** For parts of a result; colours on a terminal only. */
+  colored(color: 'green' | 'yellow' | 'red', text: string): string {
+    return this.#paint({ green: '32', yellow: '33', red: '31' }[color], text, process.stdout)
+  }
+
   /** One character for how a check went. */
   mark(status: 'ok' | 'warn' | 'fail' | 'off'): string {
     const [color, sign] = { ok: ['32', '✓'], warn: ['33', '!'], fail: ['31', '✗'], off: ['2', '·'] }[status]

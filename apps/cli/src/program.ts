@@ -3,10 +3,13 @@ import { addCapsule } from './commands/capsule.js'
 import { addCompletion } from './commands/completion.js'
 import { addDemo } from './commands/demo.js'
 import { addDoctor } from './commands/doctor.js'
+import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
 import { addClean, addDown } from './commands/machine.js'
+import { addQuota } from './commands/quota.js'
 import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
+import { addSnapshot } from './commands/snapshot.js'
 import { addUp } from './commands/up.js'
 
 const VERSION = '0.1.0'
@@ -21,7 +24,8 @@ Environment:
 Examples:
   sudo wrenn up
   wrenn run -- python3 -c 'print(6 * 7)'
-  wrenn shell "$(wrenn capsule create)"`
+  wrenn shell "$(wrenn capsule create)"
+  wrenn capsule create --timeout 10m      pauses when idle, wakes when used`
 
 export function createProgram(): Command {
   const program = new Command('wrenn')
@@ -36,8 +40,11 @@ export function createProgram(): Command {
   addRun(program)
   addCapsule(program)
   addShell(program)
+  addSnapshot(program)
+  addQuota(program)
   addImage(program)
   addDoctor(program)
+  addGc(program)
   addClean(program)
   addDemo(program)
   addCompletion(program)

@@ -1,72 +1,44 @@
 import { AppError } from '@wrenn/base'
 import type { Capsule, CapsuleInfo, CapsuleState, ProcessInfo } from '@wrenn/sdk'
 import type { Command } from 'commander'
+import { findCapsule, showInfo, toJson } from '../capsule-view.js'
 import { connect } from '../connection.js'
+import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
-import { facts, table, writeFully } from '../output.js'
+import { table, writeFully } from '../output.js'
 import { download, upload } from '../transfer.js'
-import { parseDurationMs, showBytes, showMs } from '../units.js'
-import { type CommandOptions, createOptions, runCommand, type ShapeOptions, withCommand, withShape } from './run.js'
+import { showBytes, showSpan } from '../units.js'
+import { runAtomic } from './atomic.js'
+import { addCheckpoint, addDiff, addRollback } from './checkpoint.js'
+import { addFork, addPause, addResume, addUpdate } from './lifecycle.js'
+import {
+  type CommandOptions,
+  createOptions,
+  type IdleOptions,
+  idleOptions,
+  runCommand,
+  type ShapeOptions,
+  withCommand,
+  withIdleRules,
+  withShape,
+} from './run.js'
 import { addShell } from './shell.js'
+import { addMakeSnapshot } from './snapshot.js'
 
-async function find(context: Context, id: string): Promise<Capsule> {
-  return await (await connect(context.config)).capsules.get(id)
-}
-
-/** Names as the API has them, so that scripts can use either. */
-function toJson(info: CapsuleInfo): object {
-  return {
-    id: info.id,
-    name: info.name,
-    status: info.status,
-    state: info.state,
-    template: info.template,
-    vcpus: info.vcpus,
-    memory_mb: info.memoryMib,
-    disk_size_mb: info.diskSizeMib,
-    timeout_sec: info.timeoutMs / 1000,
-    labels: info.labels,
-    engine: info.engine,
-    path: info.path,
-    host_id: info.hostId,
-    created_at: info.createdAt,
-    started_at: info.startedAt,
-    last_active_at: info.lastActiveAt,
-    timings: info.timings,
-    exit: info.exit && { cause: info.exit.cause, message: info.exit.message, console_tail: info.exit.consoleTail },
-    metadata: info.metadata,
-  }
-}
-
-function showInfo(info: CapsuleInfo): string {
-  return facts({
-    id: info.id,
-    name: info.name,
-    state: info.state,
-    template: info.template,
-    vcpus: info.vcpus,
-    memory: `${info.memoryMib} MiB`,
-    disk: `${info.diskSizeMib} MiB`,
-    engine: info.engine,
-    created: `${info.createdAt.toISOString()}${info.path ? ` (${info.path})` : ''}`,
-    'idle timeout': info.timeoutMs === 0 ? 'never' : showMs(info.timeoutMs),
-    labels: Object.entries(info.labels)
-      .map(([key, value]) => `${key}=${value}`)
-      .join(' '),
-    ended: info.exit?.message,
-  })
-}
+const createHelp = `
+Examples:
+  wrenn capsule create --memory 1g
+  wrenn capsule create --timeout 10m              paused after 10 idle minutes, wakes when it is used
+  wrenn capsule create --template my-snapshot     warm, with the sizes of the snapshot`
 
 function addCreate(capsule: Command): void {
-  const command = capsule
-    .command('create')
-    .description('create a capsule and print its id')
-    .option('--idle-timeout <time>', 'pause it after this time without activity (5m, 1h); 0 is never', parseDurationMs)
-  withJson(withShape(command))
+  const command = capsule.command('create').description('create a capsule and print its id')
+  withIdleRules(withJson(withShape(command)))
     .option('--user <name>', 'default user of commands')
     .option('--cwd <path>', 'default working directory')
-    .action(async (options: CommonOptions & ShapeOptions & { idleTimeout?: number; user?: string; cwd?: string }) => {
+    .addHelpText('after', createHelp)
+    .action(async (options: CommonOptions & ShapeOptions & IdleOptions & { user?: string; cwd?: string }) => {
       const context = contextOf(options)
       const wrenn = await connect(context.config)
       using interrupt = new Interrupt()
@@ -75,7 +47,7 @@ function addCreate(capsule: Command): void {
         const created = await wrenn.capsules.create({
           ...createOptions(options),
           signal: interrupt.signal,
-          ...(options.idleTimeout === undefined ? {} : { idleTimeoutMs: options.idleTimeout }),
+          ...idleOptions(options),
           ...(options.user ? { user: options.user } : {}),
           ...(options.cwd ? { cwd: options.cwd } : {}),
         })
@@ -108,7 +80,7 @@ function addList(capsule: Command): void {
         info.template,
         `${info.vcpus} × ${info.memoryMib} MiB`,
         info.engine ?? '',
-        age(info.createdAt),
+        showSpan(Date.now() - info.createdAt.getTime()),
         info.name ?? '',
       ])
       return table(['ID', 'STATE', 'TEMPLATE', 'SHAPE', 'ENGINE', 'AGE', 'NAME'], rows)
@@ -116,32 +88,43 @@ function addList(capsule: Command): void {
   })
 }
 
-function age(since: Date): string {
-  const seconds = Math.max(0, Math.round((Date.now() - since.getTime()) / 1000))
-  if (seconds < 120) return `${seconds} s`
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min`
-  return seconds < 172_800 ? `${Math.round(seconds / 3600)} h` : `${Math.round(seconds / 86_400)} d`
-}
-
 function addInfo(capsule: Command): void {
   withJson(capsule.command('info <capsule>').description('show one capsule')).action(
     async (id: string, options: CommonOptions) => {
       const context = contextOf(options)
-      const found = await find(context, id)
+      const found = await findCapsule(context, id)
       context.output.result(toJson(found.info), () => showInfo(found.info))
     },
   )
 }
+
+const execHelp = `
+Examples:
+  wrenn capsule exec cl-… ls -l /
+  wrenn capsule exec cl-… -d -- python3 -m http.server
+  wrenn capsule exec cl-… --atomic -- ./migrate.sh      a failing migration leaves no trace
+
+When the capsule is paused meanwhile, the command stands still with it and goes on after the resume.`
+
+type ExecOptions = CommandOptions & { readonly background?: boolean; readonly atomic?: boolean }
 
 function addExec(capsule: Command): void {
   const command = capsule
     .command('exec <capsule> <command...>')
     .description('run a command in a capsule, with our standard streams')
     .option('-d, --background', 'start it and leave it running; prints its tag')
+    .option('--atomic', 'all or nothing: if it fails, memory, files and processes are as before it')
+    .addHelpText('after', execHelp)
   withProgram(withJson(withCommand(command))).action(
-    async (id: string, words: string[], options: CommonOptions & CommandOptions & { background?: boolean }) => {
+    async (id: string, words: string[], options: CommonOptions & ExecOptions) => {
       const context = contextOf(options)
-      const found = await find(context, id)
+      if (options.background && options.atomic)
+        throw new AppError('invalid_request', '--atomic needs the end of the command: leave --background out.')
+      const found = await findCapsule(context, id)
+      if (options.atomic) {
+        using interrupt = new Interrupt()
+        throw new ExitCode(await runAtomic(context, found, words, options, interrupt))
+      }
       if (!options.background) {
         using interrupt = new Interrupt()
         throw new ExitCode(await runCommand(context, found, words, options, interrupt))
@@ -193,7 +176,7 @@ function addCopy(capsule: Command): void {
         onFile: (path: string, sizeBytes: number) => void files.push({ path, size_bytes: sizeBytes }),
       }
       const [, id = '', path = ''] = from ?? to ?? []
-      const found = await find(context, id)
+      const found = await findCapsule(context, id)
       if (to) await upload(found, source, path || '.', transfer)
       else await download(found, path || '.', target, transfer)
       if (target === '-') return
@@ -211,7 +194,7 @@ function addProcesses(capsule: Command): void {
     capsule.command('ps <capsule>').description('list processes').option('-a, --all', 'also those that ended'),
   ).action(async (id: string, options: CommonOptions & { all?: boolean }) => {
     const context = contextOf(options)
-    const processes = await (await find(context, id)).processes({ includeEnded: options.all ?? false })
+    const processes = await (await findCapsule(context, id)).processes({ includeEnded: options.all ?? false })
     context.output.result(processes, () =>
       table(
         ['PID', 'TAG', 'STATE', 'OUTPUT', 'COMMAND'],
@@ -232,7 +215,7 @@ function addProcesses(capsule: Command): void {
   withJson(kill).action(async (id: string, process: string, options: CommonOptions & { signal: string }) => {
     const context = contextOf(options)
     const signalName = options.signal === 'SIGTERM' || options.signal === 'TERM' ? 'SIGTERM' : 'SIGKILL'
-    await (await find(context, id)).kill(process, { signalName })
+    await (await findCapsule(context, id)).kill(process, { signalName })
     context.output.result({ killed: process, signal: signalName }, () => `Sent ${signalName} to ${process}.`)
   })
 }
@@ -260,7 +243,7 @@ function addLogs(capsule: Command): void {
     .option('-f, --follow', 'keep showing what comes')
   command.action(async (id: string, process: string | undefined, options: { follow?: boolean }) => {
     const context = contextOf({})
-    const found = await find(context, id)
+    const found = await findCapsule(context, id)
     if (found.info.exit) {
       context.output.note(found.info.exit.message)
       context.output.result(found.info.exit, () => found.info.exit?.consoleTail ?? '')
@@ -275,15 +258,19 @@ function addLogs(capsule: Command): void {
       throw new AppError('process_not_found', `${id} has no process ${process}.`)
     for (const one of wanted) {
       if (wanted.length > 1) context.output.note(`==> ${one.tag ?? one.pid} (${one.command}) <==`)
-      await showOutput(found, one, options.follow ?? false)
+      await showOutput(context, found, one, options.follow ?? false)
     }
   })
 }
 
-async function showOutput(capsule: Capsule, process_: ProcessInfo, follow: boolean): Promise<void> {
+async function showOutput(context: Context, capsule: Capsule, process_: ProcessInfo, follow: boolean): Promise<void> {
   if (process_.outputBytes === 0 && !follow) return
   using interrupt = new Interrupt()
-  const handle = await capsule.attach(process_.tag ?? process_.pid, { fromOffset: 0, signal: interrupt.signal })
+  const handle = await capsule.attach(process_.tag ?? process_.pid, {
+    fromOffset: 0,
+    signal: interrupt.signal,
+    onConnection: connectionNotice(context, capsule.id),
+  })
   try {
     for await (const event of handle) {
       if (event.type === 'exit') return
@@ -303,7 +290,7 @@ export function addCapsule(program: Command): void {
   const capsule = program
     .command('capsule')
     .alias('c')
-    .description('create, use and destroy capsules')
+    .description('create, use, pause, copy and destroy capsules')
     .enablePositionalOptions()
   addCreate(capsule)
   addList(capsule)
@@ -313,5 +300,13 @@ export function addCapsule(program: Command): void {
   addCopy(capsule)
   addLogs(capsule)
   addProcesses(capsule)
+  addPause(capsule)
+  addResume(capsule)
+  addUpdate(capsule)
+  addFork(capsule)
+  addCheckpoint(capsule)
+  addRollback(capsule)
+  addDiff(capsule)
+  addMakeSnapshot(capsule)
   addRemove(capsule)
 }

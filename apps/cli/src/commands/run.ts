@@ -1,6 +1,15 @@
-import { type Capsule, type CreateOptions, type ProcessEvent, type ProcessHandle, WrennError } from '@wrenn/sdk'
+import {
+  type Capsule,
+  type CreateOptions,
+  type ExecOptions,
+  type ProcessEvent,
+  type ProcessExit,
+  type ProcessHandle,
+  WrennError,
+} from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
+import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
 import { writeFully } from '../output.js'
@@ -13,6 +22,10 @@ export interface ShapeOptions {
   readonly disk?: number
   readonly name?: string
   readonly label?: Readonly<Record<string, string>>
+}
+export interface IdleOptions {
+  readonly idleTimeout?: number
+  readonly autoResume?: boolean
 }
 export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>
@@ -35,6 +48,17 @@ export function withShape(command: Command): Command {
     .option('--label <key=value>', 'label, may be repeated', collectPair)
 }
 
+export function withIdleRules(command: Command): Command {
+  return command
+    .option(
+      '--timeout, --idle-timeout <time>',
+      'pause it after this time without activity (5m, 1h); 0 is never',
+      parseDurationMs,
+    )
+    .option('--auto-resume', 'wake it when it is used while paused (default when creating)')
+    .option('--no-auto-resume', 'wake it only with `wrenn capsule resume`')
+}
+
 export function withCommand(command: Command): Command {
   return command
     .option('-e, --env <key=value>', 'environment variable, may be repeated', collectPair)
@@ -51,6 +75,13 @@ export function createOptions(options: ShapeOptions): CreateOptions {
     ...(options.disk ? { diskSizeMib: options.disk } : {}),
     ...(options.name ? { name: options.name } : {}),
     ...(options.label ? { labels: options.label } : {}),
+  }
+}
+
+export function idleOptions(options: IdleOptions): { idleTimeoutMs?: number; autoResume?: boolean } {
+  return {
+    ...(options.idleTimeout === undefined ? {} : { idleTimeoutMs: options.idleTimeout }),
+    ...(options.autoResume === undefined ? {} : { autoResume: options.autoResume }),
   }
 }
 
@@ -113,18 +144,30 @@ export async function runCommand(
     await using command = await capsule.stream([program, ...args], {
       stdin: hasInput,
       signal: interrupt.signal,
-      ...(options.env ? { envs: options.env } : {}),
-      ...(options.cwd ? { cwd: options.cwd } : {}),
-      ...(options.user ? { user: options.user } : {}),
+      onConnection: connectionNotice(context, capsule.id),
+      ...processOptions(options),
       ...(options.timeout ? { timeoutMs: options.timeout } : {}),
     })
     return await follow(context, command, hasInput, options)
   } catch (error) {
     if (interrupt.exitCode !== undefined) return interrupt.exitCode
-    if (!isUnknownCommand(error)) throw error
-    context.output.error(error.message, error.code, undefined)
-    return UNKNOWN_COMMAND
+    return unknownCommand(context, error)
   }
+}
+
+export function processOptions(options: CommandOptions): Pick<ExecOptions, 'envs' | 'cwd' | 'user'> {
+  return {
+    ...(options.env ? { envs: options.env } : {}),
+    ...(options.cwd ? { cwd: options.cwd } : {}),
+    ...(options.user ? { user: options.user } : {}),
+  }
+}
+
+/** The exit code of a command that is not there; any other error is thrown on. */
+export function unknownCommand({ output }: Context, error: unknown): number {
+  if (!isUnknownCommand(error)) throw error
+  output.error(error.message, error.code, undefined)
+  return UNKNOWN_COMMAND
 }
 
 function isUnknownCommand(error: unknown): error is WrennError {
@@ -154,7 +197,12 @@ async function follow(
   return 1
 }
 
-function exitCodeOf(output: Context['output'], exit: ProcessEvent & { type: 'exit' }, options: CommandOptions): number {
+/** Tells why a command was killed. @returns the exit code for us */
+export function exitCodeOf(
+  output: Context['output'],
+  exit: Pick<ProcessExit, 'exitCode' | 'timedOut' | 'oomKilled'>,
+  options: CommandOptions,
+): number {
   if (exit.timedOut) {
     output.note(`The command was killed after ${showMs(options.timeout ?? 0)} (--timeout).`)
     return TIMED_OUT

@@ -1,6 +1,7 @@
 import type { PtyOptions } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { connect } from '../connection.js'
+import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode } from '../context.js'
 import { joinTerminal, terminalSize } from '../terminal/shell.js'
 import { collectPair } from '../units.js'
@@ -22,7 +23,7 @@ Examples:
   wrenn shell cl-… --attach pty-1a2b3c4d      back to a terminal you left
 
 Type Enter ~ . to detach: the shell keeps running, and its tag to come back is printed. When the connection drops, the
-terminal comes back by itself and shows what it missed.`
+terminal comes back by itself and shows what it missed; when the capsule is paused, it waits for the resume.`
 
 export function addShell(parent: Command): void {
   const command = parent
@@ -41,7 +42,7 @@ async function shell(id: string, words: readonly string[], options: ShellOptions
   const context = contextOf(options)
   const wrenn = await connect(context.config)
   const capsule = await wrenn.capsules.get(id)
-  const follow = { onConnection: (state: 'lost' | 'restored') => tellConnection(context, state) }
+  const follow = { onConnection: connectionNotice(context, id, { raw: process.stdin.isTTY === true }) }
   const pty = options.attach
     ? await capsule.attachPty(options.attach, { ...follow, fromOffset: 0 })
     : await capsule.pty({ ...follow, ...ptyOptions(words, options, context) })
@@ -63,8 +64,4 @@ function ptyOptions(words: readonly string[], options: ShellOptions, { config }:
     ...(options.user ? { user: options.user } : {}),
     ...(options.cwd ? { cwd: options.cwd } : {}),
   }
-}
-
-function tellConnection({ output }: Context, state: 'lost' | 'restored'): void {
-  output.note(state === 'lost' ? '\r\n[connection lost, coming back…]\r' : '\r[connected again]\r')
 }

@@ -1,0 +1,74 @@
+import type { Capsule, CapsuleInfo } from '@wrenn/sdk'
+import { connect } from './connection.js'
+import type { Context } from './context.js'
+import { idleWords, savedWords, stateWords, wakeWords } from './lifecycle-words.js'
+import { facts } from './output.js'
+import { showBytes, showSpan } from './units.js'
+
+export async function findCapsule(context: Context, id: string): Promise<Capsule> {
+  return await (await connect(context.config)).capsules.get(id)
+}
+
+/** Names as the API has them, so that scripts can use either. */
+export function toJson(info: CapsuleInfo): object {
+  return {
+    id: info.id,
+    name: info.name,
+    status: info.status,
+    state: info.state,
+    template: info.template,
+    vcpus: info.vcpus,
+    memory_mb: info.memoryMib,
+    disk_size_mb: info.diskSizeMib,
+    timeout_sec: info.timeoutMs / 1000,
+    auto_resume: info.autoResume,
+    labels: info.labels,
+    engine: info.engine,
+    path: info.path,
+    host_id: info.hostId,
+    created_at: info.createdAt,
+    started_at: info.startedAt,
+    last_active_at: info.lastActiveAt,
+    pauses_at: info.pausesAt,
+    awake_because: info.awakeBecause,
+    pause_reason: info.pauseReason,
+    paused_at: info.pausedAt,
+    durable: info.durable,
+    durable_at: info.durableAt,
+    notice: info.notice,
+    parent_id: info.parentId,
+    snapshot_id: info.snapshotId,
+    checkpoint_id: info.checkpointId,
+    disk_bytes: info.diskBytes,
+    timings: info.timings,
+    lifecycle_timings: info.lifecycleTimings,
+    exit: info.exit && { cause: info.exit.cause, message: info.exit.message, console_tail: info.exit.consoleTail },
+    metadata: info.metadata,
+  }
+}
+
+export function showInfo(info: CapsuleInfo, now = new Date()): string {
+  return facts({
+    id: info.id,
+    name: info.name,
+    state: stateWords(info, now),
+    pausing: idleWords(info, now),
+    wakes: wakeWords(info),
+    'saved state': savedWords(info),
+    notice: info.notice,
+    template: info.template,
+    vcpus: info.vcpus,
+    memory: `${info.memoryMib} MiB`,
+    disk: `${info.diskSizeMib} MiB${info.diskBytes === undefined ? '' : `, files of ${showBytes(info.diskBytes)}`}`,
+    engine: info.engine,
+    created: `${info.createdAt.toISOString()}${info.path ? ` (${info.path})` : ''}`,
+    'forked from': info.parentId,
+    snapshot: info.snapshotId,
+    checkpoint: info.checkpointId,
+    'idle timeout': info.timeoutMs === 0 ? 'never' : showSpan(info.timeoutMs),
+    labels: Object.entries(info.labels)
+      .map(([key, value]) => `${key}=${value}`)
+      .join(' '),
+    ended: info.exit?.message,
+  })
+}

@@ -1,0 +1,142 @@
+import { AppError } from '@wrenn/base'
+import type { CapsuleInfo, Timing } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { findCapsule, showInfo, toJson } from '../capsule-view.js'
+import { type CommonOptions, type Context, contextOf, withJson } from '../context.js'
+import { savedWords } from '../lifecycle-words.js'
+import { collectPair, parseInteger, showMs } from '../units.js'
+import { type WaitOptions, waiting, withWait } from '../waiting.js'
+import { type IdleOptions, idleOptions, withIdleRules } from './run.js'
+
+type LifecycleCommandOptions = CommonOptions & WaitOptions
+
+const pauseHelp = `
+Memory, processes and files stay exactly as they are. Open streams and terminals wait and go on after the resume.
+
+Examples:
+  wrenn capsule pause cl-…
+  wrenn capsule pause cl-… --json | jq .lifecycle_timings`
+
+export function addPause(capsule: Command): void {
+  const command = capsule
+    .command('pause <capsule>')
+    .description('save a capsule as it is and give its machine back')
+    .addHelpText('after', pauseHelp)
+  withWait(withJson(command)).action(async (id: string, options: LifecycleCommandOptions) => {
+    const context = contextOf(options)
+    const found = await findCapsule(context, id)
+    const startedAt = performance.now()
+    const info = await waiting(context, 'pausing', options, (wait) => found.pause(wait))
+    showMoved(context, info, `Paused in ${showMs(performance.now() - startedAt)}`)
+    if (info.state === 'paused' && savedWords(info)) context.output.note(`Its saved state is ${savedWords(info)}.`)
+  })
+}
+
+export function addResume(capsule: Command): void {
+  const command = capsule
+    .command('resume <capsule>')
+    .description('let a paused capsule run on where it was')
+    .addHelpText('after', '\nExample:\n  wrenn capsule resume cl-…')
+  withWait(withJson(command)).action(async (id: string, options: LifecycleCommandOptions) => {
+    const context = contextOf(options)
+    const found = await findCapsule(context, id)
+    const startedAt = performance.now()
+    const info = await waiting(context, 'resuming', options, (wait) => found.resume(wait))
+    showMoved(context, info, `Runs again after ${showMs(performance.now() - startedAt)}`)
+  })
+}
+
+/** What a capsule became: the sentence, the steps it took, and what its owner should know. */
+export function showMoved({ output }: Context, info: CapsuleInfo, sentence: string): void {
+  const steps = showSteps(info.lifecycleTimings)
+  output.result(toJson(info), () => `${sentence}${steps}.`)
+  if (info.notice) output.note(info.notice)
+}
+
+function showSteps(timings: readonly Timing[] | undefined): string {
+  if (!timings?.length) return ''
+  return ` (${timings.map(({ step, ms }) => `${step} ${showMs(ms)}`).join(', ')})`
+}
+
+const updateHelp = `
+Examples:
+  wrenn capsule update cl-… --timeout 30m
+  wrenn capsule update cl-… --name worker --label stage=test
+  wrenn capsule update cl-… --no-auto-resume`
+
+type UpdateCommandOptions = CommonOptions &
+  IdleOptions & {
+    readonly name?: string | false
+    readonly label?: Readonly<Record<string, string>> | false
+  }
+
+export function addUpdate(capsule: Command): void {
+  const command = capsule
+    .command('update <capsule>')
+    .description('change the name, the labels or the idle rules of a capsule')
+    .option('--name <name>', 'a name for people')
+    .option('--no-name', 'take the name away')
+    .option('--label <key=value>', 'label, may be repeated; these replace all labels', collectPair)
+    .option('--no-label', 'take all labels away')
+    .addHelpText('after', updateHelp)
+  withIdleRules(withJson(command)).action(async (id: string, options: UpdateCommandOptions) => {
+    const context = contextOf(options)
+    const { name, label } = options
+    const changes = {
+      ...idleOptions(options),
+      ...(name === undefined ? {} : { name: name === false ? null : name }),
+      ...(label === undefined ? {} : { labels: label === false ? {} : label }),
+    }
+    if (Object.keys(changes).length === 0)
+      throw new AppError('invalid_request', 'Give what to change: --name, --label, --timeout or --auto-resume.')
+    const found = await findCapsule(context, id)
+    const info = await found.update(changes)
+    context.output.result(toJson(info), () => showInfo(info))
+  })
+}
+
+const forkHelp = `
+The copies have memory, processes and files of the moment of the fork; the capsule goes on after milliseconds.
+
+Examples:
+  wrenn capsule fork cl-…
+  wrenn capsule fork cl-… --count 10 --name try -e SEED=7`
+
+type ForkCommandOptions = LifecycleCommandOptions & {
+  readonly count?: number
+  readonly name?: string
+  readonly label?: Readonly<Record<string, string>>
+  readonly env?: Readonly<Record<string, string>>
+}
+
+export function addFork(capsule: Command): void {
+  const command = capsule
+    .command('fork <capsule>')
+    .description('make running copies of a capsule and print their ids')
+    .option('--count <n>', 'how many (default: 1)', parseInteger)
+    .option('--name <name>', 'name of the copies; with several, -1, -2, … is added')
+    .option('--label <key=value>', 'label, may be repeated (default: those of the source)', collectPair)
+    .option('-e, --env <key=value>', 'added to the environment, may be repeated', collectPair)
+    .addHelpText('after', forkHelp)
+  withWait(withJson(command)).action(async (id: string, options: ForkCommandOptions) => {
+    const context = contextOf(options)
+    const found = await findCapsule(context, id)
+    const { count, name, label, env } = options
+    const forks = await waiting(context, 'forking', options, (wait) =>
+      found.fork({
+        ...wait,
+        ...(count === undefined ? {} : { count }),
+        ...(name === undefined ? {} : { name }),
+        ...(label === undefined ? {} : { labels: label }),
+        ...(env === undefined ? {} : { envs: env }),
+      }),
+    )
+    const json = {
+      capsules: forks.map((copy) => toJson(copy.info)),
+      pause_window_ms: forks.pauseWindowMs,
+      timings: forks.timings,
+    }
+    context.output.result(json, () => forks.map((copy) => copy.id).join('\n'))
+    context.output.note(`The source stood still for ${showMs(forks.pauseWindowMs)}${showSteps(forks.timings)}.`)
+  })
+}

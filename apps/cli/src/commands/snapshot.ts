@@ -1,0 +1,94 @@
+import type { TemplateInfo } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { findCapsule } from '../capsule-view.js'
+import { connect } from '../connection.js'
+import { type CommonOptions, contextOf, withJson } from '../context.js'
+import { table } from '../output.js'
+import { showBytes, showSpan } from '../units.js'
+import { type WaitOptions, waiting, withWait } from '../waiting.js'
+
+const makeHelp = `
+Memory and processes are in it: capsules start from it warm. The capsule itself stays as it was.
+
+Example:
+  name=$(wrenn capsule snapshot cl-… my-tools)
+  wrenn capsule create --template "$name"`
+
+/** `wrenn capsule snapshot`. */
+export function addMakeSnapshot(capsule: Command): void {
+  const command = capsule
+    .command('snapshot <capsule> [name]')
+    .description('make a template of a capsule and print its name')
+    .addHelpText('after', makeHelp)
+  withWait(withJson(command)).action(
+    async (id: string, name: string | undefined, options: CommonOptions & WaitOptions) => {
+      const context = contextOf(options)
+      const found = await findCapsule(context, id)
+      const made = await waiting(context, 'making a snapshot', options, (wait) => found.snapshot(name, wait))
+      context.output.result(toJson(made), () => made.name)
+    },
+  )
+}
+
+const help = `
+Examples:
+  wrenn capsule snapshot cl-… my-tools
+  wrenn snapshot ls
+  wrenn capsule create --template my-tools
+  wrenn snapshot rm my-tools`
+
+/** `wrenn snapshot`. */
+export function addSnapshot(program: Command): void {
+  const snapshot = program
+    .command('snapshot')
+    .description('templates made of capsules; `wrenn capsule snapshot` makes one')
+    .addHelpText('after', help)
+  const list = snapshot
+    .command('ls')
+    .description('list snapshots')
+    .option('-a, --all', 'also the templates that images bring')
+    .addHelpText('after', '\nExample:\n  wrenn snapshot ls --all')
+  withJson(list).action(async (options: CommonOptions & { all?: boolean }) => {
+    const { config, output } = contextOf(options)
+    const found = await (await connect(config)).templates.list(options.all ? {} : { type: 'snapshot' })
+    output.result(found.map(toJson), () => showTemplates(found, new Date()))
+  })
+  const remove = snapshot
+    .command('rm <name...>')
+    .description('delete snapshots; capsules that were started from them go on')
+    .addHelpText('after', '\nExample:\n  wrenn snapshot rm my-tools')
+  withJson(remove).action(async (names: string[], options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const { templates } = await connect(config)
+    for (const name of names) await templates.delete(name)
+    output.result({ deleted: names }, () => names.join('\n'))
+  })
+}
+
+function toJson(template: TemplateInfo): object {
+  return {
+    name: template.name,
+    type: template.type,
+    platform: template.platform,
+    snapshot_id: template.snapshotId,
+    durable: template.durable,
+    aliases: template.aliases,
+    vcpus: template.vcpus,
+    memory_mb: template.memoryMib,
+    disk_size_mb: template.diskSizeMib,
+    size_bytes: template.sizeBytes,
+    created_at: template.createdAt,
+  }
+}
+
+function showTemplates(templates: readonly TemplateInfo[], now: Date): string {
+  const rows = templates.map((template) => [
+    template.name,
+    template.type,
+    `${template.vcpus} × ${template.memoryMib} MiB`,
+    showBytes(template.sizeBytes),
+    template.durable === undefined ? '' : template.durable ? 'durable' : 'not yet durable',
+    showSpan(now.getTime() - template.createdAt.getTime()),
+  ])
+  return table(['NAME', 'TYPE', 'SHAPE', 'SIZE', 'SAVED', 'AGE'], rows)
+}
