@@ -1,9 +1,9 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, rm } from 'node:fs/promises'
 import { connect as connectSocket } from 'node:net'
 import { join } from 'node:path'
 import { createClient } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
-import { silentLogger } from '@wrenn/base'
+import { isErrno, silentLogger } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import { describeHostService } from '@wrenn/testkit'
 import { runCommandLine } from '../src/commands.js'
@@ -13,6 +13,7 @@ import { serve } from '../src/serve.js'
 /** The real agent on this machine: real images, real VMs, in a directory of its own. WRENN_TEST_DIR keeps the built images. */
 describeHostService({
   name: 'the real host agent',
+  guest: 'machine',
   timeoutMs: 120_000,
   connect: async () => {
     const given = process.env.WRENN_TEST_DIR
@@ -46,6 +47,7 @@ describeHostService({
     const transport = createConnectTransport({ httpVersion: '2', baseUrl: 'http://host', sessionManager: manager })
     return {
       client: createClient(HostService, transport),
+      namesOf: (id) => namesBelow(dir, ['pool', 'run', 'journal'], id),
       [Symbol.asyncDispose]: async () => {
         manager.abort()
         await end()
@@ -53,3 +55,16 @@ describeHostService({
     }
   },
 })
+
+async function namesBelow(dir: string, folders: readonly string[], part: string): Promise<string[]> {
+  const names = await Promise.all(
+    folders.map(async (folder) => await readdir(join(dir, folder), { recursive: true }).catch(ignoreVanished)),
+  )
+  return names.flat().filter((name) => name.includes(part))
+}
+
+/** Other capsules' files come and go during the listing. */
+function ignoreVanished(error: unknown): string[] {
+  if (isErrno(error, 'ENOENT')) return []
+  throw error
+}

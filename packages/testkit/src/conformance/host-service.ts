@@ -1,33 +1,26 @@
-import { Code, ConnectError, type createClient } from '@connectrpc/connect'
+import { Code, ConnectError } from '@connectrpc/connect'
 import { capsuleIds } from '@wrenn/base'
-import { ERROR_CODE_HEADER } from '@wrenn/protocol'
-import { FileType, type ProcessEvent, Signal } from '@wrenn/protocol/guest'
-import type { HostService, WatchCapsulesResponse } from '@wrenn/protocol/host'
+import { FileType, Signal } from '@wrenn/protocol/guest'
+import type { WatchCapsulesResponse } from '@wrenn/protocol/host'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { collect, failure, type HostClient } from './host-client.js'
+import { describeHostLifecycle } from './host-lifecycle.js'
 
-type Client = ReturnType<typeof createClient<typeof HostService>>
+export interface ConnectedHost extends AsyncDisposable {
+  readonly client: HostClient
+  /** Names of files and directories on the host that belong to a capsule. */
+  readonly namesOf: (capsuleId: string) => Promise<readonly string[]>
+}
 
 export interface HostServiceAdapter {
   /** Name of the implementation, for the titles. */
   readonly name: string
   /** A client of a host that is ready; disposing may stop it. */
-  readonly connect: () => Promise<{ readonly client: Client } & AsyncDisposable>
+  readonly connect: () => Promise<ConnectedHost>
+  /** Whether capsules are machines of their own, with kernel, clock, names and entropy; else why not. */
+  readonly guest: 'machine' | { readonly instead: string }
   /** How long one step may take. @default 60 000 */
   readonly timeoutMs?: number
-}
-
-type Event = ProcessEvent['event']
-
-const codeOf = (thrown: unknown): string | undefined =>
-  thrown instanceof ConnectError ? (thrown.metadata.get(ERROR_CODE_HEADER) ?? Code[thrown.code]) : undefined
-
-async function failure(call: Promise<unknown>): Promise<string | undefined> {
-  try {
-    await call
-  } catch (error) {
-    return codeOf(error)
-  }
-  throw new Error('The call did not fail.')
 }
 
 /** What every host agent does, seen through its RPC only. */
@@ -35,8 +28,8 @@ export function describeHostService(adapter: HostServiceAdapter): void {
   const timeout = adapter.timeoutMs ?? 60_000
 
   describe(`host service: ${adapter.name}`, { timeout }, () => {
-    let host: Awaited<ReturnType<HostServiceAdapter['connect']>>
-    let client: Client
+    let host: ConnectedHost
+    let client: HostClient
     let capsuleId: string
     let home: string
 
@@ -51,19 +44,6 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       client.startProcess({ capsuleId, start: { process: { cmd, args }, withOffsets: true, stdin: false, ...more } })
     const shell = (line: string, more: { tag?: string; stdin?: boolean; timeoutMs?: number } = {}) =>
       start('/bin/sh', ['-c', line], more)
-
-    const collect = async (events: AsyncIterable<{ event?: ProcessEvent | undefined }>) => {
-      const seen: Event[] = []
-      for await (const { event } of events) if (event !== undefined) seen.push(event.event)
-      const bytes = (kind: 'stdout' | 'stderr') =>
-        Buffer.concat(
-          seen.flatMap((event) =>
-            event.case === 'data' && event.value.output.case === kind ? [event.value.output.value] : [],
-          ),
-        )
-      const end = seen.find((event) => event.case === 'end')?.value
-      return { seen, end, stdout: bytes('stdout').toString(), stderr: bytes('stderr').toString() }
-    }
 
     const write = (path: string, chunks: readonly Uint8Array[]) =>
       client.writeFile(
@@ -291,5 +271,7 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       expect(await failure(read(home))).toBe('is_a_directory')
       expect(await failure(client.listDir({ capsuleId, path: '/no/such', depth: 1 }))).toBe('file_not_found')
     })
+
+    describeHostLifecycle(adapter, () => host)
   })
 }

@@ -27,7 +27,7 @@ export interface FakeSaved {
 export interface FakeCheckpoint {
   readonly capture: FakeCapture
   /** As the RPC shows it. */
-  readonly record: MessageInitShape<typeof CheckpointSchema> & { readonly checkpointId: string; parentId: string }
+  readonly record: MessageInitShape<typeof CheckpointSchema> & { readonly checkpointId: string }
 }
 
 /** One capsule of the fake host. */
@@ -58,7 +58,6 @@ export class FakeCapsule {
   readonly checkpoints = new Map<string, FakeCheckpoint>()
   /** The checkpoint made or rolled back to last: the parent of the next. */
   standsOn = ''
-  rolledBackTo = ''
   lifecycleTimings: { readonly step: string; readonly ms: number }[] = []
   #use = new AbortController()
 
@@ -184,7 +183,7 @@ export class FakeCapsule {
       diskBytes: 4096n,
       parentId: this.parentId,
       snapshotId: this.snapshotId,
-      checkpointId: this.rolledBackTo,
+      checkpointId: this.standsOn,
       lifecycleTimings: [...this.lifecycleTimings],
       ...(exit === undefined
         ? {}

@@ -54,9 +54,9 @@ async function differences(a: Entry, b: Entry): Promise<string[]> {
   if (typeOf(a.stats) !== type) return ['type']
   const what: string[] = []
   if (type === 'file' && !(await sameContent(a, b))) what.push('content')
-  if (type === 'symlink' && (await readlink(a.path)) !== (await readlink(b.path))) what.push('target')
   if (a.stats.mode !== b.stats.mode) what.push('mode')
   if (a.stats.uid !== b.stats.uid || a.stats.gid !== b.stats.gid) what.push('owner')
+  if (type === 'symlink' && (await readlink(a.path)) !== (await readlink(b.path))) what.push('target')
   return what
 }
 
@@ -65,7 +65,7 @@ async function sameContent(a: Entry, b: Entry): Promise<boolean> {
 }
 
 function describe(stats: Stats): { type: string; size: bigint } {
-  return { type: typeOf(stats), size: BigInt(stats.isFile() ? stats.size : 0) }
+  return { type: typeOf(stats), size: BigInt(stats.isFile() || stats.isSymbolicLink() ? stats.size : 0) }
 }
 
 function typeOf(stats: Stats): string {

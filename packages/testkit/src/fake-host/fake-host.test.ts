@@ -7,6 +7,7 @@ import { FakeHost } from './fake-host.js'
 
 describeHostService({
   name: 'fake',
+  guest: { instead: "capsules of the fake host share this machine's kernel, clock and names" },
   connect: async () => {
     const host = await FakeHost.start()
     const path = host.address.replace('unix:', '')
@@ -14,6 +15,7 @@ describeHostService({
     const transport = createConnectTransport({ httpVersion: '2', baseUrl: 'http://fake', sessionManager })
     return {
       client: createClient(HostService, transport),
+      namesOf: (id) => host.namesOf(id),
       [Symbol.asyncDispose]: async () => {
         sessionManager.abort()
         await host[Symbol.asyncDispose]()

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -60,6 +60,11 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
   /** What was saved of a capsule is on the disk now: its paused state, its checkpoints, the snapshots made of it. */
   async makeDurable(id: string): Promise<void> {
     await makeDurable(this, id)
+  }
+
+  /** Names below the host's directory that belong to a capsule. */
+  async namesOf(id: string): Promise<string[]> {
+    return (await readdir(this.dir, { recursive: true })).filter((name) => name.includes(id))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -100,6 +100,13 @@ async function keepAsFallback(capsule: FakeCapsule): Promise<void> {
   if (fallback !== saved) await fallback?.capture?.dispose()
 }
 
+/** Falling back on what was before a rollback would undo it. */
+async function forgetSaved(capsule: FakeCapsule): Promise<void> {
+  for (const state of [capsule.saved, capsule.fallback]) await state?.capture?.dispose()
+  capsule.saved = undefined
+  capsule.fallback = undefined
+}
+
 /** @throws AppError `capsule_not_found`, `invalid_state` */
 export async function resume(host: FakeHostState, id: string): Promise<FakeCapsule> {
   return await exclusive(host, id, async (capsule) => {
@@ -180,12 +187,17 @@ export async function fork(host: FakeHostState, { capsuleId, copies }: ForkCapsu
   if (ids.length === 0 || new Set(ids).size < ids.length || !ids.every((id) => capsuleIds.is(id))) {
     throw new AppError('invalid_request', 'copies needs one or more different capsule ids.')
   }
-  return await exclusive(host, capsuleId, async (source) => {
+  const made = (): readonly FakeCapsule[] | undefined => {
     const existing = ids.flatMap((id) => host.capsules.get(id) ?? [])
-    if (existing.length === ids.length && existing.every(({ parentId }) => parentId === capsuleId)) {
-      return { capsules: existing, pauseWindowMs: 0 }
-    }
-    if (existing.length > 0) throw new AppError('conflict', 'A capsule with the id of a copy exists already.')
+    if (existing.length === 0) return undefined
+    if (existing.length === ids.length && existing.every(({ parentId }) => parentId === capsuleId)) return existing
+    throw new AppError('conflict', 'A capsule with the id of a copy exists already.')
+  }
+  const earlier = made()
+  if (earlier !== undefined) return { capsules: earlier, pauseWindowMs: 0 }
+  return await exclusive(host, capsuleId, async (source) => {
+    const meanwhile = made()
+    if (meanwhile !== undefined) return { capsules: meanwhile, pauseWindowMs: 0 }
     const { capture, pauseWindowMs } = await moment(host, source, 'fork')
     const capsules: FakeCapsule[] = []
     for (const copy of copies) {
@@ -254,16 +266,12 @@ export function knownCheckpoint(capsule: FakeCapsule, checkpointId: string): Fak
   return checkpoint
 }
 
-/** Its children get its parent. */
+/** What names it as its parent goes on to do so. */
 export async function deleteCheckpoint(host: FakeHostState, id: string, checkpointId: string) {
   return await exclusive(host, id, async (capsule) => {
     const checkpoint = capsule.checkpoints.get(checkpointId)
     if (checkpoint === undefined) return { existed: false, freedBytes: 0n }
-    const { parentId } = checkpoint.record
     capsule.checkpoints.delete(checkpointId)
-    for (const { record } of capsule.checkpoints.values())
-      if (record.parentId === checkpointId) record.parentId = parentId
-    if (capsule.standsOn === checkpointId) capsule.standsOn = parentId
     await checkpoint.capture.dispose()
     host.announce(capsule)
     return { existed: true, freedBytes: BigInt(checkpoint.capture.bytes) }
@@ -280,13 +288,11 @@ export async function rollback(host: FakeHostState, id: string, checkpointId: st
     const startedAt = performance.now()
     capsule.endUse(new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.'))
     await checkpoint.capture.restoreInto(capsule)
-    Object.assign(capsule, { standsOn: checkpointId, rolledBackTo: checkpointId })
+    capsule.standsOn = checkpointId
     capsule.lifecycleTimings = [{ step: 'restore', ms: performance.now() - startedAt }]
+    await forgetSaved(capsule)
     if (capsule.state === 'running') capsule.thaw()
-    else {
-      await keepAsFallback(capsule)
-      capsule.saved = { generation: ++capsule.saves, durableAtMs: 0, capture: undefined }
-    }
+    else capsule.saved = { generation: ++capsule.saves, durableAtMs: 0, capture: undefined }
     host.announce(capsule)
     await host.faults.pass('rollback', 'after')
     return capsule

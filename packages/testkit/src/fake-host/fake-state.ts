@@ -103,7 +103,7 @@ export class FakeHostState {
 
   /** The capsule must stand still. */
   async capture(capsule: FakeCapsule): Promise<FakeCapture> {
-    return await FakeCapture.take(capsule, join(this.dir, 'captures', randomUUID()))
+    return await FakeCapture.take(capsule, join(this.dir, 'captures', `${capsule.id}-${randomUUID()}`))
   }
 
   announce(capsule: FakeCapsule): void {
