@@ -337,8 +337,10 @@ export class Capsule implements AsyncDisposable {
    * @throws CheckpointNotFoundError; InvalidStateError
    */
   async rollback(checkpoint: CheckpointRef, options: LifecycleOptions = {}): Promise<CapsuleInfo> {
-    const path = `${await this.#checkpoints.pathOf(checkpoint, options)}/rollback`
-    return this.#seen(await perform<wire.Capsule>(this.#transport, { what: 'The rollback', path }, options))
+    const path = `${this.#checkpoints.pathOf(checkpoint)}/rollback`
+    // Its state is the same before, meanwhile and afterwards; only the end has steps to tell of.
+    const isDone = (answer: wire.Capsule): boolean => answer.lifecycle_timings !== undefined
+    return this.#seen(await perform<wire.Capsule>(this.#transport, { what: 'The rollback', path, isDone }, options))
   }
 
   /**

@@ -1,6 +1,5 @@
 import type * as wire from '@wrenn/protocol'
 import { checkpointInfo, fileChange } from './convert.js'
-import { CheckpointNotFoundError } from './errors.js'
 import { type LifecycleOptions, perform } from './lifecycle.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { CheckpointInfo, FileChange } from './types.js'
@@ -14,8 +13,6 @@ export interface DiffOptions extends CallOptions {
   /** Asked for in pages of this many. @default 1000 */
   readonly pageSize?: number
 }
-
-const CHECKPOINT_ID = /^cp-[0-9a-z]{25}$/
 
 /** The points in time of one capsule. */
 export class Checkpoints {
@@ -37,7 +34,7 @@ export class Checkpoints {
   }
 
   async delete(checkpoint: CheckpointRef, options: CallOptions): Promise<void> {
-    await this.#transport.send('DELETE', await this.pathOf(checkpoint, options), options)
+    await this.#transport.send('DELETE', this.pathOf(checkpoint), options)
   }
 
   async *diff(
@@ -46,8 +43,7 @@ export class Checkpoints {
     options: DiffOptions,
   ): AsyncGenerator<FileChange, void, undefined> {
     const { path, pageSize = 1000, ...call } = options
-    const end = to === 'current' ? to : await this.#idOf(to, call)
-    const route = `${await this.pathOf(from, call)}/diff/${end}`
+    const route = `${this.pathOf(from)}/diff/${refOf(to)}`
     let cursor: string | undefined
     do {
       const query = { path, limit: pageSize, cursor }
@@ -57,16 +53,12 @@ export class Checkpoints {
     } while (cursor !== undefined)
   }
 
-  /** @throws CheckpointNotFoundError when no checkpoint has that name. */
-  async pathOf(checkpoint: CheckpointRef, options: CallOptions): Promise<string> {
-    return `${this.#path}/${await this.#idOf(checkpoint, options)}`
+  pathOf(checkpoint: CheckpointRef): string {
+    return `${this.#path}/${refOf(checkpoint)}`
   }
+}
 
-  async #idOf(checkpoint: CheckpointRef, options: CallOptions): Promise<string> {
-    if (typeof checkpoint !== 'string') return checkpoint.id
-    if (CHECKPOINT_ID.test(checkpoint)) return checkpoint
-    const found = (await this.list(options)).find(({ name }) => name === checkpoint)
-    if (found) return found.id
-    throw new CheckpointNotFoundError(`The capsule has no checkpoint ${checkpoint}.`, { code: 'checkpoint_not_found' })
-  }
+/** The API takes names where it takes ids. */
+function refOf(checkpoint: CheckpointRef): string {
+  return encodeURIComponent(typeof checkpoint === 'string' ? checkpoint : checkpoint.id)
 }

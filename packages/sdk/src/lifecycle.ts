@@ -9,6 +9,8 @@ const ANSWER_WAIT_SEC = 20
 /** An answer may come this much after the wait that it was asked to make. */
 const ANSWER_GRACE_MS = 15_000
 const POLL_MS = 250
+/** Under way; the answer shows as much as there is of it. */
+const ACCEPTED = 202
 
 export interface LifecycleOptions extends CallOptions {
   /** Longest wait for the end; what was asked for goes on after it. @default 120_000 */
@@ -20,7 +22,7 @@ export interface Operation<Answer> {
   readonly what: string
   readonly path: string
   readonly json?: object
-  /** Whether the answer shows the end, not a state on the way there. @default always */
+  /** Whether an answer other than 202 shows the end, not a state on the way there. @default always */
   readonly isDone?: (answer: Answer) => boolean
 }
 
@@ -42,8 +44,9 @@ export async function perform<Answer>(
     const request = { requestTimeoutMs: waitSec * 1000 + ANSWER_GRACE_MS, ...call, headers, idempotent: true }
     const query = { wait_sec: waitSec }
     try {
-      const answer = await transport.json<Answer>('POST', path, { ...request, query, ...(json ? { json } : {}) })
-      if (isDone(answer)) return answer
+      const response = await transport.request('POST', path, { ...request, query, ...(json ? { json } : {}) })
+      const answer: Answer = await response.json()
+      if (response.status !== ACCEPTED && isDone(answer)) return answer
     } catch (error) {
       if (!isAnswerWaitOver(error)) throw error
     }
