@@ -66,6 +66,11 @@ async function serve(namespace: string | undefined): Promise<Background> {
 async function plugGuest(slot: Slot): Promise<string> {
   const guest = `wnetx-g${slot.index}`
   await run('ip', ['netns', 'add', guest])
+  await wireGuest(slot, guest)
+  return guest
+}
+
+async function wireGuest(slot: Slot, guest: string): Promise<void> {
   const lines = [
     'link del tap0',
     `link add tap0 address 02:57:52:00:00:16 type veth peer name eth0 address ${slot.mac} netns ${guest}`,
@@ -80,7 +85,6 @@ async function plugGuest(slot: Slot): Promise<string> {
     'route add default via 169.254.0.22',
   ]
   await run('ip', ['-n', guest, '-batch', '-'], { input: `${inside.join('\n')}\n` })
-  return guest
 }
 
 async function plugNeighbour({ namespace, host, address }: (typeof neighbours)['inet']): Promise<void> {
@@ -225,6 +229,32 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     await network.applyPolicy(one.index, closed)
     session.child.stdin.write('and now?\n')
     expect(await session.line()).toBe('ECONNRESET')
+  })
+
+  it('resets what a guest had open when it comes back in another slot, and keeps its services reachable', async () => {
+    const [before, after] = [await network.acquire('cl-before'), await network.acquire('cl-after')]
+    const moved = await plugGuest(before)
+    for (const { index } of [before, after]) await network.applyPolicy(index, open)
+    await using _server = await serve(moved)
+    await using session = new Background(moved, 'session', neighbours.inet.address, String(PORT))
+    await session.line()
+    session.child.stdin.write('before\n')
+    expect(await session.line()).toBe('before')
+
+    await run('ip', ['-n', before.namespace, 'link', 'del', 'tap0'])
+    await wireGuest(after, moved)
+    // A server that is silent, so that it can only be the slot that answers.
+    await run('ip', ['link', 'set', neighbours.inet.namespace, 'down'])
+    try {
+      session.child.stdin.write('after\n')
+      expect(await session.line()).toBe('ECONNRESET')
+    } finally {
+      await run('ip', ['link', 'set', neighbours.inet.namespace, 'up'])
+    }
+    expect(await ask(undefined, 'connect', after.guestAddress, String(PORT))).toBe('from 169.254.0.22')
+    expect(await ask(moved, 'connect', neighbours.inet.address, String(PORT))).toMatch(/^from/)
+    await run('ip', ['netns', 'del', moved])
+    for (const { index } of [before, after]) await network.release(index)
   })
 
   it('drops packets with a source that is not the guest’s', async () => {

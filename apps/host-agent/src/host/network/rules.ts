@@ -96,7 +96,8 @@ ${refuseChain}
 
 /**
  * The table of one slot's namespace: denies everything until a policy is loaded. The guest's own packets pass `egress` each time, not
- * only the first, so a stricter policy also ends what is already connected.
+ * only the first, so a stricter policy also ends what is already connected. A connection that this namespace did not see begin (the
+ * guest was saved elsewhere) is invalid by the settings of `makeSlot`, and answered with a reset.
  */
 export function slotRules(range: SlotRange, addresses: SlotAddresses): string {
   return `table inet wrenn {
@@ -142,6 +143,7 @@ ${refuseChain}
     iifname "tap0" oifname "eth0" jump egress
   }
   chain egress {
+    ct state invalid meta l4proto tcp reject with tcp reset
     ct state invalid drop
     tcp flags syn tcp option maxseg size set rt mtu
     ct state new ct count over ${MAXIMUM_CONNECTIONS} jump refuse

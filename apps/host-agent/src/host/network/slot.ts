@@ -52,6 +52,10 @@ for conf in all default; do
 done
 nft -f - <<'END'
 ${slotRules(range, addresses)}END
+# A packet from the middle of an unknown connection is invalid instead of the beginning of a new one; one outside a known
+# connection's window is not, for an invalid one is answered with a reset.
+echo 0 > /proc/sys/net/netfilter/nf_conntrack_tcp_loose
+echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal
 exec ip -batch - <<'END'
 tuntap add dev ${TAP} mode tap user ${plan.uid}
 link set ${TAP} address ${GATEWAY_MAC} mtu ${plan.mtu} up
