@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { AppError, errorText } from '@wrenn/base'
 import { type Identity, unauthorized } from '../identity/identity.js'
-import { clockError, type GuestSystem } from '../system/guest-system.js'
+import { type ConnectionPorts, clockErrorNs, type GuestSystem } from '../system/guest-system.js'
 import { agentVersion } from '../version.js'
 import type { Connections } from './connections.js'
 import { parseObject, readText, sendJson } from './reply.js'
@@ -40,6 +40,7 @@ export async function handleInit(
   response: ServerResponse,
   { identity, system, connections, forgetEnded }: InitDependencies,
 ): Promise<void> {
+  const beganNs = process.hrtime.bigint()
   if (identity.isClaimed && !identity.isHost(request.headers)) throw unauthorized()
   const body = parseInit(await readText(request, MAX_BODY_BYTES))
   // Another claim may have come first while the body was read.
@@ -53,12 +54,41 @@ export async function handleInit(
   if (body.forgetEnded) forgetEnded()
   const problems: string[] = []
   if (body.resumed) connections.resetOthers(request.socket)
-  const clock = timestampNs === undefined ? undefined : setClock(timestampNs, system, problems)
-  const dropped = body.resumed ? dropConnections(request, system, problems) : undefined
-  applyToSystem(body, system, problems)
+  const work = new Steps(problems)
+  const { entropy, machineId, hostname } = body
+  // Those that wait for the kernel are under way together; meanwhile the files are written.
+  const clock = timestampNs === undefined ? undefined : work.run('clock', () => system.setClock(timestampNs, beganNs))
+  const seeded = entropy && work.run('entropy', () => system.addEntropy(entropy))
+  const dropped = body.resumed && work.run('connections', () => system.dropConnections(portsOf(request)))
+  if (machineId !== undefined) await work.run('machineId', async () => system.setMachineId(machineId))
+  if (hostname !== undefined) await work.run('hostname', async () => system.setHostname(hostname))
+  await seeded
   await dropped
-  const clockErrorMs = Math.round((await clock) ?? 0)
+  const errorMs = (await clock) ?? (timestampNs === undefined ? 0 : clockErrorNs(timestampNs, beganNs) / 1e6)
+  const clockErrorMs = Math.round(errorMs)
   sendJson(response, 200, { agentVersion, clockErrorMs, ...(problems.length === 0 ? {} : { problems }) })
+}
+
+function portsOf({ socket }: IncomingMessage): ConnectionPorts {
+  return { localPort: socket.localPort ?? 0, remotePort: socket.remotePort ?? 0 }
+}
+
+/** What a capsule's owner did to these files (made them read-only, a directory …) must not keep the capsule from resuming. */
+class Steps {
+  readonly #problems: string[]
+
+  constructor(problems: string[]) {
+    this.#problems = problems
+  }
+
+  async run<T>(name: string, step: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await step()
+    } catch (error) {
+      this.#problems.push(`${name}: ${errorText(error)}`)
+      return undefined
+    }
+  }
 }
 
 /** A 401 for the user would read as a wrong secret. */
@@ -69,42 +99,6 @@ function requireKnownUser(name: string | undefined, identity: Identity): void {
   } catch (error) {
     if (!AppError.is(error, 'unauthorized')) throw error
     throw new AppError('invalid_request', `defaultUser: ${error.message}`)
-  }
-}
-
-async function setClock(timestampNs: bigint, system: GuestSystem, problems: string[]): Promise<number> {
-  const began = performance.now()
-  try {
-    return await system.setClock(timestampNs)
-  } catch (error) {
-    problems.push(`clock: ${errorText(error)}`)
-    return clockError(timestampNs, performance.now() - began)
-  }
-}
-
-async function dropConnections(request: IncomingMessage, system: GuestSystem, problems: string[]): Promise<void> {
-  const { localPort = 0, remotePort = 0 } = request.socket
-  try {
-    await system.dropConnections({ localPort, remotePort })
-  } catch (error) {
-    problems.push(`connections: ${errorText(error)}`)
-  }
-}
-
-/** What a capsule's owner did to these files (made them read-only, a directory …) must not keep the capsule from resuming. */
-function applyToSystem(body: InitBody, system: GuestSystem, problems: string[]): void {
-  const { entropy, machineId, hostname } = body
-  const steps: Readonly<Record<string, (() => void) | undefined>> = {
-    entropy: entropy && (() => system.addEntropy(entropy)),
-    machineId: machineId === undefined ? undefined : () => system.setMachineId(machineId),
-    hostname: hostname === undefined ? undefined : () => system.setHostname(hostname),
-  }
-  for (const [name, step] of Object.entries(steps)) {
-    try {
-      step?.()
-    } catch (error) {
-      problems.push(`${name}: ${errorText(error)}`)
-    }
   }
 }
 

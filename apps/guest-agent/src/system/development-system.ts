@@ -1,4 +1,4 @@
-import { type ConnectionPorts, clockError, type GuestSystem } from './guest-system.js'
+import { type ConnectionPorts, clockErrorNs, type GuestSystem } from './guest-system.js'
 
 /** For an agent on a machine that is not its guest: takes note of what it was told and changes nothing. */
 export class DevelopmentSystem implements GuestSystem {
@@ -8,8 +8,8 @@ export class DevelopmentSystem implements GuestSystem {
   kept: ConnectionPorts | undefined
   readonly calls: string[] = []
 
-  async setClock(timestampNs: bigint): Promise<number> {
-    return clockError(timestampNs, 0)
+  async setClock(timestampNs: bigint, beganNs: bigint): Promise<number> {
+    return clockErrorNs(timestampNs, beganNs) / 1e6
   }
 
   setHostname(hostname: string): void {
@@ -20,7 +20,7 @@ export class DevelopmentSystem implements GuestSystem {
     this.machineId = machineId
   }
 
-  addEntropy(bytes: Uint8Array): void {
+  async addEntropy(bytes: Uint8Array): Promise<void> {
     this.entropyBytes += bytes.length
   }
 

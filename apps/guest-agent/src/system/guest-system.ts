@@ -6,12 +6,15 @@ export interface ConnectionPorts {
 
 /** What `/init` and `/quiesce` do to the machine itself. A development machine gets an implementation that only takes note. */
 export interface GuestSystem {
-  /** Sets the clock so that `timestampNs` was the time when the call began. @returns what is still wrong afterwards, in ms */
-  setClock(timestampNs: bigint): Promise<number>
+  /**
+   * Sets the clock so that `timestampNs` was the time at `beganNs` of `process.hrtime.bigint()`.
+   * @returns what is still wrong afterwards, in ms
+   */
+  setClock(timestampNs: bigint, beganNs: bigint): Promise<number>
   setHostname(hostname: string): void
   setMachineId(machineId: string): void
-  /** Mixes bytes into the kernel's random pool. */
-  addEntropy(bytes: Uint8Array): void
+  /** Mixes bytes into the kernel's random pool; what is read from then on depends on them. */
+  addEntropy(bytes: Uint8Array): Promise<void>
   /** Ends every TCP connection with another machine but `kept`; listening sockets and those inside the guest stay. */
   dropConnections(kept: ConnectionPorts): Promise<void>
   /** Writes everything that belongs on the data file system to its disk. */
@@ -20,7 +23,8 @@ export interface GuestSystem {
   dropCaches(): Promise<void>
 }
 
-/** How far the clock is from what it should be, `elapsedMs` after it should have been `timestampNs`. */
-export function clockError(timestampNs: bigint, elapsedMs: number): number {
-  return Date.now() - (Number(timestampNs / 1_000n) / 1000 + elapsedMs)
+/** How far the clock is from what it should be, when `timestampNs` was the time at `beganNs`. Positive: it is ahead. */
+export function clockErrorNs(timestampNs: bigint, beganNs: bigint): number {
+  const elapsedNs = process.hrtime.bigint() - beganNs
+  return Number(BigInt(Date.now()) * 1_000_000n - timestampNs - elapsedNs)
 }

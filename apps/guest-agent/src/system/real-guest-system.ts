@@ -1,42 +1,77 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, lstatSync, openSync, readFileSync, renameSync, rmSync, write, writeFileSync } from 'node:fs'
+import {
+  closeSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  write,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { promisify } from 'node:util'
 import { AppError, isErrno } from '@wrenn/base'
-import { ClockSetter } from './clock-setter.js'
-import { type ConnectionPorts, clockError, type GuestSystem } from './guest-system.js'
+import { type ConnectionPorts, clockErrorNs, type GuestSystem } from './guest-system.js'
+import { DATA_ADDRESS, KernelCalls } from './kernel-calls.js'
 import { randomHex } from './random.js'
+import { TcpConnections } from './tcp-connections.js'
 import type { Tools } from './tools.js'
 
 const writeAsync = promisify(write)
 
-/** Closer than this the clock is left alone: setting it costs a process. */
+const IOCTL = 16
+const SYNCFS = 306
+const CLOCK_ADJTIME = 305
+const CLOCK_REALTIME = 0
+/** linux/timex.h: add `time`, which is in nanoseconds, to the clock; the structure's size and where `time` is in it. */
+const ADJ_SETOFFSET_NANO = 0x2100
+const TIMEX_BYTES = 208
+const TIMEX_TIME_AT = 72
+/** linux/random.h */
+const RNDRESEEDCRNG = 0x5207
+
+/** What the programs for system calls inherit, by number. */
+const RANDOM = 3
+const DATA = 4
+
+const NS_PER_SECOND = 1_000_000_000n
+const NS_PER_MS = 1_000_000
+/** Closer than this the clock is left alone. */
 const GOOD_ENOUGH_MS = 20
-const ATTEMPTS = 3
+const DATE_ATTEMPTS = 3
+
+interface Kernel {
+  readonly calls: KernelCalls
+  readonly tcp: TcpConnections
+}
 
 /** The guest this agent runs in. */
 export class RealGuestSystem implements GuestSystem {
   readonly #tools: Tools
-  #clock: ClockSetter | undefined
+  readonly #random: number
+  readonly #descriptors: readonly number[]
+  #kernel: Kernel | undefined
+  /** Apart from the other: a sync may take as long as the disk does. */
+  #syncer: KernelCalls | undefined
 
   constructor(tools: Tools) {
     this.#tools = tools
-    // Started now, it waits inside the template's snapshot: after a restore no process has to be made.
-    this.#clock = ClockSetter.start(tools)
+    this.#random = openSync('/dev/urandom', 'r+')
+    this.#descriptors = [this.#random, openSync(tools.dataDir, 'r')]
+    // Started now, they wait inside the template's snapshot: after a restore no process has to be made.
+    this.#kernel = this.#startKernel()
+    this.#syncer = KernelCalls.start(tools, this.#descriptors)
   }
 
-  async setClock(timestampNs: bigint): Promise<number> {
-    const began = process.hrtime.bigint()
-    const elapsed = (): bigint => process.hrtime.bigint() - began
-    let error = clockError(timestampNs, 0)
-    // `date` takes a while to start; what it was late by last time is added the next time.
-    let latencyNs = 0n
-    for (let attempt = 0; attempt < ATTEMPTS && Math.abs(error) > GOOD_ENOUGH_MS; attempt++) {
-      await this.#set(timestampNs + elapsed() + latencyNs)
-      error = clockError(timestampNs, Number(elapsed()) / 1e6)
-      latencyNs -= BigInt(Math.round(error * 1e6))
-    }
-    return error
+  async setClock(timestampNs: bigint, beganNs: bigint): Promise<number> {
+    const error = clockErrorNs(timestampNs, beganNs)
+    if (Math.abs(error) <= GOOD_ENOUGH_MS * NS_PER_MS) return error / NS_PER_MS
+    const kernel = this.#livingKernel()
+    if (kernel === undefined) return await this.#setByDate(timestampNs, beganNs)
+    await shiftClock(kernel.calls, -BigInt(Math.round(error)))
+    return clockErrorNs(timestampNs, beganNs) / NS_PER_MS
   }
 
   setHostname(hostname: string): void {
@@ -49,17 +84,21 @@ export class RealGuestSystem implements GuestSystem {
     replaceFile('/etc/machine-id', `${machineId}\n`)
   }
 
-  addEntropy(bytes: Uint8Array): void {
-    writeFileSync('/dev/urandom', bytes)
+  async addEntropy(bytes: Uint8Array): Promise<void> {
+    writeSync(this.#random, bytes)
+    // The kernel would use it at its next reseeding only, up to a minute later.
+    const call = { number: IOCTL, args: [RANDOM, RNDRESEEDCRNG, 0] }
+    await this.#livingKernel()?.calls.make('reseeding', call)
   }
 
-  async dropConnections(_kept: ConnectionPorts): Promise<void> {}
+  async dropConnections(kept: ConnectionPorts): Promise<void> {
+    await this.#livingKernel()?.tcp.drop(kept)
+  }
 
   async sync(): Promise<void> {
-    const [program = 'sync', ...args] = this.#tools.applet('sync')
-    const child = spawn(program, args, { stdio: 'ignore', env: {} })
-    const [code] = await once(child, 'exit')
-    if (code !== 0) throw new AppError('guest_error', `The disk could not be synced: sync ended with ${code}.`)
+    if (this.#syncer?.isAlive === false) this.#syncer = KernelCalls.start(this.#tools, this.#descriptors)
+    if (this.#syncer !== undefined) await this.#syncer.make('syncing the disk', { number: SYNCFS, args: [DATA] })
+    else await this.#run(this.#tools.applet('sync'))
   }
 
   async dropCaches(): Promise<void> {
@@ -72,19 +111,48 @@ export class RealGuestSystem implements GuestSystem {
     }
   }
 
-  async #set(ns: bigint): Promise<void> {
-    if (await this.#clock?.set(ns)) return
-    this.#clock = ClockSetter.start(this.#tools)
-    await this.#date(ns)
+  #startKernel(): Kernel | undefined {
+    const calls = KernelCalls.start(this.#tools, this.#descriptors)
+    return calls && { calls, tcp: new TcpConnections(calls) }
   }
 
-  async #date(ns: bigint): Promise<void> {
-    const time = `@${ns / 1_000_000_000n}.${String(ns % 1_000_000_000n).padStart(9, '0')}`
-    const [program = 'date', ...args] = [...this.#tools.command('date'), '-u', '-s', time]
+  #livingKernel(): Kernel | undefined {
+    if (this.#kernel?.calls.isAlive === false) this.#kernel = this.#startKernel()
+    return this.#kernel
+  }
+
+  /** For machines without the program for system calls. */
+  async #setByDate(timestampNs: bigint, beganNs: bigint): Promise<number> {
+    let error = clockErrorNs(timestampNs, beganNs)
+    // `date` takes a while to start; what it was late by last time is added the next time.
+    let latencyNs = 0n
+    for (let attempt = 0; attempt < DATE_ATTEMPTS && Math.abs(error) > GOOD_ENOUGH_MS * NS_PER_MS; attempt++) {
+      const ns = timestampNs + (process.hrtime.bigint() - beganNs) + latencyNs
+      const time = `@${ns / NS_PER_SECOND}.${String(ns % NS_PER_SECOND).padStart(9, '0')}`
+      await this.#run([...this.#tools.command('date'), '-u', '-s', time])
+      error = clockErrorNs(timestampNs, beganNs)
+      latencyNs -= BigInt(Math.round(error))
+    }
+    return error / NS_PER_MS
+  }
+
+  async #run(command: readonly string[]): Promise<void> {
+    const [program = '', ...args] = command
     const child = spawn(program, args, { stdio: 'ignore', env: { LC_ALL: 'C' } })
     const [code] = await once(child, 'exit')
-    if (code !== 0) throw new AppError('guest_error', `The clock could not be set: date ended with ${code}.`)
+    if (code !== 0) throw new AppError('guest_error', `${args.at(-1) ?? program} ended with ${code}.`)
   }
+}
+
+/** By an offset, not to a time: then it does not matter how long the call itself takes. */
+async function shiftClock(calls: KernelCalls, offsetNs: bigint): Promise<void> {
+  const timex = Buffer.alloc(TIMEX_BYTES)
+  const belowSecond = ((offsetNs % NS_PER_SECOND) + NS_PER_SECOND) % NS_PER_SECOND
+  timex.writeUInt32LE(ADJ_SETOFFSET_NANO, 0)
+  timex.writeBigInt64LE((offsetNs - belowSecond) / NS_PER_SECOND, TIMEX_TIME_AT)
+  timex.writeBigInt64LE(belowSecond, TIMEX_TIME_AT + 8)
+  const call = { number: CLOCK_ADJTIME, args: [CLOCK_REALTIME, DATA_ADDRESS], data: timex }
+  await calls.make('setting the clock', call)
 }
 
 const MARK = '# capsule'

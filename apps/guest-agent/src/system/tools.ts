@@ -9,6 +9,11 @@ export class Tools {
     this.#dir = toolsDir
   }
 
+  /** A directory on the file system that keeps the capsule's data. */
+  get dataDir(): string {
+    return this.#dir === undefined ? '/' : join(this.#dir, 'data')
+  }
+
   /** The command line prefix that runs a dynamically linked tool. */
   command(name: string): readonly string[] {
     if (this.#dir === undefined) return [name]

@@ -3,10 +3,10 @@ import { chmod, copyFile, lutimes, mkdir, readFile, realpath, stat, utimes, writ
 import { basename, join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
-import { clockSetter } from './clock-setter.js'
 import { missingPackage, runCommand } from './command.js'
 import { unpackPackage } from './debian.js'
 import { createLayer } from './ext4.js'
+import { kernelCaller } from './kernel-caller.js'
 import type { ImageStoreOptions } from './progress.js'
 import { exists, type LayerFile, type LayerStore } from './store.js'
 import { walk } from './walk.js'
@@ -30,7 +30,7 @@ const HOST_TOOLS = [
 const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
 const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
 
-const RECIPE = 2
+const RECIPE = 3
 const SPACE_NEEDED = 400 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000
@@ -105,8 +105,8 @@ async function fillDrive(
   await put(options.agent.bundlePath, 'agent.mjs', 0o644)
   await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
   await put(busybox, 'bin/busybox', 0o755)
-  const setter = clockSetter()
-  if (setter !== undefined) await writeFile(join(drive, 'bin', 'set-clock'), setter, { mode: 0o755 })
+  const caller = kernelCaller()
+  if (caller !== undefined) await writeFile(join(drive, 'bin', 'kernel-caller'), caller, { mode: 0o755 })
   const programs = [
     { name: 'node', path: nodePath(options.agent) },
     ...(await Promise.all(HOST_TOOLS.map(({ name, debianPackage }) => hostTool(name, debianPackage)))),
