@@ -2,10 +2,12 @@ import type { Migration } from 'kysely'
 import * as accounts from './0001-accounts.js'
 import * as capsules from './0002-capsules.js'
 import * as lifecycle from './0003-lifecycle.js'
+import * as workInFlight from './0004-work-in-flight.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
   '0001-accounts': accounts,
   '0002-capsules': capsules,
   '0003-lifecycle': lifecycle,
+  '0004-work-in-flight': workInFlight,
 }

@@ -1,0 +1,203 @@
+import { AppError, errorText, type Logger } from '@wrenn/base'
+import { type ErrorBody, type ExecInput, type ExecResult, errorKind, isAsleep, isUsable } from '@wrenn/protocol'
+import type { Host } from '../host/host.js'
+import { type AtomicStep, enterStep, insertAtomic } from '../store/atomic.js'
+import { findAnyCapsule } from '../store/capsules.js'
+import type { Db } from '../store/database.js'
+import { finishOperation } from '../store/operations.js'
+import type { OperationRow } from '../store/schema.js'
+import type { Checkpoints } from './checkpoints.js'
+import { execForeground } from './exec.js'
+import { LEASE_MS, newOperation, type Operations } from './operations.js'
+import type { SessionContext } from './session.js'
+import type { CapsuleRef, Wake } from './wake.js'
+
+/** How long one step may take before it is tried again; its own operation goes on meanwhile. */
+const STEP_WAIT_MS = 5 * 60_000
+/** Answers that say that a command was not even started. */
+const NOT_STARTED = ['invalid_request', 'not_found', 'permission_denied', 'not_a_directory', 'conflict'] as const
+
+export interface AtomicDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly wake: Wake
+  readonly checkpoints: Pick<Checkpoints, 'create' | 'rollback' | 'remove'>
+  readonly operations: Operations
+  readonly outputLimitBytes: number
+  readonly logger: Logger
+}
+
+/** A command that somebody of this process waits for. */
+interface Job {
+  readonly input: ExecInput
+  readonly done: (answer: Promise<ExecResult>) => void
+  outcome: Outcome | undefined
+}
+
+type Outcome =
+  | { readonly type: 'ended'; readonly result: ExecResult }
+  | { readonly type: 'failed'; readonly error: AppError; readonly started: boolean }
+
+/** The operation belongs to another process now, which puts the capsule back. */
+class TakenOver extends Error {}
+
+/**
+ * Commands that happen wholly or not at all: a checkpoint nobody sees, the command, and then the checkpoint is dropped or
+ * rolled back to. Each is an operation that enters a step before it begins it. A process that takes one over cannot know how a
+ * command ended that had begun, so it rolls back.
+ */
+export class AtomicExecs {
+  readonly #deps: AtomicDeps
+  readonly #jobs = new Map<string, Job>()
+  readonly #stop = new AbortController()
+
+  constructor(deps: AtomicDeps) {
+    this.#deps = deps
+    deps.operations.handle('atomic_exec', (operation) => this.#execute(operation))
+  }
+
+  /**
+   * Runs a command to its end, also when the caller leaves.
+   * @throws AppError `in_use` while another atomic command runs there, and those of `Wake.ready`, a checkpoint and an exec
+   */
+  async run(capsule: CapsuleRef, input: ExecInput): Promise<ExecResult> {
+    const { db, wake, operations } = this.#deps
+    const row = await wake.ready(capsule)
+    const draft = newOperation('atomic_exec', row, { hash: '', params: { step: 'checkpoint' satisfies AtomicStep } })
+    const operation = await insertAtomic(db, draft, LEASE_MS)
+    if (operation === undefined) throw new AppError('in_use', 'The capsule runs another atomic command.')
+    return await new Promise<ExecResult>((resolve) => {
+      this.#jobs.set(operation.id, { input, done: resolve, outcome: undefined })
+      operations.start(operation)
+    })
+  }
+
+  /** Leaves what runs to the process that takes it over, which rolls it back. */
+  stop(): void {
+    this.#stop.abort()
+    const error = new AppError('host_unavailable', 'The control plane stopped before the command ended; it is undone.')
+    for (const job of this.#jobs.values()) job.done(Promise.reject(error))
+    this.#jobs.clear()
+  }
+
+  async #execute(operation: OperationRow): Promise<'done' | 'retry'> {
+    const job = this.#jobs.get(operation.id)
+    try {
+      if (job !== undefined && job.outcome === undefined) job.outcome = await this.#attempt(operation, job.input)
+      await this.#conclude(operation, job?.outcome)
+      this.#answer(operation, job, answerOf(job?.outcome))
+      return 'done'
+    } catch (thrown) {
+      return await this.#interrupted(operation, job, thrown)
+    }
+  }
+
+  /** Checkpoint and command. What it throws is no answer of theirs. */
+  async #attempt(operation: OperationRow, input: ExecInput): Promise<Outcome> {
+    const { checkpoints, outputLimitBytes } = this.#deps
+    const { teamId, id } = refOf(operation)
+    try {
+      const options = { name: nameOf(operation), hidden: true, waitMs: STEP_WAIT_MS, idempotencyKey: operation.id }
+      await checkpoints.create(teamId, id, options)
+    } catch (error) {
+      return { type: 'failed', error: AppError.from(error), started: false }
+    }
+    await this.#enter(operation, 'command')
+    try {
+      return { type: 'ended', result: await execForeground(await this.#context(operation), input, outputLimitBytes) }
+    } catch (thrown) {
+      if (this.#stop.signal.aborted) throw thrown
+      const error = AppError.from(thrown)
+      return { type: 'failed', error, started: !AppError.is(error, ...NOT_STARTED) }
+    }
+  }
+
+  async #context(operation: OperationRow): Promise<SessionContext> {
+    const { host, wake } = this.#deps
+    const capsule = refOf(operation)
+    const { generation } = await wake.ready(capsule, { asleep: 'wait', signal: this.#stop.signal })
+    return { client: host.client, wake, capsule, generation, signal: this.#stop.signal }
+  }
+
+  /** Undoes or keeps what the command did, and removes the checkpoint. Every part of it may be done again. */
+  async #conclude(operation: OperationRow, outcome: Outcome | undefined): Promise<void> {
+    const { checkpoints, db } = this.#deps
+    const { teamId, id } = refOf(operation)
+    const isOver = await this.#isOver(id)
+    const undo = outcome === undefined ? stepOf(operation) !== 'commit' && hasBegun(operation) : mustUndo(outcome)
+    await this.#enter(operation, undo ? 'rollback' : 'commit')
+    if (undo && !isOver) await checkpoints.rollback(teamId, id, nameOf(operation), { waitMs: STEP_WAIT_MS })
+    await checkpoints.remove(teamId, id, nameOf(operation), { waitMs: STEP_WAIT_MS }).catch((error: unknown) => {
+      // It was never made, or went with its capsule.
+      if (!AppError.is(error, 'checkpoint_not_found', 'capsule_not_found') && !isOver) throw error
+    })
+    const error = undo && isOver ? { error: lostWithCapsule } : {}
+    await finishOperation(db, operation.id, error)
+    if (outcome === undefined && undo) this.#deps.logger.warn({ capsuleId: id }, 'atomic_exec.outcome_unknown')
+  }
+
+  /** A capsule that has ended has nothing to be put back. */
+  async #isOver(id: string): Promise<boolean> {
+    const row = await findAnyCapsule(this.#deps.db, id)
+    return row === undefined || !(isUsable(row.state) || isAsleep(row.state) || row.state === 'missing')
+  }
+
+  async #enter(operation: OperationRow, step: AtomicStep): Promise<void> {
+    if (!(await enterStep(this.#deps.db, operation, step))) throw new TakenOver()
+  }
+
+  async #interrupted(operation: OperationRow, job: Job | undefined, thrown: unknown): Promise<'done' | 'retry'> {
+    if (this.#stop.signal.aborted) throw thrown
+    if (thrown instanceof TakenOver) {
+      const error = new AppError('rolled_back', 'Another control plane took the command over and undid it.')
+      this.#answer(operation, job, Promise.reject(error))
+      return 'done'
+    }
+    const error = AppError.from(thrown)
+    this.#deps.logger.warn({ capsuleId: operation.capsule_id, error: errorText(thrown) }, 'atomic_exec.not_concluded')
+    // The capsule is busy with something else, or its host away: what must be undone stays to be undone.
+    if (errorKind(error.code).retryable || error.code === 'invalid_state') return 'retry'
+    await finishOperation(this.#deps.db, operation.id, { error: { code: error.code, message: error.message } })
+    this.#answer(operation, job, Promise.reject(error))
+    return 'done'
+  }
+
+  #answer(operation: OperationRow, job: Job | undefined, answer: Promise<ExecResult>): void {
+    this.#jobs.delete(operation.id)
+    if (job === undefined) answer.catch(() => {})
+    else job.done(answer)
+  }
+}
+
+const lostWithCapsule: ErrorBody['error'] = {
+  code: 'guest_died',
+  message: 'The capsule ended before the command could be undone.',
+}
+
+function refOf(operation: OperationRow): CapsuleRef {
+  return { teamId: operation.team_id, id: operation.capsule_id }
+}
+
+/** No checkpoint of a person can have it: theirs start with a letter or digit. */
+function nameOf({ id }: OperationRow): string {
+  return `.atomic-${id}`
+}
+
+function stepOf({ params }: OperationRow): unknown {
+  return params?.step
+}
+
+function hasBegun(operation: OperationRow): boolean {
+  return stepOf(operation) !== 'checkpoint'
+}
+
+function mustUndo(outcome: Outcome): boolean {
+  return outcome.type === 'ended' ? outcome.result.exit_code !== 0 : outcome.started
+}
+
+/** A timeout and a signal have exit codes of their own, so 0 is success and nothing else is. */
+async function answerOf(outcome: Outcome | undefined): Promise<ExecResult> {
+  if (outcome === undefined) throw new AppError('rolled_back', 'The command was undone.')
+  if (outcome.type === 'failed') throw outcome.error
+  return { ...outcome.result, rolled_back: mustUndo(outcome) }
+}

@@ -1,0 +1,51 @@
+import type { AwakeReason } from '@wrenn/protocol'
+import { sql } from 'kysely'
+import type { Db } from './database.js'
+
+export interface DueCapsule {
+  readonly id: string
+  readonly team_id: string
+}
+
+export interface IdleBackoff {
+  readonly firstMs: number
+  readonly maxMs: number
+}
+
+/**
+ * Running capsules that nobody used for their timeout, the longest first. One whose pause failed since it was used is left
+ * alone for a while, twice as long after every failure.
+ */
+export async function findIdle(db: Db, limit: number, { firstMs, maxMs }: IdleBackoff): Promise<readonly DueCapsule[]> {
+  const { rows } = await sql<DueCapsule>`SELECT c.id, c.team_id FROM capsules AS c
+    CROSS JOIN LATERAL (SELECT coalesce(c.last_active_at, c.started_at, c.created_at) AS since) AS used
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS failures, max(o.updated_at) AS failed_at FROM operations AS o
+      WHERE o.capsule_id = c.id AND o.kind = 'pause' AND o.state = 'failed' AND o.updated_at > used.since
+    ) AS tried
+    WHERE c.state = 'running' AND c.desired_state = 'running' AND c.timeout_sec > 0
+      AND used.since + c.timeout_sec * interval '1 second' <= now()
+      AND (tried.failures = 0 OR tried.failed_at
+        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, tried.failures - 1)) * interval '1 millisecond' <= now())
+    ORDER BY used.since LIMIT ${limit}`.execute(db)
+  return rows
+}
+
+/** Records that a capsule is in use, and by what: its timeout starts anew. */
+export async function keepAwake(db: Db, id: string, reasons: readonly AwakeReason[]): Promise<void> {
+  await sql`UPDATE capsules SET awake_because = ${JSON.stringify(reasons)}::jsonb,
+      last_active_at = greatest(last_active_at, now())
+    WHERE id = ${id} AND state = 'running'`.execute(db)
+}
+
+/**
+ * Records when a capsule was used last, as its host knows.
+ * @returns whether its timeout is over all the same
+ */
+export async function recordUse(db: Db, id: string, at: Date): Promise<boolean> {
+  const { rows } = await sql<{ isOver: boolean }>`UPDATE capsules SET awake_because = NULL,
+      last_active_at = greatest(last_active_at, least(${at.toISOString()}::timestamptz, now()))
+    WHERE id = ${id} AND state = 'running'
+    RETURNING timeout_sec > 0 AND last_active_at + timeout_sec * interval '1 second' <= now() AS "isOver"`.execute(db)
+  return rows[0]?.isOver ?? false
+}

@@ -1,0 +1,19 @@
+import type { Db } from './database.js'
+
+/**
+ * The capsule's generation now, when a rollback of it began at or after `generation`. Generations, not times: those of several
+ * control planes need not agree.
+ */
+export async function findRollback(db: Db, capsuleId: string, generation: number): Promise<number | undefined> {
+  const row = await db
+    .selectFrom('operations')
+    .innerJoin('capsules', 'capsules.id', 'operations.capsule_id')
+    .select('capsules.generation')
+    .where('capsule_id', '=', capsuleId)
+    .where('operations.kind', '=', 'rollback')
+    .where('operations.state', '!=', 'failed')
+    .where('operations.generation', '>=', generation)
+    .limit(1)
+    .executeTakeFirst()
+  return row?.generation
+}
