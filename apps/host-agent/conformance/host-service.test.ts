@@ -56,15 +56,18 @@ describeHostService({
   },
 })
 
+/** Names below `folders` that contain `part`. Other capsules' directories may vanish during the walk. */
 async function namesBelow(dir: string, folders: readonly string[], part: string): Promise<string[]> {
-  const names = await Promise.all(
-    folders.map(async (folder) => await readdir(join(dir, folder), { recursive: true }).catch(ignoreVanished)),
-  )
-  return names.flat().filter((name) => name.includes(part))
-}
-
-/** Other capsules' files come and go during the listing. */
-function ignoreVanished(error: unknown): string[] {
-  if (isErrno(error, 'ENOENT')) return []
-  throw error
+  const found: string[] = []
+  for (const folder of folders) {
+    const path = join(dir, folder)
+    const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) => {
+      if (isErrno(error, 'ENOENT')) return []
+      throw error
+    })
+    found.push(...entries.filter(({ name }) => name.includes(part)).map(({ name }) => join(path, name)))
+    const below = entries.filter((entry) => entry.isDirectory()).map(({ name }) => name)
+    found.push(...(await namesBelow(path, below, part)))
+  }
+  return found
 }

@@ -130,7 +130,7 @@ export class FakeGuest implements AsyncDisposable {
   }
 
   async *#follow(session: Session, from: bigint, aborted: AbortSignal): AsyncGenerator<EventInit> {
-    yield { case: 'start', value: { $typeName: 'process.ProcessEvent.StartEvent', pid: session.pid } }
+    yield { case: 'start', value: { $typeName: 'process.ProcessEvent.StartEvent', pid: session.pid, offset: from } }
     let next = 0
     while (!aborted.aborted) {
       const { changed } = session

@@ -5,6 +5,7 @@ import type { WatchCapsulesResponse } from '@wrenn/protocol/host'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { collect, failure, type HostClient } from './host-client.js'
 import { describeHostLifecycle } from './host-lifecycle.js'
+import { TestHost } from './test-host.js'
 
 export interface ConnectedHost extends AsyncDisposable {
   readonly client: HostClient
@@ -272,6 +273,6 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       expect(await failure(client.listDir({ capsuleId, path: '/no/such', depth: 1 }))).toBe('file_not_found')
     })
 
-    describeHostLifecycle(adapter, () => host)
+    describeHostLifecycle(new TestHost(adapter, () => host))
   })
 }

@@ -1,25 +1,8 @@
-import { connect } from 'node:net'
-import { createClient } from '@connectrpc/connect'
-import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
-import { HostService } from '@wrenn/protocol/host'
 import { describeHostService } from '../conformance/host-service.js'
-import { FakeHost } from './fake-host.js'
+import { startConnectedFake } from './connect-fake.js'
 
 describeHostService({
   name: 'fake',
   guest: { instead: "capsules of the fake host share this machine's kernel, clock and names" },
-  connect: async () => {
-    const host = await FakeHost.start()
-    const path = host.address.replace('unix:', '')
-    const sessionManager = new Http2SessionManager('http://fake', {}, { createConnection: () => connect(path) })
-    const transport = createConnectTransport({ httpVersion: '2', baseUrl: 'http://fake', sessionManager })
-    return {
-      client: createClient(HostService, transport),
-      namesOf: (id) => host.namesOf(id),
-      [Symbol.asyncDispose]: async () => {
-        sessionManager.abort()
-        await host[Symbol.asyncDispose]()
-      },
-    }
-  },
+  connect: startConnectedFake,
 })

@@ -159,8 +159,9 @@ export class FakeProcess {
   /** Everything from `from` on, then what comes; ends with the process. `undefined`: only what comes from now on. */
   async *follow(from: number | undefined, signal: AbortSignal): AsyncGenerator<Event> {
     const { tag } = this.options
-    yield { case: 'start', value: { $typeName: `${MESSAGE}.StartEvent`, pid: this.pid, ...(tag && { tag }) } }
     let position = from ?? this.#offset
+    const start = { pid: this.pid, offset: BigInt(position), ...(tag && { tag }) }
+    yield { case: 'start', value: { $typeName: `${MESSAGE}.StartEvent`, ...start } }
     while (!signal.aborted) {
       for (const event of this.#since(position)) {
         position = Number(event.value.offset) + (event.value.output.value?.length ?? 0)
