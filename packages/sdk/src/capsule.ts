@@ -1,4 +1,5 @@
 import type * as wire from '@wrenn/protocol'
+import { withinAwakeTime } from './awake-time.js'
 import { randomName, toBase64 } from './bytes.js'
 import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
 import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
@@ -148,13 +149,18 @@ export class Capsule implements AsyncDisposable {
    */
   async exec(command: Command, options: ExecOptions = {}): Promise<ExecResult> {
     const { envs, cwd, user, stdin, atomic, timeoutMs = EXEC_TIMEOUT_MS, ...call } = options
-    const graceMs = EXEC_GRACE_MS + (atomic ? ATOMIC_GRACE_MS : 0)
     const input = stdin instanceof Uint8Array ? { stdin: toBase64(stdin), stdin_encoding: 'base64' } : { stdin }
-    const result = await this.#transport.json<wire.ExecResult>('POST', `${this.#path}/exec`, {
-      requestTimeoutMs: timeoutMs === 0 ? 0 : timeoutMs + graceMs,
-      ...call,
-      json: { ...commandFields(command), envs, cwd, user, ...input, timeout_sec: timeoutMs / 1000, atomic },
-    })
+    const json = { ...commandFields(command), envs, cwd, user, ...input, timeout_sec: timeoutMs / 1000, atomic }
+    const ask = (more: CallOptions) =>
+      this.#transport.json<wire.ExecResult>('POST', `${this.#path}/exec`, { ...more, json })
+    if (timeoutMs === 0 || call.requestTimeoutMs !== undefined) {
+      return execResult(await ask({ requestTimeoutMs: 0, ...call }))
+    }
+    const limitMs = timeoutMs + EXEC_GRACE_MS + (atomic ? ATOMIC_GRACE_MS : 0)
+    const askState = async (signal: AbortSignal) => (await this.refresh({ signal })).state
+    const result = await withinAwakeTime({ limitMs, askState, signal: call.signal }, (signal) =>
+      ask({ signal, requestTimeoutMs: 0 }),
+    )
     return execResult(result)
   }
 

@@ -1,5 +1,15 @@
 import { describe, expectTypeOf, it } from 'vitest'
-import type { Capsule, CapsuleInfo, Command, ExecResult, ProcessEvent, ProcessHandle } from './index.js'
+import type {
+  Capsule,
+  CapsuleInfo,
+  Command,
+  ExecResult,
+  FileChange,
+  Forks,
+  ProcessEvent,
+  ProcessHandle,
+  Quota,
+} from './index.js'
 
 /** Checked by the compiler; running them only lists them. */
 describe('the public types', () => {
@@ -14,6 +24,14 @@ describe('the public types', () => {
     expectTypeOf<Capsule['stream']>().returns.resolves.toEqualTypeOf<ProcessHandle>()
     expectTypeOf<CapsuleInfo['name']>().toEqualTypeOf<string | undefined>()
     expectTypeOf<Capsule>().toExtend<AsyncDisposable>()
+  })
+
+  it('give forks as capsules, differences one by one, and no limit as undefined', () => {
+    expectTypeOf<Forks[number]>().toEqualTypeOf<Capsule>()
+    expectTypeOf<Forks['pauseWindowMs']>().toEqualTypeOf<number>()
+    expectTypeOf<ReturnType<Capsule['diff']>>().toExtend<AsyncIterable<FileChange>>()
+    expectTypeOf<Quota['vcpus']['limit']>().toEqualTypeOf<number | undefined>()
+    expectTypeOf<ExecResult['rolledBack']>().toEqualTypeOf<boolean | undefined>()
   })
 
   it('tell output, loss and exit apart by their type', () => {
