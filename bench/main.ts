@@ -7,9 +7,11 @@ import { execRows, stdoutRows } from './rows/exec.js'
 import { fileRows } from './rows/files.js'
 import { idleRows } from './rows/idle.js'
 import { hotRows, restoreRows } from './rows/lifecycle.js'
+import { forkRows, sleepRows } from './rows/sleep.js'
 
 const usage = `npm run bench [-- options]
-  --only NAMES      comma-separated: restore, exec, stdout, files, idle, hot (default: all)
+  --only NAMES      comma-separated: restore, sleep, fork, exec, stdout, files, idle,
+                    hot (default: all)
   --iterations N    creates per path; commands and transfers scale with it (default 20)
   --transfer-mib N  size of a file transfer (default 256)
   --port N          port of the platform under test (default 8206)
@@ -24,6 +26,8 @@ const withoutHotPool: Record<string, Group> = {
   // First, because a host agent that has carried much keeps some of the memory it needed for that.
   idle: idleRows,
   restore: restoreRows,
+  sleep: sleepRows,
+  fork: forkRows,
   exec: execRows,
   stdout: stdoutRows,
   files: fileRows,

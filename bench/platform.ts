@@ -188,6 +188,16 @@ export class Platform implements AsyncDisposable {
     return JSON.parse(await readFile(join(this.dir, 'journal', `${id}.json`), 'utf8'))
   }
 
+  /** Of the host agent that runs now: its supervisor starts it anew when it dies. */
+  async hostAgentPid(): Promise<number> {
+    const record: { children: { name: string; pid: number }[] } = JSON.parse(
+      await readFile(join(this.dir, 'run/up.json'), 'utf8'),
+    )
+    const child = record.children.find(({ name }) => /host/.test(name))
+    if (child === undefined) throw new Error('The platform has no host agent at the moment.')
+    return child.pid
+  }
+
   /** The capsule's guest agent, called past our stack. */
   async direct(id: string): Promise<DirectGuest> {
     const { resources, secret } = await this.journal(id)

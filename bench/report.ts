@@ -1,6 +1,6 @@
 import { median, percentile, round } from './stats.js'
 
-export type Verdict = 'met' | 'missed' | 'info' | 'not yet'
+export type Verdict = 'met' | 'missed' | 'info'
 
 /** One line of the table; the same object is the machine-readable result. */
 export interface Row {
@@ -46,12 +46,6 @@ export function row(measured: Measured): Row {
     verdict: keeps === undefined ? 'info' : keeps(p50, floorP50 ?? Number.NaN) ? 'met' : 'missed',
     note,
   }
-}
-
-/** A promise of a later issue: listed, so that nobody takes silence for success. */
-export function notYet(id: string, what: string, budget: string): Row {
-  const none = { p50: undefined, p95: undefined, samples: 0, floorP50: undefined, ratio: undefined }
-  return { id, what, unit: 'ms', ...none, budget, verdict: 'not yet', note: undefined }
 }
 
 const headers = ['what', 'p50', 'p95', 'floor p50', 'ratio', 'budget', 'verdict']

@@ -1,7 +1,7 @@
 import { waitFor } from '@wrenn/base'
 import type { Bench } from '../context.js'
 import { FloorQemu } from '../floor-qemu.js'
-import { notYet, type Row, row } from '../report.js'
+import { type Row, row } from '../report.js'
 import { medianSteps, timed } from '../stats.js'
 
 /** The shape that the host agent prepares at its start and keeps warm. */
@@ -101,8 +101,6 @@ export async function restoreRows({ platform, iterations, log }: Bench): Promise
       unit: 'ms',
       samples: floors.map(({ saveMs }) => saveMs),
     }),
-    notYet('pause', 'pause (any RAM size), resume', '≤ 1.5 × raw save / raw restore'),
-    notYet('fork', 'fork of a running capsule', 'pause ≤ 2 × raw save, whole ≤ 2 × raw restore'),
   ]
 }
 

@@ -1,0 +1,162 @@
+import { statfs } from 'node:fs/promises'
+import { totalmem } from 'node:os'
+import { join } from 'node:path'
+import { waitFor } from '@wrenn/base'
+import type { Bench } from '../context.js'
+import { FloorQemu } from '../floor-qemu.js'
+import { type Row, row } from '../report.js'
+import { medianSteps, round, timed } from '../stats.js'
+
+const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
+const TOUCHED_MIB = [256, 1024, 4096, 8192]
+/** For the guest's own system, so that touching does not end in its OOM killer. */
+const SYSTEM_MIB = 256
+const TURNS = 5
+const COPIES = 10
+const FORK_MIB = 1024
+const TOUCH_TIMEOUT_MS = 600_000
+
+interface Slept {
+  readonly state: string
+  readonly lifecycle_timings?: readonly { readonly step: string; readonly ms: number }[]
+}
+
+/** Pause and resume by the memory a guest has touched, beside raw QEMU that saves and restores 512 MiB. */
+export async function sleepRows({ platform, log }: Bench): Promise<Row[]> {
+  const floors = await floorOf(platform)
+  const rows: Row[] = []
+  for (const touchedMib of TOUCHED_MIB) {
+    if ((touchedMib + SYSTEM_MIB) * 2 ** 20 > totalmem() * 0.7) {
+      log(`sleep: this machine is too small for ${touchedMib} MiB`)
+      continue
+    }
+    const { id } = await platform.create({ ...SHAPE, memory_mb: touchedMib + SYSTEM_MIB })
+    await touch(platform, id, touchedMib)
+    const pauses: number[] = []
+    const resumes: number[] = []
+    const steps: { pause: Slept[]; resume: Slept[] } = { pause: [], resume: [] }
+    for (let turn = 0; turn < TURNS; turn++) {
+      const paused = await timed(() => platform.call<Slept>('POST', `/v1/capsules/${id}/pause`))
+      const resumed = await timed(() => platform.call<Slept>('POST', `/v1/capsules/${id}/resume`))
+      pauses.push(paused.ms)
+      resumes.push(resumed.ms)
+      steps.pause.push(paused.value)
+      steps.resume.push(resumed.value)
+      await platform.exec(id, '/bin/true')
+    }
+    await platform.destroy(id)
+    log(`sleep ${touchedMib} MiB: pause ${pauses.map(Math.round)}, resume ${resumes.map(Math.round)} ms`)
+    rows.push(
+      row({
+        id: `pause.${touchedMib}`,
+        what: `pause, ${touchedMib} MiB touched`,
+        unit: 'ms',
+        samples: pauses,
+        floor: floors.map(({ saveMs }) => saveMs),
+        budget: '≤ 1.5 × raw save',
+        keeps: (ours, raw) => ours <= 1.5 * raw,
+        note: `steps of the host agent, p50 ms: ${medianSteps(steps.pause.map((slept) => slept.lifecycle_timings ?? []))}`,
+      }),
+      row({
+        id: `resume.${touchedMib}`,
+        what: `resume, ${touchedMib} MiB touched`,
+        unit: 'ms',
+        samples: resumes,
+        floor: floors.map(({ runningMs }) => runningMs),
+        budget: '≤ 1.5 × raw restore',
+        keeps: (ours, raw) => ours <= 1.5 * raw,
+        note: `steps of the host agent, p50 ms: ${medianSteps(steps.resume.map((slept) => slept.lifecycle_timings ?? []))}`,
+      }),
+    )
+  }
+  return rows
+}
+
+/** Ten running copies of a guest that has touched 1 GiB. */
+export async function forkRows({ platform, log }: Bench): Promise<Row[]> {
+  const floors = await floorOf(platform)
+  const { id } = await platform.create({ ...SHAPE, memory_mb: FORK_MIB + SYSTEM_MIB })
+  await touch(platform, id, FORK_MIB)
+  const before = await usedBytes(platform.dir)
+  const forked = await timed(() =>
+    platform.call<{ capsules: { id: string }[]; pause_window_ms: number; timings: { step: string; ms: number }[] }>(
+      'POST',
+      `/v1/capsules/${id}/fork?wait_sec=120`,
+      { count: COPIES },
+    ),
+  )
+  const grown = (await usedBytes(platform.dir)) - before
+  const { capsules, pause_window_ms: windowMs, timings } = forked.value
+  for (const copy of capsules) await platform.exec(copy.id, '/bin/true')
+  for (const copy of [{ id }, ...capsules]) await platform.destroy(copy.id)
+  log(`fork: window ${round(windowMs)} ms, ${capsules.length} copies in ${round(forked.ms)} ms`)
+  const perCopy = `${round(grown / COPIES / 2 ** 20)} MiB of the pool per copy`
+  return [
+    row({
+      id: 'fork.window',
+      what: `fork, ${FORK_MIB} MiB touched: the source stands still`,
+      unit: 'ms',
+      samples: [windowMs],
+      floor: floors.map(({ saveMs }) => saveMs),
+      budget: '≤ 2 × raw save',
+      keeps: (ours, raw) => ours <= 2 * raw,
+    }),
+    row({
+      id: 'fork.each',
+      what: `fork into ${COPIES}: per copy, until it runs under its own name`,
+      unit: 'ms',
+      samples: [forked.ms / COPIES],
+      floor: floors.map(({ runningMs }) => runningMs),
+      budget: '≤ 2 × raw restore',
+      keeps: (ours, raw) => ours <= 2 * raw,
+      note: `whole ${round(forked.ms)} ms; ${perCopy}; steps, ms: ${medianSteps([timings])}`,
+    }),
+  ]
+}
+
+async function floorOf(platform: Bench['platform']): Promise<{ saveMs: number; runningMs: number }[]> {
+  const first = await platform.create(SHAPE)
+  await using floor = await FloorQemu.like(platform, first.id)
+  await platform.destroy(first.id)
+  const runs: { saveMs: number; runningMs: number }[] = []
+  for (let turn = 0; turn < TURNS; turn++) {
+    const restored = await floor.restore()
+    try {
+      await restored.guest.waitHealthy()
+      runs.push({ runningMs: restored.runningMs, saveMs: await restored.save() })
+    } finally {
+      await restored.end()
+    }
+  }
+  return runs
+}
+
+/** A process in the guest fills memory with what no two pages share, and keeps it. */
+async function touch(platform: Bench['platform'], id: string, mib: number): Promise<void> {
+  const script = `
+import os, sys, time
+kept = [os.urandom(4096) * 256 for _ in range(${mib})]
+open('/run/touched', 'w').close()
+time.sleep(1 << 30)`
+  await platform.call('POST', `/v1/capsules/${id}/exec`, {
+    cmd: 'python3',
+    args: ['-c', script],
+    user: 'root',
+    background: true,
+    tag: 'touch',
+  })
+  const touched = async () => {
+    const answer = await platform.call<{ exit_code: number }>('POST', `/v1/capsules/${id}/exec`, {
+      cmd: 'test',
+      args: ['-e', '/run/touched'],
+      user: 'root',
+    })
+    return answer.exit_code === 0 ? true : undefined
+  }
+  await waitFor(touched, { timeoutMs: TOUCH_TIMEOUT_MS, intervalMs: 500, what: `the guest to touch ${mib} MiB` })
+}
+
+async function usedBytes(dir: string): Promise<number> {
+  const { bsize, blocks, bfree } = await statfs(join(dir, 'pool'))
+  return (blocks - bfree) * bsize
+}
