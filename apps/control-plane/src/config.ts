@@ -32,16 +32,25 @@ const schema = z.object({
   WRENN_DEFAULT_DISK_SIZE_MB: integer(64, 67_108_864).default(capsuleDefaults.diskSizeMib),
   /** Capsules of a team that are not stopped; 0 means no limit. */
   WRENN_MAX_CAPSULES: integer(0, 1_000_000).default(500),
+  /** Of each team, unless its row says otherwise; 0 means no limit. */
+  WRENN_QUOTA_RUNNING_CAPSULES: integer(0, 1_000_000).default(0),
+  WRENN_QUOTA_VCPUS: integer(0, 1_000_000).default(0),
+  WRENN_QUOTA_MEMORY_MB: integer(0, 2 ** 40).default(0),
+  WRENN_QUOTA_POOL_BYTES: integer(0, 2 ** 53).default(0),
   /** Output of one stream that a foreground exec answers with, in MiB. */
   WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
   /** How long a create may take before it counts as failed. */
   WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+  /** How long a pause, resume, fork, rollback or the making of a checkpoint or snapshot may take on the host. */
+  WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
   /** How long the API still knows capsules that have ended. */
   WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
   /** How long a call on a capsule that is starting waits for it. */
   WRENN_START_WAIT_SEC: integer(0, 600).default(60),
   /** How long a host may be silent before its capsules count as missing. */
   WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
+  /** How long a host may answer without a capsule before that counts as lost. */
+  WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
 })
 
 export interface Limits {
@@ -50,6 +59,13 @@ export interface Limits {
   readonly maxDiskSizeMib: number
   readonly defaultDiskSizeMib: number
   readonly maxCapsules: number
+  /** Of a team whose row has none of its own; 0: no limit. */
+  readonly quota: {
+    readonly runningCapsules: number
+    readonly vcpus: number
+    readonly memoryMib: number
+    readonly poolBytes: number
+  }
   readonly maxLabels: number
   readonly maxEnvBytes: number
   readonly execOutputBytes: number
@@ -77,6 +93,8 @@ export interface ControlPlaneConfig {
   readonly retentionMs: number
   readonly startWaitMs: number
   readonly hostSilentMs: number
+  readonly lostGraceMs: number
+  readonly lifecycleTimeoutMs: number
   readonly limits: Limits
 }
 
@@ -105,12 +123,20 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
+    lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,
+    lifecycleTimeoutMs: values.WRENN_LIFECYCLE_TIMEOUT_SEC * 1000,
     limits: {
       maxVcpus: values.WRENN_MAX_VCPUS,
       maxMemoryMib: values.WRENN_MAX_MEMORY_MB,
       maxDiskSizeMib: values.WRENN_MAX_DISK_SIZE_MB,
       defaultDiskSizeMib: values.WRENN_DEFAULT_DISK_SIZE_MB,
       maxCapsules: values.WRENN_MAX_CAPSULES,
+      quota: {
+        runningCapsules: values.WRENN_QUOTA_RUNNING_CAPSULES,
+        vcpus: values.WRENN_QUOTA_VCPUS,
+        memoryMib: values.WRENN_QUOTA_MEMORY_MB,
+        poolBytes: values.WRENN_QUOTA_POOL_BYTES,
+      },
       maxLabels: 64,
       maxEnvBytes: 256 * 1024,
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MB * MIB,

@@ -4,10 +4,14 @@ import { Activity } from './domain/activity.js'
 import { ApiKeys, ensureFirstKey } from './domain/api-keys.js'
 import { Capsules } from './domain/capsules.js'
 import { Checkpoints } from './domain/checkpoints.js'
+import { createExecutors } from './domain/executors/index.js'
+import { createInFlight } from './domain/in-flight.js'
 import { Lifecycle } from './domain/lifecycle.js'
 import { Operations } from './domain/operations.js'
+import { readQuota } from './domain/quotas.js'
 import { Readiness } from './domain/readiness.js'
 import { Reconciler } from './domain/reconciler.js'
+import { Snapshots } from './domain/snapshots.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
@@ -40,30 +44,53 @@ export async function startControlPlane(
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
-  const operations = new Operations({ db, host, logger, createTimeoutMs: config.createTimeoutMs })
+  const { limits, createTimeoutMs, lifecycleTimeoutMs } = config
+  const executors = createExecutors({ db, host, logger, createTimeoutMs, lifecycleTimeoutMs })
+  const operations = new Operations({ db, logger, executors })
   const activity = new Activity(db, logger)
-  const capsules = new Capsules({ db, host, operations, limits: config.limits, startWaitMs: config.startWaitMs })
-  const lifecycle = new Lifecycle({ db, host, operations })
-  const checkpoints = new Checkpoints({ db, host, operations })
+  const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })
+  const lifecycle = new Lifecycle({ db, host, operations, limits })
+  const checkpoints = new Checkpoints({ db, host, operations, limits })
+  const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
   const reconciler = new Reconciler({
     db,
     host,
     operations,
+    snapshots,
     logger,
     silentMs: config.hostSilentMs,
+    lostGraceMs: config.lostGraceMs,
     retentionMs: config.retentionMs,
     tickMs,
   })
+  const inFlight = createInFlight({
+    db,
+    databaseUrl: config.databaseUrl,
+    host,
+    capsules,
+    lifecycle,
+    checkpoints,
+    operations,
+    activity,
+    logger,
+    startWaitMs: config.startWaitMs,
+    outputLimitBytes: config.limits.execOutputBytes,
+    tickMs,
+  })
   const app = await createApp({
+    wake: inFlight.wake,
+    atomic: inFlight.atomic,
     apiKeys: new ApiKeys(db),
     capsules,
     lifecycle,
     checkpoints,
+    snapshots,
+    quota: (teamId) => readQuota(db, teamId, limits),
     host,
     activity,
     readiness: new Readiness(db, host),
-    limits: config.limits,
+    limits,
     corsOrigins: config.corsOrigins,
     logger,
     version: VERSION,
@@ -76,7 +103,9 @@ export async function startControlPlane(
     clearInterval(idle)
     clearTimeout(overdue)
     await reconciler.stop()
+    await inFlight.settle()
     await operations.drain(drainMs)
+    await inFlight.stop()
     await activity.flush()
     hostLink.close()
     await db.destroy()
@@ -87,6 +116,7 @@ export async function startControlPlane(
     onPrepared?.()
     const url = await app.listen({ host: config.host, port: config.port })
     reconciler.start()
+    inFlight.start()
     logger.info({ url, version: VERSION }, 'control_plane.started')
     return { url, [Symbol.asyncDispose]: stop }
   } catch (error) {

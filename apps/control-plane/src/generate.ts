@@ -8,9 +8,12 @@ import { Activity } from './domain/activity.js'
 import { ApiKeys } from './domain/api-keys.js'
 import { Capsules } from './domain/capsules.js'
 import { Checkpoints } from './domain/checkpoints.js'
+import { createInFlight } from './domain/in-flight.js'
 import { Lifecycle } from './domain/lifecycle.js'
 import { Operations } from './domain/operations.js'
+import { readQuota } from './domain/quotas.js'
 import { Readiness } from './domain/readiness.js'
+import { Snapshots } from './domain/snapshots.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
@@ -42,14 +45,25 @@ async function openApi(): Promise<string> {
   const logger = silentLogger
   const db = openDatabase({ url: 'postgres:///' })
   const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
-  const operations = new Operations({ db, host, logger, createTimeoutMs: 1 })
+  const operations = new Operations({ db, logger, executors: {} })
+  const deps = { db, host, operations, limits, logger }
+  const capsules = new Capsules({ ...deps, startWaitMs: 0 })
+  const lifecycle = new Lifecycle(deps)
+  const checkpoints = new Checkpoints(deps)
+  const activity = new Activity(db, logger)
+  const parts = { ...deps, capsules, lifecycle, checkpoints, activity }
+  const { wake, atomic } = createInFlight({ ...parts, databaseUrl: '', startWaitMs: 0, outputLimitBytes: 0 })
   const app = await createApp({
+    wake,
+    atomic,
     apiKeys: new ApiKeys(db),
-    capsules: new Capsules({ db, host, operations, limits, startWaitMs: 0 }),
-    lifecycle: new Lifecycle({ db, host, operations }),
-    checkpoints: new Checkpoints({ db, host, operations }),
+    capsules,
+    lifecycle,
+    checkpoints,
+    snapshots: new Snapshots(deps),
+    quota: (teamId) => readQuota(db, teamId, limits),
     host,
-    activity: new Activity(db, logger),
+    activity,
     readiness: new Readiness(db, host),
     limits,
     corsOrigins: [],

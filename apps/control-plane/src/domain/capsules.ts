@@ -10,20 +10,18 @@ import {
 } from '@wrenn/protocol'
 import type { Limits } from '../config.js'
 import type { Host } from '../host/host.js'
-import {
-  countOpenCapsules,
-  findCapsule,
-  insertCapsule,
-  listCapsules,
-  type NewCapsule,
-  transition,
-} from '../store/capsules.js'
+import { insertCapsule, listCapsules, type NewCapsule, transition } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
-import { findByKey, findCreate, insertOperation } from '../store/operations.js'
-import type { CapsuleRow, OperationRow } from '../store/schema.js'
+import { findCreate, findFork, insertOperation } from '../store/operations.js'
+import type { CapsuleRow, OperationRow, SnapshotRow } from '../store/schema.js'
+import { findSnapshotByName, lockSnapshot } from '../store/snapshots.js'
 import { hashJson } from './canonical.js'
 import { decodeCursor, encodeCursor } from './cursor.js'
+import { checkEgress, checkLimits } from './limits.js'
+import { needCapsule } from './need-capsule.js'
 import { LEASE_MS, newOperation, type Operations } from './operations.js'
+import { reserve } from './quotas.js'
+import { findEarlier, insertNew, resultOf, type Submission, submit } from './submit.js'
 
 export interface CapsulesDeps {
   readonly db: Db
@@ -57,79 +55,68 @@ export class Capsules {
    * @throws AppError `invalid_request`, `template_not_found`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
   async create(teamId: string, input: CreateCapsuleInput, options: CreateOptions): Promise<CapsuleRow> {
-    const hash = hashJson(input)
-    const operation = await this.#begin(teamId, input, hash, options.idempotencyKey)
-    if (operation.request_hash !== hash) {
-      throw new AppError('idempotency_mismatch', 'This Idempotency-Key was used with a different request.')
-    }
-    const ended =
-      operation.state === 'running' ? await this.#deps.operations.wait(operation.id, options.waitMs) : operation
-    throwFailure(ended)
+    const { operations, db } = this.#deps
+    const key = options.idempotencyKey
+    const submission = { teamId, kind: 'create', hash: hashJson(input), key } as const
+    const earlier = await findEarlier(db, submission)
+    const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input)))
+    await resultOf(operations, operation, options.waitMs)
     return await this.get(teamId, operation.capsule_id)
   }
 
-  /** A new operation, started, or the one that the key named before. */
-  async #begin(
-    teamId: string,
-    input: CreateCapsuleInput,
-    hash: string,
-    key: string | undefined,
-  ): Promise<OperationRow> {
-    const { db, operations } = this.#deps
-    const earlier = key === undefined ? undefined : await findByKey(db, teamId, 'create', key)
-    if (earlier !== undefined) return earlier
-    const draft = await this.#draft(teamId, input)
-    const { operation, isNew } = await db.transaction().execute(async (tx) => {
-      // One create of a team at a time decides about the limit and the key.
-      await tx.selectFrom('teams').select('id').where('id', '=', teamId).forUpdate().execute()
-      const known = key === undefined ? undefined : await findByKey(tx, teamId, 'create', key)
-      if (known !== undefined) return { operation: known, isNew: false }
-      await this.#checkTeamLimit(tx, teamId)
-      const capsule = await insertCapsule(tx, draft)
-      const inserted = await insertOperation(tx, newOperation('create', capsule, { hash, key }), LEASE_MS)
-      if (inserted === undefined) throw new AppError('conflict', 'Another create uses this Idempotency-Key right now.')
-      return { operation: inserted, isNew: true }
+  async #submit(submission: Submission, { capsule, base }: Draft): Promise<OperationRow> {
+    const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
+    return await submit(this.#deps, submission, async (tx) => {
+      await reserve(tx, teamId, this.#deps.limits, { running: 1, vcpus, memoryMib, added: 1 })
+      if (snapshotId && (await lockSnapshot(tx, snapshotId))?.state !== 'ready') throw noTemplate(capsule.template)
+      const params = base === undefined ? undefined : { template: base }
+      return await insertNew(tx, submission, await insertCapsule(tx, capsule), params)
     })
-    if (isNew) operations.start(operation)
-    return operation
   }
 
-  async #draft(teamId: string, input: CreateCapsuleInput): Promise<NewCapsule> {
-    const { host, limits } = this.#deps
-    checkLimits(input, limits)
-    const template = await host.template(input.template)
-    const id = capsuleIds.create()
+  /** The row to be, and the built-in template below its snapshot, if it starts from one. */
+  async #draft(teamId: string, input: CreateCapsuleInput): Promise<Draft> {
+    const { db, host, limits } = this.#deps
+    const labels = { ...input.metadata, ...input.labels }
+    checkLimits({ ...input, labels }, limits)
+    checkEgress(input.egress)
+    const snapshot = await findSnapshotByName(db, teamId, input.template)
+    const sizes = snapshot === undefined ? await this.#templateSizes(input) : snapshotSizes(snapshot, input)
     return {
-      id,
-      team_id: teamId,
-      name: input.name ?? null,
-      template: input.template,
-      vcpus: input.vcpus ?? (template.defaultVcpus || capsuleDefaults.vcpus),
-      memory_mib: input.memory_mb ?? (template.defaultMemoryMib || capsuleDefaults.memoryMib),
-      disk_size_mib: input.disk_size_mb ?? limits.defaultDiskSizeMib,
-      timeout_sec: input.timeout_sec,
-      labels: JSON.stringify({ ...input.metadata, ...input.labels }),
-      envs: JSON.stringify(input.envs),
-      egress: input.egress === undefined ? null : JSON.stringify(input.egress),
-      default_user: input.user ?? '',
-      default_cwd: input.cwd ?? '',
-      state: 'pending',
-      desired_state: 'running',
+      base: snapshot?.template,
+      capsule: {
+        ...sizes,
+        id: capsuleIds.create(),
+        team_id: teamId,
+        name: input.name ?? null,
+        template: input.template,
+        snapshot_id: snapshot?.id ?? null,
+        timeout_sec: input.timeout_sec,
+        auto_resume: input.auto_resume,
+        labels: JSON.stringify(labels),
+        envs: JSON.stringify(input.envs),
+        egress: input.egress === undefined ? null : JSON.stringify(input.egress),
+        default_user: input.user ?? '',
+        default_cwd: input.cwd ?? '',
+        state: 'pending',
+        desired_state: 'running',
+        host_id: host.id ?? null,
+      },
     }
   }
 
-  async #checkTeamLimit(db: Db, teamId: string): Promise<void> {
-    const { maxCapsules } = this.#deps.limits
-    if (maxCapsules > 0 && (await countOpenCapsules(db, teamId)) >= maxCapsules) {
-      throw new AppError('pool_exhausted', `The team has its ${maxCapsules} capsules already (WRENN_MAX_CAPSULES).`)
+  async #templateSizes(input: CreateCapsuleInput) {
+    const template = await this.#deps.host.template(input.template)
+    return {
+      vcpus: input.vcpus ?? (template.defaultVcpus || capsuleDefaults.vcpus),
+      memory_mib: input.memory_mb ?? (template.defaultMemoryMib || capsuleDefaults.memoryMib),
+      disk_size_mib: input.disk_size_mb ?? this.#deps.limits.defaultDiskSizeMib,
     }
   }
 
   /** @throws AppError `capsule_not_found` */
   async get(teamId: string, id: string): Promise<CapsuleRow> {
-    const row = await findCapsule(this.#deps.db, teamId, id)
-    if (row === undefined) throw new AppError('capsule_not_found', `There is no capsule ${id}.`)
-    return row
+    return await needCapsule(this.#deps.db, teamId, id)
   }
 
   /**
@@ -149,11 +136,12 @@ export class Capsules {
     throw new AppError('invalid_state', `The capsule is ${row.state}, not running.`, { details: { state: row.state } })
   }
 
-  /** Waits for the create of a capsule; many clients use one as soon as they know its id. */
+  /** Waits for the create of a capsule, or the fork that makes it; many clients use one as soon as they know its id. */
   async #started(teamId: string, id: string): Promise<CapsuleRow> {
     const { db, operations, startWaitMs } = this.#deps
-    const operation = await findCreate(db, id)
-    if (operation !== undefined) throwFailure(await operations.wait(operation.id, startWaitMs))
+    const { parent_id: parentId } = await this.get(teamId, id)
+    const operation = parentId === null ? await findCreate(db, id) : await findFork(db, parentId, id)
+    if (operation !== undefined) await resultOf(operations, operation, startWaitMs)
     return await this.get(teamId, id)
   }
 
@@ -194,27 +182,30 @@ export class Capsules {
   }
 }
 
-/** @throws AppError why the operation failed, when it did */
-function throwFailure(operation: OperationRow | undefined): void {
-  const error = operation?.error
-  if (error) throw new AppError(error.code, error.message, { details: error.details ?? {} })
+interface Draft {
+  readonly capsule: NewCapsule
+  readonly base: string | undefined
 }
 
-function checkLimits(input: CreateCapsuleInput, limits: Limits): void {
-  const checks: readonly (readonly [string, number, number, string])[] = [
-    ['vcpus', input.vcpus ?? 0, limits.maxVcpus, 'WRENN_MAX_VCPUS'],
-    ['memory_mb', input.memory_mb ?? 0, limits.maxMemoryMib, 'WRENN_MAX_MEMORY_MB'],
-    ['disk_size_mb', input.disk_size_mb ?? 0, limits.maxDiskSizeMib, 'WRENN_MAX_DISK_SIZE_MB'],
-    ['labels', Object.keys({ ...input.metadata, ...input.labels }).length, limits.maxLabels, 'labels per capsule'],
-    ['envs', JSON.stringify(input.envs).length, limits.maxEnvBytes, 'bytes of environment'],
-  ]
-  for (const [field, value, max, knob] of checks) {
-    if (value > max) {
-      throw new AppError('invalid_request', `${field} is ${value}; at most ${max} is allowed (${knob}).`, {
-        details: { field, max },
-      })
-    }
+/** A snapshot has memory and disk of its own sizes. @throws AppError `invalid_request`, `template_not_found` */
+function snapshotSizes(snapshot: SnapshotRow, input: CreateCapsuleInput) {
+  if (snapshot.state !== 'ready') throw noTemplate(input.template)
+  const { vcpus, memory_mib, disk_size_mib } = snapshot
+  for (const [field, own] of [
+    ['vcpus', vcpus],
+    ['memory_mb', memory_mib],
+    ['disk_size_mb', disk_size_mib],
+  ] as const) {
+    const asked = input[field]
+    if (asked === undefined || asked === own) continue
+    const message = `${field} of the snapshot ${snapshot.name} is ${own} and cannot be ${asked}; leave it out.`
+    throw new AppError('invalid_request', message, { details: { field, value: own } })
   }
+  return { vcpus, memory_mib, disk_size_mib }
+}
+
+function noTemplate(name: string): AppError {
+  return new AppError('template_not_found', `There is no template "${name}".`, { details: { template: name } })
 }
 
 function statesOf(wanted: ListCapsulesQuery['status']): readonly CapsuleState[] | undefined {

@@ -1,9 +1,10 @@
-import type { CapsuleExit } from '@wrenn/protocol'
-import type { Capsule, Exit } from '@wrenn/protocol/host'
+import { type CapsuleExit, type PauseReason, pauseReasons } from '@wrenn/protocol'
+import type { Capsule, Checkpoint, Exit, Snapshot } from '@wrenn/protocol/host'
 import type { CapsulePatch } from '../store/capsules.js'
+import type { CheckpointFacts } from '../store/checkpoints.js'
 
 /** What a host's report adds to a capsule's row. */
-export function factsOf(capsule: Capsule): CapsulePatch {
+export function factsOf(capsule: Capsule) {
   return {
     engine: capsule.engine || null,
     engine_version: capsule.engineVersion || null,
@@ -13,7 +14,43 @@ export function factsOf(capsule: Capsule): CapsulePatch {
     timings: JSON.stringify(capsule.timings.map(({ step, ms }) => ({ step, ms }))),
     guest_address: capsule.guestAddress || null,
     observed_at: new Date(),
-  }
+    ...savedFactsOf(capsule),
+  } satisfies CapsulePatch
+}
+
+/** The part of a report that changes while a capsule stays in its state. */
+export function savedFactsOf(capsule: Capsule) {
+  return {
+    pause_reason: isPauseReason(capsule.pauseReason) ? capsule.pauseReason : null,
+    paused_at: timeOf(capsule.pausedAtMs),
+    durable_at: timeOf(capsule.durableAtMs),
+    saved_generation: Number(capsule.savedGeneration),
+    notice: capsule.notice === '' ? null : storable(capsule.notice),
+    disk_bytes: Number(capsule.diskBytes),
+  } satisfies CapsulePatch
+}
+
+/** Of the pause, resume or rollback that the report answers. */
+export function lifecycleTimingsOf(capsule: Capsule) {
+  const timings = capsule.lifecycleTimings.map(({ step, ms }) => ({ step, ms }))
+  return { lifecycle_timings: JSON.stringify(timings) } satisfies CapsulePatch
+}
+
+export function checkpointFactsOf(checkpoint: Checkpoint): CheckpointFacts {
+  return { size_bytes: Number(checkpoint.sizeBytes), durable_at: timeOf(checkpoint.durableAtMs) }
+}
+
+export function snapshotFactsOf(snapshot: Snapshot): CheckpointFacts {
+  return { size_bytes: Number(snapshot.sizeBytes), durable_at: timeOf(snapshot.durableAtMs) }
+}
+
+/** 0 is "not yet" in a host's words. */
+function timeOf(ms: bigint): Date | null {
+  return ms === 0n ? null : new Date(Number(ms))
+}
+
+function isPauseReason(text: string): text is PauseReason {
+  return pauseReasons.some((reason) => reason === text)
 }
 
 export function exitOf(exit: Exit | undefined): CapsuleExit {

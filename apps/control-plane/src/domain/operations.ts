@@ -1,31 +1,40 @@
 import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import { type ErrorBody, errorKind } from '@wrenn/protocol'
-import type { Host } from '../host/host.js'
-import { type CapsulePatch, findAnyCapsule, transition } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import { findOperation, finishOperation, renewLease, takeExpired } from '../store/operations.js'
-import type { CapsuleRow, OperationKind, OperationRow } from '../store/schema.js'
-import { exitOf, factsOf } from './host-facts.js'
+import type { OperationKind, OperationRow } from '../store/schema.js'
 
 export const LEASE_MS = 15_000
 const RENEW_MS = 5_000
-const RETRY_MS = 3_000
-const DESTROY_TIMEOUT_MS = 60_000
-const MAX_CREATE_ATTEMPTS = 3
+const RETRY_MS = 1_000
+const LOOK_EVERY_MS = 100
+
+/**
+ * Carries out one operation and concludes it in the database, or says that it must be tried again. It may run several times:
+ * another process does it over when this one died in the middle.
+ */
+export type Executor = (operation: OperationRow) => Promise<'done' | 'retry'>
+
+export type Executors = Readonly<Partial<Record<OperationKind, Executor>>>
 
 export interface OperationsDeps {
   readonly db: Db
-  readonly host: Host
   readonly logger: Logger
-  readonly createTimeoutMs: number
+  readonly executors: Executors
+  /** How soon one that could not be carried out is tried again. @default 1000 */
+  readonly retryMs?: number
 }
 
 /** The row of a new operation; its id is made here. */
 export function newOperation(
   kind: OperationKind,
   capsule: { readonly id: string; readonly team_id: string; readonly generation: number },
-  request: { readonly hash: string; readonly key?: string | undefined },
+  request: {
+    readonly hash: string
+    readonly key?: string | undefined
+    readonly params?: Readonly<Record<string, unknown>> | undefined
+  },
 ) {
   return {
     id: `op-${randomUUID()}`,
@@ -34,9 +43,16 @@ export function newOperation(
     kind,
     idempotency_key: request.key ?? null,
     request_hash: request.hash,
+    params: request.params === undefined ? null : JSON.stringify(request.params),
     state: 'running' as const,
     generation: capsule.generation,
   }
+}
+
+/** @throws AppError why the operation failed, when it did */
+export function throwFailure(operation: OperationRow | undefined): void {
+  const error = operation?.error
+  if (error) throw new AppError(error.code, error.message, { details: error.details ?? {} })
 }
 
 /**
@@ -45,16 +61,23 @@ export function newOperation(
  */
 export class Operations {
   readonly #deps: OperationsDeps
+  readonly #executors = new Map<string, Executor>()
   readonly #running = new Map<string, Promise<void>>()
   #stopping = false
 
   constructor(deps: OperationsDeps) {
     this.#deps = deps
+    for (const [kind, executor] of Object.entries(deps.executors)) this.#executors.set(kind, executor)
+  }
+
+  /** Says how operations of `kind` are carried out, where that needs what is made after this. */
+  handle(kind: OperationKind, executor: Executor): void {
+    this.#executors.set(kind, executor)
   }
 
   /** Runs an operation in the background; `wait` tells when it is over. */
   start(operation: OperationRow): void {
-    if (this.#running.has(operation.id)) return
+    if (operation.state !== 'running' || this.#running.has(operation.id)) return
     const run = this.#run(operation).finally(() => this.#running.delete(operation.id))
     this.#running.set(operation.id, run)
   }
@@ -69,11 +92,11 @@ export class Operations {
       if (operation !== undefined && operation.state !== 'running') return operation
       const left = deadline - performance.now()
       if (left <= 0) return undefined
-      await settledWithin(new Promise(() => {}), Math.min(left, 100))
+      await delay(Math.min(left, LOOK_EVERY_MS))
     }
   }
 
-  /** Takes over what dead processes left; called regularly. */
+  /** Takes over what dead processes left, and what is due for another try; called regularly. */
   async resumeExpired(): Promise<void> {
     while (!this.#stopping) {
       const operation = await takeExpired(this.#deps.db, LEASE_MS)
@@ -90,12 +113,13 @@ export class Operations {
   }
 
   async #run(operation: OperationRow): Promise<void> {
-    const { db, logger } = this.#deps
+    const { db, logger, retryMs = RETRY_MS } = this.#deps
     const startedAt = performance.now()
     const renewal = setInterval(() => void renewLease(db, operation.id, LEASE_MS).catch(() => {}), RENEW_MS)
     try {
-      await (operation.kind === 'create' ? this.#create(operation) : this.#destroy(operation))
-      logger.info({ ...fieldsOf(operation), ms: Math.round(performance.now() - startedAt) }, 'operation.ended')
+      const outcome = await this.#execute(operation)
+      if (outcome === 'retry') await renewLease(db, operation.id, retryMs)
+      logger.info({ ...fieldsOf(operation), outcome, ms: Math.round(performance.now() - startedAt) }, 'operation.ended')
     } catch (error) {
       // The lease runs out and the operation is taken up again, by us or by another.
       logger.error({ ...fieldsOf(operation), error: errorText(error) }, 'operation.interrupted')
@@ -104,130 +128,36 @@ export class Operations {
     }
   }
 
-  async #create(operation: OperationRow): Promise<void> {
-    const { db } = this.#deps
-    let row = await findAnyCapsule(db, operation.capsule_id)
-    if (row?.state === 'pending') row = await transition(db, row, 'start')
-    if (row === undefined || row.state !== 'starting') {
-      await finishOperation(db, operation.id, row?.state === 'running' ? {} : { error: overtaken })
-      return
-    }
-    try {
-      await this.#createOnHost(row)
-      await finishOperation(db, operation.id)
-    } catch (thrown) {
-      await this.#createFailed(operation, row, AppError.from(thrown))
-    }
+  async #execute(operation: OperationRow): Promise<'done' | 'retry'> {
+    const joins = operation.params?.joins
+    if (typeof joins === 'string') return await this.#join(operation, joins)
+    const executor = this.#executors.get(operation.kind)
+    if (executor === undefined) throw new Error(`nobody carries out ${operation.kind}`)
+    return await executor(operation)
   }
 
-  async #createOnHost(row: CapsuleRow): Promise<void> {
-    const { db, host, createTimeoutMs } = this.#deps
-    const answer = await host.call((client) =>
-      client.createCapsule(
-        {
-          capsuleId: row.id,
-          teamId: row.team_id,
-          template: row.template,
-          vcpus: row.vcpus,
-          memoryMib: row.memory_mib,
-          diskSizeMib: row.disk_size_mib,
-          envs: row.envs,
-          defaultUser: row.default_user,
-          defaultCwd: row.default_cwd,
-          hostname: row.id,
-          generation: BigInt(row.generation),
-          egress: row.egress === null ? { internet: true } : { ...row.egress },
-        },
-        { timeoutMs: createTimeoutMs },
-      ),
-    )
-    const facts: CapsulePatch = answer.capsule === undefined ? {} : factsOf(answer.capsule)
-    const now = new Date()
-    const started = await this.#apply(row.id, 'starting', (current) =>
-      transition(db, current, 'started', {
-        ...facts,
-        observed_state: 'running',
-        started_at: now,
-        last_active_at: now,
-      }),
-    )
-    if (!started) await this.#destroyOnHost(row.id)
-  }
-
-  async #createFailed(operation: OperationRow, row: CapsuleRow, error: AppError): Promise<void> {
-    const { db, logger } = this.#deps
-    const silent = AppError.is(error, 'host_unavailable', 'timeout')
-    if (silent && operation.attempts > 1 && operation.attempts < MAX_CREATE_ATTEMPTS) throw error
-    logger.warn(
-      { ...fieldsOf(operation), code: error.code, error: error.message, cause: errorText(error.cause) },
-      'capsule.create_failed',
-    )
-    // Nothing may stay behind: what the host made late is destroyed, by us now or by the reconciler.
-    const exit = { ...exitOf(undefined), cause: 'create_failed', message: error.message, at: new Date().toISOString() }
-    await this.#apply(row.id, 'starting', (current) =>
-      transition(db, current, 'failed', { desired_state: 'stopped', exit: JSON.stringify(exit) }),
-    )
-    await finishOperation(db, operation.id, { error: toWire(error), releaseKey: errorKind(error.code).retryable })
-    if (silent) await this.#destroyOnHost(row.id).catch(() => {})
-  }
-
-  async #destroy(operation: OperationRow): Promise<void> {
-    const { db } = this.#deps
-    try {
-      await this.#destroyOnHost(operation.capsule_id)
-    } catch (error) {
-      // The wish is recorded; it is tried again until the host answers.
-      this.#deps.logger.warn({ ...fieldsOf(operation), error: errorText(error) }, 'capsule.destroy_deferred')
-      await renewLease(db, operation.id, RETRY_MS)
-      return
-    }
-    await this.#apply(operation.capsule_id, 'stopping', (current) =>
-      transition(db, current, 'destroyed', { observed_state: 'absent', stopped_at: new Date() }),
-    )
-    await finishOperation(db, operation.id)
-  }
-
-  async #destroyOnHost(capsuleId: string): Promise<void> {
-    await this.#deps.host.call((client) => client.destroyCapsule({ capsuleId }, { timeoutMs: DESTROY_TIMEOUT_MS }))
-  }
-
-  /** Repeats a compare-and-set while the capsule stays in `state`. False when it left that state by another hand. */
-  async #apply(
-    capsuleId: string,
-    state: CapsuleRow['state'],
-    change: (row: CapsuleRow) => Promise<CapsuleRow | undefined>,
-  ): Promise<boolean> {
-    for (;;) {
-      const row = await findAnyCapsule(this.#deps.db, capsuleId)
-      if (row === undefined || row.state !== state) return false
-      if ((await change(row)) !== undefined) return true
-    }
+  /** Ends as the one that it joined. */
+  async #join(operation: OperationRow, joins: string): Promise<'done' | 'retry'> {
+    const other = await this.wait(joins, LEASE_MS)
+    if (other === undefined) return 'retry'
+    await finishOperation(this.#deps.db, operation.id, {
+      ...(other.error === null ? {} : { error: other.error }),
+      ...(other.result === null ? {} : { result: other.result }),
+    })
+    return 'done'
   }
 }
 
-const overtaken: ErrorBody['error'] = {
-  code: 'invalid_state',
-  message: 'The capsule was destroyed before it had started.',
-}
-
-function toWire(error: AppError): ErrorBody['error'] {
-  return {
-    code: error.code,
-    message: error.message,
-    ...(error.details === undefined ? {} : { details: error.details }),
-  }
-}
-
-function fieldsOf(operation: OperationRow) {
+export function fieldsOf(operation: OperationRow) {
   return { operationId: operation.id, kind: operation.kind, capsuleId: operation.capsule_id }
 }
 
 /** Waits for `promise`, whatever becomes of it, but no longer than `waitMs`. */
 async function settledWithin(promise: Promise<unknown>, waitMs: number): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const timeUp = new Promise<void>((resolve) => {
-    timer = setTimeout(resolve, waitMs)
-  })
-  await Promise.race([promise.catch(() => {}), timeUp])
-  clearTimeout(timer)
+  const timeUp = new AbortController()
+  await Promise.race([
+    promise.catch(() => {}),
+    delay(waitMs, undefined, { signal: timeUp.signal }).catch(() => {}), // it ended before
+  ])
+  timeUp.abort()
 }

@@ -1,14 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { errorText, type Logger } from '@wrenn/base'
+import type { CapsuleState } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../host/host.js'
-import { findAnyCapsule, listForReconcile, pruneEnded, recordObservation, transition } from '../store/capsules.js'
+import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations, transition } from '../store/capsules.js'
+import { hasVolatile } from '../store/checkpoints.js'
 import type { Db } from '../store/database.js'
-import { recordHost } from '../store/hosts.js'
-import { hasLiveOperation } from '../store/operations.js'
-import type { CapsuleRow } from '../store/schema.js'
-import { exitOf, factsOf } from './host-facts.js'
+import { truthOf } from './executors/context.js'
+import { rememberHost } from './known-host.js'
 import type { Operations } from './operations.js'
+import { SavedFiles } from './saved-files.js'
+import { Settler } from './settle.js'
+import type { Snapshots } from './snapshots.js'
 
 const TICK_MS = 1_000
 const COMPARE_EVERY_MS = 30_000
@@ -17,13 +20,19 @@ const PRUNE_EVERY_MS = 10 * 60_000
 /** Few enough to be quick; when there are more, the next tick goes on. */
 const PRUNE_LIMIT = 500
 
+/** States in which a capsule is at its host; when that is silent, nobody knows. */
+const shownMissing: ReadonlySet<CapsuleState> = new Set(['running', 'pausing', 'paused', 'resuming'])
+
 export interface ReconcilerDeps {
   readonly db: Db
   readonly host: Host
   readonly operations: Operations
+  readonly snapshots: Snapshots
   readonly logger: Logger
   /** Silence of the host after which its capsules count as missing. */
   readonly silentMs: number
+  /** How long an answering host must be without a capsule before that counts as lost. */
+  readonly lostGraceMs: number
   /** How long the rows of ended capsules are kept. */
   readonly retentionMs: number
   /** @default 1000 */
@@ -37,7 +46,8 @@ export interface ReconcilerDeps {
 export class Reconciler {
   readonly #deps: ReconcilerDeps
   readonly #abort = new AbortController()
-  readonly #reported = new Set<string>()
+  readonly #settler: Settler
+  readonly #savedFiles: SavedFiles
   #heardAt = Date.now()
   #comparedAt = 0
   #prunedAt = 0
@@ -46,6 +56,8 @@ export class Reconciler {
 
   constructor(deps: ReconcilerDeps) {
     this.#deps = deps
+    this.#settler = new Settler(deps)
+    this.#savedFiles = new SavedFiles(deps)
   }
 
   start(): void {
@@ -67,16 +79,15 @@ export class Reconciler {
     const { capsules } = await host.call((client) => client.listCapsules({}, { timeoutMs: LIST_TIMEOUT_MS }))
     this.#heard()
     this.#comparedAt = Date.now()
-    await recordHost(db, {
-      id: status.hostId,
-      address: host.address,
-      agentVersion: status.agentVersion,
-      engine: status.engine,
-    })
+    await rememberHost(db, host, status)
     const onHost = new Map(capsules.map((capsule) => [capsule.capsuleId, capsule]))
-    for (const row of rows) await this.#settle(row, onHost.get(row.id), status.hostId)
+    for (const row of rows) await this.#settler.settle(row, onHost.get(row.id))
     const known = new Set(rows.map((row) => row.id))
-    for (const capsule of capsules) if (!known.has(capsule.capsuleId)) await this.#foreign(capsule, status.hostId)
+    for (const capsule of capsules) {
+      if (known.has(capsule.capsuleId)) continue
+      await this.#settler.settleForeign(await findAnyCapsule(db, capsule.capsuleId), capsule)
+    }
+    await this.#savedFiles.compare([...onHost.keys()])
   }
 
   async #repeat(task: () => Promise<void>): Promise<void> {
@@ -92,12 +103,13 @@ export class Reconciler {
   }
 
   async #tick(): Promise<void> {
-    const { operations, silentMs } = this.#deps
+    const { operations, silentMs, lostGraceMs } = this.#deps
     await operations.resumeExpired()
     await this.#prune()
     const silence = Date.now() - this.#heardAt
+    const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS
     if (silence > silentMs) await this.#markSilent()
-    else if (silence > silentMs / 2 || Date.now() - this.#comparedAt > COMPARE_EVERY_MS) await this.compare()
+    else if (silence > silentMs / 2 || Date.now() - this.#comparedAt > compareEveryMs) await this.compare()
   }
 
   async #prune(): Promise<void> {
@@ -105,7 +117,8 @@ export class Reconciler {
     const { db, logger, retentionMs } = this.#deps
     const count = await pruneEnded(db, retentionMs, PRUNE_LIMIT)
     if (count > 0) logger.info({ count }, 'capsules.pruned')
-    if (count < PRUNE_LIMIT) this.#prunedAt = Date.now()
+    const operations = await pruneOperations(db, retentionMs, PRUNE_LIMIT)
+    if (count < PRUNE_LIMIT && operations < PRUNE_LIMIT) this.#prunedAt = Date.now()
   }
 
   async #watch(): Promise<void> {
@@ -136,90 +149,20 @@ export class Reconciler {
     if (!this.#silent) logger.warn({ host: host.address, silentMs: Date.now() - this.#heardAt }, 'host.silent')
     this.#silent = true
     for (const row of await listForReconcile(db)) {
-      if (row.state !== 'running' && row.state !== 'pausing' && row.state !== 'resuming') continue
+      if (!shownMissing.has(row.state)) continue
       await transition(db, row, 'lost', { observed_state: 'silent', observed_at: new Date() })
     }
   }
 
   async #changed(capsule: Capsule): Promise<void> {
     const row = await findAnyCapsule(this.#deps.db, capsule.capsuleId)
-    if (row === undefined || row.state === 'stopped') await this.#foreign(capsule, row?.host_id ?? undefined)
-    else await this.#settle(row, capsule, row.host_id ?? undefined)
-  }
-
-  /** A capsule on the host that the database does not expect there. */
-  async #foreign(capsule: Capsule, hostId: string | undefined): Promise<void> {
-    const { db, logger } = this.#deps
-    const row = await findAnyCapsule(db, capsule.capsuleId)
-    if (row === undefined) {
-      if (this.#reported.has(capsule.capsuleId)) return
-      this.#reported.add(capsule.capsuleId)
-      logger.warn({ capsuleId: capsule.capsuleId, hostState: capsule.state }, 'capsule.unknown_on_host')
-    } else if (row.state === 'stopped') {
-      await this.#destroyLeftover(capsule.capsuleId)
-    } else {
-      await this.#settle(row, capsule, hostId)
+    if (row === undefined || row.state === 'stopped') {
+      await this.#settler.settleForeign(row, capsule)
+      return
     }
-  }
-
-  async #settle(row: CapsuleRow, capsule: Capsule | undefined, hostId: string | undefined): Promise<void> {
-    if (row.state === 'pending' || row.state === 'starting') return // its operation is at work, or will be resumed
-    const attach = hostId !== undefined && row.host_id === null && capsule !== undefined ? { host_id: hostId } : {}
-    if (row.desired_state === 'stopped') await this.#settleUnwanted(row, capsule)
-    else if (capsule === undefined) await this.#settleAbsent(row)
-    else if (capsule.state === 'running') await this.#settleRunning(row, capsule, attach)
-    else if (capsule.state === 'error' || capsule.state === 'stopped') await this.#settleEnded(row, capsule, attach)
-  }
-
-  async #settleUnwanted(row: CapsuleRow, capsule: Capsule | undefined): Promise<void> {
-    const { db } = this.#deps
-    if (await hasLiveOperation(db, row.id)) return
-    if (capsule !== undefined) await this.#destroyLeftover(row.id)
-    if (row.state === 'stopping') {
-      await transition(db, row, 'destroyed', { observed_state: 'absent', stopped_at: new Date() })
-    } else {
-      await recordObservation(db, [row.id], 'absent', new Date())
-    }
-  }
-
-  async #settleAbsent(row: CapsuleRow): Promise<void> {
-    const seen = { observed_state: 'absent', observed_at: new Date() } as const
-    if (row.state !== 'missing') {
-      const lost = await transition(this.#deps.db, row, 'lost', seen)
-      if (lost !== undefined) this.#deps.logger.warn({ capsuleId: row.id }, 'capsule.missing')
-    }
-    await recordObservation(this.#deps.db, [row.id], 'absent', seen.observed_at)
-  }
-
-  async #settleRunning(row: CapsuleRow, capsule: Capsule, attach: { host_id?: string }): Promise<void> {
-    const { db, logger } = this.#deps
-    if (row.state === 'missing') {
-      const found = await transition(db, row, 'found', { ...factsOf(capsule), ...attach, observed_state: 'running' })
-      if (found !== undefined) logger.info({ capsuleId: row.id }, 'capsule.found')
-    } else if (attach.host_id !== undefined || row.observed_state !== 'running') {
-      await db
-        .updateTable('capsules')
-        .set({ ...attach, observed_state: 'running', observed_at: new Date() })
-        .where('id', '=', row.id)
-        .execute()
-    }
-  }
-
-  async #settleEnded(row: CapsuleRow, capsule: Capsule, attach: { host_id?: string }): Promise<void> {
-    const { db, logger } = this.#deps
-    const exit = exitOf(capsule.exit)
-    const ended = await transition(db, row, 'exited', {
-      ...attach,
-      exit: JSON.stringify(exit),
-      observed_state: 'error',
-      observed_at: new Date(),
-      stopped_at: new Date(),
-    })
-    if (ended !== undefined) logger.warn({ capsuleId: row.id, cause: exit.cause }, 'capsule.exited')
-  }
-
-  async #destroyLeftover(capsuleId: string): Promise<void> {
-    this.#deps.logger.info({ capsuleId }, 'capsule.leftover_destroyed')
-    await this.#deps.host.call((client) => client.destroyCapsule({ capsuleId }, { timeoutMs: LIST_TIMEOUT_MS }))
+    // An event may be older than the row: where they differ, the host is asked again, after the row was read.
+    const isFresh = row.state === capsule.state
+    await this.#settler.settle(row, isFresh ? capsule : await truthOf(this.#deps.host, row.id))
+    if (await hasVolatile(this.#deps.db, row.id)) await this.#savedFiles.compareCheckpoints(row.id)
   }
 }

@@ -10,6 +10,8 @@ const TEMPLATES_CACHE_MS = 5_000
 export class Host {
   readonly client: HostClient
   readonly address: string
+  /** Its own id, once it said so and the database has it. */
+  id: string | undefined
   #templates: { readonly list: readonly Template[]; readonly until: number } | undefined
 
   constructor(client: HostClient, address: string) {
@@ -37,10 +39,14 @@ export class Host {
     return templates
   }
 
-  /** The template of this name or alias. @throws AppError `template_not_found` */
+  /** The template of this name or alias, if there is one. */
+  async findTemplate(name: string): Promise<Template | undefined> {
+    return (await this.templates()).find((template) => template.name === name || template.aliases.includes(name))
+  }
+
+  /** @throws AppError `template_not_found` */
   async template(name: string): Promise<Template> {
-    const templates = await this.templates()
-    const found = templates.find((template) => template.name === name || template.aliases.includes(name))
+    const found = await this.findTemplate(name)
     if (found === undefined) {
       throw new AppError('template_not_found', `There is no template "${name}".`, { details: { template: name } })
     }

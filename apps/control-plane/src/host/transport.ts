@@ -41,6 +41,7 @@ const downloads = new Set<string>([
   HostService.method.startProcess.name,
   HostService.method.connectProcess.name,
   HostService.method.readFile.name,
+  HostService.method.diffCheckpoints.name,
 ])
 
 /**

@@ -12,8 +12,10 @@ import { createErrorHandler } from './errors.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
 import { capsuleRoutes } from './routes/capsules.js'
+import { checkpointRoutes } from './routes/checkpoints.js'
 import { execRoutes } from './routes/exec.js'
 import { fileRoutes } from './routes/files.js'
+import { lifecycleRoutes } from './routes/lifecycle.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { templateRoutes } from './routes/templates.js'
@@ -71,6 +73,8 @@ export async function createApp(services: Services): Promise<App> {
   await app.register(async (closed: App) => {
     authenticate(closed, services)
     capsuleRoutes(closed, services)
+    lifecycleRoutes(closed, services)
+    checkpointRoutes(closed, services)
     execRoutes(closed, services)
     fileRoutes(closed, services)
     templateRoutes(closed, services)

@@ -1,14 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from '@wrenn/base'
+import type { Quota } from '@wrenn/protocol'
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
 import type { Activity } from '../domain/activity.js'
 import type { ApiKeys } from '../domain/api-keys.js'
+import type { AtomicExecs } from '../domain/atomic.js'
 import type { Capsules } from '../domain/capsules.js'
 import type { Checkpoints } from '../domain/checkpoints.js'
 import type { Lifecycle } from '../domain/lifecycle.js'
 import type { Readiness } from '../domain/readiness.js'
+import type { Snapshots } from '../domain/snapshots.js'
+import type { Wake } from '../domain/wake.js'
 import type { Host } from '../host/host.js'
 import type { ApiKeyOwner } from '../store/teams.js'
 
@@ -18,6 +22,11 @@ export interface Services {
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly checkpoints: Checkpoints
+  readonly snapshots: Snapshots
+  /** What a team uses and may use. */
+  readonly quota: (teamId: string) => Promise<Quota>
+  readonly wake: Wake
+  readonly atomic: AtomicExecs
   readonly host: Host
   readonly activity: Activity
   readonly readiness: Readiness

@@ -20,9 +20,39 @@ export async function findCapsule(db: Db, teamId: string, id: string): Promise<C
     .executeTakeFirst()
 }
 
+/** Some capsules, oldest first. */
+export async function findCapsules(db: Db, ids: readonly string[]): Promise<CapsuleRow[]> {
+  if (ids.length === 0) return []
+  return await db.selectFrom('capsules').selectAll().where('id', 'in', ids).orderBy('seq').execute()
+}
+
 /** For the reconciler and for operations, which act for no team. */
 export async function findAnyCapsule(db: Db, id: string): Promise<CapsuleRow | undefined> {
   return await db.selectFrom('capsules').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** Holds a capsule's row until the end of the transaction: nobody else moves it. */
+export async function lockCapsule(tx: Db, id: string): Promise<CapsuleRow | undefined> {
+  return await tx.selectFrom('capsules').selectAll().where('id', '=', id).forNoKeyUpdate().executeTakeFirst()
+}
+
+/** Writes what is not part of the state; the generation stays. */
+export async function patchCapsule(
+  db: Db,
+  id: string,
+  patch: CapsulePatch & { readonly updated_at?: Date },
+): Promise<CapsuleRow | undefined> {
+  return await db.updateTable('capsules').set(patch).where('id', '=', id).returningAll().executeTakeFirst()
+}
+
+/** Writes what a host reported of a capsule, unless it has moved since `row` was read. */
+export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatch): Promise<void> {
+  await db
+    .updateTable('capsules')
+    .set(patch)
+    .where('id', '=', row.id)
+    .where('generation', '=', row.generation)
+    .execute()
 }
 
 export interface CapsuleFilter {
@@ -46,17 +76,6 @@ export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter
     query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(filter.labels)}::jsonb`)
   }
   return await query.orderBy('seq', 'desc').limit(filter.limit).execute()
-}
-
-/** Capsules that take part in a team's limit: all that are not ended. */
-export async function countOpenCapsules(db: Db, teamId: string): Promise<number> {
-  const row = await db
-    .selectFrom('capsules')
-    .select(({ fn }) => fn.countAll<number>().as('count'))
-    .where('team_id', '=', teamId)
-    .where('state', 'not in', ['stopped', 'error'])
-    .executeTakeFirstOrThrow()
-  return row.count
 }
 
 /** Every capsule a host may hold: all but those known to be gone. */
@@ -88,6 +107,23 @@ export async function pruneEnded(db: Db, retentionMs: number, limit: number): Pr
     .where((eb) => eb.or([eb('state', '=', 'stopped'), eb('observed_state', '=', 'absent')]))
     .limit(limit)
   const { numDeletedRows } = await db.deleteFrom('capsules').where('id', 'in', ended).executeTakeFirst()
+  return Number(numDeletedRows)
+}
+
+/**
+ * Forgets up to `limit` operations that ended longer ago than `retentionMs`; their keys may be used anew.
+ * @returns how many.
+ */
+export async function pruneOperations(db: Db, retentionMs: number, limit: number): Promise<number> {
+  const before = sql<Date>`now() - ${retentionMs} * interval '1 millisecond'`
+  const ended = db
+    .selectFrom('operations')
+    .select('id')
+    .where('state', '!=', 'running')
+    .where('updated_at', '<', before)
+    .limit(limit)
+  const { numDeletedRows } = await db.deleteFrom('operations').where('id', 'in', ended).executeTakeFirst()
+  await db.deleteFrom('snapshots').where('state', '=', 'deleted').where('deleted_at', '<', before).execute()
   return Number(numDeletedRows)
 }
 

@@ -1,6 +1,5 @@
 import type { ErrorBody } from '@wrenn/protocol'
-import type { Insertable } from 'kysely'
-import { sql } from 'kysely'
+import { type Insertable, type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { OperationKind, OperationRow, OperationsTable } from './schema.js'
 
@@ -92,23 +91,85 @@ export async function takeExpired(db: Db, leaseMs: number): Promise<OperationRow
     .executeTakeFirst()
 }
 
-/** Ends an operation. A failed one that may be tried again gives its idempotency key back. */
-export async function finishOperation(
-  db: Db,
-  id: string,
-  outcome: { readonly error?: ErrorBody['error']; readonly releaseKey?: boolean } = {},
-): Promise<void> {
+export interface Conclusion {
+  readonly error?: ErrorBody['error']
+  /** What every later answer is made of. */
+  readonly result?: Readonly<Record<string, unknown>>
+  /** Gives the idempotency key back: the same request may be tried again. */
+  readonly releaseKey?: boolean
+}
+
+/** Ends an operation that runs. */
+export async function finishOperation(db: Db, id: string, outcome: Conclusion = {}): Promise<void> {
   await db
     .updateTable('operations')
     .set({
       state: outcome.error === undefined ? 'succeeded' : 'failed',
       error: outcome.error === undefined ? null : JSON.stringify(outcome.error),
+      result: outcome.result === undefined ? null : JSON.stringify(outcome.result),
       updated_at: new Date(),
       ...(outcome.releaseKey === true ? { idempotency_key: null } : {}),
     })
     .where('id', '=', id)
     .where('state', '=', 'running')
     .execute()
+}
+
+/** Holds an operation until the end of the transaction; false when it has ended already. */
+export async function lockRunning(tx: Db, id: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom('operations')
+    .select('id')
+    .where('id', '=', id)
+    .where('state', '=', 'running')
+    .forUpdate()
+    .executeTakeFirst()
+  return row !== undefined
+}
+
+/** The newest operation of `kinds` that runs on the capsule; not one that only waits for another. */
+export async function findRunning(
+  db: Db,
+  capsuleId: string,
+  kinds: readonly OperationKind[],
+): Promise<OperationRow | undefined> {
+  return await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('capsule_id', '=', capsuleId)
+    .where('kind', 'in', kinds)
+    .where('state', '=', 'running')
+    .where(sql<SqlBool>`NOT coalesce(params, '{}') ? 'joins'`)
+    .orderBy('created_at', 'desc')
+    .executeTakeFirst()
+}
+
+/** The fork that makes, or made, `copyId` out of `parentId`. */
+export async function findFork(db: Db, parentId: string, copyId: string): Promise<OperationRow | undefined> {
+  return await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('capsule_id', '=', parentId)
+    .where('kind', '=', 'fork')
+    .where(sql<SqlBool>`params -> 'copies' @> ${JSON.stringify([copyId])}::jsonb`)
+    .executeTakeFirst()
+}
+
+/** Operations of `kind` that run on the capsule for this checkpoint. */
+export async function findForCheckpoint(
+  db: Db,
+  capsuleId: string,
+  kind: OperationKind,
+  checkpointId: string,
+): Promise<OperationRow | undefined> {
+  return await db
+    .selectFrom('operations')
+    .selectAll()
+    .where('capsule_id', '=', capsuleId)
+    .where('kind', '=', kind)
+    .where('state', '=', 'running')
+    .where(sql<SqlBool>`params ->> 'checkpointId' = ${checkpointId}`)
+    .executeTakeFirst()
 }
 
 /** Leases are in the database's time, so clocks of several control planes need not agree. */

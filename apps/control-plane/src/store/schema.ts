@@ -114,6 +114,7 @@ export type OperationKind =
   | 'delete_checkpoint'
   | 'rollback'
   | 'snapshot'
+  | 'atomic_exec'
 export type OperationState = 'running' | 'succeeded' | 'failed'
 
 export interface OperationsTable {

@@ -4,7 +4,6 @@ import {
   capsuleSchema,
   createCapsuleQuerySchema,
   createCapsuleSchema,
-  IDEMPOTENCY_HEADER,
   listCapsulesQuerySchema,
   metricsRanges,
   metricsSchema,
@@ -14,18 +13,11 @@ import { z } from 'zod'
 import { toCapsule } from '../../domain/capsule-view.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
+import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
 
 /** Existing clients give up after 5 seconds. */
 const ANSWER_WITHIN_MS = 4_500
-
-const idempotencyHeaders = z.object({
-  [IDEMPOTENCY_HEADER]: z
-    .string()
-    .regex(/^[\x21-\x7e]{1,255}$/, 'must be 1 to 255 printable ASCII characters')
-    .optional()
-    .describe('The same key and body give the same capsule, also after a lost answer.'),
-})
 
 export function capsuleRoutes(app: App, { capsules, host, activity }: Services): void {
   app.post(
@@ -41,10 +33,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request, reply) => {
-      const row = await capsules.create(ownerOf(request).teamId, request.body, {
-        idempotencyKey: request.headers[IDEMPOTENCY_HEADER],
-        waitMs: request.query.wait_sec * 1000,
-      })
+      const row = await capsules.create(ownerOf(request).teamId, request.body, requestOptions(request))
       return await reply.status(201).send(toCapsule(row, { timings: true }))
     },
   )

@@ -1,32 +1,78 @@
-import { templateSchema } from '@wrenn/protocol'
+import {
+  createSnapshotSchema,
+  longLifecycleQuerySchema,
+  quotaSchema,
+  safeNameSchema,
+  snapshotSchema,
+  templateSchema,
+  templateTypes,
+} from '@wrenn/protocol'
 import { z } from 'zod'
+import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
-import { errors } from '../schemas.js'
+import { idempotencyHeaders, requestOptions } from '../idempotency.js'
+import { errors, noContent } from '../schemas.js'
 
-export function templateRoutes(app: App, { host }: Services): void {
+/** What capsules are created from, and how many there may be. */
+export function templateRoutes(app: App, { snapshots, quota }: Services): void {
+  app.post(
+    '/v1/snapshots',
+    {
+      schema: {
+        tags: ['templates'],
+        summary: 'Make a template of a running or paused capsule.',
+        description:
+          'The capsule stays as it was. 201 when it is made; 202 after `wait_sec`, and the list has it then.',
+        body: createSnapshotSchema,
+        querystring: longLifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 201: snapshotSchema, 202: snapshotSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const made = await snapshots.create(ownerOf(request).teamId, request.body, requestOptions(request))
+      return await reply.status(made.isReady ? 201 : 202).send(made.template)
+    },
+  )
+
   app.get(
     '/v1/snapshots',
     {
       schema: {
         tags: ['templates'],
-        summary: 'List what a capsule can be created from.',
-        querystring: z.object({ type: z.enum(['base', 'snapshot']).optional() }),
+        summary: 'List what a capsule can be created from: built-in templates and snapshots of the team.',
+        querystring: z.object({ type: z.enum(templateTypes).optional() }),
         response: { 200: z.array(templateSchema), ...errors },
       },
     },
-    async (request) => {
-      const templates = (await host.templates()).map((template) => ({
-        name: template.name,
-        type: 'base' as const,
-        platform: true,
-        aliases: template.aliases,
-        ...(template.description === '' ? {} : { description: template.description }),
-        vcpus: template.defaultVcpus,
-        memory_mb: template.defaultMemoryMib,
-        size_bytes: Number(template.sizeBytes),
-        created_at: new Date(Number(template.createdAtMs)).toISOString(),
-      }))
-      return request.query.type === 'snapshot' ? [] : templates
+    (request) => snapshots.list(ownerOf(request).teamId, request.query.type),
+  )
+
+  app.delete(
+    '/v1/snapshots/:name',
+    {
+      schema: {
+        tags: ['templates'],
+        summary: 'Delete a snapshot; capsules made from it stay.',
+        params: z.object({ name: safeNameSchema }),
+        response: { 204: noContent, ...errors },
+      },
     },
+    async (request, reply) => {
+      await snapshots.remove(ownerOf(request).teamId, request.params.name)
+      return await reply.status(204).send()
+    },
+  )
+
+  app.get(
+    '/v1/quota',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'What the team uses and what it may use.',
+        response: { 200: quotaSchema, ...errors },
+      },
+    },
+    (request) => quota(ownerOf(request).teamId),
   )
 }

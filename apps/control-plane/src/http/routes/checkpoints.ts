@@ -1,0 +1,129 @@
+import {
+  capsuleSchema,
+  checkpointSchema,
+  createCheckpointSchema,
+  diffQuerySchema,
+  diffResultSchema,
+  lifecycleQuerySchema,
+  longLifecycleQuerySchema,
+  safeNameSchema,
+} from '@wrenn/protocol'
+import { z } from 'zod'
+import { ownerOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { hangUpOf } from '../hang-up.js'
+import { idempotencyHeaders, requestOptions } from '../idempotency.js'
+import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
+
+const reference = safeNameSchema.describe('Id or name of a checkpoint.')
+const checkpointParams = capsuleParams.extend({ cid: reference })
+const diffParams = capsuleParams.extend({
+  a: reference,
+  b: safeNameSchema.describe('Id or name of a checkpoint, or `current`.'),
+})
+
+/** Points in time of a capsule. */
+export function checkpointRoutes(app: App, { checkpoints }: Services): void {
+  app.post(
+    '/v1/capsules/:id/checkpoints',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'Save a point in time of a running or paused capsule.',
+        description: '201 when it is made; 202 after `wait_sec`, and the list has it when it is made.',
+        params: capsuleParams,
+        body: optionalBody(createCheckpointSchema),
+        querystring: longLifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 201: checkpointSchema, 202: checkpointSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const options = { ...requestOptions(request), name: request.body.name }
+      const made = await checkpoints.request(ownerOf(request).teamId, request.params.id, options)
+      return await reply.status(made.isReady ? 201 : 202).send(made.checkpoint)
+    },
+  )
+
+  app.get(
+    '/v1/capsules/:id/checkpoints',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'List the checkpoints of a capsule, oldest first; `parent_id` makes a tree of them.',
+        params: capsuleParams,
+        response: { 200: z.array(checkpointSchema), ...errors },
+      },
+    },
+    (request) => checkpoints.list(ownerOf(request).teamId, request.params.id),
+  )
+
+  app.get(
+    '/v1/capsules/:id/checkpoints/:cid',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'Get a checkpoint by its id or name.',
+        params: checkpointParams,
+        response: { 200: checkpointSchema, ...errors },
+      },
+    },
+    (request) => checkpoints.get(ownerOf(request).teamId, request.params.id, request.params.cid),
+  )
+
+  app.delete(
+    '/v1/capsules/:id/checkpoints/:cid',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'Delete a checkpoint; those made after it stay.',
+        params: checkpointParams,
+        querystring: lifecycleQuerySchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { id, cid } = request.params
+      await checkpoints.remove(ownerOf(request).teamId, id, cid, { waitMs: request.query.wait_sec * 1000 })
+      return await reply.status(204).send()
+    },
+  )
+
+  app.post(
+    '/v1/capsules/:id/checkpoints/:cid/rollback',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'Put a capsule back to a checkpoint, under the same id.',
+        description: 'A running capsule runs afterwards, a paused one stays paused. Processes started since are gone.',
+        params: checkpointParams,
+        querystring: lifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    (request) => {
+      const { id, cid } = request.params
+      return checkpoints.rollback(ownerOf(request).teamId, id, cid, requestOptions(request))
+    },
+  )
+
+  app.get(
+    '/v1/capsules/:id/checkpoints/:a/diff/:b',
+    {
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'List files that differ between two checkpoints, or a checkpoint and now.',
+        description: 'Read from the disks without booting; `next_cursor` is the `cursor` of the next page.',
+        params: diffParams,
+        querystring: diffQuerySchema,
+        response: { 200: diffResultSchema, ...errors },
+      },
+    },
+    (request, reply) => {
+      const { id, a, b } = request.params
+      const options = { ...request.query, signal: hangUpOf(reply) }
+      return checkpoints.diff(ownerOf(request).teamId, id, { from: a, to: b }, options)
+    },
+  )
+}

@@ -1,0 +1,85 @@
+import {
+  capsuleSchema,
+  forkRequestSchema,
+  forkResultSchema,
+  lifecycleQuerySchema,
+  longLifecycleQuerySchema,
+  updateCapsuleSchema,
+} from '@wrenn/protocol'
+import { toCapsule } from '../../domain/capsule-view.js'
+import { ownerOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { idempotencyHeaders, requestOptions } from '../idempotency.js'
+import { capsuleParams, errors, optionalBody } from '../schemas.js'
+
+/** Pause, resume, fork and change capsules. */
+export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
+  app.post(
+    '/v1/capsules/:id/pause',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Save memory, processes and disk of a running capsule and stop it.',
+        description: 'A pause that is under way is joined. After `wait_sec` the answer shows `state: pausing`.',
+        params: capsuleParams,
+        querystring: lifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    (request) => lifecycle.pause(ownerOf(request).teamId, request.params.id, requestOptions(request)),
+  )
+
+  app.post(
+    '/v1/capsules/:id/resume',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Let a paused capsule go on, exactly where it was.',
+        description:
+          'A resume that is under way is joined. After `wait_sec` the answer shows `state: resuming`. A capsule that ended with a saved state behind it goes on from that.',
+        params: capsuleParams,
+        querystring: lifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    (request) => lifecycle.resume(ownerOf(request).teamId, request.params.id, requestOptions(request)),
+  )
+
+  app.post(
+    '/v1/capsules/:id/fork',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Make running copies of a running capsule, memory included.',
+        description: 'All copies or none. 201 when they run; 202 with them `starting` after `wait_sec`.',
+        params: capsuleParams,
+        body: optionalBody(forkRequestSchema),
+        querystring: longLifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 201: forkResultSchema, 202: forkResultSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { teamId } = ownerOf(request)
+      const forked = await lifecycle.fork(teamId, request.params.id, request.body, requestOptions(request))
+      return await reply.status(forked.isReady ? 201 : 202).send(forked.result)
+    },
+  )
+
+  app.patch(
+    '/v1/capsules/:id',
+    {
+      schema: {
+        tags: ['capsules'],
+        summary: 'Change name, labels, timeout or auto-resume.',
+        description: 'What is left out stays. A new timeout counts from now.',
+        params: capsuleParams,
+        body: optionalBody(updateCapsuleSchema),
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    async (request) => toCapsule(await lifecycle.update(ownerOf(request).teamId, request.params.id, request.body)),
+  )
+}

@@ -1,0 +1,73 @@
+import type { Insertable, Updateable } from 'kysely'
+import type { Db } from './database.js'
+import type { SnapshotRow, SnapshotsTable } from './schema.js'
+
+/** Adds a snapshot; `undefined` when its team has a live one of that name. */
+export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable>): Promise<SnapshotRow | undefined> {
+  return await db
+    .insertInto('snapshots')
+    .values(snapshot)
+    .onConflict((conflict) => conflict.columns(['team_id', 'name']).where('deleted_at', 'is', null).doNothing())
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** A live snapshot by its name, also one that is still being made. */
+export async function findSnapshotByName(db: Db, teamId: string, name: string): Promise<SnapshotRow | undefined> {
+  return await db
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('name', '=', name)
+    .where('deleted_at', 'is', null)
+    .executeTakeFirst()
+}
+
+export async function findSnapshot(db: Db, id: string): Promise<SnapshotRow | undefined> {
+  return await db.selectFrom('snapshots').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** Holds a snapshot's row until the end of the transaction. */
+export async function lockSnapshot(tx: Db, id: string): Promise<SnapshotRow | undefined> {
+  return await tx.selectFrom('snapshots').selectAll().where('id', '=', id).forUpdate().executeTakeFirst()
+}
+
+/** A team's snapshots that capsules can be created from, oldest first. */
+export async function listSnapshots(db: Db, teamId: string): Promise<SnapshotRow[]> {
+  return await db
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('state', '=', 'ready')
+    .orderBy('seq')
+    .execute()
+}
+
+/** Every snapshot whose files a host may hold. */
+export async function listHeldSnapshots(db: Db): Promise<SnapshotRow[]> {
+  return await db.selectFrom('snapshots').selectAll().where('state', '!=', 'deleted').execute()
+}
+
+export async function patchSnapshot(
+  db: Db,
+  id: string,
+  patch: Updateable<SnapshotsTable>,
+): Promise<SnapshotRow | undefined> {
+  return await db.updateTable('snapshots').set(patch).where('id', '=', id).returningAll().executeTakeFirst()
+}
+
+export async function removeSnapshot(db: Db, id: string): Promise<void> {
+  await db.deleteFrom('snapshots').where('id', '=', id).execute()
+}
+
+/** A capsule that is being created from the snapshot right now. */
+export async function findStarting(db: Db, snapshotId: string): Promise<string | undefined> {
+  const row = await db
+    .selectFrom('capsules')
+    .select('id')
+    .where('snapshot_id', '=', snapshotId)
+    .where('parent_id', 'is', null)
+    .where('state', 'in', ['pending', 'starting'])
+    .executeTakeFirst()
+  return row?.id
+}
