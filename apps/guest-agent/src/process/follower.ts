@@ -44,6 +44,11 @@ export class Follower {
     this.#onProgress = onProgress
   }
 
+  /** Where the next byte comes from. */
+  get offset(): number {
+    return this.#offset
+  }
+
   /** What is next; `idle` when nothing came for `idleMs`. */
   async next(idleMs: number): Promise<FollowerItem> {
     for (;;) {

@@ -88,6 +88,23 @@ describe.each(['json', 'binary'] as const)('process.Process over %s', (codec) =>
     expect(late.end?.exitCode).toBe(0)
   })
 
+  it('tells who follows from now on where that is, when asked for offsets', async () => {
+    const fifo = join(harness.dir, `now-${codec}`)
+    const script = `mkfifo ${fifo}; echo past; read -r _ <${fifo}; echo now`
+    const tag = `now-${codec}`
+    const process = { selector: { case: 'tag', value: tag } } as const
+    const whole = collect(client().start({ process: shell(script), tag, stdin: false }))
+    await eventually('the past', async () =>
+      (await client().list({})).processes.some((each) => each.tag === tag && each.outputOffset === 5n),
+    )
+    const iterator = client().connect({ process, withOffsets: true })[Symbol.asyncIterator]()
+    expect((await iterator.next()).value?.event?.event.value).toMatchObject({ offset: 5n })
+    await collect(client().start({ process: shell(`echo >${fifo}`), stdin: false }))
+    const rest = await collect({ [Symbol.asyncIterator]: () => iterator })
+    expect([rest.offsets, rest.stdout.toString()]).toEqual([[5], 'now\n'])
+    expect((await whole).offsets).toEqual([])
+  })
+
   it('makes who asks for an offset that is not there yet wait for it', async () => {
     const fifo = join(harness.dir, `gate-${codec}`)
     const script = `mkfifo ${fifo}; read -r _ <${fifo}; echo 0123456789`

@@ -38,7 +38,7 @@ export function processService(registry: ProcessRegistry, identity: Identity): S
     connect: async (request, call, events) => {
       const session = registry.find(request.process)
       const from = request.fromOffset === undefined ? undefined : Number(request.fromOffset)
-      await relay(session, session.follow(from), call, events, from !== undefined)
+      await relay(session, session.follow(from), call, events, request.withOffsets || from !== undefined)
     },
     update: (request) => {
       const session = registry.findRunning(request.process)
@@ -111,7 +111,9 @@ async function relay(
 ): Promise<void> {
   events.onClose(() => follower.close())
   const keepaliveMs = keepaliveOf(call)
-  await events.send({ event: { event: { case: 'start', value: { pid: session.pid, ...withTag(session.tag) } } } })
+  const offset = withOffsets ? { offset: BigInt(follower.offset) } : {}
+  const start = { pid: session.pid, ...withTag(session.tag), ...offset }
+  await events.send({ event: { event: { case: 'start', value: start } } })
   while (!events.isClosed) {
     const item = await follower.next(keepaliveMs)
     if (item.type === 'chunk') {

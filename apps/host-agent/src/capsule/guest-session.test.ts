@@ -1,8 +1,11 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { FakeGuest } from '@wrenn/testkit'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { GUEST_PORT, GuestClient } from './guest-client.js'
-import { startProcess, warmUp } from './guest-session.js'
+import { connectProcess, startProcess, warmUp } from './guest-session.js'
 
 const ADDRESS = '127.83.0.1'
 
@@ -42,6 +45,28 @@ describe('a process stream', () => {
     }
     expect(output).toBe('line-1\nline-2\nline-3\nline-4\nline-5\nline-6\nline-7\nline-8\n')
     expect({ starts, exitCode }).toEqual({ starts: 1, exitCode: 0 })
+  })
+
+  it('stays without the past when it follows from now on and the line breaks', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'guest-session-'))
+    const until = (file: string) => `until [ -e ${join(dir, file)} ]; do sleep 0.02; done`
+    const script = `echo past; ${until('one')}; echo one; ${until('two')}; echo two`
+    const options = { signal: new AbortController().signal, gone: () => undefined, line: async () => client }
+    const start = { process: { cmd: '/bin/sh', args: ['-c', script] }, stdin: false }
+    let pid = 0
+    for await (const { event } of startProcess(client, start, '', options)) {
+      if (event.case === 'start') pid = event.value.pid
+      if (event.case === 'data') break
+    }
+    let output = ''
+    for await (const { event } of connectProcess(client, { pid }, undefined, options)) {
+      if (event.case === 'data') output += Buffer.from(event.value.output.value ?? []).toString()
+      if (event.case !== 'start' && event.case !== 'data') continue
+      guest.dropConnections()
+      await writeFile(join(dir, event.case === 'start' ? 'one' : 'two'), '')
+    }
+    await rm(dir, { recursive: true })
+    expect(output).toBe('one\ntwo\n')
   })
 
   it('says what ended the guest instead of trying for ever', async () => {

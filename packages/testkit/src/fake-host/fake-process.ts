@@ -11,6 +11,7 @@ type DataCase = Exclude<Data['case'], undefined>
 
 const MESSAGE = 'process.ProcessEvent'
 const COMMAND_NOT_FOUND = 127
+const TERMINAL_CONTINUE_MS = 20
 const CANNOT_RUN = 126
 
 export interface FakeProcessOptions {
@@ -62,6 +63,7 @@ export class FakeProcess {
   #timer: NodeJS.Timeout | undefined
   #timerStartedAtMs = 0
   #remainingMs: number | undefined
+  #terminalTimer: NodeJS.Timeout | undefined
   #end: Extract<Event, { case: 'end' }> | undefined
   #offset = 0
   #timedOut = false
@@ -95,6 +97,7 @@ export class FakeProcess {
       signalTree(this.#child.pid, constants.signals.SIGCONT)
       this.#child.stdout?.resume()
       this.#child.stderr?.resume()
+      this.#keepTerminalGoing(this.#child.pid)
     }
     if (this.#remainingMs !== undefined) {
       this.#timerStartedAtMs = Date.now()
@@ -106,6 +109,7 @@ export class FakeProcess {
   /** From now on it prints nothing, and its deadline stands still. */
   freeze(): void {
     if (!this.running || this.#child === undefined) return
+    clearInterval(this.#terminalTimer)
     signalTree(this.#child.pid, constants.signals.SIGSTOP)
     this.#child.stdout?.pause()
     this.#child.stderr?.pause()
@@ -113,6 +117,13 @@ export class FakeProcess {
     clearTimeout(this.#timer)
     this.#timer = undefined
     this.#remainingMs = Math.max(1, this.#remainingMs - (Date.now() - this.#timerStartedAtMs))
+  }
+
+  /** `script` stops itself when it learns that its command was stopped, which may be after both were continued. */
+  #keepTerminalGoing(pid: number | undefined): void {
+    if (this.options.pty === undefined || pid === undefined) return
+    clearInterval(this.#terminalTimer)
+    this.#terminalTimer = setInterval(() => signalOne(pid, constants.signals.SIGCONT), TERMINAL_CONTINUE_MS)
   }
 
   image(): ProcessImage {
@@ -265,6 +276,7 @@ export class FakeProcess {
 
   #finish(end: { exitCode: number; exited: boolean; status: string; signal?: number; error?: string }): void {
     if (this.#end !== undefined) return
+    clearInterval(this.#terminalTimer)
     clearTimeout(this.#timer)
     const offset = BigInt(this.#offset)
     this.#end = {
