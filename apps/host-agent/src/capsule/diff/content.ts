@@ -23,6 +23,20 @@ export async function sameContent(a: Located, b: Located, shared: SharedBlocks |
   return true
 }
 
+/**
+ * Whether the disk files share every block of two files whose inodes are equal byte for byte, so that one map tells of both.
+ * False says nothing.
+ */
+export async function hasSharedContent(a: Located, b: Located, shared: SharedBlocks): Promise<boolean> {
+  const size = a.disk.blockSize
+  if (b.disk.blockSize !== size) return false
+  for await (const { physical, count } of a.disk.mappings(a.inode)) {
+    const isShared = shared.has(physical * size, count * size)
+    if (!isShared || !a.disk.isInPlace(physical, count) || !b.disk.isInPlace(physical, count)) return false
+  }
+  return true
+}
+
 /** Blocks that lie together in both files; no place means a hole. */
 interface Segment {
   readonly logical: number

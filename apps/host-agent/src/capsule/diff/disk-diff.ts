@@ -1,6 +1,6 @@
 import { Ext4 } from '../../host/ext4/index.js'
 import type { ChangedPart, FileChange, FileKind } from './change.js'
-import { sameContent } from './content.js'
+import { hasSharedContent, sameContent } from './content.js'
 import type { DiffInput } from './input.js'
 import { type Node, OverlayView } from './overlay-view.js'
 import { pathNames } from './path.js'
@@ -74,6 +74,7 @@ class Comparison {
   async #parts(from: Node, to: Node): Promise<ChangedPart[]> {
     const isSameInode = from.disk === to.disk && from.inode.number === to.inode.number
     if (isSameInode && from.content.inode.number === to.content.inode.number) return []
+    if (await this.#isUntouched(from, to)) return []
     const a = from.inode
     const b = to.inode
     const sameKind = a.kind === b.kind
@@ -87,6 +88,16 @@ class Comparison {
     if (sameKind && a.kind === 'symlink' && !(await sameTarget(from, to))) parts.push('target')
     if (!(await this.#sameXattrs(from, to))) parts.push('xattr')
     return parts
+  }
+
+  /** The way of nearly all files: neither the inode nor a block of content was written since the disks parted. */
+  async #isUntouched(from: Node, to: Node): Promise<boolean> {
+    const hasOwnContent = from.content.inode === from.inode && to.content.inode === to.inode
+    const isOrdinary = hasOwnContent && from.inode.kind === 'file' && from.disk.isMappedByInode(from.inode)
+    const isOnCapsuleDisks = from.disk !== this.base && to.disk !== this.base
+    if (!isOrdinary || !isOnCapsuleDisks || from.inode.number !== to.inode.number) return false
+    if (from.inode.xattrBlock !== 0 || !from.inode.bytes.equals(to.inode.bytes)) return false
+    return await hasSharedContent(from, to, this.shared)
   }
 
   async #sameFile(from: Node, to: Node): Promise<boolean> {

@@ -21,10 +21,15 @@ export interface Ext4Options {
  * size of the disk. Disposal closes the file.
  */
 export class Ext4 {
+  /** Block of each group's inode table, 0 where it was not needed yet. */
+  readonly #tables: Float64Array
+
   private constructor(
     private readonly device: BlockDevice,
     private readonly superblock: Superblock,
-  ) {}
+  ) {
+    this.#tables = new Float64Array(superblock.groupCount)
+  }
 
   /** @throws AppError `snapshot_damaged`; a system error when the file cannot be opened; the signal's reason. */
   static async open(path: string, options: Ext4Options = {}): Promise<Ext4> {
@@ -78,10 +83,14 @@ export class Ext4 {
   }
 
   async #inodeTable(group: number): Promise<number> {
-    const { block, offset } = descriptorPlace(this.superblock, group)
-    const bytes = await this.device.metadata(block)
+    const known = this.#tables[group]
+    if (known) return known
+    const { block: descriptors, offset } = descriptorPlace(this.superblock, group)
+    const bytes = await this.device.metadata(descriptors)
     const high = this.superblock.descriptorSize >= 64 ? bytes.readUInt32LE(offset + DESCRIPTOR_TABLE_HIGH) : 0
-    return bytes.readUInt32LE(offset + 8) + high * 2 ** 32
+    const block = bytes.readUInt32LE(offset + 8) + high * 2 ** 32
+    this.#tables[group] = block
+    return block
   }
 
   /** Extended attributes by full name; those that hold content are left out. */
@@ -125,6 +134,12 @@ export class Ext4 {
   /** Whether the content lies in the inode itself; it has no mappings then. */
   isInline(inode: Inode): boolean {
     return this.superblock.hasInlineData && (inode.flags & inodeFlag.inlineData) !== 0
+  }
+
+  /** Whether the inode alone says where the content is, so that equal inodes have equal mappings. */
+  isMappedByInode(inode: Inode): boolean {
+    const depth = inode.bytes.readUInt16LE(MAP_OFFSET + 6)
+    return this.isInline(inode) || ((inode.flags & inodeFlag.extents) !== 0 && depth === 0)
   }
 
   /** Where a file's content is; see `Mapping`. Empty for inline content. */

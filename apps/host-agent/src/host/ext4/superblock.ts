@@ -40,6 +40,8 @@ const COMPAT_JOURNAL = 0x4
 const RO_COMPAT_SPARSE_SUPER = 0x1
 /** Largest that Linux knows; also bounds every read of one block. */
 const MAX_LOG_BLOCK_SIZE = 6
+/** Least of mkfs; bounds the number of groups. */
+const MIN_BLOCKS_PER_GROUP = 256
 
 /** @throws AppError `snapshot_damaged` for what is no ext4, contradicts itself or needs features that are not read here. */
 export function parseSuperblock(bytes: Buffer, path: string, fileBytes: number): Superblock {
@@ -80,7 +82,8 @@ function inconsistency(superblock: Superblock, fileBytes: number): string | unde
   const { blockSize, blockCount, inodeCount, inodeSize, inodesPerGroup, blocksPerGroup, groupCount } = superblock
   const isPowerOf2 = (value: number): boolean => value > 0 && (value & (value - 1)) === 0
   if (blockCount * blockSize > fileBytes) return `the file has ${fileBytes} of its ${blockCount * blockSize} bytes`
-  if (blocksPerGroup === 0 || blocksPerGroup > blockSize * 8 * 16) return 'its block groups are out of range'
+  if (blocksPerGroup < MIN_BLOCKS_PER_GROUP || blocksPerGroup > blockSize * 8 * 16)
+    return 'its block groups are out of range'
   if (inodeSize < 128 || inodeSize > blockSize || !isPowerOf2(inodeSize)) return 'its inode size is out of range'
   if (inodesPerGroup === 0 || inodesPerGroup > blockSize * 8) return 'its inodes per group are out of range'
   if (superblock.firstDataBlock > 1 || groupCount < 1) return 'its first block is out of range'
