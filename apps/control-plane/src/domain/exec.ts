@@ -3,25 +3,29 @@ import { AppError, randomTag } from '@wrenn/base'
 import type { BackgroundResult, ExecInput, ExecResult } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
 import { fromHostError } from '../host/errors.js'
-import type { HostClient } from '../host/transport.js'
-import { exitInfo, type ProcessExit, type StartOptions, selectTag, startSession } from './session.js'
+import {
+  exitInfo,
+  type ProcessExit,
+  type SessionContext,
+  type StartOptions,
+  selectTag,
+  startSession,
+} from './session.js'
 
 const DEFAULT_TIMEOUT_SEC = 30
 const STDIN_CHUNK_BYTES = 256 * 1024
 
-export interface ExecContext {
-  readonly client: HostClient
-  readonly capsuleId: string
-  /** Ends when the caller hangs up. */
-  readonly signal: AbortSignal
-}
-
 /**
  * Runs a command to its end and collects what it wrote, at most `limitBytes` of each stream. After its timeout the whole
- * process tree is killed and the output so far is the answer. When the caller hangs up the tree is killed too.
+ * process tree is killed and the output so far is the answer. When the caller hangs up (`context.signal`) the tree is killed
+ * too. The deadline is the guest's: while the capsule sleeps, neither the command nor its deadline comes nearer.
  */
-export async function execForeground(context: ExecContext, input: ExecInput, limitBytes: number): Promise<ExecResult> {
-  const { client, capsuleId, signal } = context
+export async function execForeground(
+  context: SessionContext,
+  input: ExecInput,
+  limitBytes: number,
+): Promise<ExecResult> {
+  const { capsule, signal } = context
   const stdin = stdinBytes(input)
   const options = startOptions(input, stdin !== undefined, true)
   const collector = new Collector(limitBytes)
@@ -29,22 +33,22 @@ export async function execForeground(context: ExecContext, input: ExecInput, lim
   let feeding: Promise<void> | undefined
   let exit: ProcessExit | undefined
   try {
-    for await (const event of startSession(client, capsuleId, options, signal)) {
+    for await (const event of startSession(context, options)) {
       if (event.case === 'start') {
         collector.pid = event.value.pid
-        if (stdin !== undefined) feeding = feed(client, capsuleId, options.tag, stdin)
+        if (stdin !== undefined) feeding = feed(context, options.tag, stdin)
       } else if (event.case === 'data') collector.add(event.value.output)
       else if (event.case === 'end') exit = exitInfo(event.value)
     }
     await feeding
   } catch (error) {
-    if (signal.aborted) await killTree(client, capsuleId, options.tag)
+    if (signal.aborted) void killTree(context, options.tag)
     throw fromHostError(error)
   }
   if (exit === undefined) throw new AppError('guest_error', 'The process ended without saying how.')
   return {
-    sandbox_id: capsuleId,
-    capsule_id: capsuleId,
+    sandbox_id: capsule.id,
+    capsule_id: capsule.id,
     cmd: input.cmd,
     pid: collector.pid,
     ...collector.result(),
@@ -64,16 +68,20 @@ function hintFor(exit: ProcessExit, truncated: boolean, timeoutMs: number): { hi
 }
 
 /** Starts a command and leaves it running. */
-export async function execBackground(context: ExecContext, input: ExecInput): Promise<BackgroundResult> {
-  const { client, capsuleId } = context
+export async function execBackground(
+  context: Omit<SessionContext, 'signal'>,
+  input: ExecInput,
+): Promise<BackgroundResult> {
+  const { id } = context.capsule
   const stdin = stdinBytes(input)
   const options = startOptions(input, stdin !== undefined, false)
   const started = new AbortController()
+  const whileStarting = { ...context, signal: started.signal }
   try {
-    for await (const event of startSession(client, capsuleId, options, started.signal)) {
+    for await (const event of startSession(whileStarting, options)) {
       if (event.case !== 'start') continue
-      if (stdin !== undefined) await feed(client, capsuleId, options.tag, stdin)
-      return { sandbox_id: capsuleId, capsule_id: capsuleId, cmd: input.cmd, pid: event.value.pid, tag: options.tag }
+      if (stdin !== undefined) await feed(whileStarting, options.tag, stdin)
+      return { sandbox_id: id, capsule_id: id, cmd: input.cmd, pid: event.value.pid, tag: options.tag }
     }
   } finally {
     started.abort()
@@ -90,6 +98,7 @@ function startOptions(input: ExecInput, stdin: boolean, foreground: boolean): St
     cwd: input.cwd,
     user: input.user,
     tag: input.tag ?? randomTag('proc'),
+    isNewTag: input.tag === undefined,
     stdin,
     timeoutMs: timeoutSec * 1000,
     foreground,
@@ -101,25 +110,27 @@ function stdinBytes(input: ExecInput): Buffer | undefined {
   return Buffer.from(input.stdin, input.stdin_encoding === 'base64' ? 'base64' : 'utf8')
 }
 
-async function feed(client: HostClient, capsuleId: string, tag: string, bytes: Buffer): Promise<void> {
+/** Input goes on where a pause interrupted it. */
+async function feed({ client, wake, capsule, signal }: SessionContext, tag: string, bytes: Buffer): Promise<void> {
+  const options = { signal, asleep: 'wait' } as const
   try {
     for (let at = 0; at < bytes.length; at += STDIN_CHUNK_BYTES) {
       const value = bytes.subarray(at, at + STDIN_CHUNK_BYTES)
-      await client.sendInput({
-        capsuleId,
-        input: { process: selectTag(tag), input: { input: { case: 'stdin', value } } },
-      })
+      const input = { process: selectTag(tag), input: { input: { case: 'stdin', value } } } as const
+      await wake.attempt(capsule, () => client.sendInput({ capsuleId: capsule.id, input }), options)
     }
-    await client.closeStdin({ capsuleId, process: selectTag(tag) })
+    await wake.attempt(capsule, () => client.closeStdin({ capsuleId: capsule.id, process: selectTag(tag) }), options)
   } catch {
     // A process may end without reading its input; how it ended, or that the guest is gone, its own stream tells.
   }
 }
 
-async function killTree(client: HostClient, capsuleId: string, tag: string): Promise<void> {
+/** In a capsule that sleeps the tree dies as soon as it runs again; nobody wakes it for that. */
+async function killTree({ client, wake, capsule }: SessionContext, tag: string): Promise<void> {
   const signal = { process: selectTag(tag), signal: Signal.SIGKILL }
+  const kill = () => client.signalProcess({ capsuleId: capsule.id, signal })
   // It may have ended by itself in the meantime.
-  await client.signalProcess({ capsuleId, signal }).catch(() => {})
+  await wake.attempt(capsule, kill, { asleep: 'wait' }).catch(() => {})
 }
 
 type Output = { readonly case: 'stdout' | 'stderr' | 'pty' | undefined; readonly value?: Uint8Array | undefined }

@@ -4,12 +4,17 @@ import type { FileEntry } from '@wrenn/protocol'
 import { type EntryInfo, FileType } from '@wrenn/protocol/guest'
 import { fromHostError } from '../host/errors.js'
 import type { HostClient } from '../host/transport.js'
+import type { CapsuleRef, Wake } from './wake.js'
 
 const CHUNK_BYTES = 256 * 1024
 
+/** As much of an upload is kept as is needed to send it again when it met the moment of a pause. */
+const REPLAY_BYTES = 1024 * 1024
+
 export interface FileTarget {
   readonly client: HostClient
-  readonly capsuleId: string
+  readonly wake: Pick<Wake, 'use' | 'afterRefusal'>
+  readonly capsule: CapsuleRef
   readonly path: string
   readonly user: string
 }
@@ -29,29 +34,18 @@ export interface ByteRange {
 }
 
 /**
- * Opens a file for reading; bytes flow as the reader takes them. Destroying `body` ends the call.
+ * Opens a file for reading; bytes flow as the reader takes them, and wait while the capsule sleeps. Destroying `body` ends the
+ * call.
  * @throws AppError `file_not_found`, `is_a_directory`, `permission_denied`, …
  */
 export async function openFile(target: FileTarget, range: ByteRange): Promise<OpenedFile> {
-  const { client, capsuleId, path, user } = target
   const abort = new AbortController()
-  const request = {
-    capsuleId,
-    path,
-    user,
-    offset: BigInt(range.offset),
-    ...(range.length === undefined ? {} : { length: BigInt(range.length) }),
-  }
   try {
-    const parts = client.readFile(request, { signal: abort.signal })[Symbol.asyncIterator]()
-    const first = await parts.next()
-    if (first.done === true || first.value.part.case !== 'stat') {
-      throw new AppError('guest_error', 'The guest did not answer with a file.')
-    }
-    const { size, length } = first.value.part.value
-    const body = Readable.from(chunks(parts), { objectMode: false, highWaterMark: CHUNK_BYTES })
+    const opened = await target.wake.use(target.capsule, () => openAt(target, range, abort.signal))
+    const bytes = download(target, range.offset, opened, abort.signal)
+    const body = Readable.from(bytes, { objectMode: false, highWaterMark: CHUNK_BYTES })
     body.once('close', () => abort.abort())
-    return { size: Number(size), length: Number(length), body }
+    return { size: opened.size, length: opened.length, body }
   } catch (error) {
     abort.abort()
     throw fromHostError(error)
@@ -60,12 +54,56 @@ export async function openFile(target: FileTarget, range: ByteRange): Promise<Op
 
 type ReadParts = AsyncIterator<{ readonly part: { readonly case?: string | undefined; readonly value?: unknown } }>
 
+interface Opened {
+  readonly size: number
+  readonly length: number
+  readonly parts: ReadParts
+}
+
+async function openAt(
+  { client, capsule, path, user }: FileTarget,
+  { offset, length }: ByteRange,
+  signal: AbortSignal,
+): Promise<Opened> {
+  const wanted = length === undefined ? {} : { length: BigInt(length) }
+  const request = { capsuleId: capsule.id, path, user, offset: BigInt(offset), ...wanted }
+  const parts = client.readFile(request, { signal })[Symbol.asyncIterator]()
+  const first = await parts.next()
+  if (first.done === true || first.value.part.case !== 'stat') {
+    throw new AppError('guest_error', 'The guest did not answer with a file.')
+  }
+  const { size, length: follows } = first.value.part.value
+  return { size: Number(size), length: Number(follows), parts }
+}
+
+async function* download(
+  target: FileTarget,
+  from: number,
+  opened: Opened,
+  signal: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  let sent = 0
+  for (let { parts } = opened; ; ) {
+    try {
+      for await (const bytes of chunks(parts)) {
+        sent += bytes.length
+        yield bytes
+      }
+      return
+    } catch (error) {
+      const failure = fromHostError(error)
+      if (signal.aborted || failure.code !== 'invalid_state') throw failure
+      const { slept } = await target.wake.afterRefusal(target.capsule, { signal, asleep: 'wait' })
+      if (!slept) throw failure
+      const again = await openAt(target, { offset: from + sent, length: opened.length - sent }, signal)
+      if (again.size !== opened.size) throw new AppError('conflict', 'The file changed while it was read.')
+      parts = again.parts
+    }
+  }
+}
+
 async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
-  for (;;) {
-    const next = await parts.next().catch((error: unknown) => {
-      throw fromHostError(error)
-    })
-    if (next.done === true) return
+  for (let next = await parts.next(); next.done !== true; next = await parts.next()) {
     const { value } = next.value.part
     if (value instanceof Uint8Array && value.length > 0) yield value
   }
@@ -76,48 +114,99 @@ async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
  * @returns how many bytes were written
  */
 export async function writeFile(target: FileTarget, source: Readable): Promise<number> {
-  const { client, capsuleId, path, user } = target
-  let sourceError: unknown
-  const onSourceError = (error: unknown): void => {
-    sourceError = error
+  const upload = new Upload(source)
+  try {
+    return await target.wake.use(target.capsule, () => send(target, upload))
+  } finally {
+    upload.close()
   }
+}
+
+async function send({ client, capsule, path, user }: FileTarget, upload: Upload): Promise<number> {
   async function* requests() {
-    yield { part: { case: 'open' as const, value: { capsuleId, path, user } } }
-    for await (const chunk of noting(source, onSourceError)) {
-      yield { part: { case: 'chunk' as const, value: bytesOf(chunk) } }
-    }
+    yield { part: { case: 'open' as const, value: { capsuleId: capsule.id, path, user } } }
+    for await (const value of upload.chunks()) yield { part: { case: 'chunk' as const, value } }
   }
   const abort = new AbortController()
   try {
     const { bytes } = await client.writeFile(requests(), { signal: abort.signal })
     return Number(bytes)
   } catch (error) {
-    if (sourceError !== undefined) {
-      throw new AppError('invalid_request', 'The upload ended before the file was complete.', { cause: sourceError })
-    }
-    throw fromHostError(error)
+    throw upload.explain(fromHostError(error))
   } finally {
     abort.abort()
   }
 }
 
-/**
- * What `source` gives, telling when reading it fails. A `yield` between `try` and `catch` would also catch what the reader
- * throws in: a call that failed for reasons of its own.
- */
-async function* noting(source: Readable, onError: (error: unknown) => void): AsyncGenerator<unknown> {
-  const chunks: AsyncIterator<unknown> = source[Symbol.asyncIterator]()
-  try {
-    for (;;) {
-      const next = await chunks.next().catch((error: unknown) => {
-        onError(error)
-        throw error
-      })
-      if (next.done === true) return
-      yield next.value
+/** The bytes of an upload, for more than one attempt while they are few. */
+class Upload {
+  readonly #source: AsyncIterator<unknown>
+  #kept: Uint8Array[] = []
+  #keptBytes = 0
+  /** Chunks that came before those kept. */
+  #dropped = 0
+  #pulling: Promise<boolean> | undefined
+  #sourceError: unknown
+
+  constructor(source: Readable) {
+    this.#source = source[Symbol.asyncIterator]()
+  }
+
+  async *chunks(): AsyncGenerator<Uint8Array> {
+    for (let at = this.#dropped; ; at++) {
+      if (at === this.#dropped + this.#kept.length && !(await this.#pull())) return
+      const chunk = this.#kept[at - this.#dropped]
+      if (chunk === undefined) return
+      if (!this.#canReplay) this.#drop(at - this.#dropped + 1)
+      yield chunk
     }
-  } finally {
-    await chunks.return?.()
+  }
+
+  /** What a failed attempt means; `invalid_state` only where another one can be made. */
+  explain(failure: AppError): AppError {
+    if (this.#sourceError !== undefined) {
+      const cause = this.#sourceError
+      return new AppError('invalid_request', 'The upload ended before the file was complete.', { cause })
+    }
+    if (failure.code !== 'invalid_state' || this.#canReplay) return failure
+    return new AppError('in_use', 'The capsule was paused during the upload; nothing of the file was kept.', {
+      cause: failure,
+    })
+  }
+
+  close(): void {
+    void this.#source.return?.().catch(() => {})
+  }
+
+  get #canReplay(): boolean {
+    return this.#dropped === 0 && this.#keptBytes <= REPLAY_BYTES
+  }
+
+  /** A failed attempt may still wait for the next chunk when a new one comes to it: both get the same. */
+  #pull(): Promise<boolean> {
+    this.#pulling ??= this.#next().finally(() => {
+      this.#pulling = undefined
+    })
+    return this.#pulling
+  }
+
+  async #next(): Promise<boolean> {
+    try {
+      const next = await this.#source.next()
+      if (next.done === true) return false
+      const chunk = bytesOf(next.value)
+      this.#kept.push(chunk)
+      this.#keptBytes += chunk.length
+      return true
+    } catch (error) {
+      this.#sourceError = error
+      throw error
+    }
+  }
+
+  #drop(count: number): void {
+    this.#kept.splice(0, count)
+    this.#dropped += count
   }
 }
 

@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import {
   backgroundResultSchema,
   execRequestSchema,
@@ -17,7 +18,7 @@ import { capsuleParams, errors, noContent, processParams } from '../schemas.js'
 const EXEC_BODY_BYTES = 64 * 1024 * 1024
 
 export function execRoutes(app: App, services: Services): void {
-  const { capsules, host, activity, limits } = services
+  const { wake, atomic, host, activity, limits } = services
 
   app.post(
     '/v1/capsules/:id/exec',
@@ -27,21 +28,31 @@ export function execRoutes(app: App, services: Services): void {
         tags: ['processes'],
         summary: 'Run a command.',
         description:
-          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. Background: 202 at once.',
+          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. Background: 202 at once. `timeout_sec` counts while the capsule runs: a command that is under way when it is paused waits, and goes on after the resume with the time that was left. With `atomic` the command runs to its end also when the client hangs up, one at a time in a capsule (409 in_use); what other commands do in the capsule meanwhile is undone with it.',
         params: capsuleParams,
         body: execRequestSchema,
         response: { 200: execResultSchema, 202: backgroundResultSchema, ...errors },
       },
     },
     async (request, reply) => {
-      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
-      activity.touch(row.id)
-      const context = { client: host.client, capsuleId: row.id, signal: hangUpOf(reply) }
-      if (request.body.background) {
-        return await reply.status(202).send(await host.call(() => execBackground(context, request.body)))
+      const { body } = request
+      const capsule = { teamId: ownerOf(request).teamId, id: request.params.id }
+      if (body.atomic && body.background) {
+        throw new AppError(
+          'invalid_request',
+          'atomic: a command in the background cannot be atomic; leave one of the two.',
+        )
       }
-      const result = await execForeground(context, request.body, limits.execOutputBytes)
-      activity.touch(row.id)
+      if (body.atomic) return await reply.status(200).send(await atomic.run(capsule, body))
+      const signal = hangUpOf(reply)
+      const { generation } = await wake.ready(capsule, { signal })
+      activity.touch(capsule.id)
+      const context = { client: host.client, wake, capsule, generation, signal }
+      if (body.background) {
+        return await reply.status(202).send(await host.call(() => execBackground(context, body)))
+      }
+      const result = await execForeground(context, body, limits.execOutputBytes)
+      activity.touch(capsule.id)
       return await reply.status(200).send(result)
     },
   )
@@ -58,9 +69,11 @@ export function execRoutes(app: App, services: Services): void {
       },
     },
     async (request) => {
-      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
+      const { id } = request.params
       const includeEnded = request.query.include_ended
-      const answer = await host.call((client) => client.listProcesses({ capsuleId: row.id, includeEnded }))
+      const list = () => host.client.listProcesses({ capsuleId: id, includeEnded })
+      const answer = await wake.use({ teamId: ownerOf(request).teamId, id }, list)
+      activity.touch(id)
       return { processes: answer.processes.map(toProcessInfo) }
     },
   )
@@ -77,10 +90,11 @@ export function execRoutes(app: App, services: Services): void {
       },
     },
     async (request, reply) => {
-      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
-      const signal = { process: parseSelector(request.params.selector), signal: toSignal(request.query.signal) }
-      await host.call((client) => client.signalProcess({ capsuleId: row.id, signal }))
-      activity.touch(row.id)
+      const { id, selector } = request.params
+      const signal = { process: parseSelector(selector), signal: toSignal(request.query.signal) }
+      const kill = () => host.client.signalProcess({ capsuleId: id, signal })
+      await wake.use({ teamId: ownerOf(request).teamId, id }, kill)
+      activity.touch(id)
       return await reply.status(204).send()
     },
   )

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
 import { AppError } from '@wrenn/base'
 import {
+  type FileEntry,
   fileEntryAnswerSchema,
   fileListSchema,
   listDirRequestSchema,
@@ -13,6 +14,7 @@ import {
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { type ByteRange, type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/files.js'
+import type { HostClient } from '../../host/transport.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { readUpload } from '../multipart.js'
@@ -33,11 +35,13 @@ export function fileRoutes(app: App, services: Services): void {
 
 type TargetOf = (request: FastifyRequest, id: string, file: Named) => Promise<FileTarget>
 
-function targetOf({ capsules, host, activity }: Services): TargetOf {
+/** Also makes the capsule ready, so that a file of one that cannot be used is refused before a byte of it is read. */
+function targetOf({ wake, host, activity }: Services): TargetOf {
   return async (request, id, { path, user }) => {
-    const row = await capsules.running(ownerOf(request).teamId, id)
-    activity.touch(row.id)
-    return { client: host.client, capsuleId: row.id, path, user: user ?? '' }
+    const capsule = { teamId: ownerOf(request).teamId, id }
+    await wake.ready(capsule)
+    activity.touch(id)
+    return { client: host.client, wake, capsule, path, user: user ?? '' }
   }
 }
 
@@ -82,15 +86,16 @@ function readRoutes(app: App, target: TargetOf): void {
   })
 }
 
-async function statFile({ client, capsuleId, path, user }: FileTarget): Promise<number> {
-  const { entry } = await client.statFile({ capsuleId, path, user })
-  return Number(entry?.size ?? 0n)
+async function statFile({ client, wake, capsule, path, user }: FileTarget): Promise<FileEntry> {
+  const capsuleId = capsule.id
+  return toFileEntry((await wake.use(capsule, () => client.statFile({ capsuleId, path, user }))).entry)
 }
 
 async function head(file: FileTarget, reply: FastifyReply): Promise<FastifyReply> {
-  const { client, capsuleId, path, user } = file
-  const entry = toFileEntry((await client.statFile({ capsuleId, path, user })).entry)
-  if ((entry.target_type ?? entry.type) === 'directory') throw new AppError('is_a_directory', `${path} is a directory.`)
+  const entry = await statFile(file)
+  if ((entry.target_type ?? entry.type) === 'directory') {
+    throw new AppError('is_a_directory', `${file.path} is a directory.`)
+  }
   return await reply
     .type('application/octet-stream')
     .header('accept-ranges', 'bytes')
@@ -106,7 +111,7 @@ async function download(file: FileTarget, rangeHeader: string | undefined, reply
     const { body, length } = await openFile(file, { offset: 0 })
     return await reply.header('content-length', length).send(body)
   }
-  const size = await statFile(file)
+  const { size } = await statFile(file)
   const range = absolute(asked, size)
   if (range === undefined) {
     void reply.header('content-range', `bytes */${size}`)
@@ -189,11 +194,16 @@ function isReadable(body: unknown): body is Readable {
   return typeof body === 'object' && body !== null && 'pipe' in body
 }
 
-function entryRoutes(app: App, { capsules, host, activity }: Services): void {
-  const running = async (request: FastifyRequest, id: string): Promise<string> => {
-    const row = await capsules.running(ownerOf(request).teamId, id)
-    activity.touch(row.id)
-    return row.id
+function entryRoutes(app: App, { wake, host, activity }: Services): void {
+  /** Makes a call on a capsule that runs. */
+  const ask = async <T>(
+    request: FastifyRequest,
+    id: string,
+    call: (client: HostClient, capsuleId: string) => Promise<T>,
+  ): Promise<T> => {
+    const answer = await wake.use({ teamId: ownerOf(request).teamId, id }, () => call(host.client, id))
+    activity.touch(id)
+    return answer
   }
   const route = <Body extends z.ZodType, Answer extends z.ZodType>(summary: string, body: Body, answer: Answer) =>
     ({
@@ -205,8 +215,9 @@ function entryRoutes(app: App, { capsules, host, activity }: Services): void {
     route('List a directory.', listDirRequestSchema, fileListSchema),
     async (request) => {
       const { path, user = '', depth } = request.body
-      const capsuleId = await running(request, request.params.id)
-      const answer = await host.call((client) => client.listDir({ capsuleId, path, user, depth: Math.max(1, depth) }))
+      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+        client.listDir({ capsuleId, path, user, depth: Math.max(1, depth) }),
+      )
       return { entries: answer.entries.map(toFileEntry) }
     },
   )
@@ -216,8 +227,10 @@ function entryRoutes(app: App, { capsules, host, activity }: Services): void {
     route('Describe a file or directory.', pathRequestSchema, fileEntryAnswerSchema),
     async (request) => {
       const { path, user = '' } = request.body
-      const capsuleId = await running(request, request.params.id)
-      return { entry: toFileEntry((await host.call((client) => client.statFile({ capsuleId, path, user }))).entry) }
+      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+        client.statFile({ capsuleId, path, user }),
+      )
+      return { entry: toFileEntry(answer.entry) }
     },
   )
 
@@ -226,8 +239,10 @@ function entryRoutes(app: App, { capsules, host, activity }: Services): void {
     route('Make a directory and those above it; 409 when it exists.', pathRequestSchema, fileEntryAnswerSchema),
     async (request) => {
       const { path, user = '' } = request.body
-      const capsuleId = await running(request, request.params.id)
-      return { entry: toFileEntry((await host.call((client) => client.makeDir({ capsuleId, path, user }))).entry) }
+      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+        client.makeDir({ capsuleId, path, user }),
+      )
+      return { entry: toFileEntry(answer.entry) }
     },
   )
 
@@ -236,8 +251,9 @@ function entryRoutes(app: App, { capsules, host, activity }: Services): void {
     route('Move or rename.', moveFileRequestSchema, fileEntryAnswerSchema),
     async (request) => {
       const { source, destination, user = '' } = request.body
-      const capsuleId = await running(request, request.params.id)
-      const answer = await host.call((client) => client.moveFile({ capsuleId, source, destination, user }))
+      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+        client.moveFile({ capsuleId, source, destination, user }),
+      )
       return { entry: toFileEntry(answer.entry) }
     },
   )
@@ -255,8 +271,7 @@ function entryRoutes(app: App, { capsules, host, activity }: Services): void {
     },
     async (request, reply) => {
       const { path, user = '' } = request.body
-      const capsuleId = await running(request, request.params.id)
-      await host.call((client) => client.removeFile({ capsuleId, path, user }))
+      await ask(request, request.params.id, (client, capsuleId) => client.removeFile({ capsuleId, path, user }))
       return await reply.status(204).send()
     },
   )

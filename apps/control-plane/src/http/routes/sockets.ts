@@ -32,7 +32,7 @@ export function socketRoutes(app: App, services: Services): void {
     handler: notUpgraded,
     wsHandler: (socket, request) => {
       const { id } = capsuleParams.parse(request.params)
-      runSocket(socket, request, id, services, { run: (channel) => execStream(channel, id, services) })
+      runSocket(socket, request, id, services, { run: (connection) => execStream(connection, services) })
     },
   })
 
@@ -53,8 +53,8 @@ export function socketRoutes(app: App, services: Services): void {
       const { id, selector } = processParams.parse(request.params)
       const query = processStreamQuerySchema.parse(request.query)
       runSocket(socket, request, id, services, {
-        run: (channel) =>
-          processStream(channel, id, services, { selector, fromOffset: query.from_offset, encoding: query.encoding }),
+        run: (connection) =>
+          processStream(connection, services, { selector, fromOffset: query.from_offset, encoding: query.encoding }),
       })
     },
   })
@@ -75,7 +75,7 @@ export function socketRoutes(app: App, services: Services): void {
       const { id } = capsuleParams.parse(request.params)
       runSocket(socket, request, id, services, {
         pingFrame: { type: 'ping' },
-        run: (channel) => ptyStream(channel, id, services),
+        run: (connection) => ptyStream(connection, services),
       })
     },
   })

@@ -11,35 +11,33 @@ import { connectSession, parseSelector, type SessionEvent, selectTag, startSessi
 import type { Services } from '../context.js'
 import { type Channel, type Message, parseFrame } from './channel.js'
 import { type OutputEncoding, OutputSender } from './output.js'
-import { readInput } from './run-socket.js'
+import { applyWhenAwake, type Connection, readInput, sessionContext } from './run-socket.js'
 
 const MAX_INPUT_BYTES = 256 * 1024
 
 type Selector = Pick<ProcessSelector, 'selector'>
 
 /** `/exec/stream`: the first frame starts a process; it goes on when the socket closes. */
-export async function execStream(channel: Channel, capsuleId: string, services: Services): Promise<void> {
+export async function execStream(connection: Connection, services: Services): Promise<void> {
+  const { channel, capsule } = connection
   const message = await channel.next()
   if (message === undefined) return
   const frame = parseFrame(message, execStartFrameSchema)
   const tag = frame.tag ?? randomTag('proc')
-  const events = startSession(
-    services.host.client,
-    capsuleId,
-    {
-      cmd: frame.cmd,
-      args: frame.args,
-      envs: frame.envs,
-      cwd: frame.cwd,
-      user: frame.user,
-      tag,
-      stdin: frame.stdin,
-      timeoutMs: (frame.timeout_sec ?? 0) * 1000,
-      foreground: true,
-    },
-    channel.signal,
-  )
-  await relay(channel, capsuleId, services, { events, selector: selectTag(tag), tag, encoding: frame.encoding })
+  await services.wake.ready(capsule, { signal: channel.signal })
+  const events = startSession(sessionContext(connection, services), {
+    cmd: frame.cmd,
+    args: frame.args,
+    envs: frame.envs,
+    cwd: frame.cwd,
+    user: frame.user,
+    tag,
+    isNewTag: frame.tag === undefined,
+    stdin: frame.stdin,
+    timeoutMs: (frame.timeout_sec ?? 0) * 1000,
+    foreground: true,
+  })
+  await relay(connection, services, { events, selector: selectTag(tag), tag, encoding: frame.encoding })
 }
 
 export interface ProcessStreamOptions {
@@ -50,15 +48,26 @@ export interface ProcessStreamOptions {
 
 /** `/processes/{selector}/stream`: follows a process that exists. */
 export async function processStream(
-  channel: Channel,
-  capsuleId: string,
+  connection: Connection,
   services: Services,
   options: ProcessStreamOptions,
 ): Promise<void> {
   const selector = parseSelector(options.selector)
   const tag = selector.selector.case === 'tag' ? selector.selector.value : undefined
-  const events = connectSession(services.host.client, capsuleId, selector, options.fromOffset, channel.signal)
-  await relay(channel, capsuleId, services, { events, selector, tag, encoding: options.encoding })
+  const events = await attach(connection, services, selector, options.fromOffset)
+  await relay(connection, services, { events, selector, tag, encoding: options.encoding })
+}
+
+/** Follows a process once its capsule runs: one who comes back with an offset waits for that, a newcomer does not. */
+export async function attach(
+  connection: Connection,
+  services: Services,
+  selector: ReturnType<typeof parseSelector>,
+  fromOffset: number | undefined,
+): Promise<AsyncGenerator<SessionEvent>> {
+  const { signal } = connection.channel
+  await services.wake.ready(connection.capsule, { signal, asleep: fromOffset === undefined ? 'refuse' : 'hold' })
+  return connectSession(sessionContext(connection, services), selector, fromOffset)
 }
 
 interface Relay {
@@ -68,20 +77,17 @@ interface Relay {
   readonly encoding: OutputEncoding
 }
 
-async function relay(channel: Channel, capsuleId: string, services: Services, session: Relay): Promise<void> {
+async function relay(connection: Connection, services: Services, session: Relay): Promise<void> {
+  const { channel, capsule } = connection
   const output = new OutputSender(channel, session.encoding)
+  const apply = (message: Message) => applyInput(connection, services, session.selector, toInput(message))
   let reading = false
   for await (const event of session.events) {
-    services.activity.touch(capsuleId)
+    services.activity.touch(capsule.id)
     if (event.case === 'start') {
       const tag = event.value.tag ?? session.tag
       await channel.send({ type: 'start', pid: event.value.pid, ...(tag === undefined ? {} : { tag }) })
-      if (!reading)
-        void readInput(
-          channel,
-          () => services.activity.touch(capsuleId),
-          (message) => applyInput(channel, capsuleId, services, session.selector, toInput(message)),
-        )
+      if (!reading) void readInput(channel, apply)
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
     else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
@@ -105,21 +111,18 @@ export function binaryInput(message: Message): Uint8Array {
   return frame.payload
 }
 
-async function applyInput(
-  channel: Channel,
-  capsuleId: string,
-  { host }: Services,
-  process: Selector,
-  input: Input,
-): Promise<void> {
+async function applyInput(connection: Connection, services: Services, process: Selector, input: Input): Promise<void> {
+  const { client } = services.host
+  const capsuleId = connection.capsule.id
   if (input.type === 'bytes') {
-    const value = joinBinary(channel, input.bytes)
-    await host.client.sendInput({ capsuleId, input: { process, input: { input: { case: 'stdin', value } } } })
+    const value = joinBinary(connection.channel, input.bytes)
+    const bytes = { process, input: { input: { case: 'stdin', value } } } as const
+    await applyWhenAwake(connection, services, () => client.sendInput({ capsuleId, input: bytes }))
   } else if (input.type === 'stdin_close') {
-    await host.client.closeStdin({ capsuleId, process })
+    await applyWhenAwake(connection, services, () => client.closeStdin({ capsuleId, process }))
   } else {
     const signal = input.type === 'stop' ? Signal.SIGKILL : toSignal(input.signal)
-    await host.client.signalProcess({ capsuleId, signal: { process, signal } })
+    await applyWhenAwake(connection, services, () => client.signalProcess({ capsuleId, signal: { process, signal } }))
   }
 }
 

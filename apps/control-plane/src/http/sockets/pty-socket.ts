@@ -1,43 +1,46 @@
 import { randomTag } from '@wrenn/base'
 import { type PtyInputFrame, ptyInputFrameSchema, ptyStartFrameSchema } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
-import { connectSession, parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
+import type { z } from 'zod'
+import { parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
 import type { Services } from '../context.js'
-import { type Channel, type Message, parseFrame } from './channel.js'
+import { type Message, parseFrame } from './channel.js'
 import { OutputSender } from './output.js'
-import { binaryInput, joinBinary } from './process-socket.js'
-import { readInput } from './run-socket.js'
+import { attach, binaryInput, joinBinary } from './process-socket.js'
+import { applyWhenAwake, type Connection, readInput, sessionContext } from './run-socket.js'
 
 /** `/pty`: a terminal, new or taken up again by its tag; it outlives the socket. */
-export async function ptyStream(channel: Channel, capsuleId: string, services: Services): Promise<void> {
-  const message = await channel.next()
+export async function ptyStream(connection: Connection, services: Services): Promise<void> {
+  const message = await connection.channel.next()
   if (message === undefined) return
   const frame = parseFrame(message, ptyStartFrameSchema)
-  const tag = frame.type === 'connect' ? frame.tag : (frame.tag ?? randomTag('pty'))
-  const { client } = services.host
-  const selector = frame.type === 'connect' ? parseSelector(tag) : selectTag(tag)
-  const events =
-    frame.type === 'connect'
-      ? connectSession(client, capsuleId, selector, frame.from_offset, channel.signal)
-      : startSession(
-          client,
-          capsuleId,
-          {
-            cmd: frame.cmd,
-            args: frame.args,
-            envs: frame.envs,
-            cwd: frame.cwd,
-            user: frame.user,
-            tag,
-            stdin: true,
-            timeoutMs: 0,
-            foreground: true,
-            pty: { cols: frame.cols, rows: frame.rows },
-          },
-          channel.signal,
-        )
-  await relayTerminal(channel, capsuleId, services, { events, selector, tag })
+  await relayTerminal(connection, services, await openTerminal(connection, services, frame))
 }
+
+async function openTerminal(connection: Connection, services: Services, frame: Frame): Promise<Terminal> {
+  if (frame.type === 'connect') {
+    const selector = parseSelector(frame.tag)
+    return { events: await attach(connection, services, selector, frame.from_offset), selector, tag: frame.tag }
+  }
+  const tag = frame.tag ?? randomTag('pty')
+  await services.wake.ready(connection.capsule, { signal: connection.channel.signal })
+  const events = startSession(sessionContext(connection, services), {
+    cmd: frame.cmd,
+    args: frame.args,
+    envs: frame.envs,
+    cwd: frame.cwd,
+    user: frame.user,
+    tag,
+    isNewTag: frame.tag === undefined,
+    stdin: true,
+    timeoutMs: 0,
+    foreground: true,
+    pty: { cols: frame.cols, rows: frame.rows },
+  })
+  return { events, selector: selectTag(tag), tag }
+}
+
+type Frame = z.output<typeof ptyStartFrameSchema>
 
 interface Terminal {
   readonly events: AsyncGenerator<SessionEvent>
@@ -45,19 +48,16 @@ interface Terminal {
   readonly tag: string
 }
 
-async function relayTerminal(channel: Channel, capsuleId: string, services: Services, pty: Terminal): Promise<void> {
+async function relayTerminal(connection: Connection, services: Services, pty: Terminal): Promise<void> {
+  const { channel, capsule } = connection
   const output = new OutputSender(channel, 'base64')
+  const apply = (message: Message) => applyInput(connection, services, pty, toInput(message))
   let reading = false
   for await (const event of pty.events) {
-    services.activity.touch(capsuleId)
+    services.activity.touch(capsule.id)
     if (event.case === 'start') {
       await channel.send({ type: 'started', tag: event.value.tag ?? pty.tag, pid: event.value.pid })
-      if (!reading)
-        void readInput(
-          channel,
-          () => services.activity.touch(capsuleId),
-          (message) => applyInput(channel, capsuleId, services, pty, toInput(message)),
-        )
+      if (!reading) void readInput(channel, apply)
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
     else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
@@ -74,19 +74,22 @@ function toInput(message: Message): Input {
 }
 
 async function applyInput(
-  channel: Channel,
-  capsuleId: string,
-  { host }: Services,
+  connection: Connection,
+  services: Services,
   { selector: process }: Terminal,
   input: Input,
 ): Promise<void> {
-  const { client } = host
+  const { client } = services.host
+  const capsuleId = connection.capsule.id
   if (input.type === 'bytes') {
-    const value = joinBinary(channel, input.bytes)
-    await client.sendInput({ capsuleId, input: { process, input: { input: { case: 'pty', value } } } })
+    const value = joinBinary(connection.channel, input.bytes)
+    const bytes = { process, input: { input: { case: 'pty', value } } } as const
+    await applyWhenAwake(connection, services, () => client.sendInput({ capsuleId, input: bytes }))
   } else if (input.type === 'resize') {
-    await client.resizePty({ capsuleId, process, cols: input.cols, rows: input.rows })
+    const { cols, rows } = input
+    await applyWhenAwake(connection, services, () => client.resizePty({ capsuleId, process, cols, rows }))
   } else {
-    await client.signalProcess({ capsuleId, signal: { process, signal: Signal.SIGKILL } })
+    const signal = { process, signal: Signal.SIGKILL }
+    await applyWhenAwake(connection, services, () => client.signalProcess({ capsuleId, signal }))
   }
 }

@@ -2,6 +2,8 @@ import { AppError } from '@wrenn/base'
 import { authFrameSchema, errorKind } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
+import type { SessionContext } from '../../domain/session.js'
+import type { CapsuleRef } from '../../domain/wake.js'
 import { fromHostError } from '../../host/errors.js'
 import type { ApiKeyOwner } from '../../store/teams.js'
 import type { Services } from '../context.js'
@@ -12,10 +14,18 @@ const CLOSE_NORMAL = 1000
 const CLOSE_POLICY = 1008
 const CLOSE_FAILED = 1011
 
+/** A client that is known, at a capsule that its team has. */
+export interface Connection {
+  readonly channel: Channel
+  readonly capsule: CapsuleRef
+  /** Of the capsule when the client came. */
+  readonly generation: number
+}
+
 export interface SocketTask {
   /** Sent every 30 seconds beside the protocol's own ping. */
   readonly pingFrame?: object
-  readonly run: (channel: Channel, capsuleId: string) => Promise<void>
+  readonly run: (connection: Connection) => Promise<void>
 }
 
 /** The frame that tells of an error. */
@@ -25,8 +35,8 @@ export function errorFrame(error: AppError, fatal: boolean) {
 }
 
 /**
- * Serves one WebSocket about a capsule: who is it, does the capsule run, then the task. Whatever fails is told in an `error`
- * frame, then the socket closes.
+ * Serves one WebSocket about a capsule: who is it, is there such a capsule, then the task. Whatever fails is told in an `error`
+ * frame, then the socket closes. While it is open the capsule counts as in use.
  */
 export function runSocket(
   socket: WebSocket,
@@ -55,9 +65,9 @@ async function serve(
   let code = 'ok'
   try {
     const owner = request.owner ?? (await firstMessage(channel, apiKeys))
-    await capsules.running(owner.teamId, capsuleId)
-    activity.touch(capsuleId)
-    await task.run(channel, capsuleId)
+    const { id, generation } = await capsules.get(owner.teamId, capsuleId)
+    using _ = activity.open(id)
+    await task.run({ channel, capsule: { teamId: owner.teamId, id }, generation })
     channel.close(CLOSE_NORMAL, 'done')
   } catch (thrown) {
     if (!channel.signal.aborted) {
@@ -69,7 +79,6 @@ async function serve(
       code = 'client_closed'
     }
   }
-  activity.touch(capsuleId)
   const ms = Math.round(performance.now() - startedAt)
   logger.info({ requestId: request.id, route: request.routeOptions.url, capsuleId, code, ms }, 'socket.closed')
 }
@@ -86,20 +95,33 @@ async function firstMessage(channel: Channel, apiKeys: Services['apiKeys']): Pro
   }
 }
 
-/** Carries frames of the client to its process until the socket closes; each counts as activity, and a bad one is answered, not fatal. */
-export async function readInput(
-  channel: Channel,
-  touch: () => void,
-  apply: (message: Message) => Promise<void>,
-): Promise<void> {
+/** Carries frames of the client to its process until the socket closes, in their order; a bad one is answered, not fatal. */
+export async function readInput(channel: Channel, apply: (message: Message) => Promise<void>): Promise<void> {
   for (;;) {
     const message = await channel.next()
     if (message === undefined) return
-    touch()
     try {
       await apply(message)
     } catch (error) {
-      await channel.send(errorFrame(fromHostError(error), false))
+      if (!channel.signal.aborted) await channel.send(errorFrame(fromHostError(error), false))
     }
   }
+}
+
+/**
+ * Makes a call that carries input. A capsule that sleeps wakes by `auto_resume`; without it the frame waits for the resume, and
+ * those after it in the channel, which stops reading when it is full.
+ */
+export async function applyWhenAwake(
+  { channel, capsule }: Connection,
+  { wake, activity }: Services,
+  call: () => Promise<unknown>,
+): Promise<void> {
+  await wake.attempt(capsule, call, { signal: channel.signal, asleep: 'hold' })
+  activity.touch(capsule.id)
+}
+
+/** What a session of this connection needs. */
+export function sessionContext({ channel, capsule, generation }: Connection, { host, wake }: Services): SessionContext {
+  return { client: host.client, wake, capsule, generation, signal: channel.signal }
 }
