@@ -2,6 +2,9 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
+  constants,
+  fstatSync,
+  ftruncateSync,
   lstatSync,
   openSync,
   readFileSync,
@@ -52,6 +55,8 @@ export class RealGuestSystem implements GuestSystem {
   readonly #tools: Tools
   readonly #random: number
   readonly #descriptors: readonly number[]
+  #hostname: string | undefined
+  #machineId: string | undefined
   #kernel: Kernel | undefined
   /** Apart from the other: a sync may take as long as the disk does. */
   #syncer: KernelCalls | undefined
@@ -75,13 +80,18 @@ export class RealGuestSystem implements GuestSystem {
   }
 
   setHostname(hostname: string): void {
+    // The same as before is no news: what the capsule's owner made of these files since then stays.
+    if (hostname === this.#hostname) return
     writeFileSync('/proc/sys/kernel/hostname', hostname)
-    replaceFile('/etc/hostname', `${hostname}\n`)
-    replaceFile('/etc/hosts', hostsWith(hostname, readIfPresent('/etc/hosts')))
+    writeText('/etc/hostname', `${hostname}\n`)
+    writeText('/etc/hosts', hostsWith(hostname, readIfPresent('/etc/hosts')))
+    this.#hostname = hostname
   }
 
   setMachineId(machineId: string): void {
-    replaceFile('/etc/machine-id', `${machineId}\n`)
+    if (machineId === this.#machineId) return
+    writeText('/etc/machine-id', `${machineId}\n`)
+    this.#machineId = machineId
   }
 
   async addEntropy(bytes: Uint8Array): Promise<void> {
@@ -162,6 +172,48 @@ export function hostsWith(hostname: string, current: string): string {
   const others = current.split('\n').filter((line) => line !== '' && !line.endsWith(MARK))
   if (!others.some((line) => /^127\.0\.0\.1\s/.test(line))) others.unshift('127.0.0.1 localhost', '::1 localhost')
   return `${others.join('\n')}\n127.0.1.1 ${hostname} ${MARK}\n`
+}
+
+/** Absent, a link, a directory, a pipe without a reader, protected, running: making a new file tells what is really wrong. */
+const NOT_OVERWRITABLE = [
+  'ENOENT',
+  'ELOOP',
+  'EISDIR',
+  'ENXIO',
+  'EPERM',
+  'EACCES',
+  'EROFS',
+  'ETXTBSY',
+  'ENOTDIR',
+] as const
+const OVERWRITE = constants.O_WRONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
+
+/**
+ * Writes over an ordinary file of that name; puts a new one in the place of anything else. Writing over spares the overlay and its
+ * file system a new inode and a rename, whose code an emulated CPU has to translate anew in each restored guest.
+ */
+export function writeText(path: string, text: string): void {
+  if (!overwrite(path, Buffer.from(text))) replaceFile(path, text)
+}
+
+/** False when the name is not that of an ordinary file, or the file has other names, whose owners did not ask for this. */
+function overwrite(path: string, content: Buffer): boolean {
+  let fd: number
+  try {
+    fd = openSync(path, OVERWRITE)
+  } catch (error) {
+    if (isErrno(error, ...NOT_OVERWRITABLE)) return false
+    throw error
+  }
+  try {
+    const { nlink, size, mode } = fstatSync(fd)
+    if (nlink !== 1 || (mode & constants.S_IFMT) !== constants.S_IFREG) return false
+    writeSync(fd, content)
+    if (size > content.length) ftruncateSync(fd, content.length)
+    return true
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** In one step, so that a pipe or a link that someone put there is neither waited for nor followed. */
