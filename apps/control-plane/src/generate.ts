@@ -18,13 +18,14 @@ import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
 import { apiDocument } from './http/openapi.js'
+import { lifecyclePage } from './lifecycle-page.js'
 import { openDatabase } from './store/database.js'
 import { VERSION } from './version.js'
 
-/** Writes docs/openapi.json and docs/errors.md; with `--check` it only tells whether they are up to date. */
+/** Writes docs/openapi.json, docs/errors.md and docs/lifecycle.md; with `--check` it only tells whether they are up to date. */
 async function main(): Promise<void> {
   const docs = new URL('../../../docs/', import.meta.url)
-  const files = { 'openapi.json': await openApi(), 'errors.md': errorsPage() }
+  const files = { 'openapi.json': await openApi(), 'errors.md': errorsPage(), 'lifecycle.md': lifecyclePage() }
   let stale = false
   for (const [name, content] of Object.entries(files)) {
     const path = fileURLToPath(new URL(name, docs))

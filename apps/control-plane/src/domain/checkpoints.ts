@@ -6,7 +6,6 @@ import {
   type diffQuerySchema,
   type FileChange,
   fileChangeSchema,
-  nextState,
 } from '@wrenn/protocol'
 import type { FileChange as HostFileChange } from '@wrenn/protocol/host'
 import type { z } from 'zod'
@@ -26,7 +25,7 @@ import { hashJson } from './canonical.js'
 import { toCapsule } from './capsule-view.js'
 import { toCheckpoint } from './checkpoint-view.js'
 import type { LifecycleDeps, RequestOptions } from './lifecycle.js'
-import { illegal, needCapsule, needLegal } from './need-capsule.js'
+import { illegal, isLegal, needCapsule, needLegal } from './need-capsule.js'
 import { reserveSpace } from './quotas.js'
 import { insertNew, resultOf, submit } from './submit.js'
 
@@ -170,7 +169,7 @@ export class Checkpoints {
     const row = await needCapsule(db, teamId, capsuleId)
     const from = await needCheckpoint(db, capsuleId, points.from)
     const to = points.to === NOW ? undefined : await needCheckpoint(db, capsuleId, points.to)
-    if (nextState(row.state, 'checkpoint') === undefined) throw illegal(row, 'diff')
+    if (!isLegal(row.state, 'checkpoint')) throw illegal(row, 'diff')
     const page = await this.#readDiff(
       { capsuleId, fromCheckpointId: from.id, toCheckpointId: to?.id ?? '', path: options.path ?? '' },
       options,

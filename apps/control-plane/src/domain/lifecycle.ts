@@ -155,7 +155,7 @@ export class Lifecycle {
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const source = await needCapsule(tx, teamId, id)
-      if (!isUsable(source.state)) throw illegal(source, 'fork')
+      needLegal(source, 'fork')
       const { count } = input
       await reserve(tx, teamId, limits, {
         running: count,

@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { type CapsuleCommand, nextState } from '@wrenn/protocol'
+import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
 import { findCapsule } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import type { CapsuleRow } from '../store/schema.js'
@@ -15,14 +15,19 @@ export async function needCapsule(db: Db, teamId: string, id: string): Promise<C
 export const requests = ['pause', 'resume', 'fork', 'checkpoint', 'rollback', 'snapshot', 'destroy'] as const
 export type Request = Extract<CapsuleCommand, (typeof requests)[number]>
 
-/** @throws AppError `invalid_state`, naming the state and what is legal there */
-export function needLegal(row: CapsuleRow, request: Request): void {
-  if (nextState(row.state, request) === undefined) throw illegal(row, request)
+/** By the lifecycle table; and only a running capsule is forked, which leaves no doubt what its copies do. */
+export function isLegal(state: CapsuleState, request: Request): boolean {
+  return nextState(state, request) !== undefined && (request !== 'fork' || isUsable(state))
 }
 
-/** The refusal of what the lifecycle table does not allow. */
+/** @throws AppError `invalid_state`, naming the state and what is legal there */
+export function needLegal(row: CapsuleRow, request: Request): void {
+  if (!isLegal(row.state, request)) throw illegal(row, request)
+}
+
+/** The refusal of what is not legal in the state of a capsule. */
 export function illegal({ state }: CapsuleRow, request: string): AppError {
-  const legal = requests.filter((other) => nextState(state, other) !== undefined)
+  const legal = requests.filter((other) => isLegal(state, other))
   const message = `The capsule is ${state}; ${request} is not possible there. Possible: ${legal.join(', ')}.`
   return new AppError('invalid_state', message, { details: { state, legal } })
 }
