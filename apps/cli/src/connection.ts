@@ -3,6 +3,7 @@ import { AppError, isErrno } from '@wrenn/base'
 import { type WebSocketConstructor, Wrenn } from '@wrenn/sdk'
 import WebSocket from 'ws'
 import type { CliConfig } from './config.js'
+import { createPatientFetch } from './patient-fetch.js'
 import { layoutOf } from './up/layout.js'
 import { findRunning } from './up/record.js'
 
@@ -30,5 +31,5 @@ async function findApiKey(config: CliConfig): Promise<string | undefined> {
 export async function connect(config: CliConfig): Promise<Wrenn> {
   const apiUrl = (await findApiUrl(config)) ?? `http://127.0.0.1:${config.port}`
   const apiKey = await findApiKey(config)
-  return new Wrenn({ apiUrl, webSocket, ...(apiKey ? { apiKey } : {}) })
+  return new Wrenn({ apiUrl, webSocket, fetch: createPatientFetch(), ...(apiKey ? { apiKey } : {}) })
 }
