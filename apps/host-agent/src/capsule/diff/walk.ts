@@ -1,5 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { MAX_OPEN_ENTRIES, MAX_PATH_BYTES, MAX_VISITED, tooLarge } from './limits.js'
+import { sortedNames } from './names.js'
 import type { DirectorySource, Listing, Node, OverlayView } from './overlay-view.js'
 
 /** What both points in time have at one path; at least one side is there. */
@@ -82,17 +83,15 @@ export class PairWalk {
     const sameLower = from?.directory !== undefined && to?.directory !== undefined && lower === to.directory.lower
     const fromSide = await side(this.from, from?.directory)
     const toSide = await side(this.to, to?.directory)
-    const names = new Set<string>()
-    for (const part of [fromSide, toSide]) {
-      for (const name of part?.listing.upper.keys() ?? []) names.add(name)
+    const names = await sortedNames([
+      ...[fromSide, toSide].map((part) => part?.listing.upper),
       // What lies below in both is the same in both, unless one of them covers it.
-      if (!sameLower) for (const name of part?.listing.lower.keys() ?? []) names.add(name)
-    }
-    this.#openEntries += names.size
+      ...(sameLower ? [] : [fromSide, toSide].map((part) => part?.listing.lower)),
+    ])
+    this.#openEntries += names.length
     if (this.#openEntries > MAX_OPEN_ENTRIES) throw tooLarge('a branch of their tree')
-    const sorted = [...names].sort((a, b) => (a < b ? -1 : 1))
     const prefix = path.endsWith('/') ? path : `${path}/`
-    this.#stack.push({ path: prefix, from: fromSide, to: toSide, names: sorted, next: 0, pending: [] })
+    this.#stack.push({ path: prefix, from: fromSide, to: toSide, names, next: 0, pending: [] })
   }
 
   #leave(): void {

@@ -1,9 +1,13 @@
 import { type FileHandle, open } from 'node:fs/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { damaged } from './damage.js'
 
 const PAGE_BYTES = 65_536
 /** 8 MiB per disk, whatever its size. */
 const PAGES_KEPT = 128
+
+/** Reads out of the cache never wait for anything: this often others get their turn. A few milliseconds of work. */
+const READS_PER_TURN = 256
 
 /** What one reading of a disk may cost, so that structures which refer to each other in circles end with an error. */
 export interface WorkLimits {
@@ -19,6 +23,7 @@ export class BlockDevice {
   readonly #pages = new Map<number, Buffer>()
   #patches: ReadonlyMap<number, JournalBlock> = new Map()
   #patchedBlocks = new Float64Array(0)
+  #reads = 0
   #metadataLeft = Number.POSITIVE_INFINITY
   #contentLeft = Number.POSITIVE_INFINITY
 
@@ -98,6 +103,11 @@ export class BlockDevice {
     this.#check(block, 1)
     this.#metadataLeft -= 1
     if (this.#metadataLeft < 0) throw this.#endless()
+    this.#reads += 1
+    if (this.#reads % READS_PER_TURN === 0) {
+      await nextTurn()
+      this.signal?.throwIfAborted()
+    }
     const offset = block * this.blockSize
     const number = Math.floor(offset / PAGE_BYTES)
     const page = this.#pages.get(number) ?? (await this.#load(number))
