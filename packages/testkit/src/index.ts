@@ -1,5 +1,7 @@
 export { describeEngine, type EngineAdapter } from './conformance/engine.js'
+export { failure, type HostClient, TestCapsule } from './conformance/host-client.js'
 export { describeHostService, type HostServiceAdapter } from './conformance/host-service.js'
+export { Witnesses } from './conformance/witnesses.js'
 export { FakeGuest } from './fake-guest.js'
 export type { FakeOperation, FaultPoint, Held } from './fake-host/fake-faults.js'
 export { FakeHost } from './fake-host/fake-host.js'
