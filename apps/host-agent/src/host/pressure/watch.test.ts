@@ -109,6 +109,20 @@ describe('the pressure watch', () => {
     expect(watch.status().problem).toBeUndefined()
   })
 
+  it('asks for the capsules once per round, so that their growth is that of an interval', async () => {
+    const host = new FakeHost().add('a', 100).add('b', 100)
+    let asked = 0
+    const capsules = (): readonly PressureCapsule[] => {
+      asked += 1
+      return host.running
+    }
+    const watch = host.watch({ capsules })
+    await watch.check()
+    host.availableBytes = 100 * MIB
+    await watch.check()
+    expect({ asked, paused: host.paused.length }).toEqual({ asked: 2, paused: 2 })
+  })
+
   it('survives a reading that fails and says so', async () => {
     const watch = new FakeHost().watch({ readMemory: () => Promise.reject(new Error('EMFILE')) })
     await watch.check()

@@ -23,7 +23,7 @@ export interface PressureLimits {
 export interface PressureWatchOptions {
   readonly readMemory: () => Promise<MemoryReading>
   readonly poolUsage: () => Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
-  /** The running capsules. */
+  /** The running capsules; asked once per round, short or not, so that growth can be measured from one to the next. */
   readonly capsules: () => readonly PressureCapsule[] | Promise<readonly PressureCapsule[]>
   /** Pauses one; resolves when its memory is given back. */
   readonly pause: (id: string, reason: PressureReason) => Promise<void>
@@ -109,20 +109,25 @@ export class PressureWatch {
 
   async #round(): Promise<void> {
     try {
-      const problems = [await this.#relieve('memory'), await this.#relieve('pool')]
+      const capsules = [...(await this.#options.capsules())]
+      const problems = [await this.#relieve('memory', capsules), await this.#relieve('pool', capsules)]
       this.#report(problems.filter((problem) => problem !== undefined).join(' ') || undefined)
     } catch (error) {
       this.#report(`The host's memory and space could not be read: ${errorText(error)}.`)
     }
   }
 
-  /** @returns why the shortage goes on, or `undefined` when there is none (any more). */
-  async #relieve(kind: Shortage['kind']): Promise<string | undefined> {
+  /** Takes out of `capsules` what it tried. @returns why the shortage goes on, or `undefined` when there is none (any more). */
+  async #relieve(kind: Shortage['kind'], capsules: PressureCapsule[]): Promise<string | undefined> {
     while (!this.#closed) {
       const missingBytes = kind === 'memory' ? await this.#missingMemory() : await this.#missingSpace()
       if (missingBytes <= 0) return undefined
-      const victim = await this.#nextVictim({ kind, missingBytes })
+      const victim = this.#nextVictim(capsules, { kind, missingBytes })
       if (victim === undefined) return shortageText(kind, kind === 'memory' ? this.#memory : this.#pool)
+      capsules.splice(
+        capsules.findIndex(({ id }) => id === victim),
+        1,
+      )
       await this.#pause(victim, kind === 'memory' ? 'memory_pressure' : 'pool_low')
     }
     return undefined
@@ -151,9 +156,8 @@ export class PressureWatch {
     return this.#pool.short ? reserveBytes * RECOVERY - freeBytes : 0
   }
 
-  async #nextVictim(shortage: Shortage): Promise<string | undefined> {
+  #nextVictim(capsules: readonly PressureCapsule[], shortage: Shortage): string | undefined {
     const now = this.#now()
-    const capsules = await this.#options.capsules()
     const candidates = capsules.filter(({ id }) => (this.#retryAt.get(id) ?? Number.NEGATIVE_INFINITY) <= now)
     return chooseVictims(candidates, shortage)[0]
   }
