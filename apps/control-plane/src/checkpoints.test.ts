@@ -1,0 +1,285 @@
+import type { Capsule, Checkpoint, DiffResult, ErrorBody, ExecResult, Template } from '@wrenn/protocol'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+
+let platform: Platform
+let id: string
+
+beforeAll(async () => {
+  platform = await startPlatform()
+}, 60_000)
+afterAll(async () => {
+  await platform[Symbol.asyncDispose]()
+})
+
+const at = (path: string): string => `/v1/capsules/${id}${path}`
+const shell = async (script: string): Promise<string> => {
+  const answer = await platform.call('POST', at('/exec'), { cmd: 'sh', args: ['-c', script] })
+  return (await json<ExecResult>(answer, 200)).stdout
+}
+const save = async (body: object = {}) =>
+  await json<Checkpoint>(await platform.call('POST', at('/checkpoints'), body), 201)
+const rollback = (ref: string, headers = {}) =>
+  platform.call('POST', at(`/checkpoints/${ref}/rollback`), undefined, headers)
+const list = async () => await json<Checkpoint[]>(await platform.call('GET', at('/checkpoints')), 200)
+const code = async (response: Response, status: number) => (await json<ErrorBody>(response, status)).error.code
+beforeEach(async () => {
+  if (id !== undefined) await platform.call('DELETE', `/v1/capsules/${id}`)
+  id = (await platform.create()).id
+})
+
+describe('checkpoints', () => {
+  it('are numbered or named, form a tree, and say on which the capsule stands', async () => {
+    const first = await save()
+    const second = await save({ name: 'before-migration' })
+    expect(first).toMatchObject({ name: 'checkpoint-1', current: true, pause_window_ms: expect.any(Number) })
+    expect(second).toMatchObject({ name: 'before-migration', parent_id: first.id })
+    await json(await rollback('checkpoint-1'), 200)
+    const third = await save()
+    expect(third).toMatchObject({ name: 'checkpoint-2', parent_id: first.id })
+    expect((await list()).map(({ name, current }) => [name, current])).toEqual([
+      ['checkpoint-1', false],
+      ['before-migration', false],
+      ['checkpoint-2', true],
+    ])
+    expect(await platform.get(id)).toMatchObject({ checkpoint_id: third.id })
+  })
+
+  it('are found by id and by name', async () => {
+    const made = await save({ name: 'here' })
+    for (const ref of [made.id, 'here']) {
+      expect(await json(await platform.call('GET', at(`/checkpoints/${ref}`)), 200)).toMatchObject({ id: made.id })
+    }
+    expect(await code(await platform.call('GET', at('/checkpoints/nowhere')), 404)).toBe('checkpoint_not_found')
+  })
+
+  it('need a name of their own', async () => {
+    await save({ name: 'taken' })
+    const make = (name: string) => platform.call('POST', at('/checkpoints'), { name })
+    expect(await code(await make('taken'), 409)).toBe('conflict')
+    expect(await code(await make('current'), 400)).toBe('invalid_request')
+    expect(await code(await make(`cp-${'0'.repeat(25)}`), 400)).toBe('invalid_request')
+    expect(await code(await make('a/b'), 400)).toBe('invalid_request')
+  })
+
+  it('leave their children to their parent when they go', async () => {
+    const [first, second, third] = [await save(), await save(), await save()]
+    expect((await platform.call('DELETE', at(`/checkpoints/${second.id}`))).status).toBe(204)
+    expect((await list()).map((checkpoint) => [checkpoint.id, checkpoint.parent_id])).toEqual([
+      [first.id, undefined],
+      [third.id, first.id],
+    ])
+    await platform.call('DELETE', at(`/checkpoints/${third.name}`))
+    expect(await platform.get(id)).toMatchObject({ checkpoint_id: first.id })
+    expect(await code(await platform.call('DELETE', at(`/checkpoints/${third.id}`)), 404)).toBe('checkpoint_not_found')
+    expect(platform.host.capsules.get(id)?.checkpoints.size).toBe(1)
+  })
+
+  it('are not there when they could not be made, and their name is free', async () => {
+    for (const point of ['before', 'after'] as const) {
+      platform.host.failNext('checkpoint', undefined, point)
+      const answer = await platform.call('POST', at('/checkpoints'), { name: 'again' })
+      expect(await code(answer, 500)).toBe('engine_failure')
+    }
+    expect(await list()).toEqual([])
+    await expect.poll(() => platform.host.capsules.get(id)?.checkpoints.size).toBe(0)
+    await save({ name: 'again' })
+  })
+
+  it('answer 202 when they take longer than the caller waits, and are listed when they are made', async () => {
+    const held = platform.host.holdNext('checkpoint')
+    const early = await platform.call('POST', at('/checkpoints?wait_sec=0'), { name: 'slow' })
+    expect(await json(early, 202)).toMatchObject({ name: 'slow', durable: false })
+    expect(await list()).toEqual([])
+    expect(await code(await rollback('slow'), 409)).toBe('invalid_state')
+    held.release()
+    await expect.poll(async () => (await list()).map(({ name }) => name)).toEqual(['slow'])
+  })
+
+  it('become durable when their host says so', async () => {
+    expect(await save()).toMatchObject({ durable: false })
+    await platform.host.makeDurable(id)
+    await expect.poll(async () => (await list())[0]).toMatchObject({ durable: true, durable_at: expect.any(String) })
+  })
+
+  it('go with their capsule', async () => {
+    await save()
+    await platform.call('DELETE', at(''))
+    expect(await list()).toEqual([])
+    expect(await code(await platform.call('POST', at('/checkpoints')), 409)).toBe('invalid_state')
+  })
+})
+
+describe('rollback', () => {
+  it('brings files back under the same id, once for one key', async () => {
+    await shell('echo before > ~/file')
+    const { id: point } = await save()
+    await shell('rm ~/file')
+    const key = { 'idempotency-key': `back-${id}` }
+    const back = await json<Capsule>(await rollback(point, key), 200)
+    expect(back).toMatchObject({
+      id,
+      status: 'running',
+      checkpoint_id: point,
+      lifecycle_timings: [{ step: 'restore' }],
+    })
+    expect(await shell('cat ~/file')).toBe('before\n')
+    await shell('rm ~/file')
+    expect(await json(await rollback(point, key), 200)).toEqual(back)
+    expect(await shell('ls ~')).toBe('')
+  })
+
+  it('leaves a paused capsule paused', async () => {
+    await shell('echo before > ~/file')
+    await save({ name: 'point' })
+    await shell('rm ~/file')
+    await json(await platform.call('POST', at('/pause')), 200)
+    expect(await json(await rollback('point'), 200)).toMatchObject({ status: 'paused' })
+    await json(await platform.call('POST', at('/resume')), 200)
+    expect(await shell('cat ~/file')).toBe('before\n')
+  })
+
+  it('keeps its checkpoint from being deleted meanwhile', async () => {
+    await save({ name: 'point' })
+    const held = platform.host.holdNext('rollback')
+    const rolling = rollback('point')
+    await held.reached
+    expect(await code(await platform.call('DELETE', at('/checkpoints/point')), 409)).toBe('in_use')
+    held.release()
+    await json(await rolling, 200)
+    expect((await platform.call('DELETE', at('/checkpoints/point'))).status).toBe(204)
+  })
+
+  it('that fails leaves the capsule as it is', async () => {
+    await save({ name: 'point' })
+    await shell('echo after > ~/file')
+    platform.host.failNext('rollback')
+    expect(await code(await rollback('point'), 500)).toBe('engine_failure')
+    expect(await shell('cat ~/file')).toBe('after\n')
+  })
+})
+
+describe('diff', () => {
+  it('lists what differs between two points, or a point and now, page by page', async () => {
+    await shell('mkdir ~/d; echo 1 > ~/d/a; echo 1 > ~/d/b')
+    const from = await save({ name: 'from' })
+    await shell('echo 2 > ~/d/a; rm ~/d/b; echo 1 > ~/d/c')
+    const to = await save({ name: 'to' })
+    const whole = await json<DiffResult>(await platform.call('GET', at('/checkpoints/from/diff/to?path=/root/d')), 200)
+    expect(whole).toMatchObject({ from: from.id, to: to.id })
+    const files = whole.changes.filter(({ type }) => type === 'file')
+    expect(files.map(({ path, change }) => [path, change])).toEqual([
+      ['/root/d/a', 'changed'],
+      ['/root/d/b', 'removed'],
+      ['/root/d/c', 'added'],
+    ])
+    expect(whole.next_cursor).toBeUndefined()
+    const pages: string[] = []
+    for (let cursor: string | undefined = ''; cursor !== undefined; ) {
+      const query = `limit=1&path=/root/d${cursor === '' ? '' : `&cursor=${cursor}`}`
+      const page = await json<DiffResult>(
+        await platform.call('GET', at(`/checkpoints/${from.id}/diff/to?${query}`)),
+        200,
+      )
+      pages.push(...page.changes.map(({ path }) => path))
+      cursor = page.next_cursor
+    }
+    expect(pages).toEqual(whole.changes.map(({ path }) => path))
+    await shell('rm ~/d/c')
+    const now = await json<DiffResult>(await platform.call('GET', at('/checkpoints/to/diff/current')), 200)
+    expect(now).toMatchObject({ to: 'current' })
+    expect(now.changes).toContainEqual(expect.objectContaining({ path: '/root/d/c', change: 'removed' }))
+    expect(await code(await platform.call('GET', at('/checkpoints/to/diff/never')), 404)).toBe('checkpoint_not_found')
+  })
+})
+
+describe('snapshots', () => {
+  const make = (body: object) => platform.call('POST', '/v1/snapshots', { capsule_id: id, ...body })
+  const named = async (name: string) => {
+    const all = await json<Template[]>(await platform.call('GET', '/v1/snapshots?type=snapshot'), 200)
+    return all.find((template) => template.name === name)
+  }
+
+  it('are templates that capsules start from as the source was', async () => {
+    await shell('echo kept > ~/file')
+    const template = await json<Template>(await make({ name: 'mine' }), 201)
+    expect(template).toMatchObject({ name: 'mine', type: 'snapshot', platform: false, vcpus: 1, memory_mb: 512 })
+    expect((await platform.get(id)).state).toBe('running')
+    await platform.call('DELETE', at(''))
+    const copy = await platform.create({ template: 'mine' })
+    expect(copy).toMatchObject({ template: 'mine', snapshot_id: template.snapshot_id, path: 'restore' })
+    id = copy.id
+    expect(await shell('cat ~/file')).toBe('kept\n')
+    const other = await platform.call('POST', '/v1/capsules', { template: 'mine', vcpus: 2 })
+    const { error } = await json<ErrorBody>(other, 400)
+    expect(error.message).toContain('vcpus')
+    expect((await platform.call('DELETE', '/v1/snapshots/mine')).status).toBe(204)
+    expect(await named('mine')).toBeUndefined()
+    expect(platform.host.snapshots.size).toBe(0)
+    expect(await code(await platform.call('POST', '/v1/capsules', { template: 'mine' }), 404)).toBe(
+      'template_not_found',
+    )
+  })
+
+  it('are listed beside the built-in templates', async () => {
+    const { name } = await json<Template>(await make({}), 201)
+    expect(name).toMatch(/^template-[0-9a-f]{8}$/)
+    const all = await json<Template[]>(await platform.call('GET', '/v1/snapshots'), 200)
+    expect(all.filter((template) => template.platform).map((template) => template.name)).toEqual(['minimal', 'python'])
+    expect(all.map((template) => template.name)).toContain(name)
+    const base = await json<Template[]>(await platform.call('GET', '/v1/snapshots?type=base'), 200)
+    expect(base.every((template) => template.platform)).toBe(true)
+    await platform.call('DELETE', `/v1/snapshots/${name}`)
+  })
+
+  it('need a name that nobody has, and a capsule that is awake or asleep', async () => {
+    expect(await code(await make({ name: 'base' }), 409)).toBe('name_reserved')
+    await json(await make({ name: 'one' }), 201)
+    expect(await code(await make({ name: 'one' }), 409)).toBe('template_name_taken')
+    expect(await code(await platform.call('DELETE', '/v1/snapshots/minimal'), 403)).toBe('forbidden')
+    expect(await code(await platform.call('DELETE', '/v1/snapshots/nothing'), 404)).toBe('template_not_found')
+    await platform.call('DELETE', '/v1/snapshots/one')
+    await json(await platform.call('POST', at('/pause')), 200)
+    await json(await make({ name: 'one', capsule_id: undefined, sandbox_id: id }), 201)
+    expect((await platform.get(id)).state).toBe('paused')
+    await platform.call('DELETE', '/v1/snapshots/one')
+    await platform.call('DELETE', at(''))
+    expect(await code(await make({ name: 'one' }), 409)).toBe('invalid_state')
+  })
+
+  it('are not there when they could not be made, and their name is free', async () => {
+    for (const point of ['before', 'after'] as const) {
+      platform.host.failNext('snapshot', undefined, point)
+      expect(await code(await make({ name: 'again' }), 500)).toBe('engine_failure')
+    }
+    await expect.poll(() => platform.host.snapshots.size).toBe(0)
+    const key = { 'idempotency-key': `snapshot-${id}` }
+    const body = { capsule_id: id, name: 'again' }
+    const first = await json(await platform.call('POST', '/v1/snapshots', body, key), 201)
+    expect(await json(await platform.call('POST', '/v1/snapshots', body, key), 201)).toEqual(first)
+    await platform.call('DELETE', '/v1/snapshots/again')
+  })
+
+  it('are not deleted while a capsule is created from them', async () => {
+    await json(await make({ name: 'busy' }), 201)
+    const release = platform.host.holdCreates()
+    const slow = await platform.call('POST', '/v1/capsules?wait_sec=0', { template: 'busy' })
+    const { id: started } = await json<Capsule>(slow, 201)
+    expect(await code(await platform.call('DELETE', '/v1/snapshots/busy'), 409)).toBe('in_use')
+    release()
+    await platform.until(started, 'running')
+    expect((await platform.call('DELETE', '/v1/snapshots/busy')).status).toBe(204)
+    expect((await platform.get(started)).state).toBe('running')
+    await platform.call('DELETE', `/v1/capsules/${started}`)
+  })
+
+  it('go when their host is back, if it was away when they were deleted', async () => {
+    await json(await make({ name: 'late' }), 201)
+    await platform.host.stop()
+    expect((await platform.call('DELETE', '/v1/snapshots/late')).status).toBe(204)
+    expect(await named('late')).toBeUndefined()
+    await platform.host.start()
+    await expect.poll(() => platform.host.snapshots.size, { timeout: 20_000 }).toBe(0)
+    await platform.until(id, 'running')
+  })
+})
