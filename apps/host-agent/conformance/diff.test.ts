@@ -16,16 +16,17 @@ import {
 } from 'node:fs'
 import { constants, copyFile, mkdtemp, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { silentLogger } from '@wrenn/base'
+import { silentLogger, waitFor } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { diffDisks, type FileChange } from '../src/capsule/diff/index.js'
 import { run } from '../src/host/exec.js'
 import { createLayer, formatDisk } from '../src/host/images/ext4.js'
 import { closePool, openPool, type Pool } from '../src/host/pool/index.js'
+import { listLoopDevices } from '../src/host/pool/loop-image.js'
 
 const MIB = 2 ** 20
 /** Each compares 20,000 files. */
-const ROUNDS = 30
+const ROUNDS = 16
 
 async function changesOf(input: Parameters<typeof diffDisks>[0]): Promise<FileChange[]> {
   const changes: FileChange[] = []
@@ -48,6 +49,9 @@ describe.skipIf(process.getuid?.() !== 0)('a diff of two disks (needs root)', ()
 
   beforeAll(async () => {
     dir = await mkdtemp('/tmp/wrenn-diff-')
+    // Shared, so that a network namespace made meanwhile, which copies all mounts, gives up its copies with us.
+    await run('mount', ['--bind', dir, dir])
+    await run('mount', ['--make-shared', dir])
     pool = await openPool({ dir, sizeBytes: 2048 * MIB, logger: silentLogger })
     base = join(pool.path, 'layers/base.ext4')
     live = join(pool.path, 'capsules/live.raw')
@@ -65,7 +69,15 @@ describe.skipIf(process.getuid?.() !== 0)('a diff of two disks (needs root)', ()
 
   afterAll(async () => {
     for (const folder of ['root', 'data', 'lower']) await run('umount', [join(dir, folder)])
+    // A loop device outlives its mount for a moment, and its file keeps the pool busy.
+    const isDetached = async (): Promise<true | undefined> =>
+      (await listLoopDevices()).some(({ backingFile }) => backingFile.startsWith(pool.path)) ? undefined : true
+    await waitFor(isDetached, {
+      timeoutMs: 10_000,
+      what: 'the loop devices of the disks to be gone',
+    })
     await closePool(dir)
+    await run('umount', [dir])
     await rm(dir, { recursive: true, force: true })
   })
 
@@ -197,6 +209,29 @@ describe.skipIf(process.getuid?.() !== 0)('a diff of two disks (needs root)', ()
     process.stdout.write(`diff of two disks with 20,000 files: ${ms} ms\n`)
     expect(changes).toHaveLength(11)
     expect(changes.every(({ what }) => what.join() === 'content')).toBe(true)
+  })
+
+  it('refuses a folder that contains itself', async () => {
+    mkdirSync(at('circle/inner'), { recursive: true })
+    const before = await take('circle-before')
+    const after = join(pool.path, 'capsules/circle-after.raw')
+    await copyFile(before, after, constants.COPYFILE_FICLONE_FORCE)
+    await run('e2fsck', ['-p', '-E', 'journal_only', after])
+    await run('debugfs', ['-w', '-R', 'link /upper/circle /upper/circle/inner/again', after])
+    await expect(changesOf({ fromDisk: before, toDisk: after, basePath: base })).rejects.toMatchObject({
+      code: 'snapshot_damaged',
+      message: expect.stringContaining('two parents'),
+    })
+  })
+
+  it('stops when it is aborted, and gives the files back', async () => {
+    const disks = { fromDisk: join(pool.path, 'capsules/before.raw'), toDisk: join(pool.path, 'capsules/after.raw') }
+    const abort = new AbortController()
+    const stopped = (async () => {
+      for await (const _ of diffDisks({ ...disks, basePath: base, signal: abort.signal }))
+        abort.abort(new Error('enough'))
+    })()
+    await expect(stopped).rejects.toThrow('enough')
   })
 
   it('ends with an error, and soon, whatever byte of a disk is wrong', async () => {

@@ -14,7 +14,7 @@ import { copyFile, mkdtemp, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
-import { Ext4, type Inode, ROOT_INODE } from '../src/host/ext4/index.js'
+import { Ext4, type Inode, modifiedAtNs, ROOT_INODE } from '../src/host/ext4/index.js'
 
 const latin1 = (name: string): Buffer => Buffer.from(name, 'latin1')
 const MIB = 2 ** 20
@@ -25,7 +25,7 @@ interface Listed {
   readonly uid: number
   readonly size: number
   readonly links: number
-  readonly mtimeMs: number
+  readonly mtimeSec: number
   readonly target: string | undefined
 }
 
@@ -51,7 +51,7 @@ function kernelTree(root: Buffer): Map<string, Listed> {
         uid: stat.uid,
         size: stat.isDirectory() ? 0 : stat.size,
         links: stat.nlink,
-        mtimeMs: Math.floor(stat.mtimeMs / 1000),
+        mtimeSec: Math.floor(stat.mtimeMs / 1000),
         target: isLink ? readlinkSync(path, { encoding: 'buffer' }).toString('latin1') : undefined,
       })
       if (stat.isDirectory()) visit(path, key)
@@ -74,7 +74,7 @@ async function readerTree(disk: Ext4): Promise<Map<string, Listed>> {
         uid: inode.uid,
         size: inode.kind === 'directory' ? 0 : inode.size,
         links: inode.links,
-        mtimeMs: Number(inode.mtimeNs / 1_000_000_000n),
+        mtimeSec: Number(modifiedAtNs(inode) / 1_000_000_000n),
         target: inode.kind === 'symlink' ? (await disk.target(inode)).toString('latin1') : undefined,
       })
       if (inode.kind === 'directory') await visit(inode, key)

@@ -69,7 +69,8 @@ export class OverlayView {
   /** Attributes that a user can see. */
   async xattrs({ disk, inode }: Located): Promise<ReadonlyMap<string, Buffer>> {
     const all = await disk.xattrs(inode)
-    return new Map([...all].filter(([name]) => disk === this.lower || !name.startsWith(OVERLAY)))
+    if (disk === this.lower || all.size === 0) return all
+    return new Map([...all].filter(([name]) => !name.startsWith(OVERLAY)))
   }
 
   async #lowerNode(number: number): Promise<Node> {

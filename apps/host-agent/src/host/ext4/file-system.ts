@@ -5,11 +5,13 @@ import { extraBytes, GOOD_OLD_BYTES, type Inode, inodeFlag, MAP_BYTES, MAP_OFFSE
 import { readJournal } from './journal.js'
 import { type Mapping, mappings } from './mapping.js'
 import { descriptorPlace, parseSuperblock, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, type Superblock } from './superblock.js'
-import { INLINE_DATA, readXattrs, type Xattrs } from './xattr.js'
+import { hasXattrs, INLINE_DATA, readXattrs, type Xattrs } from './xattr.js'
 
 export const ROOT_INODE = 2
 const MAX_SYMLINK_BYTES = 4096
 const DESCRIPTOR_TABLE_HIGH = 0x28
+
+const noXattrs: Xattrs = new Map()
 
 export interface Ext4Options {
   readonly signal?: AbortSignal | undefined
@@ -95,6 +97,7 @@ export class Ext4 {
 
   /** Extended attributes by full name; those that hold content are left out. */
   async xattrs(inode: Inode): Promise<Xattrs> {
+    if (!hasXattrs(inode)) return noXattrs
     const all = new Map(await readXattrs(this.device, inode))
     all.delete(INLINE_DATA)
     return all

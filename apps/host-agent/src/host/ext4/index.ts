@@ -1,5 +1,5 @@
 export type { DirectoryEntry } from './directory.js'
 export { Ext4, type Ext4Options, ROOT_INODE } from './file-system.js'
-export type { Inode, InodeKind } from './inode.js'
+export { type Inode, type InodeKind, modifiedAtNs } from './inode.js'
 export type { Mapping } from './mapping.js'
 export type { Xattrs } from './xattr.js'

@@ -12,9 +12,6 @@ export interface Inode {
   readonly links: number
   readonly flags: number
   readonly generation: number
-  /** Nanoseconds since 1970. */
-  readonly mtimeNs: bigint
-  readonly ctimeNs: bigint
   /** Of a character or block device. */
   readonly device: { readonly major: number; readonly minor: number } | undefined
   readonly xattrBlock: number
@@ -58,8 +55,6 @@ export function parseInode(number: number, bytes: Buffer): Inode | undefined {
     links,
     flags: u32(0x20),
     generation: u32(0x64),
-    mtimeNs: timeNs(bytes, 0x10, 0x88),
-    ctimeNs: timeNs(bytes, 0x0c, 0x84),
     device: kind === 'char' || kind === 'block' ? deviceNumber(bytes) : undefined,
     xattrBlock: u32(0x68) + u16(0x76) * 2 ** 32,
   }
@@ -68,6 +63,11 @@ export function parseInode(number: number, bytes: Buffer): Inode | undefined {
 /** Bytes after the first 128 that hold fields. */
 export function extraBytes(bytes: Buffer): number {
   return bytes.length >= GOOD_OLD_BYTES + 4 ? bytes.readUInt16LE(GOOD_OLD_BYTES) : 0
+}
+
+/** When the content changed last, in nanoseconds since 1970. */
+export function modifiedAtNs({ bytes }: Inode): bigint {
+  return timeNs(bytes, 0x10, 0x88)
 }
 
 function timeNs(bytes: Buffer, seconds: number, extra: number): bigint {

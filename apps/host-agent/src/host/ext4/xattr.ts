@@ -23,10 +23,19 @@ const prefixes = new Map<number, string>([
 /** Name under which ext4 keeps what does not fit of inline content; no attribute for a user. */
 export const INLINE_DATA = 'system.data'
 
+/** Whether there is any: most inodes have none, and nothing is to be read for them. */
+export function hasXattrs(inode: Inode): boolean {
+  return inode.xattrBlock !== 0 || isInInode(inode, GOOD_OLD_BYTES + extraBytes(inode.bytes))
+}
+
+function isInInode({ bytes }: Inode, start: number): boolean {
+  return start + 4 <= bytes.length && bytes.readUInt32LE(start) === MAGIC
+}
+
 export async function readXattrs(device: BlockDevice, inode: Inode): Promise<Xattrs> {
   const found = new Map<string, Buffer>()
   const start = GOOD_OLD_BYTES + extraBytes(inode.bytes)
-  if (start + 4 <= inode.bytes.length && inode.bytes.readUInt32LE(start) === MAGIC) {
+  if (isInInode(inode, start)) {
     const area = inode.bytes.subarray(start + 4)
     collect(area, 0, found, device.path, inode.number)
   }
