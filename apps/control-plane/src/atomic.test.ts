@@ -4,7 +4,7 @@ import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
-import { json, type Platform, startPlatform } from './testing/harness.js'
+import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 let postgres: TestPostgres
 let platform: Platform
@@ -186,14 +186,12 @@ describe('an atomic command whose control plane dies', () => {
   it('is undone by another one that takes it over, and its own says so', async () => {
     const asked = shell('touch made; until [ -e go ]; do sleep 0.02; done', { timeout_sec: 0 })
     await expect.poll(async () => (await plain('ls')).stdout).toBe('made\n')
-    await using other = await startPlatform({ databaseUrl: postgres.url })
-    expect(other.url).not.toBe(platform.url)
-    const db = openDatabase({ url: platform.databaseUrl })
-    // What another process writes when it takes over.
-    await sql`UPDATE operations SET attempts = attempts + 1 WHERE kind = 'atomic_exec'`.execute(db)
-    await db.destroy()
-    await json(await platform.call('POST', at('/files/mkdir'), { path: 'go' }), 200)
+    await using _ = await startReplica(platform)
+    await expire()
+    await expect.poll(async () => (await plain('ls')).stdout).toBe('')
     const { error } = await json<ErrorBody>(await asked, 409)
     expect(error.code).toBe('rolled_back')
-  })
+    await ended()
+    expect(onHost().checkpoints.size).toBe(0)
+  }, 30_000)
 })

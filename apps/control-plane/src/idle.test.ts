@@ -5,7 +5,7 @@ import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
 import { findIdle } from './store/idle.js'
-import { json, type Platform, startPlatform } from './testing/harness.js'
+import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const HOUR = 3_600
 
@@ -120,8 +120,7 @@ describe('a capsule that nobody uses for its timeout', () => {
   })
 
   it('is paused by one of two control planes', async () => {
-    await using other = await startPlatform({ databaseUrl: postgres.url })
-    expect(other.databaseUrl).not.toBe(platform.databaseUrl)
+    await using _ = await startReplica(platform)
     const capsules = await Promise.all([1, 2, 3, 4].map(() => platform.create({ timeout_sec: HOUR })))
     for (const capsule of capsules) await age(capsule, 2)
     for (const { id } of capsules) await platform.until(id, 'paused')

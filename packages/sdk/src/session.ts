@@ -259,6 +259,8 @@ export class Session {
     switch (frame.type) {
       case 'start':
       case 'started':
+        // Also a process that has said nothing yet has a place to come back to.
+        this.#nextOffset ??= frame.offset
         if (this.#started) return undefined
         this.#started = true
         return { type: 'start', pid: frame.pid ?? 0, tag: frame.tag ?? this.#plan.selector }

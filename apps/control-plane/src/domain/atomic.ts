@@ -149,7 +149,7 @@ export class AtomicExecs {
   async #interrupted(operation: OperationRow, job: Job | undefined, thrown: unknown): Promise<'done' | 'retry'> {
     if (this.#stop.signal.aborted) throw thrown
     if (thrown instanceof TakenOver) {
-      const error = new AppError('rolled_back', 'Another control plane took the command over and undid it.')
+      const error = new AppError('rolled_back', 'Another control plane took the command over and undoes it.')
       this.#answer(operation, job, Promise.reject(error))
       return 'done'
     }

@@ -99,7 +99,7 @@ export class Operations {
   /** Takes over what dead processes left, and what is due for another try; called regularly. */
   async resumeExpired(): Promise<void> {
     while (!this.#stopping) {
-      const operation = await takeExpired(this.#deps.db, LEASE_MS)
+      const operation = await takeExpired(this.#deps.db, LEASE_MS, [...this.#running.keys()])
       if (operation === undefined) return
       this.#deps.logger.info({ ...fieldsOf(operation), attempts: operation.attempts }, 'operation.resumed')
       this.start(operation)

@@ -161,6 +161,8 @@ class Session {
       const isFirst = this.#process === undefined
       this.#process ??= part.value
       this.#known = 'seen'
+      // Who follows from now on must come back to where that was.
+      if (part.value.offset !== undefined) this.#position ??= Number(part.value.offset)
       return isFirst
     }
     if (part.case === 'data') this.#position = endOf(part.value, this.#position)
@@ -179,7 +181,7 @@ class Session {
     const { client, capsule, signal } = this.#context
     const from = this.#position === undefined ? {} : { fromOffset: BigInt(this.#position) }
     return client.connectProcess(
-      { capsuleId: capsule.id, connect: { process: this.#plan.process, ...from } },
+      { capsuleId: capsule.id, connect: { process: this.#plan.process, withOffsets: true, ...from } },
       { signal },
     )
   }

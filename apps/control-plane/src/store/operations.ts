@@ -71,8 +71,15 @@ export async function renewLease(db: Db, id: string, leaseMs: number): Promise<v
     .execute()
 }
 
-/** Takes over one operation whose runner died; `undefined` when there is none. */
-export async function takeExpired(db: Db, leaseMs: number): Promise<OperationRow | undefined> {
+/**
+ * Takes over one operation whose runner died; `undefined` when there is none. Never one of `own`, which the caller runs itself:
+ * those only lost their lease while the database was away.
+ */
+export async function takeExpired(
+  db: Db,
+  leaseMs: number,
+  own: readonly string[] = [],
+): Promise<OperationRow | undefined> {
   return await db
     .updateTable('operations')
     .set((eb) => ({ lease_until: leaseEnd(leaseMs), attempts: eb('attempts', '+', 1), updated_at: new Date() }))
@@ -82,6 +89,7 @@ export async function takeExpired(db: Db, leaseMs: number): Promise<OperationRow
         .select('id')
         .where('state', '=', 'running')
         .where('lease_until', '<', sql<Date>`now()`)
+        .where(sql<SqlBool>`NOT id = ANY (${own}::text[])`)
         .orderBy('lease_until')
         .limit(1)
         .forUpdate()

@@ -107,6 +107,17 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   return platform
 }
 
+/** A second control plane on the same database and host. */
+export async function startReplica({ databaseUrl, host }: Platform): Promise<ControlPlane> {
+  const config = readConfig({
+    DATABASE_URL: databaseUrl,
+    WRENN_HOST_AGENT_ADDRESS: host.address,
+    WRENN_PORT: '0',
+    WRENN_HOST_SILENT_SEC: '1',
+  })
+  return await startControlPlane(config, silentLogger, { tickMs: 50, drainMs: 500 })
+}
+
 /** A new, empty database on the same server. */
 export async function freshDatabase(serverUrl: string): Promise<string> {
   const name = `test_${randomBytes(6).toString('hex')}`

@@ -23,7 +23,7 @@ export const execRequestSchema = z
     timeout_sec: timeoutSec
       .optional()
       .describe(
-        'After this time the process and its children are killed; 0 means never. Default: 30 in the foreground, never in the background.',
+        'After this time the process and its children are killed; 0 means never. It counts while the capsule runs, not while it is paused. Default: 30 in the foreground, never in the background.',
       ),
     background: z.boolean().default(false).describe('Answer 202 at once; follow it through its stream.'),
     tag: tagSchema.optional(),
@@ -31,7 +31,7 @@ export const execRequestSchema = z
       .boolean()
       .default(false)
       .describe(
-        'All or nothing: when the command fails, times out or is killed, memory, files and processes are as before it. Foreground only.',
+        'All or nothing: when the command fails, times out or is killed, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
       ),
   })
   .meta({ id: 'ExecRequest' })

@@ -16,6 +16,7 @@ export type AuthFrame = z.infer<typeof authFrameSchema>
 const base64 = z.base64()
 const terminalSize = z.int().min(1).max(65_535)
 const offset = z.int().min(0)
+const firstOffset = offset.optional().describe('Where the output that follows begins: what to come back with.')
 
 /** First message of `/v1/capsules/{id}/exec/stream`. */
 export const execStartFrameSchema = execRequestSchema
@@ -41,7 +42,7 @@ export type ProcessInputFrame = z.infer<typeof processInputFrameSchema>
 
 /** What the server sends on exec and process streams. */
 export const processOutputFrameSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('start'), pid: z.int(), tag: z.string().optional() }),
+  z.object({ type: z.literal('start'), pid: z.int(), tag: z.string().optional(), offset: firstOffset }),
   z.object({ type: z.literal('stdout'), data: z.string(), offset: offset.optional(), encoding: z.string().optional() }),
   z.object({ type: z.literal('stderr'), data: z.string(), offset: offset.optional(), encoding: z.string().optional() }),
   z.object({ type: z.literal('output'), data: base64, offset: offset.optional() }).describe('Output of a terminal.'),
@@ -93,7 +94,7 @@ export const ptyInputFrameSchema = z.discriminatedUnion('type', [
 export type PtyInputFrame = z.infer<typeof ptyInputFrameSchema>
 
 export const ptyOutputFrameSchema = z.discriminatedUnion('type', [
-  z.object({ type: z.literal('started'), tag: z.string(), pid: z.int() }),
+  z.object({ type: z.literal('started'), tag: z.string(), pid: z.int(), offset: firstOffset }),
   z.object({ type: z.literal('output'), data: base64, offset: offset.optional() }),
   z.object({ type: z.literal('lost'), from: offset, to: offset }),
   z.object({ type: z.literal('exit'), exit_code: z.int(), signal: z.int().optional(), offset: offset.optional() }),

@@ -86,13 +86,19 @@ async function relay(connection: Connection, services: Services, session: Relay)
     services.activity.touch(capsule.id)
     if (event.case === 'start') {
       const tag = event.value.tag ?? session.tag
-      await channel.send({ type: 'start', pid: event.value.pid, ...(tag === undefined ? {} : { tag }) })
+      const { pid, offset } = event.value
+      await channel.send({ type: 'start', pid, ...(tag === undefined ? {} : { tag }), ...beginningAt(offset) })
       if (!reading) void readInput(channel, apply)
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
     else if (event.case === 'lost') await output.lost(event.value.from, event.value.to)
     else if (event.case === 'end') await output.exit(event.value)
   }
+}
+
+/** The offset of a start frame. */
+export function beginningAt(offset: bigint | undefined): { offset?: number } {
+  return offset === undefined ? {} : { offset: Number(offset) }
 }
 
 type Input = Exclude<ProcessInputFrame, { type: 'stdin' }> | { readonly type: 'bytes'; readonly bytes: Uint8Array }

@@ -6,7 +6,7 @@ import { parseSelector, type SessionEvent, selectTag, startSession } from '../..
 import type { Services } from '../context.js'
 import { type Message, parseFrame } from './channel.js'
 import { OutputSender } from './output.js'
-import { attach, binaryInput, joinBinary } from './process-socket.js'
+import { attach, beginningAt, binaryInput, joinBinary } from './process-socket.js'
 import { applyWhenAwake, type Connection, readInput, sessionContext } from './run-socket.js'
 
 /** `/pty`: a terminal, new or taken up again by its tag; it outlives the socket. */
@@ -56,7 +56,8 @@ async function relayTerminal(connection: Connection, services: Services, pty: Te
   for await (const event of pty.events) {
     services.activity.touch(capsule.id)
     if (event.case === 'start') {
-      await channel.send({ type: 'started', tag: event.value.tag ?? pty.tag, pid: event.value.pid })
+      const { pid, tag = pty.tag, offset } = event.value
+      await channel.send({ type: 'started', tag, pid, ...beginningAt(offset) })
       if (!reading) void readInput(channel, apply)
       reading = true
     } else if (event.case === 'data') await output.data(event.value)
