@@ -43,13 +43,19 @@ export function withProgram(command: Command): Command {
   return command.passThroughOptions(!process.argv.includes('--'))
 }
 
+/** Next steps as commands, where the API's hint names a route. */
+const commandHints: Readonly<Record<string, string | undefined>> = {
+  connection_failed: 'Start a platform with `npm start`, or set WRENN_API_URL.',
+  checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',
+  template_not_found: 'List templates with `wrenn snapshot ls --all`.',
+  guest_died: '`wrenn capsule info` says what ended it.',
+}
+
 /** Prints what went wrong, and gives the exit code for it. */
 export function report(thrown: unknown, output: Output): number {
   if (thrown instanceof ExitCode) return thrown.exitCode
   if (thrown instanceof WrennError) {
-    const hint =
-      thrown.code === 'connection_failed' ? 'Start a platform with `npm start`, or set WRENN_API_URL.' : thrown.hint
-    output.error(thrown.message, thrown.code, hint)
+    output.error(thrown.message, thrown.code, commandHints[thrown.code] ?? thrown.hint)
     return 1
   }
   const error = AppError.from(thrown)

@@ -47,7 +47,7 @@ export function savedWords({ durable, durableAt }: Pick<CapsuleInfo, 'durable' |
   return durableAt ? `durable since ${durableAt.toISOString()}` : 'durable'
 }
 
-export interface TreeLine {
+interface TreeLine {
   /** What leads to the checkpoint from its parent: `│ └ `. */
   readonly branch: string
   readonly checkpoint: CheckpointInfo

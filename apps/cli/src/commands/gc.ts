@@ -48,7 +48,7 @@ export function addGc(program: Command): void {
   })
 }
 
-export function showCollected({ items, freedBytes }: Collected, isDryRun: boolean): string {
+function showCollected({ items, freedBytes }: Collected, isDryRun: boolean): string {
   if (items.length === 0) return 'There is no garbage.'
   const rows = items.map(({ kind, name, bytes }) => [kind.replaceAll('_', ' '), showBytes(bytes), name])
   const total = `${isDryRun ? 'Would free' : 'Freed'} ${showBytes(freedBytes)}.`

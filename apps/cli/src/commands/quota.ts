@@ -34,7 +34,7 @@ function toJson(quota: Quota): object {
   }
 }
 
-export function showQuota(quota: Quota): string {
+function showQuota(quota: Quota): string {
   const row = (what: string, { used, limit }: QuotaUse, show: (value: number) => string = String): string[] => [
     what,
     show(used),
