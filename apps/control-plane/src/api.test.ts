@@ -58,6 +58,19 @@ describe('capsules', () => {
     expect(error.message).toContain('WRENN_MAX_VCPUS')
   })
 
+  it('refuse a way out that is no address, by its entry, before anything is made', async () => {
+    const list = async () => await json<Capsule[]>(await platform.call('GET', '/v1/capsules?status=all&limit=1'), 200)
+    const before = await list()
+    for (const entry of ['example.com', '10.0.0.0/33', '::1', '10.0.0', '1.2.3.4/8/8']) {
+      for (const egress of [{ allow: [entry] }, { deny: ['203.0.113.0/24', entry] }]) {
+        const response = await platform.call('POST', '/v1/capsules', { egress })
+        const { error } = await json<{ error: { code: string; message: string } }>(response, 400)
+        expect(error.message).toContain(entry)
+      }
+    }
+    expect(await list()).toEqual(before)
+  })
+
   it('cannot be made from an unknown template', async () => {
     const response = await platform.call('POST', '/v1/capsules', { template: 'nope' })
     expect(await errorCode(response, 404)).toBe('template_not_found')

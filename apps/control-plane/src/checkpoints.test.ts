@@ -175,14 +175,13 @@ describe('diff', () => {
     ])
     expect(whole.next_cursor).toBeUndefined()
     const pages: string[] = []
-    for (let cursor: string | undefined = ''; cursor !== undefined; ) {
-      const query = `limit=1&path=/root/d${cursor === '' ? '' : `&cursor=${cursor}`}`
-      const page = await json<DiffResult>(
-        await platform.call('GET', at(`/checkpoints/${from.id}/diff/to?${query}`)),
-        200,
-      )
+    let query = 'limit=1&path=/root/d'
+    for (;;) {
+      const answer = await platform.call('GET', at(`/checkpoints/${from.id}/diff/to?${query}`))
+      const page = await json<DiffResult>(answer, 200)
       pages.push(...page.changes.map(({ path }) => path))
-      cursor = page.next_cursor
+      if (page.next_cursor === undefined) break
+      query = `limit=1&path=/root/d&cursor=${page.next_cursor}`
     }
     expect(pages).toEqual(whole.changes.map(({ path }) => path))
     await shell('rm ~/d/c')

@@ -79,7 +79,99 @@ describe('a silent host', () => {
   })
 })
 
+describe('a capsule that its host pauses by itself', () => {
+  it('is paused in the record too, with the reason, and can be resumed', async () => {
+    const { id } = await platform.create()
+    await platform.host.pauseByItself(id, 'memory_pressure')
+    expect(await platform.until(id, 'paused')).toMatchObject({ pause_reason: 'memory_pressure', durable: false })
+    await platform.host.makeDurable(id)
+    await expect.poll(async () => await platform.get(id)).toMatchObject({ durable: true })
+    expect(await json(await platform.call('POST', `/v1/capsules/${id}/resume`), 200)).toMatchObject({
+      status: 'running',
+    })
+  })
+
+  it('is missing while its host is silent, and comes back paused', async () => {
+    const { id } = await platform.create()
+    await json(await platform.call('POST', `/v1/capsules/${id}/pause`), 200)
+    await platform.host.stop()
+    await platform.until(id, 'missing')
+    const refused = await platform.call('POST', `/v1/capsules/${id}/resume`)
+    expect((await json<ErrorBody>(refused, 409)).error.code).toBe('invalid_state')
+    await platform.host.start()
+    expect(await platform.until(id, 'paused')).toMatchObject({ pause_reason: 'request' })
+    await json(await platform.call('POST', `/v1/capsules/${id}/resume`), 200)
+  })
+
+  it('may come back paused though it ran when its host fell silent', async () => {
+    const { id } = await platform.create()
+    await platform.host.stop()
+    await platform.until(id, 'missing')
+    await platform.host.pauseByItself(id, 'pool_low')
+    await platform.host.start()
+    expect(await platform.until(id, 'paused')).toMatchObject({ pause_reason: 'pool_low' })
+  })
+
+  it('can be resumed from its saved state when its guest has died', async () => {
+    const { id } = await platform.create()
+    await json(await platform.call('POST', `/v1/capsules/${id}/pause`), 200)
+    await platform.host.makeDurable(id)
+    await json(await platform.call('POST', `/v1/capsules/${id}/resume`), 200)
+    platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await platform.until(id, 'error')
+    const back = await json<Capsule>(await platform.call('POST', `/v1/capsules/${id}/resume`), 200)
+    expect(back).toMatchObject({ status: 'running', notice: expect.any(String) })
+    expect(back.exit).toBeUndefined()
+    const fresh = await platform.create()
+    platform.host.die(fresh.id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await platform.until(fresh.id, 'error')
+    const refused = await platform.call('POST', `/v1/capsules/${fresh.id}/resume`)
+    expect((await json<ErrorBody>(refused, 409)).error.message).toContain('no saved state')
+  })
+})
+
 describe('what host and database disagree about', () => {
+  it('lets the record of a paused capsule follow a host that runs it', async () => {
+    const { id } = await platform.create()
+    await inDatabase((db) =>
+      db.updateTable('capsules').set({ state: 'paused', desired_state: 'paused' }).where('id', '=', id).execute(),
+    )
+    await platform.restart()
+    await platform.until(id, 'running')
+    const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'echo', args: ['still'] })
+    expect(await json(exec, 200)).toMatchObject({ stdout: 'still\n' })
+  })
+
+  it.each(['running', 'paused'])(
+    'gives up a capsule that was %s, when its host answers without it for long',
+    async (was) => {
+      await using strict = await startPlatform({ databaseUrl: postgres.url, env: { WRENN_LOST_GRACE_SEC: '0' } })
+      const { id } = await strict.create()
+      if (was === 'paused') await json(await strict.call('POST', `/v1/capsules/${id}/pause`), 200)
+      await strict.host.remove(id)
+      const lost = await strict.until(id, 'error')
+      expect(lost.exit).toMatchObject({ cause: 'lost_on_host', message: expect.stringContaining('host') })
+      expect((await strict.call('DELETE', `/v1/capsules/${id}`)).status).toBe(204)
+      await strict.until(id, 'stopped')
+    },
+  )
+
+  it('takes back a capsule that turns up in time', async () => {
+    const { id } = await platform.create()
+    const kept = platform.host.capsules.get(id)
+    if (kept === undefined) throw new Error('the capsule is on the host')
+    platform.host.capsules.delete(id)
+    platform.host.changes.emit('change', { removed: id })
+    await platform.until(id, 'missing')
+    platform.host.capsules.set(id, kept)
+    platform.host.announce(kept)
+    await platform.until(id, 'running')
+  })
+
+  it('says on which host a capsule is as soon as it runs', async () => {
+    expect(await platform.create()).toMatchObject({ host_id: platform.host.hostId })
+  })
+
   it('leaves a capsule alone that the database does not know', async () => {
     const id = capsuleIds.create()
     const stranger = await platform.host.addCapsule(id)
@@ -175,10 +267,20 @@ describe('a create that is destroyed before it ran', () => {
 describe('teams', () => {
   it('see nothing of each other', async () => {
     const { id } = await platform.create()
+    await json(await platform.call('POST', `/v1/capsules/${id}/checkpoints`, { name: 'theirs' }), 201)
+    await json(await platform.call('POST', '/v1/snapshots', { capsule_id: id, name: 'theirs' }), 201)
     await inDatabase(async (db) => {
       await db.insertInto('teams').values({ id: 'team-other', name: 'Other' }).execute()
       await db.updateTable('capsules').set({ team_id: 'team-other' }).where('id', '=', id).execute()
+      await db.updateTable('snapshots').set({ team_id: 'team-other' }).execute()
     })
+    expect(await json(await platform.call('GET', '/v1/snapshots?type=snapshot'), 200)).toEqual([])
+    const foreign = [
+      platform.call('POST', '/v1/capsules', { template: 'theirs' }),
+      platform.call('POST', '/v1/snapshots', { capsule_id: id }),
+      platform.call('DELETE', '/v1/snapshots/theirs'),
+    ]
+    expect((await Promise.all(foreign)).map(({ status }) => status)).toEqual([404, 404, 404])
     for (const [method, path] of [
       ['GET', ''],
       ['DELETE', ''],
@@ -186,6 +288,15 @@ describe('teams', () => {
       ['GET', '/processes'],
       ['GET', '/metrics'],
       ['GET', '/files?path=/tmp'],
+      ['POST', '/pause'],
+      ['POST', '/resume'],
+      ['POST', '/fork'],
+      ['PATCH', ''],
+      ['GET', '/checkpoints'],
+      ['POST', '/checkpoints'],
+      ['DELETE', '/checkpoints/theirs'],
+      ['POST', '/checkpoints/theirs/rollback'],
+      ['GET', '/checkpoints/theirs/diff/current'],
     ] as const) {
       const response = await platform.call(method, `/v1/capsules/${id}${path}`)
       expect((await json<ErrorBody>(response, 404)).error.code, `${method} ${path}`).toBe('capsule_not_found')
