@@ -127,8 +127,10 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
     print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
   else {
     const ofCapsules = (await openJournal(config, logger)).flatMap(({ image }) => image.layers)
-    const used = new Set([...ofCapsules, ...(await layersOfStates(options.poolDir, 'snapshots'))])
-    const existed = await removeImage(name, { ...options, inUse: (digest) => used.has(digest) })
+    const ofSnapshots = await layersOfStates(options.poolDir, 'snapshots')
+    const used = new Set([...ofCapsules, ...(ofSnapshots ?? [])])
+    const inUse = (digest: string): boolean => ofSnapshots === undefined || used.has(digest)
+    const existed = await removeImage(name, { ...options, inUse })
     print({ type: 'result', removed: name, existed })
   }
 }
@@ -139,11 +141,10 @@ async function openJournal(config: HostAgentConfig, logger: Logger): Promise<Cap
 
 /** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */
 async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
-  const nothing = new Set<string>()
   await sweepVms({
     runDir: join(config.dir, 'run', 'vm'),
     filesDir: join(config.dir, 'pool', 'capsules'),
-    keep: nothing,
+    keep: new Map(),
     logger,
   })
   const uidBase = config.uidBase + CAPSULE_UID_OFFSET

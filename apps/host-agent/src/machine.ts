@@ -30,8 +30,8 @@ const BUILT_IN_TEMPLATE = 'minimal'
 
 export interface OpenMachine extends Machine {
   readonly engineReason: string
-  /** Removes every process, cgroup, directory and file of VMs that are not in `keep`. */
-  sweep(keep: ReadonlySet<string>): Promise<void>
+  /** Removes every process, cgroup, directory and file of VMs that are not in `keep`: VM id → the process a record knows. */
+  sweep(keep: ReadonlyMap<string, number | undefined>): Promise<void>
   /** Removes images, kernels and agent drives that neither a name nor `layers` means any more. */
   pruneLayers(layers: () => ReadonlySet<string>): Promise<void>
   /** Stops what serves this process; capsules, namespaces and mounts stay. */
@@ -119,7 +119,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     runDir,
     async sweep(keep) {
       await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
-      await cgroups.sweep(keep)
+      await cgroups.sweep(new Set(keep.keys()))
     },
     async pruneLayers(layers) {
       const removed = await pruneLayers({ ...build, inUse: (digest) => layers().has(digest) })

@@ -1,6 +1,15 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { AppError, errorText, hostIds, isErrno, type Logger, stepsFromFile, writeFileAtomic } from '@wrenn/base'
+import {
+  AppError,
+  errorText,
+  hostIds,
+  isErrno,
+  type Logger,
+  noSteps,
+  stepsFromFile,
+  writeFileAtomic,
+} from '@wrenn/base'
 import { diffDisks } from './capsule/diff/index.js'
 import { CheckpointDiffer } from './capsule/differ.js'
 import { GarbageCollector } from './capsule/garbage.js'
@@ -128,14 +137,15 @@ class Agent {
   async #assemble(machine: OpenMachine, journal: Journal) {
     const logger = this.#logger
     const { stepFile } = this.#config
-    const factory = new GuestFactory(machine, logger)
+    const reach = stepFile === undefined ? noSteps : stepsFromFile(stepFile)
+    const factory = new GuestFactory(machine, logger, reach)
     const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
     const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger })
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger, makeDurable },
       bootId: await hostBootId(),
-      ...(stepFile === undefined ? {} : { reach: stepsFromFile(stepFile) }),
+      reach,
     })
     this.#hotPool = hotPool
     this.#manager = manager
@@ -147,7 +157,7 @@ class Agent {
   async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {
     await shapes.sweep(await machine.images.list())
     const layers = await manager.layersInUse()
-    await machine.pruneLayers(() => layers)
+    if (layers !== undefined) await machine.pruneLayers(() => layers)
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
     const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
     this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
@@ -162,10 +172,14 @@ function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {
   return used
 }
 
-/** VM ids whose processes and files belong to a record; the capsule's own id counts for its files. */
-function vmsInUse(records: readonly CapsuleRecord[]): Set<string> {
-  const ids = records.flatMap(({ resources, other, capsuleId }) => [capsuleId, resources?.vmId, other?.vmId])
-  return new Set(ids.filter((id) => id !== undefined))
+/** VM ids whose files belong to a record, with the process it knows; the capsule's own id counts for its files. */
+function vmsInUse(records: readonly CapsuleRecord[]): Map<string, number | undefined> {
+  const used = new Map<string, number | undefined>()
+  for (const { capsuleId, resources, other } of records) {
+    used.set(capsuleId, undefined)
+    for (const each of [resources, other]) if (each !== undefined) used.set(each.vmId, each.vm?.pid)
+  }
+  return used
 }
 
 async function hostBootId(): Promise<string> {

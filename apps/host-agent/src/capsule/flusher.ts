@@ -44,8 +44,13 @@ export class Flusher {
     if (this.#closed) return
     this.cancel(dir)
     this.#jobs.push({ dir, abort: new AbortController(), onDurable })
+    this.#start()
+  }
+
+  #start(): void {
     this.#worker ??= this.#work().finally(() => {
       this.#worker = undefined
+      if (this.#jobs.length > 0) this.#start() // queued after the last look
     })
   }
 

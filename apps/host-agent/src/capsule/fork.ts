@@ -3,6 +3,7 @@ import { AppError, type CapsuleId } from '@wrenn/base'
 import type { Admission } from './admission.js'
 import { capture } from './capture.js'
 import { type Context, dirs, planOf, release, watchExit } from './context.js'
+import type { Guest } from './guest.js'
 import { identifyCopy } from './guest-session.js'
 import { newSecret } from './secret.js'
 import type { StateManifest } from './states.js'
@@ -25,6 +26,11 @@ export interface ForkResult {
   /** How long the source stood still. */
   readonly pauseWindowMs: number
   readonly timings: readonly Timing[]
+}
+
+interface Started {
+  readonly entry: Entry
+  readonly guest: Guest
 }
 
 /** Running copies of a capsule, memory included: one save of the source, then a restore per copy. */
@@ -81,20 +87,38 @@ export class Fork {
     seed: string,
     copies: readonly ForkCopy[],
   ): Promise<CapsuleRecord[]> {
+    const leader = copies[0]?.capsuleId
     const results = await Promise.allSettled(
-      copies.map((copy) => this.#admission.run(() => this.#start(source, manifest, seed, copy))),
+      copies.map((copy) =>
+        this.#admission.run(() => this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, copy)),
+      ),
     )
     const failed = results.find((result) => result.status === 'rejected')
-    const entries = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
-    if (failed === undefined) return entries.map((entry) => entry.record)
-    await Promise.all(entries.map((entry) => this.#discard(entry)))
-    throw failed.reason
+    const started = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    try {
+      if (failed !== undefined) throw failed.reason
+      await this.#decide(started)
+    } catch (error) {
+      for (const { entry } of started) await this.#discard(entry)
+      throw error
+    }
+    for (const { entry, guest } of started) watchExit(entry, guest, this.#context)
+    return started.map(({ entry }) => entry.record)
   }
 
-  async #start(source: CapsuleRecord, manifest: StateManifest, seed: string, copy: ForkCopy): Promise<Entry> {
+  /** The leader's record makes all copies exist in one step: recovery finishes the others when it runs, and else drops all. */
+  async #decide([leader, ...others]: readonly Started[]): Promise<void> {
+    const { table, reach } = this.#context
+    if (leader === undefined) return
+    await table.move(leader.entry, 'started', { leader: undefined })
+    reach('fork:kept')
+    for (const { entry } of others) await table.move(entry, 'started', { leader: undefined })
+  }
+
+  async #start(record: CapsuleRecord, seed: string, copy: ForkCopy): Promise<Started> {
     const { table, factory, states, machine, reach } = this.#context
     const timer = new StepTimer()
-    const entry = table.add(this.#newRecord(source, manifest, copy))
+    const entry = table.add(record)
     try {
       await table.store(entry, {})
       const plan = planOf(entry, this.#context, 0, (resources) => table.store(entry, { resources }))
@@ -105,14 +129,11 @@ export class Fork {
       await machine.slots.applyPolicy(guest.resources.slotIndex, entry.record.egress)
       await guest.vm.resume()
       const secret = newSecret()
-      const envs = Object.keys(copy.envs).length === 0 ? {} : { envs: { ...(await guest.client.envs()), ...copy.envs } }
-      const { capsuleId, hostname } = copy
-      await identifyCopy(guest.client, { capsuleId, hostname, secret, ...envs })
+      await identifyCopy(guest.client, { ...copy, secret })
       timer.mark('identify')
-      await table.move(entry, 'started', { secret, resources: guest.resources, timings: timer.steps() })
+      await table.store(entry, { secret, resources: guest.resources, timings: timer.steps() })
       reach('fork:started')
-      watchExit(entry, guest, this.#context)
-      return entry
+      return { entry, guest }
     } catch (error) {
       await this.#discard(entry)
       throw error

@@ -1,6 +1,6 @@
 import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { type Logger, UndoStack } from '@wrenn/base'
+import { type Logger, noSteps, type ReachStep, UndoStack } from '@wrenn/base'
 import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
@@ -54,10 +54,12 @@ export function firstDir(owner: string): string {
 export class GuestFactory {
   readonly #machine: Machine
   readonly #logger: Logger
+  readonly #reach: ReachStep
 
-  constructor(machine: Machine, logger: Logger) {
+  constructor(machine: Machine, logger: Logger, reach: ReachStep = noSteps) {
     this.#machine = machine
     this.#logger = logger
+    this.#reach = reach
   }
 
   /** Boots a fresh guest on an empty disk; returns while it is still coming up. */
@@ -174,6 +176,7 @@ export class GuestFactory {
     const vmSpec = await this.#prepare(plan, slot, undo)
     const vm = await start(vmSpec, slot, undo)
     await undo.defer(() => vm.kill())
+    this.#reach('guest:launched')
     const resources = { ...waiting, vm: vm.record }
     await onResources(resources)
     const client = new GuestClient(slot.guestAddress, plan.secret)

@@ -3,7 +3,7 @@ import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import { ActivityTracker } from './activity.js'
 import { Admission } from './admission.js'
-import { type Context, release } from './context.js'
+import { type Context, dirs, release } from './context.js'
 import { Creator } from './creator.js'
 import { Flusher, type MakeDurable } from './flusher.js'
 import { Fork, type ForkCopy, type ForkResult } from './fork.js'
@@ -70,9 +70,9 @@ export class CapsuleManager {
     const admission = new Admission(Math.max(2, availableParallelism()))
     this.activity = new ActivityTracker(this.#table)
     this.snapshots = new Snapshots(this.#context)
-    this.points = new Points(this.#context)
-    this.#creator = new Creator(this.#context, admission, this.snapshots)
     this.#sleep = new Sleep(this.#context)
+    this.points = new Points(this.#context, (entry) => this.#sleep.flush(entry))
+    this.#creator = new Creator(this.#context, admission, this.snapshots)
     this.#fork = new Fork(this.#context, admission)
   }
 
@@ -170,7 +170,7 @@ export class CapsuleManager {
   async adopt(records: readonly CapsuleRecord[]): Promise<void> {
     const recovery = new Recovery(this.#context, this.#sleep, (capsuleId) => this.destroy(capsuleId))
     await recovery.adopt(records)
-    await this.#context.states.removeDrafts('snapshots')
+    await this.snapshots.takeUp()
   }
 
   /** Leaves every guest running and drops the lines to them. */
@@ -195,11 +195,12 @@ export class CapsuleManager {
     return await this.#creator.prepareShape(shape)
   }
 
-  /** Digests of read-only files that capsules, checkpoints and snapshots need. */
-  async layersInUse(): Promise<Set<string>> {
+  /** Digests of read-only files that capsules, checkpoints and snapshots need; `undefined` when that cannot be told. */
+  async layersInUse(): Promise<Set<string> | undefined> {
     // A capsule's checkpoints run from the same files as the capsule.
     const ofCapsules = this.list().flatMap(({ image }) => image.layers)
-    return new Set([...ofCapsules, ...(await layersOfStates(this.#context.machine.pool.path, 'snapshots'))])
+    const ofSnapshots = await layersOfStates(this.#context.machine.pool.path, dirs.snapshots())
+    return ofSnapshots === undefined ? undefined : new Set([...ofCapsules, ...ofSnapshots])
   }
 
   /** The hot pool leaves the CPU to whoever waits for an answer. */

@@ -25,9 +25,12 @@ export interface Checkpoint {
 /** Checkpoints of a capsule, and going back to one. */
 export class Points {
   readonly #context: Context
+  readonly #flushSaved: (entry: Entry) => void
 
-  constructor(context: Context) {
+  /** `flushSaved` brings a paused capsule's state to the disk behind the caller's back. */
+  constructor(context: Context, flushSaved: (entry: Entry) => void) {
     this.#context = context
+    this.#flushSaved = flushSaved
   }
 
   /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure` */
@@ -36,20 +39,33 @@ export class Points {
     return await table.exclusive(capsuleId, async () => {
       const dir = dirs.checkpoint(capsuleId, checkpointId)
       const made = await this.#describe(capsuleId, checkpointId)
-      if (made !== undefined) return made
+      if (made !== undefined) {
+        await this.#standOn(table.entry(capsuleId), made)
+        return made
+      }
       const entry = table.require(capsuleId, 'checkpoint')
       await machine.pool.ensureSpace(SAVE_BYTES)
       const timer = new StepTimer()
       reach('checkpoint:begun')
       const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'checkpoint', timer })
-      reach('checkpoint:kept')
-      await table.store(entry, { checkpointId })
+      try {
+        reach('checkpoint:kept')
+        await table.store(entry, { checkpointId })
+      } catch (error) {
+        await states.remove(dir)
+        throw error
+      }
       this.#flush(dir)
       const checkpoint = await this.#describe(capsuleId, checkpointId)
       if (checkpoint === undefined) throw new AppError('internal', `The checkpoint ${states.path(dir)} has vanished.`)
       logger.info({ capsuleId, checkpointId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.checkpoint')
       return { ...checkpoint, pauseWindowMs, timings: timer.steps() }
     })
+  }
+
+  /** The host agent may have gone down between a checkpoint and the note that the capsule stands on it. */
+  async #standOn(entry: Entry, { checkpointId, parentId }: Checkpoint): Promise<void> {
+    if ((entry.record.checkpointId ?? '') === parentId) await this.#context.table.store(entry, { checkpointId })
   }
 
   /** Oldest first. @throws AppError `capsule_not_found` */
@@ -99,16 +115,24 @@ export class Points {
 
   async #rollBackPaused(entry: Entry, from: string, checkpointId: string): Promise<void> {
     const { table, states, flusher, reach } = this.#context
-    const { capsuleId, files } = entry.record
+    const { capsuleId, files, fallback, durableAtMs, checkpointId: stoodOn } = entry.record
     await entry.teardown
     const old = currentDir(entry)
-    await states.copy(from, dirs.generation(capsuleId, files + 1))
-    reach('rollback:copied')
-    const durable = await states.durable(from)
-    await table.store(entry, { files: files + 1, fallback: undefined, durableAtMs: durable?.atMs, checkpointId })
-    reach('rollback:switched')
+    const next = dirs.generation(capsuleId, files + 1)
+    await states.copy(from, next)
+    try {
+      reach('rollback:copied')
+      // Durable is the checkpoint, which may be deleted; its copy is not yet.
+      await table.store(entry, { files: files + 1, fallback: undefined, durableAtMs: undefined, checkpointId })
+      reach('rollback:switched')
+    } catch (error) {
+      await table.store(entry, { files, fallback, durableAtMs, checkpointId: stoodOn })
+      await states.remove(next)
+      throw error
+    }
     flusher.cancel(old)
     await this.#removeGenerationsBut(entry)
+    this.#flushSaved(entry)
   }
 
   /** The next guest is complete, vCPUs stopped, before the present one is given up. */
@@ -131,27 +155,34 @@ export class Points {
       await guest.vm.pause()
       const change = { resources: next.resources, other: guest.resources, files, fallback: undefined, checkpointId }
       await table.store(entry, { ...change, reviving: true })
+      reach('rollback:switched')
+      await next.vm.resume()
+      timer.mark('run')
     } catch (error) {
-      await guest.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
+      await this.#goOnAsBefore(entry, guest, record)
       next?.client.close()
       if (next !== undefined) await factory.stop(next.resources, next.vm)
       await states.remove(plan.dir)
-      await table.store(entry, { other: undefined })
       throw error
     }
-    reach('rollback:switched')
     closeLine(entry)
     entry.guest = next
     tearDown(entry, this.#context, guest, async () => {
       await table.store(entry, { other: undefined })
       await this.#removeGenerationsBut(entry)
     })
-    await next.vm.resume()
-    timer.mark('run')
     watchExit(entry, next, this.#context)
     startRevival(entry, this.#context)
     await table.store(entry, { lifecycleTimings: timer.steps() })
     logger.info({ capsuleId, checkpointId, ms: timer.totalMs() }, 'capsule.rolled_back')
+  }
+
+  /** The exact reverse of a rollback that did not come to its end; the journal first, so that a crash finds the old guest. */
+  async #goOnAsBefore(entry: Entry, guest: Guest, before: CapsuleRecord): Promise<void> {
+    const { files, fallback, checkpointId, reviving } = before
+    const { resources } = guest
+    await this.#context.table.store(entry, { resources, other: undefined, files, fallback, checkpointId, reviving })
+    await guest.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
   }
 
   /** What was before a rollback is gone: falling back on it later would undo the rollback. */

@@ -30,8 +30,13 @@ export class Recovery {
   }
 
   async adopt(records: readonly CapsuleRecord[]): Promise<void> {
+    const running = new Set<string>(records.filter(({ state }) => state === 'running').map((each) => each.capsuleId))
     for (const record of records) {
       const entry = this.#context.table.add(record)
+      if (record.state === 'starting' && record.leader !== undefined && running.has(record.leader)) {
+        // Its fork has happened: it runs, and only its record does not say so yet.
+        entry.record = { ...record, state: 'running', leader: undefined }
+      }
       try {
         await this.#adoptOne(entry)
       } catch (error) {

@@ -8,6 +8,7 @@ import {
   manifestOf,
   planOf,
   startRevival,
+  syncGuest,
   tearDown,
   watchExit,
 } from './context.js'
@@ -18,6 +19,7 @@ import type { CapsuleRecord } from './types.js'
 
 /** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
 const SAVE_BYTES = 64 * 2 ** 20
+const IDLE_SYNC = { dropCaches: true, timeoutMs: 10_000 }
 
 /**
  * Pause and resume. Neither grows with memory or disk: a pause takes the guest's files over in place (a reflink would first
@@ -68,22 +70,28 @@ export class Sleep {
     const timer = new StepTimer()
     const dir = currentDir(entry)
     await table.move(entry, 'pause')
-    reach('pause:begun')
     try {
+      reach('pause:begun')
+      // Somebody waits for an asked-for pause; nobody for an idle one, which can make its files complete and small.
+      const synced = reason === 'idle' && (await syncGuest(entry, this.#context, IDLE_SYNC))
+      if (reason === 'idle') timer.mark('sync')
       await guest.vm.pause()
       timer.mark('stop')
       reach('pause:stopped')
       await guest.vm.save(states.files(dir).statePath)
       timer.mark('save')
       reach('pause:saved')
-      await states.commit(dir, manifestOf(entry, this.#context))
+      await states.commit(dir, manifestOf(entry, this.#context, synced))
       timer.mark('commit')
+      reach('pause:committed')
+      await this.#fallAsleep(entry, reason, timer)
     } catch (error) {
       await this.#stayAwake(entry, guest, dir, error)
       throw error
     }
-    reach('pause:committed')
-    await this.#fallAsleep(entry, guest, reason, timer)
+    closeLine(entry)
+    tearDown(entry, this.#context, guest, async () => await table.store(entry, { resources: undefined }))
+    this.flush(entry)
     logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
   }
 
@@ -96,9 +104,8 @@ export class Sleep {
     await table.move(entry, 'failed')
   }
 
-  async #fallAsleep(entry: Entry, guest: Guest, reason: PauseReason, timer: StepTimer): Promise<void> {
+  async #fallAsleep(entry: Entry, reason: PauseReason, timer: StepTimer): Promise<void> {
     const { table, states } = this.#context
-    closeLine(entry)
     await states.seal(currentDir(entry))
     await table.move(entry, 'paused', {
       pauseReason: reason,
@@ -108,8 +115,6 @@ export class Sleep {
       reviving: undefined,
       lifecycleTimings: timer.steps(),
     })
-    tearDown(entry, this.#context, guest, async () => await table.store(entry, { resources: undefined }))
-    this.flush(entry)
   }
 
   /** Makes a paused capsule's state durable in the background, and then drops what was kept in its place. */
@@ -138,8 +143,8 @@ export class Sleep {
     const durable = (await states.durable(dir)) !== undefined
     if (!durable) flusher.cancel(dir)
     await table.move(entry, 'resume')
-    reach('resume:begun')
     try {
+      reach('resume:begun')
       const guest = durable ? await this.#resumeClone(entry, timer) : await this.#resumeInPlace(entry, timer)
       entry.guest = guest
     } catch (error) {
@@ -177,16 +182,19 @@ export class Sleep {
     const { states, reach, factory } = this.#context
     const { record } = entry
     const plan = planOf(entry, this.#context, record.files, (resources) => this.#journal(entry, { resources }))
+    const saved = await states.read(plan.dir)
     const guest = await factory.restoreInPlace(plan)
     timer.mark('restore')
-    reach('resume:restored')
     try {
+      reach('resume:restored')
       await this.#prepareToRun(entry, guest)
       // From here on the files belong to the guest: were the manifest still there, a crash could make us trust it.
       await states.retract(plan.dir)
       reach('resume:retracted')
     } catch (error) {
       await this.#drop(guest)
+      // Its vCPUs never ran: the files are what they were.
+      if (saved !== undefined && !(await states.exists(plan.dir))) await states.commit(plan.dir, saved)
       throw error
     }
     await guest.vm.resume()
@@ -202,9 +210,9 @@ export class Sleep {
     await states.remove(plan.dir) // of a resume that did not come to its end
     const guest = await factory.restore(plan, states.files(currentDir(entry)), { paused: true })
     timer.mark('restore')
-    reach('resume:restored')
     const { fallback } = entry.record
     try {
+      reach('resume:restored')
       await this.#prepareToRun(entry, guest, { files, fallback: from })
       reach('resume:switched')
       await guest.vm.resume()
@@ -215,8 +223,14 @@ export class Sleep {
       throw error
     }
     timer.mark('run')
-    if (fallback !== undefined) await states.remove(dirs.generation(entry.record.capsuleId, fallback))
+    if (fallback !== undefined) await this.#removeOld(dirs.generation(entry.record.capsuleId, fallback))
     return guest
+  }
+
+  /** The guest runs already: what cannot be removed now is garbage for the collector. */
+  async #removeOld(dir: string): Promise<void> {
+    const { states, logger } = this.#context
+    await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
   }
 
   async #prepareToRun(entry: Entry, guest: Guest, change: Partial<CapsuleRecord> = {}): Promise<void> {

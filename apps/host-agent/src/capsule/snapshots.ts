@@ -64,6 +64,15 @@ export class Snapshots {
     return found
   }
 
+  /** Clears up after a run of the host agent that ended at any moment. */
+  async takeUp(): Promise<void> {
+    const { states, flusher } = this.#context
+    await states.removeDrafts(dirs.snapshots())
+    for (const { snapshotId, durableAtMs } of await this.list()) {
+      if (durableAtMs === undefined) flusher.enqueue(dirs.snapshot(snapshotId), async () => {})
+    }
+  }
+
   /** Keeps a snapshot's files while `use` starts from them. */
   async using<T>(snapshotId: string, use: (snapshot: Snapshot) => Promise<T>): Promise<T> {
     this.#count(snapshotId, 1)

@@ -88,6 +88,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly durableAtMs?: number | undefined
   readonly notice?: string | undefined
   readonly parentId?: string | undefined
+  /** Of a copy that starts: the copy that, once it runs, decides that the whole fork has happened. */
+  readonly leader?: CapsuleId | undefined
   readonly snapshotId?: string | undefined
   /** The checkpoint it stands on: made or rolled back to last. */
   readonly checkpointId?: string | undefined

@@ -9,14 +9,14 @@ export interface SweepOptions {
   readonly runDir: string
   /** `pool/capsules`. */
   readonly filesDir: string
-  /** VMs that a record owns. */
-  readonly keep: ReadonlySet<string>
+  /** VMs that a record owns, with the process it knows: one that was launched and never recorded belongs to nobody. */
+  readonly keep: ReadonlyMap<string, number | undefined>
   readonly logger: Logger
 }
 
 /** Removes engine processes, run directories and files of VMs that no record owns. */
 export async function sweepVms(options: SweepOptions): Promise<void> {
-  const orphans = (await engineProcesses(options.runDir)).filter(({ vmId }) => !options.keep.has(vmId))
+  const orphans = (await engineProcesses(options.runDir)).filter(({ pid, vmId }) => options.keep.get(vmId) !== pid)
   for (const { pid, vmId } of orphans) {
     options.logger.warn({ pid, vmId }, 'sweep.process')
     kill(pid)
