@@ -51,8 +51,7 @@ export class CapsuleChanges {
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#retry)
-    const reason = new AppError('host_unavailable', 'The control plane is stopping.')
-    for (const { waiters } of this.#watched.values()) for (const { cancel } of waiters) cancel(reason)
+    for (const { waiters } of this.#watched.values()) for (const { cancel } of waiters) cancel(stopping())
     await this.#listener?.end().catch(() => {})
   }
 
@@ -62,6 +61,7 @@ export class CapsuleChanges {
    */
   async until<T>(id: string, probe: (row: CapsuleRow | undefined) => T | undefined, signal: AbortSignal): Promise<T> {
     signal.throwIfAborted()
+    if (this.#stopped) throw stopping()
     return await new Promise<T>((resolve, reject) => {
       const settle = (finish: () => void): void => {
         this.#forget(id, waiter)
@@ -170,4 +170,8 @@ export class CapsuleChanges {
       onEnd(error instanceof Error ? error : undefined)
     }
   }
+}
+
+function stopping(): AppError {
+  return new AppError('host_unavailable', 'The control plane is stopping.')
 }
