@@ -53,7 +53,8 @@ export class PipeReader {
   drain(): void {
     this.#paused = true
     this.#socket.pause()
-    while (!this.#ended) {
+    // A destroyed socket has closed its descriptor, though 'close' comes later: the number may be another connection's already.
+    while (!this.#ended && !this.#socket.destroyed) {
       const length = this.#readNow()
       if (length === 0) return
       this.#take(length)
