@@ -1,4 +1,4 @@
-import { type Context, currentDir, manifestOf } from './context.js'
+import { type Context, currentDir, manifestOf, syncGuest } from './context.js'
 import type { Guest } from './guest.js'
 import type { StateManifest } from './states.js'
 import type { StepTimer } from './step-timer.js'
@@ -45,14 +45,9 @@ async function captureRunning(
   dir: string,
   { syncFiles, name, timer }: CaptureOptions,
 ): Promise<Capture> {
-  const { states, machine, reach, logger } = context
-  if (syncFiles) {
-    await guest.client.quiesce({ sync: true, timeoutMs: GUEST_SYNC_TIMEOUT_MS }).catch((error: unknown) =>
-      // Memory holds what is not on the disk yet: the state is whole all the same.
-      logger.warn({ err: error, capsuleId: entry.record.capsuleId }, 'capsule.sync_failed'),
-    )
-    timer.mark('sync')
-  }
+  const { states, machine, reach } = context
+  const synced = syncFiles && (await syncGuest(entry, context, { timeoutMs: GUEST_SYNC_TIMEOUT_MS }))
+  if (syncFiles) timer.mark('sync')
   await using draft = await states.draft(dir)
   const [source, target] = [states.files(currentDir(entry)), states.files(draft.dir)]
   await flushAhead([source.memoryPath, source.diskPath], context)
@@ -75,7 +70,7 @@ async function captureRunning(
   }
   const pauseWindowMs = performance.now() - stoppedAt
   timer.mark('clone')
-  const manifest = await states.commit(draft.dir, manifestOf(entry, context))
+  const manifest = await states.commit(draft.dir, manifestOf(entry, context, synced))
   reach(`${name}:committed`)
   await draft.keep()
   return { manifest, pauseWindowMs }

@@ -44,13 +44,18 @@ export function currentDir({ record }: Entry): string {
 }
 
 /** What a state saved of this capsule says about itself. */
-export function manifestOf({ record }: Entry, context: Context): Omit<StateManifest, 'format' | 'stateSha256'> {
+export function manifestOf(
+  { record }: Entry,
+  context: Context,
+  synced: boolean,
+): Omit<StateManifest, 'format' | 'stateSha256'> {
   const { capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib } = record
   const { engine, engineVersion, kernelVersion, agentVersion, image, secret } = record
   return {
     ...{ capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib },
     ...{ engine, engineVersion, kernelVersion, agentVersion, image, secret },
     parentId: record.checkpointId ?? '',
+    synced,
     savedAtMs: Date.now(),
     bootId: context.bootId,
   }
@@ -71,6 +76,24 @@ export function planOf(
     image: context.factory.imageOf(record.image),
     secret: record.secret,
     onResources,
+  }
+}
+
+/** Has the guest write its files out. False when it did not come to an end in time; its memory holds the rest. */
+export async function syncGuest(
+  entry: Entry,
+  context: Context,
+  options: { readonly dropCaches?: boolean; readonly timeoutMs: number },
+): Promise<boolean> {
+  const { guest, record } = entry
+  if (guest === undefined) return false
+  try {
+    const { synced, problems } = await guest.client.quiesce({ sync: true, ...options })
+    if (!synced) context.logger.warn({ capsuleId: record.capsuleId, problems }, 'capsule.not_synced')
+    return synced
+  } catch (error) {
+    context.logger.warn({ capsuleId: record.capsuleId, error: errorText(error) }, 'capsule.not_synced')
+    return false
   }
 }
 

@@ -3,8 +3,13 @@ import { AppError } from '@wrenn/base'
 import { capture } from './capture.js'
 import { type Context, dirs } from './context.js'
 import type { DiffInput, FileChange } from './diff/index.js'
+import { unrecordedPlan } from './guest.js'
 import type { StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
+
+const ANSWER_TIMEOUT_MS = 60_000
+const SYNC_TIMEOUT_MS = 60_000
+const NO_NETWORK = { internet: false, allow: [], deny: [] }
 
 export interface DiffQuery {
   readonly capsuleId: string
@@ -37,12 +42,11 @@ export class CheckpointDiffer {
     const scratch = `${dirs.capsule(capsuleId)}-diff-${randomBytes(4).toString('hex')}`
     try {
       const from = dirs.checkpoint(capsuleId, query.fromCheckpointId)
-      const to = await this.#target(query, `${scratch}/now`)
       const { image } = await this.#manifest(from)
-      await this.#manifest(to)
+      const to = await this.#target(query, `${scratch}/now`)
       yield* this.#diffDisks({
-        fromDisk: states.files(from).diskPath,
-        toDisk: states.files(to).diskPath,
+        fromDisk: await this.#completeDisk(from, `${scratch}/from`),
+        toDisk: await this.#completeDisk(to, `${scratch}/to`),
         basePath: states.path(image.basePath),
         ...(path === undefined ? {} : { path }),
         signal,
@@ -60,6 +64,31 @@ export class CheckpointDiffer {
       await capture(entry, this.#context, now, { syncFiles: true, name: 'diff', timer: new StepTimer() })
     })
     return now
+  }
+
+  /**
+   * A disk with every file on it. Where the guest was stopped with files still in its memory, as by a pause that somebody
+   * waited for, a private copy of it, without a network, runs for as long as it takes to write them out.
+   */
+  async #completeDisk(dir: string, scratch: string): Promise<string> {
+    const { states, factory, machine } = this.#context
+    const manifest = await this.#manifest(dir)
+    if (manifest.synced) return states.files(dir).diskPath
+    await states.usable(dir)
+    const vmId = `diff-${randomBytes(8).toString('hex')}`
+    const plan = { ...unrecordedPlan(vmId, manifest, factory.imageOf(manifest.image), manifest.secret), dir: scratch }
+    const guest = await factory.restore(plan, states.files(dir), { paused: true })
+    try {
+      await machine.slots.applyPolicy(guest.resources.slotIndex, NO_NETWORK)
+      await guest.vm.resume()
+      await guest.client.waitHealthy(ANSWER_TIMEOUT_MS)
+      const { synced } = await guest.client.quiesce({ sync: true, timeoutMs: SYNC_TIMEOUT_MS })
+      if (!synced) throw new AppError('timeout', 'The guest did not write its files out in time for a comparison.')
+    } finally {
+      guest.client.close()
+      await factory.stop(guest.resources, guest.vm)
+    }
+    return states.files(scratch).diskPath
   }
 
   async #manifest(dir: string): Promise<StateManifest> {

@@ -69,12 +69,15 @@ export async function revive(client: GuestClient): Promise<IdentifyAnswer> {
   return await client.identify({ entropy: freshness().entropy, resumed: true }, IDENTIFY_TIMEOUT_MS)
 }
 
-/** Makes a copy of a guest a capsule of its own. Its processes, files and default user stay those of its source. */
+/** Makes a copy of a guest a capsule of its own. Its processes, files and default user stay those of its source; `envs` is added. */
 export async function identifyCopy(
   client: GuestClient,
-  identity: Pick<GuestIdentity, 'capsuleId' | 'hostname' | 'secret'> & Partial<Pick<GuestIdentity, 'envs'>>,
-): Promise<IdentifyAnswer> {
-  return await client.identify({ ...freshness(), ...identity, resumed: true }, IDENTIFY_TIMEOUT_MS)
+  { capsuleId, hostname, secret, envs }: Pick<GuestIdentity, 'capsuleId' | 'hostname' | 'secret' | 'envs'>,
+): Promise<void> {
+  await client.identify({ ...freshness(), capsuleId, hostname, secret, resumed: true }, IDENTIFY_TIMEOUT_MS)
+  if (Object.keys(envs).length === 0) return
+  const inherited = await client.envs()
+  await client.identify({ envs: { ...inherited, ...envs } }, IDENTIFY_TIMEOUT_MS)
 }
 
 /** Makes a guest that was restored from a user's snapshot a new capsule; what ran in the snapshot runs on. */

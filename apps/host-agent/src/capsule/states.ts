@@ -40,6 +40,8 @@ const manifestSchema = z.object({
   /** The saved guest knows its host by this. */
   secret: z.string(),
   stateSha256: z.string(),
+  /** Whether the disk alone has every file: the guest had written all out when it was stopped. */
+  synced: z.boolean(),
   savedAtMs: z.number(),
   bootId: z.string(),
 })
@@ -59,16 +61,21 @@ const DURABLE = 'durable.json'
 const DRAFT_SUFFIX = '.tmp'
 export const STATE_FILES = { state: 'state', memory: 'mem', disk: 'disk.raw' } as const
 
-/** Digests of the read-only files that the states below a folder of the pool need; damaged manifests need none. */
-export async function layersOfStates(poolPath: string, folder: string): Promise<string[]> {
-  const names = await readdir(join(poolPath, folder)).catch(() => [])
-  const manifests = await Promise.all(
-    names.map(async (name) => {
-      const text = await readFile(join(poolPath, folder, name, MANIFEST), 'utf8').catch(() => '{}')
-      return manifestSchema.safeParse(JSON.parse(text)).data
-    }),
-  )
-  return manifests.flatMap((manifest) => manifest?.image.layers ?? [])
+/**
+ * Digests of the read-only files that the states below a folder of the pool need; `undefined` while a manifest cannot be
+ * read, for it may be put right again.
+ */
+export async function layersOfStates(poolPath: string, folder: string): Promise<string[] | undefined> {
+  const paths = (await readdir(join(poolPath, folder)).catch(() => [])).map((name) => join(poolPath, folder, name))
+  const needed: string[] = []
+  for (const path of paths) {
+    try {
+      needed.push(...manifestSchema.parse(JSON.parse(await readFile(join(path, MANIFEST), 'utf8'))).image.layers)
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    }
+  }
+  return needed
 }
 
 /** What of the machine saved states depend on. */
