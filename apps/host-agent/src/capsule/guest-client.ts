@@ -8,8 +8,10 @@ import { Filesystem, Process } from '@wrenn/protocol/guest'
 import { z } from 'zod'
 
 export const GUEST_PORT = 49983
-/** A SYN that meets a guest whose vCPUs are not yet running is only sent again after 1 s: better to try anew. */
-const CONNECT_TIMEOUT_MS = 300
+/** For calls that are repeated: a guest whose vCPUs do not yet run loses the SYN, and the next would follow after 1 s only. */
+const ATTEMPT_CONNECT_TIMEOUT_MS = 300
+/** For calls that are made once: a guest on a busy machine may take long to answer a SYN. */
+const CONNECT_TIMEOUT_MS = 15_000
 const SECRET_HEADER = 'x-wrenn-secret'
 
 const initAnswer = z.object({
@@ -78,6 +80,8 @@ interface HttpOptions {
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Readable | Buffer
   readonly signal?: AbortSignal | undefined
+  /** @default CONNECT_TIMEOUT_MS */
+  readonly connectTimeoutMs?: number
 }
 
 /** The host agent's line to one guest's agent. Owns its connections; `close()` drops them. */
@@ -118,7 +122,7 @@ export class GuestClient {
 
   async #healthy(): Promise<true | undefined> {
     try {
-      const answer = await this.#http({ method: 'GET', path: '/health' })
+      const answer = await this.#http({ method: 'GET', path: '/health', connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS })
       answer.resume()
       return answer.statusCode === 204 || answer.statusCode === 200 ? true : undefined
     } catch {
@@ -160,6 +164,7 @@ export class GuestClient {
       path: '/init',
       headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
       body,
+      connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS,
     })
     return initAnswer.parse(await readJson(answer))
   }
@@ -261,7 +266,7 @@ export class GuestClient {
         if (!socket.connecting) return
         const timer = setTimeout(
           () => outgoing.destroy(new AppError('guest_error', 'The guest did not take the connection.')),
-          CONNECT_TIMEOUT_MS,
+          options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
         )
         socket.once('connect', () => clearTimeout(timer))
         socket.once('close', () => clearTimeout(timer))
