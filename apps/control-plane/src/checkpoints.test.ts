@@ -1,5 +1,6 @@
 import type { Capsule, Checkpoint, DiffResult, ErrorBody, ExecResult, Template } from '@wrenn/protocol'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 let platform: Platform
@@ -148,6 +149,28 @@ describe('rollback', () => {
     held.release()
     await json(await rolling, 200)
     expect((await platform.call('DELETE', at('/checkpoints/point'))).status).toBe(204)
+  })
+
+  it('is not done over by the next control plane: what was done since stays', async () => {
+    await save({ name: 'point' })
+    const held = platform.host.holdNext('rollback', 'after')
+    const asked = rollback('point').catch(() => undefined)
+    await held.reached
+    await platform.restart()
+    await asked
+    await shell('echo since > ~/file')
+    held.release()
+    const db = openDatabase({ url: platform.databaseUrl })
+    const mine = db.selectFrom('operations').select('state').where('capsule_id', '=', id).where('kind', '=', 'rollback')
+    await db
+      .updateTable('operations')
+      .set({ lease_until: new Date(0) })
+      .where('capsule_id', '=', id)
+      .execute()
+    await expect.poll(() => mine.execute(), { timeout: 20_000 }).toEqual([{ state: 'succeeded' }])
+    await db.destroy()
+    expect(await shell('cat ~/file')).toBe('since\n')
+    expect(await platform.get(id)).toMatchObject({ state: 'running', checkpoint_id: expect.any(String) })
   })
 
   it('that fails leaves the capsule as it is', async () => {

@@ -126,7 +126,8 @@ describe('a capsule that its host pauses by itself', () => {
     platform.host.die(fresh.id, { cause: 'guest_panic', message: 'The kernel panicked.' })
     await platform.until(fresh.id, 'error')
     const refused = await platform.call('POST', `/v1/capsules/${fresh.id}/resume`)
-    expect((await json<ErrorBody>(refused, 409)).error.message).toContain('no saved state')
+    expect((await json<ErrorBody>(refused, 409)).error.code).toBe('invalid_state')
+    expect(await platform.get(fresh.id)).toMatchObject({ state: 'error', exit: { cause: 'guest_panic' } })
   })
 })
 
@@ -151,6 +152,8 @@ describe('what host and database disagree about', () => {
       await strict.host.remove(id)
       const lost = await strict.until(id, 'error')
       expect(lost.exit).toMatchObject({ cause: 'lost_on_host', message: expect.stringContaining('host') })
+      const resume = await strict.call('POST', `/v1/capsules/${id}/resume`)
+      expect((await json<ErrorBody>(resume, 409)).error.message).toContain('no saved state')
       expect((await strict.call('DELETE', `/v1/capsules/${id}`)).status).toBe(204)
       await strict.until(id, 'stopped')
     },

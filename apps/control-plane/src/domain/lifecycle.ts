@@ -96,7 +96,7 @@ export class Lifecycle {
         return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row))
       }
       needLegal(row, 'resume')
-      if (row.state === 'error' && row.saved_generation === 0) {
+      if (row.state === 'error' && !mayHaveSavedState(row)) {
         throw new AppError('invalid_state', 'The capsule has ended and has no saved state to resume from.')
       }
       const demand = { running: 1, vcpus: row.vcpus, memoryMib: row.memory_mib, added: 0 }
@@ -225,6 +225,11 @@ export class Lifecycle {
     if (result !== undefined) return result.capsule as Capsule
     return toCapsule(await needCapsule(this.#deps.db, operation.team_id, operation.capsule_id))
   }
+}
+
+/** Whether an ended capsule is worth asking its host; one that never ran, or that the host lost, is not. */
+function mayHaveSavedState({ desired_state, observed_state }: CapsuleRow): boolean {
+  return desired_state !== 'stopped' && observed_state !== 'absent'
 }
 
 /** What a copy has of its source. */

@@ -8,6 +8,7 @@ import type { OperationKind, OperationRow } from '../store/schema.js'
 export const LEASE_MS = 15_000
 const RENEW_MS = 5_000
 const RETRY_MS = 1_000
+const MAX_RETRY_MS = 10_000
 const LOOK_EVERY_MS = 100
 
 /**
@@ -22,8 +23,6 @@ export interface OperationsDeps {
   readonly db: Db
   readonly logger: Logger
   readonly executors: Executors
-  /** How soon one that could not be carried out is tried again. @default 1000 */
-  readonly retryMs?: number
 }
 
 /** The row of a new operation; its id is made here. */
@@ -101,7 +100,7 @@ export class Operations {
     while (!this.#stopping) {
       const operation = await takeExpired(this.#deps.db, LEASE_MS, [...this.#running.keys()])
       if (operation === undefined) return
-      this.#deps.logger.info({ ...fieldsOf(operation), attempts: operation.attempts }, 'operation.resumed')
+      this.#deps.logger.debug({ ...fieldsOf(operation), attempts: operation.attempts }, 'operation.resumed')
       this.start(operation)
     }
   }
@@ -113,13 +112,14 @@ export class Operations {
   }
 
   async #run(operation: OperationRow): Promise<void> {
-    const { db, logger, retryMs = RETRY_MS } = this.#deps
+    const { db, logger } = this.#deps
     const startedAt = performance.now()
     const renewal = setInterval(() => void renewLease(db, operation.id, LEASE_MS).catch(() => {}), RENEW_MS)
     try {
       const outcome = await this.#execute(operation)
-      if (outcome === 'retry') await renewLease(db, operation.id, retryMs)
-      logger.info({ ...fieldsOf(operation), outcome, ms: Math.round(performance.now() - startedAt) }, 'operation.ended')
+      const ms = Math.round(performance.now() - startedAt)
+      if (outcome === 'done') logger.info({ ...fieldsOf(operation), ms }, 'operation.ended')
+      else await renewLease(db, operation.id, retryDelayMs(operation))
     } catch (error) {
       // The lease runs out and the operation is taken up again, by us or by another.
       logger.error({ ...fieldsOf(operation), error: errorText(error) }, 'operation.interrupted')
@@ -146,6 +146,11 @@ export class Operations {
     })
     return 'done'
   }
+}
+
+/** Doubles, so that a host that is away for long is not asked all the time. */
+function retryDelayMs({ attempts }: OperationRow): number {
+  return Math.min(RETRY_MS * 2 ** Math.min(attempts - 1, 10), MAX_RETRY_MS)
 }
 
 export function fieldsOf(operation: OperationRow) {

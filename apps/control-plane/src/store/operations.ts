@@ -99,6 +99,30 @@ export async function takeExpired(
     .executeTakeFirst()
 }
 
+/** Notes something for whoever carries the operation out after this process. */
+export async function setParams(db: Db, id: string, params: Readonly<Record<string, unknown>>): Promise<void> {
+  await db
+    .updateTable('operations')
+    .set({ params: JSON.stringify(params) })
+    .where('id', '=', id)
+    .execute()
+}
+
+/** Whether another operation may have changed what the capsule runs on since this one was asked for. */
+export async function hasMovedSince(db: Db, operation: OperationRow): Promise<boolean> {
+  const row = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('capsule_id', '=', operation.capsule_id)
+    .where('id', '!=', operation.id)
+    .where('kind', 'in', ['pause', 'resume', 'rollback'])
+    .where('state', '!=', 'failed')
+    .where('updated_at', '>=', operation.created_at)
+    .limit(1)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 export interface Conclusion {
   readonly error?: ErrorBody['error']
   /** What every later answer is made of. */

@@ -1,14 +1,21 @@
-import { AppError, errorText } from '@wrenn/base'
-import { nextState } from '@wrenn/protocol'
-import type { Capsule, Checkpoint } from '@wrenn/protocol/host'
-import { lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
+import { AppError } from '@wrenn/base'
+import type { Checkpoint } from '@wrenn/protocol/host'
+import { lockCapsule, patchCapsule } from '../../store/capsules.js'
 import { lockCheckpoint, removeCheckpoint, setCheckpointState } from '../../store/checkpoints.js'
-import type { CapsuleRow, OperationRow } from '../../store/schema.js'
-import { toCapsule } from '../capsule-view.js'
+import type { OperationRow } from '../../store/schema.js'
 import { toCheckpoint } from '../checkpoint-view.js'
-import { checkpointFactsOf, lifecycleTimingsOf, savedFactsOf } from '../host-facts.js'
-import { type Executor, fieldsOf } from '../operations.js'
-import { conclude, type ExecutorDeps, failure, isLasting, isSilence, lockLasting, overtaken } from './context.js'
+import { checkpointFactsOf } from '../host-facts.js'
+import type { Executor } from '../operations.js'
+import {
+  conclude,
+  type ExecutorDeps,
+  failure,
+  isLasting,
+  isSilence,
+  lockLasting,
+  logFailure,
+  overtaken,
+} from './context.js'
 
 export function checkpointIdOf(operation: OperationRow): string {
   const id = operation.params?.checkpointId
@@ -87,41 +94,8 @@ export function deleteCheckpointExecutor(deps: ExecutorDeps): Executor {
   }
 }
 
-/** Lets the host put a capsule back to a point in time. */
-export function rollbackExecutor(deps: ExecutorDeps): Executor {
-  const { db, host, lifecycleTimeoutMs: timeoutMs } = deps
-  return async (operation) => {
-    const checkpointId = checkpointIdOf(operation)
-    const capsuleId = operation.capsule_id
-    let capsule: Capsule | undefined
-    try {
-      await needLasting(deps, operation)
-      capsule = (await host.call((client) => client.rollbackCapsule({ capsuleId, checkpointId }, { timeoutMs })))
-        .capsule
-    } catch (thrown) {
-      const error = AppError.from(thrown)
-      return isAgain(deps, operation, error) ? 'retry' : await conclude(db, operation, async () => failure(error))
-    }
-    return await conclude(db, operation, async (tx) => {
-      const row = await lockLasting(tx, capsuleId)
-      if (row === undefined) return failure(overtaken(undefined, 'it was rolled back'))
-      const patch = {
-        checkpoint_id: checkpointId,
-        ...(capsule === undefined ? {} : { ...savedFactsOf(capsule), ...lifecycleTimingsOf(capsule) }),
-        ...(row.state === 'running' ? { last_active_at: new Date() } : {}),
-      }
-      // A pause or resume that began meanwhile goes on from the new state; its own end moves the row.
-      const moved = isStill(row) ? await transition(tx, row, 'rollback', patch) : await patchCapsule(tx, row.id, patch)
-      return { result: { capsule: toCapsule(moved ?? row, { lifecycleTimings: true }) } }
-    })
-  }
-}
-
-function isStill(row: CapsuleRow): boolean {
-  return nextState(row.state, 'rollback') !== undefined
-}
-
-async function needLasting({ db }: ExecutorDeps, { capsule_id, kind }: OperationRow): Promise<void> {
+/** @throws AppError `invalid_state` */
+export async function needLasting({ db }: ExecutorDeps, { capsule_id, kind }: OperationRow): Promise<void> {
   if (await isLasting(db, capsule_id)) return
   throw new AppError(
     'invalid_state',
@@ -129,11 +103,7 @@ async function needLasting({ db }: ExecutorDeps, { capsule_id, kind }: Operation
   )
 }
 
-function isAgain({ logger }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
-  const cause = errorText(error.cause)
-  logger.warn(
-    { ...fieldsOf(operation), code: error.code, error: error.message, cause },
-    `capsule.${operation.kind}_failed`,
-  )
+export function isAgain({ logger }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
+  logFailure(logger, operation, error)
   return isSilence(error, operation)
 }

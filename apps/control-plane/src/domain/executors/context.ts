@@ -1,4 +1,4 @@
-import { AppError, type Logger } from '@wrenn/base'
+import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type CapsuleState, type ErrorBody, errorKind } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
@@ -6,6 +6,7 @@ import { findAnyCapsule, lockCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { type Conclusion, finishOperation, lockRunning } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import { fieldsOf } from '../operations.js'
 
 /** Whose deadline passed this often is not coming back. */
 const MAX_TIMEOUTS = 3
@@ -53,6 +54,15 @@ function toWire(error: AppError): ErrorBody['error'] {
 export function isSilence(error: AppError, operation: OperationRow): boolean {
   if (error.code === 'timeout') return operation.attempts < MAX_TIMEOUTS
   return error.code === 'host_unavailable'
+}
+
+/** One line per failure, however often a silent host is asked again. */
+export function logFailure(logger: Logger, operation: OperationRow, error: AppError): void {
+  const level = operation.attempts > 1 && isSilence(error, operation) ? 'debug' : 'warn'
+  logger[level](
+    { ...fieldsOf(operation), code: error.code, error: error.message, cause: errorText(error.cause) },
+    `capsule.${operation.kind}_failed`,
+  )
 }
 
 /** Why an operation cannot go on whose capsule is no longer as it was. */

@@ -12,7 +12,8 @@ export function destroyExecutor({ db, host, logger }: ExecutorDeps): Executor {
     try {
       await destroyOnHost(host, operation.capsule_id)
     } catch (error) {
-      logger.warn({ ...fieldsOf(operation), error: errorText(error) }, 'capsule.destroy_deferred')
+      const level = operation.attempts > 1 ? 'debug' : 'warn'
+      logger[level]({ ...fieldsOf(operation), error: errorText(error) }, 'capsule.destroy_deferred')
       return 'retry'
     }
     return await conclude(db, operation, async (tx) => {

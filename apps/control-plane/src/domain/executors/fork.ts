@@ -1,13 +1,23 @@
-import { AppError, errorText } from '@wrenn/base'
+import { AppError } from '@wrenn/base'
 import type { Capsule, ForkCapsuleResponse } from '@wrenn/protocol/host'
+import type { Host } from '../../host/host.js'
 import { lockCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
 import { toCapsule } from '../capsule-view.js'
 import { factsOf } from '../host-facts.js'
 import { knownHostId } from '../known-host.js'
-import { type Executor, fieldsOf } from '../operations.js'
-import { conclude, destroyOnHost, type ExecutorDeps, failure, isLasting, isSilence } from './context.js'
+import type { Executor } from '../operations.js'
+import {
+  conclude,
+  destroyOnHost,
+  type ExecutorDeps,
+  failure,
+  isLasting,
+  isSilence,
+  logFailure,
+  truthOf,
+} from './context.js'
 import { notStarted } from './create.js'
 
 /** What a fork is to make; in its operation's row. */
@@ -95,9 +105,10 @@ async function forkFailed(
   { copies }: ForkParams,
   error: AppError,
 ): Promise<'done' | 'retry'> {
-  const cause = errorText(error.cause)
-  logger.warn({ ...fieldsOf(operation), code: error.code, error: error.message, cause }, 'capsule.fork_failed')
+  logFailure(logger, operation, error)
   if (isSilence(error, operation)) return 'retry'
+  // A predecessor that died has asked already, and the host is still at it.
+  if (error.code === 'conflict' && (await isStarting(host, copies))) return 'retry'
   await conclude(db, operation, async (tx) => {
     for (const id of copies) {
       const row = await lockCapsule(tx, id)
@@ -108,4 +119,9 @@ async function forkFailed(
   // None of them is wanted any more: what does not go now, the reconciler removes.
   for (const id of copies) await destroyOnHost(host, id).catch(() => {})
   return 'done'
+}
+
+async function isStarting(host: Host, copies: readonly string[]): Promise<boolean> {
+  const truths = await Promise.all(copies.map((id) => truthOf(host, id).catch(() => undefined)))
+  return truths.some((capsule) => capsule?.state === 'starting')
 }

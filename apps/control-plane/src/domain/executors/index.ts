@@ -1,11 +1,12 @@
 import type { OperationKind } from '../../store/schema.js'
 import type { Executor } from '../operations.js'
-import { checkpointExecutor, deleteCheckpointExecutor, rollbackExecutor } from './checkpoints.js'
+import { checkpointExecutor, deleteCheckpointExecutor } from './checkpoints.js'
 import type { ExecutorDeps } from './context.js'
 import { createExecutor } from './create.js'
 import { destroyExecutor } from './destroy.js'
 import { forkExecutor } from './fork.js'
 import { pauseExecutor, resumeExecutor } from './pause-resume.js'
+import { rollbackExecutor } from './rollback.js'
 import { snapshotExecutor } from './snapshot.js'
 
 /** How each kind of operation is carried out on a host. */

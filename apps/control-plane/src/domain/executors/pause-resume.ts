@@ -1,4 +1,4 @@
-import { AppError, errorText } from '@wrenn/base'
+import { AppError } from '@wrenn/base'
 import type { CapsuleCommand } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
 import { type CapsulePatch, findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
@@ -7,8 +7,8 @@ import type { Conclusion } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
 import { toCapsule } from '../capsule-view.js'
 import { exitOf, factsOf, lifecycleTimingsOf } from '../host-facts.js'
-import { type Executor, fieldsOf } from '../operations.js'
-import { conclude, type ExecutorDeps, failure, isSilence, overtaken, truthOf } from './context.js'
+import type { Executor } from '../operations.js'
+import { conclude, type ExecutorDeps, failure, isSilence, logFailure, overtaken, truthOf } from './context.js'
 
 /** One direction between running and paused. */
 interface Move {
@@ -71,11 +71,7 @@ async function moveFailed(
   move: Move,
   error: AppError,
 ): Promise<'done' | 'retry'> {
-  const cause = errorText(error.cause)
-  logger.warn(
-    { ...fieldsOf(operation), code: error.code, error: error.message, cause },
-    `capsule.${operation.kind}_failed`,
-  )
+  logFailure(logger, operation, error)
   if (isSilence(error, operation)) return 'retry'
   let truth: Capsule | undefined
   try {

@@ -1,11 +1,11 @@
-import { AppError, errorText } from '@wrenn/base'
+import { AppError } from '@wrenn/base'
 import type { Snapshot } from '@wrenn/protocol/host'
 import type { OperationRow } from '../../store/schema.js'
 import { lockSnapshot, patchSnapshot, removeSnapshot } from '../../store/snapshots.js'
 import { snapshotFactsOf } from '../host-facts.js'
-import { type Executor, fieldsOf } from '../operations.js'
+import type { Executor } from '../operations.js'
 import { snapshotTemplate } from '../template-view.js'
-import { conclude, type ExecutorDeps, failure, isLasting, isSilence } from './context.js'
+import { conclude, type ExecutorDeps, failure, isLasting, isSilence, logFailure } from './context.js'
 
 function snapshotIdOf(operation: OperationRow): string {
   const id = operation.params?.snapshotId
@@ -26,8 +26,7 @@ export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeout
       made = (await host.call((client) => client.createSnapshot({ capsuleId, snapshotId }, { timeoutMs }))).snapshot
     } catch (thrown) {
       const error = AppError.from(thrown)
-      const cause = errorText(error.cause)
-      logger.warn({ ...fieldsOf(operation), code: error.code, error: error.message, cause }, 'capsule.snapshot_failed')
+      logFailure(logger, operation, error)
       if (isSilence(error, operation)) return 'retry'
       await conclude(db, operation, async (tx) => {
         await removeSnapshot(tx, snapshotId)
