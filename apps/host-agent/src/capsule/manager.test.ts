@@ -1,152 +1,19 @@
-import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { AppError, capsuleIds, silentLogger } from '@wrenn/base'
-import { FakeGuest } from '@wrenn/testkit'
-import { createFakeEngine, type FakeEngine, FakeMachine, type FakeVmGuest } from '@wrenn/vmm'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { GuestFactory } from './guest.js'
-import { GUEST_PORT } from './guest-client.js'
-import { HotPool } from './hot-pool.js'
-import { Journal } from './journal.js'
-import type { Machine } from './machine.js'
-import { type CapsuleEvent, CapsuleManager } from './manager.js'
-import { ShapeStore } from './shapes.js'
-import type { CreateCapsuleInput } from './types.js'
-
-const shape = { template: 'minimal', vcpus: 1, memoryMib: 16, diskSizeMib: 64 }
-
-function input(change: Partial<CreateCapsuleInput> = {}): CreateCapsuleInput {
-  return {
-    ...shape,
-    capsuleId: capsuleIds.create(),
-    teamId: 'team-1',
-    envs: { A: '1' },
-    egress: { internet: true, allow: [], deny: [] },
-    hostname: 'box',
-    defaultUser: '',
-    defaultCwd: '',
-    generation: 1,
-    ...change,
-  }
-}
-
-/** A machine without processes: fake engine, guests on loopback addresses, plain copies instead of clones. */
-class TestMachine {
-  readonly vms = new FakeMachine()
-  readonly agents = new Map<string, FakeGuest>()
-  readonly slotsInUse = new Set<number>()
-  readonly engine: FakeEngine
-  bootFails = false
-
-  constructor(readonly dir: string) {
-    this.engine = createFakeEngine({ machine: this.vms, onStart: (guest) => this.#serve(guest) })
-  }
-
-  async #serve(guest: FakeVmGuest): Promise<void> {
-    if (this.bootFails) throw new AppError('engine_failure', 'The engine did not start.')
-    const agent = new FakeGuest()
-    await agent.listen(`127.84.0.${guest.spec.confinement.uid}`, GUEST_PORT)
-    this.agents.set(guest.spec.id, agent)
-    void guest.exited.then(() => agent[Symbol.asyncDispose]())
-  }
-
-  machine(): Machine {
-    const image = {
-      name: 'minimal',
-      aliases: ['base'],
-      digest: 'image-1',
-      basePath: join(this.dir, 'pool/layer'),
-      agentPath: join(this.dir, 'pool/layer'),
-      kernel: { kernelPath: join(this.dir, 'pool/layer'), initrdPath: join(this.dir, 'pool/layer'), args: [] },
-      kernelVersion: '6.12',
-      layers: ['a', 'b'],
-      sizeBytes: 1,
-      createdAtMs: 1,
-    }
-    return {
-      engine: this.engine,
-      engineVersion: 'fake 1',
-      runDir: join(this.dir, 'run'),
-      slots: {
-        acquire: async () => {
-          let index = 1
-          while (this.slotsInUse.has(index)) index++
-          this.slotsInUse.add(index)
-          const address = `127.84.0.${index}`
-          return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
-        },
-        release: async (index) => {
-          this.slotsInUse.delete(index)
-        },
-        rename: async () => {},
-        applyPolicy: async () => {},
-      },
-      cgroups: { create: async () => [], remove: async () => {} },
-      pool: {
-        path: join(this.dir, 'pool'),
-        filesystem: 'test',
-        clone: async (from, to) => await copyFile(from, to),
-        usage: async () => ({ totalBytes: 1, freeBytes: 1 }),
-        ensureSpace: async () => {},
-        sync: async () => {},
-        measure: async () => ({ bytes: 0, exclusiveBytes: 0 }),
-      },
-      images: {
-        template: async (name) => {
-          if (name === 'minimal' || name === 'base') return image
-          throw new AppError('template_not_found', `There is no template ${name}.`)
-        },
-        list: async () => [image],
-        blankDisk: async () => join(this.dir, 'pool/blank'),
-      },
-    }
-  }
-}
+import { input, nothing, shape, TestMachine } from '../testing/test-machine.js'
+import type { CapsuleEvent } from './manager.js'
 
 describe('the capsule manager', () => {
-  let dir: string
   let test: TestMachine
 
-  /** A host agent over the machine, as after a (re)start. */
-  async function start() {
-    const machine = test.machine()
-    const factory = new GuestFactory(machine, silentLogger)
-    const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
-    const journal = new Journal(join(dir, 'journal'), silentLogger)
-    const shapes = new ShapeStore(machine, silentLogger)
-    const manager = new CapsuleManager({
-      ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger },
-      bootId: 'boot-1',
-      makeDurable: async () => ({}),
-    })
-    await manager.adopt(await journal.open())
-    return { manager, hotPool, shapes }
-  }
-
-  const leftovers = async () => ({
-    slots: test.slotsInUse.size,
-    files: await readdir(join(dir, 'pool/capsules')),
-    journal: await readdir(join(dir, 'journal')),
-    run: await readdir(join(dir, 'run')),
-    living: [...test.vms.guests.values()].filter((guest) => guest.exit === undefined).length,
-  })
-  const nothing = { slots: 0, files: [], journal: [], run: [], living: 0 }
+  const start = async () => await test.start()
+  const leftovers = async () => await test.leftovers()
 
   beforeEach(async () => {
-    dir = await mkdtemp(join(tmpdir(), 'wrenn-manager-'))
-    for (const folder of ['pool/capsules', 'pool/templates', 'run', 'journal']) {
-      await mkdir(join(dir, folder), { recursive: true })
-    }
-    await writeFile(join(dir, 'pool/layer'), 'layer')
-    await writeFile(join(dir, 'pool/blank'), '')
-    await truncate(join(dir, 'pool/blank'), shape.diskSizeMib * 2 ** 20)
-    test = new TestMachine(dir)
+    test = await TestMachine.create()
   })
 
   afterEach(async () => {
-    for (const guest of test.vms.guests.values()) guest.end('killed')
-    await rm(dir, { recursive: true, force: true })
+    await test[Symbol.asyncDispose]()
   })
 
   it('boots a new shape once, restores it afterwards, and gives every capsule its own identity', async () => {

@@ -1,0 +1,167 @@
+import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { AppError, capsuleIds, noSteps, type ReachStep, silentLogger } from '@wrenn/base'
+import { FakeGuest } from '@wrenn/testkit'
+import { createFakeEngine, type FakeEngine, FakeMachine, type FakeVmGuest } from '@wrenn/vmm'
+import type { MakeDurable } from '../capsule/flusher.js'
+import { GuestFactory } from '../capsule/guest.js'
+import { GUEST_PORT } from '../capsule/guest-client.js'
+import { HotPool } from '../capsule/hot-pool.js'
+import { Journal } from '../capsule/journal.js'
+import type { Machine } from '../capsule/machine.js'
+import { CapsuleManager } from '../capsule/manager.js'
+import { ShapeStore } from '../capsule/shapes.js'
+import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
+
+/** As small as the fake engine's memory allows: every clone is a copy here. */
+export const shape = { template: 'minimal', vcpus: 1, memoryMib: 1, diskSizeMib: 1 }
+
+export function input(change: Partial<CreateCapsuleInput> = {}): CreateCapsuleInput {
+  return {
+    ...shape,
+    capsuleId: capsuleIds.create(),
+    teamId: 'team-1',
+    envs: { A: '1' },
+    egress: { internet: true, allow: [], deny: [] },
+    hostname: 'box',
+    defaultUser: '',
+    defaultCwd: '',
+    generation: 1,
+    ...change,
+  }
+}
+
+/** A machine without processes: fake engine, guests on loopback addresses, plain copies instead of clones. */
+export class TestMachine implements AsyncDisposable {
+  readonly vms = new FakeMachine()
+  readonly agents = new Map<string, FakeGuest>()
+  readonly slotsInUse = new Set<number>()
+  readonly engine: FakeEngine
+  bootFails = false
+  /** Room in the pool. */
+  ensureSpace = async (_bytes: number): Promise<void> => {}
+  reach: ReachStep = noSteps
+  makeDurable: MakeDurable = async () => ({})
+
+  private constructor(readonly dir: string) {
+    this.engine = createFakeEngine({ machine: this.vms, onStart: (guest) => this.#serve(guest) })
+  }
+
+  static async create(): Promise<TestMachine> {
+    const dir = await mkdtemp(join(tmpdir(), 'wrenn-manager-'))
+    for (const folder of ['pool/capsules', 'pool/templates', 'pool/snapshots', 'run', 'journal']) {
+      await mkdir(join(dir, folder), { recursive: true })
+    }
+    await writeFile(join(dir, 'pool/layer'), 'layer')
+    await writeFile(join(dir, 'pool/blank'), '')
+    await truncate(join(dir, 'pool/blank'), shape.diskSizeMib * 2 ** 20)
+    return new TestMachine(dir)
+  }
+
+  /** A host agent over the machine, as after a (re)start. */
+  async start(bootId = 'boot-1') {
+    const machine = this.machine()
+    const factory = new GuestFactory(machine, silentLogger, (step) => this.reach(step))
+    const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
+    const journal = new Journal(join(this.dir, 'journal'), silentLogger)
+    const shapes = new ShapeStore(machine, silentLogger)
+    const manager = new CapsuleManager({
+      ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger, bootId },
+      makeDurable: async (...call) => await this.makeDurable(...call),
+      reach: (step) => this.reach(step),
+    })
+    await manager.adopt(await journal.open())
+    return { manager, hotPool, shapes, journal }
+  }
+
+  /** The living guest with this VM id. */
+  guest(vmId: string): FakeVmGuest | undefined {
+    return [...this.vms.guests.values()].find((guest) => guest.spec.id === vmId && guest.exit === undefined)
+  }
+
+  /** The guest that a record says its capsule runs on. */
+  guestOf({ resources }: Pick<CapsuleRecord, 'resources'>): FakeVmGuest {
+    const guest = resources === undefined ? undefined : this.guest(resources.vmId)
+    if (guest === undefined) throw new Error('The capsule has no living guest.')
+    return guest
+  }
+
+  async leftovers() {
+    return {
+      slots: this.slotsInUse.size,
+      files: await readdir(join(this.dir, 'pool/capsules')),
+      journal: await readdir(join(this.dir, 'journal')),
+      run: await readdir(join(this.dir, 'run')),
+      living: [...this.vms.guests.values()].filter((guest) => guest.exit === undefined).length,
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const guest of this.vms.guests.values()) guest.end('killed')
+    await rm(this.dir, { recursive: true, force: true })
+  }
+
+  async #serve(guest: FakeVmGuest): Promise<void> {
+    if (this.bootFails) throw new AppError('engine_failure', 'The engine did not start.')
+    const agent = new FakeGuest()
+    await agent.listen(`127.84.0.${guest.spec.confinement.uid}`, GUEST_PORT)
+    this.agents.set(guest.spec.id, agent)
+    void guest.exited.then(() => agent[Symbol.asyncDispose]())
+  }
+
+  machine(): Machine {
+    const image = {
+      name: 'minimal',
+      aliases: ['base'],
+      digest: 'image-1',
+      basePath: join(this.dir, 'pool/layer'),
+      agentPath: join(this.dir, 'pool/layer'),
+      kernel: { kernelPath: join(this.dir, 'pool/layer'), initrdPath: join(this.dir, 'pool/layer'), args: [] },
+      kernelVersion: '6.12',
+      layers: ['a', 'b'],
+      sizeBytes: 1,
+      createdAtMs: 1,
+    }
+    return {
+      engine: this.engine,
+      engineVersion: 'fake 1',
+      runDir: join(this.dir, 'run'),
+      slots: {
+        acquire: async () => {
+          let index = 1
+          while (this.slotsInUse.has(index)) index++
+          this.slotsInUse.add(index)
+          const address = `127.84.0.${index}`
+          return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
+        },
+        release: async (index) => {
+          this.slotsInUse.delete(index)
+        },
+        rename: async () => {},
+        applyPolicy: async () => {},
+      },
+      cgroups: { create: async () => [], remove: async () => {} },
+      pool: {
+        path: join(this.dir, 'pool'),
+        filesystem: 'test',
+        clone: async (from, to) => await copyFile(from, to),
+        usage: async () => ({ totalBytes: 1, freeBytes: 1 }),
+        ensureSpace: async (bytes) => await this.ensureSpace(bytes),
+        sync: async () => {},
+        measure: async () => ({ bytes: 0, exclusiveBytes: 0 }),
+      },
+      images: {
+        template: async (name) => {
+          if (name === 'minimal' || name === 'base') return image
+          throw new AppError('template_not_found', `There is no template ${name}.`)
+        },
+        list: async () => [image],
+        blankDisk: async () => join(this.dir, 'pool/blank'),
+      },
+    }
+  }
+}
+
+/** What `leftovers` finds on a machine without capsules. */
+export const nothing = { slots: 0, files: [], journal: [], run: [], living: 0 }
