@@ -1,5 +1,6 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import {
   AppError,
   errorText,
@@ -34,6 +35,7 @@ import { version } from './version.js'
 /** The shape every host keeps ready: what a create without options asks for. */
 const DEFAULT_SHAPE: CapsuleSpec = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
 const HOUSEKEEPING_MS = 5_000
+const MEASURE_EVERY_MS = 60_000
 
 export interface RunningAgent {
   /** Rejects when the machine could not be brought up. */
@@ -88,6 +90,7 @@ class Agent {
   #hotPool: HotPool | undefined
   #housekeeping: NodeJS.Timeout | undefined
   #pressure: PressureWatch | undefined
+  #measuring: AbortController | undefined
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
 
@@ -124,6 +127,7 @@ class Agent {
 
   async shutDown(endCapsules: boolean): Promise<void> {
     clearInterval(this.#housekeeping)
+    this.#measuring?.abort()
     await this.#pressure?.[Symbol.asyncDispose]()
     await this.#hotPool?.close()
     if (endCapsules) await this.#manager?.destroyAll()
@@ -151,6 +155,7 @@ class Agent {
     this.#manager = manager
     this.#status.attach({ machine, manager, hotPool, engineReason: machine.engineReason })
     this.#housekeeping = setInterval(() => hotPool.wake(), HOUSEKEEPING_MS)
+    this.#measuring = repeatMeasuring(manager, logger)
     return { manager, shapes, hotPool }
   }
 
@@ -162,6 +167,21 @@ class Agent {
     const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
     this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
   }
+}
+
+/** Sizes of capsules, one round after the other until aborted. */
+function repeatMeasuring(manager: CapsuleManager, logger: Logger): AbortController {
+  const abort = new AbortController()
+  void (async () => {
+    while (!abort.signal.aborted) {
+      await delay(MEASURE_EVERY_MS, undefined, { signal: abort.signal, ref: false }).catch(() => {})
+      if (abort.signal.aborted) return
+      await manager
+        .measure()
+        .catch((error: unknown) => logger.warn({ error: errorText(error) }, 'capsules.not_measured'))
+    }
+  })()
+  return abort
 }
 
 function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {

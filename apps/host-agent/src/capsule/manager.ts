@@ -3,7 +3,7 @@ import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import { ActivityTracker } from './activity.js'
 import { Admission } from './admission.js'
-import { type Context, dirs, release } from './context.js'
+import { type Context, currentDir, dirs, release } from './context.js'
 import { Creator } from './creator.js'
 import { Flusher, type MakeDurable } from './flusher.js'
 import { Fork, type ForkCopy, type ForkResult } from './fork.js'
@@ -22,6 +22,9 @@ import { type CapsuleEvent, CapsuleTable } from './table.js'
 import type { CapsuleRecord, CreateCapsuleInput } from './types.js'
 
 export type { CapsuleEvent } from './table.js'
+
+/** Smaller changes are not worth a record. */
+const DISK_BYTES_STEP = 2 ** 20
 
 export interface ManagerDeps {
   readonly machine: Machine
@@ -188,6 +191,19 @@ export class CapsuleManager {
 
   async destroyAll(): Promise<void> {
     await Promise.all(this.#table.list().map(({ capsuleId }) => this.destroy(capsuleId)))
+  }
+
+  /** Measures what every capsule takes of the pool and records what has changed; for the background. */
+  async measure(): Promise<void> {
+    const { sizes, states } = this.#context
+    for (const entry of this.#table.entries()) {
+      const { capsuleId, diskBytes = 0 } = entry.record
+      const checkpoints = (await states.list(dirs.checkpoints(capsuleId))).map((id) => dirs.checkpoint(capsuleId, id))
+      let bytes = (await sizes.measure(currentDir(entry))).exclusiveBytes
+      for (const dir of checkpoints) bytes += sizes.known(dir).exclusiveBytes
+      if (Math.abs(bytes - diskBytes) < DISK_BYTES_STEP || this.#table.find(capsuleId) !== entry) continue
+      await this.#table.store(entry, { diskBytes: bytes })
+    }
   }
 
   /** Boots, warms and saves a shape that has no snapshot yet, without making a capsule. */

@@ -56,6 +56,7 @@ export class Points {
         throw error
       }
       this.#flush(dir)
+      await this.#context.sizes.measure(dir)
       const checkpoint = await this.#describe(capsuleId, checkpointId)
       if (checkpoint === undefined) throw new AppError('internal', `The checkpoint ${states.path(dir)} has vanished.`)
       logger.info({ capsuleId, checkpointId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.checkpoint')

@@ -38,6 +38,7 @@ export class Snapshots {
       const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
       reach('snapshot:kept')
       flusher.enqueue(dir, async () => {})
+      await this.#context.sizes.measure(dir)
       logger.info({ capsuleId, snapshotId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.snapshot')
       return await this.get(snapshotId)
     })

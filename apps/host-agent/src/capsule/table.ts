@@ -11,6 +11,8 @@ export interface Entry {
   teardown: Promise<void> | undefined
   /** Ends when a guest that was let run again knows the time and who it is; calls to it wait for that. */
   revival: Promise<void> | undefined
+  /** The last write of its record: writes wait for each other, or one would undo what the other says. */
+  writes: Promise<void>
 }
 
 export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }
@@ -51,13 +53,20 @@ export class CapsuleTable {
   }
 
   add(record: CapsuleRecord): Entry {
-    const entry: Entry = { record, guest: undefined, teardown: undefined, revival: undefined }
+    const entry: Entry = {
+      record,
+      guest: undefined,
+      teardown: undefined,
+      revival: undefined,
+      writes: Promise.resolve(),
+    }
     this.#entries.set(record.capsuleId, entry)
     return entry
   }
 
   async remove(entry: Entry): Promise<void> {
     this.#entries.delete(entry.record.capsuleId)
+    await entry.writes.catch(() => {}) // whoever wrote has been told
     await this.#journal.remove(entry.record.capsuleId)
     this.#emit({ removed: entry.record.capsuleId })
   }
@@ -86,15 +95,26 @@ export class CapsuleTable {
 
   /** @throws AppError `invalid_state` when the lifecycle table has no such step */
   async move(entry: Entry, command: CapsuleCommand, change: Partial<CapsuleRecord> = {}): Promise<void> {
-    await this.store(entry, { ...change, state: this.#next(entry, command) })
+    await this.#write(entry, () => ({ ...change, state: this.#next(entry, command) }))
   }
 
-  /** The journal first: what is not in it did not happen. */
+  /** The journal first: what is not in it did not happen. Does nothing for a capsule that was removed meanwhile. */
   async store(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
-    const record = { ...entry.record, ...change }
-    await this.#journal.put(record)
-    entry.record = record
-    this.#emit({ record })
+    await this.#write(entry, () => change)
+  }
+
+  async #write(entry: Entry, change: () => Partial<CapsuleRecord>): Promise<void> {
+    const write = async (): Promise<void> => {
+      if (this.#entries.get(entry.record.capsuleId) !== entry) return
+      const changed = change()
+      await this.#journal.put({ ...entry.record, ...changed })
+      entry.record = { ...entry.record, ...changed }
+      this.#emit({ record: entry.record })
+    }
+    const written = entry.writes.then(write, write)
+    entry.writes = written
+    written.catch(() => {}) // its caller is told
+    await written
   }
 
   #next(entry: Entry, command: CapsuleCommand): CapsuleState {
