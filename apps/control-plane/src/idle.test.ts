@@ -87,21 +87,23 @@ describe('a capsule that nobody uses for its timeout', () => {
     const socket = platform.open(at(capsule, '/exec/stream'))
     await socket.send({ type: 'start', cmd: 'sleep', args: ['600'] })
     await socket.frame()
-    await age(capsule, 2)
-    await expect.poll(async () => (await platform.get(capsule.id)).awake_because).toEqual(['stream'])
+    // What the stream did so far is written within a second, and makes it young again.
+    const awakeBecause = async () => {
+      await age(capsule, 2)
+      return (await platform.get(capsule.id)).awake_because
+    }
+    await expect.poll(awakeBecause, { timeout: 10_000 }).toEqual(['stream'])
     await socket.send({ type: 'stop' })
     await socket.until('exit')
     await expect.poll(() => socket.closed).toBeDefined()
-    // Closing it was the last use, so the end of the stream has to be written before it can be made old.
-    const closedAt = Date.now()
     await expect
-      .poll(async () => Date.parse((await platform.get(capsule.id)).last_active_at ?? ''))
-      .toBeGreaterThan(closedAt - HOUR * 1000)
-    await expect
-      .poll(async () => {
-        await age(capsule, 2)
-        return (await platform.get(capsule.id)).state
-      })
+      .poll(
+        async () => {
+          await age(capsule, 2)
+          return (await platform.get(capsule.id)).state
+        },
+        { timeout: 10_000 },
+      )
       .toBe('paused')
   })
 

@@ -14,6 +14,8 @@ import type { CapsuleRef, Wake } from './wake.js'
 
 /** How long one step may take before it is tried again; its own operation goes on meanwhile. */
 const STEP_WAIT_MS = 5 * 60_000
+/** A host that answers and refuses this often, once a second, will not do better. */
+const MAX_ATTEMPTS = 30
 /** Answers that say that a command was not even started. */
 const NOT_STARTED = ['invalid_request', 'not_found', 'permission_denied', 'not_a_directory', 'conflict'] as const
 
@@ -155,11 +157,19 @@ export class AtomicExecs {
     }
     const error = AppError.from(thrown)
     this.#deps.logger.warn({ capsuleId: operation.capsule_id, error: errorText(thrown) }, 'atomic_exec.not_concluded')
-    // The capsule is busy with something else, or its host away: what must be undone stays to be undone.
-    if (errorKind(error.code).retryable || error.code === 'invalid_state') return 'retry'
-    await finishOperation(this.#deps.db, operation.id, { error: { code: error.code, message: error.message } })
-    this.#answer(operation, job, Promise.reject(error))
+    if (await this.#mayEndBetter(operation, error)) return 'retry'
+    const details = { checkpoint: nameOf(operation) }
+    await finishOperation(this.#deps.db, operation.id, { error: { code: error.code, message: error.message, details } })
+    this.#answer(operation, job, Promise.reject(new AppError(error.code, error.message, { details, cause: thrown })))
     return 'done'
+  }
+
+  /** The capsule may be busy with something else, or its host away; what must be undone stays to be undone. */
+  async #mayEndBetter({ attempts, capsule_id }: OperationRow, { code }: AppError): Promise<boolean> {
+    if (!errorKind(code).retryable && code !== 'invalid_state') return false
+    if (attempts < MAX_ATTEMPTS || code === 'host_unavailable') return true
+    const row = await findAnyCapsule(this.#deps.db, capsule_id)
+    return row?.state === 'missing'
   }
 
   #answer(operation: OperationRow, job: Job | undefined, answer: Promise<ExecResult>): void {

@@ -32,7 +32,7 @@ export function toCapsule(
       path: row.path,
       exit: row.exit,
       pauses_at: pausesAt(row)?.toISOString(),
-      awake_because: row.awake_because === null ? undefined : [...row.awake_because],
+      awake_because: row.awake_because === null || !isUsable(row.state) ? undefined : [...row.awake_because],
       pause_reason: row.pause_reason,
       paused_at: row.paused_at?.toISOString(),
       notice: row.notice,

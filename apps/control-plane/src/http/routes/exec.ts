@@ -43,7 +43,12 @@ export function execRoutes(app: App, services: Services): void {
           'atomic: a command in the background cannot be atomic; leave one of the two.',
         )
       }
-      if (body.atomic) return await reply.status(200).send(await atomic.run(capsule, body))
+      if (body.atomic) {
+        activity.touch(capsule.id)
+        const result = await atomic.run(capsule, body)
+        activity.touch(capsule.id)
+        return await reply.status(200).send(result)
+      }
       const signal = hangUpOf(reply)
       const { generation } = await wake.ready(capsule, { signal })
       activity.touch(capsule.id)
