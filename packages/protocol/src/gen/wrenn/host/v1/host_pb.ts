@@ -541,7 +541,7 @@ export type Capsule = Message<"wrenn.host.v1.Capsule"> & {
   diskBytes: bigint;
 
   /**
-   * The capsule it was forked from, the snapshot it started from, the checkpoint it was rolled back to last.
+   * The capsule it was forked from, the snapshot it started from, the checkpoint it made or was rolled back to last.
    *
    * @generated from field: string parent_id = 25;
    */
