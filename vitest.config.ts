@@ -10,7 +10,16 @@ export default defineConfig({
   test: {
     retry: 0,
     projects: [
-      { ...shared, test: { name: 'unit', include: ['{apps,packages}/*/src/**/*.test.ts'], testTimeout: 30_000 } },
+      {
+        ...shared,
+        test: {
+          name: 'unit',
+          include: ['{apps,packages}/*/src/**/*.test.ts'],
+          testTimeout: 30_000,
+          // Conditions are waited for as long as a test may take: a busy machine is no failure.
+          expect: { poll: { timeout: 25_000 } },
+        },
+      },
       {
         ...shared,
         test: {
@@ -27,6 +36,17 @@ export default defineConfig({
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
           globalSetup: ['tests/e2e/setup.ts'],
+          testTimeout: 240_000,
+          hookTimeout: 900_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        ...shared,
+        test: {
+          name: 'chaos',
+          include: ['tests/chaos/**/*.test.ts'],
+          globalSetup: ['tests/chaos/setup.ts'],
           testTimeout: 240_000,
           hookTimeout: 900_000,
           fileParallelism: false,
