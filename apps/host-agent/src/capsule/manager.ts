@@ -107,6 +107,11 @@ export class CapsuleManager {
     return this.#table.whyGone(capsuleId)
   }
 
+  /** How often its running guest was rolled back; only good for comparing. */
+  rollbacks(capsuleId: string): number {
+    return this.#table.find(capsuleId)?.rollbacks ?? 0
+  }
+
   /**
    * The line to a running capsule's guest, once it knows the time after a resume.
    * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`

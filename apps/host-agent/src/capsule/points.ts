@@ -166,6 +166,7 @@ export class Points {
       await states.remove(plan.dir)
       throw error
     }
+    entry.rollbacks = (entry.rollbacks ?? 0) + 1
     closeLine(entry)
     entry.guest = next
     tearDown(entry, this.#context, guest, async () => {

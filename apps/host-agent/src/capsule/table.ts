@@ -13,6 +13,8 @@ export interface Entry {
   revival: Promise<void> | undefined
   /** The last write of its record: writes wait for each other, or one would undo what the other says. */
   writes: Promise<void>
+  /** Rollbacks of the running guest by this host agent: whoever followed a process before one is in another time. */
+  rollbacks?: number
 }
 
 export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }

@@ -48,11 +48,20 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
   const { unary, stream } = createWrappers(deps.logger)
   const guestOf = async (capsuleId: string): Promise<GuestClient> =>
     (await parts().manager.running(parseCapsuleId(capsuleId))).client
-  const follow = (capsuleId: string, context: HandlerContext) => ({
-    signal: context.signal,
-    gone: () => parts().manager.whyGone(capsuleId),
-    line: () => guestOf(capsuleId),
-  })
+  const follow = (capsuleId: string, context: HandlerContext) => {
+    const { manager } = parts()
+    const rollbacks = manager.rollbacks(capsuleId)
+    // A process of the same number may have written less at the checkpoint, so its offset no longer fits.
+    const putBack = () =>
+      manager.rollbacks(capsuleId) === rollbacks
+        ? undefined
+        : new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.')
+    return {
+      signal: context.signal,
+      gone: () => manager.whyGone(capsuleId) ?? putBack(),
+      line: () => guestOf(capsuleId),
+    }
+  }
   /** Passes a stream on; while it is open its capsule is in use. */
   async function* counted<T>(capsuleId: string, items: AsyncIterable<T>): AsyncGenerator<T> {
     const close = parts().manager.activity.open(capsuleId)
