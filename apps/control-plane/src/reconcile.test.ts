@@ -1,4 +1,4 @@
-import { capsuleIds } from '@wrenn/base'
+import { capsuleIds, silentLogger } from '@wrenn/base'
 import type { Capsule, ErrorBody } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -158,6 +158,29 @@ describe('what host and database disagree about', () => {
       await strict.until(id, 'stopped')
     },
   )
+
+  it('tells once of checkpoints and snapshots that the database does not know, and keeps them', async () => {
+    const events: string[] = []
+    const warn = (_facts: object, event: string): void => void events.push(event)
+    await using noisy = await startPlatform({ databaseUrl: postgres.url, logger: { ...silentLogger, warn } })
+    const { id } = await noisy.create()
+    await json(await noisy.call('POST', `/v1/capsules/${id}/checkpoints`), 201)
+    await json(await noisy.call('POST', '/v1/snapshots', { capsule_id: id }), 201)
+    const db = openDatabase({ url: noisy.databaseUrl })
+    await db.deleteFrom('checkpoints').execute()
+    await db.deleteFrom('snapshots').execute()
+    await db.destroy()
+    await noisy.restart()
+    // A capsule that goes is a reason to compare everything again.
+    await noisy.host.remove((await noisy.create()).id)
+    await noisy.host.remove((await noisy.create()).id)
+    await expect.poll(() => events.filter((event) => event === 'capsule.missing')).toHaveLength(2)
+    for (const told of ['checkpoint.unknown_on_host', 'snapshot.unknown_on_host']) {
+      await expect.poll(() => events.filter((event) => event === told)).toHaveLength(1)
+    }
+    expect(noisy.host.capsules.get(id)?.checkpoints.size).toBe(1)
+    expect(noisy.host.snapshots.size).toBe(1)
+  })
 
   it('takes back a capsule that turns up in time', async () => {
     const { id } = await platform.create()

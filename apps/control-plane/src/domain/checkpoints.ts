@@ -10,7 +10,7 @@ import {
 import type { FileChange as HostFileChange } from '@wrenn/protocol/host'
 import type { z } from 'zod'
 import { fromHostError } from '../host/errors.js'
-import { transition } from '../store/capsules.js'
+import { lockCapsule, transition } from '../store/capsules.js'
 import {
   findCheckpoint,
   insertCheckpoint,
@@ -121,7 +121,7 @@ export class Checkpoints {
       key: options.idempotencyKey,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
-      const row = await needCapsule(tx, teamId, capsuleId)
+      const row = await holdCapsule(tx, teamId, capsuleId)
       const checkpoint = await holdCheckpoint(tx, capsuleId, ref)
       needLegal(row, 'rollback')
       const moved = await transition(tx, row, 'rollback')
@@ -145,7 +145,7 @@ export class Checkpoints {
       key: options.idempotencyKey,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
-      const row = await needCapsule(tx, teamId, capsuleId)
+      const row = await holdCapsule(tx, teamId, capsuleId)
       const checkpoint = await holdCheckpoint(tx, capsuleId, ref, 'deleting')
       const params = { checkpointId: checkpoint.id }
       if (checkpoint.state === 'deleting') {
@@ -221,6 +221,12 @@ interface DiffRequest {
 function checkName(name: string): void {
   if (name !== NOW && !checkpointIds.is(name)) return
   throw new AppError('invalid_request', `name: "${name}" means something else already; choose another.`)
+}
+
+/** Everybody who holds a capsule and its checkpoints takes the capsule first. @throws AppError `capsule_not_found` */
+async function holdCapsule(tx: Db, teamId: string, id: string): Promise<CapsuleRow> {
+  await needCapsule(tx, teamId, id)
+  return (await lockCapsule(tx, id)) ?? (await needCapsule(tx, teamId, id))
 }
 
 /** The row of a checkpoint that is to be made, while its capsule is held. @throws AppError `conflict` */
