@@ -33,11 +33,11 @@ export class Recovery {
     const running = new Set<string>(records.filter(({ state }) => state === 'running').map((each) => each.capsuleId))
     for (const record of records) {
       const entry = this.#context.table.add(record)
-      if (record.state === 'starting' && record.leader !== undefined && running.has(record.leader)) {
-        // Its fork has happened: it runs, and only its record does not say so yet.
-        entry.record = { ...record, state: 'running', leader: undefined }
-      }
       try {
+        // Its fork has happened: it runs, and only its record does not say so yet.
+        if (record.leader !== undefined && running.has(record.leader)) {
+          await this.#context.table.move(entry, 'started', { leader: undefined })
+        }
         await this.#adoptOne(entry)
       } catch (error) {
         // One capsule that cannot be understood must not keep the host from the others.

@@ -1,4 +1,4 @@
-import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { AppError, capsuleIds, noSteps, type ReachStep, silentLogger } from '@wrenn/base'
@@ -12,6 +12,7 @@ import { Journal } from '../capsule/journal.js'
 import type { Machine } from '../capsule/machine.js'
 import { CapsuleManager } from '../capsule/manager.js'
 import { ShapeStore } from '../capsule/shapes.js'
+import type { StateManifest } from '../capsule/states.js'
 import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
 
 /** As small as the fake engine's memory allows: every clone is a copy here. */
@@ -38,6 +39,8 @@ export class TestMachine implements AsyncDisposable {
   readonly agents = new Map<string, FakeGuest>()
   readonly slotsInUse = new Set<number>()
   readonly engine: FakeEngine
+  /** When a guest's address is free again. */
+  readonly #closed = new Map<FakeVmGuest, Promise<void>>()
   bootFails = false
   /** Room in the pool. */
   ensureSpace = async (_bytes: number): Promise<void> => {}
@@ -87,6 +90,53 @@ export class TestMachine implements AsyncDisposable {
     return guest
   }
 
+  /** Every guest is gone, as after a power loss. */
+  async powerOff(): Promise<void> {
+    for (const slot of this.slotsInUse) await this.#endGuestsAt(slot)
+    this.slotsInUse.clear()
+  }
+
+  /** Device state as the fake engine saves it. */
+  async saveState(path: string): Promise<void> {
+    await writeFile(path, 'wrenn fake device state 1\n')
+  }
+
+  /** What a save of this capsule would say. */
+  manifestOf(record: CapsuleRecord): Omit<StateManifest, 'format' | 'stateSha256'> {
+    const { capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib, image, secret, bootId } = record
+    const { engine, engineVersion, kernelVersion, agentVersion } = record
+    return {
+      ...{ capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib, image, secret, bootId },
+      ...{ engine, engineVersion, kernelVersion, agentVersion, parentId: '', synced: true, savedAtMs: Date.now() },
+    }
+  }
+
+  /** Puts `content` in the place of a file of the pool. */
+  async damage(name: string, content: string): Promise<void> {
+    await writeFile(join(this.dir, 'pool', name), content)
+  }
+
+  /** A directory of the pool with a file that takes `bytes`. */
+  async litter(name: string, bytes: number): Promise<void> {
+    await mkdir(join(this.dir, 'pool', name), { recursive: true })
+    await writeFile(join(this.dir, 'pool', name, 'mem'), Buffer.alloc(bytes, 1))
+  }
+
+  /** Makes a directory look as if nobody had touched it for a day. */
+  async age(name: string): Promise<void> {
+    const yesterday = Date.now() / 1000 - 86_400
+    await utimes(join(this.dir, 'pool', name), yesterday, yesterday)
+  }
+
+  /** Waits for what happens in the background. */
+  async until<T>(probe: () => T | undefined | Promise<T | undefined>): Promise<T> {
+    for (;;) {
+      const found = await probe()
+      if (found !== undefined) return found
+      await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+  }
+
   async leftovers() {
     return {
       slots: this.slotsInUse.size,
@@ -98,8 +148,19 @@ export class TestMachine implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const guest of this.vms.guests.values()) guest.end('killed')
-    await rm(this.dir, { recursive: true, force: true })
+    await this.powerOff()
+    // What was under way may still write a last file.
+    await rm(this.dir, { recursive: true, force: true, maxRetries: 5 })
+  }
+
+  /** The product ends a recorded guest by its pid, which a fake one has not: here it goes with its place in the network. */
+  async #endGuestsAt(slot: number): Promise<void> {
+    for (const [guest, closed] of this.#closed) {
+      if (guest.spec.confinement.uid !== slot) continue
+      guest.end('killed')
+      await closed
+      this.#closed.delete(guest)
+    }
   }
 
   async #serve(guest: FakeVmGuest): Promise<void> {
@@ -107,7 +168,8 @@ export class TestMachine implements AsyncDisposable {
     const agent = new FakeGuest()
     await agent.listen(`127.84.0.${guest.spec.confinement.uid}`, GUEST_PORT)
     this.agents.set(guest.spec.id, agent)
-    void guest.exited.then(() => agent[Symbol.asyncDispose]())
+    const closed = guest.exited.then(() => agent[Symbol.asyncDispose]())
+    this.#closed.set(guest, closed)
   }
 
   machine(): Machine {
@@ -136,6 +198,7 @@ export class TestMachine implements AsyncDisposable {
           return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
         },
         release: async (index) => {
+          await this.#endGuestsAt(index)
           this.slotsInUse.delete(index)
         },
         rename: async () => {},
