@@ -2,17 +2,15 @@ import { readFile } from 'node:fs/promises'
 import type { Wrenn } from '@wrenn/sdk'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type TestCapsule, usePlatform } from './harness/api.js'
+import { COUNT, expectComplete, STOP_FILE } from './harness/counting.js'
 import { engineOf } from './harness/host.js'
-import { collect, pidsOf, spawnWrenn, up, wrenn } from './harness/platform.js'
+import { killAndAwait } from './harness/kill.js'
+import { collect, spawnWrenn, up, wrenn } from './harness/platform.js'
 import { openClient } from './harness/sdk.js'
 import { endOf, type Frame, outputOf, Stream } from './harness/stream.js'
 import { eventually } from './harness/wait.js'
 
 const { platform, api } = usePlatform()
-const STOP_FILE = '/tmp/enough'
-/** Counts until it is told to stop, so that it surely speaks before, during and after whatever happens to the platform. */
-const COUNT = `i=0; until [ -e ${STOP_FILE} ]; do i=$((i + 1)); echo "line $i"; sleep 0.02; done; echo "end $i"`
-
 let sdk: Wrenn
 let capsule: TestCapsule
 
@@ -26,33 +24,6 @@ afterAll(async () => {
 beforeEach(async () => {
   await capsule.text(`rm -f ${STOP_FILE}`)
 })
-
-/** What `COUNT` printed, from beginning to end, nothing missing and nothing twice. */
-function expectComplete(output: string): void {
-  const lines = output.trimEnd().split('\n')
-  const count = lines.length - 1
-  expect(lines.at(-1)).toBe(`end ${count}`)
-  expect(lines.slice(0, -1).findIndex((line, index) => line !== `line ${index + 1}`)).toBe(-1)
-}
-
-/** Ready, as whoever operates it would ask. */
-async function untilReady(): Promise<void> {
-  await eventually('the platform to be ready', async () => {
-    const answer = await fetch(new URL('/ready', platform.url)).catch(() => undefined)
-    return answer?.status === 200 ? true : undefined
-  })
-}
-
-/** Ends one of the platform's processes the hard way, and waits until the supervisor has put another in its place. */
-async function killAndAwait(name: string, killed: number | undefined): Promise<void> {
-  if (killed === undefined) throw new Error(`There is no ${name}.`)
-  process.kill(killed, 'SIGKILL')
-  await eventually(`another ${name}`, async () => {
-    const now = (await pidsOf(platform))[name]
-    return now !== undefined && now !== killed ? now : undefined
-  })
-  await untilReady()
-}
 
 /** The SDK's stream of a process, read to its end; `seen` tells when it has begun. */
 async function follow(tag: string): Promise<{ readonly seen: Promise<void>; readonly text: Promise<string> }> {
@@ -87,7 +58,7 @@ describe('when the host agent is killed', () => {
     const foreground = capsule.sh(COUNT, { timeout_sec: 0 })
     await Promise.all([sdkFollower.seen, new Promise((resolve) => cli.stdout?.once('data', resolve))])
     const began = await socket.untilOutput('line 5\n')
-    await killAndAwait('host-agent', (await pidsOf(platform))['host-agent'])
+    await killAndAwait(platform, 'host-agent')
     await eventually('the capsule to answer again', async () => {
       const answer = await api.call('POST', `${capsule.path}/exec`, { json: { cmd: 'true' } })
       return answer.status === 200 ? true : undefined
@@ -119,7 +90,7 @@ describe('when the control plane is killed', () => {
     })
     frames.push(...(await socket.until((frame) => outputOf([frame]).includes('line 5\n'))))
     await Promise.all([sdkFollower.seen, new Promise((resolve) => cli.stdout?.once('data', resolve))])
-    await killAndAwait('control-plane', (await pidsOf(platform))['control-plane'])
+    await killAndAwait(platform, 'control-plane')
     for (let frame = await socket.next(); frame !== undefined; frame = await socket.next()) frames.push(frame)
     await finish()
     const from = endOf(frames)

@@ -1,4 +1,13 @@
-import type { BackgroundResult, Capsule, CreateCapsuleRequest, ExecRequest, ExecResult } from '@wrenn/protocol'
+import type {
+  BackgroundResult,
+  Capsule,
+  Checkpoint,
+  CreateCapsuleRequest,
+  ExecRequest,
+  ExecResult,
+  ForkRequest,
+  ForkResult,
+} from '@wrenn/protocol'
 import { afterAll, beforeAll, inject } from 'vitest'
 import type { Platform } from './platform.js'
 import { eventually } from './wait.js'
@@ -87,6 +96,8 @@ export class Api {
   }
 }
 
+const LONG_WAIT = { wait_sec: '120' }
+
 /** A capsule of a test. */
 export class TestCapsule implements AsyncDisposable {
   readonly id: string
@@ -106,11 +117,17 @@ export class TestCapsule implements AsyncDisposable {
   }
 
   async untilState(state: Capsule['state'], timeoutMs?: number): Promise<Capsule> {
+    return await this.until(state, (now) => now.state === state, timeoutMs)
+  }
+
+  /** Waits until its record is as wanted; `what` says so in the error. */
+  async until(what: string, wanted: (now: Capsule) => boolean, timeoutMs?: number): Promise<Capsule> {
+    let now = this.made
     return await eventually(
-      `${this.id} to be ${state}`,
+      () => `${this.id} to be ${what}; last seen: ${JSON.stringify(now)}`,
       async () => {
-        const now = await this.get()
-        return now.state === state ? now : undefined
+        now = await this.get()
+        return wanted(now) ? now : undefined
       },
       timeoutMs,
     )
@@ -149,6 +166,43 @@ export class TestCapsule implements AsyncDisposable {
 
   async read(path: string, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
     return await this.api.call('GET', `${this.path}/files`, { query: { path }, headers })
+  }
+
+  async pause(): Promise<Capsule> {
+    return await this.#move('pause')
+  }
+
+  async resume(): Promise<Capsule> {
+    return await this.#move('resume')
+  }
+
+  /** Waits for its end on a machine of any speed. */
+  async #move(verb: string): Promise<Capsule> {
+    return await this.api.json<Capsule>('POST', `${this.path}/${verb}`, { query: LONG_WAIT })
+  }
+
+  /** Running copies; the caller destroys them. */
+  async fork(request: ForkRequest = {}): Promise<{ readonly result: ForkResult; readonly copies: TestCapsule[] }> {
+    const result = await this.api.json<ForkResult>('POST', `${this.path}/fork`, { json: request, query: LONG_WAIT })
+    return { result, copies: result.capsules.map((copy) => new TestCapsule(this.api, copy)) }
+  }
+
+  async checkpoint(name?: string): Promise<Checkpoint> {
+    return await this.api.json<Checkpoint>('POST', `${this.path}/checkpoints`, { json: { name }, query: LONG_WAIT })
+  }
+
+  async checkpoints(): Promise<Checkpoint[]> {
+    return await this.api.json<Checkpoint[]>('GET', `${this.path}/checkpoints`)
+  }
+
+  async untilCheckpoint(name: string, wanted: (checkpoint: Checkpoint) => boolean): Promise<Checkpoint> {
+    return await eventually(`the checkpoint ${name} to be as wanted`, async () =>
+      (await this.checkpoints()).find((one) => one.name === name && wanted(one)),
+    )
+  }
+
+  async rollback(checkpoint: string): Promise<Capsule> {
+    return await this.#move(`checkpoints/${checkpoint}/rollback`)
   }
 
   async destroy(): Promise<void> {

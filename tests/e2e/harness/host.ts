@@ -155,6 +155,7 @@ export async function capsuleTraces(owner: Owner): Promise<Record<string, string
     engines: (await engines(dir)).map(({ vmId }) => vmId).filter(not),
     cgroups: (await cgroups(owner)).filter(not),
     files: (await entries(join(dir, 'pool', 'capsules'))).filter(not),
+    snapshots: await entries(join(dir, 'pool', 'snapshots')),
     runDirectories: (await entries(join(dir, 'run', 'vm'))).filter(not),
     journal: await entries(join(dir, 'journal')),
   }
