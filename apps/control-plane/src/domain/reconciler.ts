@@ -81,8 +81,9 @@ export class Reconciler {
     this.#comparedAt = Date.now()
     await rememberHost(db, host, status)
     const onHost = new Map(capsules.map((capsule) => [capsule.capsuleId, capsule]))
-    for (const row of rows) await this.#settler.settle(row, onHost.get(row.id))
     const known = new Set(rows.map((row) => row.id))
+    this.#settler.expectOnly(known)
+    for (const row of rows) await this.#settler.settle(row, onHost.get(row.id))
     for (const capsule of capsules) {
       if (known.has(capsule.capsuleId)) continue
       await this.#settler.settleForeign(await findAnyCapsule(db, capsule.capsuleId), capsule)

@@ -44,6 +44,11 @@ export class Settler {
     return this.#absences.size > 0
   }
 
+  /** Forgets absences of capsules that are no longer expected anywhere. */
+  expectOnly(ids: ReadonlySet<string>): void {
+    for (const id of this.#absences.keys()) if (!ids.has(id)) this.#absences.delete(id)
+  }
+
   async settle(row: CapsuleRow, capsule: Capsule | undefined): Promise<void> {
     if (capsule !== undefined) this.#absences.delete(row.id)
     // Its operation is at work, or will be taken over.
