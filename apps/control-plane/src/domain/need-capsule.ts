@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
+import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protocol'
 import { findCapsule } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import type { CapsuleRow } from '../store/schema.js'
@@ -15,9 +15,9 @@ export async function needCapsule(db: Db, teamId: string, id: string): Promise<C
 export const requests = ['pause', 'resume', 'fork', 'checkpoint', 'rollback', 'snapshot', 'destroy'] as const
 export type Request = Extract<CapsuleCommand, (typeof requests)[number]>
 
-/** By the lifecycle table; and only a running capsule is forked, which leaves no doubt what its copies do. */
+/** By the lifecycle table. */
 export function isLegal(state: CapsuleState, request: Request): boolean {
-  return nextState(state, request) !== undefined && (request !== 'fork' || isUsable(state))
+  return nextState(state, request) !== undefined
 }
 
 /** @throws AppError `invalid_state`, naming the state and what is legal there */

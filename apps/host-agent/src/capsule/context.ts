@@ -7,6 +7,7 @@ import { revive } from './guest-session.js'
 import type { HotPool } from './hot-pool.js'
 import type { Machine } from './machine.js'
 import type { ShapeStore } from './shapes.js'
+import type { ShortCalls } from './short-calls.js'
 import type { Sizes } from './sizes.js'
 import type { StateManifest, StateStore } from './states.js'
 import type { CapsuleTable, Entry } from './table.js'
@@ -21,12 +22,16 @@ export interface Context {
   readonly states: StateStore
   readonly flusher: Flusher
   readonly sizes: Sizes
+  readonly calls: ShortCalls
   readonly table: CapsuleTable
   readonly logger: Logger
   readonly reach: ReachStep
   /** Boot of this host. */
   readonly bootId: string
 }
+
+/** How long a guest that is about to be stopped may take to answer what it was asked. */
+export const DRAIN_MS = 1_000
 
 /** Directories of a capsule below the pool. */
 export const dirs = {

@@ -14,6 +14,7 @@ import type { Machine } from './machine.js'
 import { Points } from './points.js'
 import { Recovery } from './recovery.js'
 import type { Shape, ShapeSnapshot, ShapeStore } from './shapes.js'
+import { ShortCalls } from './short-calls.js'
 import { Sizes } from './sizes.js'
 import { Sleep } from './sleep.js'
 import { Snapshots } from './snapshots.js'
@@ -44,6 +45,7 @@ export class CapsuleManager {
   readonly activity: ActivityTracker
   readonly points: Points
   readonly snapshots: Snapshots
+  readonly calls = new ShortCalls()
   readonly #context: Context
   readonly #table: CapsuleTable
   readonly #creator: Creator
@@ -68,6 +70,7 @@ export class CapsuleManager {
       states,
       flusher,
       sizes,
+      calls: this.calls,
       table: this.#table,
     }
     const admission = new Admission(Math.max(2, availableParallelism()))

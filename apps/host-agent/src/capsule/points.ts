@@ -1,6 +1,16 @@
 import { AppError } from '@wrenn/base'
 import { capture } from './capture.js'
-import { type Context, closeLine, currentDir, dirs, planOf, startRevival, tearDown, watchExit } from './context.js'
+import {
+  type Context,
+  closeLine,
+  currentDir,
+  DRAIN_MS,
+  dirs,
+  planOf,
+  startRevival,
+  tearDown,
+  watchExit,
+} from './context.js'
 import type { Guest } from './guest.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
@@ -138,7 +148,7 @@ export class Points {
 
   /** The next guest is complete, vCPUs stopped, before the present one is given up. */
   async #rollBackRunning(entry: Entry, guest: Guest, from: string, checkpointId: string): Promise<void> {
-    const { table, states, factory, machine, reach, logger } = this.#context
+    const { calls, table, states, factory, machine, reach, logger } = this.#context
     const timer = new StepTimer()
     const { record } = entry
     const { capsuleId } = record
@@ -153,6 +163,7 @@ export class Points {
       timer.mark('restore')
       reach('rollback:restored')
       await machine.slots.applyPolicy(next.resources.slotIndex, record.egress)
+      await calls.settled(capsuleId, DRAIN_MS)
       await guest.vm.pause()
       const change = { resources: next.resources, other: guest.resources, files, fallback: undefined, checkpointId }
       await table.store(entry, { ...change, reviving: true })

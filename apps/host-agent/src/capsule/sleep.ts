@@ -4,6 +4,7 @@ import {
   type Context,
   closeLine,
   currentDir,
+  DRAIN_MS,
   dirs,
   manifestOf,
   planOf,
@@ -44,7 +45,8 @@ export class Sleep {
       const entry = table.require(capsuleId, 'pause')
       const { guest } = entry
       if (guest === undefined) throw new AppError('invalid_state', 'The capsule has no running guest.')
-      await this.#context.machine.pool.ensureSpace(SAVE_BYTES)
+      // A capsule that fills the pool is stopped with what is left of it: refusing would let it go on.
+      if (reason !== 'pool_low') await this.#context.machine.pool.ensureSpace(SAVE_BYTES)
       await this.#pause(entry, guest, reason)
       return entry.record
     })
@@ -66,7 +68,7 @@ export class Sleep {
   }
 
   async #pause(entry: Entry, guest: Guest, reason: PauseReason): Promise<void> {
-    const { table, states, reach, logger } = this.#context
+    const { calls, table, states, reach, logger } = this.#context
     const timer = new StepTimer()
     const dir = currentDir(entry)
     await table.move(entry, 'pause')
@@ -75,6 +77,7 @@ export class Sleep {
       // Somebody waits for an asked-for pause; nobody for an idle one, which can make its files complete and small.
       const synced = reason === 'idle' && (await syncGuest(entry, this.#context, IDLE_SYNC))
       if (reason === 'idle') timer.mark('sync')
+      await calls.settled(entry.record.capsuleId, DRAIN_MS)
       await guest.vm.pause()
       timer.mark('stop')
       reach('pause:stopped')

@@ -72,7 +72,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     }
   }
   /** A guest that died while it was asked says so itself, whatever the broken connection looked like. */
-  const guestCall = async <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>): Promise<T> => {
+  const longCall = async <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>): Promise<T> => {
     const client = await guestOf(capsuleId)
     try {
       return await ask(client)
@@ -80,6 +80,21 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const failure = guestError(error)
       if (failure.code !== 'guest_error') throw failure
       throw parts().manager.whyGone(capsuleId) ?? failure
+    }
+  }
+  /** A pause waits for these to be answered; one that was cut all the same may have been carried out, so it says no other. */
+  const guestCall = async <T>(capsuleId: string, ask: (client: GuestClient) => Promise<T>): Promise<T> => {
+    let asked = false
+    const call = async (): Promise<T> =>
+      await longCall(capsuleId, async (client) => {
+        asked = true
+        return await ask(client)
+      })
+    try {
+      return await parts().manager.calls.run(capsuleId, call)
+    } catch (error) {
+      if (!asked || !AppError.is(error, 'invalid_state')) throw error
+      throw new AppError('guest_error', 'The capsule was paused before its guest had answered.', { cause: error })
     }
   }
 
@@ -162,9 +177,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
       yield* counted(request.capsuleId, fileParts(file))
     }),
-    writeFile: unary(
-      async (requests, context) => await writeFile(requests, context.signal, guestCall, parts().manager),
-    ),
+    writeFile: unary(async (requests, context) => await writeFile(requests, context.signal, longCall, parts().manager)),
     statFile: unary(async ({ capsuleId, path, user }) => {
       const answer = await guestCall(capsuleId, (client) => client.filesystem.stat({ path }, { headers: asUser(user) }))
       return answer.entry === undefined ? {} : { entry: answer.entry }
