@@ -14,7 +14,7 @@ const gates = [
   ['generated files', 'node', ['scripts/generate.mjs', '--check']],
   ['documentation links', 'node', ['scripts/check-docs.mjs']],
 ]
-const suites = ['unit', 'conformance', 'e2e']
+const suites = ['unit', 'conformance', 'e2e', 'chaos']
 
 const wanted = process.argv.slice(2)
 const started = Date.now()
