@@ -227,10 +227,10 @@ async function wrenn(args: readonly string[]): Promise<void> {
 function platformEnv(extra: Readonly<Record<string, string>>): Record<string, string | undefined> {
   return {
     WRENN_POOL_SIZE_MIB: '16384',
-    ...process.env,
     WRENN_INSTANCE: 'wbench',
     WRENN_NETWORK_CIDR: '10.206.0.0/16',
     WRENN_UID_BASE: '80000',
+    ...process.env,
     WRENN_DIR: undefined,
     DATABASE_URL: undefined,
     ...extra,
