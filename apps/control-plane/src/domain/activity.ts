@@ -36,6 +36,11 @@ export class Activity {
     return this.#streams.has(capsuleId)
   }
 
+  /** Whether it was used since the database was told last. */
+  isUsed(capsuleId: string): boolean {
+    return this.#times.has(capsuleId)
+  }
+
   #close(capsuleId: string): void {
     this.touch(capsuleId)
     const left = (this.#streams.get(capsuleId) ?? 1) - 1

@@ -105,8 +105,10 @@ export class Idle {
   async #pause({ id, team_id: teamId }: DueCapsule): Promise<void> {
     const { lifecycle, activity, logger } = this.#deps
     const isOver = (row: CapsuleRow): boolean => (pausesAt(row)?.getTime() ?? Number.POSITIVE_INFINITY) <= Date.now()
-    const onlyIf = (row: CapsuleRow): boolean => !activity.hasStreams(id) && isOver(row)
+    const onlyIf = (row: CapsuleRow): boolean => !activity.hasStreams(id) && !activity.isUsed(id) && isOver(row)
     try {
+      // It may have been used while its host was asked.
+      await activity.flush()
       await lifecycle.pause(teamId, id, { reason: 'idle', waitMs: 0, onlyIf })
       logger.info({ capsuleId: id }, 'capsule.idle')
     } catch (error) {

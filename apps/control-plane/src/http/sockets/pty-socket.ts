@@ -34,7 +34,8 @@ async function openTerminal(connection: Connection, services: Services, frame: F
     isNewTag: frame.tag === undefined,
     stdin: true,
     timeoutMs: 0,
-    foreground: true,
+    // A shell at its prompt waits for nobody: an open terminal is a stream, and what works in one that was left uses the CPU.
+    foreground: false,
     pty: { cols: frame.cols, rows: frame.rows },
   })
   return { events, selector: selectTag(tag), tag }
