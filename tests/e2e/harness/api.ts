@@ -96,7 +96,8 @@ export class Api {
   }
 }
 
-const LONG_WAIT = { wait_sec: '120' }
+const PATIENCE_SEC = 120
+const LONG_WAIT = { wait_sec: String(PATIENCE_SEC) }
 
 /** A capsule of a test. */
 export class TestCapsule implements AsyncDisposable {
@@ -142,9 +143,9 @@ export class TestCapsule implements AsyncDisposable {
     return await this.exec('/bin/sh', ['-c', line], options)
   }
 
-  /** What a shell line that must succeed prints, without the newline at its end. */
+  /** What a shell line that must succeed prints, without the newline at its end; however slow the machine is. */
   async text(line: string, options: Partial<ExecRequest> = {}): Promise<string> {
-    const result = await this.sh(line, options)
+    const result = await this.sh(line, { timeout_sec: PATIENCE_SEC, ...options })
     if (result.exit_code !== 0)
       throw new Error(`\`${line}\` ended with ${result.exit_code}: ${result.stdout}${result.stderr}`)
     return result.stdout.trimEnd()

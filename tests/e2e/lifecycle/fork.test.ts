@@ -9,19 +9,17 @@ let copies: TestCapsule[] = []
 
 /** A server in one process, which has what was set in it: memory of a program as its users see it. */
 const KEEPER = `
-import os, http.server
+import os, socketserver
 kept = {"origin": os.urandom(8).hex()}
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        words = self.path.strip("/").split("/")
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        words = self.rfile.readline().decode().split()
         if len(words) == 2: kept[words[0]] = words[1]
         text = os.urandom(16).hex() if words[0] == "random" else kept.get(words[0], "-")
-        self.send_response(200); self.end_headers(); self.wfile.write(text.encode())
-    def log_message(self, *args): pass
-http.server.HTTPServer(("127.0.0.1", 8080), Handler).serve_forever()
+        self.wfile.write((text + "\\n").encode())
+socketserver.TCPServer(("127.0.0.1", 8080), Handler).serve_forever()
 `
-const ASK = (path: string) =>
-  `python3 -c 'import urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/${path}").read().decode())'`
+const ASK = (words: string) => `bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080; echo ${words} >&3; cat <&3'`
 const READY = `until ${ASK('origin')} 2>/dev/null; do sleep 0.1; done`
 /** Everything by which copies must differ, a line each. */
 const IDENTITY = [
@@ -76,9 +74,9 @@ describe('a fork', () => {
 
   it('shares nothing with its source from then on', async () => {
     const [copy] = copies
-    await copy?.text(`echo copy > /root/mine; ${ASK('who/copy')}`)
+    await copy?.text(`echo copy > /root/mine; ${ASK('who copy')}`)
     expect(await source.text(`ls /root/mine 2>/dev/null; ${ASK('who')}`)).toBe('-')
-    await source.text(`echo source > /root/mine; ${ASK('who/source')}`)
+    await source.text(`echo source > /root/mine; ${ASK('who source')}`)
     expect(await copy?.text(`cat /root/mine; ${ASK('who')}`)).toBe('copy\ncopy')
   })
 
@@ -102,6 +100,17 @@ describe('a fork', () => {
       expect(guest).toBeGreaterThanOrEqual(before - 1000)
       expect(guest).toBeLessThanOrEqual(Date.now() + 1000)
     }
+  })
+
+  it('may be made of a paused capsule, which stays paused', async () => {
+    await source.pause()
+    const { copies: made } = await source.fork({ name: 'awake' })
+    copies.push(...made)
+    expect(made[0]?.made).toMatchObject({ state: 'running', name: 'awake', parent_id: source.id })
+    expect(await made[0]?.text(ASK('who'))).toBe('source')
+    expect(await source.get()).toMatchObject({ state: 'paused', pause_reason: 'request' })
+    await source.resume()
+    expect(await source.text(ASK('who'))).toBe('source')
   })
 
   it('outlives its source', async () => {

@@ -57,7 +57,9 @@ describe('a capsule that is in use', () => {
       expect(await pty.next()).toMatchObject({ type: 'started' })
       await untilAwakeBecause('stream')
     }
+    // The shell is still there, but nobody is.
     await untilIdle()
+    await capsule.text('pgrep -x sh')
   })
 
   it('stays awake while it computes', async () => {

@@ -66,7 +66,6 @@ describe('a capsule that is paused and resumed', () => {
     expect(await api.refusal('POST', `${capsule.path}/exec`, exec)).toEqual(refused(/paused.*Resume.*auto_resume/))
     expect(await api.refusal('GET', `${capsule.path}/files?path=/etc/passwd`)).toEqual(refused(/paused.*Resume/))
     expect(await api.refusal('POST', `${capsule.path}/pause`)).toEqual(refused(/is paused.*Possible: resume/))
-    expect(await api.refusal('POST', `${capsule.path}/fork`, { json: {} })).toEqual(refused(/fork is not possible/))
     await using pty = await Stream.start(platform, capsule, 'pty', { cmd: '/bin/sh' })
     expect(await pty.next()).toMatchObject({ type: 'error', code: 'invalid_state', fatal: true })
     await capsule.resume()
