@@ -188,6 +188,7 @@ describe('after the host itself went down', () => {
     await test.powerOff()
     const after = await test.start('boot-2')
     expect(after.manager.get(capsuleId)).toMatchObject({ state: 'error', exit: { cause: 'unknown' } })
+    expect(await test.leftovers()).toMatchObject({ slots: 0, run: [] })
     await expect(after.manager.resume(capsuleId)).rejects.toMatchObject({ code: 'invalid_state' })
   })
 })

@@ -129,7 +129,11 @@ export class Recovery {
 
   /** Every guest of the host is gone, and what had not reached the disk may be. */
   async #afterHostRestart(entry: Entry): Promise<void> {
-    const { states, table, bootId } = this.#context
+    const { factory, states, table, bootId } = this.#context
+    for (const left of [entry.record.resources, entry.record.other]) {
+      // Its pid may be anybody's in this boot.
+      if (left !== undefined) await factory.stop({ ...left, vm: undefined }, undefined)
+    }
     await table.store(entry, { bootId, resources: undefined, other: undefined, reviving: undefined })
     const { state } = entry.record
     const dir = currentDir(entry)

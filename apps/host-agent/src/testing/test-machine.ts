@@ -93,7 +93,6 @@ export class TestMachine implements AsyncDisposable {
   /** Every guest is gone, as after a power loss. */
   async powerOff(): Promise<void> {
     for (const slot of this.slotsInUse) await this.#endGuestsAt(slot)
-    this.slotsInUse.clear()
   }
 
   /** Device state as the fake engine saves it. */
