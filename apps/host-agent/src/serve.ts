@@ -28,8 +28,9 @@ import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
 import { type OpenMachine, openMachine } from './machine.js'
 import { watchPressure } from './pressure.js'
+import type { ServiceParts } from './rpc/handlers.js'
 import { startServer } from './rpc/server.js'
-import { createHostService, type ServiceParts } from './rpc/service.js'
+import { createHostService } from './rpc/service.js'
 import { version } from './version.js'
 
 /** The shape every host keeps ready: what a create without options asks for. */

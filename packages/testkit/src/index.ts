@@ -1,6 +1,7 @@
 export { describeEngine, type EngineAdapter } from './conformance/engine.js'
+export type { HostServiceAdapter } from './conformance/host-adapter.js'
 export { failure, type HostClient, TestCapsule } from './conformance/host-client.js'
-export { describeHostService, type HostServiceAdapter } from './conformance/host-service.js'
+export { describeHostService } from './conformance/host-service.js'
 export { Witnesses } from './conformance/witnesses.js'
 export { FakeGuest } from './fake-guest.js'
 export type { FakeOperation, FaultPoint, Held } from './fake-host/fake-faults.js'

@@ -1,10 +1,13 @@
 import type { AwakeReason } from '@wrenn/protocol'
+import type { Guest } from './guest.js'
 import type { CapsuleTable, Entry } from './table.js'
 
 /** A guest that only waits costs about 1 % of a CPU with KVM and up to 4 % without. */
 const CPU_THRESHOLD_PCT = 10
 /** A sample over less than this says little. */
 const MIN_SAMPLE_MS = 1_000
+/** A sample over more than this tells of the past. */
+const MAX_SAMPLE_MS = 15_000
 const GUEST_TIMEOUT_MS = 2_000
 const NS_PER_MS = 1e6
 
@@ -18,6 +21,8 @@ export interface Activity {
 }
 
 interface Sample {
+  /** Whose CPU it is: a capsule that slept or went back has another guest, which starts at 0. */
+  readonly guest: Guest
   readonly atMs: number
   readonly cpuNs: bigint
 }
@@ -73,17 +78,17 @@ export class ActivityTracker {
   }
 
   async #cpuPct(entry: Entry): Promise<number> {
-    const { capsuleId } = entry.record
-    let before = this.#samples.get(capsuleId)
-    if (before === undefined) {
-      before = await sample(entry)
-      await new Promise((resolve) => setTimeout(resolve, MIN_SAMPLE_MS))
-    }
+    const before = this.#recent(entry) ?? (await firstSample(entry))
     const now = await sample(entry)
-    if (before === undefined || now === undefined) return 0
-    if (now.atMs - before.atMs >= MIN_SAMPLE_MS) this.#samples.set(capsuleId, now)
+    if (before === undefined || now === undefined || now.guest !== before.guest) return 0
+    if (now.atMs - before.atMs >= MIN_SAMPLE_MS) this.#samples.set(entry.record.capsuleId, now)
     const pct = (Number(now.cpuNs - before.cpuNs) / NS_PER_MS / Math.max(1, now.atMs - before.atMs)) * 100
-    return Math.max(0, Math.round(pct * 10) / 10) // another guest of the capsule starts at 0 again
+    return Math.round(pct * 10) / 10
+  }
+
+  #recent({ record, guest }: Entry): Sample | undefined {
+    const found = this.#samples.get(record.capsuleId)
+    return found?.guest === guest && Date.now() - (found?.atMs ?? 0) <= MAX_SAMPLE_MS ? found : undefined
   }
 
   #count(capsuleId: string, change: number): void {
@@ -93,9 +98,17 @@ export class ActivityTracker {
   }
 }
 
+/** A sample that was taken long enough ago to compare another with it. */
+async function firstSample(entry: Entry): Promise<Sample | undefined> {
+  const first = await sample(entry)
+  await new Promise((resolve) => setTimeout(resolve, MIN_SAMPLE_MS))
+  return first
+}
+
 async function sample({ guest }: Entry): Promise<Sample | undefined> {
-  const stats = await guest?.vm.stats().catch(() => undefined) // it has just ended
-  return stats === undefined ? undefined : { atMs: Date.now(), cpuNs: stats.cpuNs }
+  if (guest === undefined) return undefined
+  const stats = await guest.vm.stats().catch(() => undefined) // it has just ended
+  return stats === undefined ? undefined : { guest, atMs: Date.now(), cpuNs: stats.cpuNs }
 }
 
 /** What clients wait for inside the guest. A guest that does not answer in time is busy with something. */

@@ -1,6 +1,6 @@
 import { errorText, type Logger } from '@wrenn/base'
+import { STATE_FILES } from './state-files.js'
 import type { Durable, StateStore } from './states.js'
-import { STATE_FILES } from './states.js'
 
 /** A state that is resumed at once never needs to reach the disk: give its owner this long to think again. */
 const SETTLE_MS = 1_000

@@ -4,7 +4,7 @@ import { type Logger, noSteps, type ReachStep, UndoStack } from '@wrenn/base'
 import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
-import { STATE_FILES, type StoredImage } from './states.js'
+import { type GuestFiles, STATE_FILES, type StoredImage } from './state-files.js'
 import type { CapsuleSpec, VmResources } from './types.js'
 
 /** A guest that runs (or waits, vCPUs stopped), with everything on the host that belongs to it. */
@@ -12,13 +12,6 @@ export interface Guest {
   readonly resources: VmResources
   readonly vm: Vm
   readonly client: GuestClient
-}
-
-/** Files a restored guest starts from. */
-export interface GuestFiles {
-  readonly diskPath: string
-  readonly memoryPath: string
-  readonly statePath: string
 }
 
 /** What a guest runs from, with absolute paths. */

@@ -4,7 +4,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GetMetricsResponseSchema } from '@wrenn/protocol/host'
 import type { Guest } from './guest.js'
 import { guestError } from './guest-client.js'
-import { STATE_FILES } from './states.js'
+import { STATE_FILES } from './state-files.js'
 
 const BLOCK_BYTES = 512
 

@@ -5,8 +5,9 @@ import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { AppError, type Logger, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { z } from 'zod'
-import type { Guest, GuestFiles } from './guest.js'
+import type { Guest } from './guest.js'
 import type { Machine, TemplateImage } from './machine.js'
+import type { GuestFiles } from './state-files.js'
 import type { CapsuleSpec } from './types.js'
 
 /** A memory snapshot fixes what it was taken of: the same template, machine size and engine restore it, nothing else. */

@@ -5,22 +5,8 @@ import { dirname, join, relative } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { AppError, errorText, isErrno, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { z } from 'zod'
-import type { GuestFiles } from './guest.js'
 import type { Machine, TemplateImage } from './machine.js'
-
-const storedImageSchema = z.object({
-  digest: z.string(),
-  /** Paths below the pool, so that a pool may move with its directory. */
-  basePath: z.string(),
-  agentPath: z.string(),
-  kernelPath: z.string(),
-  initrdPath: z.string(),
-  kernelArgs: z.array(z.string()),
-  /** Digests of all of these files. */
-  layers: z.array(z.string()),
-})
-/** What a saved guest needs of the host's read-only files. Its memory refers to exactly these. */
-export type StoredImage = z.infer<typeof storedImageSchema>
+import { type GuestFiles, STATE_FILES, type StoredImage, storedImageSchema } from './state-files.js'
 
 const manifestSchema = z.object({
   format: z.literal(1),
@@ -59,7 +45,6 @@ export type Durable = z.infer<typeof durableSchema>
 const MANIFEST = 'manifest.json'
 const DURABLE = 'durable.json'
 const DRAFT_SUFFIX = '.tmp'
-export const STATE_FILES = { state: 'state', memory: 'mem', disk: 'disk.raw' } as const
 
 /**
  * Digests of the read-only files that the states below a folder of the pool need; `undefined` while a manifest cannot be

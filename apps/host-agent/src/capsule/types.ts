@@ -1,7 +1,7 @@
 import type { CapsuleId } from '@wrenn/base'
 import type { CapsuleState, PauseReason } from '@wrenn/protocol'
 import type { VmExit, VmRecord } from '@wrenn/vmm'
-import type { StoredImage } from './states.js'
+import type { StoredImage } from './state-files.js'
 
 /** What a capsule is made of; fixed at create. */
 export interface CapsuleSpec {

@@ -8,7 +8,7 @@ import type { ForkCopy } from '../capsule/fork.js'
 import type { Checkpoint } from '../capsule/points.js'
 import type { Snapshot } from '../capsule/snapshots.js'
 import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule } from './convert.js'
-import type { ServiceDeps, Wrappers } from './service.js'
+import type { ServiceDeps, Wrappers } from './handlers.js'
 
 const MAX_COPIES = 100
 /** Changes per message: enough to keep the stream busy, few enough to keep it flowing. */

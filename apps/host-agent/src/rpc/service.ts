@@ -1,46 +1,23 @@
 import { Readable } from 'node:stream'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { Code, type ConnectError, type HandlerContext, type ServiceImpl } from '@connectrpc/connect'
-import { AppError, type Logger } from '@wrenn/base'
+import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
+import { AppError } from '@wrenn/base'
 import type {
   HostService,
   ReadFileResponseSchema,
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
-import type { CheckpointDiffer } from '../capsule/differ.js'
-import type { GarbageCollector } from '../capsule/garbage.js'
 import { asUser, type GuestClient, guestError } from '../capsule/guest-client.js'
 import { connectProcess, startProcess } from '../capsule/guest-session.js'
-import type { HostStatus } from '../capsule/host-status.js'
-import type { ImageStore } from '../capsule/machine.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
-import type { CapsuleMetrics } from '../capsule/metrics.js'
-import { parseCapsuleId, parseCreate, toCapsule, toConnectError } from './convert.js'
+import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
 import { EventQueue } from './event-queue.js'
+import { createWrappers, type ServiceDeps } from './handlers.js'
 import { lifecycleHandlers } from './lifecycle.js'
 
 const KEEPALIVE_MS = 15_000
 const FILE_CHUNK_BYTES = 256 * 1024
-
-/** What exists once the machine is up. */
-export interface ServiceParts {
-  readonly manager: CapsuleManager
-  readonly images: ImageStore
-  readonly metrics: CapsuleMetrics
-  readonly differ: CheckpointDiffer
-  readonly garbage: GarbageCollector
-}
-
-export interface ServiceDeps {
-  readonly logger: Logger
-  readonly status: HostStatus
-  /** @throws AppError `host_unavailable` while the host agent is starting */
-  readonly parts: () => ServiceParts
-}
-
-export type Call<Request, Response> = (request: Request, context: HandlerContext) => Promise<Response>
-export type Stream<Request, Response> = (request: Request, context: HandlerContext) => AsyncGenerator<Response>
 
 /** Implements the host's RPC service over the domain. Every error leaves with its Wrenn code. */
 export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostService> {
@@ -205,35 +182,6 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       return {}
     }),
   }
-}
-
-export type Wrappers = ReturnType<typeof createWrappers>
-
-/** Handlers whose errors leave with their Wrenn code; what is a bug of ours is logged, since its caller learns no more of it. */
-function createWrappers(logger: Logger) {
-  const report = (thrown: unknown, context: HandlerContext): ConnectError => {
-    const error = toConnectError(thrown)
-    if (error.code === Code.Internal) logger.error({ err: thrown, method: context.method.name }, 'rpc.internal_error')
-    return error
-  }
-  const unary =
-    <Request, Response>(handle: Call<Request, Response>): Call<Request, Response> =>
-    async (request, context) => {
-      try {
-        return await handle(request, context)
-      } catch (error) {
-        throw report(error, context)
-      }
-    }
-  const stream = <Request, Response>(handle: Stream<Request, Response>): Stream<Request, Response> =>
-    async function* (request, context) {
-      try {
-        yield* handle(request, context)
-      } catch (error) {
-        throw report(error, context)
-      }
-    }
-  return { unary, stream }
 }
 
 function optionalNumber(value: bigint | undefined): number | undefined {

@@ -3,26 +3,10 @@ import { capsuleIds } from '@wrenn/base'
 import { FileType, Signal } from '@wrenn/protocol/guest'
 import type { WatchCapsulesResponse } from '@wrenn/protocol/host'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ConnectedHost, HostServiceAdapter } from './host-adapter.js'
 import { collect, failure, type HostClient } from './host-client.js'
 import { describeHostLifecycle } from './host-lifecycle.js'
 import { TestHost } from './test-host.js'
-
-export interface ConnectedHost extends AsyncDisposable {
-  readonly client: HostClient
-  /** Names of files and directories on the host that belong to a capsule. */
-  readonly namesOf: (capsuleId: string) => Promise<readonly string[]>
-}
-
-export interface HostServiceAdapter {
-  /** Name of the implementation, for the titles. */
-  readonly name: string
-  /** A client of a host that is ready; disposing may stop it. */
-  readonly connect: () => Promise<ConnectedHost>
-  /** Whether capsules are machines of their own, with kernel, clock, names and entropy; else why not. */
-  readonly guest: 'machine' | { readonly instead: string }
-  /** How long one step may take. @default 60 000 */
-  readonly timeoutMs?: number
-}
 
 /** What every host agent does, seen through its RPC only. */
 export function describeHostService(adapter: HostServiceAdapter): void {

@@ -1,8 +1,8 @@
 import { capsuleIds, checkpointIds } from '@wrenn/base'
 import type { Capsule, Checkpoint } from '@wrenn/protocol/host'
 import { it } from 'vitest'
+import type { ConnectedHost, HostServiceAdapter } from './host-adapter.js'
 import { type HostClient, TestCapsule } from './host-client.js'
-import type { ConnectedHost, HostServiceAdapter } from './host-service.js'
 
 export const SHAPE = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
 

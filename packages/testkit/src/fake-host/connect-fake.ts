@@ -2,7 +2,7 @@ import { connect } from 'node:net'
 import { createClient } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { HostService } from '@wrenn/protocol/host'
-import type { ConnectedHost } from '../conformance/host-service.js'
+import type { ConnectedHost } from '../conformance/host-adapter.js'
 import { FakeHost } from './fake-host.js'
 
 /** A fake host with a client of its own; disposing ends both. */

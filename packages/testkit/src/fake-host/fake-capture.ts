@@ -2,11 +2,18 @@ import { execFile } from 'node:child_process'
 import { mkdir, rm } from 'node:fs/promises'
 import { relative, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import type { FakeCapsule } from './fake-capsule.js'
 import { treeBytes } from './fake-diff.js'
+import type { FakeFiles } from './fake-files.js'
 import { FakeProcess, type ProcessImage } from './fake-process.js'
 
 const run = promisify(execFile)
+
+/** What of a capsule is saved and replaced. */
+interface Capturable {
+  readonly files: FakeFiles
+  processes: FakeProcess[]
+  killProcesses(): Promise<void>
+}
 
 /** A capsule's files and processes at one moment. */
 export class FakeCapture {
@@ -22,7 +29,7 @@ export class FakeCapture {
   }
 
   /** The capsule must stand still. */
-  static async take({ files, processes }: FakeCapsule, dir: string): Promise<FakeCapture> {
+  static async take({ files, processes }: Capturable, dir: string): Promise<FakeCapture> {
     const images = processes.map((process) => process.image())
     await copyTree(files.root, dir)
     return new FakeCapture(
@@ -36,7 +43,7 @@ export class FakeCapture {
   }
 
   /** Replaces files and processes of `capsule`; the new processes stand still. */
-  async restoreInto(capsule: FakeCapsule): Promise<void> {
+  async restoreInto(capsule: Capturable): Promise<void> {
     await capsule.killProcesses()
     await rm(capsule.files.root, { recursive: true, force: true })
     await copyTree(this.dir, capsule.files.root)

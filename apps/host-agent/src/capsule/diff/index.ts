@@ -1,3 +1,3 @@
-export { type ChangedPart, changedParts, type FileChange, type FileKind, pathText } from './change.js'
+export { type ChangedPart, type FileChange, type FileKind, pathText } from './change.js'
 export { diffDisks } from './disk-diff.js'
 export type { DiffInput } from './input.js'

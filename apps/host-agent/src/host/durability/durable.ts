@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, errorText, isErrno } from '@wrenn/base'
+import { errorText, isErrno } from '@wrenn/base'
 import { type DigestOptions, sparseDigest } from './digest.js'
 import { syncAll } from './sync.js'
 
@@ -48,12 +48,6 @@ export async function verifyDurable(
     if (problem !== undefined) return problem
   }
   return undefined
-}
-
-/** @throws AppError `snapshot_damaged` with the sentence of `verifyDurable`. */
-export async function requireDurable(dir: string, checksums: Checksums, options: DigestOptions = {}): Promise<void> {
-  const problem = await verifyDurable(dir, checksums, options)
-  if (problem !== undefined) throw new AppError('snapshot_damaged', problem, { details: { dir } })
 }
 
 async function sizeProblem(path: string, name: string, bytes: number): Promise<string | undefined> {

@@ -1,3 +1,3 @@
 export { type DigestOptions, sparseDigest } from './digest.js'
-export { type Checksums, type FileChecksum, makeDurable, requireDurable, verifyDurable } from './durable.js'
-export { type SyncOptions, syncAll, syncData } from './sync.js'
+export { type Checksums, type FileChecksum, makeDurable, verifyDurable } from './durable.js'
+export { type SyncOptions, syncData } from './sync.js'

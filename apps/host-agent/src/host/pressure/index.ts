@@ -1,6 +1,5 @@
-export { type MemoryReading, parseMeminfo, parsePressure, readMemory } from './readings.js'
-export { requireSpace, type SpacePool, type SpaceRequest } from './space.js'
-export { chooseVictims, type PressureCapsule, type Shortage } from './victims.js'
+export { type MemoryReading, readMemory } from './readings.js'
+export type { PressureCapsule, Shortage } from './victims.js'
 export {
   type PressureLimits,
   type PressureReason,
