@@ -38,6 +38,11 @@ export function showBytes(bytes: number): string {
   return `${step === 0 ? value : value.toFixed(1)} ${steps[step]}`
 }
 
+/** What a saved state holds that nothing else does; right after it was made, all of it is also its capsule's. */
+export function showOwnBytes(bytes: number): string {
+  return bytes === 0 ? 'shared' : showBytes(bytes)
+}
+
 export function showMs(ms: number): string {
   return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`
 }

@@ -5,7 +5,7 @@ import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { showChange } from '../file-change.js'
 import { treeOf } from '../lifecycle-words.js'
 import { type Output, table } from '../output.js'
-import { showBytes, showMs, showSpan } from '../units.js'
+import { showMs, showOwnBytes, showSpan } from '../units.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
 import { showMoved } from './lifecycle.js'
 
@@ -140,7 +140,7 @@ function toJson(checkpoint: CheckpointInfo): object {
 function showTree(checkpoints: readonly CheckpointInfo[], output: Output, now: Date): string {
   const rows = treeOf(checkpoints).map(({ branch, checkpoint }) => [
     `${checkpoint.current ? '*' : ' '} ${branch}${checkpoint.name}`,
-    showBytes(checkpoint.sizeBytes),
+    showOwnBytes(checkpoint.sizeBytes),
     showSpan(now.getTime() - checkpoint.createdAt.getTime()),
     checkpoint.durable ? 'durable' : 'not yet durable',
     checkpoint.id,

@@ -4,7 +4,7 @@ import { findCapsule } from '../capsule-view.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { table } from '../output.js'
-import { showBytes, showSpan } from '../units.js'
+import { showOwnBytes, showSpan } from '../units.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
 
 const makeHelp = `
@@ -86,7 +86,7 @@ function showTemplates(templates: readonly TemplateInfo[], now: Date): string {
     template.name,
     template.type,
     `${template.vcpus} × ${template.memoryMib} MiB`,
-    showBytes(template.sizeBytes),
+    showOwnBytes(template.sizeBytes),
     template.durable === undefined ? '' : template.durable ? 'durable' : 'not yet durable',
     showSpan(now.getTime() - template.createdAt.getTime()),
   ])
