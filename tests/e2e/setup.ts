@@ -1,6 +1,7 @@
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import type { Template } from '@wrenn/protocol'
 import type { TestProject } from 'vitest/node'
 import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
@@ -117,6 +118,9 @@ async function destroyAll(platform: Platform): Promise<void> {
   const api = new Api(platform)
   for (const { id, state } of await api.list({ status: 'all', limit: '1000' })) {
     if (state !== 'stopped') await api.json('DELETE', `/v1/capsules/${id}`)
+  }
+  for (const { name } of await api.json<Template[]>('GET', '/v1/snapshots', { query: { type: 'snapshot' } })) {
+    await api.json('DELETE', `/v1/snapshots/${name}`)
   }
 }
 

@@ -7,6 +7,7 @@ import type {
   ExecResult,
   ForkRequest,
   ForkResult,
+  ProcessList,
 } from '@wrenn/protocol'
 import { afterAll, beforeAll, inject } from 'vitest'
 import type { Platform } from './platform.js'
@@ -154,6 +155,14 @@ export class TestCapsule implements AsyncDisposable {
   async background(line: string, options: Partial<ExecRequest> = {}): Promise<BackgroundResult> {
     const json = { cmd: '/bin/sh', args: ['-c', line], background: true, ...options }
     return await this.api.json<BackgroundResult>('POST', `${this.path}/exec`, { json })
+  }
+
+  /** Waits until a process of that tag runs. */
+  async untilRuns(tag: string): Promise<void> {
+    await eventually(`the process ${tag} to run`, async () => {
+      const { processes } = await this.api.json<ProcessList>('GET', `${this.path}/processes`)
+      return processes.some((one) => one.tag === tag) ? true : undefined
+    })
   }
 
   async file<T>(verb: string, json: object): Promise<T> {

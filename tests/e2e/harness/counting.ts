@@ -18,12 +18,12 @@ export function expectComplete(output: string): void {
  */
 export const WITNESS = `
 import hashlib, os, time
-nonce = os.urandom(1 << 18)
+nonce = os.urandom(1 << 14)
 count = 0
 while not os.path.exists("${STOP_FILE}"):
     count += 1
     print(count, hashlib.sha256(nonce).hexdigest(), flush=True)
-    time.sleep(0.05)
+    time.sleep(0.1)
 `
 
 /** Checks what `WITNESS` printed. @returns its hash and its last number */

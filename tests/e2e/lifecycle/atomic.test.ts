@@ -58,10 +58,7 @@ describe('an atomic command', () => {
     const hangUp = new AbortController()
     const json = { cmd: '/bin/sh', args: ['-c', `${MIGRATE}; sleep 2; exit 1`], atomic: true, tag: 'alone' }
     const left = api.call('POST', `${capsule.path}/exec`, { json, signal: hangUp.signal }).catch(() => 'left')
-    await eventually('it to run', async () => {
-      const found = await api.call('GET', `${capsule.path}/processes`)
-      return found.bytes.includes('"alone"') ? true : undefined
-    })
+    await capsule.untilRuns('alone')
     const other = { json: { cmd: 'true', atomic: true } }
     expect(await api.refusal('POST', `${capsule.path}/exec`, other)).toMatchObject({ status: 409, code: 'in_use' })
     hangUp.abort()

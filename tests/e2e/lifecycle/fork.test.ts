@@ -67,6 +67,7 @@ describe('a fork', () => {
     // What the process said before the fork is there, and it speaks on, in both.
     const { hash } = readWitness(await untilWitness(source))
     await copy.text(`touch ${STOP_FILE}`)
+    await source.text(`touch ${STOP_FILE}`)
     await using end = await Stream.open(platform, `${copy.path}/processes/witness/stream?from_offset=0`)
     expect(readWitness((await end.untilExit()).output.toString()).hash).toBe(hash)
     expect(await source.get()).toMatchObject({ state: 'running', name: 'source' })

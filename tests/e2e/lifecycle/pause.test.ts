@@ -106,8 +106,9 @@ describe('what was open when a capsule was paused', () => {
   it('stays open, is silent, and goes on where it was: streams, terminals and commands', async () => {
     await using stream = await count()
     await using pty = await Stream.start(platform, capsule, 'pty', { cmd: '/bin/sh', envs: { PS1: '> ' } })
-    const foreground = capsule.sh(COUNT, { timeout_sec: 0 })
+    const foreground = capsule.sh(COUNT, { timeout_sec: 0, tag: 'foreground' })
     const began = await stream.untilOutput('line 5\n')
+    await capsule.untilRuns('foreground')
     pty.sendInput('input', 'kept=$((40 + 2))\n')
     await pty.untilOutput('\n> ')
     await capsule.pause()

@@ -40,6 +40,32 @@ window.useCapsule = async (apiKey) => {
     await capsule.destroy()
   }
 }
+window.moveCapsule = async (apiKey) => {
+  const wrenn = new Wrenn({ apiUrl: location.origin, apiKey })
+  const capsule = await wrenn.capsules.create({ name: 'browser' })
+  const forks = []
+  try {
+    await capsule.exec('echo kept > /dev/shm/kept')
+    const stream = await capsule.stream('echo before; cat /dev/stdin; cat /dev/shm/kept', { stdin: true })
+    const events = stream[Symbol.asyncIterator]()
+    const next = async () => new TextDecoder().decode((await events.next()).value.data)
+    const said = [await next()]
+    const paused = (await capsule.pause()).state
+    await capsule.resume()
+    await stream.closeStdin()
+    said.push(await next())
+    await capsule.checkpoint('here')
+    await capsule.exec('rm /dev/shm/kept; touch /srv/new')
+    const changes = []
+    for await (const { change, path } of capsule.diff('here')) changes.push(change + ' ' + path)
+    await capsule.rollback('here')
+    forks.push(...(await capsule.fork()))
+    const { stdout } = await forks[0].exec('cat /dev/shm/kept')
+    return { paused, said, changes, stdout, parent: forks[0].info.parentId === capsule.id }
+  } finally {
+    for (const one of [...forks, capsule]) await one.destroy()
+  }
+}
 `
 
 async function bundle(): Promise<string> {
@@ -133,5 +159,17 @@ describe('the SDK in a browser', () => {
     })
     // Chromium reports every answer of 400 and above; the missing file is meant.
     expect(problems.filter((problem) => !problem.includes('404'))).toEqual([])
+  })
+
+  it('pauses, resumes, goes back and forks', async () => {
+    await page.waitForFunction('typeof window.moveCapsule === "function"')
+    const seen: unknown = await page.evaluate(`window.moveCapsule(${JSON.stringify(platform.apiKey)})`)
+    expect(seen).toEqual({
+      paused: 'paused',
+      said: ['before\n', 'kept\n'],
+      changes: ['added /srv/new'],
+      stdout: 'kept\n',
+      parent: true,
+    })
   })
 })
