@@ -59,6 +59,7 @@ export class ActivityTracker {
 
   /** Of the given capsules, or of all; those that do not run are left out. */
   async read(capsuleIds: readonly string[]): Promise<Activity[]> {
+    for (const id of this.#samples.keys()) if (this.#table.find(id)?.guest === undefined) this.#samples.delete(id)
     const wanted = capsuleIds.length === 0 ? this.#table.entries() : capsuleIds.map((id) => this.#table.find(id))
     const running = wanted.filter((entry): entry is Entry => entry?.record.state === 'running')
     return await Promise.all(running.map((entry) => this.#read(entry)))
@@ -111,7 +112,7 @@ async function sample({ guest }: Entry): Promise<Sample | undefined> {
   return stats === undefined ? undefined : { guest, atMs: Date.now(), cpuNs: stats.cpuNs }
 }
 
-/** What clients wait for inside the guest. A guest that does not answer in time is busy with something. */
+/** What clients wait for inside the guest. Of one that does not answer in time, its use of the CPU tells. */
 async function foregroundProcesses({ guest }: Entry): Promise<number> {
   if (guest === undefined) return 0
   const answer = await guest.client.activity(AbortSignal.timeout(GUEST_TIMEOUT_MS)).catch(() => undefined)

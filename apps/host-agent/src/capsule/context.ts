@@ -125,15 +125,18 @@ export async function release(entry: Entry, context: Context): Promise<void> {
  * memory takes time. A resume waits for it.
  */
 export function tearDown(entry: Entry, context: Context, guest: Guest, forget: () => Promise<void>): void {
-  entry.teardown = context.factory
-    .stop(guest.resources, guest.vm)
-    .then(forget)
-    .catch((error: unknown) =>
-      context.logger.error({ capsuleId: entry.record.capsuleId, error: errorText(error) }, 'capsule.teardown_failed'),
-    )
+  const { capsuleId } = entry.record
+  const earlier = entry.teardown
+  const run = async (): Promise<void> => {
+    await earlier // of a rollback just before
+    await context.factory.stop(guest.resources, guest.vm).then(forget)
+  }
+  const teardown = run()
+    .catch((error: unknown) => context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.teardown_failed'))
     .finally(() => {
-      entry.teardown = undefined
+      if (entry.teardown === teardown) entry.teardown = undefined
     })
+  entry.teardown = teardown
 }
 
 /** Tells a guest that time has passed, while its capsule counts as running already; calls to it wait. */

@@ -48,9 +48,22 @@ export class Fork {
    * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `disk_full`, `engine_failure`, `guest_error`
    */
   async run(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
+    // Whoever asks again, or destroys a copy, waits until it is decided whether there are copies.
+    return await this.#holding(
+      copies.map((copy) => copy.capsuleId),
+      async () => this.#made(copies) ?? (await this.#make(capsuleId, copies)),
+    )
+  }
+
+  /** Runs `task` while no other command works on these capsules; always in the same order, so that nobody waits in a ring. */
+  async #holding<T>(capsuleIds: readonly string[], task: () => Promise<T>): Promise<T> {
+    const { table } = this.#context
+    const hold = (rest: () => Promise<T>, capsuleId: string) => () => table.exclusive(capsuleId, rest)
+    return await [...capsuleIds].sort().reduceRight(hold, task)()
+  }
+
+  async #make(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
     const { table, machine, states, logger } = this.#context
-    const made = this.#made(copies)
-    if (made !== undefined) return made
     const timer = new StepTimer()
     // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
     const seed = `${dirs.capsule(capsuleId)}-seed-${randomBytes(4).toString('hex')}`

@@ -1,4 +1,4 @@
-import { capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
+import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { input, nothing, TestMachine } from '../testing/test-machine.js'
 import { GarbageCollector } from './garbage.js'
@@ -142,6 +142,17 @@ describe('pause and resume', () => {
     })
   }
 
+  it('give the machine back when the guest cannot be let run after its state was loaded', async () => {
+    await manager.pause(capsuleId, 'request')
+    test.reach = (step) => {
+      if (step === 'resume:retracted') test.guest(capsuleId)?.end('killed')
+    }
+    await expect(manager.resume(capsuleId)).rejects.toBeInstanceOf(AppError)
+    expect(record()).toMatchObject({ state: 'error', resources: undefined })
+    expect(test.slotsInUse.size).toBe(0)
+    await expectNothingLeft()
+  })
+
   it('end in an error that names the cause when the guest dies during a pause', async () => {
     test.reach = (step) => {
       if (step === 'pause:stopped') test.guestOf(record()).end('oom_killed', 'It ran out of memory.')
@@ -227,6 +238,31 @@ describe('checkpoints', () => {
     })
   }
 
+  it('are gone back to as often and as fast as wanted', async () => {
+    const checkpointId = checkpointIds.create()
+    await remember('then')
+    await manager.points.create(capsuleId, checkpointId)
+    for (let round = 0; round < 5; round++) {
+      await remember('now')
+      await manager.points.rollback(capsuleId, checkpointId)
+      expect(await recall()).toBe('then')
+    }
+    await manager.pause(capsuleId, 'request')
+    await manager.resume(capsuleId)
+    expect(await recall()).toBe('then')
+    expect(record()).toMatchObject({ state: 'running', other: undefined })
+    expect(await generations()).toEqual([String(record().files)])
+    expect(test.slotsInUse.size).toBe(1)
+    await expectNothingLeft()
+  })
+
+  it('are listed without one that cannot be read', async () => {
+    const [good, bad] = [checkpointIds.create(), checkpointIds.create()]
+    for (const id of [good, bad]) await manager.points.create(capsuleId, id)
+    await test.damage(`capsules/${capsuleId}/checkpoints/${bad}/manifest.json`, '{')
+    expect((await manager.points.list(capsuleId)).map(({ checkpointId }) => checkpointId)).toEqual([good])
+  })
+
   it('let a capsule be noticed that ends right after its rollback', async () => {
     const checkpointId = checkpointIds.create()
     await manager.points.create(capsuleId, checkpointId)
@@ -264,6 +300,29 @@ describe('a fork', () => {
     expect(new Set(identities.map((identity) => identity?.machineId)).size).toBe(3)
     expect(await manager.fork(capsuleId, copies)).toMatchObject({ records: [{}, {}, {}] })
     expect(manager.list()).toHaveLength(4)
+    await expectNothingLeft()
+  })
+
+  it('that is asked for again while it is under way happens once', async () => {
+    const copies = copiesOf(2)
+    const [first, second] = await Promise.all([manager.fork(capsuleId, copies), manager.fork(capsuleId, copies)])
+    expect(second.records).toEqual(first.records)
+    expect(test.slotsInUse.size).toBe(3)
+    await expectNothingLeft()
+  })
+
+  it('leaves nothing of a copy that is destroyed while it is made', async () => {
+    const copies = copiesOf(2)
+    const destroyed: Promise<boolean>[] = []
+    test.reach = (step) => {
+      if (step !== 'fork:restored' || destroyed.length > 0) return
+      for (const copy of copies) destroyed.push(manager.destroy(copy.capsuleId))
+    }
+    await manager.fork(capsuleId, copies)
+    expect(await Promise.all(destroyed)).toEqual([true, true])
+    expect(manager.list()).toHaveLength(1)
+    expect(test.slotsInUse.size).toBe(1)
+    expect(await manager.context.states.listAll('capsules')).toEqual([capsuleId])
     await expectNothingLeft()
   })
 

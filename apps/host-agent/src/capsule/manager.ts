@@ -158,7 +158,7 @@ export class CapsuleManager {
 
   /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */
   async destroy(capsuleId: string): Promise<boolean> {
-    const { factory, flusher, reach, logger } = this.#context
+    const { factory, flusher, sizes, reach, logger } = this.#context
     return await this.#table.exclusive(capsuleId, async () => {
       const entry = this.#table.find(capsuleId)
       if (entry === undefined) return false
@@ -171,6 +171,7 @@ export class CapsuleManager {
       if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)
       await factory.removeFiles(capsuleId)
       reach('destroy:removed')
+      sizes.forgetBelow(`capsules/${capsuleId}/`)
       await this.#table.remove(entry)
       logger.info({ capsuleId }, 'capsule.destroyed')
       return true

@@ -1,4 +1,4 @@
-import { AppError } from '@wrenn/base'
+import { AppError, errorText } from '@wrenn/base'
 import { capture } from './capture.js'
 import {
   type Context,
@@ -79,12 +79,17 @@ export class Points {
     if ((entry.record.checkpointId ?? '') === parentId) await this.#context.table.store(entry, { checkpointId })
   }
 
-  /** Oldest first. @throws AppError `capsule_not_found` */
+  /** Oldest first, without those whose manifest cannot be read. @throws AppError `capsule_not_found` */
   async list(capsuleId: string): Promise<Checkpoint[]> {
-    const { table, states } = this.#context
+    const { table, states, logger } = this.#context
     table.entry(capsuleId)
+    const describe = async (checkpointId: string): Promise<Checkpoint | undefined> =>
+      await this.#describe(capsuleId, checkpointId).catch((error: unknown) => {
+        logger.error({ capsuleId, checkpointId, error: errorText(error) }, 'checkpoint.damaged')
+        return undefined
+      })
     const ids = await states.list(dirs.checkpoints(capsuleId))
-    const found = await Promise.all(ids.map((id) => this.#describe(capsuleId, id)))
+    const found = await Promise.all(ids.map(describe))
     return found.filter((one) => one !== undefined).sort((a, b) => a.createdAtMs - b.createdAtMs)
   }
 
@@ -150,6 +155,7 @@ export class Points {
   async #rollBackRunning(entry: Entry, guest: Guest, from: string, checkpointId: string): Promise<void> {
     const { calls, table, states, factory, machine, reach, logger } = this.#context
     const timer = new StepTimer()
+    await entry.teardown // of a rollback just before: when it ends it removes every generation but the present one
     const { record } = entry
     const { capsuleId } = record
     const files = record.files + 1

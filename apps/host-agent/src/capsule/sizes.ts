@@ -21,6 +21,9 @@ export class Sizes {
   readonly #logger: Logger
   readonly #known = new Map<string, { readonly size: Size; readonly atMs: number }>()
   readonly #running = new Map<string, Promise<Size>>()
+  /** To be measured behind everybody's back: one after the other, for each costs a process per file. */
+  readonly #waiting = new Set<string>()
+  #worker: Promise<void> | undefined
 
   constructor(machine: Machine, states: StateStore, logger: Logger) {
     this.#machine = machine
@@ -31,8 +34,22 @@ export class Sizes {
   /** What is known at once, 0 when nothing is; a stale or missing measurement is made anew meanwhile. */
   known(dir: string): Size {
     const known = this.#known.get(dir)
-    if (known === undefined || Date.now() - known.atMs > FRESH_MS) void this.measure(dir)
+    if (known === undefined || Date.now() - known.atMs > FRESH_MS) this.#measureLater(dir)
     return known?.size ?? UNKNOWN
+  }
+
+  #measureLater(dir: string): void {
+    this.#waiting.add(dir)
+    this.#worker ??= this.#measureWaiting().finally(() => {
+      this.#worker = undefined
+    })
+  }
+
+  async #measureWaiting(): Promise<void> {
+    for (const dir of this.#waiting) {
+      this.#waiting.delete(dir)
+      await this.measure(dir)
+    }
   }
 
   /** Measures now; joins a measurement under way. Unknown files count as nothing. */
@@ -46,6 +63,11 @@ export class Sizes {
     this.#known.delete(dir)
   }
 
+  /** Everything below a directory is gone. */
+  forgetBelow(prefix: string): void {
+    for (const dir of this.#known.keys()) if (dir.startsWith(prefix)) this.#known.delete(dir)
+  }
+
   async #measure(dir: string): Promise<Size> {
     const { memoryPath, diskPath } = this.#states.files(dir)
     try {
@@ -53,6 +75,7 @@ export class Sizes {
       this.#known.set(dir, { size, atMs: Date.now() })
       return size
     } catch (error) {
+      this.#known.delete(dir)
       this.#logger.debug({ dir, error: errorText(error) }, 'state.not_measured') // it was moved or removed meanwhile
       return UNKNOWN
     }

@@ -124,10 +124,12 @@ export class Sleep {
   flush(entry: Entry): void {
     const { flusher, states, table } = this.#context
     const { capsuleId, files } = entry.record
-    flusher.enqueue(currentDir(entry), async (durableAtMs) => {
+    const dir = currentDir(entry)
+    flusher.enqueue(dir, async (durableAtMs) => {
       await table.exclusive(capsuleId, async () => {
         const { record } = entry
         if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return
+        if ((await states.durable(dir)) === undefined) return // saved anew since, by a resume that failed
         const { fallback } = record
         await table.store(entry, { durableAtMs, fallback: undefined })
         if (fallback !== undefined) await states.remove(dirs.generation(capsuleId, fallback))
@@ -144,8 +146,8 @@ export class Sleep {
     await states.usable(dir)
     timer.mark('check')
     const durable = (await states.durable(dir)) !== undefined
-    if (!durable) flusher.cancel(dir)
     await table.move(entry, 'resume')
+    if (!durable) flusher.cancel(dir)
     try {
       reach('resume:begun')
       const guest = durable ? await this.#resumeClone(entry, timer) : await this.#resumeInPlace(entry, timer)
@@ -200,7 +202,12 @@ export class Sleep {
       if (saved !== undefined && !(await states.exists(plan.dir))) await states.commit(plan.dir, saved)
       throw error
     }
-    await guest.vm.resume()
+    try {
+      await guest.vm.resume()
+    } catch (error) {
+      await this.#drop(guest)
+      throw error
+    }
     timer.mark('run')
     return guest
   }

@@ -87,20 +87,22 @@ export class Snapshots {
   /** Bytes that became free, or `undefined` when there was none. @throws AppError `in_use` */
   async remove(snapshotId: string): Promise<number | undefined> {
     const { states, flusher, sizes } = this.#context
-    const readers = this.#readers.get(snapshotId) ?? 0
-    if (readers > 0) {
-      throw new AppError(
-        'in_use',
-        `${readers} ${readers === 1 ? 'capsule is' : 'capsules are'} starting from it right now.`,
-      )
-    }
+    this.#requireUnread(snapshotId)
     const dir = dirs.snapshot(snapshotId)
     if (!(await states.exists(dir))) return undefined
     const { exclusiveBytes } = await sizes.measure(dir)
+    this.#requireUnread(snapshotId) // measuring takes a while
     flusher.cancel(dir)
     await states.remove(dir)
     sizes.forget(dir)
     return exclusiveBytes
+  }
+
+  #requireUnread(snapshotId: string): void {
+    const readers = this.#readers.get(snapshotId) ?? 0
+    if (readers === 0) return
+    const who = readers === 1 ? 'capsule is' : 'capsules are'
+    throw new AppError('in_use', `${readers} ${who} starting from it right now.`)
   }
 
   #count(snapshotId: string, change: number): void {

@@ -189,7 +189,9 @@ export class StateStore {
     await rename(this.path(from), this.path(to))
   }
 
+  /** The manifest first: a removal that is broken off must not leave what looks like a state. */
   async remove(dir: string): Promise<void> {
+    await this.retract(dir)
     await rm(this.path(dir), { recursive: true, force: true })
   }
 

@@ -1,6 +1,6 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { ServiceImpl } from '@connectrpc/connect'
-import { AppError } from '@wrenn/base'
+import { AppError, type CapsuleId } from '@wrenn/base'
 import { type PauseReason, pauseReasons } from '@wrenn/protocol'
 import type { CheckpointSchema, FileChangeSchema, HostService, SnapshotSchema } from '@wrenn/protocol/host'
 import { type FileChange, pathText } from '../capsule/diff/index.js'
@@ -42,7 +42,8 @@ export function lifecycleHandlers(
       capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId))),
     })),
     forkCapsule: unary(async ({ capsuleId, copies }) => {
-      const result = await parts().manager.fork(parseCapsuleId(capsuleId), parseCopies(copies))
+      const source = parseCapsuleId(capsuleId)
+      const result = await parts().manager.fork(source, parseCopies(source, copies))
       return {
         capsules: result.records.map(toCapsule),
         pauseWindowMs: result.pauseWindowMs,
@@ -118,7 +119,7 @@ interface CopyMessage {
   readonly envs: Readonly<Record<string, string>>
 }
 
-function parseCopies(copies: readonly CopyMessage[]): ForkCopy[] {
+function parseCopies(source: CapsuleId, copies: readonly CopyMessage[]): ForkCopy[] {
   if (copies.length < 1 || copies.length > MAX_COPIES) {
     throw new AppError('invalid_request', `A fork makes 1 to ${MAX_COPIES} copies.`)
   }
@@ -126,8 +127,12 @@ function parseCopies(copies: readonly CopyMessage[]): ForkCopy[] {
     const id = parseCapsuleId(capsuleId)
     return { capsuleId: id, hostname: hostname || id, generation: Number(generation), envs }
   })
-  if (new Set(parsed.map((copy) => copy.capsuleId)).size === parsed.length) return parsed
-  throw new AppError('invalid_request', 'The copies of a fork need different ids.')
+  const ids = new Set([source, ...parsed.map((copy) => copy.capsuleId)])
+  if (ids.size === parsed.length + 1) return parsed
+  throw new AppError(
+    'invalid_request',
+    'The copies of a fork need ids that differ from each other and from its source.',
+  )
 }
 
 function toCheckpoint(checkpoint: Checkpoint): MessageInitShape<typeof CheckpointSchema> {
