@@ -52,10 +52,9 @@ async function insist({ method, path, json }: Command, key: string): Promise<Ans
   )
 }
 
+/** Of a process that may be being started again. */
 async function pidOf(name: string): Promise<number> {
-  const pid = (await pidsOf(platform))[name]
-  if (pid === undefined) throw new Error(`There is no ${name}.`)
-  return pid
+  return await eventually(`the ${name}`, async () => (await pidsOf(platform))[name])
 }
 
 /** Kills the control plane while the host agent stands at `step`. */
@@ -64,10 +63,15 @@ async function killControlPlaneAt(step: string): Promise<void> {
   await eventually(`the host agent to stop at ${step}`, async () =>
     (await readFile(`/proc/${hostAgent}/stat`, 'utf8')).includes(') T ') ? true : undefined,
   )
-  const killed = await pidOf('control-plane')
-  process.kill(killed, 'SIGKILL')
-  await eventually('another control plane', async () => ((await pidOf('control-plane')) === killed ? undefined : true))
-  process.kill(hostAgent, 'SIGCONT')
+  try {
+    const killed = await pidOf('control-plane')
+    process.kill(killed, 'SIGKILL')
+    await eventually('another control plane', async () =>
+      (await pidOf('control-plane')) === killed ? undefined : true,
+    )
+  } finally {
+    process.kill(hostAgent, 'SIGCONT')
+  }
   await eventually('the control plane to answer', async () => {
     const answer = await fetch(new URL('/ready', platform.url)).catch(() => undefined)
     return answer?.status === 200 ? true : undefined
@@ -109,7 +113,9 @@ async function prepare(): Promise<Command[]> {
         return made.id
       },
       check: async () => {
-        const named = (await api.list({ status: 'all' })).filter(({ name }) => name === 'made')
+        const named = (await api.list({ status: 'all' })).filter(
+          ({ name, state }) => name === 'made' && state !== 'stopped',
+        )
         expect(named.map(({ id }) => id)).toEqual([made.id])
         const capsule = new TestCapsule(api, await api.json<Capsule>('GET', `/v1/capsules/${made.id}`))
         await capsule.untilState('running')
@@ -186,10 +192,38 @@ describe('when the control plane is killed in the middle of a command', () => {
       expect(new Set(given.map((answer) => JSON.stringify(command.told(answer)))).size).toBe(1)
     }
     for (const command of commands) await command.check()
-    for (const { id } of await api.list()) await api.call('DELETE', `/v1/capsules/${id}`)
-    await eventually('nothing to be left of any capsule', async () => {
-      const traces = await capsuleTraces(platform)
-      return Object.values(traces).every((names) => names.length === 0) ? true : undefined
-    })
+    await expectNothingLeft()
   })
 })
+
+describe('when the host agent is killed in the middle of a command', () => {
+  it('the control plane carries the command to its end', async () => {
+    for (const command of await prepare()) {
+      const killed = await pidOf('host-agent')
+      await writeFile(site.stepFile, `${command.step} kill\n`)
+      const answer = await insist(command, `host-${command.verb}`)
+      expect([command.verb, answer.status < 300, answer.status < 300 || answer.bytes.toString()]).toEqual([
+        command.verb,
+        true,
+        true,
+      ])
+      command.told(answer)
+      expect(await pidOf('host-agent')).not.toBe(killed)
+      await command.check()
+    }
+    await expectNothingLeft()
+  })
+})
+
+async function expectNothingLeft(): Promise<void> {
+  for (const { id } of await api.list()) await api.call('DELETE', `/v1/capsules/${id}`)
+  let seen = ''
+  await eventually(
+    () => `nothing to be left of any capsule; last seen: ${seen}`,
+    async () => {
+      const traces = await capsuleTraces(platform)
+      seen = JSON.stringify(traces)
+      return Object.values(traces).every((names) => names.length === 0) ? true : undefined
+    },
+  )
+}

@@ -6,6 +6,8 @@ import type { Site } from './site.js'
 
 const run = promisify(execFile)
 
+const NEAR_BYTES = 16 * 2 ** 20
+
 /** A file that takes the pool's room, as something else on the same disk would. */
 export class Filler implements AsyncDisposable {
   readonly #pool: string
@@ -21,12 +23,15 @@ export class Filler implements AsyncDisposable {
     return bavail * bsize
   }
 
-  /** Leaves `bytes` of the pool free. */
+  /** Leaves `bytes` of the pool free, give or take what guests write meanwhile. */
   async leave(bytes: number): Promise<void> {
-    await rm(this.#path, { force: true })
-    await run('sync', ['--file-system', this.#pool]) // btrfs gives room back with its next commit
-    const size = (await this.freeBytes()) - bytes
-    await run('fallocate', ['--length', String(size), this.#path])
+    for (let size = 0; ; ) {
+      await run('sync', ['--file-system', this.#pool]) // btrfs gives room back with its next commit
+      const excess = (await this.freeBytes()) - bytes
+      if (excess < NEAR_BYTES) return
+      await run('fallocate', ['--offset', String(size), '--length', String(excess), this.#path])
+      size += excess
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
