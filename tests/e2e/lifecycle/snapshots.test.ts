@@ -1,4 +1,4 @@
-import type { Capsule, Template } from '@wrenn/protocol'
+import type { Template } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type TestCapsule, usePlatform } from '../harness/api.js'
 import { readWitness, STOP_FILE, WITNESS } from '../harness/counting.js'
@@ -81,11 +81,20 @@ describe('a snapshot', () => {
     await remove(unnamed.name)
   })
 
-  it('has a disk that can grow but its memory as it is', async () => {
+  it('fixes the shape of what starts from it', async () => {
     await make('tools-4')
-    const create = (json: object) => api.refusal('POST', '/v1/capsules', { json: { template: 'tools-4', ...json } })
-    expect(await create({ memory_mb: 1024 })).toMatchObject({ status: 400, message: expect.stringMatching(/memory/) })
-    expect((await api.json<Capsule[]>('GET', '/v1/capsules')).map(({ id }) => id)).toEqual([source.id])
+    for (const [field, value] of [
+      ['memory_mb', 1024],
+      ['vcpus', 2],
+      ['disk_size_mb', 10_240],
+    ] as const) {
+      const refused = await api.refusal('POST', '/v1/capsules', { json: { template: 'tools-4', [field]: value } })
+      expect(refused).toMatchObject({
+        status: 400,
+        message: expect.stringMatching(`^${field} of the snapshot tools-4`),
+      })
+    }
+    expect((await api.list()).map(({ id }) => id)).toEqual([source.id])
     await remove('tools-4')
   })
 })
