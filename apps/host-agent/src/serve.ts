@@ -114,11 +114,16 @@ class Agent {
     })
     this.#machine = machine
     const { manager, shapes, hotPool } = await this.#assemble(machine, journal)
-    await machine.sweep(vmsInUse(records))
+    await machine.sweep(
+      new Map([...vmsInUse(records), ...[...journal.unreadable].map((id) => [id, undefined] as const)]),
+    )
     await manager.adopt(records)
     const metrics = new CapsuleMetrics(machine.pool.path)
     const differ = new CheckpointDiffer(manager.context, diffDisks)
-    const garbage = new GarbageCollector(manager.context, (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-'))
+    const garbage = new GarbageCollector(
+      manager.context,
+      (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-') || journal.unreadable.has(vmId),
+    )
     onParts({ manager, images: machine.images, metrics, differ, garbage })
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)

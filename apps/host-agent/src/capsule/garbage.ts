@@ -14,6 +14,8 @@ export interface GarbageItem {
   readonly bytes: number
 }
 
+type Found = Omit<GarbageItem, 'bytes'>
+
 /** Finds and removes what nothing owns: files of capsules that are gone, states that were replaced, saves that were broken off. */
 export class GarbageCollector {
   readonly #context: Context
@@ -26,12 +28,16 @@ export class GarbageCollector {
   }
 
   async collect(dryRun: boolean): Promise<readonly GarbageItem[]> {
-    const { states, logger } = this.#context
+    const { states, table, logger } = this.#context
     const items: GarbageItem[] = []
-    for (const item of await this.#find()) {
-      if (await this.#isYoung(item.name)) continue
-      items.push({ ...item, bytes: await bytesBelow(states.path(item.name)) })
-      if (!dryRun) await states.remove(item.name)
+    for (const name of await states.listAll('capsules')) {
+      const find = async (): Promise<void> =>
+        void items.push(...(await this.#sift(await this.#ofCapsule(name), dryRun)))
+      // No command works on the capsule between the look and the removal, nor makes it.
+      await table.exclusive(name, find)
+    }
+    for (const folder of [dirs.snapshots(), 'templates']) {
+      items.push(...(await this.#sift(await this.#drafts(folder), dryRun)))
     }
     if (!dryRun && items.length > 0) {
       const bytes = items.reduce((sum, item) => sum + item.bytes, 0)
@@ -40,35 +46,34 @@ export class GarbageCollector {
     return items
   }
 
-  async #find(): Promise<Omit<GarbageItem, 'bytes'>[]> {
-    const { states, table } = this.#context
-    const found: Omit<GarbageItem, 'bytes'>[] = []
-    for (const name of await states.listAll('capsules')) {
-      if (table.find(name) !== undefined) found.push(...(await this.#inCapsule(name)))
-      else if (!this.#isLive(name)) found.push({ kind: 'capsule_files', name: `capsules/${name}` })
+  /** Of what nothing owns, that which is old enough; removed unless `dryRun`. */
+  async #sift(found: readonly Found[], dryRun: boolean): Promise<GarbageItem[]> {
+    const { states } = this.#context
+    const items: GarbageItem[] = []
+    for (const item of found) {
+      if (await this.#isYoung(item.name)) continue
+      items.push({ ...item, bytes: await bytesBelow(states.path(item.name)) })
+      if (!dryRun) await states.remove(item.name)
     }
-    for (const folder of [dirs.snapshots(), 'templates']) {
-      const drafts = (await states.listAll(folder)).filter((name) => name.endsWith('.tmp'))
-      found.push(...drafts.map((name) => ({ kind: 'draft' as const, name: `${folder}/${name}` })))
-    }
-    return found
+    return items
   }
 
-  async #inCapsule(capsuleId: string): Promise<Omit<GarbageItem, 'bytes'>[]> {
+  async #ofCapsule(capsuleId: string): Promise<Found[]> {
     const { states, table } = this.#context
-    return await table.exclusive(capsuleId, async () => {
-      const record = table.find(capsuleId)?.record
-      if (record === undefined) return []
-      const owned = new Set([record.files, record.fallback].map(String))
-      const generations = (await states.listAll(dirs.capsule(capsuleId))).filter(
-        (name) => name !== 'checkpoints' && !owned.has(name),
-      )
-      const drafts = (await states.listAll(dirs.checkpoints(capsuleId))).filter((name) => name.endsWith('.tmp'))
-      return [
-        ...generations.map((name) => ({ kind: 'generation' as const, name: `${dirs.capsule(capsuleId)}/${name}` })),
-        ...drafts.map((name) => ({ kind: 'draft' as const, name: `${dirs.checkpoints(capsuleId)}/${name}` })),
-      ]
-    })
+    const record = table.find(capsuleId)?.record
+    const dir = dirs.capsule(capsuleId)
+    if (record === undefined) return this.#isLive(capsuleId) ? [] : [{ kind: 'capsule_files', name: dir }]
+    const owned = new Set(['checkpoints', ...[record.files, record.fallback].map(String)])
+    const generations = (await states.listAll(dir)).filter((name) => !owned.has(name))
+    return [
+      ...generations.map((name) => ({ kind: 'generation' as const, name: `${dir}/${name}` })),
+      ...(await this.#drafts(dirs.checkpoints(capsuleId))),
+    ]
+  }
+
+  async #drafts(folder: string): Promise<Found[]> {
+    const drafts = (await this.#context.states.listAll(folder)).filter((name) => name.endsWith('.tmp'))
+    return drafts.map((name) => ({ kind: 'draft' as const, name: `${folder}/${name}` }))
   }
 
   async #isYoung(dir: string): Promise<boolean> {

@@ -90,12 +90,14 @@ export class GuestClient {
   readonly filesystem: Client<typeof Filesystem>
   readonly #address: string
   readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 8, noDelay: true })
+  readonly #closed = new AbortController()
   #secret: string
 
   constructor(address: string, secret: string) {
     this.#address = address
     this.#secret = secret
     const authenticate: Interceptor = (next) => (call) => {
+      this.#requireOpen()
       call.header.set(SECRET_HEADER, this.#secret)
       return next(call)
     }
@@ -151,7 +153,8 @@ export class GuestClient {
       return undefined
     }
     const what = 'the guest agent to take its identity'
-    const answer = await waitFor(attempt, { timeoutMs, intervalMs: 10, what, code: 'guest_error' })
+    const options = { timeoutMs, intervalMs: 10, what, code: 'guest_error', signal: this.#closed.signal }
+    const answer = await waitFor(attempt, options)
     if (identity.secret !== undefined) this.#secret = identity.secret
     return answer
   }
@@ -239,19 +242,18 @@ export class GuestClient {
     await readJson(answer)
   }
 
-  /**
-   * Drops all connections, those in use too, whose streams then break; the next call makes a new one. For before a save: what
-   * is open then belongs to the machine of before it.
-   */
-  abandonConnections(): void {
+  /** Ends all calls and takes no more: the guest's address may be another one's soon. */
+  close(): void {
+    this.#closed.abort(lineClosed())
     this.#agent.destroy()
   }
 
-  close(): void {
-    this.#agent.destroy()
+  #requireOpen(): void {
+    if (this.#closed.signal.aborted) throw lineClosed()
   }
 
   async #http(options: HttpOptions): Promise<IncomingMessage> {
+    this.#requireOpen()
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       const outgoing = request({
         host: this.#address,
@@ -285,6 +287,10 @@ export class GuestClient {
     if ((answer.statusCode ?? 500) < 400) return answer
     throw await httpFailure(answer)
   }
+}
+
+function lineClosed(): AppError {
+  return new AppError('guest_error', 'The line to the guest was closed.')
 }
 
 function fileQuery(path: string, user: string): string {

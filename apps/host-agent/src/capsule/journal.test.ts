@@ -51,7 +51,7 @@ describe('the journal', () => {
     expect(await journal.open()).toEqual([])
     const [kept, removed] = [recordOf(), recordOf()]
     await journal.put(kept)
-    await journal.put({ ...kept, state: 'stopping' })
+    await journal.put({ ...kept, state: 'stopping' }, { durable: true })
     await journal.put(removed)
     await journal.remove(removed.capsuleId)
     await journal.remove(removed.capsuleId)
@@ -67,7 +67,11 @@ describe('the journal', () => {
     await journal.put(kept)
     await writeFile(join(dir, 'cl-broken.json'), '{"capsuleId":')
     await writeFile(join(dir, 'cl-half.json.tmp'), '')
-    expect(await new Journal(dir, silentLogger).open()).toHaveLength(1)
+    for (const _start of ['the first', 'the next']) {
+      const again = new Journal(dir, silentLogger)
+      expect(await again.open()).toHaveLength(1)
+      expect([...again.unreadable]).toEqual(['cl-broken'])
+    }
     expect((await readdir(dir)).sort()).toEqual(['cl-broken.json.unreadable', `${kept.capsuleId}.json`].sort())
   })
 })

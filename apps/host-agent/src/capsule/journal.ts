@@ -1,22 +1,29 @@
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isErrno, type Logger } from '@wrenn/base'
+import { isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
 import type { CapsuleRecord } from './types.js'
 
 const SUFFIX = '.json'
+const UNREADABLE = '.unreadable'
 
 /**
- * One JSON file per capsule, replaced by rename. Not fsynced on purpose: the journal must survive the death of any process,
- * and a power loss ends every guest it describes.
+ * One JSON file per capsule, replaced by rename. Not fsynced unless asked: the journal must survive the death of any process,
+ * and a power loss ends every guest it describes. What a durable state hangs on is asked for.
  */
 export class Journal {
   readonly #dir: string
   readonly #logger: Logger
+  readonly #unreadable = new Set<string>()
   #writes = 0
 
   constructor(dir: string, logger: Logger) {
     this.#dir = dir
     this.#logger = logger
+  }
+
+  /** Capsules whose record could not be read, at this start or an earlier one: their files are nobody's garbage. */
+  get unreadable(): ReadonlySet<string> {
+    return this.#unreadable
   }
 
   async open(): Promise<CapsuleRecord[]> {
@@ -28,20 +35,28 @@ export class Journal {
         await rm(path, { force: true })
         continue
       }
+      if (name.endsWith(`${SUFFIX}${UNREADABLE}`))
+        this.#unreadable.add(name.slice(0, -SUFFIX.length - UNREADABLE.length))
       if (!name.endsWith(SUFFIX)) continue
       try {
         records.push(JSON.parse(await readFile(path, 'utf8')))
       } catch (error) {
         // Keep what cannot be read for a person to look at, out of the way of the next start.
-        await rename(path, `${path}.unreadable`).catch(() => {})
+        await rename(path, `${path}${UNREADABLE}`).catch(() => {})
+        this.#unreadable.add(name.slice(0, -SUFFIX.length))
         this.#logger.error({ err: error, path }, 'journal.unreadable')
       }
     }
     return records
   }
 
-  async put(record: CapsuleRecord): Promise<void> {
+  /** `durable`: survives a power loss too, when this returns. */
+  async put(record: CapsuleRecord, options: { readonly durable?: boolean } = {}): Promise<void> {
     const path = this.#path(record.capsuleId)
+    if (options.durable === true) {
+      await writeFileAtomic(path, JSON.stringify(record))
+      return
+    }
     const beside = `${path}.${++this.#writes}.tmp`
     await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
     await rename(beside, path)

@@ -47,6 +47,7 @@ export class CapsuleManager {
   readonly snapshots: Snapshots
   readonly calls = new ShortCalls()
   readonly #context: Context
+  readonly #journal: Journal
   readonly #table: CapsuleTable
   readonly #creator: Creator
   readonly #sleep: Sleep
@@ -58,6 +59,7 @@ export class CapsuleManager {
     const states = new StateStore(machine)
     const flusher = new Flusher(states, deps.makeDurable, logger)
     const sizes = new Sizes(machine, states, logger)
+    this.#journal = deps.journal
     this.#table = new CapsuleTable(deps.journal)
     this.#context = {
       machine,
@@ -222,6 +224,7 @@ export class CapsuleManager {
 
   /** Digests of read-only files that capsules, checkpoints and snapshots need; `undefined` when that cannot be told. */
   async layersInUse(): Promise<Set<string> | undefined> {
+    if (this.#journal.unreadable.size > 0) return undefined
     // A capsule's checkpoints run from the same files as the capsule.
     const ofCapsules = this.list().flatMap(({ image }) => image.layers)
     const ofSnapshots = await layersOfStates(this.#context.machine.pool.path, dirs.snapshots())

@@ -131,7 +131,8 @@ export class Sleep {
         if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return
         if ((await states.durable(dir)) === undefined) return // saved anew since, by a resume that failed
         const { fallback } = record
-        await table.store(entry, { durableAtMs, fallback: undefined })
+        // Before the older state goes, the journal must know of this one even after a power loss.
+        await table.store(entry, { durableAtMs, fallback: undefined }, { durable: true })
         if (fallback !== undefined) await states.remove(dirs.generation(capsuleId, fallback))
       })
     })

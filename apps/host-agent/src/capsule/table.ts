@@ -100,16 +100,27 @@ export class CapsuleTable {
     await this.#write(entry, () => ({ ...change, state: this.#next(entry, command) }))
   }
 
-  /** The journal first: what is not in it did not happen. Does nothing for a capsule that was removed meanwhile. */
-  async store(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
-    await this.#write(entry, () => change)
+  /**
+   * The journal first: what is not in it did not happen. Does nothing for a capsule that was removed meanwhile. `durable`: the
+   * record survives a power loss when this returns.
+   */
+  async store(
+    entry: Entry,
+    change: Partial<CapsuleRecord>,
+    options: { readonly durable?: boolean } = {},
+  ): Promise<void> {
+    await this.#write(entry, () => change, options)
   }
 
-  async #write(entry: Entry, change: () => Partial<CapsuleRecord>): Promise<void> {
+  async #write(
+    entry: Entry,
+    change: () => Partial<CapsuleRecord>,
+    options: { readonly durable?: boolean } = {},
+  ): Promise<void> {
     const write = async (): Promise<void> => {
       if (this.#entries.get(entry.record.capsuleId) !== entry) return
       const changed = change()
-      await this.#journal.put({ ...entry.record, ...changed })
+      await this.#journal.put({ ...entry.record, ...changed }, options)
       entry.record = { ...entry.record, ...changed }
       this.#emit({ record: entry.record })
     }
