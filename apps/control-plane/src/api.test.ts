@@ -58,6 +58,14 @@ describe('capsules', () => {
     expect(error.message).toContain('WRENN_MAX_VCPUS')
   })
 
+  it('refuse text that is no Unicode, by its field, for no database holds it', async () => {
+    for (const field of ['labels', 'envs']) {
+      const response = await platform.call('POST', '/v1/capsules', { [field]: { A: 'half \ud83d' } })
+      const { error } = await json<{ error: { message: string } }>(response, 400)
+      expect(error.message).toContain(field)
+    }
+  })
+
   it('refuse a way out that is no address, by its entry, before anything is made', async () => {
     const list = async () => await json<Capsule[]>(await platform.call('GET', '/v1/capsules?status=all&limit=1'), 200)
     const before = await list()

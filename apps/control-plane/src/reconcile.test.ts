@@ -79,6 +79,21 @@ describe('a silent host', () => {
   })
 })
 
+describe('a destroy that waits for a silent host', () => {
+  it('is joined by those that come after it', async () => {
+    const { id } = await platform.create()
+    await platform.host.stop()
+    const destroy = async () => (await platform.call('DELETE', `/v1/capsules/${id}`)).status
+    expect(await Promise.all([destroy(), destroy(), destroy()])).toEqual([204, 204, 204])
+    const operations = await inDatabase((db) =>
+      db.selectFrom('operations').select('id').where('kind', '=', 'destroy').where('capsule_id', '=', id).execute(),
+    )
+    expect(operations).toHaveLength(1)
+    await platform.host.start()
+    await platform.until(id, 'stopped')
+  })
+})
+
 describe('a capsule that its host pauses by itself', () => {
   it('is paused in the record too, with the reason, and can be resumed', async () => {
     const { id } = await platform.create()

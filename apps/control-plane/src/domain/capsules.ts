@@ -12,7 +12,7 @@ import type { Limits } from '../config.js'
 import type { Host } from '../host/host.js'
 import { insertCapsule, listCapsules, type NewCapsule, transition } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
-import { findCreate, findFork, insertOperation } from '../store/operations.js'
+import { findCreate, findFork, findRunning, insertOperation } from '../store/operations.js'
 import type { CapsuleRow, OperationRow, SnapshotRow } from '../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../store/snapshots.js'
 import { hashJson } from './canonical.js'
@@ -160,7 +160,7 @@ export class Capsules {
   }
 
   /**
-   * Ends a capsule and removes its files; idempotent. Waits up to `waitMs`; when the host is away the wish stays recorded
+   * Ends a capsule and removes its files; idempotent, and one under way is joined. Waits up to `waitMs`; when the host is away the wish stays recorded
    * and is carried out when it answers.
    * @throws AppError `capsule_not_found`
    */
@@ -169,6 +169,11 @@ export class Capsules {
     for (;;) {
       const row = await this.get(teamId, id)
       if (row.state === 'stopped') return
+      const running = row.state === 'stopping' ? await findRunning(db, id, ['destroy']) : undefined
+      if (running !== undefined) {
+        await operations.wait(running.id, waitMs)
+        return
+      }
       const operation = await db.transaction().execute(async (tx) => {
         const stopping = await transition(tx, row, 'destroy', { desired_state: 'stopped' })
         if (stopping === undefined) return undefined

@@ -29,6 +29,8 @@ import { illegal, isLegal, needCapsule, needLegal } from './need-capsule.js'
 import { reserveSpace } from './quotas.js'
 import { insertNew, resultOf, submit } from './submit.js'
 
+/** A comparison may have to start a copy of the guest first. */
+const DIFF_TIMEOUT_MS = 10 * 60_000
 /** In a diff: the capsule as it is. */
 const NOW = 'current'
 
@@ -189,7 +191,8 @@ export class Checkpoints {
     const after = cursor === undefined ? undefined : Buffer.from(cursor, 'base64url')
     const page: FileChange[] = []
     try {
-      const parts = this.#deps.host.client.diffCheckpoints(request, signal === undefined ? {} : { signal })
+      const options = { timeoutMs: DIFF_TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) }
+      const parts = this.#deps.host.client.diffCheckpoints(request, options)
       for await (const { changes } of parts) {
         for (const change of changes) {
           const shown = toFileChange(change)

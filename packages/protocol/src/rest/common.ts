@@ -1,12 +1,16 @@
 import { z } from 'zod'
 
-/** Text that can be stored and passed to a process: no NUL byte, bounded length. */
+/** Half of a character of UTF-16, which UTF-8 and a database cannot hold. */
+const LONE_SURROGATE = /\p{Surrogate}/u
+
+/** Text that can be stored and passed to a process: no NUL byte, whole characters, bounded length. */
 export function text(maxLength: number, minLength = 0) {
   return z
     .string()
     .min(minLength)
     .max(maxLength)
     .refine((value) => !value.includes('\0'), { message: 'must not contain a NUL byte' })
+    .refine((value) => !LONE_SURROGATE.test(value), { message: 'must be valid Unicode' })
 }
 
 export const capsuleIdSchema = z

@@ -6,13 +6,13 @@ import {
   processListSchema,
   signalSchema,
 } from '@wrenn/protocol'
-import type { FastifyReply } from 'fastify'
 import { z } from 'zod'
 import { execBackground, execForeground } from '../../domain/exec.js'
 import { toProcessInfo, toSignal } from '../../domain/processes.js'
 import { parseSelector } from '../../domain/session.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
+import { hangUpOf } from '../hang-up.js'
 import { capsuleParams, errors, noContent, processParams } from '../schemas.js'
 
 const EXEC_BODY_BYTES = 64 * 1024 * 1024
@@ -103,13 +103,4 @@ export function execRoutes(app: App, services: Services): void {
       return await reply.status(204).send()
     },
   )
-}
-
-/** Ends when the client goes away before it got its answer. */
-function hangUpOf(reply: FastifyReply): AbortSignal {
-  const hangUp = new AbortController()
-  reply.raw.once('close', () => {
-    if (!reply.raw.writableFinished) hangUp.abort()
-  })
-  return hangUp.signal
 }
