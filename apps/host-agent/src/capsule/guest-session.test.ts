@@ -69,6 +69,19 @@ describe('a process stream', () => {
     expect(output).toBe('one\ntwo\n')
   })
 
+  it('is attached to also when the line is closed before the guest has answered', async () => {
+    const options = { signal: new AbortController().signal, gone: () => undefined, line: async () => client }
+    const process = { cmd: '/bin/sh', args: ['-c', 'echo done'] }
+    for await (const _ of startProcess(client, { process, stdin: false, tag: 'job' }, '', options)) {
+      // to its end: its output is kept
+    }
+    const closed = new GuestClient(ADDRESS, 'first')
+    closed.close()
+    const seen: (string | undefined)[] = []
+    for await (const { event } of connectProcess(closed, { tag: 'job' }, 0n, options)) seen.push(event.case)
+    expect(seen).toEqual(['start', 'data', 'end'])
+  })
+
   it('says what ended the guest instead of trying for ever', async () => {
     const died = new AppError('guest_died', 'The guest ran out of memory.')
     let gone: AppError | undefined

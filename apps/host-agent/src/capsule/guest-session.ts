@@ -109,7 +109,7 @@ export async function* startProcess(
   user: string,
   options: FollowOptions,
 ): AsyncGenerator<ProcessEvent> {
-  const position: Position = { pid: undefined, offset: 0n, ended: false }
+  const position: Position = { chosen: undefined, started: false, offset: 0n, ended: false }
   const events = client.process.start(
     { ...start, withOffsets: true },
     { headers: asUser(user), signal: options.signal, timeoutMs: 0 },
@@ -124,17 +124,20 @@ export async function* connectProcess(
   fromOffset: bigint | undefined,
   options: FollowOptions,
 ): AsyncGenerator<ProcessEvent> {
-  const position: Position = { pid: undefined, offset: fromOffset, ended: false }
-  const process =
-    'pid' in selector
-      ? ({ selector: { case: 'pid', value: selector.pid } } as const)
-      : ({ selector: { case: 'tag', value: selector.tag } } as const)
+  const chosen: Chosen = 'pid' in selector ? { case: 'pid', value: selector.pid } : { case: 'tag', value: selector.tag }
+  const position: Position = { chosen, started: false, offset: fromOffset, ended: false }
+  const process = { selector: chosen }
   const events = client.process.connect({ process, ...from(position) }, { signal: options.signal, timeoutMs: 0 })
   yield* follow(events, position, options)
 }
 
+type Chosen = { readonly case: 'pid'; readonly value: number } | { readonly case: 'tag'; readonly value: string }
+
 interface Position {
-  pid: number | undefined
+  /** What to ask for again; absent until a process that is being started has said who it is. */
+  chosen: Chosen | undefined
+  /** Whether its start was told. */
+  started: boolean
   /** Of the byte that comes next; absent until the guest tells where a follower from now on begins. */
   offset: bigint | undefined
   ended: boolean
@@ -150,7 +153,7 @@ async function* follow(first: EventStream, position: Position, options: FollowOp
       for await (const { event } of events) {
         if (event === undefined) continue
         giveUpAt = undefined
-        const resumed = position.pid !== undefined && event.event.case === 'start'
+        const resumed = position.started && event.event.case === 'start'
         advance(position, event)
         if (!resumed) yield event
       }
@@ -160,14 +163,14 @@ async function* follow(first: EventStream, position: Position, options: FollowOp
       if (options.signal.aborted) return
       const gone = options.gone()
       if (gone !== undefined) throw gone
-      if (position.pid === undefined || !isBrokenLine(error)) throw guestError(error)
+      if (position.chosen === undefined || !isBrokenLine(error)) throw guestError(error)
       giveUpAt ??= performance.now() + RESUME_TIMEOUT_MS
       if (performance.now() > giveUpAt) throw guestError(error)
     }
     await new Promise((resolve) => setTimeout(resolve, RESUME_PAUSE_MS))
     const client = await options.line()
     events = client.process.connect(
-      { process: { selector: { case: 'pid', value: position.pid } }, ...from(position) },
+      { process: { selector: position.chosen }, ...from(position) },
       { signal: options.signal, timeoutMs: 0 },
     )
   }
@@ -180,7 +183,8 @@ function from({ offset }: Position): { withOffsets: true; fromOffset?: bigint } 
 function advance(position: Position, { event }: ProcessEvent): void {
   switch (event.case) {
     case 'start':
-      position.pid = event.value.pid
+      position.started = true
+      position.chosen = { case: 'pid', value: event.value.pid }
       position.offset ??= event.value.offset
       break
     case 'data':
