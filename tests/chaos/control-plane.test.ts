@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Capsule, Checkpoint } from '@wrenn/protocol'
@@ -22,6 +23,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await rm(site.stepFile, { force: true })
+  process.kill(await pidOf('host-agent'), 'SIGCONT') // a test that failed may have left it at a step
   await wrenn(platform, ['down', '--stop-capsules'])
 })
 
@@ -105,17 +107,17 @@ async function prepare(): Promise<Command[]> {
   const checkpoint = (await move(rolledBack, 'checkpoints', {})).json<Checkpoint>()
   await rolledBack.text('echo changed > /dev/shm/nonce')
   const made: { id?: string } = {}
+  const snapshot = `chaos-${randomUUID().slice(0, 8)}`
+  const name = `made-${randomUUID()}`
   return [
     {
-      ...{ verb: 'create', step: 'create:restored', method: 'POST', path: '/v1/capsules', json: { name: 'made' } },
+      ...{ verb: 'create', step: 'create:restored', method: 'POST', path: '/v1/capsules', json: { name } },
       told: (answer) => {
         made.id = answer.json<Capsule>().id
         return made.id
       },
       check: async () => {
-        const named = (await api.list({ status: 'all' })).filter(
-          ({ name, state }) => name === 'made' && state !== 'stopped',
-        )
+        const named = (await api.list({ status: 'all' })).filter((one) => one.name === name)
         expect(named.map(({ id }) => id)).toEqual([made.id])
         const capsule = new TestCapsule(api, await api.json<Capsule>('GET', `/v1/capsules/${made.id}`))
         await capsule.untilState('running')
@@ -154,14 +156,14 @@ async function prepare(): Promise<Command[]> {
     },
     {
       ...{ verb: 'snapshot', step: 'snapshot:cloned', method: 'POST', path: '/v1/snapshots' },
-      json: { capsule_id: snapshotted.id, name: 'chaos-snapshot' },
+      json: { capsule_id: snapshotted.id, name: snapshot },
       told: (answer) => answer.json<{ name: string }>().name,
       check: async () => {
         await expectNonce(snapshotted)
-        const started = await api.create({ template: 'chaos-snapshot' })
+        const started = await api.create({ template: snapshot })
         await expectNonce(started, snapshotted.id)
         await started.destroy()
-        await api.json('DELETE', '/v1/snapshots/chaos-snapshot')
+        await api.json('DELETE', `/v1/snapshots/${snapshot}`)
       },
     },
     {
@@ -180,7 +182,8 @@ describe('when the control plane is killed in the middle of a command', () => {
     const running: Promise<Answer[]>[] = []
     for (const command of commands) {
       await writeFile(site.stepFile, `${command.step} stop\n`)
-      const clients = Array.from({ length: CLIENTS }, () => insist(command, `chaos-${command.verb}`))
+      const key = randomUUID()
+      const clients = Array.from({ length: CLIENTS }, () => insist(command, key))
       running.push(Promise.all(clients))
       await killControlPlaneAt(command.step)
     }
@@ -201,7 +204,7 @@ describe('when the host agent is killed in the middle of a command', () => {
     for (const command of await prepare()) {
       const killed = await pidOf('host-agent')
       await writeFile(site.stepFile, `${command.step} kill\n`)
-      const answer = await insist(command, `host-${command.verb}`)
+      const answer = await insist(command, randomUUID())
       expect([command.verb, answer.status < 300, answer.status < 300 || answer.bytes.toString()]).toEqual([
         command.verb,
         true,
