@@ -97,7 +97,8 @@ export class GuestClient {
     this.#address = address
     this.#secret = secret
     const authenticate: Interceptor = (next) => (call) => {
-      this.#requireOpen()
+      // As when it breaks: a stream is then taken up on the line that the capsule has by then.
+      if (this.#closed.signal.aborted) throw new ConnectError(LINE_CLOSED, Code.Unavailable)
       call.header.set(SECRET_HEADER, this.#secret)
       return next(call)
     }
@@ -289,8 +290,10 @@ export class GuestClient {
   }
 }
 
+const LINE_CLOSED = 'The line to the guest was closed.'
+
 function lineClosed(): AppError {
-  return new AppError('guest_error', 'The line to the guest was closed.')
+  return new AppError('guest_error', LINE_CLOSED)
 }
 
 function fileQuery(path: string, user: string): string {

@@ -71,14 +71,19 @@ describe('a process stream', () => {
 
   it('is attached to also when the line is closed before the guest has answered', async () => {
     const options = { signal: new AbortController().signal, gone: () => undefined, line: async () => client }
-    const process = { cmd: '/bin/sh', args: ['-c', 'echo done'] }
-    for await (const _ of startProcess(client, { process, stdin: false, tag: 'job' }, '', options)) {
-      // to its end: its output is kept
+    const start = { process: { cmd: '/bin/sh', args: ['-c', 'echo here; exec sleep 1000'] }, stdin: false }
+    let pid = 0
+    for await (const { event } of startProcess(client, start, '', options)) {
+      if (event.case === 'start') pid = event.value.pid
+      if (event.case === 'data') break
     }
     const closed = new GuestClient(ADDRESS, 'first')
     closed.close()
     const seen: (string | undefined)[] = []
-    for await (const { event } of connectProcess(closed, { tag: 'job' }, 0n, options)) seen.push(event.case)
+    for await (const { event } of connectProcess(closed, { pid }, 0n, options)) {
+      seen.push(event.case)
+      if (event.case === 'data') process.kill(pid)
+    }
     expect(seen).toEqual(['start', 'data', 'end'])
   })
 
