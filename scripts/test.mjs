@@ -9,6 +9,7 @@ import { fail, prepare, root, say } from './prepare.mjs'
 const gates = [
   ['format and lint', 'npx', ['biome', 'check', '--error-on-warnings', '.']],
   ['types', 'npx', ['tsc', '-b']],
+  ['types of suites outside the packages', 'npx', ['tsc', '-p', 'tsconfig.tests.json']],
   ['dependency direction', 'npx', ['depcruise', 'apps', 'packages', '--config', '.dependency-cruiser.cjs']],
   ['dead code', 'npx', ['knip', '--no-config-hints']],
   ['generated files', 'node', ['scripts/generate.mjs', '--check']],
