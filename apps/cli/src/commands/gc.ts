@@ -14,7 +14,8 @@ const collectedSchema = z.looseObject({
 type Collected = z.infer<typeof collectedSchema>
 
 const help = `
-The platform does this by itself from time to time. It needs a running platform, and root.
+The host agent does this by itself when it starts. It needs a running platform, and root; what was touched in the last
+10 minutes stays.
 
 Examples:
   sudo wrenn gc --dry-run
@@ -23,7 +24,7 @@ Examples:
 export function addGc(program: Command): void {
   const command = program
     .command('gc')
-    .description('remove files, processes and networks of this machine that no capsule, checkpoint or snapshot owns')
+    .description('remove files of this machine that no capsule, checkpoint or snapshot owns')
     .option('--dry-run', 'only say what would be removed')
     .addHelpText('after', help)
   withDir(withJson(command)).action(async (options: CommonOptions & { dryRun?: boolean }) => {

@@ -32,8 +32,8 @@ export interface InitDependencies {
 
 /**
  * `POST /init`: gives this guest its identity, after boot and after every restore. The first one claims the agent; later ones
- * need the secret that holds at that moment, and may replace it. An access token never suffices. `resumed` says that this guest was saved while it ran (a pause,
- * a rollback, a fork): its connections of before lead nowhere and are ended.
+ * need the secret that holds at that moment, and may replace it. An access token never suffices. `resumed` says that this guest
+ * was saved while it ran (a pause, a rollback, a fork): its connections of before lead nowhere and are ended.
  */
 export async function handleInit(
   request: IncomingMessage,
