@@ -3,9 +3,8 @@ import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { EngineChoice } from '@wrenn/vmm'
-import { Journal } from './capsule/journal.js'
+import { layersOfRecords } from './capsule/journal.js'
 import { layersOfStates } from './capsule/states.js'
-import type { CapsuleRecord } from './capsule/types.js'
 import { collectGarbage } from './commands/gc.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
@@ -126,17 +125,14 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
   if (action === 'build')
     print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
   else {
-    const ofCapsules = (await openJournal(config, logger)).flatMap(({ image }) => image.layers)
+    const ofCapsules = await layersOfRecords(join(config.dir, 'journal'))
     const ofSnapshots = await layersOfStates(options.poolDir, 'snapshots')
-    const used = new Set([...ofCapsules, ...(ofSnapshots ?? [])])
-    const inUse = (digest: string): boolean => ofSnapshots === undefined || used.has(digest)
+    const isKnown = ofCapsules !== undefined && ofSnapshots !== undefined
+    const used = new Set([...(ofCapsules ?? []), ...(ofSnapshots ?? [])])
+    const inUse = (digest: string): boolean => !isKnown || used.has(digest)
     const existed = await removeImage(name, { ...options, inUse })
     print({ type: 'result', removed: name, existed })
   }
-}
-
-async function openJournal(config: HostAgentConfig, logger: Logger): Promise<CapsuleRecord[]> {
-  return await new Journal(join(config.dir, 'journal'), logger).open()
 }
 
 /** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { capsuleIds, silentLogger } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { Journal } from './journal.js'
+import { Journal, layersOfRecords } from './journal.js'
 import type { CapsuleRecord } from './types.js'
 
 function recordOf(): CapsuleRecord {
@@ -59,6 +59,20 @@ describe('the journal', () => {
     expect(again.map(({ capsuleId, state }) => ({ capsuleId, state }))).toEqual([
       { capsuleId: kept.capsuleId, state: 'stopping' },
     ])
+  })
+
+  it('tells others which layers it needs, unless it cannot know', async () => {
+    expect(await layersOfRecords(join(dir, 'absent'))).toEqual([])
+    const journal = new Journal(dir, silentLogger)
+    const record = recordOf()
+    await journal.put({ ...record, image: { ...record.image, layers: ['a', 'b'] } })
+    await writeFile(join(dir, 'cl-half.json.1.tmp'), '')
+    expect(await layersOfRecords(dir)).toEqual(['a', 'b'])
+    expect(await readdir(dir)).toContain('cl-half.json.1.tmp')
+    await writeFile(join(dir, 'cl-broken.json'), '{')
+    expect(await layersOfRecords(dir)).toBeUndefined()
+    await journal.open()
+    expect(await layersOfRecords(dir)).toBeUndefined()
   })
 
   it('sets a record that cannot be read aside and goes on with the others', async () => {

@@ -7,6 +7,25 @@ const SUFFIX = '.json'
 const UNREADABLE = '.unreadable'
 
 /**
+ * Digests of the read-only files that the capsules of a journal need, for others than its owner, who may be at work on it;
+ * `undefined` while a record cannot be read, for it may be put right again.
+ */
+export async function layersOfRecords(dir: string): Promise<string[] | undefined> {
+  const needed: string[] = []
+  for (const name of await readdir(dir).catch(() => [])) {
+    if (name.endsWith(UNREADABLE)) return undefined
+    if (!name.endsWith(SUFFIX)) continue
+    try {
+      const record: CapsuleRecord = JSON.parse(await readFile(join(dir, name), 'utf8')) // as `put` wrote it
+      needed.push(...record.image.layers)
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) return undefined
+    }
+  }
+  return needed
+}
+
+/**
  * One JSON file per capsule, replaced by rename. Not fsynced unless asked: the journal must survive the death of any process,
  * and a power loss ends every guest it describes. What a durable state hangs on is asked for.
  */
