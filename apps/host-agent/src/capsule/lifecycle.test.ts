@@ -263,6 +263,15 @@ describe('checkpoints', () => {
     expect((await manager.points.list(capsuleId)).map(({ checkpointId }) => checkpointId)).toEqual([good])
   })
 
+  it('tell whoever follows their capsule when they are durable', async () => {
+    const checkpointId = checkpointIds.create()
+    await manager.points.create(capsuleId, checkpointId)
+    const told = new Promise<void>((resolve) => manager.watch(() => resolve()))
+    await told
+    const [made] = await manager.points.list(capsuleId)
+    expect(made?.durableAtMs).toBeGreaterThan(0)
+  })
+
   it('let a capsule be noticed that ends right after its rollback', async () => {
     const checkpointId = checkpointIds.create()
     await manager.points.create(capsuleId, checkpointId)

@@ -65,7 +65,7 @@ export class Points {
         await states.remove(dir)
         throw error
       }
-      this.#flush(dir)
+      this.#flush(entry, dir)
       await this.#context.sizes.measure(dir)
       const checkpoint = await this.#describe(capsuleId, checkpointId)
       if (checkpoint === undefined) throw new AppError('internal', `The checkpoint ${states.path(dir)} has vanished.`)
@@ -216,8 +216,10 @@ export class Points {
     }
   }
 
-  #flush(dir: string): void {
-    this.#context.flusher.enqueue(dir, async () => {})
+  /** Whoever follows the capsule learns with its record that its checkpoint is durable. */
+  #flush(entry: Entry, dir: string): void {
+    const { flusher, table } = this.#context
+    flusher.enqueue(dir, async () => await table.store(entry, {}))
   }
 
   async #describe(capsuleId: string, checkpointId: string): Promise<Checkpoint | undefined> {
