@@ -183,6 +183,16 @@ describe('an atomic command whose control plane dies', () => {
     expect(await run('true')).toMatchObject({ rolled_back: false })
   }, 30_000)
 
+  it('is answered also when another one puts the capsule back in the end', async () => {
+    await using _ = await startReplica(platform)
+    // Whichever of the two is faster tries again.
+    for (let round = 0; round < 4; round++) {
+      platform.host.failNext('rollback')
+      expect(await run('touch made; exit 1')).toMatchObject({ exit_code: 1, rolled_back: true })
+      expect(await plain('ls')).toMatchObject({ stdout: '' })
+    }
+  }, 30_000)
+
   it('is undone by another one that takes it over, and its own says so', async () => {
     const asked = shell('touch made; until [ -e go ]; do sleep 0.02; done', { timeout_sec: 0 })
     await expect.poll(async () => (await plain('ls')).stdout).toBe('made\n')

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type ErrorBody, type ExecInput, type ExecResult, errorKind, isAsleep, isUsable } from '@wrenn/protocol'
 import type { Host } from '../host/host.js'
@@ -8,7 +9,7 @@ import { finishOperation } from '../store/operations.js'
 import type { OperationRow } from '../store/schema.js'
 import type { Checkpoints } from './checkpoints.js'
 import { execForeground } from './exec.js'
-import { LEASE_MS, newOperation, type Operations } from './operations.js'
+import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
 import type { SessionContext } from './session.js'
 import type { CapsuleRef, Wake } from './wake.js'
 
@@ -16,6 +17,7 @@ import type { CapsuleRef, Wake } from './wake.js'
 const STEP_WAIT_MS = 5 * 60_000
 /** A host that answers and refuses this often, once a second, will not do better. */
 const MAX_ATTEMPTS = 30
+const LOOK_AGAIN_MS = 1_000
 /** Answers that say that a command was not even started. */
 const NOT_STARTED = ['invalid_request', 'not_found', 'permission_denied', 'not_a_directory', 'conflict'] as const
 
@@ -71,7 +73,20 @@ export class AtomicExecs {
     return await new Promise<ExecResult>((resolve) => {
       this.#jobs.set(operation.id, { input, done: resolve, outcome: undefined })
       operations.start(operation)
+      void this.#answerFromElsewhere(operation.id)
     })
+  }
+
+  /** What is to be tried again, another process may take over and end: then nobody here concludes the job. */
+  async #answerFromElsewhere(id: string): Promise<void> {
+    while (this.#jobs.has(id)) {
+      // A database that is away says nothing about the operation.
+      const ended = await this.#deps.operations
+        .wait(id, LEASE_MS)
+        .catch(async () => await delay(LOOK_AGAIN_MS, undefined, { ref: false }))
+      const job = this.#jobs.get(id)
+      if (ended && job) this.#answer(ended, job, answerOfEnded(ended, job.outcome))
+    }
   }
 
   /** Leaves what runs to the process that takes it over, which rolls it back. */
@@ -210,4 +225,11 @@ async function answerOf(outcome: Outcome | undefined): Promise<ExecResult> {
   if (outcome === undefined) throw new AppError('rolled_back', 'The command was undone.')
   if (outcome.type === 'failed') throw outcome.error
   return { ...outcome.result, rolled_back: mustUndo(outcome) }
+}
+
+/** By how another process ended the operation; it did not see how the command went. */
+async function answerOfEnded(operation: OperationRow, outcome: Outcome | undefined): Promise<ExecResult> {
+  throwFailure(operation)
+  const isUndone = stepOf(operation) !== 'commit'
+  return await answerOf(outcome !== undefined && mustUndo(outcome) === isUndone ? outcome : undefined)
 }
