@@ -47,7 +47,7 @@ export default defineConfig({
           name: 'chaos',
           include: ['tests/chaos/**/*.test.ts'],
           globalSetup: ['tests/chaos/setup.ts'],
-          testTimeout: 240_000,
+          testTimeout: 480_000,
           hookTimeout: 900_000,
           fileParallelism: false,
         },
