@@ -51,10 +51,12 @@ describe('the journal', () => {
     expect(await journal.open()).toEqual([])
     const [kept, removed] = [recordOf(), recordOf()]
     await journal.put(kept)
-    await journal.put({ ...kept, state: 'stopping' }, { durable: true })
+    await journal.put({ ...kept, state: 'stopping' })
+    await journal.sync(kept.capsuleId)
     await journal.put(removed)
     await journal.remove(removed.capsuleId)
     await journal.remove(removed.capsuleId)
+    await journal.sync(removed.capsuleId)
     const again = await new Journal(dir, silentLogger).open()
     expect(again.map(({ capsuleId, state }) => ({ capsuleId, state }))).toEqual([
       { capsuleId: kept.capsuleId, state: 'stopping' },

@@ -1,6 +1,6 @@
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
+import { isErrno, type Logger } from '@wrenn/base'
 import type { CapsuleRecord } from './types.js'
 
 const SUFFIX = '.json'
@@ -69,16 +69,23 @@ export class Journal {
     return records
   }
 
-  /** `durable`: survives a power loss too, when this returns. */
-  async put(record: CapsuleRecord, options: { readonly durable?: boolean } = {}): Promise<void> {
+  async put(record: CapsuleRecord): Promise<void> {
     const path = this.#path(record.capsuleId)
-    if (options.durable === true) {
-      await writeFileAtomic(path, JSON.stringify(record))
-      return
-    }
     const beside = `${path}.${++this.#writes}.tmp`
     await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
     await rename(beside, path)
+  }
+
+  /** What was put last survives a power loss when this returns. */
+  async sync(capsuleId: string): Promise<void> {
+    for (const path of [this.#path(capsuleId), this.#dir]) {
+      try {
+        await using file = await open(path, 'r')
+        await file.sync()
+      } catch (error) {
+        if (!isErrno(error, 'ENOENT')) throw error // it was removed meanwhile
+      }
+    }
   }
 
   async remove(capsuleId: string): Promise<void> {

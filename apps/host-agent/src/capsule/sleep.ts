@@ -126,13 +126,14 @@ export class Sleep {
     const { capsuleId, files } = entry.record
     const dir = currentDir(entry)
     flusher.enqueue(dir, async (durableAtMs) => {
+      // Before an older state goes the journal must name this one even after a power loss. Nobody waits meanwhile.
+      await table.sync(entry)
       await table.exclusive(capsuleId, async () => {
         const { record } = entry
         if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return
         if ((await states.durable(dir)) === undefined) return // saved anew since, by a resume that failed
         const { fallback } = record
-        // Before the older state goes, the journal must know of this one even after a power loss.
-        await table.store(entry, { durableAtMs, fallback: undefined }, { durable: true })
+        await table.store(entry, { durableAtMs, fallback: undefined })
         if (fallback !== undefined) await states.remove(dirs.generation(capsuleId, fallback))
       })
     })

@@ -100,27 +100,21 @@ export class CapsuleTable {
     await this.#write(entry, () => ({ ...change, state: this.#next(entry, command) }))
   }
 
-  /**
-   * The journal first: what is not in it did not happen. Does nothing for a capsule that was removed meanwhile. `durable`: the
-   * record survives a power loss when this returns.
-   */
-  async store(
-    entry: Entry,
-    change: Partial<CapsuleRecord>,
-    options: { readonly durable?: boolean } = {},
-  ): Promise<void> {
-    await this.#write(entry, () => change, options)
+  /** The journal first: what is not in it did not happen. Does nothing for a capsule that was removed meanwhile. */
+  async store(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
+    await this.#write(entry, () => change)
   }
 
-  async #write(
-    entry: Entry,
-    change: () => Partial<CapsuleRecord>,
-    options: { readonly durable?: boolean } = {},
-  ): Promise<void> {
+  /** What the journal says of a capsule survives a power loss when this returns. */
+  async sync({ record }: Entry): Promise<void> {
+    await this.#journal.sync(record.capsuleId)
+  }
+
+  async #write(entry: Entry, change: () => Partial<CapsuleRecord>): Promise<void> {
     const write = async (): Promise<void> => {
       if (this.#entries.get(entry.record.capsuleId) !== entry) return
       const changed = change()
-      await this.#journal.put({ ...entry.record, ...changed }, options)
+      await this.#journal.put({ ...entry.record, ...changed })
       entry.record = { ...entry.record, ...changed }
       this.#emit({ record: entry.record })
     }
