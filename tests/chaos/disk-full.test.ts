@@ -55,8 +55,10 @@ describe('while a capsule fills the pool', () => {
     await eventually('room for the capsule', async () => ((await filler.freeBytes()) > 4000 * MIB ? true : undefined))
     await subject.resume()
     await subject.expectIntact()
-    await eventually('the capsule to have written all', async () =>
-      (await subject.capsule.output('stat -c %s /root/big')) === String(800 * MIB) ? true : undefined,
+    await eventually(
+      'the capsule to have written all',
+      async () => ((await subject.capsule.output('stat -c %s /root/big')) === String(800 * MIB) ? true : undefined),
+      240_000,
     )
     await subject.expectIntact()
     await world.destroy(subject)
