@@ -99,6 +99,20 @@ describe('pause and resume', () => {
     await destroy(id)
   })
 
+  it('that join one which fails by what may pass can be asked for again with their key', async () => {
+    const { id } = await platform.create()
+    const held = platform.host.holdNext('pause')
+    const first = ask(id, 'pause')
+    await held.reached
+    const joined = ask(id, 'pause', { key: 'join-2' })
+    await expect.poll(() => operationsOf(id, 'pause')).toHaveLength(2)
+    held.release(new AppError('engine_failure', 'The engine failed.'))
+    expect((await refusal(await first, 500)).code).toBe('engine_failure')
+    expect((await refusal(await joined, 500)).code).toBe('engine_failure')
+    expect(await json<Capsule>(await ask(id, 'pause', { key: 'join-2' }), 200)).toMatchObject({ status: 'paused' })
+    await destroy(id)
+  })
+
   it('go on when the client hangs up', async () => {
     const { id } = await platform.create()
     const held = platform.host.holdNext('pause')

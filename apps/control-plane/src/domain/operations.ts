@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger } from '@wrenn/base'
+import { errorKind } from '@wrenn/protocol'
 import type { Db } from '../store/database.js'
 import { findOperation, finishOperation, renewLease, takeExpired } from '../store/operations.js'
 import type { OperationKind, OperationRow } from '../store/schema.js'
@@ -141,7 +142,8 @@ export class Operations {
     const other = await this.wait(joins, LEASE_MS)
     if (other === undefined) return 'retry'
     await finishOperation(this.#deps.db, operation.id, {
-      ...(other.error === null ? {} : { error: other.error }),
+      // What may pass by itself gives this key back as it gave the other's.
+      ...(other.error === null ? {} : { error: other.error, releaseKey: errorKind(other.error.code).retryable }),
       ...(other.result === null ? {} : { result: other.result }),
     })
     return 'done'
