@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { VmExit } from '@wrenn/vmm'
@@ -39,6 +40,9 @@ export const dirs = {
   generation: (capsuleId: string, files: number) => `capsules/${capsuleId}/${files}`,
   checkpoints: (capsuleId: string) => `capsules/${capsuleId}/checkpoints`,
   checkpoint: (capsuleId: string, checkpointId: string) => `capsules/${capsuleId}/checkpoints/${checkpointId}`,
+  /** Of one command of this process, which removes it; after a crash the sweep does. */
+  scratch: (capsuleId: string, kind: 'seed' | 'diff') =>
+    `capsules/${capsuleId}-${kind}-${randomBytes(4).toString('hex')}`,
   snapshots: () => 'snapshots',
   snapshot: (snapshotId: string) => `snapshots/${snapshotId}`,
 }

@@ -38,8 +38,7 @@ export class CheckpointDiffer {
     const { states, table } = this.#context
     const { capsuleId, path, signal } = query
     table.entry(capsuleId)
-    // Swept at the next start when this process dies meanwhile.
-    const scratch = `${dirs.capsule(capsuleId)}-diff-${randomBytes(4).toString('hex')}`
+    const scratch = dirs.scratch(capsuleId, 'diff')
     try {
       const from = dirs.checkpoint(capsuleId, query.fromCheckpointId)
       const { image } = await this.#manifest(from)

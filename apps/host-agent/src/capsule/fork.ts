@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { AppError, type CapsuleId } from '@wrenn/base'
 import type { Admission } from './admission.js'
 import { capture } from './capture.js'
@@ -66,7 +65,7 @@ export class Fork {
     const { table, machine, states, logger } = this.#context
     const timer = new StepTimer()
     // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
-    const seed = `${dirs.capsule(capsuleId)}-seed-${randomBytes(4).toString('hex')}`
+    const seed = dirs.scratch(capsuleId, 'seed')
     try {
       const { source, manifest, pauseWindowMs } = await table.exclusive(capsuleId, async () => {
         const entry = table.require(capsuleId, 'fork')

@@ -5,6 +5,8 @@ import { type Context, dirs } from './context.js'
 
 /** What was touched this recently may belong to a command that has not told anybody yet. */
 const YOUNG_MS = 10 * 60_000
+/** As `dirs.scratch` names them: in use by this process, for however long it takes. */
+const SCRATCH = /-(seed|diff)-[0-9a-f]{8}$/
 const BLOCK_BYTES = 512
 
 export interface GarbageItem {
@@ -62,7 +64,8 @@ export class GarbageCollector {
     const { states, table } = this.#context
     const record = table.find(capsuleId)?.record
     const dir = dirs.capsule(capsuleId)
-    if (record === undefined) return this.#isLive(capsuleId) ? [] : [{ kind: 'capsule_files', name: dir }]
+    if (record === undefined)
+      return this.#isLive(capsuleId) || SCRATCH.test(capsuleId) ? [] : [{ kind: 'capsule_files', name: dir }]
     const owned = new Set(['checkpoints', ...[record.files, record.fallback].map(String)])
     const generations = (await states.listAll(dir)).filter((name) => !owned.has(name))
     return [

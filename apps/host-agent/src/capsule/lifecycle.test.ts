@@ -402,8 +402,9 @@ describe('the garbage collector', () => {
       'snapshots/snap-1.abcd.tmp',
     ]
     const young = `capsules/${capsuleId}/8`
-    for (const dir of [...garbage, young, 'capsules/hot-1/0']) await test.litter(dir, 8192)
-    for (const dir of [...garbage, 'capsules/hot-1']) await test.age(dir)
+    const seed = `capsules/${capsuleId}-seed-0a1b2c3d`
+    for (const dir of [...garbage, young, 'capsules/hot-1/0', seed]) await test.litter(dir, 8192)
+    for (const dir of [...garbage, 'capsules/hot-1', seed]) await test.age(dir)
     const items = await collector().collect(true)
     expect(items.map(({ name }) => name).sort()).toEqual([...garbage].sort())
     expect(items.every(({ bytes }) => bytes === 8192)).toBe(true)
