@@ -7,7 +7,7 @@ import { parseInteger, showMs } from '../units.js'
 import { layoutOf } from '../up/layout.js'
 import { waitReady } from '../up/readiness.js'
 import { alreadyRunning, DirectoryClaim, findRunning } from '../up/record.js'
-import { requireDebianPackages, requireRoot, requireWritable } from '../up/requirements.js'
+import { requireDebianPackages, requireFreePort, requireRoot, requireWritable } from '../up/requirements.js'
 import type { ServiceDeath } from '../up/service.js'
 import { makeFolders, Supervisor } from '../up/supervisor.js'
 
@@ -60,6 +60,7 @@ async function up(options: UpOptions): Promise<void> {
   const { claim, stopped } = await DirectoryClaim.take(layout, apiUrl)
   await using _claim = claim
   if (stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${stopped.join(', ')}.`)
+  await requireFreePort(host, port)
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false
   const broken = new AbortController()

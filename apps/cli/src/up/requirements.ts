@@ -1,8 +1,10 @@
+import { once } from 'node:events'
 import { constants } from 'node:fs'
 import { access } from 'node:fs/promises'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { AppError } from '@wrenn/base'
+import { AppError, isErrno } from '@wrenn/base'
 import type { Output } from '../output.js'
 import { findRoot } from './layout.js'
 
@@ -52,4 +54,28 @@ export async function requireWritable(dir: string): Promise<void> {
   } catch (cause) {
     throw new AppError('invalid_config', `Wrenn cannot write to ${dir}: choose another --dir.`, { cause })
   }
+}
+
+/**
+ * Another server there would answer in place of ours, and look ready.
+ * @throws AppError `conflict` when somebody listens there, `invalid_config` when this machine has no such address.
+ */
+export async function requireFreePort(host: string, port: number): Promise<void> {
+  const server = createServer()
+  try {
+    await once(server.listen({ host, port, exclusive: true }), 'listening')
+  } catch (cause) {
+    if (isErrno(cause, 'EADDRINUSE')) {
+      throw new AppError(
+        'conflict',
+        `Something listens on port ${port} of ${host} already: stop it, or choose another --port.`,
+        { cause },
+      )
+    }
+    throw new AppError('invalid_config', `Wrenn cannot listen on port ${port} of ${host}: choose another --host.`, {
+      cause,
+    })
+  }
+  server.close()
+  await once(server, 'close')
 }
