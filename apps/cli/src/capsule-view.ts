@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type { Capsule, CapsuleInfo } from '@wrenn/sdk'
 import { connect } from './connection.js'
 import type { Context } from './context.js'
@@ -5,7 +6,12 @@ import { idleWords, savedWords, stateWords, wakeWords } from './lifecycle-words.
 import { facts } from './output.js'
 import { showBytes, showSpan } from './units.js'
 
+const CAPSULE_ID = /^cl-[0-9a-z]{25}$/
+
 export async function findCapsule(context: Context, id: string): Promise<Capsule> {
+  if (!CAPSULE_ID.test(id)) {
+    throw new AppError('invalid_request', `${id} is no capsule id (cl-…); \`wrenn capsule ls\` shows ids and names.`)
+  }
   return await (await connect(context.config)).capsules.get(id)
 }
 

@@ -45,7 +45,11 @@ export function withProgram(command: Command): Command {
 
 /** Next steps as commands, where the API's hint names a route. */
 const commandHints: Readonly<Record<string, string | undefined>> = {
-  connection_failed: 'Start a platform with `npm start`, or set WRENN_API_URL.',
+  unauthorized:
+    'Set WRENN_API_KEY, or WRENN_DIR to the directory of the platform: its first key is in the file api-key there.',
+  connection_failed: 'Start a platform with `npm start` and wait until it is ready, or set WRENN_API_URL.',
+  host_unavailable: 'A platform that is starting says when it is ready; `wrenn doctor` checks this machine.',
+  capsule_not_found: 'List them with `wrenn capsule ls --all`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',
   template_not_found: 'List templates with `wrenn snapshot ls --all`.',
   guest_died: '`wrenn capsule info` says what ended it.',

@@ -27,6 +27,8 @@ import { addShell } from './shell.js'
 import { addMakeSnapshot } from './snapshot.js'
 
 const createHelp = `
+Without --timeout it runs until you pause or remove it. A timeout pauses it and never destroys it.
+
 Examples:
   wrenn capsule create --memory 1g
   wrenn capsule create --timeout 10m              paused after 10 idle minutes, wakes when it is used
@@ -224,10 +226,9 @@ function addRemove(capsule: Command): void {
   withJson(capsule.command('rm <capsule...>').description('destroy capsules')).action(
     async (ids: string[], options: CommonOptions) => {
       const context = contextOf(options)
-      const wrenn = await connect(context.config)
       const destroyed: string[] = []
       for (const id of ids) {
-        const found = await wrenn.capsules.get(id)
+        const found = await findCapsule(context, id)
         await found.destroy()
         destroyed.push(id)
       }
@@ -239,7 +240,7 @@ function addRemove(capsule: Command): void {
 function addLogs(capsule: Command): void {
   const command = capsule
     .command('logs <capsule> [process]')
-    .description('show the output of background processes (or of one, by pid or tag), and why a capsule ended')
+    .description('show the output of its commands, ended ones too (or of one, by pid or tag), and why a capsule ended')
     .option('-f, --follow', 'keep showing what comes')
   command.action(async (id: string, process: string | undefined, options: { follow?: boolean }) => {
     const context = contextOf({})
@@ -269,7 +270,7 @@ async function showOutput(context: Context, capsule: Capsule, process_: ProcessI
   const handle = await capsule.attach(process_.tag ?? process_.pid, {
     fromOffset: 0,
     signal: interrupt.signal,
-    onConnection: connectionNotice(context, capsule.id),
+    onConnection: connectionNotice(context, capsule.info),
   })
   try {
     for await (const event of handle) {

@@ -59,6 +59,7 @@ async function withPlatform(
     // One that this machine is just starting will answer; an address that somebody gave may be wrong.
     if (config.apiUrl !== undefined && !(await askReady(apiUrl)).answered)
       throw new AppError('host_unavailable', `No Wrenn server answers at ${apiUrl} (WRENN_API_URL).`)
+    await connect(config) // A key that we may not read is told before the wait, not after it.
     say(`Using the platform at ${apiUrl}`)
     await waitReady(apiUrl, { signal, onReasons: (reasons) => say(reasons.join(' ')) })
     return { platform: 'running', ...(await use(await connect(config))) }

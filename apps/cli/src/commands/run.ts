@@ -41,8 +41,8 @@ const UNKNOWN_COMMAND = 127
 export function withShape(command: Command): Command {
   return command
     .option('--template <name>', 'template to start from (default: minimal)')
-    .option('--vcpus <n>', 'virtual CPUs', parseInteger)
-    .option('--memory <size>', 'memory: 512 or 512m for MiB, 2g for GiB', parseMib)
+    .option('--vcpus <n>', 'virtual CPUs (default: what the template has)', parseInteger)
+    .option('--memory <size>', 'memory: 512 or 512m for MiB, 2g for GiB (default: what the template has)', parseMib)
     .option('--disk <size>', 'writable space: 512 or 512m for MiB, 2g for GiB', parseMib)
     .option('--name <name>', 'a name for people')
     .option('--label <key=value>', 'label, may be repeated', collectPair)
@@ -144,7 +144,7 @@ export async function runCommand(
     await using command = await capsule.stream([program, ...args], {
       stdin: hasInput,
       signal: interrupt.signal,
-      onConnection: connectionNotice(context, capsule.id),
+      onConnection: connectionNotice(context, capsule.info),
       ...processOptions(options),
       ...(options.timeout ? { timeoutMs: options.timeout } : {}),
     })

@@ -1,6 +1,6 @@
 import type { PtyOptions } from '@wrenn/sdk'
 import type { Command } from 'commander'
-import { connect } from '../connection.js'
+import { findCapsule } from '../capsule-view.js'
 import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode } from '../context.js'
 import { joinTerminal, terminalSize } from '../terminal/shell.js'
@@ -40,9 +40,8 @@ export function addShell(parent: Command): void {
 
 async function shell(id: string, words: readonly string[], options: ShellOptions): Promise<void> {
   const context = contextOf(options)
-  const wrenn = await connect(context.config)
-  const capsule = await wrenn.capsules.get(id)
-  const follow = { onConnection: connectionNotice(context, id, { raw: process.stdin.isTTY === true }) }
+  const capsule = await findCapsule(context, id)
+  const follow = { onConnection: connectionNotice(context, capsule.info, { raw: process.stdin.isTTY === true }) }
   const pty = options.attach
     ? await capsule.attachPty(options.attach, { ...follow, fromOffset: 0 })
     : await capsule.pty({ ...follow, ...ptyOptions(words, options, context) })
@@ -50,7 +49,10 @@ async function shell(id: string, words: readonly string[], options: ShellOptions
     const { cols, rows } = terminalSize()
     await pty.resize(cols, rows)
   }
-  const { exitCode, detached } = await joinTerminal(pty)
+  const { exitCode, detached } = await joinTerminal(pty).catch((error: unknown) => {
+    if (process.stdin.isTTY) context.output.note('') // Away from the prompt that the terminal ended with.
+    throw error
+  })
   if (detached) context.output.note(`\nDetached. Come back with: wrenn shell ${id} --attach ${pty.tag}`)
   throw new ExitCode(exitCode)
 }
