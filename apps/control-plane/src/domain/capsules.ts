@@ -160,8 +160,8 @@ export class Capsules {
   }
 
   /**
-   * Ends a capsule and removes its files; idempotent, and one under way is joined. Waits up to `waitMs`; when the host is away the wish stays recorded
-   * and is carried out when it answers.
+   * Ends a capsule and removes its files; idempotent, and one under way is joined. Waits up to `waitMs`; when the host is away the
+   * wish stays recorded and is carried out when it answers.
    * @throws AppError `capsule_not_found`
    */
   async destroy(teamId: string, id: string, waitMs: number): Promise<void> {
