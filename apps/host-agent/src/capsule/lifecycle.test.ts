@@ -46,6 +46,28 @@ async function expectNothingLeft(): Promise<void> {
   expect(await test.leftovers()).toEqual(nothing)
 }
 
+describe('a capsule whose guest ended', () => {
+  it('goes on from the checkpoint it stands on, and says so; without one there is nothing to resume', async () => {
+    const ended = () => test.until(() => (record().state === 'error' ? true : undefined))
+    test.guestOf(record()).end('guest_panic')
+    await ended()
+    await expect(manager.resume(capsuleId)).rejects.toMatchObject({ code: 'invalid_state' })
+    await manager.destroy(capsuleId)
+    capsuleId = (await manager.create(input())).capsuleId
+    await remember('kept')
+    await manager.points.create(capsuleId, checkpointIds.create())
+    await remember('newer')
+    test.guestOf(record()).end('guest_panic')
+    await ended()
+    expect(await manager.resume(capsuleId)).toMatchObject({
+      state: 'running',
+      notice: expect.stringContaining('went on from'),
+    })
+    expect(await recall()).toBe('kept')
+    await expectNothingLeft()
+  })
+})
+
 describe('pause and resume', () => {
   it('give the machine back and bring the memory back, as often as wanted', async () => {
     await remember('kept')

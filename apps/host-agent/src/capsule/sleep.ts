@@ -165,24 +165,36 @@ export class Sleep {
     logger.info({ capsuleId: entry.record.capsuleId, clone: durable, ms: timer.totalMs() }, 'capsule.resumed')
   }
 
-  /** A guest that ended by itself goes on from what was saved of it last. */
+  /** A guest that ended by itself goes on from what was saved of it last: an older state, or the checkpoint it stands on. */
   async #fallBack(entry: Entry): Promise<void> {
     const { states, table } = this.#context
-    const { record } = entry
-    if (record.state === 'paused' || (await states.read(currentDir(entry))) !== undefined) return
-    const { fallback } = record
-    const older = fallback === undefined ? undefined : await states.read(dirs.generation(record.capsuleId, fallback))
-    if (fallback === undefined || older === undefined) {
+    const { capsuleId, state, files, fallback, checkpointId, exit } = entry.record
+    if (state === 'paused' || (await states.read(currentDir(entry))) !== undefined) return
+    const generation = fallback === undefined ? undefined : dirs.generation(capsuleId, fallback)
+    const checkpoint = checkpointId === undefined ? undefined : dirs.checkpoint(capsuleId, checkpointId)
+    const newest = await this.#newest([generation, checkpoint])
+    if (newest === undefined) {
       throw new AppError('invalid_state', 'The capsule has ended and no state of it was saved to resume from.')
     }
-    const savedAt = new Date(older.savedAtMs).toISOString()
-    const durable = await states.durable(dirs.generation(record.capsuleId, fallback))
+    const { dir, savedAtMs } = newest
+    if (dir === checkpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
+    const durable = dir === checkpoint ? undefined : await states.durable(dir)
+    const why = exit?.message ?? 'its host restarted'
     await table.store(entry, {
-      files: fallback,
+      files: dir === checkpoint || fallback === undefined ? files + 1 : fallback,
       fallback: undefined,
       durableAtMs: durable?.atMs,
-      notice: `The capsule had ended (${record.exit?.message ?? 'its host restarted'}) and went on from the state saved at ${savedAt}.`,
+      notice: `The capsule had ended (${why}) and went on from the state saved at ${new Date(savedAtMs).toISOString()}.`,
     })
+  }
+
+  async #newest(candidates: readonly (string | undefined)[]): Promise<{ dir: string; savedAtMs: number } | undefined> {
+    const found: { dir: string; savedAtMs: number }[] = []
+    for (const dir of candidates) {
+      const manifest = dir === undefined ? undefined : await this.#context.states.read(dir)
+      if (dir !== undefined && manifest !== undefined) found.push({ dir, savedAtMs: manifest.savedAtMs })
+    }
+    return found.sort((a, b) => b.savedAtMs - a.savedAtMs)[0]
   }
 
   async #resumeInPlace(entry: Entry, timer: StepTimer): Promise<Guest> {
