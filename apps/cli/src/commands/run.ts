@@ -70,9 +70,9 @@ export function withCommand(command: Command): Command {
 export function createOptions(options: ShapeOptions): CreateOptions {
   return {
     ...(options.template ? { template: options.template } : {}),
-    ...(options.vcpus ? { vcpus: options.vcpus } : {}),
-    ...(options.memory ? { memoryMib: options.memory } : {}),
-    ...(options.disk ? { diskSizeMib: options.disk } : {}),
+    ...(options.vcpus !== undefined ? { vcpus: options.vcpus } : {}),
+    ...(options.memory !== undefined ? { memoryMib: options.memory } : {}),
+    ...(options.disk !== undefined ? { diskSizeMib: options.disk } : {}),
     ...(options.name ? { name: options.name } : {}),
     ...(options.label ? { labels: options.label } : {}),
   }
