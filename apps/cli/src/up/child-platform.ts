@@ -30,7 +30,7 @@ export async function startChildPlatform(options: ChildPlatformOptions): Promise
   createInterface({ input: child.stderr }).on('line', (line) => {
     last.push(line)
     if (last.length > 5) last.shift()
-    onNote(line)
+    if (!line.startsWith('{')) onNote(line) // The error it ended with is thrown below.
   })
   const stop = { [Symbol.asyncDispose]: async () => void (await stopChild(child, ladder)) }
   try {
