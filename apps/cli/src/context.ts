@@ -49,6 +49,8 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
     'Set WRENN_API_KEY, or WRENN_DIR to the directory of the platform: its first key is in the file api-key there.',
   connection_failed: 'Start a platform with `npm start` and wait until it is ready, or set WRENN_API_URL.',
   host_unavailable: 'A platform that is starting says when it is ready; `wrenn doctor` checks this machine.',
+  database_unavailable: 'Try again in a moment; when no `wrenn up` runs here any more, start it with `npm start`.',
+  rolled_back: 'Start it again: `wrenn shell` or `wrenn capsule exec`.',
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',
   template_not_found: 'List templates with `wrenn snapshot ls --all`.',
