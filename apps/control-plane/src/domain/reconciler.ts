@@ -76,8 +76,9 @@ export class Reconciler {
     // Rows first: one that was running before the host listed its capsules and is not among them is really not there.
     const rows = await listForReconcile(db)
     const status = await host.status()
-    const { capsules } = await host.call((client) => client.listCapsules({}, { timeoutMs: LIST_TIMEOUT_MS }))
+    // One that prepares its images answers this and refuses the rest: it is at work, its capsules are not missing.
     this.#heard()
+    const { capsules } = await host.call((client) => client.listCapsules({}, { timeoutMs: LIST_TIMEOUT_MS }))
     this.#comparedAt = Date.now()
     await rememberHost(db, host, status)
     const onHost = new Map(capsules.map((capsule) => [capsule.capsuleId, capsule]))
