@@ -99,7 +99,7 @@ async function checkRunning(db: Db, teamId: string, { max, used, demand }: Runni
   for (const { key, by, unit, knob } of running) {
     if (!exceeds(used[key] + demand[key], max[key])) continue
     const largest = await findLargest(db, teamId, by, NAMED)
-    const names = largest.map((row) => `${row.name ?? row.id} (${row.vcpus} vCPUs, ${row.memory_mib} MiB)`)
+    const names = largest.map((row) => `${called(row)} (vcpus ${row.vcpus}, ${row.memory_mib} MiB)`)
     const free = names.length === 0 ? '' : ` Pause or destroy a capsule, such as ${names.join(', ')}.`
     throw exhausted(
       `The team may use ${max[key]} ${unit}; ${used[key]} are used and ${demand[key]} more were asked for (${knob}).${free}`,
@@ -114,7 +114,7 @@ async function checkPool(db: Db, teamId: string, max: TeamLimits, used: Usage): 
   const capsules = (await findLargest(db, teamId, 'disk_bytes', NAMED)).filter(({ disk_bytes }) => disk_bytes > 0)
   const files = await findLargestFiles(db, teamId, NAMED)
   const names = [
-    ...capsules.map((row) => ({ what: `capsule ${row.name ?? row.id}`, bytes: row.disk_bytes })),
+    ...capsules.map((row) => ({ what: `capsule ${called(row)}`, bytes: row.disk_bytes })),
     ...files.map(({ kind, name, bytes }) => ({ what: `${kind} ${name}`, bytes })),
   ]
     .sort((a, b) => b.bytes - a.bytes)
@@ -126,6 +126,11 @@ async function checkPool(db: Db, teamId: string, max: TeamLimits, used: Usage): 
     `The team may use ${gib(max.poolBytes)} of the pool and uses ${gib(used.poolBytes)} (WRENN_QUOTA_POOL_BYTES).${free}`,
     { limit: 'poolBytes', max: max.poolBytes, used: used.poolBytes },
   )
+}
+
+/** By what commands take, and by what its owner knows. */
+function called({ id, name }: { readonly id: string; readonly name: string | null }): string {
+  return name === null ? id : `${id} "${name}"`
 }
 
 function gib(bytes: number): string {
