@@ -76,7 +76,7 @@ describe('quotas of a team', () => {
     await json(await ask(id, 'exec', { cmd: 'sh', args: ['-c', 'head -c 9000 /dev/zero > ~/zeros'] }), 200)
     await json(await ask(id, 'checkpoints', { name: 'zeros' }), 201)
     const { message } = await exhausted(await create())
-    for (const part of ['WRENN_QUOTA_POOL_BYTES', 'capsule big', 'checkpoint zeros']) expect(message).toContain(part)
+    for (const part of ['WRENN_QUOTA_POOL_BYTES', '"big"', 'checkpoint zeros']) expect(message).toContain(part)
     await exhausted(await ask(id, 'checkpoints'))
     await exhausted(await platform.call('POST', '/v1/snapshots', { capsule_id: id }))
     await platform.call('DELETE', `/v1/capsules/${id}/checkpoints/zeros`)
