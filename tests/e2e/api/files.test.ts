@@ -57,8 +57,9 @@ describe('files', () => {
     expect((await list('/root/names')).map((entry) => entry.name)).toContain(name)
     expect(await stat(path)).toMatchObject({ name, path, type: 'file' })
     expect((await capsule().read(path)).bytes.toString()).toBe(`content of ${name}`)
-    await capsule().file('move', { source: path, destination: `${path.slice(0, -1)}~` })
-    await capsule().file('remove', { path: `${path.slice(0, -1)}~` })
+    const moved = `${[...path].slice(0, -1).join('')}~` // by characters: half of one is no Unicode
+    await capsule().file('move', { source: path, destination: moved })
+    await capsule().file('remove', { path: moved })
     expect((await list('/root/names')).map((entry) => entry.name)).not.toContain(name)
   })
 
