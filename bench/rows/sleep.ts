@@ -9,8 +9,8 @@ import { medianSteps, round, timed } from '../stats.js'
 
 const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
 const TOUCHED_MIB = [256, 1024, 4096, 8192]
-/** For the guest's own system, so that touching does not end in its OOM killer. */
-const SYSTEM_MIB = 256
+/** For the guest's own system and its kernel's page tables, so that touching does not end in its OOM killer. */
+const systemMib = (touchedMib: number): number => 256 + touchedMib / 16
 const TURNS = 5
 const COPIES = 10
 const FORK_MIB = 1024
@@ -26,11 +26,12 @@ export async function sleepRows({ platform, log }: Bench): Promise<Row[]> {
   const floors = await floorOf(platform)
   const rows: Row[] = []
   for (const touchedMib of TOUCHED_MIB) {
-    if ((touchedMib + SYSTEM_MIB) * 2 ** 20 > totalmem() * 0.7) {
+    const memoryMib = touchedMib + systemMib(touchedMib)
+    if (memoryMib * 2 ** 20 > totalmem() * 0.7) {
       log(`sleep: this machine is too small for ${touchedMib} MiB`)
       continue
     }
-    const { id } = await platform.create({ ...SHAPE, memory_mb: touchedMib + SYSTEM_MIB })
+    const { id } = await platform.create({ ...SHAPE, memory_mb: memoryMib })
     await touch(platform, id, touchedMib)
     const pauses: number[] = []
     const resumes: number[] = []
@@ -75,7 +76,7 @@ export async function sleepRows({ platform, log }: Bench): Promise<Row[]> {
 /** Ten running copies of a guest that has touched 1 GiB. */
 export async function forkRows({ platform, log }: Bench): Promise<Row[]> {
   const floors = await floorOf(platform)
-  const { id } = await platform.create({ ...SHAPE, memory_mb: FORK_MIB + SYSTEM_MIB })
+  const { id } = await platform.create({ ...SHAPE, memory_mb: FORK_MIB + systemMib(FORK_MIB) })
   await touch(platform, id, FORK_MIB)
   const before = await usedBytes(platform.dir)
   const forked = await timed(() =>
