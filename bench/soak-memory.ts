@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 import { errorText, waitFor } from '@wrenn/base'
 import { log, withPlatform } from './soak.js'
 
-const STRESS_MS = 90_000
+const STRESS_MS = 60_000
 
 const { values } = parseArgs({
   options: {
@@ -39,6 +39,16 @@ async function takeMemory(): Promise<ChildProcess> {
   return child
 }
 
+async function follow(stream: AsyncIterable<unknown>): Promise<void> {
+  try {
+    for await (const _ of stream) {
+      // it says nothing
+    }
+  } catch {
+    // it ends with the capsule
+  }
+}
+
 const WRITER = `
 import os
 size = ${mib} * 6 // 10
@@ -59,21 +69,16 @@ const failed = await withPlatform(Number(values.port), async (platform) => {
   const ids = forked.capsules.map(({ id }) => id)
   const used = ids.filter((_, index) => index % 2 === 0)
   const idle = ids.filter((_, index) => index % 2 === 1)
+  // An open stream is what tells a capsule in use; all are open before the host gets short.
+  const streams = await Promise.all(
+    used.map(async (id) => {
+      const capsule = await platform.wrenn.capsules.get(id)
+      return await capsule.stream(['python3', '-c', WRITER], { user: 'root' })
+    }),
+  )
+  for (const stream of streams) void follow(stream)
   const hog = await takeMemory()
   try {
-    for (const id of used) {
-      const capsule = await platform.wrenn.capsules.get(id)
-      // An open stream is what tells a capsule in use.
-      void (async () => {
-        try {
-          for await (const _ of await capsule.stream(['python3', '-c', WRITER], { user: 'root' })) {
-            // it writes nothing
-          }
-        } catch {
-          // it ends with the capsule
-        }
-      })()
-    }
     const order: string[] = []
     const until = performance.now() + STRESS_MS
     while (performance.now() < until) {
