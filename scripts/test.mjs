@@ -68,7 +68,8 @@ function failuresOf({ name, status, message, assertionResults }) {
 
 /** @param {string} file @param {string} title @param {string | undefined} error */
 function oneLine(file, title, error = 'no message') {
-  const [first] = stripVTControlCharacters(error).trim().split('\n')
+  // Vitest reports a test that ran out of time by the stack it kept, not by a message.
+  const [first] = stripVTControlCharacters(error).replace('STACK_TRACE_ERROR', 'timed out').trim().split('\n')
   return `${file}: ${title}: ${first}`.slice(0, MAX_LINE_CHARS)
 }
 

@@ -42,6 +42,22 @@ describe('a guest that dies', () => {
     expect((await platform.get(id)).state).toBe('stopped')
   })
 
+  it('is seen also when its row moves in the same moment', async () => {
+    const { id } = await platform.create()
+    await inDatabase(async (db) => {
+      for (let moves = 0; moves < 60; moves++) {
+        if (moves === 20) platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+        await db
+          .updateTable('capsules')
+          .set(({ eb }) => ({ generation: eb('generation', '+', 1) }))
+          .where('id', '=', id)
+          .execute()
+      }
+    })
+    // Sooner than the next comparison of everything.
+    await expect.poll(async () => (await platform.get(id)).state, { timeout: 10_000 }).toBe('error')
+  })
+
   it('fails the command that runs in it', async () => {
     const { id } = await platform.create()
     const running = platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'sleep', args: ['600'], timeout_sec: 0 })

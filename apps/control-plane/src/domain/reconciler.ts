@@ -156,15 +156,22 @@ export class Reconciler {
     }
   }
 
+  /** Whoever else moves the row meanwhile makes settling a no-op, and nothing says it again: then all of it is done anew. */
   async #changed(capsule: Capsule): Promise<void> {
-    const row = await findAnyCapsule(this.#deps.db, capsule.capsuleId)
-    if (row === undefined || row.state === 'stopped') {
-      await this.#settler.settleForeign(row, capsule)
-      return
+    const { db, host } = this.#deps
+    const { capsuleId } = capsule
+    let row = await findAnyCapsule(db, capsuleId)
+    for (let pass = 0; row !== undefined && row.state !== 'stopped'; pass++) {
+      // An event may be older than the row: where they differ, the host is asked again, after the row was read.
+      const isFresh = pass === 0 && row.state === capsule.state
+      await this.#settler.settle(row, isFresh ? capsule : await truthOf(host, capsuleId))
+      const after = await findAnyCapsule(db, capsuleId)
+      if (after?.generation === row.generation) {
+        if (await hasVolatile(db, capsuleId)) await this.#savedFiles.compareCheckpoints(capsuleId)
+        return
+      }
+      row = after
     }
-    // An event may be older than the row: where they differ, the host is asked again, after the row was read.
-    const isFresh = row.state === capsule.state
-    await this.#settler.settle(row, isFresh ? capsule : await truthOf(this.#deps.host, row.id))
-    if (await hasVolatile(this.#deps.db, row.id)) await this.#savedFiles.compareCheckpoints(row.id)
+    await this.#settler.settleForeign(row, capsule)
   }
 }
