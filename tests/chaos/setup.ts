@@ -64,6 +64,7 @@ function environment(dir: string, stepFile: string, names: typeof freshSite): Re
     WRENN_POOL_SIZE_MIB: '16384',
     WRENN_LOG_LEVEL: 'debug',
     WRENN_STEP_FILE: stepFile,
+    WRENN_MAX_RESTART_DELAY_MS: '500', // these tests kill on purpose, again and again
     ...(WRENN_ENGINE ? { WRENN_ENGINE } : {}),
   }
 }

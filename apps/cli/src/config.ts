@@ -12,6 +12,8 @@ const schema = z.object({
   WRENN_ENGINE: z.string().optional(),
   WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
+  /** The longest that `wrenn up` waits before it starts a child again that keeps dying. */
+  WRENN_MAX_RESTART_DELAY_MS: integer(0, 600_000).default(15_000),
   NO_COLOR: z.string().optional(),
   TERM: z.string().optional(),
 })
@@ -25,6 +27,7 @@ export interface CliConfig {
   readonly engine: string | undefined
   readonly uidBase: number
   readonly databaseUrl: string | undefined
+  readonly maxRestartDelayMs: number
   readonly color: boolean
   readonly term: string
   /** What children started by `wrenn up` inherit. */
@@ -43,6 +46,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     engine: values.WRENN_ENGINE,
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,
+    maxRestartDelayMs: values.WRENN_MAX_RESTART_DELAY_MS,
     color: values.NO_COLOR === undefined && values.TERM !== 'dumb',
     term: values.TERM ?? 'xterm-256color',
     inherited: env,

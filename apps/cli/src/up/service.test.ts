@@ -18,14 +18,15 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true })
 })
 
-function create(script: string, env: Record<string, string> = {}): { service: Service; log: LogFile } {
+function create(script: string, maxRestartDelayMs = 60_000): { service: Service; log: LogFile } {
   const log = new LogFile(join(dir, 'child.log'))
   const service = new Service({
     name: 'child',
     command: 'sh',
     args: ['-c', script],
-    env: { PATH: '/usr/bin:/bin', ...env },
+    env: { PATH: '/usr/bin:/bin' },
     log,
+    maxRestartDelayMs,
     ladder: () => [
       { signal: 'SIGTERM', graceMs: 200 },
       { signal: 'SIGKILL', graceMs: 5000 },
@@ -48,6 +49,15 @@ describe('Service', () => {
     expect(deaths[1]?.restartInMs).toBe((deaths[0]?.restartInMs ?? 0) * 2)
     await log.close()
     expect(await readFile(log.path, 'utf8')).toContain('dying')
+  })
+
+  it('waits no longer than it may, however often the child dies', async () => {
+    const { service, log } = create('exit 7', 300)
+    service.start()
+    await waitFor(() => (deaths.length >= 4 ? true : undefined), soon)
+    await service.stop()
+    await log.close()
+    expect(deaths.slice(0, 4).map(({ restartInMs }) => restartInMs)).toEqual([250, 300, 300, 300])
   })
 
   it('stops a child that ignores SIGTERM, and leaves it stopped', async () => {

@@ -3,7 +3,6 @@ import { hasExited, type StopStep, stopChild } from '@wrenn/base'
 import type { LogFile } from './log-file.js'
 
 const FIRST_BACKOFF_MS = 250
-const MAX_BACKOFF_MS = 15_000
 /** EX_CONFIG of sysexits.h. */
 const EXIT_CONFIG = 78
 /** A child that ran this long was well: its next death starts the back-off anew. */
@@ -15,6 +14,7 @@ export interface ServiceOptions {
   readonly args: readonly string[]
   readonly env: Readonly<Record<string, string | undefined>>
   readonly log: LogFile
+  readonly maxRestartDelayMs: number
   /** Asked for when it is to be stopped. */
   readonly ladder: () => readonly StopStep[]
   /** Called after each start and each end. */
@@ -75,8 +75,8 @@ export class Service {
     this.#options.onChange()
     if (this.#stopping) return
     if (performance.now() - startedAt > HEALTHY_AFTER_MS) this.#backoffMs = FIRST_BACKOFF_MS
-    const restartInMs = this.#backoffMs
-    this.#backoffMs = Math.min(this.#backoffMs * 2, MAX_BACKOFF_MS)
+    const restartInMs = Math.min(this.#backoffMs, this.#options.maxRestartDelayMs)
+    this.#backoffMs = restartInMs * 2
     if (!isFinal) this.#timer = setTimeout(() => this.start(), restartInMs)
     const { name, log } = this.#options
     this.#options.onDeath({ name, how, restartInMs, isFinal, lastLines: log.lastLines, logPath: log.path })

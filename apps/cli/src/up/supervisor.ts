@@ -175,6 +175,7 @@ export class Supervisor implements AsyncDisposable {
       args: ['--pdeathsig', 'TERM', process.execPath, ...SMALL_HEAP, appBundle(name)],
       env: { ...this.#options.config.inherited, ...env },
       log,
+      maxRestartDelayMs: this.#options.config.maxRestartDelayMs,
       ladder,
       onChange: () => this.#recordChildren(),
       onDeath: this.#options.onDeath,
