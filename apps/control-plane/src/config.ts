@@ -41,6 +41,8 @@ const schema = z.object({
   WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
   /** How long a create may take before it counts as failed. */
   WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+  /** How long a create is tried again while its host is away, as during a restart of the host agent. */
+  WRENN_CREATE_RETRY_SEC: integer(0, 3600).default(60),
   /** How long a pause, resume, fork, rollback or the making of a checkpoint or snapshot may take on the host. */
   WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
   /** How long the API still knows capsules that have ended. */
@@ -90,6 +92,7 @@ export interface ControlPlaneConfig {
   readonly gid: number | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
+  readonly createRetryMs: number
   readonly retentionMs: number
   readonly startWaitMs: number
   readonly hostSilentMs: number
@@ -120,6 +123,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
+    createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,
     retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,

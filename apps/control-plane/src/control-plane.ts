@@ -44,8 +44,8 @@ export async function startControlPlane(
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
-  const { limits, createTimeoutMs, lifecycleTimeoutMs } = config
-  const executors = createExecutors({ db, host, logger, createTimeoutMs, lifecycleTimeoutMs })
+  const { limits, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
+  const executors = createExecutors({ db, host, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
   const operations = new Operations({ db, logger, executors })
   const activity = new Activity(db, logger)
   const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })

@@ -83,11 +83,9 @@ describe('a silent host', () => {
     expect(await json(exec, 200)).toMatchObject({ stdout: 'back\n' })
   })
 
-  it('refuses creates, and carries out a destroy when it is back', async () => {
+  it('gets a destroy when it is back', async () => {
     const { id } = await platform.create()
     await platform.host.stop()
-    const create = await platform.call('POST', '/v1/capsules', { template: 'python' })
-    expect((await json<ErrorBody>(create, 503)).error.code).toBe('host_unavailable')
     expect((await platform.call('DELETE', `/v1/capsules/${id}`)).status).toBe(204)
     await platform.host.start()
     await platform.until(id, 'stopped')
@@ -306,6 +304,49 @@ describe('a control plane that dies', () => {
     const exec = await platform.call('POST', `/v1/capsules/${id}/exec`, { cmd: 'true' })
     expect(await json(exec, 200)).toMatchObject({ exit_code: 0 })
   })
+})
+
+describe('a create whose host goes away', () => {
+  it('succeeds when the host agent was only restarted, before it answered or before it was asked', async () => {
+    const release = platform.host.holdCreates()
+    const underWay = platform.call('POST', '/v1/capsules', { name: 'under-way' })
+    await expect.poll(() => platform.host.creates).toBe(1)
+    await platform.host.stop()
+    const asked = platform.call('POST', '/v1/capsules', { name: 'asked' })
+    await expect.poll(async () => await createsUnderWay()).toBe(2)
+    release()
+    // A host agent that starts gives up what it had not finished.
+    for (const id of [...platform.host.capsules.keys()]) await platform.host.remove(id)
+    await platform.host.start()
+    for (const answer of [underWay, asked]) {
+      await platform.until((await json<Capsule>(await answer, 201)).id, 'running')
+    }
+    const capsules = await json<Capsule[]>(await platform.call('GET', '/v1/capsules?status=all'), 200)
+    expect(capsules.map(({ name, state }) => `${name} ${state}`).sort()).toEqual(['asked running', 'under-way running'])
+  })
+
+  it('fails after a while, leaves nothing, and its key can be used again', async () => {
+    await using short = await startPlatform({ databaseUrl: postgres.url, env: { WRENN_CREATE_RETRY_SEC: '1' } })
+    await short.create()
+    await short.host.stop()
+    const again = () => short.call('POST', '/v1/capsules', { name: 'late' }, { 'idempotency-key': 'late' })
+    expect((await json<ErrorBody>(await again(), 503)).error.code).toBe('host_unavailable')
+    await short.host.start()
+    const { id } = await json<Capsule>(await again(), 201)
+    expect([...short.host.capsules.keys()]).toContain(id)
+    expect(short.host.capsules.size).toBe(2)
+  })
+
+  const createsUnderWay = () =>
+    inDatabase(async (db) => {
+      const rows = await db
+        .selectFrom('operations')
+        .select('id')
+        .where('kind', '=', 'create')
+        .where('state', '=', 'running')
+        .execute()
+      return rows.length
+    })
 })
 
 describe('a create that is destroyed before it ran', () => {

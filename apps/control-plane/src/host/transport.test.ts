@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { fromHostError } from './errors.js'
 import { createHostClient } from './transport.js'
 
 const PIECE = randomBytes(256 * 1024)
@@ -47,4 +48,18 @@ describe('createHostClient', () => {
     const sizes = await Promise.all(Array.from({ length: PROCESSES }, (_, index) => echo(`cat-${index}`)))
     expect(sizes).toEqual(Array.from({ length: PROCESSES }, () => PIECE.length * PIECES))
   }, 60_000)
+
+  it('fails a call at once whose host agent stops before it has answered', async () => {
+    const stopping = await FakeHost.start()
+    const { client, close } = createHostClient(stopping.address)
+    const release = stopping.holdCreates()
+    const created = client.createCapsule({ capsuleId: CAPSULE, template: 'minimal', vcpus: 1, memoryMib: 64 })
+    const failed = created.catch((error: unknown) => fromHostError(error).code)
+    await expect.poll(() => stopping.creates).toBe(1)
+    await stopping.stop()
+    expect(await failed).toBe('host_unavailable')
+    release()
+    close()
+    await stopping[Symbol.asyncDispose]()
+  })
 })

@@ -30,8 +30,24 @@ class WideSessionManager extends Http2SessionManager {
       this.#widened.add(session)
       session.setLocalWindowSize(CONNECTION_WINDOW_BYTES)
     }
+    failWithoutResponse(stream)
     return stream
   }
+}
+
+/**
+ * A host agent that stops in good order closes its streams without an error code, which Connect takes for nothing: a call that
+ * it had not answered would wait for its whole deadline.
+ */
+function failWithoutResponse(stream: ClientHttp2Stream): void {
+  let hasResponse = false
+  stream.once('response', () => {
+    hasResponse = true
+  })
+  stream.once('close', () => {
+    if (hasResponse) return
+    stream.emit('error', Object.assign(new Error('http/2 stream closed before a response'), { code: 'ECONNRESET' }))
+  })
 }
 
 /** Calls whose large side goes to the host. */

@@ -18,6 +18,8 @@ export interface ExecutorDeps {
   readonly host: Host
   readonly logger: Logger
   readonly createTimeoutMs: number
+  /** Of a create whose host is away, since it was asked for. */
+  readonly createRetryMs: number
   /** Of every other call that saves, copies or brings back a capsule. */
   readonly lifecycleTimeoutMs: number
 }

@@ -7,7 +7,8 @@ import { knownHostId } from '../known-host.js'
 import { type Executor, fieldsOf } from '../operations.js'
 import { conclude, destroyOnHost, type ExecutorDeps, failure, overtaken } from './context.js'
 
-const MAX_ATTEMPTS = 3
+/** A create that another process took over may have run out of time because of its first one. */
+const MAX_TIMEOUTS = 3
 const WHAT = 'it had started'
 
 /** Lets the host make a capsule; what fails leaves nothing there. */
@@ -76,25 +77,28 @@ async function createOnHost(
   )
 }
 
-async function createFailed(
-  { db, host, logger }: ExecutorDeps,
-  operation: OperationRow,
-  error: AppError,
-): Promise<'done' | 'retry'> {
-  const silent = AppError.is(error, 'host_unavailable', 'timeout')
-  if (silent && operation.attempts > 1 && operation.attempts < MAX_ATTEMPTS) return 'retry'
-  logger.warn(
+async function createFailed(deps: ExecutorDeps, operation: OperationRow, error: AppError): Promise<'done' | 'retry'> {
+  const { db, host, logger } = deps
+  const again = isAgain(deps, operation, error)
+  logger[again && operation.attempts > 1 ? 'debug' : 'warn'](
     { ...fieldsOf(operation), code: error.code, error: error.message, cause: errorText(error.cause) },
     'capsule.create_failed',
   )
+  if (again) return 'retry'
   await conclude(db, operation, async (tx) => {
     // Nothing may stay behind: what the host made late is destroyed, by us now or by the reconciler.
     const row = await lockCapsule(tx, operation.capsule_id)
     if (row?.state === 'starting') await transition(tx, row, 'failed', notStarted('create_failed', error))
     return failure(error)
   })
-  if (silent) await destroyOnHost(host, operation.capsule_id).catch(() => {})
+  if (AppError.is(error, 'host_unavailable', 'timeout')) await destroyOnHost(host, operation.capsule_id).catch(() => {})
   return 'done'
+}
+
+/** Asking again is harmless: a host that made the capsule answers with it, one that was restarted has given it up. */
+function isAgain({ createRetryMs }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
+  if (error.code === 'host_unavailable') return Date.now() - operation.created_at.getTime() < createRetryMs
+  return error.code === 'timeout' && operation.attempts > 1 && operation.attempts < MAX_TIMEOUTS
 }
 
 /** What is written of a capsule that never ran. */
