@@ -185,6 +185,6 @@ export async function recordExit(entry: Entry, exit: VmExit, context: Context): 
   context.logger.warn({ capsuleId, cause: exit.cause, reason: exit.message }, 'capsule.exited')
   await release(entry, context)
   const gone = { exit, resources: undefined, other: undefined, reviving: undefined }
-  if (nextState(state, 'exited') === undefined) await context.table.store(entry, gone)
-  else await context.table.move(entry, 'exited', gone)
+  if (nextState(state, 'exited') === undefined) await context.table.settle(entry, gone)
+  else await context.table.settleMove(entry, 'exited', gone)
 }

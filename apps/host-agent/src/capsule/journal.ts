@@ -1,6 +1,6 @@
 import { mkdir, open, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { isErrno, type Logger } from '@wrenn/base'
+import { AppError, isErrno, type Logger } from '@wrenn/base'
 import type { CapsuleRecord } from './types.js'
 
 const SUFFIX = '.json'
@@ -69,11 +69,20 @@ export class Journal {
     return records
   }
 
+  /** @throws AppError `disk_full` */
   async put(record: CapsuleRecord): Promise<void> {
     const path = this.#path(record.capsuleId)
     const beside = `${path}.${++this.#writes}.tmp`
-    await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
-    await rename(beside, path)
+    try {
+      await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
+      await rename(beside, path)
+    } catch (error) {
+      await rm(beside, { force: true }).catch(() => {}) // the next start removes it, too
+      if (!isErrno(error, 'ENOSPC', 'EDQUOT')) throw error
+      throw new AppError('disk_full', `The disk of ${this.#dir}, where the host notes its capsules, is full.`, {
+        cause: error,
+      })
+    }
   }
 
   /** What was put last survives a power loss when this returns. */

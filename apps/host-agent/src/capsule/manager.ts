@@ -60,7 +60,7 @@ export class CapsuleManager {
     const flusher = new Flusher(states, deps.makeDurable, logger)
     const sizes = new Sizes(machine, states, logger)
     this.#journal = deps.journal
-    this.#table = new CapsuleTable(deps.journal)
+    this.#table = new CapsuleTable(deps.journal, logger)
     this.#context = {
       machine,
       factory,
@@ -194,7 +194,7 @@ export class CapsuleManager {
       await entry.teardown
       const { guest } = entry
       entry.guest = undefined // so that nothing that happens from here on is taken for the guest's end
-      await this.#table.store(entry, {})
+      await this.#table.settle(entry, {})
       guest?.client.close()
       await guest?.vm.detach()
     }

@@ -93,7 +93,7 @@ export class Sleep {
       throw error
     }
     closeLine(entry)
-    tearDown(entry, this.#context, guest, async () => await table.store(entry, { resources: undefined }))
+    tearDown(entry, this.#context, guest, async () => await table.settle(entry, { resources: undefined }))
     this.flush(entry)
     logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
   }
@@ -104,7 +104,7 @@ export class Sleep {
     logger.warn({ capsuleId: entry.record.capsuleId, error: errorText(cause) }, 'capsule.pause_failed')
     await states.retract(dir)
     await guest.vm.resume().catch(() => {}) // a guest that has ended is noticed by its watch
-    await table.move(entry, 'failed')
+    await table.settleMove(entry, 'failed')
   }
 
   async #fallAsleep(entry: Entry, reason: PauseReason, timer: StepTimer): Promise<void> {
@@ -158,7 +158,7 @@ export class Sleep {
       await this.#sleepOn(entry, error)
       throw error
     }
-    await table.move(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
+    await table.settleMove(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
     const { guest } = entry
     if (guest !== undefined) watchExit(entry, guest, this.#context)
     startRevival(entry, this.#context)
@@ -241,7 +241,7 @@ export class Sleep {
       reach('resume:switched')
       await guest.vm.resume()
     } catch (error) {
-      await this.#journal(entry, { files: from, fallback })
+      await this.#context.table.settle(entry, { files: from, fallback })
       await this.#drop(guest)
       await states.remove(plan.dir)
       throw error
@@ -279,7 +279,7 @@ export class Sleep {
     await states.seal(dir)
     const gone = { resources: undefined, reviving: undefined }
     if ((await states.read(dir)) !== undefined) {
-      await table.move(entry, 'failed', gone)
+      await table.settleMove(entry, 'failed', gone)
       if (entry.record.durableAtMs === undefined) this.flush(entry)
       return
     }
@@ -288,6 +288,6 @@ export class Sleep {
       message: `The capsule could not go on after its state was loaded: ${errorText(cause)}`,
       ...{ exitCode: undefined, signal: undefined, consoleTail: '', atMs: Date.now() },
     }
-    await table.move(entry, 'exited', { ...gone, exit })
+    await table.settleMove(entry, 'exited', { ...gone, exit })
   }
 }

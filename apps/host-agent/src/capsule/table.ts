@@ -1,8 +1,10 @@
-import { AppError, type CapsuleId, KeyedMutex } from '@wrenn/base'
+import { AppError, type CapsuleId, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
 import type { Guest } from './guest.js'
 import type { Journal } from './journal.js'
 import type { CapsuleRecord } from './types.js'
+
+const REWRITE_AFTER_MS = 1_000
 
 export interface Entry {
   record: CapsuleRecord
@@ -22,12 +24,16 @@ export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly remov
 /** The capsules of this host: what is known of each, who is at work on it, and who wants to hear of changes. */
 export class CapsuleTable {
   readonly #journal: Journal
+  readonly #logger: Logger
+  /** Capsules of which the journal does not say yet what has happened. */
+  readonly #unwritten = new Set<Entry>()
   readonly #entries = new Map<string, Entry>()
   readonly #mutex = new KeyedMutex()
   readonly #listeners = new Set<(event: CapsuleEvent) => void>()
 
-  constructor(journal: Journal) {
+  constructor(journal: Journal, logger: Logger) {
     this.#journal = journal
+    this.#logger = logger
   }
 
   /** One command at a time per capsule. */
@@ -68,6 +74,7 @@ export class CapsuleTable {
 
   async remove(entry: Entry): Promise<void> {
     this.#entries.delete(entry.record.capsuleId)
+    this.#unwritten.delete(entry)
     await entry.writes.catch(() => {}) // whoever wrote has been told
     await this.#journal.remove(entry.record.capsuleId)
     this.#emit({ removed: entry.record.capsuleId })
@@ -105,16 +112,56 @@ export class CapsuleTable {
     await this.#write(entry, () => change)
   }
 
+  /**
+   * `move` for what has happened already, so that it holds even while the journal cannot be written, as on a full disk: it is
+   * told at once and written as soon as that works. Only where recovery comes to the same from what the journal says until then.
+   */
+  async settleMove(entry: Entry, command: CapsuleCommand, change: Partial<CapsuleRecord> = {}): Promise<void> {
+    await this.#write(
+      entry,
+      () => ({ ...change, state: this.#next(entry, command) }),
+      (cause) => this.#writeLater(entry, cause),
+    )
+  }
+
+  /** `store` in the way of `settleMove`. */
+  async settle(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
+    await this.#write(
+      entry,
+      () => change,
+      (cause) => this.#writeLater(entry, cause),
+    )
+  }
+
+  #writeLater(entry: Entry, cause: unknown): void {
+    const { capsuleId } = entry.record
+    this.#logger.error({ capsuleId, error: errorText(cause) }, 'journal.not_written')
+    if (this.#unwritten.has(entry)) return
+    this.#unwritten.add(entry)
+    const again = (): void => {
+      setTimeout(() => {
+        if (this.#unwritten.has(entry)) this.store(entry, {}).catch(again)
+      }, REWRITE_AFTER_MS).unref()
+    }
+    again()
+  }
+
   /** What the journal says of a capsule survives a power loss when this returns. */
   async sync({ record }: Entry): Promise<void> {
     await this.#journal.sync(record.capsuleId)
   }
 
-  async #write(entry: Entry, change: () => Partial<CapsuleRecord>): Promise<void> {
+  async #write(
+    entry: Entry,
+    change: () => Partial<CapsuleRecord>,
+    onFailure = (error: unknown): void => {
+      throw error
+    },
+  ): Promise<void> {
     const write = async (): Promise<void> => {
       if (this.#entries.get(entry.record.capsuleId) !== entry) return
       const changed = change()
-      await this.#journal.put({ ...entry.record, ...changed })
+      await this.#journal.put({ ...entry.record, ...changed }).then(() => this.#unwritten.delete(entry), onFailure)
       entry.record = { ...entry.record, ...changed }
       this.#emit({ record: entry.record })
     }
