@@ -33,6 +33,9 @@ export function input(change: Partial<CreateCapsuleInput> = {}): CreateCapsuleIn
   }
 }
 
+/** Loopback addresses of this process alone: other test files, and other runs, have their guests at the same time. */
+const GUEST_NETWORK = `127.${84 + (process.pid % 128)}.${(process.pid >> 7) % 256}`
+
 /** A machine without processes: fake engine, guests on loopback addresses, plain copies instead of clones. */
 export class TestMachine implements AsyncDisposable {
   readonly vms = new FakeMachine()
@@ -165,7 +168,7 @@ export class TestMachine implements AsyncDisposable {
   async #serve(guest: FakeVmGuest): Promise<void> {
     if (this.bootFails) throw new AppError('engine_failure', 'The engine did not start.')
     const agent = new FakeGuest()
-    await agent.listen(`127.84.0.${guest.spec.confinement.uid}`, GUEST_PORT)
+    await agent.listen(`${GUEST_NETWORK}.${guest.spec.confinement.uid}`, GUEST_PORT)
     this.agents.set(guest.spec.id, agent)
     const closed = guest.exited.then(() => agent[Symbol.asyncDispose]())
     this.#closed.set(guest, closed)
@@ -193,7 +196,7 @@ export class TestMachine implements AsyncDisposable {
           let index = 1
           while (this.slotsInUse.has(index)) index++
           this.slotsInUse.add(index)
-          const address = `127.84.0.${index}`
+          const address = `${GUEST_NETWORK}.${index}`
           return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
         },
         release: async (index) => {
