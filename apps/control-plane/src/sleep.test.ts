@@ -49,6 +49,12 @@ async function openTalker(capsule: Capsule, tag: string): Promise<Socket> {
   return socket
 }
 
+async function untilState(socket: Socket, wanted: Capsule['state']): Promise<void> {
+  for (let frame = await socket.frame(); frame?.state !== wanted; frame = await socket.frame()) {
+    if (frame === undefined) throw new Error(`closed before ${wanted}`)
+  }
+}
+
 /** Output up to and with `end`. */
 async function readUntil(socket: Socket, end: string): Promise<{ text: string; frames: Frame[] }> {
   const frames: Frame[] = []
@@ -187,6 +193,27 @@ describe('streams of a capsule that is paused', () => {
     await socket.send({ type: 'stdin_close' })
     expect((await socket.until('exit')).at(-1)).toMatchObject({ exit_code: 0 })
   }, 30_000)
+
+  it('say what state it is in to those who ask for that, and nothing to others', async () => {
+    const capsule = await platform.create()
+    const start = { type: 'start', cmd: '/bin/sh', args: ['-c', talker], stdin: true }
+    const plain = platform.open(at(capsule, '/exec/stream'))
+    await plain.send(start)
+    await readUntil(plain, 'up\n')
+    const told = platform.open(at(capsule, '/exec/stream?states=true'))
+    const terminal = platform.open(at(capsule, '/pty?states=true'))
+    await told.send(start)
+    await terminal.send({ type: 'start', cmd: '/bin/sh', args: ['-c', talker] })
+    await untilState(told, 'running')
+    await untilState(terminal, 'running')
+    await pause(capsule)
+    await untilState(told, 'paused')
+    await untilState(terminal, 'paused')
+    await resume(capsule)
+    await untilState(told, 'running')
+    await plain.send(line('on'))
+    expect((await readUntil(plain, 'on 1\n')).frames.map(({ type }) => type)).not.toContain('state')
+  })
 
   it('wake it by input when it has auto_resume', async () => {
     const capsule = await platform.create({ auto_resume: true })

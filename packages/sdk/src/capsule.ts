@@ -5,6 +5,7 @@ import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints
 import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
 import { Files } from './files.js'
 import { type LifecycleOptions, perform } from './lifecycle.js'
+import { type Opening, opening } from './opening.js'
 import { openSession, ProcessHandle, PtyHandle } from './process.js'
 import type { ConnectionState, SessionPlan } from './session.js'
 import type { CallOptions, Transport } from './transport.js'
@@ -167,14 +168,15 @@ export class Capsule implements AsyncDisposable {
   /**
    * Runs a command and follows it: every byte of output, input, signals; dropped connections are picked up where they broke.
    * @example
-   * for await (const event of await capsule.stream('make')) if (event.type === 'stdout') process.stdout.write(event.data)
+   * for await (const event of capsule.stream('make')) if (event.type === 'stdout') process.stdout.write(event.data)
+   * const cat = await capsule.stream('cat', { stdin: true })
    */
-  async stream(command: Command, options: StreamOptions = {}): Promise<ProcessHandle> {
+  stream(command: Command, options: StreamOptions = {}): Opening<ProcessHandle> {
     const { envs, cwd, user, stdin = false, timeoutMs = 0, tag = randomName('proc'), ...follow } = options
     const process = { ...commandFields(command), envs, cwd, user, timeout_sec: timeoutMs / 1000, tag }
     const frame = { type: 'start', ...process, stdin, encoding: 'base64' }
     const start = { path: `${this.#path}/exec/stream`, frame }
-    return new ProcessHandle(await openSession(this.#transport, this.#processPlan(tag, follow, start)))
+    return this.#openProcess('stream', this.#processPlan(tag, follow, start))
   }
 
   /** Starts a command and leaves it running. */
@@ -189,12 +191,15 @@ export class Capsule implements AsyncDisposable {
   }
 
   /** Follows a process that runs already, by pid or tag. */
-  async attach(process: number | string, options: AttachOptions = {}): Promise<ProcessHandle> {
+  attach(process: number | string, options: AttachOptions = {}): Opening<ProcessHandle> {
     const { fromOffset, ...follow } = options
     const plan = this.#processPlan(String(process), follow, undefined)
-    return new ProcessHandle(
-      await openSession(this.#transport, fromOffset === undefined ? plan : { ...plan, fromOffset }),
-    )
+    return this.#openProcess('attach', fromOffset === undefined ? plan : { ...plan, fromOffset })
+  }
+
+  #openProcess(call: string, plan: SessionPlan): Opening<ProcessHandle> {
+    const handle = openSession(this.#transport, plan).then((session) => new ProcessHandle(session))
+    return opening(call, ProcessHandle, handle)
   }
 
   #processPlan(selector: string, follow: FollowOptions, start: SessionPlan['start']): SessionPlan {
@@ -213,7 +218,7 @@ export class Capsule implements AsyncDisposable {
   }
 
   /** Opens a terminal. */
-  async pty(options: PtyOptions = {}): Promise<PtyHandle> {
+  pty(options: PtyOptions = {}): Opening<PtyHandle> {
     const {
       command = ['/bin/bash'],
       cols = 80,
@@ -226,15 +231,15 @@ export class Capsule implements AsyncDisposable {
     } = options
     const [cmd, ...args] = command
     const frame = { type: 'start', cmd, args, cols, rows, envs, cwd, user, tag }
-    return await this.#openPty(tag, follow, { path: `${this.#path}/pty`, frame })
+    return this.#openPty('pty', tag, follow, { path: `${this.#path}/pty`, frame })
   }
 
   /** Comes back to a terminal by its tag. */
-  async attachPty(tag: string, options: AttachOptions = {}): Promise<PtyHandle> {
-    return await this.#openPty(tag, options, undefined)
+  attachPty(tag: string, options: AttachOptions = {}): Opening<PtyHandle> {
+    return this.#openPty('attachPty', tag, options, undefined)
   }
 
-  async #openPty(tag: string, follow: AttachOptions, start: SessionPlan['start']): Promise<PtyHandle> {
+  #openPty(call: string, tag: string, follow: AttachOptions, start: SessionPlan['start']): Opening<PtyHandle> {
     const plan: SessionPlan = {
       ...follow,
       capsuleId: this.id,
@@ -247,7 +252,8 @@ export class Capsule implements AsyncDisposable {
       inputMayBeLost: true,
       inputType: 'input',
     }
-    return new PtyHandle(await openSession(this.#transport, plan))
+    const handle = openSession(this.#transport, plan).then((session) => new PtyHandle(session))
+    return opening(call, PtyHandle, handle)
   }
 
   /** Those started through the API; `includeEnded` adds the ones whose output and exit are still kept. */

@@ -31,6 +31,7 @@ export {
 } from './errors.js'
 export { type FileContent, type FileOptions, Files, type ListOptions, type ReadOptions } from './files.js'
 export type { LifecycleOptions } from './lifecycle.js'
+export type { Opening } from './opening.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'

@@ -28,6 +28,25 @@ async function textOf(events: AsyncIterable<ProcessEvent>): Promise<string> {
   return text
 }
 
+describe('a session whose capsule is paused', () => {
+  it('hears of it from the server, in the stream, and only when somebody wants to know', async () => {
+    const asked: (string | null)[] = []
+    server.socketHandler = (socket, first, path) => {
+      asked.push(new URL(path, server.url).searchParams.get('states'))
+      socket.send(frame({ type: 'state', state: 'running' }))
+      socket.send(frame({ type: 'start', pid: 7, tag: first.tag }))
+      for (const now of ['pausing', 'paused', 'resuming', 'running']) socket.send(frame({ type: 'state', state: now }))
+      socket.send(stdout('on', 0))
+      socket.send(frame({ type: 'exit', exit_code: 0 }))
+    }
+    const told: string[] = []
+    expect(await textOf(await found.stream('x', { onConnection: (what) => told.push(what) }))).toBe('on')
+    expect(told).toEqual(['paused', 'resumed'])
+    expect(await textOf(await found.stream('x'))).toBe('on')
+    expect(asked).toEqual(['true', null])
+  })
+})
+
 describe('a session whose connection broke', () => {
   it('waits for as long as the capsule is paused, and goes on at the next byte without having woken it', async () => {
     let asked = 0

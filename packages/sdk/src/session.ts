@@ -79,6 +79,7 @@ interface Frame {
   readonly code?: string
   readonly fatal?: boolean
   readonly hint?: string
+  readonly state?: CapsuleState
 }
 
 /**
@@ -159,6 +160,7 @@ export class Session {
   #dropped(socket: Socket): void {
     this.#plan.signal?.throwIfAborted()
     this.#socket = undefined
+    this.#watch.untold()
     if (this.#isPatienceOver()) throw createError('The connection broke again and again.', { code: 'connection_lost' })
     const unsettled = this.#lastInputAt > 0 && performance.now() - this.#lastInputAt < INPUT_SETTLED_MS
     if (!this.#plan.inputMayBeLost && (this.#isSending || unsettled || socket.unsentBytes > 0)) {
@@ -207,7 +209,9 @@ export class Session {
     const route = !this.#started && start ? start : resume(this.#nextOffset)
     const { webSocket, apiKey } = this.#transport.options
     try {
-      const url = this.#transport.socketUrl(route.path, route.query)
+      // Only who hears of pauses needs to know of them.
+      const states = this.#plan.onConnection ? { states: 'true' } : {}
+      const url = this.#transport.socketUrl(route.path, { ...route.query, ...states })
       const socket = await Socket.open(webSocket, url, apiKey, this.#signal)
       if (route.frame) socket.sendJson(route.frame)
       return socket
@@ -279,6 +283,9 @@ export class Session {
           timedOut: frame.timed_out ?? false,
           oomKilled: frame.oom_killed ?? false,
         }
+      case 'state':
+        if (frame.state) this.#watch.told(frame.state)
+        return undefined
       case 'error':
         return this.#failed(frame)
       default:

@@ -55,6 +55,34 @@ describe('the sleep watch', () => {
     expect(told).toEqual(['paused', 'resumed'])
   })
 
+  it('asks nothing while the server tells by itself, and takes the last words before a pause for no end of it', async () => {
+    const end = new AbortController()
+    const run = watch.run(end.signal)
+    watch.told('running')
+    watch.told('pausing')
+    watch.heard()
+    watch.told('paused')
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(told).toEqual(['paused'])
+    watch.told('running')
+    expect(told).toEqual(['paused', 'resumed'])
+    expect(asked).toBe(0)
+    end.abort()
+    await run
+  })
+
+  it('looks again when the connection on which it was told is gone', async () => {
+    const end = new AbortController()
+    const run = watch.run(end.signal)
+    watch.told('running')
+    watch.untold()
+    state = 'paused'
+    await vi.advanceTimersByTimeAsync(20_000)
+    expect(told).toEqual(['paused'])
+    end.abort()
+    await run
+  })
+
   it('goes on looking when nobody answers', async () => {
     const end = new AbortController()
     const run = watch.run(end.signal)

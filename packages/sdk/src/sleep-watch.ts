@@ -2,7 +2,7 @@ import { isAsleep } from '@wrenn/protocol'
 import type { CapsuleState } from './types.js'
 import { delay } from './wait.js'
 
-/** While the capsule is paused its open streams are silent; after this much silence it is asked for its state. */
+/** While the capsule is paused its open streams are silent; a server that does not tell is asked after this much silence. */
 const QUIET_MS = 5_000
 const ASLEEP_POLL_MS = 1_000
 
@@ -11,6 +11,8 @@ export class SleepWatch {
   readonly #ask: () => Promise<CapsuleState>
   readonly #tell: (state: 'paused' | 'resumed') => void
   #asleep = false
+  /** The server tells of its own accord. */
+  #isTold = false
   #heardAt = performance.now()
 
   constructor(ask: () => Promise<CapsuleState>, tell: (state: 'paused' | 'resumed') => void) {
@@ -26,10 +28,21 @@ export class SleepWatch {
     return asleep
   }
 
-  /** Output came: whatever it was, it is awake. */
+  /** The server said so; from now on it need not be asked. */
+  told(state: CapsuleState): void {
+    this.#isTold = true
+    this.#set(isAsleep(state))
+  }
+
+  /** The connection on which it told is gone. */
+  untold(): void {
+    this.#isTold = false
+  }
+
+  /** Output came: whatever it was, it is awake. What is told comes in its own order, the last words before a pause after it. */
   heard(): void {
     this.#heardAt = performance.now()
-    this.#set(false)
+    if (!this.#isTold) this.#set(false)
   }
 
   /** Resolves when the capsule is not asleep. @returns whether it was */
@@ -46,7 +59,7 @@ export class SleepWatch {
       await delay(this.#asleep ? ASLEEP_POLL_MS : QUIET_MS, signal).catch(() => {}) // aborted: the loop ends
       const isQuiet = this.#asleep || performance.now() - this.#heardAt >= QUIET_MS
       // Not reachable now: a connection that broke is noticed by its user.
-      if (isQuiet && !signal.aborted) await this.check().catch(() => {})
+      if (isQuiet && !this.#isTold && !signal.aborted) await this.check().catch(() => {})
     }
   }
 

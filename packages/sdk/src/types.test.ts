@@ -22,6 +22,7 @@ describe('the public types', () => {
   it('give results, handles and plain readonly data', () => {
     expectTypeOf<Capsule['exec']>().returns.resolves.toEqualTypeOf<ExecResult>()
     expectTypeOf<Capsule['stream']>().returns.resolves.toEqualTypeOf<ProcessHandle>()
+    expectTypeOf<ReturnType<Capsule['stream']>>().toExtend<AsyncIterable<ProcessEvent>>()
     expectTypeOf<CapsuleInfo['name']>().toEqualTypeOf<string | undefined>()
     expectTypeOf<Capsule>().toExtend<AsyncDisposable>()
   })

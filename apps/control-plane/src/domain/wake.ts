@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { isAsleep, isUsable } from '@wrenn/protocol'
+import { type CapsuleState, isAsleep, isUsable } from '@wrenn/protocol'
 import { fromHostError } from '../host/errors.js'
 import type { Host } from '../host/host.js'
 import type { CapsuleChanges } from '../store/capsule-changes.js'
@@ -105,6 +105,17 @@ export class Wake {
         if (refusalsAwake === MAX_REFUSALS_AWAKE) throw failure
       }
     }
+  }
+
+  /** Tells the state of a capsule now and whenever it changed, until `signal` ends or the control plane stops. */
+  async follow(id: string, tell: (state: CapsuleState) => void, signal: AbortSignal): Promise<void> {
+    let last: CapsuleState | undefined
+    const look = (row: CapsuleRow | undefined): undefined => {
+      if (row === undefined || row.state === last) return
+      last = row.state
+      tell(last)
+    }
+    await this.#deps.changes.until(id, look, signal).catch(() => {}) // both ends are the expected ones
   }
 
   /** The capsule's generation now, when it was rolled back since it had `generation`. */

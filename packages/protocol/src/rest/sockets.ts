@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { capsuleStates } from '../states.js'
 import { envsSchema, pathSchema, text, userSchema } from './common.js'
 import { execRequestSchema, signalSchema, tagSchema } from './exec.js'
 
@@ -16,6 +17,9 @@ export type AuthFrame = z.infer<typeof authFrameSchema>
 const base64 = z.base64()
 const terminalSize = z.int().min(1).max(65_535)
 const offset = z.int().min(0)
+const stateFrame = z
+  .object({ type: z.literal('state'), state: z.enum(capsuleStates) })
+  .describe('Of the capsule, first and whenever it changed; only with `states=true`.')
 const firstOffset = offset.optional().describe('Where the output that follows begins: what to come back with.')
 
 /** First message of `/v1/capsules/{id}/exec/stream`. */
@@ -62,6 +66,7 @@ export const processOutputFrameSchema = z.discriminatedUnion('type', [
     fatal: z.boolean(),
     hint: z.string().optional(),
   }),
+  stateFrame,
 ])
 export type ProcessOutputFrame = z.infer<typeof processOutputFrameSchema>
 
@@ -106,11 +111,20 @@ export const ptyOutputFrameSchema = z.discriminatedUnion('type', [
     hint: z.string().optional(),
   }),
   z.object({ type: z.literal('ping') }),
+  stateFrame,
 ])
 export type PtyOutputFrame = z.infer<typeof ptyOutputFrameSchema>
 
+/** Query of every WebSocket of a capsule. */
+export const socketQuerySchema = z.object({
+  states: z
+    .enum(['true', 'false'])
+    .default('false')
+    .describe('Also send the state of the capsule in `state` frames: a process is silent while its capsule is paused.'),
+})
+
 /** Query of `/v1/capsules/{id}/processes/{selector}/stream`. */
-export const processStreamQuerySchema = z.object({
+export const processStreamQuerySchema = socketQuerySchema.extend({
   from_offset: z.coerce
     .number()
     .int()

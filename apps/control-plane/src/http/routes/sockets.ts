@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { processStreamQuerySchema } from '@wrenn/protocol'
+import { processStreamQuerySchema, socketQuerySchema } from '@wrenn/protocol'
 import { z } from 'zod'
 import type { App, Services } from '../context.js'
 import { capsuleParams, errors, processParams } from '../schemas.js'
@@ -27,12 +27,17 @@ export function socketRoutes(app: App, services: Services): void {
       summary: 'Start a process and follow it (WebSocket).',
       description: `First frame ExecStartFrame, then ProcessInputFrame; answers ProcessOutputFrame. The process goes on when the socket closes: follow it again through its process stream. ${handshake}`,
       params: capsuleParams,
+      querystring: socketQuerySchema,
       response: switching,
     },
     handler: notUpgraded,
     wsHandler: (socket, request) => {
       const { id } = capsuleParams.parse(request.params)
-      runSocket(socket, request, id, services, { run: (connection) => execStream(connection, services) })
+      const { states } = socketQuerySchema.parse(request.query)
+      runSocket(socket, request, id, services, {
+        states: states === 'true',
+        run: (connection) => execStream(connection, services),
+      })
     },
   })
 
@@ -53,6 +58,7 @@ export function socketRoutes(app: App, services: Services): void {
       const { id, selector } = processParams.parse(request.params)
       const query = processStreamQuerySchema.parse(request.query)
       runSocket(socket, request, id, services, {
+        states: query.states === 'true',
         run: (connection) =>
           processStream(connection, services, { selector, fromOffset: query.from_offset, encoding: query.encoding }),
       })
@@ -68,12 +74,15 @@ export function socketRoutes(app: App, services: Services): void {
       summary: 'Open a terminal (WebSocket).',
       description: `First frame PtyStartFrame, then PtyInputFrame; answers PtyOutputFrame. ${handshake}`,
       params: capsuleParams,
+      querystring: socketQuerySchema,
       response: switching,
     },
     handler: notUpgraded,
     wsHandler: (socket, request) => {
       const { id } = capsuleParams.parse(request.params)
+      const { states } = socketQuerySchema.parse(request.query)
       runSocket(socket, request, id, services, {
+        states: states === 'true',
         pingFrame: { type: 'ping' },
         run: (connection) => ptyStream(connection, services),
       })

@@ -25,6 +25,8 @@ export interface Connection {
 export interface SocketTask {
   /** Sent every 30 seconds beside the protocol's own ping. */
   readonly pingFrame?: object
+  /** Whether the client also wants to hear the state of its capsule. */
+  readonly states: boolean
   readonly run: (connection: Connection) => Promise<void>
 }
 
@@ -58,7 +60,7 @@ async function serve(
   channel: Channel,
   request: FastifyRequest,
   capsuleId: string,
-  { capsules, apiKeys, activity, logger }: Services,
+  { capsules, apiKeys, activity, wake, logger }: Services,
   task: SocketTask,
 ): Promise<void> {
   const startedAt = performance.now()
@@ -67,6 +69,7 @@ async function serve(
     const owner = request.owner ?? (await firstMessage(channel, apiKeys))
     const { id, generation } = await capsules.get(owner.teamId, capsuleId)
     using _ = activity.open(id)
+    if (task.states) void wake.follow(id, (state) => void channel.send({ type: 'state', state }), channel.signal)
     await task.run({ channel, capsule: { teamId: owner.teamId, id }, generation })
     channel.close(CLOSE_NORMAL, 'done')
   } catch (thrown) {
