@@ -183,6 +183,102 @@ describe('rollback', () => {
   })
 })
 
+describe('a rollback of a capsule whose guest ended', () => {
+  const seen = async () => await platform.get(id)
+
+  beforeEach(async () => {
+    await shell('echo before > ~/file')
+    await save({ name: 'point' })
+    await shell('echo after > ~/file')
+    platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await expect.poll(async () => (await seen()).state).toBe('error')
+  })
+
+  it('makes it run again, also from an older checkpoint than the one it stands on', async () => {
+    const back = await json<Capsule>(await rollback('point'), 200)
+    expect(back).toMatchObject({ id, state: 'running', lifecycle_timings: [{ step: 'restore' }] })
+    expect(back.exit).toBeUndefined()
+    await save({ name: 'later' })
+    await shell('echo later > ~/file')
+    platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await expect.poll(async () => (await seen()).state).toBe('error')
+    await json(await rollback('point'), 200)
+    expect(await shell('cat ~/file')).toBe('before\n')
+    expect(await list()).toHaveLength(2)
+  })
+
+  it('is resuming meanwhile, and whoever uses it waits', async () => {
+    const held = platform.host.holdNext('rollback')
+    const rolling = rollback('point')
+    await held.reached
+    expect(await seen()).toMatchObject({ state: 'resuming', status: 'paused' })
+    expect(await code(await rollback('point'), 409)).toBe('invalid_state')
+    const used = shell('cat ~/file')
+    held.release()
+    expect(await used).toBe('before\n')
+    await json(await rolling, 200)
+  })
+
+  it('that fails leaves it ended, and may be asked for again', async () => {
+    platform.host.failNext('rollback')
+    expect(await code(await rollback('point'), 500)).toBe('engine_failure')
+    expect(await seen()).toMatchObject({ state: 'error', exit: { message: 'The kernel panicked.' } })
+    await json(await rollback('point'), 200)
+    expect(await shell('cat ~/file')).toBe('before\n')
+  })
+
+  it.each(['before', 'after'] as const)('is finished by the next control plane when one dies %s it', async (when) => {
+    const held = platform.host.holdNext('rollback', when)
+    const asked = rollback('point').catch(() => undefined)
+    await held.reached
+    await platform.restart()
+    await asked
+    held.release()
+    const db = openDatabase({ url: platform.databaseUrl })
+    await db
+      .updateTable('operations')
+      .set({ lease_until: new Date(0) })
+      .where('state', '=', 'running')
+      .execute()
+    await db.destroy()
+    await expect.poll(async () => (await seen()).state).toBe('running')
+    expect(await shell('cat ~/file')).toBe('before\n')
+  })
+
+  it('needs room among the running capsules of its team', async () => {
+    const db = openDatabase({ url: platform.databaseUrl })
+    const { vcpus } = await seen()
+    await db.updateTable('teams').set({ max_vcpus: vcpus }).execute()
+    const other = await platform.create()
+    expect(await code(await rollback('point'), 429)).toBe('pool_exhausted')
+    expect((await seen()).state).toBe('error')
+    await platform.call('DELETE', `/v1/capsules/${other.id}`)
+    await expect.poll(async () => (await rollback('point')).status).toBe(200)
+    await db.updateTable('teams').set({ max_vcpus: null }).execute()
+    await db.destroy()
+  })
+
+  it('is refused once its host has lost it', async () => {
+    const db = openDatabase({ url: platform.databaseUrl })
+    await db.updateTable('capsules').set({ observed_state: 'absent' }).where('id', '=', id).execute()
+    await db.destroy()
+    expect(await code(await rollback('point'), 409)).toBe('invalid_state')
+  })
+
+  it('of one that dies while it is rolled back makes it run again, too', async () => {
+    await json(await rollback('point'), 200)
+    const held = platform.host.holdNext('rollback')
+    const rolling = rollback('point')
+    await held.reached
+    platform.host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await expect.poll(async () => (await seen()).state).toBe('error')
+    held.release()
+    expect(await json(await rolling, 200)).toMatchObject({ state: 'running' })
+    expect((await seen()).state).toBe('running')
+    expect(await shell('cat ~/file')).toBe('before\n')
+  })
+})
+
 describe('diff', () => {
   it('lists what differs between two points, or a point and now, page by page', async () => {
     await shell('mkdir ~/d; echo 1 > ~/d/a; echo 1 > ~/d/b')

@@ -40,7 +40,7 @@ export type CapsuleCommand = (typeof capsuleCommands)[number]
  * The lifecycle: state → command → next state. A command that is not listed is not legal there (409 `invalid_state`).
  * `fork`, `checkpoint`, `rollback` and `snapshot` do not move a capsule: it stays what it was. A host may pause a capsule by
  * itself (`paused` out of `running`) when it runs short of memory or space. A guest that ended with a saved state behind it
- * may be resumed from that state.
+ * may be resumed from that state, or rolled back to a checkpoint: both make it run again.
  */
 export const capsuleTransitions = {
   pending: { start: 'starting', destroy: 'stopping', failed: 'error', lost: 'missing' },
@@ -88,7 +88,7 @@ export const capsuleTransitions = {
     failed: 'error',
     lost: 'missing',
   },
-  error: { resume: 'resuming', paused: 'paused', destroy: 'stopping' },
+  error: { resume: 'resuming', rollback: 'resuming', paused: 'paused', destroy: 'stopping' },
 } as const satisfies Record<CapsuleState, Partial<Record<CapsuleCommand, CapsuleState>>>
 
 /** The state after `command`, or `undefined` when the command is not legal in `state`. */

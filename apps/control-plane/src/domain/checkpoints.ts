@@ -24,9 +24,10 @@ import type { CapsuleRow, CheckpointRow } from '../store/schema.js'
 import { hashJson } from './canonical.js'
 import { toCapsule } from './capsule-view.js'
 import { toCheckpoint } from './checkpoint-view.js'
+import type { RollbackParams } from './executors/rollback.js'
 import type { LifecycleDeps, RequestOptions } from './lifecycle.js'
-import { illegal, isLegal, needCapsule, needLegal } from './need-capsule.js'
-import { reserveSpace } from './quotas.js'
+import { illegal, isLegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
+import { reserve, reserveSpace } from './quotas.js'
 import { insertNew, resultOf, submit } from './submit.js'
 
 /** A comparison may have to start a copy of the guest first. */
@@ -39,6 +40,11 @@ export interface CreateCheckpointOptions extends RequestOptions {
   readonly name?: string | undefined
   /** Made by the platform for itself: not listed, named by its id only. @default false */
   readonly hidden?: boolean
+}
+
+export interface RollbackOptions extends RequestOptions {
+  /** Part of a command that must leave no trace: quotas that filled up meanwhile do not hinder it. @default false */
+  readonly isUndo?: boolean
 }
 
 export interface RequestedCheckpoint {
@@ -111,10 +117,12 @@ export class Checkpoints {
   }
 
   /**
-   * The capsule as it was at the checkpoint, under the same id; a running one runs, a paused one stays paused.
-   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `idempotency_mismatch`, or why it failed
+   * The capsule as it was at the checkpoint, under the same id; a running one runs, a paused one stays paused, one that had
+   * ended runs again.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `pool_exhausted`, `idempotency_mismatch`,
+   * or why it failed
    */
-  async rollback(teamId: string, capsuleId: string, ref: string, options: RequestOptions): Promise<Capsule> {
+  async rollback(teamId: string, capsuleId: string, ref: string, options: RollbackOptions): Promise<Capsule> {
     const { db, operations } = this.#deps
     const submission = {
       teamId,
@@ -123,16 +131,33 @@ export class Checkpoints {
       key: options.idempotencyKey,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
+      const isEnded = await this.#reserveForEnded(tx, teamId, capsuleId, options)
       const row = await holdCapsule(tx, teamId, capsuleId)
+      if (isEnded !== hasEnded(row)) return undefined
       const checkpoint = await holdCheckpoint(tx, capsuleId, ref)
       needLegal(row, 'rollback')
-      const moved = await transition(tx, row, 'rollback')
-      return moved === undefined ? undefined : await insertNew(tx, submission, moved, { checkpointId: checkpoint.id })
+      const moved = await transition(tx, row, 'rollback', isEnded ? { desired_state: 'running' } : {})
+      const params: RollbackParams = { checkpointId: checkpoint.id, isEnded }
+      return moved === undefined ? undefined : await insertNew(tx, submission, moved, { ...params })
     })
     const result = await resultOf(operations, operation, options.waitMs)
     // The executor wrote it in this form.
     if (result !== undefined) return result.capsule as Capsule
     return toCapsule(await needCapsule(db, teamId, capsuleId))
+  }
+
+  /** A capsule that has ended counts anew when it is to run. The team before the capsule, as everywhere. */
+  async #reserveForEnded(tx: Db, teamId: string, id: string, { isUndo = false }: RollbackOptions): Promise<boolean> {
+    const row = await needCapsule(tx, teamId, id)
+    if (!hasEnded(row)) return false
+    if (!mayHaveSavedState(row)) {
+      throw new AppError('invalid_state', 'The capsule has ended and its host has nothing left of it to go back to.')
+    }
+    if (!isUndo) {
+      const demand = { running: 1, vcpus: row.vcpus, memoryMib: row.memory_mib, added: 0 }
+      await reserve(tx, teamId, this.#deps.limits, demand)
+    }
+    return true
   }
 
   /**
@@ -218,6 +243,10 @@ interface DiffRequest {
   readonly fromCheckpointId: string
   readonly toCheckpointId: string
   readonly path: string
+}
+
+function hasEnded({ state }: CapsuleRow): boolean {
+  return state === 'error'
 }
 
 /** Names stand where ids stand, so they must not look like one. @throws AppError `invalid_request` */

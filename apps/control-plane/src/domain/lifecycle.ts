@@ -20,7 +20,7 @@ import { hashJson } from './canonical.js'
 import { toCapsule } from './capsule-view.js'
 import type { ForkParams } from './executors/fork.js'
 import { checkLimits } from './limits.js'
-import { illegal, needCapsule, needLegal } from './need-capsule.js'
+import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
 import type { Operations } from './operations.js'
 import { reserve } from './quotas.js'
 import { insertNew, joinRunning, resultOf, type Submission, submit } from './submit.js'
@@ -225,11 +225,6 @@ export class Lifecycle {
     if (result !== undefined) return result.capsule as Capsule
     return toCapsule(await needCapsule(this.#deps.db, operation.team_id, operation.capsule_id))
   }
-}
-
-/** Whether an ended capsule is worth asking its host; one that never ran, or that the host lost, is not. */
-function mayHaveSavedState({ desired_state, observed_state }: CapsuleRow): boolean {
-  return desired_state !== 'stopped' && observed_state !== 'absent'
 }
 
 /** What a copy has of its source. */

@@ -31,3 +31,8 @@ export function illegal({ state }: CapsuleRow, request: string): AppError {
   const message = `The capsule is ${state}; ${request} is not possible there. Possible: ${legal.join(', ')}.`
   return new AppError('invalid_state', message, { details: { state, legal } })
 }
+
+/** Whether an ended capsule is worth asking its host; one that never ran, or that the host lost, is not. */
+export function mayHaveSavedState({ desired_state, observed_state }: CapsuleRow): boolean {
+  return desired_state !== 'stopped' && observed_state !== 'absent'
+}

@@ -126,14 +126,15 @@ export async function release(entry: Entry, context: Context): Promise<void> {
 
 /**
  * Ends a guest whose state was saved, behind the caller's back: its process can do nothing any more, but unmapping a large
- * memory takes time. A resume waits for it.
+ * memory takes time. A resume waits for it. Without a guest there is only what is to be forgotten.
  */
-export function tearDown(entry: Entry, context: Context, guest: Guest, forget: () => Promise<void>): void {
+export function tearDown(entry: Entry, context: Context, guest: Guest | undefined, forget: () => Promise<void>): void {
   const { capsuleId } = entry.record
   const earlier = entry.teardown
   const run = async (): Promise<void> => {
     await earlier // of a rollback just before
-    await context.factory.stop(guest.resources, guest.vm).then(forget)
+    if (guest !== undefined) await context.factory.stop(guest.resources, guest.vm)
+    await forget()
   }
   const teardown = run()
     .catch((error: unknown) => context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.teardown_failed'))

@@ -68,6 +68,79 @@ describe('a capsule whose guest ended', () => {
   })
 })
 
+/** A capsule with a checkpoint, whose guest then ended. */
+async function endedWithCheckpoint(): Promise<string> {
+  const checkpointId = checkpointIds.create()
+  await remember('then')
+  await manager.points.create(capsuleId, checkpointId)
+  await remember('now')
+  test.guestOf(record()).end('guest_panic', 'The guest kernel panicked.')
+  await test.until(() => (record().state === 'error' ? true : undefined))
+  return checkpointId
+}
+
+describe('a rollback of a capsule whose guest ended', () => {
+  it('makes it run again from any of its checkpoints', async () => {
+    const first = checkpointIds.create()
+    await remember('first')
+    await manager.points.create(capsuleId, first)
+    const second = await endedWithCheckpoint()
+    expect(await manager.points.rollback(capsuleId, first)).toMatchObject({
+      ...{ state: 'running', checkpointId: first, exit: undefined, other: undefined },
+      lifecycleTimings: expect.arrayContaining([expect.objectContaining({ step: 'restore' })]),
+    })
+    expect(await recall()).toBe('first')
+    await manager.points.rollback(capsuleId, second)
+    expect(await recall()).toBe('then')
+    await test.until(async () => ((await generations()).length === 1 ? true : undefined))
+    expect(test.slotsInUse.size).toBe(1)
+    await manager.pause(capsuleId, 'request')
+    await manager.resume(capsuleId)
+    expect(await recall()).toBe('then')
+    test.guestOf(record()).end('guest_panic')
+    await test.until(() => (record().state === 'error' ? true : undefined))
+    await expectNothingLeft()
+  })
+
+  for (const step of ['begun', 'restored', 'switched']) {
+    it(`leaves it as it was when it fails at rollback:${step}`, async () => {
+      const checkpointId = await endedWithCheckpoint()
+      const before = record()
+      breakAt(`rollback:${step}`)
+      await expect(manager.points.rollback(capsuleId, checkpointId)).rejects.toThrow(step)
+      expect(record()).toEqual(before)
+      expect(await generations()).toEqual(['0'])
+      expect(test.slotsInUse.size).toBe(0)
+      await manager.points.rollback(capsuleId, checkpointId)
+      expect(await recall()).toBe('then')
+      await expectNothingLeft()
+    })
+  }
+
+  it('also when it ends in the middle of a rollback', async () => {
+    const checkpointId = checkpointIds.create()
+    await remember('then')
+    await manager.points.create(capsuleId, checkpointId)
+    const guest = test.guestOf(record())
+    test.reach = (step) => {
+      if (step === 'rollback:restored') guest.end('guest_panic')
+    }
+    expect(await manager.points.rollback(capsuleId, checkpointId)).toMatchObject({ state: 'running' })
+    expect(await recall()).toBe('then')
+    await test.until(() => (record().other === undefined ? true : undefined))
+    expect(record().state).toBe('running')
+    expect(test.slotsInUse.size).toBe(1)
+    await expectNothingLeft()
+  })
+
+  it('is refused without such a checkpoint', async () => {
+    await endedWithCheckpoint()
+    const unknown = manager.points.rollback(capsuleId, checkpointIds.create())
+    await expect(unknown).rejects.toMatchObject({ code: 'checkpoint_not_found' })
+    expect(record().state).toBe('error')
+  })
+})
+
 describe('pause and resume', () => {
   it('give the machine back and bring the memory back, as often as wanted', async () => {
     await remember('kept')

@@ -1,4 +1,5 @@
 import { AppError, errorText } from '@wrenn/base'
+import { isAsleep, isUsable } from '@wrenn/protocol'
 import { capture } from './capture.js'
 import {
   type Context,
@@ -109,7 +110,8 @@ export class Points {
   }
 
   /**
-   * Puts a capsule back to a checkpoint: a running one runs on from there, a paused one resumes from there.
+   * Puts a capsule back to a checkpoint: a running one runs on from there, a paused one resumes from there, and one whose
+   * guest has ended runs again.
    * @throws AppError `checkpoint_not_found`, `snapshot_damaged`, `invalid_state`, `engine_failure`; it then stays as it was
    */
   async rollback(capsuleId: string, checkpointId: string): Promise<CapsuleRecord> {
@@ -122,9 +124,12 @@ export class Points {
       }
       await states.usable(dir)
       await machine.pool.ensureSpace(SAVE_BYTES)
-      const { guest } = entry
-      if (guest === undefined) await this.#rollBackPaused(entry, dir, checkpointId)
-      else await this.#rollBackRunning(entry, guest, dir, checkpointId)
+      const { guest, record } = entry
+      if (guest === undefined && isUsable(record.state)) {
+        throw new AppError('invalid_state', 'The capsule has no running guest.')
+      }
+      if (isAsleep(record.state)) await this.#rollBackPaused(entry, dir, checkpointId)
+      else await this.#rollBackGuest(entry, dir, checkpointId)
       return entry.record
     })
   }
@@ -151,12 +156,12 @@ export class Points {
     this.#flushSaved(entry)
   }
 
-  /** The next guest is complete, vCPUs stopped, before the present one is given up. */
-  async #rollBackRunning(entry: Entry, guest: Guest, from: string, checkpointId: string): Promise<void> {
+  /** The next guest is complete, vCPUs stopped, before the present one is given up, which may have ended by itself. */
+  async #rollBackGuest(entry: Entry, from: string, checkpointId: string): Promise<void> {
     const { calls, table, states, factory, machine, reach, logger } = this.#context
     const timer = new StepTimer()
     await entry.teardown // of a rollback just before: when it ends it removes every generation but the present one
-    const { record } = entry
+    const { record, guest } = entry
     const { capsuleId } = record
     const files = record.files + 1
     const vmId = `${capsuleId}-${files}`
@@ -170,9 +175,9 @@ export class Points {
       reach('rollback:restored')
       await machine.slots.applyPolicy(next.resources.slotIndex, record.egress)
       await calls.settled(capsuleId, DRAIN_MS)
-      await guest.vm.pause()
-      const change = { resources: next.resources, other: guest.resources, files, fallback: undefined, checkpointId }
-      await table.store(entry, { ...change, reviving: true })
+      if (guest !== undefined) await standStill(guest)
+      const change = { resources: next.resources, other: guest?.resources, files, fallback: undefined, checkpointId }
+      await table.move(entry, 'rollback', { ...change, reviving: true, exit: undefined })
       reach('rollback:switched')
       await next.vm.resume()
       timer.mark('run')
@@ -192,16 +197,20 @@ export class Points {
     })
     watchExit(entry, next, this.#context)
     startRevival(entry, this.#context)
-    await table.store(entry, { lifecycleTimings: timer.steps() })
-    logger.info({ capsuleId, checkpointId, ms: timer.totalMs() }, 'capsule.rolled_back')
+    const lifecycleTimings = timer.steps()
+    if (guest === undefined) await table.move(entry, 'started', { lifecycleTimings })
+    else await table.store(entry, { lifecycleTimings })
+    logger.info({ capsuleId, checkpointId, ended: guest === undefined, ms: timer.totalMs() }, 'capsule.rolled_back')
   }
 
   /** The exact reverse of a rollback that did not come to its end; the journal first, so that a crash finds the old guest. */
-  async #goOnAsBefore(entry: Entry, guest: Guest, before: CapsuleRecord): Promise<void> {
-    const { files, fallback, checkpointId, reviving } = before
-    const { resources } = guest
-    await this.#context.table.store(entry, { resources, other: undefined, files, fallback, checkpointId, reviving })
-    await guest.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
+  async #goOnAsBefore(entry: Entry, guest: Guest | undefined, before: CapsuleRecord): Promise<void> {
+    const { table } = this.#context
+    const { files, fallback, checkpointId, reviving, exit } = before
+    const change = { resources: guest?.resources, other: undefined, files, fallback, checkpointId, reviving, exit }
+    if (entry.record.state === before.state) await table.store(entry, change)
+    else await table.move(entry, 'exited', change)
+    await guest?.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
   }
 
   /** What was before a rollback is gone: falling back on it later would undo the rollback. */
@@ -236,5 +245,14 @@ export class Points {
       sizeBytes: sizes.known(dir).exclusiveBytes,
       durableAtMs: durable?.atMs,
     }
+  }
+}
+
+/** A guest that ends meanwhile stands still, too. */
+async function standStill({ vm }: Guest): Promise<void> {
+  try {
+    await vm.pause()
+  } catch (error) {
+    if ((await vm.status()) !== 'exited') throw error
   }
 }

@@ -133,6 +133,36 @@ describe('a host agent that starts again', () => {
     expect(second.exit?.cause).toBe('killed')
   })
 
+  it('lets a capsule run that a rollback had taken out of its end, and gives back the guest of one that had not', async () => {
+    const { manager, hotPool, journal } = await test.start()
+    const [switched, prepared] = [await manager.create(input()), await manager.create(input())]
+    await hotPool.close()
+    const [current, next] = [test.guestOf(switched), test.guestOf(prepared)]
+    await manager.detach()
+    for (const vm of [current, next]) vm.state = 'paused'
+    const exit = { cause: 'guest_panic', message: 'It panicked.', atMs: 1, consoleTail: '' } as const
+    const ended = { exit: { ...exit, exitCode: undefined, signal: undefined } }
+    await journal.put({ ...switched, ...ended, state: 'resuming', reviving: true })
+    const { resources: other } = prepared
+    await journal.put({ ...prepared, ...ended, state: 'error', resources: undefined, other })
+    const after = await test.start()
+    expect(after.manager.get(switched.capsuleId)).toMatchObject({ state: 'running', exit: undefined })
+    expect(current).toMatchObject({ state: 'running', exit: undefined })
+    expect(after.manager.get(prepared.capsuleId)).toMatchObject({ state: 'error', exit, other: undefined })
+    expect(next.exit?.cause).toBe('killed')
+  })
+
+  it('notices that a capsule that was about to go on after its end has ended again', async () => {
+    const { capsuleId } = await downWith({ state: 'resuming', manifest: false, guest: 'dead' })
+    const { journal } = await test.start()
+    const exit = { cause: 'guest_panic', message: 'Earlier.', atMs: 1, consoleTail: '' } as const
+    const [record] = await journal.open()
+    if (record === undefined) throw new Error('The journal has the capsule.')
+    await journal.put({ ...record, state: 'resuming', exit: { ...exit, exitCode: undefined, signal: undefined } })
+    const { manager } = await test.start()
+    expect(manager.get(capsuleId)).toMatchObject({ state: 'error', exit: { cause: 'unknown' } })
+  })
+
   it('keeps the others when one record cannot be taken up', async () => {
     const good = await downWith({ state: 'running', manifest: false, guest: 'alive' })
     const bad = await downWith({ state: 'paused', manifest: true, guest: 'dead' })

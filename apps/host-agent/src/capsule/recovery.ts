@@ -72,7 +72,8 @@ export class Recovery {
     }
     const guest = resources === undefined ? undefined : await factory.adopt(resources, secret)
     if (guest !== undefined) await this.#goOn(entry, guest)
-    else if (entry.record.exit === undefined) await this.#guestLost(entry)
+    // The exit of one that was about to go on is of the guest before.
+    else if (state !== 'error' || entry.record.exit === undefined) await this.#guestLost(entry)
   }
 
   /** A create that died half-way left nobody waiting for it: its caller asks again. */
@@ -112,7 +113,7 @@ export class Recovery {
     await machine.slots.applyPolicy(guest.resources.slotIndex, egress)
     if ((await guest.vm.status()) === 'paused') await guest.vm.resume()
     if (state === 'pausing') await table.move(entry, 'failed')
-    else if (state === 'resuming') await table.move(entry, 'started')
+    else if (state === 'resuming') await table.move(entry, 'started', { exit: undefined })
     watchExit(entry, guest, this.#context)
     if (reviving === true || state === 'resuming') startRevival(entry, this.#context)
     logger.info({ capsuleId, was: state }, 'capsule.adopted')
@@ -144,7 +145,7 @@ export class Recovery {
       const notice = 'The host restarted before this state was known to be on the disk: it may be damaged.'
       await this.#stayPaused(entry, undefined)
       await table.store(entry, { notice })
-    } else if (entry.record.exit === undefined) {
+    } else if (state !== 'error' || entry.record.exit === undefined) {
       const message = 'The host restarted while the capsule ran, and no state of it had been saved.'
       await recordExit(entry, { ...GUEST_LOST, message, atMs: Date.now() }, this.#context)
     }

@@ -99,6 +99,12 @@ export class FakeCapsule {
     for (const process of this.processes) process.run()
   }
 
+  run(): void {
+    this.state = 'running'
+    this.exit = undefined
+    this.thaw()
+  }
+
   async killProcesses(): Promise<void> {
     await Promise.all(this.processes.map((process) => process.kill()))
   }

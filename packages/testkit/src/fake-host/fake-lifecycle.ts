@@ -282,16 +282,17 @@ export async function deleteCheckpoint(host: FakeHostState, id: string, checkpoi
 export async function rollback(host: FakeHostState, id: string, checkpointId: string): Promise<FakeCapsule> {
   return await exclusive(host, id, async (capsule) => {
     const checkpoint = knownCheckpoint(capsule, checkpointId)
-    needState(capsule, 'rollback', 'running', 'paused')
+    needState(capsule, 'rollback', 'running', 'paused', 'error')
     await host.faults.pass('rollback', 'before')
-    stillIn(host, capsule, capsule.state)
+    knownCapsule(host, id)
     const startedAt = performance.now()
     capsule.endUse(new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.'))
     await checkpoint.capture.restoreInto(capsule)
     capsule.standsOn = checkpointId
     capsule.lifecycleTimings = [{ step: 'restore', ms: performance.now() - startedAt }]
     await forgetSaved(capsule)
-    if (capsule.state === 'running') capsule.thaw()
+    // One that had ended runs again.
+    if (capsule.state !== 'paused') capsule.run()
     else capsule.saved = { generation: ++capsule.saves, durableAtMs: 0, capture: undefined }
     host.announce(capsule)
     await host.faults.pass('rollback', 'after')

@@ -84,7 +84,7 @@ async function moveFailed(
 }
 
 /** States in which a host leaves a capsule; all others pass. */
-function isSettled(state: string): boolean {
+export function isSettled(state: string): boolean {
   return ['running', 'paused', 'error', 'stopped'].includes(state)
 }
 
