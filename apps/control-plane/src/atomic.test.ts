@@ -150,11 +150,51 @@ describe('an atomic command', () => {
     expect(onHost().checkpoints.size).toBe(0)
   })
 
-  it('ends with its capsule', async () => {
+  it('whose guest dies is undone, and the capsule runs as before', async () => {
+    await plain('echo before > note')
+    const asked = shell('echo after > note; sleep 600', { timeout_sec: 0 })
+    await expect.poll(() => onHost().processes.filter(({ running }) => running).length).toBe(1)
+    platform.host.die(capsule.id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    const { error } = await json<ErrorBody>(await asked, 502)
+    expect(error).toMatchObject({
+      code: 'guest_died',
+      message: 'The kernel panicked. The capsule is as it was before the command.',
+      details: { rolled_back: true },
+    })
+    const after = await platform.get(capsule.id)
+    expect(after).toMatchObject({ state: 'running' })
+    expect(after.exit).toBeUndefined()
+    expect(await plain('cat note')).toMatchObject({ stdout: 'before\n' })
+    expect(onHost().checkpoints.size).toBe(0)
+    expect(await run('true')).toMatchObject({ rolled_back: false })
+  })
+
+  it('is undone, whatever its team may run, when its capsule was already known to have ended', async () => {
+    const asked = shell('touch made; sleep 600', { timeout_sec: 0 })
+    await expect.poll(async () => (await plain('ls')).stdout).toBe('made\n')
+    const db = openDatabase({ url: platform.databaseUrl })
+    await sql`UPDATE teams SET max_running = 1`.execute(db)
+    const held = platform.host.holdNext('rollback')
+    platform.host.die(capsule.id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+    await held.reached
+    await expect.poll(async () => (await platform.get(capsule.id)).state).toMatch(/error|resuming/)
+    held.release()
+    expect((await json<ErrorBody>(await asked, 502)).error.details).toMatchObject({ rolled_back: true })
+    expect(await plain('ls')).toMatchObject({ stdout: '' })
+    await sql`UPDATE teams SET max_running = NULL`.execute(db)
+    await db.destroy()
+  })
+
+  it('ends with its capsule when that is destroyed', async () => {
     const asked = shell('sleep 600', { timeout_sec: 0 })
     await expect.poll(() => onHost().processes.length).toBe(1)
-    platform.host.die(capsule.id, { cause: 'guest_panic', message: 'The kernel panicked.' })
-    expect((await json<ErrorBody>(await asked, 502)).error.code).toBe('guest_died')
+    expect((await platform.call('DELETE', at(''))).status).toBe(204)
+    const { error } = await json<ErrorBody>(await asked, 502)
+    expect(error).toMatchObject({
+      code: 'guest_died',
+      message: 'The capsule ended before the command could be undone.',
+    })
+    expect(error.details?.rolled_back).toBeUndefined()
     await ended()
   })
 })

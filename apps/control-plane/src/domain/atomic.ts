@@ -9,6 +9,7 @@ import { finishOperation } from '../store/operations.js'
 import type { OperationRow } from '../store/schema.js'
 import type { Checkpoints } from './checkpoints.js'
 import { execForeground } from './exec.js'
+import { mayHaveSavedState } from './need-capsule.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
 import type { SessionContext } from './session.js'
 import type { CapsuleRef, Wake } from './wake.js'
@@ -101,8 +102,8 @@ export class AtomicExecs {
     const job = this.#jobs.get(operation.id)
     try {
       if (job !== undefined && job.outcome === undefined) job.outcome = await this.#attempt(operation, job.input)
-      await this.#conclude(operation, job?.outcome)
-      this.#answer(operation, job, answerOf(job?.outcome))
+      const isLost = await this.#conclude(operation, job?.outcome)
+      this.#answer(operation, job, isLost ? answerOfLost(job?.outcome) : answerOf(job?.outcome))
       return 'done'
     } catch (thrown) {
       return await this.#interrupted(operation, job, thrown)
@@ -136,26 +137,33 @@ export class AtomicExecs {
     return { client: host.client, wake, capsule, generation, signal: this.#stop.signal }
   }
 
-  /** Undoes or keeps what the command did, and removes the checkpoint. Every part of it may be done again. */
-  async #conclude(operation: OperationRow, outcome: Outcome | undefined): Promise<void> {
+  /**
+   * Undoes or keeps what the command did, and removes the checkpoint. Every part of it may be done again.
+   * @returns whether it was to be undone and there is no capsule any more to do it in
+   */
+  async #conclude(operation: OperationRow, outcome: Outcome | undefined): Promise<boolean> {
     const { checkpoints, db } = this.#deps
     const { teamId, id } = refOf(operation)
     const isOver = await this.#isOver(id)
     const undo = outcome === undefined ? stepOf(operation) !== 'commit' && hasBegun(operation) : mustUndo(outcome)
     await this.#enter(operation, undo ? 'rollback' : 'commit')
-    if (undo && !isOver) await checkpoints.rollback(teamId, id, nameOf(operation), { waitMs: STEP_WAIT_MS })
+    const isLost = undo && isOver
+    if (undo && !isOver) {
+      await checkpoints.rollback(teamId, id, nameOf(operation), { waitMs: STEP_WAIT_MS, isUndo: true })
+    }
     await checkpoints.remove(teamId, id, nameOf(operation), { waitMs: STEP_WAIT_MS }).catch((error: unknown) => {
       // It was never made, or went with its capsule.
       if (!AppError.is(error, 'checkpoint_not_found', 'capsule_not_found') && !isOver) throw error
     })
-    const error = undo && isOver ? { error: lostWithCapsule } : {}
-    await finishOperation(db, operation.id, error)
+    await finishOperation(db, operation.id, isLost ? { error: lostWithCapsule } : {})
     if (outcome === undefined && undo) this.#deps.logger.warn({ capsuleId: id }, 'atomic_exec.outcome_unknown')
+    return isLost
   }
 
-  /** A capsule that has ended has nothing to be put back. */
+  /** A capsule that was destroyed, or that its host lost, has nothing to be put back; one whose guest died is put back. */
   async #isOver(id: string): Promise<boolean> {
     const row = await findAnyCapsule(this.#deps.db, id)
+    if (row?.state === 'error') return !mayHaveSavedState(row)
     return row === undefined || !(isUsable(row.state) || isAsleep(row.state) || row.state === 'missing')
   }
 
@@ -223,8 +231,21 @@ function mustUndo(outcome: Outcome): boolean {
 /** A timeout and a signal have exit codes of their own, so 0 is success and nothing else is. */
 async function answerOf(outcome: Outcome | undefined): Promise<ExecResult> {
   if (outcome === undefined) throw new AppError('rolled_back', 'The command was undone.')
-  if (outcome.type === 'failed') throw outcome.error
-  return { ...outcome.result, rolled_back: mustUndo(outcome) }
+  if (outcome.type === 'ended') return { ...outcome.result, rolled_back: mustUndo(outcome) }
+  throw mustUndo(outcome) ? undone(outcome.error) : outcome.error
+}
+
+/** Nobody knows how the command would have ended, but that it has left no trace. */
+function undone({ code, message, details, cause }: AppError): AppError {
+  return new AppError(code, `${message} The capsule is as it was before the command.`, {
+    details: { ...details, rolled_back: true },
+    cause,
+  })
+}
+
+/** What the command did went with its capsule. */
+async function answerOfLost(outcome: Outcome | undefined): Promise<ExecResult> {
+  throw outcome?.type === 'failed' ? outcome.error : new AppError(lostWithCapsule.code, lostWithCapsule.message)
 }
 
 /** By how another process ended the operation; it did not see how the command went. */
