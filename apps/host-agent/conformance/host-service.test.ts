@@ -5,7 +5,7 @@ import { createClient } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
 import { isErrno, silentLogger } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
-import { describeHostService } from '@wrenn/testkit'
+import { describeHostService, TestCapsule } from '@wrenn/testkit'
 import { runCommandLine } from '../src/commands.js'
 import { readConfig } from '../src/config.js'
 import { serve } from '../src/serve.js'
@@ -45,8 +45,13 @@ describeHostService({
       createConnection: () => connectSocket(config.socketPath),
     })
     const transport = createConnectTransport({ httpVersion: '2', baseUrl: 'http://host', sessionManager: manager })
+    const client = createClient(HostService, transport)
     return {
-      client: createClient(HostService, transport),
+      client,
+      endGuest: async (capsuleId) => {
+        // The command ends with its guest.
+        await new TestCapsule(client, capsuleId).output('echo c > /proc/sysrq-trigger').catch(() => {})
+      },
       namesOf: (id) => namesBelow(dir, ['pool', 'run', 'journal'], id),
       [Symbol.asyncDispose]: async () => {
         manager.abort()

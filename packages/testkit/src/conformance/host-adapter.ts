@@ -4,6 +4,8 @@ export interface ConnectedHost extends AsyncDisposable {
   readonly client: HostClient
   /** Names of files and directories on the host that belong to a capsule. */
   readonly namesOf: (capsuleId: string) => Promise<readonly string[]>
+  /** Lets a capsule's guest end as by itself; the host may notice it a moment later. */
+  readonly endGuest: (capsuleId: string) => Promise<void>
 }
 
 export interface HostServiceAdapter {

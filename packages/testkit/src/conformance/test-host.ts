@@ -1,6 +1,6 @@
 import { capsuleIds, checkpointIds } from '@wrenn/base'
 import type { Capsule, Checkpoint } from '@wrenn/protocol/host'
-import { it } from 'vitest'
+import { expect, it } from 'vitest'
 import type { ConnectedHost, HostServiceAdapter } from './host-adapter.js'
 import { type HostClient, TestCapsule } from './host-client.js'
 
@@ -47,6 +47,12 @@ export class TestHost {
     const envs = { KEPT: 'yes', ...more.envs }
     await this.client.createCapsule({ capsuleId: capsule.id, ...SHAPE, generation: 1n, ...more, envs })
     return capsule
+  }
+
+  /** Lets a capsule's guest end by itself, and waits until its host says so. */
+  async endGuest(capsule: TestCapsule): Promise<void> {
+    await this.#host().endGuest(capsule.id)
+    await expect.poll(async () => await stateOf(capsule), { timeout: this.timeoutMs }).toBe('error')
   }
 
   async destroyAll(): Promise<void> {

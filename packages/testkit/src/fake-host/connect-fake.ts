@@ -15,6 +15,7 @@ export async function startConnectedFake(): Promise<ConnectedHost & { readonly h
     host,
     client: createClient(HostService, transport),
     namesOf: (id) => host.namesOf(id),
+    endGuest: async (id) => host.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' }),
     [Symbol.asyncDispose]: async () => {
       sessionManager.abort()
       await host[Symbol.asyncDispose]()

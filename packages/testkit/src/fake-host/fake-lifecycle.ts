@@ -107,11 +107,23 @@ async function forgetSaved(capsule: FakeCapsule): Promise<void> {
   capsule.fallback = undefined
 }
 
+/** What a guest that ended goes on from: a durable state of before, or the checkpoint it stands on. */
+function newestOf({ saved, fallback, checkpoints, standsOn }: FakeCapsule): FakeCapture | undefined {
+  const checkpoint = checkpoints.get(standsOn)
+  const candidates = [
+    { atMs: saved?.durableAtMs, capture: saved?.capture },
+    { atMs: fallback?.durableAtMs, capture: fallback?.capture },
+    { atMs: Number(checkpoint?.record.createdAtMs ?? 0), capture: checkpoint?.capture },
+  ]
+  const kept = candidates.filter(({ capture }) => capture !== undefined)
+  return kept.sort((a, b) => (b.atMs ?? 0) - (a.atMs ?? 0))[0]?.capture
+}
+
 /** @throws AppError `capsule_not_found`, `invalid_state` */
 export async function resume(host: FakeHostState, id: string): Promise<FakeCapsule> {
   return await exclusive(host, id, async (capsule) => {
     if (capsule.state === 'running') return capsule
-    const ended = capsule.state === 'error' ? (capsule.saved?.capture ?? capsule.fallback?.capture) : undefined
+    const ended = capsule.state === 'error' ? newestOf(capsule) : undefined
     if (ended === undefined) needState(capsule, 'resume', 'paused')
     const startedAt = performance.now()
     await through(host, capsule, 'resuming', async () => {
@@ -341,4 +353,17 @@ export async function deleteSnapshot(host: FakeHostState, snapshotId: string) {
   host.snapshots.delete(snapshotId)
   await snapshot.capture.dispose()
   return { existed: true, freedBytes: BigInt(snapshot.capture.bytes) }
+}
+
+/** Nothing of a fake shares anything. */
+export function poolUsage(host: FakeHostState): { teamId: string; bytes: bigint }[] {
+  const byTeam = new Map<string, bigint>()
+  const add = (teamId: string, bytes: bigint): void => void byTeam.set(teamId, (byTeam.get(teamId) ?? 0n) + bytes)
+  for (const capsule of host.capsules.values()) {
+    const { teamId = '', diskBytes = 0n } = capsule.message()
+    add(teamId, diskBytes)
+    for (const { capture } of capsule.checkpoints.values()) add(teamId, BigInt(capture.bytes))
+  }
+  for (const { capture, record } of host.snapshots.values()) add(record.teamId, BigInt(capture.bytes))
+  return [...byTeam].map(([teamId, bytes]) => ({ teamId, bytes }))
 }
