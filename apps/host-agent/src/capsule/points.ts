@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText } from '@wrenn/base'
 import { isAsleep, isUsable } from '@wrenn/protocol'
 import { capture } from './capture.js'
@@ -18,6 +19,7 @@ import type { Entry } from './table.js'
 import type { CapsuleRecord, Timing } from './types.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
+const END_NOTICED_MS = 2_000
 
 /** A named point in a capsule's time, with all its memory, processes and files. */
 export interface Checkpoint {
@@ -248,11 +250,12 @@ export class Points {
   }
 }
 
-/** A guest that ends meanwhile stands still, too. */
+/** A guest that ends meanwhile stands still, too; its end may be noticed a moment after the line to it breaks. */
 async function standStill({ vm }: Guest): Promise<void> {
   try {
     await vm.pause()
   } catch (error) {
-    if ((await vm.status()) !== 'exited') throw error
+    const hasEnded = vm.exited.then(() => true)
+    if (!(await Promise.race([hasEnded, delay(END_NOTICED_MS, false, { ref: false })]))) throw error
   }
 }
