@@ -1,5 +1,8 @@
+import { once } from 'node:events'
+import { request } from 'node:http'
+import { text } from 'node:stream/consumers'
 import { silentLogger } from '@wrenn/base'
-import type { Capsule } from '@wrenn/protocol'
+import type { Capsule, ErrorBody } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createHostClient } from './host/transport.js'
@@ -7,6 +10,8 @@ import { openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 const FILE_BYTES = 24 * 1024 * 1024
+/** An upload of at most this much is sent again by the control plane itself. */
+const REPLAY_BYTES = 1024 * 1024
 
 let postgres: TestPostgres
 let platform: Platform
@@ -70,12 +75,39 @@ describe('a capsule that its host pauses by itself', () => {
 describe('a file on its way while the capsule is paused', () => {
   it('comes whole, without being asked for again', async () => {
     const capsule = await platform.create()
-    const content = new Uint8Array(FILE_BYTES).map((_, index) => index * 7)
+    const content = Buffer.alloc(
+      FILE_BYTES,
+      Uint8Array.from({ length: 251 }, (_, index) => index * 7),
+    )
     expect((await put(capsule, '/large', content)).status).toBe(200)
     const download = await platform.call('GET', at(capsule, '/files?path=/large'))
     await json(await platform.call('POST', at(capsule, '/pause?wait_sec=30')), 200)
     await json(await platform.call('POST', at(capsule, '/resume?wait_sec=30')), 200)
     expect(Buffer.from(await download.arrayBuffer()).equals(content)).toBe(true)
+  }, 30_000)
+
+  it('is refused when it is too large to be sent again by itself, says so, and leaves nothing', async () => {
+    const capsule = await platform.create({ auto_resume: true })
+    const stat = (path: string) => platform.call('POST', at(capsule, '/files/stat'), { path })
+    const part = new Uint8Array(2 * 1024 * 1024)
+    const upload = request(`${platform.url}${at(capsule, '/files?path=/large')}`, {
+      method: 'PUT',
+      headers: { 'x-api-key': platform.key },
+    })
+    const answered = once(upload, 'response')
+    upload.write(part)
+    // What has come so far is in a file beside.
+    const arrived = async () => (await json<{ entry: { size: number } }>(await stat('/large.upload'), 200)).entry.size
+    await expect.poll(() => arrived().catch(() => 0)).toBeGreaterThan(REPLAY_BYTES)
+    await pausedByHost(capsule)
+    upload.end(part)
+    const [answer] = await answered
+    expect(answer.statusCode).toBe(409)
+    const { error }: ErrorBody = JSON.parse(await text(answer))
+    expect(error).toMatchObject({ code: 'upload_interrupted', hint: expect.stringContaining('Send the file again') })
+    expect(error.message).toContain('/large')
+    expect((await stat('/large')).status).toBe(404)
+    expect((await put(capsule, '/large', part)).status).toBe(200)
   }, 30_000)
 })
 

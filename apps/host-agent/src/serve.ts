@@ -54,8 +54,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
     logger,
     status,
     parts: () => {
-      if (parts === undefined)
-        throw new AppError('host_unavailable', status.notReadyReason ?? 'The host agent is starting.')
+      if (parts === undefined) throw status.refusal()
       return parts
     },
   })

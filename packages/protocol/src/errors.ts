@@ -63,6 +63,12 @@ export const errorTable = {
     retryable: true,
     hint: 'The message says what uses it; try again when that is over.',
   },
+  upload_interrupted: {
+    status: 409,
+    connect: 'aborted',
+    retryable: true,
+    hint: 'Send the file again. A paused capsule takes it after a resume, or at once when it has auto_resume.',
+  },
   rolled_back: {
     status: 409,
     connect: 'aborted',
@@ -93,7 +99,12 @@ export const errorTable = {
     retryable: false,
     hint: 'GET the capsule: its record says what ended it.',
   },
-  host_unavailable: { status: 503, connect: 'unavailable', retryable: true },
+  host_unavailable: {
+    status: 503,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Try again in a few seconds; GET /ready says what the platform waits for.',
+  },
   no_hosts_available: { status: 503, connect: 'unavailable', retryable: true },
   database_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
@@ -131,3 +142,6 @@ export function errorKind(code: string): ErrorKind {
 
 /** Connect metadata key under which a code travels between our own processes. */
 export const ERROR_CODE_HEADER = 'wrenn-error-code'
+
+/** Connect metadata key, and HTTP header, of the seconds after which to try again: `retryAfterSec` of an error's details. */
+export const RETRY_AFTER_HEADER = 'retry-after'

@@ -1,4 +1,12 @@
-export { ERROR_CODE_HEADER, type ErrorCode, type ErrorKind, errorKind, errorTable, isErrorCode } from './errors.js'
+export {
+  ERROR_CODE_HEADER,
+  type ErrorCode,
+  type ErrorKind,
+  errorKind,
+  errorTable,
+  isErrorCode,
+  RETRY_AFTER_HEADER,
+} from './errors.js'
 export * from './rest/index.js'
 export {
   type CapsuleCommand,

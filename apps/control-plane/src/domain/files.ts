@@ -146,7 +146,7 @@ async function send({ client, capsule, path, user }: FileTarget, upload: Upload)
     const { bytes } = await client.writeFile(requests(), { signal: abort.signal })
     return Number(bytes)
   } catch (error) {
-    throw upload.explain(fromHostError(error))
+    throw upload.explain(fromHostError(error), path)
   } finally {
     abort.abort()
   }
@@ -177,15 +177,14 @@ class Upload {
   }
 
   /** What a failed attempt means; `invalid_state` only where another one can be made. */
-  explain(failure: AppError): AppError {
+  explain(failure: AppError, path: string): AppError {
     if (this.#sourceError !== undefined) {
       const cause = this.#sourceError
       return new AppError('invalid_request', 'The upload ended before the file was complete.', { cause })
     }
     if (failure.code !== 'invalid_state' || this.#canReplay) return failure
-    return new AppError('in_use', 'The capsule was paused during the upload; nothing of the file was kept.', {
-      cause: failure,
-    })
+    const message = `The capsule was paused while ${path} was uploaded; nothing of the upload was kept.`
+    return new AppError('upload_interrupted', message, { cause: failure })
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
-import { ERROR_CODE_HEADER, type ErrorCode, isErrorCode } from '@wrenn/protocol'
+import { ERROR_CODE_HEADER, type ErrorCode, isErrorCode, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 
 /** For errors without a Wrenn code: from the transport, or from a foreign piece in between. */
 const byConnectCode: Partial<Record<Code, ErrorCode>> = {
@@ -21,13 +21,19 @@ export function fromHostError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
   const error = ConnectError.from(thrown)
   const code = error.metadata.get(ERROR_CODE_HEADER)
-  if (code !== null && isErrorCode(code)) return new AppError(code, error.rawMessage, { cause: thrown })
+  if (code !== null && isErrorCode(code)) return named(code, error)
   if (isConnectionLoss(error)) {
     return new AppError('host_unavailable', 'The host of the capsule does not answer.', { cause: thrown })
   }
   const mapped = byConnectCode[error.code]
   if (mapped !== undefined) return new AppError(mapped, error.rawMessage, { cause: thrown })
   return new AppError('internal', 'The host of the capsule failed to answer.', { cause: thrown })
+}
+
+function named(code: ErrorCode, error: ConnectError): AppError {
+  const retryAfter = error.metadata.get(RETRY_AFTER_HEADER)
+  const details = retryAfter === null ? {} : { details: { retryAfterSec: Number(retryAfter) } }
+  return new AppError(code, error.rawMessage, { ...details, cause: error })
 }
 
 /** The connection broke or could not be made: the host said nothing at all. */

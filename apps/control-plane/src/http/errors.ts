@@ -1,6 +1,6 @@
 import { ConnectError } from '@connectrpc/connect'
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import { type ErrorBody, errorKind } from '@wrenn/protocol'
+import { type ErrorBody, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
 import { fromHostError } from '../host/errors.js'
@@ -30,6 +30,8 @@ export function createErrorHandler(logger: Logger) {
         'request.failed',
       )
     }
+    const retryAfterSec = error.details?.retryAfterSec
+    if (typeof retryAfterSec === 'number') void reply.header(RETRY_AFTER_HEADER, retryAfterSec)
     if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key"')
     return reply.status(status).type('application/json; charset=utf-8').send(errorBody(error, request.id))
   }

@@ -1,9 +1,14 @@
 import { availableParallelism, freemem, totalmem } from 'node:os'
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import { AppError } from '@wrenn/base'
 import type { GetHostResponseSchema } from '@wrenn/protocol/host'
 import type { HotPool } from './hot-pool.js'
 import type { Machine } from './machine.js'
 import type { CapsuleManager } from './manager.js'
+
+const STARTING = 'The host agent is starting.'
+/** Images take minutes to prepare, everything else a second or two. */
+const RETRY_AFTER_SEC = 2
 
 /** What the host says about itself, and whether a create would work on it. */
 export class HostStatus {
@@ -18,7 +23,7 @@ export class HostStatus {
         readonly engineReason: string
       }
     | undefined
-  #notReadyReason: string | undefined = 'The host agent is starting.'
+  #notReadyReason: string | undefined = STARTING
 
   constructor(hostId: string, agentVersion: string) {
     this.#hostId = hostId
@@ -36,6 +41,13 @@ export class HostStatus {
   /** `undefined` means ready. */
   setNotReady(reason: string | undefined): void {
     this.#notReadyReason = reason
+  }
+
+  /** The answer to a call that cannot be served yet. */
+  refusal(): AppError {
+    const reason = this.#notReadyReason ?? STARTING
+    const message = reason === STARTING ? STARTING : `${STARTING} ${reason}`
+    return new AppError('host_unavailable', message, { details: { retryAfterSec: RETRY_AFTER_SEC } })
   }
 
   async read(): Promise<MessageInitShape<typeof GetHostResponseSchema>> {

@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
-import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
+import { ERROR_CODE_HEADER, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest } from '@wrenn/protocol/host'
 import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
 
@@ -26,7 +26,9 @@ export function toConnectError(thrown: unknown): ConnectError {
   if (thrown instanceof ConnectError) return thrown
   const error = AppError.from(thrown)
   const code = connectCodes[errorKind(error.code).connect] ?? Code.Internal
-  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code }, undefined, error)
+  const { retryAfterSec } = error.details ?? {}
+  const wait = retryAfterSec === undefined ? undefined : { [RETRY_AFTER_HEADER]: String(retryAfterSec) }
+  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code, ...wait }, undefined, error)
 }
 
 /** @throws AppError `invalid_request` */

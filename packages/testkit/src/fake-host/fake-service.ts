@@ -236,11 +236,13 @@ async function write(requests: AsyncIterable<WriteFileRequest>, usable: (id: str
   const first = await parts.next()
   const open = first.done === true ? undefined : first.value.part
   if (open?.case !== 'open') throw new AppError('invalid_request', 'The first message must be `open`.')
+  const { files, use } = usable(open.value.capsuleId)
   async function* chunks() {
     for (let next = await parts.next(); next.done !== true; next = await parts.next()) {
+      use.throwIfAborted()
       if (next.value.part.case === 'chunk') yield next.value.part.value
     }
   }
-  const bytes = await usable(open.value.capsuleId).files.write(open.value.path, chunks())
+  const bytes = await files.write(open.value.path, chunks())
   return { bytes: BigInt(bytes) }
 }
