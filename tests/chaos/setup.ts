@@ -3,6 +3,8 @@ import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { copyArtefacts } from '../e2e/harness/artefacts.js'
 import { listHost } from '../e2e/harness/host.js'
+import { plantImages } from '../e2e/harness/images.js'
+import { claimScratch, removeLeftovers } from '../e2e/harness/leftovers.js'
 import { freePort } from './harness/free-port.js'
 import { HostAgent } from './harness/host-agent.js'
 import { type Site, SLOT_POOL } from './harness/site.js'
@@ -10,6 +12,8 @@ import { type Site, SLOT_POOL } from './harness/site.js'
 /** Names and ranges: one for a directory that is made anew, one for a directory that is kept, so that both may be on a machine. */
 const freshSite = { instance: 'wchaos', cidr: '10.234.0.0/16', uidBase: '740000' }
 const keptSite = { instance: 'wchaosk', cidr: '10.231.0.0/16', uidBase: '700000' }
+const POOL_SIZE_MIB = 16_384
+const SCRATCH_PREFIX = 'wchaos-'
 
 /**
  * One directory with images and a warm default shape; each test file runs the processes in it that it breaks.
@@ -18,7 +22,8 @@ const keptSite = { instance: 'wchaosk', cidr: '10.231.0.0/16', uidBase: '700000'
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const kept = process.env.WRENN_CHAOS_DIR
   const names = kept === undefined ? freshSite : keptSite
-  const scratch = await mkdtemp('/var/tmp/wchaos-')
+  const scratch = await mkdtemp(`/var/tmp/${SCRATCH_PREFIX}`)
+  await claimScratch(scratch)
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
@@ -31,8 +36,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
     env: environment(dir, join(scratch, 'step'), names),
   }
   await copyArtefacts(site.artefacts)
-  if (kept === undefined) await refuseLeftovers(site)
+  if (kept === undefined) {
+    await removeLeftovers(SCRATCH_PREFIX, site)
+    await refuseLeftovers(site)
+  }
   try {
+    const { WRENN_TEST_IMAGES: images } = process.env
+    if (images !== undefined && kept === undefined) await plantImages(images, dir, POOL_SIZE_MIB)
     const agent = new HostAgent(site)
     await agent.start()
     await agent.signal('SIGUSR2')
@@ -61,7 +71,7 @@ function environment(dir: string, stepFile: string, names: typeof freshSite): Re
     WRENN_UID_BASE: names.uidBase,
     WRENN_SLOT_POOL: String(SLOT_POOL),
     WRENN_HOT_POOL_MAX: '0',
-    WRENN_POOL_SIZE_MIB: '16384',
+    WRENN_POOL_SIZE_MIB: String(POOL_SIZE_MIB),
     WRENN_LOG_LEVEL: 'debug',
     WRENN_STEP_FILE: stepFile,
     WRENN_MAX_RESTART_DELAY_MS: '500', // these tests kill on purpose, again and again
@@ -69,10 +79,10 @@ function environment(dir: string, stepFile: string, names: typeof freshSite): Re
   }
 }
 
-/** A run that was killed leaves processes behind whose names are the same as ours. */
+/** Another run on this machine has a host with the same names. */
 async function refuseLeftovers(site: Site): Promise<void> {
   const { namespaces, links, tables, cgroups } = await listHost(site)
   const inTheWay = [...namespaces, ...links, ...tables, ...cgroups]
   if (inTheWay.length === 0) return
-  throw new Error(`An earlier run left ${inTheWay.slice(0, 5).join(', ')}; see /var/tmp/wchaos-*.`)
+  throw new Error(`Another run has ${inTheWay.slice(0, 5).join(', ')}; see /var/tmp/wchaos-*.`)
 }

@@ -6,6 +6,8 @@ import type { TestProject } from 'vitest/node'
 import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
 import { capsuleTraces, entries, type HostListing, listHost } from './harness/host.js'
+import { keepImages } from './harness/images.js'
+import { claimScratch, removeLeftovers } from './harness/leftovers.js'
 import { logTails, type Platform, up, withKey, wrenn } from './harness/platform.js'
 import { eventually } from './harness/wait.js'
 
@@ -13,6 +15,7 @@ import { eventually } from './harness/wait.js'
 const freshSite = { instance: 'we2e', cidr: '10.205.0.0/16', uidBase: '84000' }
 const keptSite = { instance: 'we2ek', cidr: '10.206.0.0/16', uidBase: '86000' }
 type Site = typeof freshSite
+const SCRATCH_PREFIX = 'we2e-'
 /** Namespaces that wait for a guest. */
 const SLOT_POOL = 4
 const nothing = {
@@ -34,7 +37,8 @@ const nothing = {
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const kept = process.env.WRENN_TEST_DIR
   const site = kept === undefined ? freshSite : keptSite
-  const scratch = await mkdtemp('/var/tmp/we2e-')
+  const scratch = await mkdtemp(`/var/tmp/${SCRATCH_PREFIX}`)
+  await claimScratch(scratch)
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
@@ -51,9 +55,15 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await copyArtefacts(platform.artefacts)
   // A run that was interrupted leaves its platform running.
   if (kept !== undefined) await stop(platform, true)
-  else await refuseLeftovers(platform)
+  else {
+    await removeLeftovers(SCRATCH_PREFIX, platform)
+    await refuseLeftovers(platform)
+  }
   try {
     await up(platform)
+    // This suite is the one that sees a platform make everything from nothing; the others spare themselves that.
+    const { WRENN_TEST_IMAGES: images } = process.env
+    if (images !== undefined && kept === undefined) await keepImages(dir, images)
   } catch (error) {
     await stop(platform, kept !== undefined).catch(() => {}) // the first error says what went wrong
     await rm(scratch, { recursive: true, force: true })
@@ -101,13 +111,13 @@ async function freePort(): Promise<number> {
   return address.port
 }
 
-/** A run that was killed leaves a platform behind whose names are the same as ours. */
+/** Another run on this machine has a platform with the same names. */
 async function refuseLeftovers(platform: Omit<Platform, 'apiKey'>): Promise<void> {
   const { namespaces, links, tables, cgroups } = await listHost(platform)
   const inTheWay = [...namespaces, ...links, ...tables, ...cgroups]
   if (inTheWay.length === 0) return
   throw new Error(
-    `An earlier run left ${inTheWay.slice(0, 5).join(', ')}. For its directory (/var/tmp/we2e-*/d) run \`wrenn down ` +
+    `Another run has ${inTheWay.slice(0, 5).join(', ')}. For its directory (/var/tmp/we2e-*/d) run \`wrenn down ` +
       `--stop-capsules\`, then \`wrenn clean --yes\`, with WRENN_INSTANCE=${freshSite.instance} ` +
       `WRENN_NETWORK_CIDR=${freshSite.cidr} WRENN_UID_BASE=${freshSite.uidBase}.`,
   )

@@ -6,9 +6,12 @@ import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect
 import { isErrno, silentLogger } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import { describeHostService, TestCapsule } from '@wrenn/testkit'
+import { plantImages } from '../../../tests/e2e/harness/images.js'
 import { runCommandLine } from '../src/commands.js'
 import { readConfig } from '../src/config.js'
 import { serve } from '../src/serve.js'
+
+const POOL_SIZE_MIB = 16_384
 
 /** The real agent on this machine: real images, real VMs, in a directory of its own. WRENN_TEST_DIR keeps the built images. */
 describeHostService({
@@ -24,10 +27,12 @@ describeHostService({
       WRENN_INSTANCE: 'whost',
       WRENN_NETWORK_CIDR: '10.208.0.0/16',
       WRENN_UID_BASE: '300000',
-      WRENN_POOL_SIZE_MIB: '16384',
+      WRENN_POOL_SIZE_MIB: String(POOL_SIZE_MIB),
       WRENN_LOG_LEVEL: 'warn',
       WRENN_GUEST_AGENT_DIR: join(import.meta.dirname, '../../guest-agent/dist'),
     })
+    const { WRENN_TEST_IMAGES: images } = process.env
+    if (images !== undefined && given === undefined) await plantImages(images, dir, POOL_SIZE_MIB)
     const agent = await serve(config, silentLogger)
     const end = async (): Promise<void> => {
       await agent.stop(true)
