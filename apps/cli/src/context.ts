@@ -54,7 +54,8 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',
   template_not_found: 'List templates with `wrenn snapshot ls --all`.',
-  guest_died: '`wrenn capsule info` says what ended it.',
+  guest_died:
+    'Where the capsule is in error, `wrenn capsule info` says what ended it; `resume` or `rollback` lets it run again.',
 }
 
 /** Prints what went wrong, and gives the exit code for it. */

@@ -21,7 +21,8 @@ const meanings: Readonly<Record<CapsuleState, string>> = {
   stopping: 'Being destroyed; nothing brings it back.',
   stopped: 'Destroyed, with its files and checkpoints. Its record stays for a while.',
   missing: 'Its host is silent, or answers without it. It comes back as what its host says, or ends as lost.',
-  error: 'It ended by itself or never started; `exit` says why. With a saved state behind it, it can be resumed.',
+  error:
+    'It ended by itself or never started; `exit` says why. With a saved state behind it, it can be resumed; with a checkpoint, rolled back.',
 }
 
 const asked: Readonly<Record<Request, string>> = {
@@ -71,7 +72,7 @@ The diagram leaves out \`destroy\`, which every state allows, and what does not 
 A cell is the state afterwards; an empty one means 409 \`invalid_state\`, whose message says what is possible. Every request is an
 operation: it goes on when its caller leaves, happens once for one \`Idempotency-Key\`, and is taken over when a control plane dies. A
 pause that meets a pause under way joins it, and a resume a resume. \`destroy\` wins over whatever is under way. A resume out of
-\`error\` needs a saved state.
+\`error\` needs a saved state, a rollback a checkpoint; either makes it run again.
 
 ${matrix(requests, (state, request) => (isLegal(state, request) ? nextState(state, request) : undefined))}
 

@@ -97,7 +97,7 @@ export const errorTable = {
     status: 502,
     connect: 'aborted',
     retryable: false,
-    hint: 'GET the capsule: its record says what ended it.',
+    hint: 'Where the capsule is in error, its record says what ended it; resume it, or roll it back to a checkpoint.',
   },
   host_unavailable: {
     status: 503,

@@ -142,7 +142,8 @@ export class Capsule implements AsyncDisposable {
 
   /**
    * Runs a command to its end and gives its output. A command that fails is a result, not an error: look at `exitCode`, and
-   * with `atomic` at `rolledBack`.
+   * with `atomic` at `rolledBack`. Where the guest dies there is no result, but the error `guest_died`; with `atomic` its
+   * `details.rolled_back` says that the capsule runs again as before.
    * @example
    * const { stdout } = await capsule.exec('ls | wc -l')
    * const { exitCode } = await capsule.exec(['python3', '-c', program], { timeoutMs: 5000 })
@@ -345,7 +346,7 @@ export class Capsule implements AsyncDisposable {
 
   /**
    * Goes back to a checkpoint: memory, processes and files as they were then, under the same id. Streams of processes that
-   * did not run then end with the error `rolled_back`.
+   * did not run then end with the error `rolled_back`. A capsule that had ended by itself (`error`) runs again.
    * @throws CheckpointNotFoundError; InvalidStateError
    */
   async rollback(checkpoint: CheckpointRef, options: LifecycleOptions = {}): Promise<CapsuleInfo> {

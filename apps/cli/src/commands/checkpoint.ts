@@ -71,7 +71,7 @@ function addRemove(checkpoint: Command): void {
 
 const rollbackHelp = `
 Memory, processes and files are as they were at the checkpoint; id and URLs stay. What came after it is gone, unless
-another checkpoint has it. A running capsule runs afterwards, a paused one stays paused.
+another checkpoint has it. A running capsule runs afterwards, also one whose guest had ended; a paused one stays paused.
 
 Example:
   wrenn capsule rollback cl-… before-upgrade`

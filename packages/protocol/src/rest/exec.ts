@@ -31,7 +31,7 @@ export const execRequestSchema = z
       .boolean()
       .default(false)
       .describe(
-        'All or nothing: when the command fails, times out or is killed, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
+        'All or nothing: when the command fails, times out, is killed or takes the guest down, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
       ),
   })
   .meta({ id: 'ExecRequest' })

@@ -95,7 +95,8 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
       schema: {
         tags: ['checkpoints'],
         summary: 'Put a capsule back to a checkpoint, under the same id.',
-        description: 'A running capsule runs afterwards, a paused one stays paused. Processes started since are gone.',
+        description:
+          'A running capsule runs afterwards, a paused one stays paused, and one that had ended (`error`) runs again. Processes started since are gone.',
         params: checkpointParams,
         querystring: lifecycleQuerySchema,
         headers: idempotencyHeaders,

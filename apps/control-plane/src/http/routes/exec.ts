@@ -28,7 +28,7 @@ export function execRoutes(app: App, services: Services): void {
         tags: ['processes'],
         summary: 'Run a command.',
         description:
-          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. Background: 202 at once. `timeout_sec` counts while the capsule runs: a command that is under way when it is paused waits, and goes on after the resume with the time that was left. With `atomic` the command runs to its end also when the client hangs up, one at a time in a capsule (409 in_use); what other commands do in the capsule meanwhile is undone with it.',
+          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. Background: 202 at once. `timeout_sec` counts while the capsule runs: a command that is under way when it is paused waits, and goes on after the resume with the time that was left. With `atomic` the command runs to its end also when the client hangs up, one at a time in a capsule (409 in_use); what other commands do in the capsule meanwhile is undone with it. One whose guest dies (502 guest_died), or whose end cannot be known, has no exit code: it is answered by that error, with `details.rolled_back` true once the capsule runs again as before.',
         params: capsuleParams,
         body: execRequestSchema,
         response: { 200: execResultSchema, 202: backgroundResultSchema, ...errors },

@@ -2472,7 +2472,8 @@ export const HostService: GenService<{
     output: typeof DeleteCheckpointResponseSchema;
   },
   /**
-   * The capsule as it was at the checkpoint, under the same id; running stays running, paused stays paused.
+   * The capsule as it was at the checkpoint, under the same id; running stays running, paused stays paused,
+   * and one whose guest ended (error) runs again.
    *
    * @generated from rpc wrenn.host.v1.HostService.RollbackCapsule
    */
