@@ -4,7 +4,7 @@ import type { TestProject } from 'vitest/node'
 import { copyArtefacts } from '../e2e/harness/artefacts.js'
 import { listHost } from '../e2e/harness/host.js'
 import { plantImages } from '../e2e/harness/images.js'
-import { claimScratch, removeLeftovers } from '../e2e/harness/leftovers.js'
+import { claimScratch, removeLeftovers, takePlatformDown } from '../e2e/harness/leftovers.js'
 import { freePort } from './harness/free-port.js'
 import { HostAgent } from './harness/host-agent.js'
 import { type Site, SLOT_POOL } from './harness/site.js'
@@ -37,7 +37,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   }
   await copyArtefacts(site.artefacts)
   if (kept === undefined) {
-    await removeLeftovers(SCRATCH_PREFIX, site)
+    await removeLeftovers(SCRATCH_PREFIX, takePlatformDown(site))
     await refuseLeftovers(site)
   }
   try {

@@ -7,7 +7,7 @@ import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
 import { capsuleTraces, entries, type HostListing, listHost } from './harness/host.js'
 import { keepImages } from './harness/images.js'
-import { claimScratch, removeLeftovers } from './harness/leftovers.js'
+import { claimScratch, removeLeftovers, takePlatformDown } from './harness/leftovers.js'
 import { logTails, type Platform, up, withKey, wrenn } from './harness/platform.js'
 import { eventually } from './harness/wait.js'
 
@@ -56,7 +56,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   // A run that was interrupted leaves its platform running.
   if (kept !== undefined) await stop(platform, true)
   else {
-    await removeLeftovers(SCRATCH_PREFIX, platform)
+    await removeLeftovers(SCRATCH_PREFIX, takePlatformDown(platform))
     await refuseLeftovers(platform)
   }
   try {

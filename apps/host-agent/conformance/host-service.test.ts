@@ -7,11 +7,13 @@ import { isErrno, silentLogger } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import { describeHostService, TestCapsule } from '@wrenn/testkit'
 import { plantImages } from '../../../tests/e2e/harness/images.js'
+import { claimScratch, killProcesses, removeLeftovers } from '../../../tests/e2e/harness/leftovers.js'
 import { runCommandLine } from '../src/commands.js'
-import { readConfig } from '../src/config.js'
+import { type HostAgentConfig, readConfig } from '../src/config.js'
 import { serve } from '../src/serve.js'
 
 const POOL_SIZE_MIB = 16_384
+const SCRATCH_PREFIX = 'wrenn-host-'
 
 /** The real agent on this machine: real images, real VMs, in a directory of its own. WRENN_TEST_DIR keeps the built images. */
 describeHostService({
@@ -20,17 +22,16 @@ describeHostService({
   timeoutMs: 120_000,
   connect: async () => {
     const given = process.env.WRENN_TEST_DIR
-    const dir = given ?? (await mkdtemp('/var/tmp/wrenn-host-'))
+    const dir = given ?? (await mkdtemp(`/var/tmp/${SCRATCH_PREFIX}`))
     await chmod(dir, 0o711) // the guests' own users reach their files by full path
-    const config = readConfig({
-      WRENN_DIR: dir,
-      WRENN_INSTANCE: 'whost',
-      WRENN_NETWORK_CIDR: '10.208.0.0/16',
-      WRENN_UID_BASE: '300000',
-      WRENN_POOL_SIZE_MIB: String(POOL_SIZE_MIB),
-      WRENN_LOG_LEVEL: 'warn',
-      WRENN_GUEST_AGENT_DIR: join(import.meta.dirname, '../../guest-agent/dist'),
-    })
+    const config = configOf(dir)
+    if (given === undefined) {
+      await claimScratch(dir)
+      await removeLeftovers(SCRATCH_PREFIX, async (left) => {
+        await killProcesses(left)
+        await runCommandLine('clean', [], configOf(left), silentLogger)
+      })
+    }
     const { WRENN_TEST_IMAGES: images } = process.env
     if (images !== undefined && given === undefined) await plantImages(images, dir, POOL_SIZE_MIB)
     const agent = await serve(config, silentLogger)
@@ -65,6 +66,18 @@ describeHostService({
     }
   },
 })
+
+function configOf(dir: string): HostAgentConfig {
+  return readConfig({
+    WRENN_DIR: dir,
+    WRENN_INSTANCE: 'whost',
+    WRENN_NETWORK_CIDR: '10.208.0.0/16',
+    WRENN_UID_BASE: '300000',
+    WRENN_POOL_SIZE_MIB: String(POOL_SIZE_MIB),
+    WRENN_LOG_LEVEL: 'warn',
+    WRENN_GUEST_AGENT_DIR: join(import.meta.dirname, '../../guest-agent/dist'),
+  })
+}
 
 /** Names below `folders` that contain `part`. Other capsules' directories may vanish during the walk. */
 async function namesBelow(dir: string, folders: readonly string[], part: string): Promise<string[]> {

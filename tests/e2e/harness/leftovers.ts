@@ -13,39 +13,44 @@ export async function claimScratch(scratch: string): Promise<void> {
 }
 
 /**
- * Takes down what runs that were killed have left: their platforms have the names and ranges of the next one. Scratch directories
- * are those whose name begins with `prefix`; each has its WRENN_DIR in `d`. Nothing is touched while another run lives.
+ * Takes down what runs that were killed have left: their hosts have the names and ranges of the next one. Scratch directories are
+ * those whose name begins with `prefix`. Nothing is touched while another run lives.
  */
-export async function removeLeftovers(
-  prefix: string,
-  { artefacts, env }: Pick<Platform, 'artefacts' | 'env'>,
-): Promise<void> {
-  const names = (await entries(SCRATCH_ROOT)).filter((name) => name.startsWith(prefix))
-  const found = await Promise.all(
-    names.map((name) => join(SCRATCH_ROOT, name)).map(async (path) => ({ path, owner: await ownerOf(path) })),
-  )
-  if (found.some(({ owner }) => owner !== undefined && owner !== process.pid)) return
-  for (const { path } of found.filter(({ owner }) => owner === undefined)) {
-    const left = { artefacts, env: { ...env, WRENN_DIR: join(path, 'd') } }
-    await wrenn(left, ['down', '--stop-capsules'])
-    await killAll(path)
-    await wrenn(left, ['clean', '--yes']) // what it could not remove the caller finds
+export async function removeLeftovers(prefix: string, takeDown: (scratch: string) => Promise<unknown>): Promise<void> {
+  const paths = (await entries(SCRATCH_ROOT))
+    .filter((name) => name.startsWith(prefix))
+    .map((name) => join(SCRATCH_ROOT, name))
+  const owned = await Promise.all(paths.map(async (path) => ({ path, ...(await ownerOf(path)) })))
+  if (owned.some(({ pid, lives }) => lives && pid !== process.pid)) return
+  for (const { path } of owned.filter(({ pid, lives }) => pid !== undefined && !lives)) {
+    await takeDown(path)
     await rm(path, { recursive: true, force: true })
   }
 }
 
-/** The living run that has a scratch directory. */
-async function ownerOf(scratch: string): Promise<number | undefined> {
-  const pid = await readFile(join(scratch, OWNER), 'utf8').catch(() => 'none')
-  // A pid is given anew; what the runs are started with is not.
-  const argv = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return argv.includes('vitest') ? Number(pid) : undefined
+/** Takes down a platform, or a host agent alone, that has its WRENN_DIR in `d`. What could not be removed the caller finds. */
+export function takePlatformDown({ artefacts, env }: Pick<Platform, 'artefacts' | 'env'>) {
+  return async (scratch: string): Promise<void> => {
+    const left = { artefacts, env: { ...env, WRENN_DIR: join(scratch, 'd') } }
+    await wrenn(left, ['down', '--stop-capsules'])
+    await killProcesses(scratch)
+    await wrenn(left, ['clean', '--yes'])
+  }
 }
 
-/** Host agents that tests have started by themselves, and their guests. */
-async function killAll(scratch: string): Promise<void> {
-  for (const { pid } of await processesOf(scratch)) process.kill(pid, 'SIGKILL')
-  await eventually(`the processes of ${scratch} to be gone`, async () =>
-    (await processesOf(scratch)).length === 0 ? true : undefined,
+/** Every process whose command line names something below `path`: host agents that tests have started by themselves, guests. */
+export async function killProcesses(path: string): Promise<void> {
+  for (const { pid } of await processesOf(path)) process.kill(pid, 'SIGKILL')
+  await eventually(`the processes of ${path} to be gone`, async () =>
+    (await processesOf(path)).length === 0 ? true : undefined,
   )
+}
+
+/** The run that has a scratch directory; no pid where none has claimed it. */
+async function ownerOf(scratch: string): Promise<{ readonly pid: number | undefined; readonly lives: boolean }> {
+  const pid = await readFile(join(scratch, OWNER), 'utf8').catch(() => undefined)
+  if (pid === undefined) return { pid, lives: false }
+  // A pid is given anew; what the runs are started with is not.
+  const argv = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return { pid: Number(pid), lives: argv.includes('vitest') }
 }
