@@ -1,59 +1,134 @@
 // `npm test`: sets up what is missing, then every gate and every suite, and says what it does as it does it.
-import { spawnSync } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { spawn } from 'node:child_process'
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { join, relative } from 'node:path'
+import { createInterface } from 'node:readline'
 import { stripVTControlCharacters } from 'node:util'
 import { fail, prepare, root, say } from './prepare.mjs'
 
-const gates = [
-  ['format and lint', 'npx', ['biome', 'check', '--error-on-warnings', '.']],
-  ['types', 'npx', ['tsc', '-b']],
-  ['types of suites outside the packages', 'npx', ['tsc', '-p', 'tsconfig.tests.json']],
-  ['dependency direction', 'npx', ['depcruise', 'apps', 'packages', '--config', '.dependency-cruiser.cjs']],
-  ['dead code', 'npx', ['knip', '--no-config-hints']],
-  ['generated files', 'node', ['scripts/generate.mjs', '--check']],
-  ['documentation links', 'node', ['scripts/check-docs.mjs']],
+/** Each list runs beside the others, in its own order: the types of suites need those of the packages. */
+const gateLists = [
+  [
+    ['types', 'tsc', ['-b']],
+    ['types of suites outside the packages', 'tsc', ['-p', 'tsconfig.tests.json']],
+  ],
+  [
+    ['format and lint', 'biome', ['check', '--error-on-warnings', '.']],
+    ['dependency direction', 'depcruise', ['apps', 'packages', '--config', '.dependency-cruiser.cjs']],
+    ['dead code', 'knip', ['--no-config-hints']],
+    ['documentation links', 'node', ['scripts/check-docs.mjs']],
+  ],
 ]
-const suites = ['unit', 'conformance', 'e2e', 'chaos']
+/** Writes into the sources before it compares, so that nothing may read them meanwhile. */
+const lastGate = ['generated files', 'node', ['scripts/generate.mjs', '--check']]
+
+/**
+ * Started in this order as lanes become free. The host of `e2e` makes its images from nothing, and those of `chaos` and of the host
+ * agent's conformance start with them; the others are put so that all lanes end at about the same time.
+ */
+const suites = [
+  { name: 'e2e' },
+  { name: 'conformance', folder: 'packages' },
+  { name: 'unit' },
+  { name: 'chaos' },
+  { name: 'conformance', folder: 'apps/host-agent' },
+]
+/** Suites have names and ranges of their own on the host, and wait as much as they compute: three keep two cores busy. */
+const MAX_LANES = 3
+const LANE_BYTES = 4 * 2 ** 30
+const fitting = Math.min(MAX_LANES, Math.floor(totalmem() / LANE_BYTES))
+const lanes = availableParallelism() > 1 ? Math.max(1, fitting) : 1
 
 const wanted = process.argv.slice(2)
 const started = Date.now()
 const counts = { passed: 0, failed: 0, skipped: 0 }
 /** One line for each test that failed, told at the very end, so that a log that was cut still tells them. */
 const failedTests = []
+const failures = []
 const MAX_LINE_CHARS = 400
+const OUTPUT_GRACE_MS = 5_000
 const nothingRan = { testResults: [], numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
 
-/** @param {string} name @param {string} command @param {readonly string[]} args */
-function step(name, command, args) {
+/** Started directly: a signal ends `npx` and leaves what it has started. */
+const tools = join(root, 'node_modules/.bin')
+const SCRATCH = /^wrenn-test-(\d+)-/
+const running = new Set()
+/** The signal that ends this run. */
+let interrupted
+
+/**
+ * @param {string} name @param {string} command @param {readonly string[]} args
+ * @param {{ prefix?: string, env?: Record<string, string> }} options
+ */
+async function step(name, command, args, { prefix = '', env = {} } = {}) {
+  if (interrupted !== undefined) return false
   say(`\n› ${name}: ${command} ${args.join(' ')}`)
   const since = Date.now()
-  const done = spawnSync(command, args, { cwd: root, stdio: ['ignore', 'inherit', 'inherit'] })
-  say(`${done.status === 0 ? '✓' : '✗'} ${name} (${((Date.now() - since) / 1000).toFixed(1)} s)`)
-  return done.status === 0
+  const output = prefix === '' ? 'inherit' : 'pipe'
+  const child = spawn(command, args, {
+    cwd: root,
+    env: { ...process.env, ...env, PATH: `${tools}:${process.env.PATH}` },
+    stdio: ['ignore', output, output],
+  })
+  running.add(child)
+  for (const stream of [child.stdout, child.stderr]) {
+    if (stream !== null) createInterface(stream).on('line', (line) => say(`${prefix}${line}`))
+  }
+  const code = await new Promise((resolve) => {
+    child.once('error', (error) => resolve(error.message))
+    child.once('close', resolve)
+    // What it has left behind may have its output open.
+    child.once('exit', (status) => setTimeout(() => resolve(status), OUTPUT_GRACE_MS))
+  })
+  running.delete(child)
+  say(`${code === 0 ? '✓' : '✗'} ${name} (${((Date.now() - since) / 1000).toFixed(1)} s)`)
+  if (code !== 0) failures.push(name)
+  return code === 0
 }
 
-/** @param {string} suite @param {string} scratch */
-function runSuite(suite, scratch) {
-  const report = join(scratch, `${suite}.json`)
-  const ok = step(`${suite} tests`, 'npx', [
+async function runGates() {
+  await Promise.all(
+    gateLists.map(async (list) => {
+      for (const [name, command, args] of list) await step(name, command, args, { prefix: `${name} | ` })
+    }),
+  )
+  await step(...lastGate)
+}
+
+/** @param {{ name: string, folder?: string }} suite @param {string} scratch @param {boolean} isAlone */
+async function runSuite({ name, folder }, scratch, isAlone) {
+  const title = folder === undefined ? `${name} tests` : `${name} tests of ${folder}`
+  const report = join(scratch, `${title.replace(/\W/g, '-')}.json`)
+  const args = ['run', '--project', name, ...(folder === undefined ? [] : [`${folder}/`])]
+  const ok = await step(
+    title,
     'vitest',
-    'run',
-    '--project',
-    suite,
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${report}`,
-  ])
+    [...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
+    {
+      prefix: isAlone ? '' : `${name} | `,
+      env: { WRENN_TEST_IMAGES: join(scratch, 'images') },
+    },
+  )
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : nothingRan
-  const failures = result.testResults.flatMap(failuresOf)
-  if (!ok && failures.length === 0) failures.push(`${suite}: not a test but what is around them; see its output above`)
-  failedTests.push(...failures)
+  const failed = result.testResults.flatMap(failuresOf)
+  if (!ok && failed.length === 0) failed.push(`${title}: not a test but what is around them; see its output above`)
+  failedTests.push(...failed)
   counts.passed += result.numPassedTests
   counts.failed += result.numFailedTests
   counts.skipped += result.numPendingTests
-  return ok
+}
+
+/** @param {typeof suites} list @param {string} scratch */
+async function runSuites(list, scratch) {
+  const isAlone = lanes === 1 || list.length === 1
+  const waiting = [...list]
+  const lane = async () => {
+    for (let suite = waiting.shift(); suite !== undefined && interrupted === undefined; suite = waiting.shift()) {
+      await runSuite(suite, scratch, isAlone)
+    }
+  }
+  await Promise.all(Array.from({ length: lanes }, lane))
 }
 
 /** A file can fail without a failed test: while it is loaded, or in a hook. */
@@ -73,18 +148,34 @@ function oneLine(file, title, error = 'no message') {
   return `${file}: ${title}: ${first}`.slice(0, MAX_LINE_CHARS)
 }
 
+/** What a run that was killed left: its images are large. */
+function sweepScratch() {
+  for (const name of readdirSync(tmpdir())) {
+    const pid = SCRATCH.exec(name)?.[1]
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(tmpdir(), name), { recursive: true, force: true })
+  }
+}
+
+/** A terminal's ^C reaches the suites too; another signal reaches only us. */
+function endOnSignal() {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      interrupted = signal
+      for (const child of running) child.kill(signal)
+    })
+  }
+}
+
 prepare({ forTests: true })
-const scratch = mkdtempSync(join(tmpdir(), 'wrenn-test-'))
-const failures = []
+sweepScratch()
+endOnSignal()
+const scratch = mkdtempSync(join(tmpdir(), `wrenn-test-${process.pid}-`))
 try {
-  for (const [name, command, args] of gates) {
-    if (wanted.length > 0 && !wanted.includes('gates')) break
-    if (!step(name, command, args)) failures.push(name)
-  }
-  for (const suite of suites) {
-    if (wanted.length > 0 && !wanted.includes(suite)) continue
-    if (!runSuite(suite, scratch)) failures.push(`${suite} tests`)
-  }
+  if (wanted.length === 0 || wanted.includes('gates')) await runGates()
+  await runSuites(
+    suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name)),
+    scratch,
+  )
 } finally {
   rmSync(scratch, { recursive: true, force: true })
 }
@@ -92,4 +183,5 @@ try {
 for (const line of failedTests) say(`✗ ${line}`)
 say(`\n${((Date.now() - started) / 60_000).toFixed(1)} minutes`)
 process.stdout.write(`${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`)
+if (interrupted !== undefined) fail(`ended by ${interrupted}`)
 if (failures.length > 0) fail(`not passed: ${failures.join(', ')}`)
