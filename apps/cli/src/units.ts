@@ -38,9 +38,9 @@ export function showBytes(bytes: number): string {
   return `${step === 0 ? value : value.toFixed(1)} ${steps[step]}`
 }
 
-/** What a saved state holds that nothing else does; right after it was made, all of it is also its capsule's. */
-export function showOwnBytes(bytes: number): string {
-  return bytes === 0 ? 'shared' : showBytes(bytes)
+/** What only one checkpoint or snapshot holds of the pool; measured some time after it was made. */
+export function showOwnBytes(bytes: number | undefined): string {
+  return bytes === undefined ? '-' : showBytes(bytes)
 }
 
 export function showMs(ms: number): string {

@@ -86,7 +86,7 @@ export async function startControlPlane(
     lifecycle,
     checkpoints,
     snapshots,
-    quota: (teamId) => readQuota(db, teamId, limits),
+    quota: (teamId) => readQuota({ db, host }, teamId, limits),
     host,
     activity,
     readiness: new Readiness(db, host),

@@ -62,7 +62,7 @@ async function openApi(): Promise<string> {
     lifecycle,
     checkpoints,
     snapshots: new Snapshots(deps),
-    quota: (teamId) => readQuota(db, teamId, limits),
+    quota: (teamId) => readQuota({ db, host }, teamId, limits),
     host,
     activity,
     readiness: new Readiness(db, host),

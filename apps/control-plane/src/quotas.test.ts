@@ -1,4 +1,4 @@
-import type { Capsule, ErrorBody, ForkResult, Quota } from '@wrenn/protocol'
+import type { Capsule, Checkpoint, ErrorBody, ForkResult, Quota } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
@@ -74,13 +74,31 @@ describe('quotas of a team', () => {
     const { id } = await platform.create({ name: 'big' })
     await expect.poll(async () => (await quota()).pool_bytes.used).toBeGreaterThan(0)
     await json(await ask(id, 'exec', { cmd: 'sh', args: ['-c', 'head -c 9000 /dev/zero > ~/zeros'] }), 200)
-    await json(await ask(id, 'checkpoints', { name: 'zeros' }), 201)
+    const { size_bytes } = await json<Checkpoint>(await ask(id, 'checkpoints', { name: 'zeros' }), 201)
+    expect(size_bytes).toBe(9000)
+    await expect.poll(async () => (await quota()).pool_bytes.used).toBeGreaterThan(9000)
     const { message } = await exhausted(await create())
     for (const part of ['WRENN_QUOTA_POOL_BYTES', '"big"', 'checkpoint zeros']) expect(message).toContain(part)
     await exhausted(await ask(id, 'checkpoints'))
     await exhausted(await platform.call('POST', '/v1/snapshots', { capsule_id: id }))
     await platform.call('DELETE', `/v1/capsules/${id}/checkpoints/zeros`)
     await json(await create(), 201)
+  })
+
+  it('count what the host says that a team’s files take together, and keep the last word of a silent host', async () => {
+    await withQuotas({ WRENN_QUOTA_POOL_BYTES: '20000' })
+    const { id } = await platform.create()
+    await json(await ask(id, 'checkpoints', {}), 201)
+    const teamId = platform.host.capsules.get(id)?.message().teamId ?? ''
+    platform.host.poolUsage = new Map([
+      [teamId, 5000n],
+      ['team-unknown', 1n],
+    ])
+    await expect.poll(async () => (await quota()).pool_bytes.used).toBe(5000)
+    platform.host.poolUsage = 'unmeasured'
+    expect((await quota()).pool_bytes).toEqual({ used: 5000, limit: 20_000 })
+    await platform.host.stop()
+    expect((await quota()).pool_bytes.used).toBe(5000)
   })
 
   it('are the team’s own where it has some, and 0 is none', async () => {

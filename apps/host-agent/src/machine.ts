@@ -8,7 +8,7 @@ import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import { syncData } from './host/durability/index.js'
-import { poolBytes } from './host/extents/index.js'
+import { poolExtents } from './host/extents/index.js'
 import {
   type BaseImage,
   type BootAssets,
@@ -113,7 +113,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       usage: async () => await pool.usage(),
       ensureSpace: async (bytes) => await pool.ensureSpace(bytes),
       sync: async (path) => await syncData(path),
-      measure: async (paths) => await poolBytes(paths),
+      extents: async (paths) => await poolExtents(paths),
     },
     images: new Templates(boot, build),
     runDir,

@@ -182,7 +182,7 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): AbortControll
       await delay(MEASURE_EVERY_MS, undefined, { signal: abort.signal, ref: false }).catch(() => {})
       if (abort.signal.aborted) return
       await manager
-        .measure()
+        .measure(abort.signal)
         .catch((error: unknown) => logger.warn({ error: errorText(error) }, 'capsules.not_measured'))
     }
   })()

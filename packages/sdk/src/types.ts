@@ -56,7 +56,7 @@ export interface CapsuleInfo {
   readonly snapshotId: string | undefined
   /** The checkpoint it stands on: made or rolled back to last. */
   readonly checkpointId: string | undefined
-  /** Bytes that its files take on the host. */
+  /** Bytes of the pool that it and its checkpoints hold together, beyond its template; `undefined` until measured. */
   readonly diskBytes: number | undefined
   /** Steps of the pause, resume or rollback that this answers. */
   readonly lifecycleTimings: readonly Timing[] | undefined
@@ -82,7 +82,8 @@ export interface TemplateInfo {
   readonly vcpus: number
   readonly memoryMib: number
   readonly diskSizeMib: number | undefined
-  readonly sizeBytes: number
+  /** Of a snapshot: bytes of the pool that only it holds; `undefined` until measured. */
+  readonly sizeBytes: number | undefined
   readonly createdAt: Date
 }
 
@@ -154,8 +155,8 @@ export interface CheckpointInfo {
   /** Whether the capsule stands on it: made or rolled back to last. */
   readonly current: boolean
   readonly createdAt: Date
-  /** Bytes of the pool that only it holds, as far as the file system tells. */
-  readonly sizeBytes: number
+  /** Bytes of the pool that only it holds; `undefined` until measured. */
+  readonly sizeBytes: number | undefined
   /** Whether it would survive a power loss of its host. */
   readonly durable: boolean
   readonly durableAt: Date | undefined

@@ -9,7 +9,7 @@ export function toCheckpoint(row: CheckpointRow, standsOn: string | null): Check
     name: row.name,
     current: row.id === standsOn,
     created_at: row.created_at.toISOString(),
-    size_bytes: row.size_bytes,
+    ...(row.size_bytes === 0 ? {} : { size_bytes: row.size_bytes }),
     durable: row.durable_at !== null,
     ...(row.parent_id === null ? {} : { parent_id: row.parent_id }),
     ...(row.durable_at === null ? {} : { durable_at: row.durable_at.toISOString() }),

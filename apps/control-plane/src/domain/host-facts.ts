@@ -26,7 +26,7 @@ export function savedFactsOf(capsule: Capsule) {
     durable_at: timeOf(capsule.durableAtMs),
     saved_generation: Number(capsule.savedGeneration),
     notice: capsule.notice === '' ? null : storable(capsule.notice),
-    disk_bytes: Number(capsule.diskBytes),
+    ...measured('disk_bytes', capsule.diskBytes),
   } satisfies CapsulePatch
 }
 
@@ -37,11 +37,18 @@ export function lifecycleTimingsOf(capsule: Capsule) {
 }
 
 export function checkpointFactsOf(checkpoint: Checkpoint): CheckpointFacts {
-  return { size_bytes: Number(checkpoint.sizeBytes), durable_at: timeOf(checkpoint.durableAtMs) }
+  return { ...measured('size_bytes', checkpoint.sizeBytes), durable_at: timeOf(checkpoint.durableAtMs) }
 }
 
 export function snapshotFactsOf(snapshot: Snapshot): CheckpointFacts {
-  return { size_bytes: Number(snapshot.sizeBytes), durable_at: timeOf(snapshot.durableAtMs) }
+  return { ...measured('size_bytes', snapshot.sizeBytes), durable_at: timeOf(snapshot.durableAtMs) }
+}
+
+/** 0 is "not measured yet", as after a restart of the host agent: what it said before still holds. */
+function measured<K extends string>(key: K, bytes: bigint): Partial<Record<K, number>> {
+  const known: Partial<Record<K, number>> = {}
+  if (bytes > 0n) known[key] = Number(bytes)
+  return known
 }
 
 /** 0 is "not yet" in a host's words. */

@@ -11,6 +11,7 @@ import {
   type TeamQuota,
   type Usage,
 } from '../store/usage.js'
+import { type PoolUsageDeps, refreshPoolUsage } from './pool-usage.js'
 
 const NAMED = 3
 const GIB = 1024 ** 3
@@ -56,8 +57,15 @@ export async function reserveSpace(tx: Db, teamId: string, limits: Limits): Prom
   await checkPool(tx, teamId, max, await findUsage(tx, teamId))
 }
 
+/** Whether `reserve` refused because of what files take, which is measured only now and then. */
+export function isPoolFull(error: unknown): boolean {
+  return AppError.is(error, 'pool_exhausted') && error.details?.limit === 'poolBytes'
+}
+
 /** What a team uses and what it may use. */
-export async function readQuota(db: Db, teamId: string, limits: Limits): Promise<Quota> {
+export async function readQuota(deps: PoolUsageDeps, teamId: string, limits: Limits): Promise<Quota> {
+  const { db } = deps
+  await refreshPoolUsage(deps)
   const max = limitsOf(await findQuota(db, teamId), limits)
   const used = await findUsage(db, teamId)
   const use = (amount: number, limit: number) => ({ used: amount, limit: limit === 0 ? null : limit })

@@ -9,6 +9,7 @@ import type { Db } from '../store/database.js'
 import { truthOf } from './executors/context.js'
 import { rememberHost } from './known-host.js'
 import type { Operations } from './operations.js'
+import { refreshPoolUsage } from './pool-usage.js'
 import { SavedFiles } from './saved-files.js'
 import { Settler } from './settle.js'
 import type { Snapshots } from './snapshots.js'
@@ -90,6 +91,7 @@ export class Reconciler {
       await this.#settler.settleForeign(await findAnyCapsule(db, capsule.capsuleId), capsule)
     }
     await this.#savedFiles.compare([...onHost.keys()])
+    await refreshPoolUsage(this.#deps)
   }
 
   async #repeat(task: () => Promise<void>): Promise<void> {

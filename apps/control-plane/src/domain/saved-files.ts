@@ -1,6 +1,6 @@
 import { errorText, type Logger } from '@wrenn/base'
 import type { Host } from '../host/host.js'
-import { listCheckpoints, listWithCheckpoints, recordCheckpoint } from '../store/checkpoints.js'
+import { type CheckpointFacts, listCheckpoints, listWithCheckpoints, recordCheckpoint } from '../store/checkpoints.js'
 import type { Db } from '../store/database.js'
 import { listHeldSnapshots, patchSnapshot } from '../store/snapshots.js'
 import { checkpointFactsOf, snapshotFactsOf } from './host-facts.js'
@@ -84,11 +84,7 @@ export class SavedFiles {
   }
 }
 
-interface Facts {
-  readonly size_bytes: number
-  readonly durable_at: Date | null
-}
-
-function differs(row: Facts, facts: Facts): boolean {
-  return row.size_bytes !== facts.size_bytes || row.durable_at?.getTime() !== facts.durable_at?.getTime()
+function differs(row: CheckpointFacts, facts: CheckpointFacts): boolean {
+  const { size_bytes: sizeBytes = row.size_bytes } = facts
+  return row.size_bytes !== sizeBytes || row.durable_at?.getTime() !== facts.durable_at?.getTime()
 }

@@ -1,11 +1,15 @@
 import { AppError } from '@wrenn/base'
+import type { Host } from '../host/host.js'
 import type { Db } from '../store/database.js'
 import { findByKey, findRunning, insertOperation } from '../store/operations.js'
 import type { CapsuleRow, OperationKind, OperationRow } from '../store/schema.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
+import { refreshPoolUsage } from './pool-usage.js'
+import { isPoolFull } from './quotas.js'
 
 export interface SubmitDeps {
   readonly db: Db
+  readonly host: Host
   readonly operations: Operations
 }
 
@@ -30,11 +34,11 @@ export interface Submitted {
  * @throws AppError `idempotency_mismatch`, and those of `attempt`
  */
 export async function submit(
-  { db, operations }: SubmitDeps,
+  { db, host, operations }: SubmitDeps,
   submission: Submission,
   attempt: (tx: Db) => Promise<Submitted | undefined>,
 ): Promise<OperationRow> {
-  for (;;) {
+  for (let isMeasured = false; ; ) {
     const earlier = await findEarlier(db, submission)
     if (earlier !== undefined) return earlier
     try {
@@ -44,8 +48,11 @@ export async function submit(
     } catch (error) {
       // The same request, a moment earlier, may be what made this one impossible.
       const earlier = AppError.is(error) ? await findEarlier(db, submission) : undefined
-      if (earlier === undefined) throw error
-      return earlier
+      if (earlier !== undefined) return earlier
+      if (isMeasured || !isPoolFull(error)) throw error
+      // What was deleted since the last measurement may have made room.
+      await refreshPoolUsage({ db, host })
+      isMeasured = true
     }
   }
 }

@@ -64,7 +64,8 @@ export async function setCheckpointState(db: Db, id: string, state: CheckpointSt
 }
 
 export interface CheckpointFacts {
-  readonly size_bytes: number
+  /** Absent: not known now. */
+  readonly size_bytes?: number
   readonly durable_at: Date | null
 }
 

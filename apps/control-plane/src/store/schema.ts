@@ -180,6 +180,13 @@ export interface SnapshotsTable {
   deleted_at: OptionalTime
 }
 
+export interface PoolUsageTable {
+  team_id: string
+  host_id: string
+  bytes: Count
+  measured_at: Time
+}
+
 export interface Database {
   teams: TeamsTable
   api_keys: ApiKeysTable
@@ -188,6 +195,7 @@ export interface Database {
   operations: OperationsTable
   checkpoints: CheckpointsTable
   snapshots: SnapshotsTable
+  pool_usage: PoolUsageTable
 }
 
 export type CapsuleRow = Selectable<CapsulesTable>

@@ -45,14 +45,27 @@ export async function findUsage(db: Db, teamId: string): Promise<Usage> {
       coalesce(sum(vcpus) FILTER (WHERE ${runs}), 0)::bigint AS "vcpus",
       coalesce(sum(memory_mib) FILTER (WHERE ${runs}), 0)::bigint AS "memoryMib",
       count(*) FILTER (WHERE state NOT IN ('stopped', 'error')) AS "open",
-      (coalesce(sum(disk_bytes) FILTER (WHERE state <> 'stopped'), 0)
-        + (SELECT coalesce(sum(size_bytes), 0) FROM checkpoints WHERE team_id = ${teamId})
-        + (SELECT coalesce(sum(size_bytes), 0) FROM snapshots WHERE team_id = ${teamId} AND state <> 'deleted')
-      )::bigint AS "poolBytes"
+      (SELECT coalesce(sum(bytes), 0) FROM pool_usage WHERE team_id = ${teamId})::bigint AS "poolBytes"
     FROM capsules WHERE team_id = ${teamId}`.execute(db)
   const [usage] = rows
   if (usage === undefined) throw new Error('an aggregate without a row')
   return usage
+}
+
+/** Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out. */
+export async function recordPoolUsage(
+  db: Db,
+  hostId: string,
+  teams: readonly { readonly teamId: string; readonly bytes: number }[],
+): Promise<void> {
+  const rows = JSON.stringify(teams.map(({ teamId, bytes }) => ({ team_id: teamId, bytes })))
+  await db.transaction().execute(async (tx) => {
+    await tx.deleteFrom('pool_usage').where('host_id', '=', hostId).execute()
+    await sql`INSERT INTO pool_usage (team_id, host_id, bytes)
+      SELECT said.team_id, ${hostId}, said.bytes
+      FROM json_to_recordset(${rows}::json) AS said (team_id text, bytes bigint) JOIN teams ON teams.id = said.team_id
+      ON CONFLICT (team_id, host_id) DO UPDATE SET bytes = excluded.bytes, measured_at = now()`.execute(tx)
+  })
 }
 
 /** The team's capsules that have most of something now. */

@@ -1,4 +1,5 @@
 import type { Engine, GuestKernel } from '@wrenn/vmm'
+import type { Extents } from './blocks.js'
 import type { EgressPolicy } from './types.js'
 
 /** A prepared place in the host's network for one guest. */
@@ -41,8 +42,8 @@ export interface FilePool {
   ensureSpace(bytes: number): Promise<void>
   /** Writes a file's dirty pages to the disk; it may be in use. */
   sync(path: string): Promise<void>
-  /** Bytes that these files take, a block they share counted once, and how many of them nothing else shares. */
-  measure(paths: readonly string[]): Promise<{ readonly bytes: number; readonly exclusiveBytes: number }>
+  /** Where these files lie on the device, and how many of their bytes nothing else shares. */
+  extents(paths: readonly string[]): Promise<Extents & { readonly exclusiveBytes: number }>
 }
 
 /** A template's base image with all that boots it; `digest` changes whenever any part does. */

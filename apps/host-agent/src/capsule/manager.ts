@@ -3,11 +3,12 @@ import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import { ActivityTracker } from './activity.js'
 import { Admission } from './admission.js'
-import { type Context, currentDir, dirs, release } from './context.js'
+import { type Context, dirs, release } from './context.js'
 import { Creator } from './creator.js'
 import { Flusher, type MakeDurable } from './flusher.js'
 import { Fork, type ForkCopy, type ForkResult } from './fork.js'
 import type { Guest, GuestFactory } from './guest.js'
+import { holdingsOf } from './holdings.js'
 import type { HotPool } from './hot-pool.js'
 import type { Journal } from './journal.js'
 import type { Machine } from './machine.js'
@@ -15,7 +16,7 @@ import { Points } from './points.js'
 import { Recovery } from './recovery.js'
 import type { Shape, ShapeSnapshot, ShapeStore } from './shapes.js'
 import { ShortCalls } from './short-calls.js'
-import { Sizes } from './sizes.js'
+import { Sizes, type TeamUsage } from './sizes.js'
 import { Sleep } from './sleep.js'
 import { Snapshots } from './snapshots.js'
 import { layersOfStates, StateStore } from './states.js'
@@ -58,9 +59,9 @@ export class CapsuleManager {
     const { machine, factory, shapes, hotPool, logger, bootId, reach = noSteps } = deps
     const states = new StateStore(machine)
     const flusher = new Flusher(states, deps.makeDurable, logger)
-    const sizes = new Sizes(machine, states, logger)
     this.#journal = deps.journal
     this.#table = new CapsuleTable(deps.journal, logger)
+    const sizes = new Sizes(machine, states, () => holdingsOf({ table: this.#table, states }), logger)
     this.#context = {
       machine,
       factory,
@@ -173,7 +174,7 @@ export class CapsuleManager {
       if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)
       await factory.removeFiles(capsuleId)
       reach('destroy:removed')
-      sizes.forgetBelow(`capsules/${capsuleId}/`)
+      sizes.forgetCapsule(capsuleId)
       await this.#table.remove(entry)
       logger.info({ capsuleId }, 'capsule.destroyed')
       return true
@@ -205,16 +206,20 @@ export class CapsuleManager {
   }
 
   /** Measures what every capsule takes of the pool and records what has changed; for the background. */
-  async measure(): Promise<void> {
-    const { sizes, states } = this.#context
+  async measure(signal?: AbortSignal): Promise<void> {
+    const { sizes } = this.#context
+    await sizes.measureAll(signal)
     for (const entry of this.#table.entries()) {
       const { capsuleId, diskBytes = 0 } = entry.record
-      const checkpoints = (await states.list(dirs.checkpoints(capsuleId))).map((id) => dirs.checkpoint(capsuleId, id))
-      let bytes = (await sizes.measure(currentDir(entry))).exclusiveBytes
-      for (const dir of checkpoints) bytes += sizes.known(dir).exclusiveBytes
-      if (Math.abs(bytes - diskBytes) < DISK_BYTES_STEP || this.#table.find(capsuleId) !== entry) continue
+      const bytes = sizes.family(capsuleId)
+      if (bytes === undefined || Math.abs(bytes - diskBytes) < DISK_BYTES_STEP) continue
       await this.#table.store(entry, { diskBytes: bytes })
     }
+  }
+
+  /** @see Sizes.usage */
+  async usage(): Promise<TeamUsage[] | undefined> {
+    return await this.#context.sizes.usage()
   }
 
   /** Boots, warms and saves a shape that has no snapshot yet, without making a capsule. */

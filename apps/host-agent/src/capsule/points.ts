@@ -69,7 +69,7 @@ export class Points {
         throw error
       }
       this.#flush(entry, dir)
-      await this.#context.sizes.measure(dir)
+      await this.#context.sizes.measureSaved(dir, entry.guest === undefined ? undefined : currentDir(entry))
       const checkpoint = await this.#describe(capsuleId, checkpointId)
       if (checkpoint === undefined) throw new AppError('internal', `The checkpoint ${states.path(dir)} has vanished.`)
       logger.info({ capsuleId, checkpointId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.checkpoint')
@@ -103,11 +103,11 @@ export class Points {
       table.entry(capsuleId)
       const dir = dirs.checkpoint(capsuleId, checkpointId)
       if (!(await states.exists(dir))) return undefined
-      const { exclusiveBytes } = await sizes.measure(dir)
+      const freed = await sizes.freedBy(dir)
       flusher.cancel(dir)
       await states.remove(dir)
       sizes.forget(dir)
-      return exclusiveBytes
+      return freed
     })
   }
 
@@ -244,7 +244,7 @@ export class Points {
       capsuleId,
       parentId: manifest.parentId,
       createdAtMs: manifest.savedAtMs,
-      sizeBytes: sizes.known(dir).exclusiveBytes,
+      sizeBytes: sizes.own(dir),
       durableAtMs: durable?.atMs,
     }
   }

@@ -1,83 +1,188 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { errorText, type Logger } from '@wrenn/base'
+import { Blocks } from './blocks.js'
 import type { Machine } from './machine.js'
 import type { StateStore } from './states.js'
 
-/** How long a measurement serves; the extent map of a large, fragmented memory takes a while to read. */
-const FRESH_MS = 60_000
-
-export interface Size {
-  /** What the files take, each shared block once. */
-  readonly bytes: number
-  /** What removing them would give back. */
-  readonly exclusiveBytes: number
+/** A directory of the pool that counts for a team. */
+export interface Holding {
+  readonly dir: string
+  readonly teamId: string
+  /** Whose files these are, if they go with a capsule. */
+  readonly capsuleId: string | undefined
+  /** Since when nobody writes to it; `undefined` while a guest may. */
+  readonly fixedSinceMs: number | undefined
 }
 
-const UNKNOWN: Size = { bytes: 0, exclusiveBytes: 0 }
+export interface TeamUsage {
+  readonly teamId: string
+  /** What its files take of the pool, a block that several of them share once, those of templates not. */
+  readonly bytes: number
+}
 
-/** What saved states and running capsules take of the pool, measured in the background. */
+interface Measured {
+  /** Without what a template holds. */
+  readonly blocks: Blocks
+  readonly startedAtMs: number
+}
+
+const TEMPLATES = 'templates'
+
+/**
+ * What capsules, checkpoints and snapshots take of the pool. A checkpoint shares nearly all of its blocks with its capsule, so
+ * sizes cannot be added: the places of all files are known here, and laid over each other. Places are read in the background,
+ * once for what nobody writes to any more.
+ */
 export class Sizes {
   readonly #machine: Machine
   readonly #states: StateStore
+  readonly #holdings: () => Promise<readonly Holding[]>
   readonly #logger: Logger
-  readonly #known = new Map<string, { readonly size: Size; readonly atMs: number }>()
-  readonly #running = new Map<string, Promise<Size>>()
-  /** To be measured behind everybody's back: one after the other, for each costs a process per file. */
-  readonly #waiting = new Set<string>()
-  #worker: Promise<void> | undefined
+  readonly #measured = new Map<string, Measured>()
+  readonly #templates = new Map<string, Blocks>()
+  #base = Blocks.none()
+  /** What each directory alone holds, and each capsule with its checkpoints. */
+  readonly #own = new Map<string, number>()
+  readonly #families = new Map<string, number>()
+  #isComplete = false
 
-  constructor(machine: Machine, states: StateStore, logger: Logger) {
+  constructor(machine: Machine, states: StateStore, holdings: () => Promise<readonly Holding[]>, logger: Logger) {
     this.#machine = machine
     this.#states = states
+    this.#holdings = holdings
     this.#logger = logger
   }
 
-  /** What is known at once, 0 when nothing is; a stale or missing measurement is made anew meanwhile. */
-  known(dir: string): Size {
-    const known = this.#known.get(dir)
-    if (known === undefined || Date.now() - known.atMs > FRESH_MS) this.#measureLater(dir)
-    return known?.size ?? UNKNOWN
+  /** Bytes that only this directory holds; 0 while that is not known. */
+  own(dir: string): number {
+    return this.#own.get(dir) ?? 0
   }
 
-  #measureLater(dir: string): void {
-    this.#waiting.add(dir)
-    this.#worker ??= this.#measureWaiting().finally(() => {
-      this.#worker = undefined
-    })
+  /** Bytes that a capsule and its checkpoints hold together, without those of its template; `undefined` until measured. */
+  family(capsuleId: string): number | undefined {
+    return this.#families.get(capsuleId)
   }
 
-  async #measureWaiting(): Promise<void> {
-    for (const dir of this.#waiting) {
-      this.#waiting.delete(dir)
-      await this.measure(dir)
+  /** What each team holds, from what was measured last; `undefined` until everything was measured once. */
+  async usage(): Promise<TeamUsage[] | undefined> {
+    if (!this.#isComplete) return undefined
+    const byTeam = groupBy(await this.#holdings(), ({ teamId }) => teamId)
+    const usage: TeamUsage[] = []
+    for (const [teamId, holdings] of byTeam) {
+      for (const holding of holdings) {
+        if (holding.fixedSinceMs !== undefined && !this.#measured.has(holding.dir)) await this.#measure(holding.dir)
+      }
+      usage.push({ teamId, bytes: (await Blocks.together(this.#blocksOf(holdings))).bytes })
     }
+    return usage
   }
 
-  /** Measures now; joins a measurement under way. Unknown files count as nothing. */
-  async measure(dir: string): Promise<Size> {
-    const running = this.#running.get(dir) ?? this.#measure(dir).finally(() => this.#running.delete(dir))
-    this.#running.set(dir, running)
-    return await running
+  /** Measures what may have changed since the last time; for the background, a process per file. */
+  async measureAll(signal?: AbortSignal): Promise<void> {
+    await this.#measureTemplates()
+    for (const holding of await this.#holdings()) {
+      if (signal?.aborted) return
+      if (!this.#isMeasured(holding)) await this.#measure(holding.dir)
+    }
+    await this.#compare(await this.#holdings())
+    this.#isComplete = true
+  }
+
+  /**
+   * Measures a state that was just saved. Its source, the files that a guest goes on with, has the same blocks at this moment.
+   */
+  async measureSaved(dir: string, source: string | undefined): Promise<void> {
+    const ownBytes = await this.#measure(dir)
+    if (ownBytes === undefined) return
+    this.#own.set(dir, ownBytes)
+    const measured = this.#measured.get(dir)
+    if (source !== undefined && measured !== undefined) this.#measured.set(source, measured)
+  }
+
+  /** What removing these files would give back, measured now. */
+  async freedBy(dir: string): Promise<number> {
+    return (await this.#measure(dir)) ?? 0
   }
 
   forget(dir: string): void {
-    this.#known.delete(dir)
+    this.#measured.delete(dir)
+    this.#own.delete(dir)
   }
 
-  /** Everything below a directory is gone. */
-  forgetBelow(prefix: string): void {
-    for (const dir of this.#known.keys()) if (dir.startsWith(prefix)) this.#known.delete(dir)
+  /** Everything of a capsule is gone. */
+  forgetCapsule(capsuleId: string): void {
+    const prefix = `capsules/${capsuleId}/`
+    this.#families.delete(capsuleId)
+    for (const dir of [...this.#measured.keys(), ...this.#own.keys()]) if (dir.startsWith(prefix)) this.forget(dir)
   }
 
-  async #measure(dir: string): Promise<Size> {
-    const { memoryPath, diskPath } = this.#states.files(dir)
-    try {
-      const size = await this.#machine.pool.measure([memoryPath, diskPath])
-      this.#known.set(dir, { size, atMs: Date.now() })
-      return size
-    } catch (error) {
-      this.#known.delete(dir)
-      this.#logger.debug({ dir, error: errorText(error) }, 'state.not_measured') // it was moved or removed meanwhile
-      return UNKNOWN
+  #isMeasured({ dir, fixedSinceMs }: Holding): boolean {
+    const measured = this.#measured.get(dir)
+    return measured !== undefined && fixedSinceMs !== undefined && measured.startedAtMs >= fixedSinceMs
+  }
+
+  #blocksOf(holdings: readonly Holding[]): Blocks[] {
+    return holdings.map(({ dir }) => this.#measured.get(dir)?.blocks ?? Blocks.none())
+  }
+
+  /** Lays the blocks of each team over each other. */
+  async #compare(holdings: readonly Holding[]): Promise<void> {
+    const held = new Set(holdings.map(({ dir }) => dir))
+    for (const dir of this.#measured.keys()) if (!held.has(dir)) this.forget(dir)
+    for (const ofTeam of groupBy(holdings, ({ teamId }) => teamId).values()) {
+      const { own } = await Blocks.together(this.#blocksOf(ofTeam))
+      for (const [index, { dir }] of ofTeam.entries()) {
+        if (this.#measured.has(dir)) this.#own.set(dir, own[index] ?? 0)
+      }
+    }
+    for (const [capsuleId, ofCapsule] of groupBy(holdings, (holding) => holding.capsuleId)) {
+      if (capsuleId === undefined) continue
+      this.#families.set(capsuleId, (await Blocks.together(this.#blocksOf(ofCapsule))).bytes)
     }
   }
+
+  async #measureTemplates(): Promise<void> {
+    const names = (await this.#states.list(TEMPLATES)).map((name) => `${TEMPLATES}/${name}`)
+    for (const dir of this.#templates.keys()) if (!names.includes(dir)) this.#templates.delete(dir)
+    for (const dir of names) {
+      if (this.#templates.has(dir)) continue
+      const extents = await this.#extentsOf(dir)
+      if (extents !== undefined) this.#templates.set(dir, Blocks.of(extents))
+    }
+    this.#base = await Blocks.union([...this.#templates.values()])
+  }
+
+  /** Keeps where the files are. @returns what no other file shares, `undefined` when they could not be read */
+  async #measure(dir: string): Promise<number | undefined> {
+    const startedAtMs = Date.now()
+    const extents = await this.#extentsOf(dir)
+    if (extents === undefined) {
+      this.forget(dir)
+      return undefined
+    }
+    this.#measured.set(dir, { blocks: Blocks.of(extents).minus(this.#base), startedAtMs })
+    return extents.exclusiveBytes
+  }
+
+  async #extentsOf(dir: string) {
+    try {
+      const entries = await readdir(this.#states.path(dir), { withFileTypes: true })
+      const files = entries.filter((entry) => entry.isFile()).map(({ name }) => join(this.#states.path(dir), name))
+      return await this.#machine.pool.extents(files)
+    } catch (error) {
+      this.#logger.debug({ dir, error: errorText(error) }, 'files.not_measured') // moved or removed meanwhile
+      return undefined
+    }
+  }
+}
+
+function groupBy<K>(holdings: readonly Holding[], keyOf: (holding: Holding) => K): Map<K, Holding[]> {
+  const groups = new Map<K, Holding[]>()
+  for (const holding of holdings) {
+    const group = groups.get(keyOf(holding))
+    if (group === undefined) groups.set(keyOf(holding), [holding])
+    else group.push(holding)
+  }
+  return groups
 }

@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { capture } from './capture.js'
-import { type Context, dirs } from './context.js'
+import { type Context, currentDir, dirs } from './context.js'
 import type { StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 
@@ -38,7 +38,7 @@ export class Snapshots {
       const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
       reach('snapshot:kept')
       flusher.enqueue(dir, async () => {})
-      await this.#context.sizes.measure(dir)
+      await this.#context.sizes.measureSaved(dir, entry.guest === undefined ? undefined : currentDir(entry))
       logger.info({ capsuleId, snapshotId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.snapshot')
       return await this.get(snapshotId)
     })
@@ -90,12 +90,12 @@ export class Snapshots {
     this.#requireUnread(snapshotId)
     const dir = dirs.snapshot(snapshotId)
     if (!(await states.exists(dir))) return undefined
-    const { exclusiveBytes } = await sizes.measure(dir)
+    const freed = await sizes.freedBy(dir)
     this.#requireUnread(snapshotId) // measuring takes a while
     flusher.cancel(dir)
     await states.remove(dir)
     sizes.forget(dir)
-    return exclusiveBytes
+    return freed
   }
 
   #requireUnread(snapshotId: string): void {
@@ -117,6 +117,6 @@ export class Snapshots {
     const manifest = await states.read(dir)
     if (manifest === undefined) return undefined
     const durable = await states.durable(dir)
-    return { snapshotId, manifest, sizeBytes: sizes.known(dir).exclusiveBytes, durableAtMs: durable?.atMs }
+    return { snapshotId, manifest, sizeBytes: sizes.own(dir), durableAtMs: durable?.atMs }
   }
 }

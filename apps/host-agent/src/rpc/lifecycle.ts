@@ -28,6 +28,7 @@ type LifecycleCall =
   | 'deleteSnapshot'
   | 'getActivity'
   | 'collectGarbage'
+  | 'getPoolUsage'
 
 /** The calls that save capsules and take them up again. */
 export function lifecycleHandlers(
@@ -95,6 +96,11 @@ export function lifecycleHandlers(
           cpuPct,
         })),
       }
+    }),
+    getPoolUsage: unary(async () => {
+      const usage = await parts().manager.usage()
+      const teams = (usage ?? []).map(({ teamId, bytes }) => ({ teamId, bytes: BigInt(bytes) }))
+      return { teams, measured: usage !== undefined }
     }),
     collectGarbage: unary(async ({ dryRun }) => {
       const items = await parts().garbage.collect(dryRun)

@@ -47,6 +47,11 @@ export class TestMachine implements AsyncDisposable {
   bootFails = false
   /** Room in the pool. */
   ensureSpace = async (_bytes: number): Promise<void> => {}
+  /** Where files lie on the device; a plain copy has a place of its own. */
+  extents: Machine['pool']['extents'] = async () => ({
+    ...{ starts: new Float64Array(), ends: new Float64Array() },
+    ...{ unplacedBytes: 0, exclusiveBytes: 0 },
+  })
   reach: ReachStep = noSteps
   makeDurable: MakeDurable = async () => ({})
 
@@ -214,7 +219,7 @@ export class TestMachine implements AsyncDisposable {
         usage: async () => ({ totalBytes: 1, freeBytes: 1 }),
         ensureSpace: async (bytes) => await this.ensureSpace(bytes),
         sync: async () => {},
-        measure: async () => ({ bytes: 0, exclusiveBytes: 0 }),
+        extents: async (paths) => await this.extents(paths),
       },
       images: {
         template: async (name) => {

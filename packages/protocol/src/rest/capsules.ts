@@ -126,7 +126,12 @@ export const capsuleSchema = z
     parent_id: z.string().optional().describe('The capsule it was forked from.'),
     snapshot_id: z.string().optional().describe('The snapshot it was started from.'),
     checkpoint_id: z.string().optional().describe('The checkpoint it stands on: made or rolled back to last.'),
-    disk_bytes: z.number().optional().describe('Bytes that its files take on the host.'),
+    disk_bytes: z
+      .number()
+      .optional()
+      .describe(
+        'Bytes of the pool that it and its checkpoints hold together, beyond its template; absent until measured.',
+      ),
     lifecycle_timings: z
       .array(timingSchema)
       .optional()
@@ -211,7 +216,10 @@ export const templateSchema = z
     description: z.string().optional(),
     vcpus: z.int(),
     memory_mb: z.int(),
-    size_bytes: z.number(),
+    size_bytes: z
+      .number()
+      .optional()
+      .describe('Of a snapshot: bytes of the pool that only it holds; absent until measured.'),
     created_at: timestampSchema,
   })
   .meta({ id: 'Template' })

@@ -73,7 +73,7 @@ export const checkpointSchema = z
     parent_id: z.string().optional().describe('The checkpoint that the capsule stood on when this one was made.'),
     current: z.boolean().describe('Whether the capsule stands on it: made or rolled back to last.'),
     created_at: timestampSchema,
-    size_bytes: z.number().describe('Bytes of the pool that only it holds, as far as the file system tells.'),
+    size_bytes: z.number().optional().describe('Bytes of the pool that only it holds; absent until measured.'),
     durable: z.boolean().describe('Whether it would survive a power loss of its host.'),
     durable_at: timestampSchema.optional(),
     pause_window_ms: z
@@ -134,7 +134,9 @@ export const quotaSchema = z
     running_capsules: use,
     vcpus: use.describe('Of running capsules.'),
     memory_mb: use.describe('Of running capsules.'),
-    pool_bytes: use.describe('Files of capsules, checkpoints and snapshots.'),
+    pool_bytes: use.describe(
+      'What capsules, checkpoints and snapshots hold of the pool together, beyond their templates, measured about once a minute.',
+    ),
     capsules: use.describe('All that are not ended, paused ones too.'),
   })
   .meta({ id: 'Quota' })

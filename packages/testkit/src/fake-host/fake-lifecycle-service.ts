@@ -23,6 +23,7 @@ type LifecycleMethods = Pick<
   | 'deleteSnapshot'
   | 'getActivity'
   | 'collectGarbage'
+  | 'getPoolUsage'
 >
 
 /** Everything that keeps, copies and brings back capsules. */
@@ -40,6 +41,7 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     createCheckpoint: unary(async ({ capsuleId, checkpointId }) => ({
       checkpoint: (await lifecycle.createCheckpoint(host, capsuleId, checkpointId)).record,
     })),
+    getPoolUsage: unary(async () => lifecycle.poolUsage(host)),
     listCheckpoints: unary(async ({ capsuleId }) => ({
       checkpoints: [...lifecycle.knownCapsule(host, capsuleId).checkpoints.values()].map(({ record }) => record),
     })),

@@ -356,14 +356,20 @@ export async function deleteSnapshot(host: FakeHostState, snapshotId: string) {
 }
 
 /** Nothing of a fake shares anything. */
-export function poolUsage(host: FakeHostState): { teamId: string; bytes: bigint }[] {
+export function poolUsage(host: FakeHostState) {
+  if (host.poolUsage === 'unmeasured') return { teams: [], measured: false }
+  const byTeam = host.poolUsage ?? addedUp(host)
+  return { teams: [...byTeam].map(([teamId, bytes]) => ({ teamId, bytes })), measured: true }
+}
+
+function addedUp(host: FakeHostState): Map<string, bigint> {
   const byTeam = new Map<string, bigint>()
-  const add = (teamId: string, bytes: bigint): void => void byTeam.set(teamId, (byTeam.get(teamId) ?? 0n) + bytes)
+  const add = (teamId = '', bytes = 0n): void => void byTeam.set(teamId, (byTeam.get(teamId) ?? 0n) + bytes)
   for (const capsule of host.capsules.values()) {
-    const { teamId = '', diskBytes = 0n } = capsule.message()
+    const { teamId, diskBytes } = capsule.message()
     add(teamId, diskBytes)
     for (const { capture } of capsule.checkpoints.values()) add(teamId, BigInt(capture.bytes))
   }
   for (const { capture, record } of host.snapshots.values()) add(record.teamId, BigInt(capture.bytes))
-  return [...byTeam].map(([teamId, bytes]) => ({ teamId, bytes }))
+  return byTeam
 }

@@ -51,6 +51,8 @@ export class FakeHostState {
   notReadyReason = ''
   memoryAvailableBytes = 4n * 2n ** 30n
   poolFreeBytes = 32n * 2n ** 30n
+  /** What GetPoolUsage says in place of what there is: bytes of each team, or that nothing is measured yet. */
+  poolUsage: ReadonlyMap<string, bigint> | 'unmeasured' | undefined
   /** Calls of CreateCapsule that made one. */
   creates = 0
   protected readonly dir: string

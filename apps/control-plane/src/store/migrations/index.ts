@@ -3,6 +3,7 @@ import * as accounts from './0001-accounts.js'
 import * as capsules from './0002-capsules.js'
 import * as lifecycle from './0003-lifecycle.js'
 import * as workInFlight from './0004-work-in-flight.js'
+import * as poolUsage from './0005-pool-usage.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -10,4 +11,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0002-capsules': capsules,
   '0003-lifecycle': lifecycle,
   '0004-work-in-flight': workInFlight,
+  '0005-pool-usage': poolUsage,
 }

@@ -6,4 +6,4 @@ export {
   extentsOf,
   isUnsupported,
 } from './extent-map.js'
-export { type PoolBytes, poolBytes } from './pool-bytes.js'
+export { type PoolExtents, poolExtents } from './pool-extents.js'
