@@ -1,4 +1,4 @@
-import type { Capsule, ExecResult } from '@wrenn/protocol'
+import type { Capsule, ErrorBody, ExecResult } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
@@ -56,6 +56,51 @@ describe('capsules', () => {
     const { error } = await json<{ error: { message: string } }>(response, 400)
     expect(error.message).toContain('vcpus')
     expect(error.message).toContain('WRENN_MAX_VCPUS')
+  })
+
+  it('refuse a field that does not exist, by its name, with the one that was meant', async () => {
+    const wrong: [path: string, body: object, named: string, instead: string][] = [
+      ['/v1/capsules', { timeout_secs: 60 }, 'timeout_secs', 'did you mean timeout_sec?'],
+      ['/v1/capsules', { memoryMb: 512 }, 'memoryMb', 'did you mean memory_mb?'],
+      ['/v1/capsules', { egress: { internt: false } }, 'egress.internt', 'did you mean internet?'],
+      [at('/exec'), { cmd: 'true', atomics: true }, 'atomics', 'did you mean atomic?'],
+      [at('/fork'), { copies: 2 }, 'copies', 'the fields are count, name, labels, envs, timeout_sec'],
+      [at('/files/read'), { path: '/etc/hostname', lenght: 1 }, 'lenght', 'did you mean length?'],
+      ['/v1/snapshots', { capsule_id: capsule.id, nmae: 'x' }, 'nmae', 'did you mean name?'],
+    ]
+    for (const [path, body, named, instead] of wrong) {
+      const { error } = await json<ErrorBody>(await platform.call('POST', path, body), 400)
+      expect(error).toMatchObject({ code: 'invalid_request', details: { issues: [{ field: named }] } })
+      expect(error.message).toBe(`${named}: there is no such field; ${instead}`)
+    }
+  })
+
+  it('take every field that existing clients send', async () => {
+    const created = await json<Capsule>(
+      await platform.call('POST', '/v1/capsules', { template: 'minimal', vcpus: 1, memory_mb: 512, timeout_sec: 0 }),
+      201,
+    )
+    const path = `/v1/capsules/${created.id}`
+    const command = { cmd: '/bin/sh', args: ['-c', 'true'], envs: { GIT_TERMINAL_PROMPT: '0' }, cwd: '/tmp' }
+    await json(await platform.call('POST', `${path}/exec`, { ...command, background: false, timeout_sec: 9 }), 200)
+    await json(await platform.call('POST', `${path}/exec`, { ...command, background: true, tag: 'mine' }), 202)
+    await json(await platform.call('POST', `${path}/files/mkdir`, { path: '/tmp/made' }), 200)
+    await json(await platform.call('POST', `${path}/files/list`, { path: '/tmp', depth: 1 }), 200)
+    expect((await platform.call('POST', `${path}/files/remove`, { path: '/tmp/made' })).status).toBe(204)
+    await json(await platform.call('POST', '/v1/snapshots', { sandbox_id: created.id, name: 'theirs' }), 201)
+    const form = new FormData()
+    form.set('path', '/tmp/form')
+    form.set('of_their_own', 'x')
+    form.set('file', new Blob(['x']), 'upload')
+    const init = { method: 'POST', headers: { 'x-api-key': platform.key }, body: form }
+    expect((await fetch(`${platform.url}${path}/files/write?other=1`, init)).status).toBe(204)
+    const socket = platform.open(`${path}/pty`)
+    await socket.send({ type: 'start', cmd: '/bin/sh', cols: 80, rows: 24, other: true })
+    await socket.until('started')
+    const stream = platform.open(`${path}/exec/stream`)
+    await stream.send({ type: 'start', cmd: 'true', args: [], other: true })
+    await stream.until('exit')
+    await platform.call('DELETE', path)
   })
 
   it('refuse text that is no Unicode, by its field, for no database holds it', async () => {

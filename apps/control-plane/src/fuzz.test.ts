@@ -6,21 +6,39 @@ import { json, type Platform, startPlatform } from './testing/harness.js'
 
 let platform: Platform
 let capsule: Capsule
-let routes: { readonly method: string; readonly path: string }[]
+let routes: { readonly method: string; readonly path: string; readonly fields: readonly string[] }[]
 
 beforeAll(async () => {
   platform = await startPlatform({ env: { WRENN_MAX_CAPSULES: '2' } })
   // Awake again for the next call, whatever the one before did.
   capsule = await platform.create({ auto_resume: true })
-  const document = await json<{ paths: Record<string, object> }>(await fetch(`${platform.url}/openapi.json`), 200)
+  const document = await json<OpenApi>(await fetch(`${platform.url}/openapi.json`), 200)
   routes = Object.entries(document.paths)
-    .flatMap(([path, item]) => Object.keys(item).map((method) => ({ method: method.toUpperCase(), path })))
+    .flatMap(([path, item]) =>
+      Object.entries(item).map(([method, { requestBody }]) => {
+        const schema = requestBody?.content['application/json']?.schema
+        const named = document.components.schemas[schema?.$ref?.split('/').at(-1) ?? ''] ?? schema
+        return { method: method.toUpperCase(), path, fields: Object.keys(named?.properties ?? {}) }
+      }),
+    )
     // Right answers of these to anything: the capsule must live on.
     .filter(({ method, path }) => !(method === 'DELETE' && path === '/v1/capsules/{id}'))
 }, 60_000)
 afterAll(async () => {
   await platform[Symbol.asyncDispose]()
 })
+
+interface Schema {
+  readonly $ref?: string
+  readonly properties?: Readonly<Record<string, object>>
+}
+interface OpenApi {
+  readonly paths: Record<
+    string,
+    Record<string, { readonly requestBody?: { readonly content: Record<string, { readonly schema?: Schema }> } }>
+  >
+  readonly components: { readonly schemas: Readonly<Record<string, Schema>> }
+}
 
 /** A lone surrogate cannot be in a URL. */
 const wellFormed = (text: string): string => Buffer.from(text.slice(0, 2_000)).toString()
@@ -77,38 +95,15 @@ const strangeValue: fc.Arbitrary<unknown> = fc.oneof(
   fc.array(strangeText, { maxLength: 3 }),
   fc.dictionary(strangeText, strangeText, { maxKeys: 3 }),
 )
-const fields = [
-  'template',
-  'name',
-  'labels',
-  'envs',
-  'vcpus',
-  'memory_mb',
-  'disk_size_mb',
-  'timeout_sec',
-  'egress',
-  'user',
-  'cwd',
-  'cmd',
-  'args',
-  'stdin',
-  'stdin_encoding',
-  'background',
-  'tag',
-  'path',
-  'depth',
-  'offset',
-  'length',
-  'source',
-  'destination',
-  'count',
-  'capsule_id',
-  'sandbox_id',
-  'auto_resume',
-  'atomic',
-]
-const strangeObject = fc.dictionary(fc.constantFrom(...fields), strangeValue, { maxKeys: 6 })
-const jsonBody = fc.oneof(strangeObject, strangeValue).map((value) => Buffer.from(JSON.stringify(value) ?? ''))
+/** Of fields that the route has, so that they are looked at, and now and then of one that it has not. */
+function jsonBody(fields: readonly string[]): fc.Arbitrary<Buffer> {
+  const field = fc.oneof(
+    { weight: 20, arbitrary: fc.constantFrom(...(fields.length === 0 ? ['path'] : fields)) },
+    strangeText,
+  )
+  const strangeObject = fc.dictionary(field, strangeValue, { maxKeys: 6 })
+  return fc.oneof(strangeObject, strangeValue).map((value) => Buffer.from(JSON.stringify(value) ?? ''))
+}
 const brokenBody = fc.oneof(
   fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes)),
   fc
@@ -143,45 +138,50 @@ async function reportBriefly<Value>({ failed, seed, counterexamplePath, errorIns
 
 describe('every route of the document', () => {
   it('answers wrong input with a 4xx and a code, never with a 500 and never not at all', async () => {
-    const call = fc.record({
-      route: fc.constantFrom(...routes),
-      id: fc.oneof({ weight: 3, arbitrary: fc.constant(capsule.id) }, { weight: 1, arbitrary: strangeText }),
-      selector: fc.oneof(strangeText, fc.constantFrom('checkpoint-1', 'current', 'minimal')),
-      query: fc.dictionary(
-        fc.constantFrom(
-          'limit',
-          'cursor',
-          'status',
-          'label',
-          'range',
-          'path',
-          'user',
-          'signal',
-          'wait_sec',
-          'type',
-          'from_offset',
-          'template',
+    const callOf = (route: (typeof routes)[number]) =>
+      fc.record({
+        route: fc.constant(route),
+        id: fc.oneof({ weight: 3, arbitrary: fc.constant(capsule.id) }, { weight: 1, arbitrary: strangeText }),
+        selector: fc.oneof(strangeText, fc.constantFrom('checkpoint-1', 'current', 'minimal')),
+        query: fc.dictionary(
+          fc.constantFrom(
+            'limit',
+            'cursor',
+            'status',
+            'label',
+            'range',
+            'path',
+            'user',
+            'signal',
+            'wait_sec',
+            'type',
+            'from_offset',
+            'template',
+          ),
+          strangeText,
+          { maxKeys: 3 },
         ),
-        strangeText,
-        { maxKeys: 3 },
-      ),
-      type: fc.oneof({ weight: 4, arbitrary: fc.constant('application/json') }, { weight: 1, arbitrary: contentType }),
-      key: fc.constantFrom('', 'a b', 'é', 'x'.repeat(300), 'same'),
-      range: fc.constantFrom(
-        '',
-        'bytes=0-',
-        'bytes=-0',
-        'bytes=5-1',
-        'bytes=a-b',
-        'lines=1-2',
-        'bytes=99999999999999999999-',
-      ),
-      body: fc.oneof(
-        { weight: 3, arbitrary: jsonBody },
-        { weight: 1, arbitrary: brokenBody },
-        { weight: 1, arbitrary: fc.constant(undefined) },
-      ),
-    })
+        type: fc.oneof(
+          { weight: 4, arbitrary: fc.constant('application/json') },
+          { weight: 1, arbitrary: contentType },
+        ),
+        key: fc.constantFrom('', 'a b', 'é', 'x'.repeat(300), 'same'),
+        range: fc.constantFrom(
+          '',
+          'bytes=0-',
+          'bytes=-0',
+          'bytes=5-1',
+          'bytes=a-b',
+          'lines=1-2',
+          'bytes=99999999999999999999-',
+        ),
+        body: fc.oneof(
+          { weight: 3, arbitrary: jsonBody(route.fields) },
+          { weight: 1, arbitrary: brokenBody },
+          { weight: 1, arbitrary: fc.constant(undefined) },
+        ),
+      })
+    const call = fc.constantFrom(...routes).chain(callOf)
     await fc.assert(
       fc.asyncProperty(call, async ({ route, id, selector, query, type, key, range, body }) => {
         const part = (text: string): string => encodeURIComponent(wellFormed(text)) || '%20'

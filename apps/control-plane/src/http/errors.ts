@@ -59,15 +59,20 @@ function toAppError(thrown: unknown): AppError {
 }
 
 interface Invalid {
-  readonly validation: readonly { readonly instancePath: string; readonly message?: string | undefined }[]
+  readonly validation: readonly {
+    readonly instancePath: string
+    readonly message?: string | undefined
+    readonly params: Readonly<Record<string, unknown>>
+  }[]
   readonly validationContext?: string | undefined
 }
 
 function invalidRequest(thrown: Invalid): AppError {
   const where =
     thrown.validationContext === undefined || thrown.validationContext === 'body' ? '' : `${thrown.validationContext} `
-  const issues = thrown.validation.slice(0, 20).map(({ instancePath, message }) => {
-    const field = instancePath.replace(/^\//, '').replaceAll('/', '.')
+  const issues = thrown.validation.slice(0, 20).map(({ instancePath, message, params }) => {
+    const unknown: readonly unknown[] = Array.isArray(params.keys) ? params.keys.slice(0, 1) : []
+    const field = [...instancePath.split('/'), ...unknown].filter((part) => part !== '').join('.')
     return { field: field.slice(0, 200), message: message ?? 'is not valid' }
   })
   const first = issues[0]

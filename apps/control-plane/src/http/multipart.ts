@@ -57,7 +57,8 @@ function destinationOf(fields: Readonly<Record<string, unknown>>): Destination {
   if (fields.path === undefined) {
     throw new AppError('invalid_request', 'Send the `path` field before the `file` part, or as a query parameter.')
   }
-  const parsed = pathRequestSchema.safeParse(fields)
+  // Forms may carry fields of their makers' own.
+  const parsed = pathRequestSchema.strip().safeParse(fields)
   if (parsed.success) return parsed.data
   const issue = parsed.error.issues[0]
   throw new AppError('invalid_request', `${issue?.path.join('.') ?? 'form'}: ${issue?.message ?? 'is not valid'}`)

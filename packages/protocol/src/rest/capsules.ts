@@ -1,51 +1,51 @@
 import { z } from 'zod'
 import { capsuleStates, wireStatuses } from '../states.js'
-import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, text, timestampSchema, userSchema } from './common.js'
+import {
+  capsuleIdSchema,
+  envsSchema,
+  labelsSchema,
+  pathSchema,
+  requestBody,
+  text,
+  timestampSchema,
+  userSchema,
+} from './common.js'
 
 const templateName = text(128, 1).regex(
   /^[A-Za-z0-9][A-Za-z0-9._:/-]*$/,
   'must start with a letter or digit and hold only letters, digits and . _ : / -',
 )
 
-export const egressPolicySchema = z
-  .object({
-    internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
-    allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
-    deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
-  })
-  .describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
+export const egressPolicySchema = requestBody({
+  internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
+  allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
+  deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
+}).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
 export type EgressPolicy = z.infer<typeof egressPolicySchema>
 
-export const createCapsuleSchema = z
-  .object({
-    template: templateName.default('minimal'),
-    name: text(128, 1).optional().describe('A name for people; need not be unique.'),
-    labels: labelsSchema.default({}),
-    metadata: labelsSchema.optional().describe('Another name for `labels`.'),
-    envs: envsSchema.default({}),
-    vcpus: z.int().min(1).max(1024).optional().describe('Virtual CPUs. Default: what the template asks for.'),
-    memory_mb: z
-      .int()
-      .min(64)
-      .max(4_194_304)
-      .optional()
-      .describe('Memory in MiB. Default: what the template asks for.'),
-    disk_size_mb: z.int().min(64).max(67_108_864).optional().describe('Writable space in MiB.'),
-    timeout_sec: z
-      .int()
-      .min(0)
-      .max(31_536_000)
-      .default(0)
-      .describe('Seconds without activity after which the capsule is paused; 0 means never.'),
-    auto_resume: z
-      .boolean()
-      .default(false)
-      .describe('Whether a paused capsule wakes when it is used: commands, files, terminals, its ports.'),
-    egress: egressPolicySchema.optional(),
-    user: userSchema.optional().describe('Default user of commands and files.'),
-    cwd: pathSchema.optional().describe('Default working directory of commands.'),
-  })
-  .meta({ id: 'CreateCapsule' })
+export const createCapsuleSchema = requestBody({
+  template: templateName.default('minimal'),
+  name: text(128, 1).optional().describe('A name for people; need not be unique.'),
+  labels: labelsSchema.default({}),
+  metadata: labelsSchema.optional().describe('Another name for `labels`.'),
+  envs: envsSchema.default({}),
+  vcpus: z.int().min(1).max(1024).optional().describe('Virtual CPUs. Default: what the template asks for.'),
+  memory_mb: z.int().min(64).max(4_194_304).optional().describe('Memory in MiB. Default: what the template asks for.'),
+  disk_size_mb: z.int().min(64).max(67_108_864).optional().describe('Writable space in MiB.'),
+  timeout_sec: z
+    .int()
+    .min(0)
+    .max(31_536_000)
+    .default(0)
+    .describe('Seconds without activity after which the capsule is paused; 0 means never.'),
+  auto_resume: z
+    .boolean()
+    .default(false)
+    .describe('Whether a paused capsule wakes when it is used: commands, files, terminals, its ports.'),
+  egress: egressPolicySchema.optional(),
+  user: userSchema.optional().describe('Default user of commands and files.'),
+  cwd: pathSchema.optional().describe('Default working directory of commands.'),
+}).meta({ id: 'CreateCapsule' })
 export type CreateCapsuleRequest = z.input<typeof createCapsuleSchema>
 export type CreateCapsuleInput = z.output<typeof createCapsuleSchema>
 

@@ -21,6 +21,35 @@ export const capsuleIdSchema = z
 /** An RFC 3339 time in UTC. */
 export const timestampSchema = z.string().describe('RFC 3339 time in UTC, ending in Z.')
 
+/**
+ * The body of a request. A field that it does not have is refused by name: ignored, a misspelled limit or policy would be none
+ * at all. Existing clients send no field beyond those of their routes.
+ */
+export function requestBody<Shape extends z.ZodRawShape>(shape: Shape) {
+  const known = Object.keys(shape)
+  return z.strictObject(shape, {
+    error: (issue) => (issue.code === 'unrecognized_keys' ? unknownField(issue.keys[0] ?? '', known) : undefined),
+  })
+}
+
+function unknownField(field: string, known: readonly string[]): string {
+  const near = known.find((name) => isNear(field.toLowerCase(), name))
+  const instead = near === undefined ? `the fields are ${known.join(', ')}` : `did you mean ${near}?`
+  return `there is no such field; ${instead}`
+}
+
+/** One is the beginning of the other, or they differ in one place or two neighbours' order, or only in dashes and such. */
+function isNear(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((text) => text.replaceAll(/[^a-z0-9]/g, ''))
+  if (a === undefined || b === undefined || a.length < 3 || b.length < 3) return false
+  if (a.startsWith(b) || b.startsWith(a)) return true
+  let start = 0
+  while (start < a.length && a[start] === b[start]) start += 1
+  let end = 0
+  while (end < Math.min(a.length, b.length) - start && a.at(-1 - end) === b.at(-1 - end)) end += 1
+  return Math.max(a.length, b.length) - start - end <= 2
+}
+
 /** Environment variable names cannot hold `=`; values are anything without a NUL byte. */
 export const envsSchema = z
   .record(text(256, 1).regex(/^[^=]+$/, 'must not contain ='), text(128 * 1024))

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { capsuleIdSchema, envsSchema, pathSchema, text, timestampSchema, userSchema } from './common.js'
+import { capsuleIdSchema, envsSchema, pathSchema, requestBody, text, timestampSchema, userSchema } from './common.js'
 
 const argument = text(1024 * 1024)
 export const tagSchema = text(128, 1)
@@ -11,30 +11,28 @@ const timeoutSec = z.number().min(0).max(4_000_000)
 
 export const encodings = ['utf-8', 'base64'] as const
 
-export const execRequestSchema = z
-  .object({
-    cmd: text(1024 * 1024, 1).describe('Program, run directly; use /bin/sh with -c for a shell line.'),
-    args: z.array(argument).max(4096).default([]),
-    envs: envsSchema.default({}),
-    cwd: pathSchema.optional(),
-    user: userSchema.optional(),
-    stdin: z.string().optional().describe('What the program reads; then its input ends. Absent: no input.'),
-    stdin_encoding: z.enum(encodings).default('utf-8'),
-    timeout_sec: timeoutSec
-      .optional()
-      .describe(
-        'After this time the process and its children are killed; 0 means never. It counts while the capsule runs, not while it is paused. Default: 30 in the foreground, never in the background.',
-      ),
-    background: z.boolean().default(false).describe('Answer 202 at once; follow it through its stream.'),
-    tag: tagSchema.optional(),
-    atomic: z
-      .boolean()
-      .default(false)
-      .describe(
-        'All or nothing: when the command fails, times out, is killed or takes the guest down, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
-      ),
-  })
-  .meta({ id: 'ExecRequest' })
+export const execRequestSchema = requestBody({
+  cmd: text(1024 * 1024, 1).describe('Program, run directly; use /bin/sh with -c for a shell line.'),
+  args: z.array(argument).max(4096).default([]),
+  envs: envsSchema.default({}),
+  cwd: pathSchema.optional(),
+  user: userSchema.optional(),
+  stdin: z.string().optional().describe('What the program reads; then its input ends. Absent: no input.'),
+  stdin_encoding: z.enum(encodings).default('utf-8'),
+  timeout_sec: timeoutSec
+    .optional()
+    .describe(
+      'After this time the process and its children are killed; 0 means never. It counts while the capsule runs, not while it is paused. Default: 30 in the foreground, never in the background.',
+    ),
+  background: z.boolean().default(false).describe('Answer 202 at once; follow it through its stream.'),
+  tag: tagSchema.optional(),
+  atomic: z
+    .boolean()
+    .default(false)
+    .describe(
+      'All or nothing: when the command fails, times out, is killed or takes the guest down, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
+    ),
+}).meta({ id: 'ExecRequest' })
 export type ExecRequest = z.input<typeof execRequestSchema>
 export type ExecInput = z.output<typeof execRequestSchema>
 

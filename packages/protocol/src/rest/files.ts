@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { pathSchema, userSchema } from './common.js'
+import { pathSchema, requestBody, userSchema } from './common.js'
 
 export const fileTypes = ['file', 'directory', 'symlink', 'unknown'] as const
 
@@ -20,31 +20,31 @@ export const fileEntrySchema = z
   .meta({ id: 'FileEntry' })
 export type FileEntry = z.infer<typeof fileEntrySchema>
 
-export const pathRequestSchema = z.object({ path: pathSchema, user: userSchema.optional() }).meta({ id: 'PathRequest' })
+export const pathRequestSchema = requestBody({ path: pathSchema, user: userSchema.optional() }).meta({
+  id: 'PathRequest',
+})
 export type PathRequest = z.infer<typeof pathRequestSchema>
 
-export const readFileRequestSchema = z
-  .object({
-    path: pathSchema,
-    user: userSchema.optional(),
-    offset: z.int().min(0).optional().describe('First byte wanted.'),
-    length: z.int().min(0).optional().describe('Bytes wanted; absent means to the end.'),
-  })
-  .meta({ id: 'ReadFileRequest' })
+export const readFileRequestSchema = requestBody({
+  path: pathSchema,
+  user: userSchema.optional(),
+  offset: z.int().min(0).optional().describe('First byte wanted.'),
+  length: z.int().min(0).optional().describe('Bytes wanted; absent means to the end.'),
+}).meta({ id: 'ReadFileRequest' })
 export type ReadFileRequest = z.infer<typeof readFileRequestSchema>
 
-export const listDirRequestSchema = z
-  .object({
-    path: pathSchema,
-    depth: z.int().min(0).max(64).default(1).describe('Levels below `path`; 0 counts as 1.'),
-    user: userSchema.optional(),
-  })
-  .meta({ id: 'ListDirRequest' })
+export const listDirRequestSchema = requestBody({
+  path: pathSchema,
+  depth: z.int().min(0).max(64).default(1).describe('Levels below `path`; 0 counts as 1.'),
+  user: userSchema.optional(),
+}).meta({ id: 'ListDirRequest' })
 export type ListDirRequest = z.input<typeof listDirRequestSchema>
 
-export const moveFileRequestSchema = z
-  .object({ source: pathSchema, destination: pathSchema, user: userSchema.optional() })
-  .meta({ id: 'MoveFileRequest' })
+export const moveFileRequestSchema = requestBody({
+  source: pathSchema,
+  destination: pathSchema,
+  user: userSchema.optional(),
+}).meta({ id: 'MoveFileRequest' })
 export type MoveFileRequest = z.infer<typeof moveFileRequestSchema>
 
 export const fileEntryAnswerSchema = z.object({ entry: fileEntrySchema }).meta({ id: 'FileEntryAnswer' })

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { capsuleSchema, templateSchema } from './capsules.js'
-import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, text, timestampSchema } from './common.js'
+import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, requestBody, text, timestampSchema } from './common.js'
 
 /** Names that are also path segments and template names. */
 export const safeNameSchema = z
@@ -25,25 +25,21 @@ export type LifecycleQuery = z.input<typeof lifecycleQuerySchema>
 /** Query of fork, checkpoint and snapshot, whose answers are made at their end. */
 export const longLifecycleQuerySchema = z.object({ wait_sec: waitSec(60) })
 
-export const updateCapsuleSchema = z
-  .object({
-    name: text(128, 1).nullable().optional(),
-    labels: labelsSchema.optional().describe('Replaces all labels.'),
-    timeout_sec: z.int().min(0).max(31_536_000).optional(),
-    auto_resume: z.boolean().optional(),
-  })
-  .meta({ id: 'UpdateCapsule' })
+export const updateCapsuleSchema = requestBody({
+  name: text(128, 1).nullable().optional(),
+  labels: labelsSchema.optional().describe('Replaces all labels.'),
+  timeout_sec: z.int().min(0).max(31_536_000).optional(),
+  auto_resume: z.boolean().optional(),
+}).meta({ id: 'UpdateCapsule' })
 export type UpdateCapsuleInput = z.output<typeof updateCapsuleSchema>
 
-export const forkRequestSchema = z
-  .object({
-    count: z.int().min(1).max(100).default(1),
-    name: text(120, 1).optional().describe('Name of the copies; with several, `-1`, `-2`, … is added.'),
-    labels: labelsSchema.optional().describe('Labels of the copies; default: those of the source.'),
-    envs: envsSchema.default({}).describe('Added to the environment of the source.'),
-    timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
-  })
-  .meta({ id: 'ForkRequest' })
+export const forkRequestSchema = requestBody({
+  count: z.int().min(1).max(100).default(1),
+  name: text(120, 1).optional().describe('Name of the copies; with several, `-1`, `-2`, … is added.'),
+  labels: labelsSchema.optional().describe('Labels of the copies; default: those of the source.'),
+  envs: envsSchema.default({}).describe('Added to the environment of the source.'),
+  timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
+}).meta({ id: 'ForkRequest' })
 export type ForkRequest = z.input<typeof forkRequestSchema>
 export type ForkInput = z.output<typeof forkRequestSchema>
 
@@ -60,9 +56,9 @@ export const checkpointIdSchema = z
   .string()
   .regex(/^cp-[0-9a-z]{25}$/, 'must be a checkpoint id: cp- and 25 characters 0-9a-z')
 
-export const createCheckpointSchema = z
-  .object({ name: safeNameSchema.optional().describe('Unique in its capsule. Default: checkpoint-1, -2, …') })
-  .meta({ id: 'CreateCheckpoint' })
+export const createCheckpointSchema = requestBody({
+  name: safeNameSchema.optional().describe('Unique in its capsule. Default: checkpoint-1, -2, …'),
+}).meta({ id: 'CreateCheckpoint' })
 export type CreateCheckpointInput = z.output<typeof createCheckpointSchema>
 
 export const checkpointSchema = z
@@ -112,12 +108,11 @@ export const diffResultSchema = z
   .meta({ id: 'Diff' })
 export type DiffResult = z.infer<typeof diffResultSchema>
 
-export const createSnapshotSchema = z
-  .object({
-    sandbox_id: capsuleIdSchema.optional().describe('The capsule; another name for `capsule_id`.'),
-    capsule_id: capsuleIdSchema.optional(),
-    name: safeNameSchema.optional().describe('Name of the template. Default: template- and 8 hexadecimal digits.'),
-  })
+export const createSnapshotSchema = requestBody({
+  sandbox_id: capsuleIdSchema.optional().describe('The capsule; another name for `capsule_id`.'),
+  capsule_id: capsuleIdSchema.optional(),
+  name: safeNameSchema.optional().describe('Name of the template. Default: template- and 8 hexadecimal digits.'),
+})
   .refine((body) => (body.sandbox_id === undefined) !== (body.capsule_id === undefined), {
     message: 'needs exactly one of sandbox_id and capsule_id',
   })

@@ -25,6 +25,7 @@ const firstOffset = offset.optional().describe('Where the output that follows be
 /** First message of `/v1/capsules/{id}/exec/stream`. */
 export const execStartFrameSchema = execRequestSchema
   .pick({ cmd: true, args: true, envs: true, cwd: true, user: true, timeout_sec: true, tag: true })
+  .strip()
   .extend({
     type: z.literal('start'),
     stdin: z.boolean().default(false).describe('The process reads `stdin` frames. False: no input.'),

@@ -150,7 +150,7 @@ function writeRoutes(app: App, target: TargetOf): void {
           summary: 'Write a file from a form: `path` (and `user`) first, then `file`. Makes the folders above it.',
           consumes: ['multipart/form-data'],
           params: capsuleParams,
-          querystring: pathRequestSchema.partial(),
+          querystring: pathRequestSchema.partial().strip(),
           response: { 204: noContent, ...errors },
         },
       },
