@@ -121,6 +121,24 @@ describe('when the engine of a capsule is killed', () => {
     await expectOthersWell(subject)
   })
 
+  it('that a rollback is about to give up, the next one runs', async () => {
+    const subject = await world.subject()
+    const checkpointId = checkpointIds.create()
+    await subject.mark('before')
+    await agent.client.createCheckpoint({ capsuleId: subject.id, checkpointId })
+    await subject.mark('after')
+    const oldest = async () => (await enginesOf(subject)).sort((a, b) => a - b).slice(0, 1)
+    const rollback = () => agent.client.rollbackCapsule({ capsuleId: subject.id, checkpointId })
+    await killAt('rollback:restored', rollback, oldest)
+    // Whether the host noticed in time or refused: asked for again, it is where it should be.
+    await rollback()
+    expect(await subject.state()).toBe('running')
+    expect(await subject.marked()).toBe('before')
+    subject.forgetCount()
+    await subject.expectIntact()
+    await expectOthersWell(subject)
+  })
+
   it('while a fork starts its copies, none is made and the source goes on', async () => {
     const subject = await world.subject()
     const capsuleId = capsuleIds.create()

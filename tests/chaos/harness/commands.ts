@@ -244,6 +244,21 @@ export class RollbackPaused extends Rollback {
   }
 }
 
+export class RollbackEnded extends Rollback {
+  override readonly title = 'a rollback of a capsule whose guest ended'
+
+  override async prepare(subject: Subject): Promise<void> {
+    await super.prepare(subject)
+    await subject.die()
+  }
+
+  override async moment(subject: Subject): Promise<Moment> {
+    const moment = momentOf(await subject.state(), { error: 'old', running: 'new' })
+    if (moment === 'new') momentOf(await subject.marked(), { before: 'new' })
+    return moment
+  }
+}
+
 export class Snapshot extends Command {
   readonly title = 'a snapshot'
   readonly steps = [

@@ -1,5 +1,6 @@
 import { capsuleIds } from '@wrenn/base'
 import { TestCapsule, Witnesses } from '@wrenn/testkit'
+import { eventually } from '../../e2e/harness/wait.js'
 import type { HostAgent } from './host-agent.js'
 
 export const SHAPE = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
@@ -40,6 +41,12 @@ export class Subject {
 
   async resume(): Promise<void> {
     await this.#agent.client.resumeCapsule({ capsuleId: this.id })
+  }
+
+  /** Its kernel panics; returns when its host says so. */
+  async die(): Promise<void> {
+    await this.capsule.output('echo c > /proc/sysrq-trigger').catch(() => {}) // it ends with its guest
+    await eventually(`${this.id} to have ended`, async () => ((await this.state()) === 'error' ? true : undefined))
   }
 
   /** What tells one moment of the capsule from another, in its memory and on its disk. */

@@ -86,6 +86,21 @@ describe('wrenn capsule', () => {
     })
   })
 
+  it('goes back also when the guest has ended, and undoes an atomic command that ended it', async () => {
+    const panic = ['sh', '-c', 'touch /root/half; echo c > /proc/sysrq-trigger; sleep 1000']
+    const undone = await run('capsule', 'exec', '--atomic', capsule.id, '--', ...panic)
+    expect(undone.code).toBe(1)
+    expect(undone.stderr).toMatch(/panicked.*as it was before the command.*guest_died/s)
+    expect(await capsule.text('ls /root')).not.toContain('half')
+    await run('capsule', 'checkpoint', 'create', capsule.id, 'good')
+    await run('capsule', 'exec', capsule.id, '--', ...panic)
+    await capsule.untilState('error')
+    const back = await run('capsule', 'rollback', capsule.id, 'good')
+    expect(back).toMatchObject({ code: 0, stdout: expect.stringMatching(/^Back at good after /) })
+    expect(await capsule.text('ls /root')).not.toContain('half')
+    expect((await run('capsule', 'checkpoint', 'rm', capsule.id, 'good')).code).toBe(0)
+  })
+
   it('runs a command atomically, and says that nothing happened when it failed', async () => {
     const failed = await run('capsule', 'exec', '--atomic', capsule.id, '--', 'sh', '-c', 'echo x > /root/half; exit 6')
     expect(failed).toEqual({ code: 6, stdout: '', stderr: expect.stringMatching(/as it was before/) })

@@ -1,9 +1,10 @@
 import type { ExecRequest } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type TestCapsule, usePlatform } from '../harness/api.js'
+import { engineOf } from '../harness/host.js'
 import { eventually } from '../harness/wait.js'
 
-const { api } = usePlatform()
+const { api, platform } = usePlatform()
 let capsule: TestCapsule
 
 /** Everything that a migration touches: a file, a table, a process and what is in memory. */
@@ -51,6 +52,43 @@ describe('an atomic command', () => {
       return answer.status < 300 ? true : undefined
     })
     expect(await killed).toMatchObject({ exit_code: 137, signal: 9, rolled_back: true })
+    await expectNoTrace()
+  })
+
+  it.each([
+    ['panics', 'echo c > /proc/sysrq-trigger', /panicked/],
+    ['is shut down', 'echo o > /proc/sysrq-trigger', /shut itself down/],
+  ])('leaves no trace when the guest %s by it, and the capsule runs as before', async (_, end, message) => {
+    const before = await capsule.text('cat /proc/sys/kernel/random/boot_id; hostname')
+    const json = {
+      cmd: '/bin/sh',
+      args: ['-c', `${MIGRATE}; sync; ${end}; sleep 1000`],
+      atomic: true,
+      timeout_sec: 600,
+    }
+    const answer = await api.call('POST', `${capsule.path}/exec`, { json })
+    expect(answer.status).toBe(502)
+    expect(answer.json()).toMatchObject({
+      error: { code: 'guest_died', message: expect.stringMatching(message), details: { rolled_back: true } },
+    })
+    const now = await capsule.get()
+    expect([now.id, now.state, now.exit]).toEqual([capsule.id, 'running', undefined])
+    await expectNoTrace()
+    expect(await capsule.text('cat /proc/sys/kernel/random/boot_id; hostname')).toBe(before)
+  })
+
+  it('leaves no trace when its engine is killed on the host', async () => {
+    const json = {
+      cmd: '/bin/sh',
+      args: ['-c', `${MIGRATE}; sleep 1000`],
+      atomic: true,
+      tag: 'victim',
+      timeout_sec: 600,
+    }
+    const killed = api.call('POST', `${capsule.path}/exec`, { json })
+    await capsule.untilRuns('victim')
+    process.kill((await engineOf(platform.dir, capsule.id)).pid, 'SIGKILL')
+    expect((await killed).json()).toMatchObject({ error: { code: 'guest_died', details: { rolled_back: true } } })
     await expectNoTrace()
   })
 

@@ -116,6 +116,18 @@ describe('going back', () => {
     await api.json('DELETE', `${capsule.path}/checkpoints/asleep`)
   })
 
+  it('makes a capsule run again whose guest has ended, from any checkpoint', async () => {
+    await capsule.rollback('first')
+    await capsule.checkpoint('newer')
+    await capsule.background('echo c > /proc/sysrq-trigger')
+    await capsule.untilState('error')
+    const back = await capsule.rollback('first')
+    expect([back.id, back.state, back.exit]).toEqual([capsule.id, 'running', undefined])
+    expect(back.lifecycle_timings?.map(({ step }) => step)).toContain('restore')
+    expect(await capsule.text('cat /root/file /dev/shm/memory')).toBe('one\none')
+    await api.json('DELETE', `${capsule.path}/checkpoints/newer`)
+  })
+
   it('mends a capsule whose /usr was removed', async () => {
     await capsule.rollback('first')
     await capsule.sh('rm -rf /usr', { timeout_sec: 200 })
