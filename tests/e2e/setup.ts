@@ -7,8 +7,8 @@ import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
 import { capsuleTraces, entries, type HostListing, listHost } from './harness/host.js'
 import { keepImages } from './harness/images.js'
-import { claimScratch, removeLeftovers, takePlatformDown } from './harness/leftovers.js'
-import { logTails, type Platform, up, withKey, wrenn } from './harness/platform.js'
+import { claimScratch, removeLeftovers } from './harness/leftovers.js'
+import { logTails, type Platform, takePlatformDown, up, withKey, wrenn } from './harness/platform.js'
 import { eventually } from './harness/wait.js'
 
 /** Names and ranges of this suite's platforms: one that is made anew, and one that is kept, so that both may be on a machine. */

@@ -1,7 +1,6 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { entries, processesOf } from './host.js'
-import { type Platform, wrenn } from './platform.js'
 import { eventually } from './wait.js'
 
 const SCRATCH_ROOT = '/var/tmp'
@@ -25,16 +24,6 @@ export async function removeLeftovers(prefix: string, takeDown: (scratch: string
   for (const { path } of owned.filter(({ pid, lives }) => pid !== undefined && !lives)) {
     await takeDown(path)
     await rm(path, { recursive: true, force: true })
-  }
-}
-
-/** Takes down a platform, or a host agent alone, that has its WRENN_DIR in `d`. What could not be removed the caller finds. */
-export function takePlatformDown({ artefacts, env }: Pick<Platform, 'artefacts' | 'env'>) {
-  return async (scratch: string): Promise<void> => {
-    const left = { artefacts, env: { ...env, WRENN_DIR: join(scratch, 'd') } }
-    await wrenn(left, ['down', '--stop-capsules'])
-    await killProcesses(scratch)
-    await wrenn(left, ['clean', '--yes'])
   }
 }
 

@@ -3,6 +3,7 @@ import { open, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { readApiKey } from './api-key.js'
 import { entries } from './host.js'
+import { killProcesses } from './leftovers.js'
 import { eventually } from './wait.js'
 
 /** Building every image takes a minute; booting the first guest on a slow machine another one. */
@@ -115,6 +116,16 @@ export async function up(platform: Omit<Platform, 'apiKey'>): Promise<Pids> {
     return { supervisor: pid, ...pids }
   } catch (error) {
     throw new Error(`${error instanceof Error ? error.message : String(error)}\n${await logTails(platform)}`)
+  }
+}
+
+/** Takes down a platform, or a host agent alone, that has its WRENN_DIR in `d`. What could not be removed the caller finds. */
+export function takePlatformDown({ artefacts, env }: Pick<Platform, 'artefacts' | 'env'>) {
+  return async (scratch: string): Promise<void> => {
+    const left = { artefacts, env: { ...env, WRENN_DIR: join(scratch, 'd') } }
+    await wrenn(left, ['down', '--stop-capsules'])
+    await killProcesses(scratch)
+    await wrenn(left, ['clean', '--yes'])
   }
 }
 
