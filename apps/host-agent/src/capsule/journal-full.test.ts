@@ -1,6 +1,7 @@
 import { renameSync, writeFileSync } from 'node:fs'
 import { readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { checkpointIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { input, nothing, TestMachine } from '../testing/test-machine.js'
 import type { CapsuleManager } from './manager.js'
@@ -110,6 +111,55 @@ describe('a journal that cannot be written', () => {
       await expectAllWorks()
     })
   }
+
+  describe('in a rollback', () => {
+    const checkpointId = checkpointIds.create()
+    const rollback = async () => await manager.points.rollback(capsuleId, checkpointId)
+    const die = async () => {
+      test.guestOf(record()).end('guest_panic')
+      await test.until(() => (record().state === 'error' ? true : undefined))
+    }
+
+    beforeEach(async () => {
+      await manager.points.create(capsuleId, checkpointId)
+      await test.guestOf(record()).writeRam({ nonce: 'newer' })
+    })
+
+    it('lets the capsule run on', async () => {
+      fillAt('rollback:restored')
+      await expect(rollback()).rejects.toMatchObject({ code: 'ENOTDIR' })
+      expect(record()).toMatchObject({ state: 'running', files: 0, other: undefined })
+      expect(test.guestOf(record()).state).toBe('running')
+      expect(await recall()).toBe('newer')
+      await makeRoom()
+      await untilWritten('running')
+      await rollback()
+      await expectAllWorks()
+    })
+
+    it('leaves a capsule ended whose guest had ended', async () => {
+      await die()
+      fillAt('rollback:restored')
+      await expect(rollback()).rejects.toMatchObject({ code: 'ENOTDIR' })
+      expect(record()).toMatchObject({ state: 'error', files: 0, exit: { cause: 'guest_panic' }, other: undefined })
+      await makeRoom()
+      await untilWritten('error')
+      await rollback()
+      await expectAllWorks()
+    })
+
+    for (const hadEnded of [false, true]) {
+      it(`does not take it back once the next guest runs${hadEnded ? ', nor where the last had ended' : ''}`, async () => {
+        if (hadEnded) await die()
+        fillAt('rollback:switched')
+        expect(await rollback()).toMatchObject({ state: 'running', files: 1 })
+        expect(await recall()).toBe('kept')
+        await makeRoom()
+        await untilWritten('running')
+        await expectAllWorks()
+      })
+    }
+  })
 
   it('knows that a guest has ended', async () => {
     fillAt('never')

@@ -149,7 +149,7 @@ export class Points {
       await table.store(entry, { files: files + 1, fallback: undefined, durableAtMs: undefined, checkpointId })
       reach('rollback:switched')
     } catch (error) {
-      await table.store(entry, { files, fallback, durableAtMs, checkpointId: stoodOn })
+      await table.settle(entry, { files, fallback, durableAtMs, checkpointId: stoodOn })
       await states.remove(next)
       throw error
     }
@@ -194,14 +194,14 @@ export class Points {
     closeLine(entry)
     entry.guest = next
     tearDown(entry, this.#context, guest, async () => {
-      await table.store(entry, { other: undefined })
+      await table.settle(entry, { other: undefined })
       await this.#removeGenerationsBut(entry)
     })
     watchExit(entry, next, this.#context)
     startRevival(entry, this.#context)
     const lifecycleTimings = timer.steps()
-    if (guest === undefined) await table.move(entry, 'started', { lifecycleTimings })
-    else await table.store(entry, { lifecycleTimings })
+    if (guest === undefined) await table.settleMove(entry, 'started', { lifecycleTimings })
+    else await table.settle(entry, { lifecycleTimings })
     logger.info({ capsuleId, checkpointId, ended: guest === undefined, ms: timer.totalMs() }, 'capsule.rolled_back')
   }
 
@@ -210,8 +210,8 @@ export class Points {
     const { table } = this.#context
     const { files, fallback, checkpointId, reviving, exit } = before
     const change = { resources: guest?.resources, other: undefined, files, fallback, checkpointId, reviving, exit }
-    if (entry.record.state === before.state) await table.store(entry, change)
-    else await table.move(entry, 'exited', change)
+    if (entry.record.state === before.state) await table.settle(entry, change)
+    else await table.settleMove(entry, 'exited', change)
     await guest?.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
   }
 
