@@ -26,6 +26,7 @@ const schema = z.object({
   WRENN_CONTROL_PLANE_GID: integer(1, 2 ** 31).optional(),
   WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
   WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
+  /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
   WRENN_MAX_VCPUS: integer(1, 1024).default(8),
   WRENN_MAX_MEMORY_MB: integer(64, 4_194_304).default(16_384),
   WRENN_MAX_DISK_SIZE_MB: integer(64, 67_108_864).default(102_400),
@@ -37,8 +38,8 @@ const schema = z.object({
   WRENN_QUOTA_VCPUS: integer(0, 1_000_000).default(0),
   WRENN_QUOTA_MEMORY_MB: integer(0, 2 ** 40).default(0),
   WRENN_QUOTA_POOL_BYTES: integer(0, 2 ** 53).default(0),
-  /** Output of one stream that a foreground exec answers with, in MiB. */
-  WRENN_EXEC_OUTPUT_LIMIT_MB: integer(1, 512).default(64),
+  /** Output of one stream that a foreground exec answers with. */
+  WRENN_EXEC_OUTPUT_LIMIT_MIB: integer(1, 512).default(64),
   /** How long a create may take before it counts as failed. */
   WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
   /** How long a create is tried again while its host is away, as during a restart of the host agent. */
@@ -143,7 +144,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       },
       maxLabels: 64,
       maxEnvBytes: 256 * 1024,
-      execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MB * MIB,
+      execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,
     },
   }
 }

@@ -12,7 +12,12 @@ const SECRETS = ['secret', '*.secret', 'envs', '*.envs', 'apiKey', '*.apiKey']
 
 async function main(): Promise<void> {
   const config = readConfig()
-  const options = { level: config.logLevel, base: { app: 'host-agent' }, redact: SECRETS }
+  const options = {
+    level: config.logLevel,
+    base: { app: 'host-agent' },
+    timestamp: pino.stdTimeFunctions.isoTime,
+    redact: SECRETS,
+  }
   const [command, ...args] = process.argv.slice(2)
   if (command !== undefined && command !== 'serve') {
     // Its answer is on stdout, as JSON lines.

@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { examineHost, seenBy } from './doctor.js'
+import { attempt, examineHost, seenBy } from './doctor.js'
 import { checkEngine } from './machine-checks.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
@@ -63,6 +63,20 @@ describe('the doctor', () => {
     const detail = 'Cannot be checked without root: Operation not permitted (you must be root)'
     expect(seenBy(1000, refused)).toMatchObject({ status: 'warn', detail, fix: 'Run this with sudo.' })
     expect(seenBy(1000, { ...refused, detail: 'nft is missing' }).status).toBe('fail')
+  })
+
+  it('names a check for people also where it could not look', async () => {
+    const subject = { id: 'reflink', title: 'Cloning file system' }
+    const refuse = (): never => {
+      throw new Error("EACCES: permission denied, open '/pool/.clone'")
+    }
+    expect(await attempt(subject, refuse, 1000)).toEqual({
+      ...subject,
+      status: 'warn',
+      detail: "Cannot be checked without root: EACCES: permission denied, open '/pool/.clone'",
+      fix: 'Run this with sudo.',
+    })
+    expect(await attempt(subject, refuse, 0)).toMatchObject({ ...subject, status: 'fail' })
   })
 
   it('calls software emulation an improvement to make', () => {

@@ -36,37 +36,42 @@ export interface DoctorOptions {
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
 export async function examineHost({ dir, network, engine, engineUnreadable }: DoctorOptions): Promise<DoctorReport> {
-  const checks: readonly (readonly [id: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
-    ['engine', () => checkEngine(engine, engineUnreadable)],
-    ['kvm', checkKvm],
-    ['packages', checkPackages],
-    ['qemu', checkQemu],
-    ['memory', checkMemory],
-    ['disk', () => checkDisk(dir)],
-    ['reflink', () => checkReflink(dir)],
-    ['cgroups', checkCgroups],
-    ['userfaultfd', checkUserfaultfd],
-    ['tun', checkTun],
-    ['netns', checkNamespaces],
-    ['nftables', checkNftables],
-    ['range', () => checkRange(network)],
-    ['forwarding', checkForwarding],
-    ['firewall', () => checkFirewall(network.prefix)],
-    ['resolver', checkResolver],
-    ['write-back', checkWriteBack],
+  const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
+    ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
+    ['kvm', 'Hardware virtualization', checkKvm],
+    ['packages', 'Debian packages', checkPackages],
+    ['qemu', 'QEMU', checkQemu],
+    ['memory', 'Memory', checkMemory],
+    ['disk', 'Disk space', () => checkDisk(dir)],
+    ['reflink', 'Cloning file system', () => checkReflink(dir)],
+    ['cgroups', 'Resource limits', checkCgroups],
+    ['userfaultfd', 'userfaultfd', checkUserfaultfd],
+    ['tun', 'TAP devices', checkTun],
+    ['netns', 'Network namespaces', checkNamespaces],
+    ['nftables', 'nftables', checkNftables],
+    ['range', 'Address range', () => checkRange(network)],
+    ['forwarding', 'IPv4 forwarding', checkForwarding],
+    ['firewall', 'Other firewalls', () => checkFirewall(network.prefix)],
+    ['resolver', 'Name servers', checkResolver],
+    ['write-back', 'Write-back of guest memory', checkWriteBack],
   ]
-  return reportOf(await Promise.all(checks.map(([id, check]) => attempt(id, check))))
+  return reportOf(await Promise.all(checks.map(([id, title, check]) => attempt({ id, title }, check))))
 }
 
-async function attempt(id: string, check: () => DoctorCheck | Promise<DoctorCheck>): Promise<DoctorCheck> {
-  return seenBy(process.getuid?.(), await attemptAsWeAre(id, check))
-}
+type Subject = Pick<DoctorCheck, 'id' | 'title'>
 
-async function attemptAsWeAre(id: string, check: () => DoctorCheck | Promise<DoctorCheck>): Promise<DoctorCheck> {
+/** `uid` is who looks. */
+export async function attempt(
+  subject: Subject,
+  check: () => DoctorCheck | Promise<DoctorCheck>,
+  uid = process.getuid?.(),
+): Promise<DoctorCheck> {
   try {
-    return await check()
+    return seenBy(uid, { ...(await check()), ...subject })
   } catch (error) {
-    return { id, title: id, status: 'fail', detail: `The check itself failed: ${errorText(error)}` }
+    const detail = errorText(error)
+    const seen = seenBy(uid, { ...subject, status: 'fail', detail })
+    return seen.status === 'fail' ? { ...seen, detail: `The check itself failed: ${detail}` } : seen
   }
 }
 
