@@ -106,7 +106,7 @@ export interface Vm {
    * Writes device state to `statePath` (about 0.4 MB); RAM is already in its file. The guest must be paused and stays so.
    * The file is complete and closed when this returns; it is not fsynced.
    */
-  save(statePath: string): Promise<{ readonly bytes: number; readonly ms: number }>
+  save(statePath: string): Promise<SavedState>
   /** Asks the guest to give back memory until it has `mib` left. */
   setBalloonMib(mib: number): Promise<void>
   /** MiB the guest has now, with the balloon taken off. */
@@ -118,6 +118,13 @@ export interface Vm {
   kill(): Promise<VmExit>
   /** Drops this view (closes sockets) and leaves the guest running. */
   detach(): Promise<void>
+}
+
+export interface SavedState {
+  readonly bytes: number
+  readonly ms: number
+  /** Of the device state as it came from the engine, in hexadecimal. */
+  readonly sha256: string
 }
 
 export interface RestoreOptions {

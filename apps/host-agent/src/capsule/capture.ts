@@ -1,3 +1,4 @@
+import { settleAll } from '@wrenn/base'
 import { type Context, currentDir, manifestOf, syncGuest } from './context.js'
 import type { Guest } from './guest.js'
 import type { StateManifest } from './states.js'
@@ -50,14 +51,18 @@ async function captureRunning(
   if (syncFiles) timer.mark('sync')
   await using draft = await states.draft(dir)
   const [source, target] = [states.files(currentDir(entry)), states.files(draft.dir)]
-  await flushAhead([source.memoryPath, source.diskPath], context)
+  const dirty = [source.memoryPath, source.diskPath]
+  await flushAhead(dirty, context)
   timer.mark('flush')
   reach(`${name}:flushed`)
   const stoppedAt = performance.now()
+  let sha256: string
   await guest.vm.pause()
   try {
     reach(`${name}:stopped`)
-    await guest.vm.save(target.statePath)
+    // What the guest has written since the last round goes to the disk while its devices are saved.
+    const [saved] = await settleAll([guest.vm.save(target.statePath), flush(dirty, context)])
+    sha256 = saved.sha256
     timer.mark('save')
     const owner = { uid: 0, gid: 0, mode: 0o600 }
     await Promise.all([
@@ -70,16 +75,20 @@ async function captureRunning(
   }
   const pauseWindowMs = performance.now() - stoppedAt
   timer.mark('clone')
-  const manifest = await states.commit(draft.dir, manifestOf(entry, context, synced))
+  const manifest = await states.commit(draft.dir, manifestOf(entry, context, synced), sha256)
   reach(`${name}:committed`)
   await draft.keep()
   return { manifest, pauseWindowMs }
 }
 
-async function flushAhead(paths: readonly string[], { machine }: Context): Promise<void> {
+async function flush(paths: readonly string[], { machine }: Context): Promise<void> {
+  await Promise.all(paths.map((path) => machine.pool.sync(path)))
+}
+
+async function flushAhead(paths: readonly string[], context: Context): Promise<void> {
   for (let round = 0; round < FLUSH_ROUNDS; round++) {
     const started = performance.now()
-    await Promise.all(paths.map((path) => machine.pool.sync(path)))
+    await flush(paths, context)
     if (performance.now() - started < SHORT_FLUSH_MS) return
   }
 }

@@ -128,17 +128,16 @@ export class Fork {
   }
 
   async #start(record: CapsuleRecord, seed: string, copy: ForkCopy): Promise<Started> {
-    const { table, factory, states, machine, reach } = this.#context
+    const { table, factory, states, reach } = this.#context
     const timer = new StepTimer()
     const entry = table.add(record)
     try {
       await table.store(entry, {})
       const plan = planOf(entry, this.#context, 0, (resources) => table.store(entry, { resources }))
-      const guest = await factory.restore(plan, states.files(seed), { paused: true })
+      const guest = await factory.restore({ ...plan, egress: record.egress }, states.files(seed), { paused: true })
       entry.guest = guest
       timer.mark('restore')
       reach('fork:restored')
-      await machine.slots.applyPolicy(guest.resources.slotIndex, entry.record.egress)
       await guest.vm.resume()
       const secret = newSecret()
       await identifyCopy(guest.client, { ...copy, secret })

@@ -1,11 +1,11 @@
 import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { type Logger, noSteps, type ReachStep, UndoStack } from '@wrenn/base'
+import { type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wrenn/base'
 import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
 import { type GuestFiles, STATE_FILES, type StoredImage } from './state-files.js'
-import type { CapsuleSpec, VmResources } from './types.js'
+import type { CapsuleSpec, EgressPolicy, VmResources } from './types.js'
 
 /** A guest that runs (or waits, vCPUs stopped), with everything on the host that belongs to it. */
 export interface Guest {
@@ -28,6 +28,15 @@ export interface GuestPlan {
   readonly secret: string
   /** Called with the resources as soon as they exist, before anything runs, so that a crash leaves a record of them. */
   readonly onResources: (resources: VmResources) => Promise<void>
+  /** In force before its vCPUs run. @default the caller applies one */
+  readonly egress?: EgressPolicy
+}
+
+/** What differs between the ways to make a guest. */
+interface Making {
+  /** Puts the guest's files in place, while the rest is prepared. */
+  readonly files: (files: Omit<GuestFiles, 'statePath'>, slot: Slot, undo: UndoStack) => Promise<void>
+  readonly start: (vmSpec: VmSpec) => Promise<Vm>
 }
 
 const noRecord = async (): Promise<void> => {}
@@ -57,32 +66,38 @@ export class GuestFactory {
 
   /** Boots a fresh guest on an empty disk; returns while it is still coming up. */
   async boot(plan: GuestPlan): Promise<Guest> {
-    return await this.#make(plan, async (vmSpec, slot, undo) => {
-      await this.#makeDirectory(plan.dir, undo)
-      const blank = await this.#machine.images.blankDisk(plan.spec.diskSizeMib)
-      await this.#machine.pool.clone(blank, vmSpec.disk.path, ownerOf(slot))
-      return await this.#machine.engine.boot(vmSpec)
+    return await this.#make(plan, {
+      files: async ({ diskPath }, slot, undo) => {
+        await this.#makeDirectory(plan.dir, undo)
+        const blank = await this.#machine.images.blankDisk(plan.spec.diskSizeMib)
+        await this.#machine.pool.clone(blank, diskPath, ownerOf(slot))
+      },
+      start: (vmSpec) => this.#machine.engine.boot(vmSpec),
     })
   }
 
   /** Starts a guest from clones of `files`, vCPUs running unless `paused`. */
   async restore(plan: GuestPlan, files: GuestFiles, options: { readonly paused?: boolean } = {}): Promise<Guest> {
-    return await this.#make(plan, async (vmSpec, slot, undo) => {
-      await this.#makeDirectory(plan.dir, undo)
-      await Promise.all([
-        this.#machine.pool.clone(files.diskPath, vmSpec.disk.path, ownerOf(slot)),
-        this.#machine.pool.clone(files.memoryPath, vmSpec.memoryPath, ownerOf(slot)),
-      ])
-      return await this.#machine.engine.restore(vmSpec, { ...options, statePath: files.statePath })
+    return await this.#make(plan, {
+      files: async ({ diskPath, memoryPath }, slot, undo) => {
+        await this.#makeDirectory(plan.dir, undo)
+        await settleAll([
+          this.#machine.pool.clone(files.diskPath, diskPath, ownerOf(slot)),
+          this.#machine.pool.clone(files.memoryPath, memoryPath, ownerOf(slot)),
+        ])
+      },
+      start: (vmSpec) => this.#machine.engine.restore(vmSpec, { ...options, statePath: files.statePath }),
     })
   }
 
   /** Starts a guest, vCPUs stopped, on the saved files of `plan.dir` themselves; they stay when it fails. */
   async restoreInPlace(plan: GuestPlan): Promise<Guest> {
-    return await this.#make(plan, async (vmSpec, slot) => {
-      for (const path of [vmSpec.disk.path, vmSpec.memoryPath]) await chown(path, slot.uid, slot.gid)
-      const statePath = join(this.#machine.pool.path, plan.dir, STATE_FILES.state)
-      return await this.#machine.engine.restore(vmSpec, { paused: true, statePath })
+    const statePath = join(this.#machine.pool.path, plan.dir, STATE_FILES.state)
+    return await this.#make(plan, {
+      files: async ({ diskPath, memoryPath }, { uid, gid }) => {
+        await settleAll([chown(diskPath, uid, gid), chown(memoryPath, uid, gid)])
+      },
+      start: (vmSpec) => this.#machine.engine.restore(vmSpec, { paused: true, statePath }),
     })
   }
 
@@ -152,8 +167,8 @@ export class GuestFactory {
     return join(this.#machine.runDir, vmId)
   }
 
-  async #make(plan: GuestPlan, start: (vmSpec: VmSpec, slot: Slot, undo: UndoStack) => Promise<Vm>): Promise<Guest> {
-    const { vmId, dir, onResources } = plan
+  async #make(plan: GuestPlan, { files, start }: Making): Promise<Guest> {
+    const { vmId, dir, egress, onResources } = plan
     await using undo = new UndoStack()
     const slot = await this.#machine.slots.acquire(vmId)
     await undo.defer(() => this.#machine.slots.release(slot.index))
@@ -166,9 +181,13 @@ export class GuestFactory {
       vm: undefined,
     }
     await onResources(waiting)
-    const vmSpec = await this.#prepare(plan, slot, undo)
-    const vm = await start(vmSpec, slot, undo)
-    await undo.defer(() => vm.kill())
+    const [vmSpec] = await settleAll([this.#prepare(plan, slot, undo), files(this.#filesOf(plan), slot, undo)])
+    const started = start(vmSpec).then(async (vm) => {
+      await undo.defer(() => vm.kill())
+      return vm
+    })
+    const guarded = egress === undefined ? Promise.resolve() : this.#machine.slots.applyPolicy(slot.index, egress)
+    const [vm] = await settleAll([started, guarded])
     this.#reach('guest:launched')
     const resources = { ...waiting, vm: vm.record }
     await onResources(resources)
@@ -177,14 +196,18 @@ export class GuestFactory {
     return { resources, vm, client }
   }
 
-  async #prepare({ vmId, dir, spec, image }: GuestPlan, slot: Slot, undo: UndoStack): Promise<VmSpec> {
-    await undo.defer(() => this.#machine.cgroups.remove(vmId))
-    const cgroups = await this.#machine.cgroups.create(vmId, spec)
+  #filesOf({ dir }: GuestPlan): Omit<GuestFiles, 'statePath'> {
+    const at = (name: string) => join(this.#machine.pool.path, dir, name)
+    return { diskPath: at(STATE_FILES.disk), memoryPath: at(STATE_FILES.memory) }
+  }
+
+  async #prepare(plan: GuestPlan, slot: Slot, undo: UndoStack): Promise<VmSpec> {
+    const { vmId, spec, image } = plan
     const runDir = this.#runDir(vmId)
+    await undo.defer(() => this.#machine.cgroups.remove(vmId))
     await undo.defer(() => rm(runDir, { recursive: true, force: true }))
-    await mkdir(runDir, { recursive: true, mode: 0o700 })
-    await chown(runDir, slot.uid, slot.gid)
-    const files = join(this.#machine.pool.path, dir)
+    const [cgroups] = await settleAll([this.#machine.cgroups.create(vmId, spec), makeOwn(runDir, slot)])
+    const { diskPath, memoryPath } = this.#filesOf(plan)
     return {
       id: vmId,
       vcpus: spec.vcpus,
@@ -194,8 +217,8 @@ export class GuestFactory {
         { role: 'base', path: image.basePath },
         { role: 'agent', path: image.agentPath },
       ],
-      disk: { path: join(files, STATE_FILES.disk) },
-      memoryPath: join(files, STATE_FILES.memory),
+      disk: { path: diskPath },
+      memoryPath,
       network: { namespace: slot.namespace, tap: slot.tap, mac: slot.mac },
       runDir,
       confinement: { uid: slot.uid, gid: slot.gid, cgroups },
@@ -209,6 +232,11 @@ export class GuestFactory {
     await mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
     for (const each of [dirname(path), path]) await chmod(each, DIRECTORY_MODE)
   }
+}
+
+async function makeOwn(runDir: string, { uid, gid }: Slot): Promise<void> {
+  await mkdir(runDir, { recursive: true, mode: 0o700 })
+  await chown(runDir, uid, gid)
 }
 
 function ownerOf(slot: Slot): { readonly uid: number; readonly gid: number; readonly mode: number } {

@@ -13,7 +13,8 @@ import {
   tearDown,
   watchExit,
 } from './context.js'
-import type { Guest } from './guest.js'
+import type { Guest, GuestPlan } from './guest.js'
+import type { StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
 import type { CapsuleRecord } from './types.js'
@@ -81,10 +82,10 @@ export class Sleep {
       await guest.vm.pause()
       timer.mark('stop')
       reach('pause:stopped')
-      await guest.vm.save(states.files(dir).statePath)
+      const { sha256 } = await guest.vm.save(states.files(dir).statePath)
       timer.mark('save')
       reach('pause:saved')
-      await states.commit(dir, manifestOf(entry, this.#context, synced))
+      await states.commit(dir, manifestOf(entry, this.#context, synced), sha256)
       timer.mark('commit')
       reach('pause:committed')
       await this.#fallAsleep(entry, reason, timer)
@@ -145,15 +146,14 @@ export class Sleep {
     await entry.teardown
     await this.#fallBack(entry)
     const dir = currentDir(entry)
-    await states.usable(dir)
+    const [saved, durable] = await Promise.all([states.usable(dir), states.durable(dir)])
     timer.mark('check')
-    const durable = (await states.durable(dir)) !== undefined
     await table.move(entry, 'resume')
-    if (!durable) flusher.cancel(dir)
+    if (durable === undefined) flusher.cancel(dir)
     try {
       reach('resume:begun')
-      const guest = durable ? await this.#resumeClone(entry, timer) : await this.#resumeInPlace(entry, timer)
-      entry.guest = guest
+      entry.guest =
+        durable === undefined ? await this.#resumeInPlace(entry, timer, saved) : await this.#resumeClone(entry, timer)
     } catch (error) {
       await this.#sleepOn(entry, error)
       throw error
@@ -162,7 +162,10 @@ export class Sleep {
     const { guest } = entry
     if (guest !== undefined) watchExit(entry, guest, this.#context)
     startRevival(entry, this.#context)
-    logger.info({ capsuleId: entry.record.capsuleId, clone: durable, ms: timer.totalMs() }, 'capsule.resumed')
+    logger.info(
+      { capsuleId: entry.record.capsuleId, clone: durable !== undefined, ms: timer.totalMs() },
+      'capsule.resumed',
+    )
   }
 
   /** A guest that ended by itself goes on from what was saved of it last: an older state, or the checkpoint it stands on. */
@@ -197,23 +200,22 @@ export class Sleep {
     return found.sort((a, b) => b.savedAtMs - a.savedAtMs)[0]
   }
 
-  async #resumeInPlace(entry: Entry, timer: StepTimer): Promise<Guest> {
+  async #resumeInPlace(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
     const { states, reach, factory } = this.#context
     const { record } = entry
-    const plan = planOf(entry, this.#context, record.files, (resources) => this.#journal(entry, { resources }))
-    const saved = await states.read(plan.dir)
+    const plan = this.#planOf(entry, record.files)
     const guest = await factory.restoreInPlace(plan)
     timer.mark('restore')
     try {
       reach('resume:restored')
-      await this.#prepareToRun(entry, guest)
+      await this.#prepareToRun(entry)
       // From here on the files belong to the guest: were the manifest still there, a crash could make us trust it.
       await states.retract(plan.dir)
       reach('resume:retracted')
     } catch (error) {
       await this.#drop(guest)
       // Its vCPUs never ran: the files are what they were.
-      if (saved !== undefined && !(await states.exists(plan.dir))) await states.commit(plan.dir, saved)
+      if (!(await states.exists(plan.dir))) await states.commit(plan.dir, saved)
       throw error
     }
     try {
@@ -230,14 +232,14 @@ export class Sleep {
     const { states, reach, factory } = this.#context
     const from = entry.record.files
     const files = from + 1
-    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }))
+    const plan = this.#planOf(entry, files)
     await states.remove(plan.dir) // of a resume that did not come to its end
     const guest = await factory.restore(plan, states.files(currentDir(entry)), { paused: true })
     timer.mark('restore')
     const { fallback } = entry.record
     try {
       reach('resume:restored')
-      await this.#prepareToRun(entry, guest, { files, fallback: from })
+      await this.#prepareToRun(entry, { files, fallback: from })
       reach('resume:switched')
       await guest.vm.resume()
     } catch (error) {
@@ -257,8 +259,12 @@ export class Sleep {
     await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
   }
 
-  async #prepareToRun(entry: Entry, guest: Guest, change: Partial<CapsuleRecord> = {}): Promise<void> {
-    await this.#context.machine.slots.applyPolicy(guest.resources.slotIndex, entry.record.egress)
+  #planOf(entry: Entry, files: number): GuestPlan {
+    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }))
+    return { ...plan, egress: entry.record.egress }
+  }
+
+  async #prepareToRun(entry: Entry, change: Partial<CapsuleRecord> = {}): Promise<void> {
     await this.#journal(entry, { ...change, reviving: true })
   }
 

@@ -1,8 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import { AppError, errorText, isErrno, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { z } from 'zod'
 import type { Machine, TemplateImage } from './machine.js'
@@ -94,18 +92,22 @@ export class StateStore {
     }
   }
 
-  /** Makes the state complete; from here on it exists. */
-  async commit(dir: string, manifest: Omit<StateManifest, 'format' | 'stateSha256'>): Promise<StateManifest> {
-    const stateSha256 = await sha256(this.files(dir).statePath)
+  /** Makes the state complete; from here on it exists. Whoever just wrote its device state may know the checksum already. */
+  async commit(
+    dir: string,
+    manifest: Omit<StateManifest, 'format' | 'stateSha256'>,
+    savedSha256?: string,
+  ): Promise<StateManifest> {
+    const stateSha256 = savedSha256 ?? (await sha256(this.files(dir).statePath))
     const full: StateManifest = { ...manifest, format: 1, stateSha256 }
-    await rm(join(this.path(dir), DURABLE), { force: true })
+    await remove(join(this.path(dir), DURABLE))
     await replace(join(this.path(dir), MANIFEST), JSON.stringify(full))
     return full
   }
 
   /** Takes the state's existence back: a guest is about to run on its files. */
   async retract(dir: string): Promise<void> {
-    for (const name of [DURABLE, MANIFEST]) await rm(join(this.path(dir), name), { force: true })
+    for (const name of [DURABLE, MANIFEST]) await remove(join(this.path(dir), name))
   }
 
   /** Whether there is a complete state, be it damaged. */
@@ -138,16 +140,13 @@ export class StateStore {
     const manifest = await this.read(dir)
     if (manifest === undefined) throw damaged(dir, `${MANIFEST} is missing`)
     const { statePath, memoryPath, diskPath } = this.files(dir)
-    await this.#requireSize(dir, memoryPath, manifest.memoryMib * 2 ** 20)
-    await this.#requireSize(dir, diskPath, manifest.diskSizeMib * 2 ** 20)
-    const found = await sha256(statePath).catch((error: unknown) => {
-      throw damaged(dir, `${STATE_FILES.state} cannot be read (${errorText(error)})`)
-    })
-    if (found !== manifest.stateSha256) throw damaged(dir, `${STATE_FILES.state} does not match its checksum`)
-    for (const path of [manifest.image.basePath, manifest.image.agentPath, manifest.image.kernelPath]) {
-      if ((await sizeOf(join(this.#machine.pool.path, path))) === undefined)
-        throw damaged(dir, `its layer ${path} is missing`)
-    }
+    const { basePath, agentPath, kernelPath } = manifest.image
+    await Promise.all([
+      this.#requireSize(dir, memoryPath, manifest.memoryMib * 2 ** 20),
+      this.#requireSize(dir, diskPath, manifest.diskSizeMib * 2 ** 20),
+      this.#requireChecksum(dir, statePath, manifest.stateSha256),
+      ...[basePath, agentPath, kernelPath].map((path) => this.#requireLayer(dir, path)),
+    ])
     this.#requireEngine(manifest)
     return manifest
   }
@@ -197,11 +196,11 @@ export class StateStore {
 
   /** Nobody but root reads the state's files any more. */
   async seal(dir: string): Promise<void> {
-    for (const path of Object.values(this.files(dir))) {
+    const sealFile = async (path: string): Promise<void> => {
       await chown(path, ROOT.uid, ROOT.gid).catch(ignoreMissing)
       await chmod(path, ROOT.mode).catch(ignoreMissing)
     }
-    await chown(this.path(dir), ROOT.uid, ROOT.gid)
+    await Promise.all([...Object.values(this.files(dir)).map(sealFile), chown(this.path(dir), ROOT.uid, ROOT.gid)])
   }
 
   /** Names in a folder of the pool, without drafts. */
@@ -271,6 +270,19 @@ export class StateStore {
     if (found !== bytes) throw damaged(dir, `${name} has ${found} bytes instead of ${bytes}`)
   }
 
+  async #requireChecksum(dir: string, path: string, wanted: string): Promise<void> {
+    const found = await sha256(path).catch((error: unknown) => {
+      throw damaged(dir, `${STATE_FILES.state} cannot be read (${errorText(error)})`)
+    })
+    if (found !== wanted) throw damaged(dir, `${STATE_FILES.state} does not match its checksum`)
+  }
+
+  async #requireLayer(dir: string, path: string): Promise<void> {
+    if ((await sizeOf(join(this.#machine.pool.path, path))) === undefined) {
+      throw damaged(dir, `its layer ${path} is missing`)
+    }
+  }
+
   #requireEngine({ engine, engineVersion }: StateManifest): void {
     const here = this.#machine
     if (engine === here.engine.name && engineVersion === here.engineVersion) return
@@ -291,7 +303,7 @@ function damaged(dir: string, problem: string, cause?: unknown): AppError {
 }
 
 function ignoreMissing(error: unknown): void {
-  if (!isErrno(error, 'ENOENT')) throw error
+  if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {
@@ -310,8 +322,13 @@ async function replace(path: string, text: string): Promise<void> {
   await rename(beside, path)
 }
 
+async function remove(path: string): Promise<void> {
+  await unlink(path).catch(ignoreMissing)
+}
+
+/** Of a device state: half a megabyte. */
 async function sha256(path: string): Promise<string> {
-  const hash = createHash('sha256')
-  await pipeline(createReadStream(path), hash)
-  return hash.digest('hex')
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex')
 }

@@ -1,5 +1,6 @@
+import { createHash } from 'node:crypto'
 import { constants } from 'node:fs'
-import { chown, copyFile, mkdir, readdir, rm, stat } from 'node:fs/promises'
+import { chown, copyFile, mkdir, readdir, readFile, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import type { Engine, Vm, VmExitCause, VmRecord, VmSpec } from '@wrenn/vmm'
@@ -111,12 +112,17 @@ export function describeEngine(title: string, adapter: () => EngineAdapter): voi
       expect(await adapter().readNonce(restored.vm)).toBe(nonce)
     })
 
-    it('reports the size of what it saved', async () => {
+    it('reports the size and the checksum of what it saved', async () => {
       const { vm, spec } = await boot()
       await vm.pause()
       const statePath = join(dirname(spec.memoryPath), 'state')
-      const { bytes, ms } = await vm.save(statePath)
+      const { bytes, ms, sha256 } = await vm.save(statePath)
       expect((await stat(statePath)).size).toBe(bytes)
+      expect(
+        createHash('sha256')
+          .update(await readFile(statePath))
+          .digest('hex'),
+      ).toBe(sha256)
       expect(ms).toBeGreaterThanOrEqual(0)
     })
 

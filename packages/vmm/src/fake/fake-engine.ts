@@ -1,10 +1,11 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { chown, open, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { AppError, errorText, isErrno } from '@wrenn/base'
 import type {
   Engine,
   EngineName,
   RestoreOptions,
+  SavedState,
   Vm,
   VmExit,
   VmExitCause,
@@ -198,7 +199,7 @@ class FakeVm implements Vm {
     this.#alive().state = 'running'
   }
 
-  async save(statePath: string): Promise<{ readonly bytes: number; readonly ms: number }> {
+  async save(statePath: string): Promise<SavedState> {
     const begin = performance.now()
     if (this.#alive().state === 'running') throw new AppError('invalid_state', 'Pause the guest before saving it.')
     const content = `${STATE_MARK} ${this.#guest.balloonMib}\n`
@@ -211,7 +212,8 @@ class FakeVm implements Vm {
       const code = isErrno(cause, 'ENOSPC', 'EDQUOT') ? 'disk_full' : 'engine_failure'
       throw new AppError(code, `Device state was not saved to ${statePath}: ${errorText(cause)}.`, { cause })
     }
-    return { bytes: content.length, ms: performance.now() - begin }
+    const sha256 = createHash('sha256').update(content).digest('hex')
+    return { bytes: content.length, ms: performance.now() - begin, sha256 }
   }
 
   async setBalloonMib(mib: number): Promise<void> {

@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process'
-import { open, stat } from 'node:fs/promises'
+import { open, readFile, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { AppError, errorText, isErrno, type Logger, silentLogger, UndoStack } from '@wrenn/base'
-import type { Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
+import { AppError, errorText, isErrno, type Logger, settleAll, silentLogger, UndoStack } from '@wrenn/base'
+import type { Confinement, Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
 import { type Accelerator, MACHINE_LAYOUT, qemuArguments } from './command-line.js'
 import { ConsoleTail } from './console.js'
 import { countOomKills, lastWords } from './exit-cause.js'
@@ -47,6 +47,7 @@ interface Started {
   readonly record: VmRecord
   readonly qmp: QmpClient
   readonly child: Launched
+  readonly owner: Confinement
   readonly oomKillsBefore: number
 }
 
@@ -73,6 +74,7 @@ class QemuEngine implements Engine {
 
   async boot(spec: VmSpec): Promise<Vm> {
     await makeMemoryFile(spec)
+    await prepareRunDir(spec)
     await using undo = new UndoStack()
     const started = await this.#start(spec, 'boot', undo)
     await this.#orLastWords(spec, started.child.exited, started.qmp.execute('cont'))
@@ -80,11 +82,12 @@ class QemuEngine implements Engine {
   }
 
   async restore(spec: VmSpec, { statePath, paused = false }: RestoreOptions): Promise<Vm> {
-    await checkSnapshot(spec, statePath)
-    await makeKernelStub(spec.kernel.kernelPath, runFiles(spec.runDir).kernelStub, spec.confinement)
+    await checkMemory(spec)
+    const stub = makeKernelStub(spec.kernel.kernelPath, runFiles(spec.runDir).kernelStub, spec.confinement)
+    const [state] = await settleAll([readDeviceState(statePath), stub, prepareRunDir(spec)])
     await using undo = new UndoStack()
     const started = await this.#start(spec, 'incoming', undo)
-    await this.#orLastWords(spec, started.child.exited, loadDeviceState(started.qmp, spec.runDir, statePath))
+    await this.#orLastWords(spec, started.child.exited, loadDeviceState(started.qmp, spec.runDir, state))
     if (!paused) await this.#orLastWords(spec, started.child.exited, started.qmp.execute('cont'))
     return this.#take(started, undo)
   }
@@ -99,7 +102,7 @@ class QemuEngine implements Engine {
       if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
       throw error
     }
-    const vm = this.#view({ record, qmp, child: undefined, oomKillsBefore })
+    const vm = this.#view({ record, qmp, child: undefined, owner: undefined, oomKillsBefore })
     await vm.checkStopped()
     return vm
   }
@@ -117,8 +120,6 @@ class QemuEngine implements Engine {
   /** Starts QEMU with stopped vCPUs and negotiates; `undo` gets everything that must go when a later step fails. */
   async #start(spec: VmSpec, start: 'boot' | 'incoming', undo: UndoStack): Promise<Started> {
     const files = runFiles(spec.runDir)
-    await removeSockets(files)
-    await putFile(files.consoleTail, Buffer.alloc(0))
     const oomKillsBefore = await countOomKills(spec.confinement.cgroups)
     await using offer = await offerSocket(files.bootSocket, spec.confinement)
     await undo.defer(() => removeSockets(files))
@@ -138,6 +139,7 @@ class QemuEngine implements Engine {
       record: this.#record(spec, child.pid, sample?.startTicks ?? ''),
       qmp,
       child,
+      owner: spec.confinement,
       oomKillsBefore,
     }
   }
@@ -200,15 +202,29 @@ async function makeMemoryFile(spec: VmSpec): Promise<void> {
   }
 }
 
+/** Nothing of an earlier guest in the same directory may be mistaken for this one's. */
+async function prepareRunDir({ runDir }: VmSpec): Promise<void> {
+  const files = runFiles(runDir)
+  await settleAll([removeSockets(files), putFile(files.consoleTail, Buffer.alloc(0))])
+}
+
 /** QEMU would make a missing memory file itself and resume into empty RAM. */
-async function checkSnapshot(spec: VmSpec, statePath: string): Promise<void> {
-  const [memory, state] = await Promise.all([spec.memoryPath, statePath].map((path) => sizeOf(path)))
+async function checkMemory(spec: VmSpec): Promise<void> {
+  const memory = await sizeOf(spec.memoryPath)
   if (memory !== spec.memoryMib * MIB) {
     const found = memory === undefined ? 'is missing' : `has ${memory} bytes`
     const message = `The memory file ${spec.memoryPath} ${found}; this guest needs exactly ${spec.memoryMib} MiB.`
     throw new AppError('engine_failure', message)
   }
-  if (!state) throw new AppError('engine_failure', `The device state ${statePath} is missing or empty.`)
+}
+
+async function readDeviceState(statePath: string): Promise<Buffer> {
+  const state = await readFile(statePath).catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return Buffer.alloc(0)
+    throw error
+  })
+  if (state.length === 0) throw new AppError('engine_failure', `The device state ${statePath} is missing or empty.`)
+  return state
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {

@@ -115,7 +115,6 @@ export async function offerSocket(
     accepted,
     async [Symbol.asyncDispose]() {
       server.close() // existing connections stay open; the file is unlinked
-      await rm(path, { force: true })
     },
   }
 }

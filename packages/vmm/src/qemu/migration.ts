@@ -1,5 +1,5 @@
-import { createReadStream } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { AppError, waitFor } from '@wrenn/base'
 import { offerSocket } from './launch.js'
@@ -67,15 +67,21 @@ export async function fetchDeviceState(
   const state = offer.accepted.then(readAll)
   state.catch(() => {}) // a migration that fails first is reported instead
   await qmp.execute('migrate', { uri: `unix:${path}` })
-  await Promise.race([migration.completed, state.then(() => migration.completed)])
-  await settled(qmp)
-  return state
+  const [bytes] = await Promise.all([state, migration.completed])
+  return bytes
 }
 
-/** QEMU reports completion just before it leaves this state, and a `cont` in between would abort it. */
-async function settled(qmp: QmpClient): Promise<void> {
-  const probe = async () => ((await runState(qmp)) === 'finish-migrate' ? undefined : true)
-  await waitFor(probe, { timeoutMs: MIGRATION_DEADLINE_MS, intervalMs: 1, what: 'QEMU to settle after saving' })
+/** QEMU reports a save's completion just before it leaves the state of saving, and a `cont` in between would abort it. */
+export async function settledRunState(qmp: QmpClient): Promise<string> {
+  const probe = async () => {
+    const state = await runState(qmp)
+    return state === 'finish-migrate' ? undefined : state
+  }
+  return await waitFor(probe, {
+    timeoutMs: MIGRATION_DEADLINE_MS,
+    intervalMs: 1,
+    what: 'QEMU to settle after saving',
+  })
 }
 
 export async function runState(qmp: QmpClient): Promise<string> {
@@ -85,11 +91,11 @@ export async function runState(qmp: QmpClient): Promise<string> {
 }
 
 /** Feeds saved device state to a QEMU that was started with `-incoming defer`. */
-export async function loadDeviceState(qmp: QmpClient, runDir: string, statePath: string): Promise<void> {
+export async function loadDeviceState(qmp: QmpClient, runDir: string, state: Uint8Array): Promise<void> {
   const path = runFiles(runDir).loadSocket
   using migration = watchMigration(qmp)
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const socket = connect(path)
-  const sent = pipeline(createReadStream(statePath), socket)
+  const sent = pipeline(Readable.from([state], { objectMode: false }), socket)
   await Promise.race([migration.completed, sent.then(() => migration.completed)])
 }

@@ -1,10 +1,11 @@
+import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
-import type { Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
+import type { SavedState, Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
 import type { ConsoleTail } from './console.js'
 import { countOomKills, judgeExit } from './exit-cause.js'
 import type { ChildExit, Launched } from './launch.js'
-import { fetchDeviceState, runState } from './migration.js'
+import { fetchDeviceState, runState, settledRunState } from './migration.js'
 import { killProcess, type ProcessIdentity, processGone, processOwner, sampleProcess } from './process.js'
 import type { QmpClient, QmpEvent } from './qmp.js'
 import { removeSockets, runFiles } from './run-dir.js'
@@ -32,6 +33,8 @@ export interface QemuVmParts {
   readonly logger: Logger
   /** The process when it is our child; an adopted one is watched through /proc. */
   readonly child: Launched | undefined
+  /** Who the process is, when we started it. */
+  readonly owner: { readonly uid: number; readonly gid: number } | undefined
   /** Count of OOM kills when the handle was made. */
   readonly oomKillsBefore: number
 }
@@ -81,19 +84,20 @@ export class QemuVm implements Vm {
 
   async resume(): Promise<void> {
     this.#pausedByCaller = false
-    if ((await runState(this.#qmp)) === 'running') return
+    if ((await settledRunState(this.#qmp)) === 'running') return
     this.#deviceState = undefined
     await this.#qmp.execute('cont')
   }
 
-  async save(statePath: string): Promise<{ readonly bytes: number; readonly ms: number }> {
+  async save(statePath: string): Promise<SavedState> {
     const begin = performance.now()
     const state = await this.#stoppedState()
     await putFile(statePath, state).catch((cause: unknown) => {
       const code = isErrno(cause, 'ENOSPC', 'EDQUOT') ? 'disk_full' : 'engine_failure'
       throw new AppError(code, `Device state was not saved to ${statePath}: ${errorText(cause)}.`, { cause })
     })
-    return { bytes: state.length, ms: performance.now() - begin }
+    const sha256 = createHash('sha256').update(state).digest('hex')
+    return { bytes: state.length, ms: performance.now() - begin, sha256 }
   }
 
   async setBalloonMib(mib: number): Promise<void> {
@@ -144,7 +148,7 @@ export class QemuVm implements Vm {
         state === 'running' ? 'Pause the guest before saving it' : 'Resume and pause the guest before saving it'
       throw new AppError('invalid_state', `${hint}; it is in QEMU's state ${state}.`)
     }
-    const owner = await processOwner(this.#process.pid)
+    const owner = this.#parts.owner ?? (await processOwner(this.#process.pid))
     if (!owner) throw new AppError('guest_died', `Guest ${this.id} has ended.`)
     this.#deviceState = await fetchDeviceState(this.#qmp, this.record.runDir, owner)
     return this.#deviceState

@@ -1,6 +1,6 @@
 import { mkdir, readdir, readFile, rmdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, errorText, isErrno, type Logger, waitFor } from '@wrenn/base'
+import { AppError, errorText, isErrno, type Logger, settleAll, waitFor } from '@wrenn/base'
 import { listMounts, type Mount } from '../mounts.js'
 import { type Controller, type Hierarchy, openHierarchy } from './hierarchy.js'
 
@@ -104,13 +104,18 @@ class HostCgroups implements Cgroups {
 
   async create(id: string, { memoryMib, vcpus, pids = OWN_PIDS + vcpus }: CgroupLimits): Promise<Cgroup> {
     const directories = this.#directories(id)
-    for (const directory of directories) await mkdir(directory, { recursive: true })
+    await settleAll(directories.map((directory) => mkdir(directory, { recursive: true })))
     const memoryBytes = (memoryMib + this.overheadMib) * MIB
     const cpus = vcpus + this.headroomCpus
+    const [memoryLimited, cpuLimited, pidsLimited] = await settleAll([
+      this.#limitMemory(id, memoryBytes),
+      this.#limitCpu(id, cpus),
+      this.#write(id, 'pids', 'pids.max', String(pids)),
+    ])
     const applied = {
-      memoryBytes: (await this.#limitMemory(id, memoryBytes)) ? memoryBytes : undefined,
-      cpus: (await this.#limitCpu(id, cpus)) ? cpus : undefined,
-      pids: (await this.#write(id, 'pids', 'pids.max', String(pids))) ? pids : undefined,
+      memoryBytes: memoryLimited ? memoryBytes : undefined,
+      cpus: cpuLimited ? cpus : undefined,
+      pids: pidsLimited ? pids : undefined,
     }
     return { directories, applied }
   }
@@ -135,7 +140,7 @@ class HostCgroups implements Cgroups {
   }
 
   async remove(id: string): Promise<void> {
-    for (const directory of this.#directories(id)) await removeGroup(directory)
+    await settleAll(this.#directories(id).map(removeGroup))
   }
 
   async sweep(keep: ReadonlySet<string>): Promise<readonly string[]> {
