@@ -226,7 +226,8 @@ async function wrenn(args: readonly string[]): Promise<void> {
 /** Names, addresses and uids of its own, so that a platform beside it on the machine is not in the way. */
 function platformEnv(extra: Readonly<Record<string, string>>): Record<string, string | undefined> {
   return {
-    WRENN_POOL_SIZE_MIB: '16384',
+    // A sparse file: only what is written counts, and a guest that has touched 8 GiB fits.
+    WRENN_POOL_SIZE_MIB: '24576',
     WRENN_INSTANCE: 'wbench',
     WRENN_NETWORK_CIDR: '10.206.0.0/16',
     WRENN_UID_BASE: '80000',

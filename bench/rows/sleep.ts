@@ -11,6 +11,8 @@ const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 512
 const TOUCHED_MIB = [256, 1024, 4096, 8192]
 /** For the guest's own system and its kernel's page tables, so that touching does not end in its OOM killer. */
 const systemMib = (touchedMib: number): number => 256 + touchedMib / 16
+/** What the platform keeps free before it pauses capsules, and what a guest writes beside its memory. */
+const POOL_RESERVE_MIB = 3072
 const TURNS = 5
 const COPIES = 10
 const FORK_MIB = 1024
@@ -27,8 +29,9 @@ export async function sleepRows({ platform, log }: Bench): Promise<Row[]> {
   const rows: Row[] = []
   for (const touchedMib of TOUCHED_MIB) {
     const memoryMib = touchedMib + systemMib(touchedMib)
-    if (memoryMib * 2 ** 20 > totalmem() * 0.7) {
-      log(`sleep: this machine is too small for ${touchedMib} MiB`)
+    const lacking = await whatLacks(platform.dir, memoryMib)
+    if (lacking !== undefined) {
+      log(`sleep ${touchedMib} MiB: not measured, ${lacking}`)
       continue
     }
     const { id } = await platform.create({ ...SHAPE, memory_mb: memoryMib })
@@ -113,6 +116,24 @@ export async function forkRows({ platform, log }: Bench): Promise<Row[]> {
       note: `whole ${round(forked.ms)} ms; ${perCopy}; steps, ms: ${medianSteps([timings])}`,
     }),
   ]
+}
+
+/** Why a guest with so much memory, all of it touched, cannot be measured here. */
+async function whatLacks(dir: string, memoryMib: number): Promise<string | undefined> {
+  const mib = (bytes: number): number => Math.floor(bytes / 2 ** 20)
+  const memory = mib(totalmem() * 0.7)
+  if (memoryMib > memory)
+    return `a guest of ${memoryMib} MiB needs more than 70 % of this machine's memory (${memory} MiB)`
+  const [pool, disk] = [mib(await freeBytes(join(dir, 'pool'))), mib(await freeBytes(dir))]
+  const needed = memoryMib + POOL_RESERVE_MIB
+  if (needed <= Math.min(pool, disk)) return undefined
+  const hint = pool < disk ? 'raise WRENN_POOL_SIZE_MIB for a new WRENN_BENCH_DIR' : 'free some disk'
+  return `its memory file and a reserve take ${needed} MiB and the pool has ${pool}, its disk ${disk}: ${hint}`
+}
+
+async function freeBytes(dir: string): Promise<number> {
+  const { bsize, bavail } = await statfs(dir)
+  return bavail * bsize
 }
 
 async function floorOf(platform: Bench['platform']): Promise<{ saveMs: number; runningMs: number }[]> {
