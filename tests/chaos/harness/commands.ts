@@ -245,7 +245,7 @@ export class RollbackPaused extends Rollback {
 }
 
 export class RollbackEnded extends Rollback {
-  override readonly title = 'a rollback of a capsule whose guest ended'
+  override readonly title = 'a rollback of an ended capsule'
 
   override async prepare(subject: Subject): Promise<void> {
     await super.prepare(subject)
