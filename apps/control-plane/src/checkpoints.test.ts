@@ -310,6 +310,21 @@ describe('diff', () => {
     expect(now.changes).toContainEqual(expect.objectContaining({ path: '/root/d/c', change: 'removed' }))
     expect(await code(await platform.call('GET', at('/checkpoints/to/diff/never')), 404)).toBe('checkpoint_not_found')
   })
+
+  it('goes on with the capsule as it was at the first page, for a while', async () => {
+    await save({ name: 'from' })
+    await shell('mkdir ~/d; for name in a b c; do echo 1 > ~/d/$name; done')
+    const page = async (query: string) =>
+      await platform.call('GET', at(`/checkpoints/from/diff/current?limit=2&path=/root/d${query}`))
+    const first = await json<DiffResult>(await page(''), 200)
+    await shell('rm -r ~/d')
+    const second = await json<DiffResult>(await page(`&cursor=${first.next_cursor}`), 200)
+    const paths = [...first.changes, ...second.changes].map(({ path }) => path)
+    expect(paths).toEqual(['/root/d', '/root/d/a', '/root/d/b', '/root/d/c'])
+    expect(second.next_cursor).toBeUndefined()
+    platform.host.comparisons.clear()
+    expect(await code(await page(`&cursor=${first.next_cursor}`), 400)).toBe('invalid_request')
+  })
 })
 
 describe('snapshots', () => {

@@ -50,6 +50,7 @@ export class FakeGuest implements AsyncDisposable {
       else if (this.secret !== undefined && request.headers['x-wrenn-secret'] !== this.secret)
         response.writeHead(401).end()
       else if (request.url === '/init') void this.#init(request, response)
+      else if (request.url === '/quiesce') response.end(JSON.stringify({ flushed: true, synced: true }))
       else rpc(request, response)
     })
     this.#server.on('connection', (socket) => {

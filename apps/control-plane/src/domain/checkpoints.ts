@@ -197,7 +197,7 @@ export class Checkpoints {
     const from = await needCheckpoint(db, capsuleId, points.from)
     const to = points.to === NOW ? undefined : await needCheckpoint(db, capsuleId, points.to)
     if (!isLegal(row.state, 'checkpoint')) throw illegal(row, 'diff')
-    const page = await this.#readDiff(
+    const { changes: page, captureId } = await this.#readDiff(
       { capsuleId, fromCheckpointId: from.id, toCheckpointId: to?.id ?? '', path: options.path ?? '' },
       options,
     )
@@ -207,30 +207,51 @@ export class Checkpoints {
       from: from.id,
       to: to?.id ?? NOW,
       changes,
-      ...(last === undefined ? {} : { next_cursor: bytesOf(last).toString('base64url') }),
+      ...(last === undefined ? {} : { next_cursor: cursorOf(last, captureId) }),
     }
   }
 
   /** One change more than a page has, if there are so many. */
-  async #readDiff(request: DiffRequest, { cursor, limit, signal }: DiffOptions): Promise<FileChange[]> {
-    const after = cursor === undefined ? undefined : Buffer.from(cursor, 'base64url')
-    const page: FileChange[] = []
+  async #readDiff(request: DiffRequest, { cursor, limit, signal }: DiffOptions): Promise<DiffPage> {
+    const changes: FileChange[] = []
+    const from: Place = cursor === undefined ? {} : placeOf(cursor)
+    let captureId = from.captureId ?? ''
     try {
       const options = { timeoutMs: DIFF_TIMEOUT_MS, ...(signal === undefined ? {} : { signal }) }
-      const parts = this.#deps.host.client.diffCheckpoints(request, options)
-      for await (const { changes } of parts) {
-        for (const change of changes) {
-          const shown = toFileChange(change)
-          if (after !== undefined && Buffer.compare(bytesOf(shown), after) <= 0) continue
-          page.push(shown)
-          if (page.length > limit) return page
-        }
+      const parts = this.#deps.host.client.diffCheckpoints({ ...request, ...from, limit: limit + 1 }, options)
+      for await (const part of parts) {
+        changes.push(...part.changes.map(toFileChange))
+        captureId = part.captureId || captureId
       }
     } catch (error) {
       throw fromHostError(error)
     }
-    return page
+    return { changes, captureId }
   }
+}
+
+interface DiffPage {
+  readonly changes: readonly FileChange[]
+  /** Of the capsule as it was, when it was compared as it is; else empty. */
+  readonly captureId: string
+}
+
+/** Where a page begins. */
+interface Place {
+  readonly after?: Uint8Array
+  readonly captureId?: string
+}
+
+/** The path a page ended with and, before a dot, the capture that all pages compare. */
+function cursorOf(last: FileChange, captureId: string): string {
+  const path = bytesOf(last).toString('base64url')
+  return captureId === '' ? path : `${captureId}.${path}`
+}
+
+function placeOf(cursor: string): Place {
+  const dot = cursor.indexOf('.')
+  const after = Buffer.from(cursor.slice(dot + 1), 'base64url')
+  return dot === -1 ? { after } : { after, captureId: cursor.slice(0, dot) }
 }
 
 export interface Points {

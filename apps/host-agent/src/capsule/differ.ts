@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { AppError } from '@wrenn/base'
+import { AppError, errorText } from '@wrenn/base'
 import { capture } from './capture.js'
 import { type Context, dirs } from './context.js'
 import type { DiffInput, FileChange } from './diff/index.js'
@@ -10,49 +10,153 @@ import { StepTimer } from './step-timer.js'
 const ANSWER_TIMEOUT_MS = 60_000
 const SYNC_TIMEOUT_MS = 60_000
 const NO_NETWORK = { internet: false, allow: [], deny: [] }
+/** How long after a page the next one can be asked for. */
+const KEEP_MS = 2 * 60_000
+/** Of one capsule; a further one takes the place of the one that was used longest ago. */
+const MAX_KEPT = 2
 
 export interface DiffQuery {
   readonly capsuleId: string
   readonly fromCheckpointId: string
   /** `undefined`: the capsule as it is now. */
   readonly toCheckpointId: string | undefined
+  /** "Now" is when the page before this one was read. */
+  readonly captureId: string | undefined
   readonly path: string | undefined
+  /** Only changes whose paths come after it. */
+  readonly after: Buffer | undefined
+  /** Stops after so many changes. */
+  readonly limit: number | undefined
   readonly signal: AbortSignal
+}
+
+/** Where a comparison goes on: of a capsule as it was when the first page was read. */
+export interface DiffPage {
+  captureId: string | undefined
 }
 
 /** Reads two disks and tells what differs; injected, because it works with the real file system. */
 export type DiffDisks = (input: DiffInput) => AsyncIterable<FileChange>
 
+interface Comparison {
+  readonly id: string
+  readonly capsuleId: string
+  readonly fromCheckpointId: string
+  readonly scratch: string
+  readonly disks: Pick<DiffInput, 'fromDisk' | 'toDisk' | 'basePath'>
+  /** Pages being read. */
+  readers: number
+  expiry: NodeJS.Timeout | undefined
+}
+
 /** Compares the files of two points in a capsule's time, from their disks, without a guest. */
 export class CheckpointDiffer {
   readonly #context: Context
   readonly #diffDisks: DiffDisks
+  /** Comparisons with a capsule as it was at a first page, the one used longest ago first. */
+  readonly #kept = new Map<string, Comparison>()
 
   constructor(context: Context, diffDisks: DiffDisks) {
     this.#context = context
     this.#diffDisks = diffDisks
+    context.table.watch((event) => {
+      if ('removed' in event) for (const one of this.#of(event.removed)) this.#dropLater(one)
+    })
   }
 
-  /** @throws AppError `capsule_not_found`, `checkpoint_not_found`, `snapshot_damaged` */
-  async *diff(query: DiffQuery): AsyncGenerator<FileChange> {
-    const { states, table } = this.#context
-    const { capsuleId, path, signal } = query
-    table.entry(capsuleId)
+  /**
+   * A page of changes. When it stops at its limit and the capsule as it is now was asked for, `page` names the comparison, which
+   * is kept for the next page for two minutes.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `snapshot_damaged`, `invalid_request` when it was not kept
+   */
+  async *diff(query: DiffQuery, page: DiffPage = { captureId: undefined }): AsyncGenerator<FileChange> {
+    const { path, after, limit, signal } = query
+    this.#context.table.entry(query.capsuleId)
+    const comparison = query.captureId === undefined ? await this.#open(query) : this.#take(query, query.captureId)
+    let isKept = query.captureId !== undefined
+    let count = 0
+    try {
+      const options = { ...(path === undefined ? {} : { path }), signal }
+      for await (const change of this.#diffDisks({ ...comparison.disks, ...options })) {
+        if (after !== undefined && Buffer.compare(change.path, after) <= 0) continue
+        count += 1
+        if (count === limit && query.toCheckpointId === undefined) {
+          page.captureId = comparison.id
+          isKept = true
+        }
+        yield change
+        if (count === limit) return
+      }
+    } finally {
+      comparison.readers -= 1
+      if (isKept) this.#keep(comparison)
+      else await this.#drop(comparison)
+    }
+  }
+
+  async #open(query: DiffQuery): Promise<Comparison> {
+    const { states } = this.#context
+    const { capsuleId, fromCheckpointId } = query
     const scratch = dirs.scratch(capsuleId, 'diff')
     try {
-      const from = dirs.checkpoint(capsuleId, query.fromCheckpointId)
+      const from = dirs.checkpoint(capsuleId, fromCheckpointId)
       const { image } = await this.#manifest(from)
       const to = await this.#target(query, `${scratch}/now`)
-      yield* this.#diffDisks({
+      const disks = {
         fromDisk: await this.#completeDisk(from, `${scratch}/from`),
         toDisk: await this.#completeDisk(to, `${scratch}/to`),
         basePath: states.path(image.basePath),
-        ...(path === undefined ? {} : { path }),
-        signal,
-      })
-    } finally {
+      }
+      const id = randomBytes(8).toString('hex')
+      return { id, capsuleId, fromCheckpointId, scratch, disks, readers: 1, expiry: undefined }
+    } catch (error) {
       await states.remove(scratch)
+      throw error
     }
+  }
+
+  #take({ capsuleId, fromCheckpointId }: DiffQuery, captureId: string): Comparison {
+    const kept = this.#kept.get(captureId)
+    if (kept === undefined || kept.capsuleId !== capsuleId || kept.fromCheckpointId !== fromCheckpointId) {
+      throw new AppError(
+        'invalid_request',
+        'cursor: the capsule as it was at the first page is kept for two minutes after each page, and is gone; begin again.',
+      )
+    }
+    kept.readers += 1
+    return kept
+  }
+
+  #keep(comparison: Comparison): void {
+    clearTimeout(comparison.expiry)
+    // Its capsule may have been destroyed while the page was read.
+    if (this.#context.table.find(comparison.capsuleId) === undefined) {
+      this.#dropLater(comparison)
+      return
+    }
+    this.#kept.delete(comparison.id)
+    this.#kept.set(comparison.id, comparison)
+    comparison.expiry = setTimeout(() => this.#dropLater(comparison), KEEP_MS).unref()
+    const kept = this.#of(comparison.capsuleId)
+    for (const oldest of kept.slice(0, Math.max(0, kept.length - MAX_KEPT))) this.#dropLater(oldest)
+  }
+
+  #of(capsuleId: string): Comparison[] {
+    return [...this.#kept.values()].filter((kept) => kept.capsuleId === capsuleId)
+  }
+
+  #dropLater(comparison: Comparison): void {
+    const { scratch } = comparison
+    this.#drop(comparison).catch((error: unknown) => {
+      this.#context.logger.warn({ dir: scratch, error: errorText(error) }, 'diff.not_removed')
+    })
+  }
+
+  /** One that is being read goes with its last reader, who does not find it kept. */
+  async #drop(comparison: Comparison): Promise<void> {
+    clearTimeout(comparison.expiry)
+    this.#kept.delete(comparison.id)
+    if (comparison.readers === 0) await this.#context.states.remove(comparison.scratch)
   }
 
   async #target({ capsuleId, toCheckpointId }: DiffQuery, now: string): Promise<string> {

@@ -4,6 +4,7 @@ import { AppError, type CapsuleId } from '@wrenn/base'
 import { type PauseReason, pauseReasons } from '@wrenn/protocol'
 import type { CheckpointSchema, FileChangeSchema, HostService, SnapshotSchema } from '@wrenn/protocol/host'
 import { type FileChange, pathText } from '../capsule/diff/index.js'
+import type { DiffPage } from '../capsule/differ.js'
 import type { ForkCopy } from '../capsule/fork.js'
 import type { Checkpoint } from '../capsule/points.js'
 import type { Snapshot } from '../capsule/snapshots.js'
@@ -69,14 +70,20 @@ export function lifecycleHandlers(
       return { capsule: toCapsule(await points.rollback(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId))) }
     }),
     diffCheckpoints: stream(async function* (request, context) {
-      const changes = parts().differ.diff({
+      const page: DiffPage = { captureId: undefined }
+      const query = {
         capsuleId: parseCapsuleId(request.capsuleId),
         fromCheckpointId: parseCheckpointId(request.fromCheckpointId),
         toCheckpointId: request.toCheckpointId === '' ? undefined : parseCheckpointId(request.toCheckpointId),
+        captureId: request.captureId === '' || request.toCheckpointId !== '' ? undefined : request.captureId,
         path: request.path === '' ? undefined : request.path,
+        after: request.after.length === 0 ? undefined : Buffer.from(request.after),
+        limit: request.limit === 0 ? undefined : request.limit,
         signal: context.signal,
-      })
-      for await (const batch of batches(changes, DIFF_BATCH)) yield { changes: batch.map(toFileChange) }
+      }
+      for await (const batch of batches(parts().differ.diff(query, page), DIFF_BATCH)) {
+        yield { changes: batch.map(toFileChange), captureId: page.captureId ?? '' }
+      }
     }),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => {
       const { snapshots } = parts().manager

@@ -1,7 +1,7 @@
 import type { ServiceImpl } from '@connectrpc/connect'
 import type { HostService } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
-import { diffTrees } from './fake-diff.js'
+import { diffPage } from './fake-diff-pages.js'
 import * as lifecycle from './fake-lifecycle.js'
 import { stream, unary } from './fake-rpc.js'
 import type { FakeHostState } from './fake-state.js'
@@ -49,15 +49,10 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     rollbackCapsule: unary(async ({ capsuleId, checkpointId }) => ({
       capsule: (await lifecycle.rollback(host, capsuleId, checkpointId)).message(),
     })),
-    diffCheckpoints: stream(async function* ({ capsuleId, fromCheckpointId, toCheckpointId, path }) {
-      const capsule = lifecycle.knownCapsule(host, capsuleId)
-      const from = lifecycle.knownCheckpoint(capsule, fromCheckpointId).capture.dir
-      const changes =
-        toCheckpointId === ''
-          ? await lifecycle.still(capsule, () => diffTrees(from, capsule.files.root, path))
-          : await diffTrees(from, lifecycle.knownCheckpoint(capsule, toCheckpointId).capture.dir, path)
+    diffCheckpoints: stream(async function* (request) {
+      const { changes, captureId } = await diffPage(host, request)
       for (let at = 0; at < changes.length; at += CHANGES_PER_MESSAGE) {
-        yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE) }
+        yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE), captureId }
       }
     }),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({

@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError, hostIds, KeyedMutex } from '@wrenn/base'
-import type { CapsuleSchema, SnapshotSchema } from '@wrenn/protocol/host'
+import type { CapsuleSchema, FileChangeSchema, SnapshotSchema } from '@wrenn/protocol/host'
 import { FakeCapsule, type FakeExit } from './fake-capsule.js'
 import { FakeCapture } from './fake-capture.js'
 import { FakeFaults, type FakeOperation, type FaultPoint, type Held } from './fake-faults.js'
@@ -53,6 +53,8 @@ export class FakeHostState {
   poolFreeBytes = 32n * 2n ** 30n
   /** What GetPoolUsage says in place of what there is: bytes of each team, or that nothing is measured yet. */
   poolUsage: ReadonlyMap<string, bigint> | 'unmeasured' | undefined
+  /** Comparisons with a capsule as it was, which pages go on with. */
+  readonly comparisons = new Map<string, readonly MessageInitShape<typeof FileChangeSchema>[]>()
   /** Calls of CreateCapsule that made one. */
   creates = 0
   protected readonly dir: string
