@@ -53,6 +53,8 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
   rolled_back: 'Start it again: `wrenn shell` or `wrenn capsule exec`.',
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',
+  process_not_found: 'List them with `wrenn capsule ps`; `wrenn capsule logs` also knows those that have ended.',
+  upload_interrupted: 'Copy it again; a paused capsule must be resumed first, or have --auto-resume.',
   template_not_found: 'List templates with `wrenn snapshot ls --all`.',
   guest_died:
     'Where the capsule is in error, `wrenn capsule info` says what ended it; `resume` or `rollback` lets it run again.',

@@ -32,9 +32,7 @@ export function createProgram(): Command {
     .description('Run code in microVMs that start in a fraction of a second.')
     .version(VERSION)
     .enablePositionalOptions()
-    .showHelpAfterError('(see --help)')
     .addHelpText('after', help)
-    .exitOverride()
   addUp(program)
   addDown(program)
   addRun(program)
@@ -48,14 +46,12 @@ export function createProgram(): Command {
   addClean(program)
   addDemo(program)
   addCompletion(program)
-  inherit(program)
+  inherit(program, 'wrenn')
   return program
 }
 
 /** Subcommands made with `command()` before a setting was made do not have it. */
-function inherit(command: Command): void {
-  for (const child of command.commands) {
-    child.exitOverride()
-    inherit(child)
-  }
+function inherit(command: Command, path: string): void {
+  command.exitOverride().showHelpAfterError(`  \`${path} --help\` shows what it takes.`)
+  for (const child of command.commands) inherit(child, `${path} ${child.name()}`)
 }

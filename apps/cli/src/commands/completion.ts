@@ -67,6 +67,7 @@ export function addCompletion(program: Command): void {
     .command('completion')
     .description('print a completion script for a shell')
     .addArgument(new Argument('<shell>').choices(Object.keys(scripts)))
+    .addHelpText('after', '\nExample:\n  source <(wrenn completion bash)     in ~/.bashrc, to have it always')
     .action((shell: keyof typeof scripts) => {
       new Output({ json: false, color: false }).result(undefined, () => scripts[shell](nodesOf(program)))
     })
