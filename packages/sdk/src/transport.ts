@@ -117,8 +117,9 @@ export class Transport {
 function bodyOf(options: RequestOptions): RequestInit & { duplex?: 'half' } {
   if (options.json !== undefined) return { body: JSON.stringify(options.json) }
   if (options.body === undefined) return {}
-  // Fetch sends a stream only when told that the answer comes after it.
-  return options.body instanceof ReadableStream ? { body: options.body, duplex: 'half' } : { body: options.body }
+  if (!(options.body instanceof ReadableStream)) return { body: options.body }
+  // Fetch sends a stream only when told that the answer comes after it, and to follow a redirect Node.js would keep it whole.
+  return { body: options.body, duplex: 'half', redirect: 'error' }
 }
 
 function retryAfterMs(error: WrennError): number | undefined {
