@@ -56,7 +56,6 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     WRENN_HOST_AGENT_ADDRESS: host.address,
     WRENN_API_KEY_FILE: keyFile,
     WRENN_PORT: '0',
-    WRENN_HOST_SILENT_SEC: '1',
     ...options.env,
   })
   const start = () =>
@@ -113,7 +112,6 @@ export async function startReplica({ databaseUrl, host }: Platform): Promise<Con
     DATABASE_URL: databaseUrl,
     WRENN_HOST_AGENT_ADDRESS: host.address,
     WRENN_PORT: '0',
-    WRENN_HOST_SILENT_SEC: '1',
   })
   return await startControlPlane(config, silentLogger, { tickMs: 50, drainMs: 500 })
 }
