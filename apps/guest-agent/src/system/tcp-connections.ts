@@ -6,6 +6,8 @@ const CLOSE = 3
 const SOCKET = 41
 const SENDTO = 44
 const RECVFROM = 45
+/** The kernel has answered when it has taken the question; where it has not, waiting would hold up every later call. */
+const MSG_DONTWAIT = 0x40
 const AF_NETLINK = 16
 const SOCK_RAW_CLOEXEC = 0x80003
 const NETLINK_SOCK_DIAG = 4
@@ -47,10 +49,11 @@ interface Message {
 
 /** Ends TCP connections of this network namespace through the kernel's socket diagnosis, as `ss --kill` does (sock_diag(7)). */
 export class TcpConnections {
-  readonly #kernel: KernelCalls
+  readonly #kernel: Pick<KernelCalls, 'make'>
   #socket: number | undefined
+  #last: Promise<unknown> = Promise.resolve()
 
-  constructor(kernel: KernelCalls) {
+  constructor(kernel: Pick<KernelCalls, 'make'>) {
     this.#kernel = kernel
   }
 
@@ -58,7 +61,14 @@ export class TcpConnections {
    * Ends every connection with another machine but `kept`: its program gets ECONNABORTED instead of silence.
    * @returns how many there were
    */
-  async drop(kept: ConnectionPorts): Promise<number> {
+  drop(kept: ConnectionPorts): Promise<number> {
+    // One after the other: a host that repeats its call would else take the answers to the one before.
+    const dropped = this.#last.then(() => this.#dropOrClose(kept))
+    this.#last = dropped.catch(() => {}) // told to who asked
+    return dropped
+  }
+
+  async #dropOrClose(kept: ConnectionPorts): Promise<number> {
     try {
       return await this.#drop(kept)
     } catch (error) {
@@ -110,7 +120,7 @@ export class TcpConnections {
   }
 
   async #receive(): Promise<readonly Message[]> {
-    const args = [await this.#open(), DATA_ADDRESS, ANSWER_BYTES, 0, 0, 0]
+    const args = [await this.#open(), DATA_ADDRESS, ANSWER_BYTES, MSG_DONTWAIT, 0, 0]
     const call = { number: RECVFROM, args, answerBytes: ANSWER_BYTES }
     const { result, data } = await this.#kernel.make('listing connections', call)
     return messagesIn(data.subarray(0, result))
