@@ -64,9 +64,10 @@ async function captureRunning(
     const [saved] = await settleAll([guest.vm.save(target.statePath), flush(dirty, context)])
     sha256 = saved.sha256
     timer.mark('save')
-    await settleAll([
-      machine.pool.clone(source.memoryPath, target.memoryPath),
-      machine.pool.clone(source.diskPath, target.diskPath),
+    const owner = { uid: 0, gid: 0, mode: 0o600 }
+    await Promise.all([
+      machine.pool.clone(source.memoryPath, target.memoryPath, owner),
+      machine.pool.clone(source.diskPath, target.diskPath, owner),
     ])
     reach(`${name}:cloned`)
   } finally {
@@ -74,7 +75,6 @@ async function captureRunning(
   }
   const pauseWindowMs = performance.now() - stoppedAt
   timer.mark('clone')
-  await states.seal(draft.dir)
   const manifest = await states.commit(draft.dir, manifestOf(entry, context, synced), sha256)
   reach(`${name}:committed`)
   await draft.keep()

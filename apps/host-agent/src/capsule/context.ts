@@ -126,30 +126,22 @@ export async function release(entry: Entry, context: Context): Promise<void> {
 
 /**
  * Ends a guest whose state was saved, behind the caller's back: its process can do nothing any more, but unmapping a large
- * memory takes time, and so does giving back its network. Without a guest there is only what is to be forgotten.
+ * memory takes time. A resume waits for it. Without a guest there is only what is to be forgotten.
  */
 export function tearDown(entry: Entry, context: Context, guest: Guest | undefined, forget: () => Promise<void>): void {
   const { capsuleId } = entry.record
   const earlier = entry.teardown
-  const ended = guest?.vm.kill()
-  ended?.catch(() => {}) // awaited below, and by a resume
   const run = async (): Promise<void> => {
     await earlier // of a rollback just before
-    await ended
-    await entry.waking // it wants the kernel's network lock, which giving back a slot holds
     if (guest !== undefined) await context.factory.stop(guest.resources, guest.vm)
     await forget()
   }
   const teardown = run()
     .catch((error: unknown) => context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.teardown_failed'))
     .finally(() => {
-      if (entry.teardown !== teardown) return
-      entry.teardown = undefined
-      entry.leaving = undefined
+      if (entry.teardown === teardown) entry.teardown = undefined
     })
   entry.teardown = teardown
-  const isAlone = earlier === undefined && guest !== undefined && ended !== undefined
-  entry.leaving = isAlone ? { vmId: guest.resources.vmId, ended } : undefined
 }
 
 /** Tells a guest that time has passed, while its capsule counts as running already; calls to it wait. */

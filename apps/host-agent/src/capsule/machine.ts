@@ -32,11 +32,10 @@ export interface CgroupStore {
 export interface FilePool {
   readonly path: string
   readonly filesystem: string
-  /** Without an owner the copy is root's, with the mode of what it was copied from. */
   clone(
     from: string,
     to: string,
-    owner?: { readonly uid: number; readonly gid: number; readonly mode: number },
+    owner: { readonly uid: number; readonly gid: number; readonly mode: number },
   ): Promise<void>
   usage(): Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
   /** @throws AppError `disk_full` when `bytes` more would eat into the reserve */

@@ -63,11 +63,7 @@ export class Sleep {
       const current = table.entry(capsuleId)
       if (current.record.state === 'running') return current.record
       const entry = table.require(capsuleId, 'resume')
-      // The process of the last pause may still be leaving; what it leaves is complete.
-      if (entry.leaving === undefined) await entry.teardown
-      const waking = this.#resume(entry)
-      entry.waking = waking.catch(() => {}) // its caller is told
-      await waking
+      await this.#resume(entry)
       return entry.record
     })
   }
@@ -98,11 +94,7 @@ export class Sleep {
       throw error
     }
     closeLine(entry)
-    tearDown(entry, this.#context, guest, async () => {
-      const { vmId } = guest.resources
-      // Unless the capsule runs again already.
-      await table.settle(entry, ({ resources }) => (resources?.vmId === vmId ? { resources: undefined } : {}))
-    })
+    tearDown(entry, this.#context, guest, async () => await table.settle(entry, { resources: undefined }))
     this.flush(entry)
     logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
   }
@@ -151,6 +143,7 @@ export class Sleep {
   async #resume(entry: Entry): Promise<void> {
     const { table, states, reach, logger, flusher } = this.#context
     const timer = new StepTimer()
+    await entry.teardown
     await this.#fallBack(entry)
     const dir = currentDir(entry)
     const [saved, durable] = await Promise.all([states.usable(dir), states.durable(dir)])
@@ -267,15 +260,11 @@ export class Sleep {
   }
 
   #planOf(entry: Entry, files: number): GuestPlan {
-    const { capsuleId, egress } = entry.record
-    // What is named after the guest that is leaving is still there.
-    const vmId = entry.leaving?.vmId === capsuleId ? `${capsuleId}-b` : capsuleId
-    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }), vmId)
-    return { ...plan, egress }
+    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }))
+    return { ...plan, egress: entry.record.egress }
   }
 
   async #prepareToRun(entry: Entry, change: Partial<CapsuleRecord> = {}): Promise<void> {
-    await entry.leaving?.ended // two processes on the same files, but never two that could write
     await this.#journal(entry, { ...change, reviving: true })
   }
 

@@ -9,24 +9,14 @@ const REWRITE_AFTER_MS = 1_000
 export interface Entry {
   record: CapsuleRecord
   guest: Guest | undefined
-  /** Ends when the guest of the last pause or rollback has given everything back. */
+  /** Ends when the guest of the last pause or rollback has given everything back; its disk is locked until then. */
   teardown: Promise<void> | undefined
-  /** The guest of the last pause while it is torn down, unless more is. */
-  leaving?: Leaving | undefined
-  /** A resume that is under way, which needs the machine more than what is given back. */
-  waking?: Promise<unknown> | undefined
   /** Ends when a guest that was let run again knows the time and who it is; calls to it wait for that. */
   revival: Promise<void> | undefined
   /** The last write of its record: writes wait for each other, or one would undo what the other says. */
   writes: Promise<void>
   /** Rollbacks of the running guest by this host agent: whoever followed a process before one is in another time. */
   rollbacks?: number
-}
-
-export interface Leaving {
-  readonly vmId: string
-  /** Its process has ended. Rejects when it cannot be ended. */
-  readonly ended: Promise<unknown>
 }
 
 export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }
@@ -134,14 +124,11 @@ export class CapsuleTable {
     )
   }
 
-  /** `store` in the way of `settleMove`. A function sees the record as it is when its turn has come. */
-  async settle(
-    entry: Entry,
-    change: Partial<CapsuleRecord> | ((record: CapsuleRecord) => Partial<CapsuleRecord>),
-  ): Promise<void> {
+  /** `store` in the way of `settleMove`. */
+  async settle(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
     await this.#write(
       entry,
-      () => (typeof change === 'function' ? change(entry.record) : change),
+      () => change,
       (cause) => this.#writeLater(entry, cause),
     )
   }

@@ -45,8 +45,6 @@ export class TestMachine implements AsyncDisposable {
   /** When a guest's address is free again. */
   readonly #closed = new Map<FakeVmGuest, Promise<void>>()
   bootFails = false
-  /** Waited for before a slot is given back. */
-  releasing: () => Promise<void> = async () => {}
   /** Room in the pool. */
   ensureSpace = async (_bytes: number): Promise<void> => {}
   /** Where files lie on the device; a plain copy has a place of its own. */
@@ -207,7 +205,6 @@ export class TestMachine implements AsyncDisposable {
           return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
         },
         release: async (index) => {
-          await this.releasing()
           await this.#endGuestsAt(index)
           this.slotsInUse.delete(index)
         },

@@ -176,19 +176,6 @@ export function describeEngine(title: string, adapter: () => EngineAdapter): voi
       }
     })
 
-    it('restores a saved guest on its own files while its process is still there', async () => {
-      const { vm, spec } = await boot()
-      const nonce = await adapter().writeNonce(vm)
-      const statePath = await saved(vm, spec)
-      const beside = { ...(await newSpec()), disk: spec.disk, memoryPath: spec.memoryPath }
-      const { uid, gid } = beside.confinement
-      for (const path of [spec.disk.path, spec.memoryPath]) await chown(path, uid, gid)
-      const next = keep(await adapter().engine.restore(beside, { statePath, paused: true }))
-      await vm.kill()
-      await next.resume()
-      expect(await adapter().readNonce(next)).toBe(nonce)
-    })
-
     it('refuses to save a guest whose vCPUs run', async () => {
       const { vm, spec } = await boot()
       await expect(vm.save(join(dirname(spec.memoryPath), 'state'))).rejects.toMatchObject({ code: 'invalid_state' })
