@@ -178,7 +178,10 @@ describe('what host and database disagree about', () => {
   it.each(['running', 'paused'])(
     'gives up a capsule that was %s, when its host answers without it for long',
     async (was) => {
-      await using strict = await startPlatform({ databaseUrl: postgres.url, env: { ...soonSilent, WRENN_LOST_GRACE_SEC: '0' } })
+      await using strict = await startPlatform({
+        databaseUrl: postgres.url,
+        env: { ...soonSilent, WRENN_LOST_GRACE_SEC: '0' },
+      })
       const { id } = await strict.create()
       if (was === 'paused') await json(await strict.call('POST', `/v1/capsules/${id}/pause`), 200)
       await strict.host.remove(id)
@@ -194,7 +197,11 @@ describe('what host and database disagree about', () => {
   it('tells once of checkpoints and snapshots that the database does not know, and keeps them', async () => {
     const events: string[] = []
     const warn = (_facts: object, event: string): void => void events.push(event)
-    await using noisy = await startPlatform({ databaseUrl: postgres.url, env: soonSilent, logger: { ...silentLogger, warn } })
+    await using noisy = await startPlatform({
+      databaseUrl: postgres.url,
+      env: soonSilent,
+      logger: { ...silentLogger, warn },
+    })
     const { id } = await noisy.create()
     await json(await noisy.call('POST', `/v1/capsules/${id}/checkpoints`), 201)
     await json(await noisy.call('POST', '/v1/snapshots', { capsule_id: id }), 201)
