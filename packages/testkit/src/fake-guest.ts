@@ -39,6 +39,8 @@ export class FakeGuest implements AsyncDisposable {
   secret: string | undefined
   /** The next POST /init is carried out, but its answer is lost. */
   loseNextInit = false
+  /** Every POST /init waits for ever. */
+  hangInits = false
   readonly #sessions = new Map<number, Session>()
   readonly #sockets = new Set<Socket>()
   readonly #server
@@ -78,6 +80,7 @@ export class FakeGuest implements AsyncDisposable {
   async #init(request: IncomingMessage, response: ServerResponse): Promise<void> {
     let body = ''
     for await (const chunk of request) body += chunk
+    if (this.hangInits) return
     const identity: Record<string, unknown> = JSON.parse(body)
     this.identities.push(identity)
     if (typeof identity.secret === 'string') this.secret = identity.secret

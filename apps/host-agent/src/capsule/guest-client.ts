@@ -10,6 +10,8 @@ import { z } from 'zod'
 export const GUEST_PORT = 49983
 /** For calls that are repeated: a guest whose vCPUs do not yet run loses the SYN, and the next would follow after 1 s only. */
 const ATTEMPT_CONNECT_TIMEOUT_MS = 300
+/** After which an attempt that is repeated anyway is given up. A busy machine's emulated guest takes seconds. */
+const ATTEMPT_ANSWER_TIMEOUT_MS = 30_000
 /** For calls that are made once: a guest on a busy machine may take long to answer a SYN. */
 const CONNECT_TIMEOUT_MS = 15_000
 const SECRET_HEADER = 'x-wrenn-secret'
@@ -114,7 +116,7 @@ export class GuestClient {
 
   /** Waits until the guest agent answers. @throws AppError `guest_error` after `timeoutMs` */
   async waitHealthy(timeoutMs: number, signal?: AbortSignal): Promise<void> {
-    await waitFor(() => this.#healthy(), {
+    await waitFor(() => this.#healthy(timeoutMs), {
       timeoutMs,
       intervalMs: 10,
       what: 'the guest agent to answer',
@@ -123,9 +125,9 @@ export class GuestClient {
     })
   }
 
-  async #healthy(): Promise<true | undefined> {
+  async #healthy(timeoutMs: number): Promise<true | undefined> {
     try {
-      const answer = await this.#http({ method: 'GET', path: '/health', connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS })
+      const answer = await this.#http({ method: 'GET', path: '/health', ...attemptWithin(timeoutMs) })
       answer.resume()
       return answer.statusCode === 204 || answer.statusCode === 200 ? true : undefined
     } catch {
@@ -143,7 +145,7 @@ export class GuestClient {
     const attempt = async (): Promise<IdentifyAnswer | undefined> => {
       for (const secret of secrets) {
         this.#secret = secret
-        const answer = await this.#init(identity).catch((error: unknown) => {
+        const answer = await this.#init(identity, timeoutMs).catch((error: unknown) => {
           const failure = guestError(error)
           // A refused secret: the guest may have taken the new one with an answer that was lost.
           const refused = failure.details?.status === 401
@@ -160,7 +162,7 @@ export class GuestClient {
     return answer
   }
 
-  async #init(identity: Partial<GuestIdentity>): Promise<IdentifyAnswer> {
+  async #init(identity: Partial<GuestIdentity>, timeoutMs: number): Promise<IdentifyAnswer> {
     // A new time with each try, or the guest's clock would be late by as long as the tries took.
     const body = Buffer.from(JSON.stringify({ ...identity, timestampNs: String(BigInt(Date.now()) * 1_000_000n) }))
     const answer = await this.#http({
@@ -168,7 +170,7 @@ export class GuestClient {
       path: '/init',
       headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
       body,
-      connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS,
+      ...attemptWithin(timeoutMs),
     })
     return initAnswer.parse(await readJson(answer))
   }
@@ -288,6 +290,11 @@ export class GuestClient {
     if ((answer.statusCode ?? 500) < 400) return answer
     throw await httpFailure(answer)
   }
+}
+
+function attemptWithin(timeoutMs: number): Pick<HttpOptions, 'signal' | 'connectTimeoutMs'> {
+  const signal = AbortSignal.timeout(Math.min(timeoutMs, ATTEMPT_ANSWER_TIMEOUT_MS))
+  return { signal, connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS }
 }
 
 const LINE_CLOSED = 'The line to the guest was closed.'
