@@ -1,10 +1,11 @@
-import { mkdtemp, open, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
 import { listHostResources } from '../src/host/inventory.js'
-import { canClone, closePool, openPool } from '../src/host/pool/index.js'
+import { mountAt } from '../src/host/mounts.js'
+import { canClone, closePool, openPool, withOpenPool } from '../src/host/pool/index.js'
 import { listLoopDevices } from '../src/host/pool/loop-image.js'
 
 const MIB = 2 ** 20
@@ -58,6 +59,45 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     await closePool(dir)
     await openPool(options(dir))
     expect(await readFile(join(pool.path, 'layers/kept'), 'utf8')).toBe('kept')
+  })
+
+  it('is closed again after a moment of use, unless somebody else had opened it', async ({ skip }) => {
+    skip(await canClone(dir), '/tmp can reflink, so nothing is mounted')
+    const path = join(dir, 'pool')
+    const used = await withOpenPool(options(dir), async () => {
+      await writeFile(join(path, 'layers/kept'), 'kept')
+      return (await mountAt(path))?.type
+    })
+    expect(used).toBe('btrfs')
+    expect(await readdir(path)).toEqual([])
+    expect(await listHostResources({ prefix: 'wnone', dir })).toEqual([])
+    await openPool(options(dir))
+    await withOpenPool(options(dir), async () => await readdir(path))
+    expect(await readFile(join(path, 'layers/kept'), 'utf8')).toBe('kept')
+  })
+
+  it('is not unmounted below somebody who opens it while it is in use for a moment', async ({ skip }) => {
+    skip(await canClone(dir), '/tmp can reflink, so nothing is mounted')
+    let opening: ReturnType<typeof openPool> | undefined
+    await withOpenPool(options(dir), async () => {
+      opening = openPool(options(dir))
+    })
+    const pool = await opening
+    expect((await mountAt(join(dir, 'pool')))?.type).toBe('btrfs')
+    expect(pool?.loopImage).toBe(join(dir, 'pool.img'))
+  })
+
+  it('names what may be removed when only images lie where the pool is to be mounted', async ({ skip }) => {
+    skip(await canClone(dir), '/tmp can reflink, so nothing is mounted')
+    const layers = join(dir, 'pool/layers')
+    await mkdir(layers, { recursive: true })
+    await writeFile(join(layers, 'build.lock'), '')
+    await expect(openPool(options(dir))).rejects.toThrow(`\`rm -r ${layers}\``)
+    await writeFile(join(dir, 'pool/mine'), 'mine')
+    await expect(openPool(options(dir))).rejects.toThrow(/move them away/)
+    await rm(join(dir, 'pool/mine'))
+    await mkdir(join(dir, 'pool/capsules/one'), { recursive: true })
+    await expect(openPool(options(dir))).rejects.toThrow(/move them away/)
   })
 
   it('names the process that keeps the pool busy', async ({ skip }) => {

@@ -1,24 +1,25 @@
-import { access, rm } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
-import type { EngineChoice } from '@wrenn/vmm'
+import type { RecalledEngine } from '@wrenn/vmm'
 import { layersOfRecords } from './capsule/journal.js'
 import { layersOfStates } from './capsule/states.js'
 import { collectGarbage } from './commands/gc.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import { examineHost } from './host/doctor/index.js'
-import { buildImage, ensureBootAssets, listImages, type Progress, removeImage } from './host/images/index.js'
+import { type BootOptions, buildImage, listImages, type Progress, removeImage } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
-import { closePool, openPool } from './host/pool/index.js'
+import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
-import { CAPSULE_UID_OFFSET, chooseHostEngine, imageOptions } from './machine.js'
+import { CAPSULE_UID_OFFSET, imageOptions, recallHostEngine } from './machine.js'
 
 /** What the platform keeps below its directory; `clean` removes these and nothing else. */
 const OWN_ENTRIES = [
   'pool',
   'pool.img',
+  'pool.lock',
   'journal',
   'run',
   'engine.json',
@@ -54,7 +55,7 @@ async function dispatch(
 ): Promise<void> {
   switch (command) {
     case 'doctor':
-      return await doctor(config, logger)
+      return await doctor(config)
     case 'image':
       return await image(args, config, logger)
     case 'clean':
@@ -66,35 +67,32 @@ async function dispatch(
   }
 }
 
-async function doctor(config: HostAgentConfig, logger: Logger): Promise<void> {
-  const known = await knownEngine(config, logger)
-  const engine = known !== undefined && 'engine' in known ? known : undefined
+/** Changes nothing: the pool may be unmounted, and what is written below its mount point would be hidden by the next start. */
+async function doctor(config: HostAgentConfig): Promise<void> {
+  const recalled = await recalledEngine(config)
+  const engine = 'unreadable' in recalled ? undefined : recalled
   const report = await examineHost({
     dir: config.dir,
     network: { prefix: config.instance, cidr: config.networkCidr },
-    ...(engine === undefined ? {} : { engine: { name: engine.engine.name, reason: engine.reason } }),
-    ...(known !== undefined && 'unreadable' in known ? { engineUnreadable: known.unreadable } : {}),
+    ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
+    ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })
   print({ type: 'result', ...report, candidates: engine?.candidates ?? [] })
 }
 
-/** The engine's verdict once a start has made one; before that there is no kernel to boot. Who is not root may not see it. */
-async function knownEngine(
-  config: HostAgentConfig,
-  logger: Logger,
-): Promise<EngineChoice | { readonly unreadable: string } | undefined> {
+/** Who is not root may not see the verdict of the last start. */
+async function recalledEngine(config: HostAgentConfig): Promise<RecalledEngine | { readonly unreadable: string }> {
   try {
-    await access(join(config.dir, 'engine.json'))
+    return await recallHostEngine(config)
   } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined // nothing was started in this directory yet
-    return { unreadable: errorText(error) }
+    if (isErrno(error, 'EACCES', 'EPERM')) return { unreadable: errorText(error) }
+    throw error
   }
-  try {
-    return await chooseHostEngine(config, await ensureBootAssets(imageOptions(config, logger)), logger)
-  } catch (error) {
-    if (process.getuid?.() === 0) throw error
-    return { unreadable: errorText(error) }
-  }
+}
+
+function obstacleOf({ name, candidates }: RecalledEngine): string | undefined {
+  const [best] = candidates
+  return best === undefined || best.name === name ? undefined : best.reason
 }
 
 async function gc(args: readonly string[], config: HostAgentConfig): Promise<void> {
@@ -109,30 +107,36 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
     options: { rebuild: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } },
   })
   const [action, name] = positionals
-  await openPool({
+  const pool = {
     dir: config.dir,
     logger,
     ...(config.poolSizeBytes === undefined ? {} : { sizeBytes: config.poolSizeBytes }),
-  })
+  }
   const options = {
     ...imageOptions(config, logger),
     onProgress: (progress: Progress) => print({ type: 'progress', ...progress }),
   }
-  if (action === 'ls') return print({ type: 'result', images: await listImages(options.poolDir) })
+  if (action === 'ls')
+    return print({ type: 'result', images: await withOpenPool(pool, () => listImages(options.poolDir)) })
   if (name === undefined || (action !== 'build' && action !== 'rm')) {
     throw new AppError('invalid_request', 'Use `image build <name> [--rebuild]`, `image ls` or `image rm <name>`.')
   }
-  if (action === 'build')
-    print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
-  else {
-    const ofCapsules = await layersOfRecords(join(config.dir, 'journal'))
-    const ofSnapshots = await layersOfStates(options.poolDir, 'snapshots')
-    const isKnown = ofCapsules !== undefined && ofSnapshots !== undefined
-    const used = new Set([...(ofCapsules ?? []), ...(ofSnapshots ?? [])])
-    const inUse = (digest: string): boolean => !isKnown || used.has(digest)
-    const existed = await removeImage(name, { ...options, inUse })
-    print({ type: 'result', removed: name, existed })
+  if (action === 'rm') {
+    const existed = await withOpenPool(pool, () => removeUnused(name, config, options))
+    return print({ type: 'result', removed: name, existed })
   }
+  // Stays open: a build takes minutes, and a start of the platform meanwhile need not wait for it.
+  await openPool(pool)
+  print({ type: 'result', image: await buildImage(name, { ...options, rebuild: values.rebuild }) })
+}
+
+/** Files of the image that a capsule or a snapshot still boots from stay. */
+async function removeUnused(name: string, config: HostAgentConfig, options: BootOptions): Promise<boolean> {
+  const ofCapsules = await layersOfRecords(join(config.dir, 'journal'))
+  const ofSnapshots = await layersOfStates(options.poolDir, 'snapshots')
+  const isKnown = ofCapsules !== undefined && ofSnapshots !== undefined
+  const used = new Set([...(ofCapsules ?? []), ...(ofSnapshots ?? [])])
+  return await removeImage(name, { ...options, inUse: (digest) => !isKnown || used.has(digest) })
 }
 
 /** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */

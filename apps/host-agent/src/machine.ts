@@ -3,7 +3,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from '@wrenn/base'
-import { chooseEngine, type EngineChoice } from '@wrenn/vmm'
+import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
 import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
@@ -136,7 +136,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   }
 }
 
-/** The engine for this host boot; `wrenn doctor` asks for the same verdict. */
+/** The engine for this host boot. */
 export async function chooseHostEngine(
   config: HostAgentConfig,
   kernel: Pick<BootAssets, 'kernelPath' | 'initrdPath'>,
@@ -154,6 +154,11 @@ export async function chooseHostEngine(
     gid: uid,
     logger,
   })
+}
+
+/** What `chooseHostEngine` chose or will try first, for `wrenn doctor`: boots and writes nothing. */
+export async function recallHostEngine(config: HostAgentConfig): Promise<RecalledEngine> {
+  return await recallEngine({ override: config.engine, cachePath: join(config.dir, 'engine.json') })
 }
 
 /** Templates of this host: base images together with what boots them. */

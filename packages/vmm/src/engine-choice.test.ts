@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Engine, EngineName, Vm } from './engine.js'
-import { type ChooseEngineOptions, chooseEngine, type EngineCandidate } from './engine-choice.js'
+import { type ChooseEngineOptions, chooseEngine, type EngineCandidate, recallEngine } from './engine-choice.js'
 import { createFakeEngine, type FakeVmGuest } from './fake/fake-engine.js'
 
 type Behaviour = 'up' | 'panics' | 'crawls' | 'refuses' | 'hangs' | 'ends'
@@ -143,5 +143,62 @@ describe('chooseEngine', () => {
     await writeFile(options.cachePath, '{"bootId":')
     const choice = await chooseEngine({ ...options, candidates: [candidate('qemu-tcg', 'up')] })
     expect(choice.engine.name).toBe('qemu-tcg')
+  })
+})
+
+describe('recallEngine', () => {
+  let folder: string
+  let options: Omit<ChooseEngineOptions, 'candidates'>
+  const obstacle = () => Promise.resolve('There is no /dev/kvm.')
+
+  beforeEach(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'wrenn-recall-'))
+    await writeFile(join(folder, 'boot_id'), 'boot-one\n')
+    options = {
+      kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd' },
+      scratchDir: join(folder, 'scratch'),
+      cachePath: join(folder, 'engine.json'),
+      uid: process.getuid?.() ?? 0,
+      gid: process.getgid?.() ?? 0,
+      bootIdPath: join(folder, 'boot_id'),
+    }
+  })
+  afterEach(() => rm(folder, { recursive: true }))
+
+  it('answers what was chosen since the host started, without booting anything', async () => {
+    const candidates = [candidate('qemu-kvm', 'crawls'), candidate('qemu-tcg', 'up')]
+    const { reason, candidates: verdicts } = await chooseEngine({ ...options, candidates })
+    const recalled = await recallEngine({ ...options, candidates })
+    expect(recalled).toEqual({ name: 'qemu-tcg', reason, isProven: true, candidates: verdicts })
+    expect(candidates.map(({ guests }) => guests.length)).toEqual([1, 1])
+  })
+
+  it('names the engine that a first start will try, and writes nothing', async () => {
+    const kvm = { ...candidate('qemu-kvm', 'up'), obstacle }
+    const recalled = await recallEngine({ ...options, candidates: [kvm, candidate('qemu-tcg', 'up')] })
+    expect(recalled).toMatchObject({ name: 'qemu-tcg', isProven: false })
+    expect(recalled.candidates).toMatchObject([
+      { name: 'qemu-kvm', ok: false, reason: 'There is no /dev/kvm.' },
+      { name: 'qemu-tcg', ok: false, reason: expect.stringContaining('Not tried since') },
+    ])
+    expect(await readdir(folder)).toEqual(['boot_id'])
+  })
+
+  it('does not answer for another boot of the host', async () => {
+    const candidates = [candidate('qemu-tcg', 'up')]
+    await chooseEngine({ ...options, candidates })
+    await writeFile(join(folder, 'boot_id'), 'boot-two\n')
+    expect(await recallEngine({ ...options, candidates })).toMatchObject({ name: 'qemu-tcg', isProven: false })
+  })
+
+  it('says why none can run', async () => {
+    const recalled = await recallEngine({ ...options, candidates: [{ ...candidate('qemu-kvm', 'up'), obstacle }] })
+    expect(recalled).toMatchObject({ name: undefined, reason: 'qemu-kvm: There is no /dev/kvm.' })
+  })
+
+  it('says that the engine is set by hand', async () => {
+    const candidates = [candidate('qemu-tcg', 'up')]
+    const recalled = await recallEngine({ ...options, candidates, override: 'qemu-tcg' })
+    expect(recalled).toMatchObject({ name: 'qemu-tcg', reason: 'Set by hand, not probed.', isProven: true })
   })
 })

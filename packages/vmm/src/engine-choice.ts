@@ -1,7 +1,16 @@
 import { chmod, chown, mkdir, mkdtemp, open, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, errorText, type Logger, silentLogger, UndoStack, waitFor, writeFileAtomic } from '@wrenn/base'
+import {
+  AppError,
+  errorText,
+  isErrno,
+  type Logger,
+  silentLogger,
+  UndoStack,
+  waitFor,
+  writeFileAtomic,
+} from '@wrenn/base'
 import type { Engine, EngineName, GuestKernel, Vm, VmSpec } from './engine.js'
 import { createQemuEngine } from './qemu/engine.js'
 
@@ -96,6 +105,87 @@ export async function chooseEngine(options: ChooseEngineOptions): Promise<Engine
   return { engine: chosen.engine, reason, candidates: verdicts }
 }
 
+/** What is known about this machine's engines without booting anything. */
+export interface RecalledEngine {
+  /** `undefined` when every candidate is ruled out. */
+  readonly name: EngineName | undefined
+  /** Why it is this engine, or why there is none. */
+  readonly reason: string
+  /** False when nothing booted with it since the host started: the next start finds out. */
+  readonly isProven: boolean
+  readonly candidates: readonly CandidateVerdict[]
+}
+
+/**
+ * What `chooseEngine` chose since the host started, else what it will try first. Boots and writes nothing, so it needs no
+ * kernel.
+ * @throws the system's error when the file of verdicts is there and cannot be read
+ */
+export async function recallEngine(
+  options: Pick<ChooseEngineOptions, 'override' | 'cachePath' | 'candidates' | 'bootIdPath'>,
+): Promise<RecalledEngine> {
+  const candidates = options.candidates ?? defaultCandidates()
+  if (options.override !== undefined) {
+    const { engine, ...choice } = overridden(candidates, options.override)
+    return { name: engine.name, isProven: true, ...choice }
+  }
+  const known = await verdictsOfThisBoot(options)
+  const verdicts: CandidateVerdict[] = []
+  let first: (CandidateVerdict & { readonly isProven: boolean }) | undefined
+  for (const candidate of candidates) {
+    const { name } = candidate.engine
+    if (first) {
+      const reason = first.isProven ? `${first.name} works and is better.` : `${first.name} comes first.`
+      verdicts.push({ name, ok: false, reason: `Not tried: ${reason}` })
+      continue
+    }
+    const verdict = (await ruledOut(candidate)) ?? (await recalled(candidate, known))
+    if (verdict?.ok !== false) first = { ...(verdict ?? notYetTried(name)), isProven: verdict !== undefined }
+    verdicts.push(verdict ?? notYetTried(name))
+  }
+  if (first) return { name: first.name, reason: first.reason, isProven: first.isProven, candidates: verdicts }
+  const reason = verdicts.map((verdict) => `${verdict.name}: ${verdict.reason}`).join(' ')
+  return { name: undefined, reason, isProven: false, candidates: verdicts }
+}
+
+function notYetTried(name: EngineName): CandidateVerdict {
+  return {
+    name,
+    ok: false,
+    reason: 'Not tried since this machine started; a start of the platform boots a tiny guest with it.',
+  }
+}
+
+async function verdictsOfThisBoot(
+  options: Pick<ChooseEngineOptions, 'cachePath' | 'bootIdPath'>,
+): Promise<readonly CachedVerdict[]> {
+  const text = await readFile(options.cachePath, 'utf8').catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return '' // nothing was started in this directory yet
+    throw error
+  })
+  const file = parseCache(text)
+  return file?.bootId === (await bootIdOf(options)) ? file.verdicts : []
+}
+
+async function ruledOut(candidate: EngineCandidate): Promise<CandidateVerdict | undefined> {
+  const { name } = candidate.engine
+  const obstacle = await candidate.obstacle?.()
+  return obstacle === undefined ? undefined : { name, ok: false, reason: obstacle }
+}
+
+async function recalled(
+  { engine }: EngineCandidate,
+  known: readonly CachedVerdict[],
+): Promise<CandidateVerdict | undefined> {
+  try {
+    const version = await engine.version()
+    const found = known.find((verdict) => verdict.name === engine.name && verdict.version === version)
+    return found && { name: engine.name, ok: found.ok, reason: found.reason }
+  } catch (error) {
+    return { name: engine.name, ok: false, reason: errorText(error) }
+  }
+}
+
 function overridden(candidates: readonly EngineCandidate[], name: EngineName): EngineChoice {
   const chosen = candidates.find((candidate) => candidate.engine.name === name)
   if (!chosen) {
@@ -121,8 +211,8 @@ async function judge(
   options: ChooseEngineOptions,
 ): Promise<CandidateVerdict> {
   const { name } = candidate.engine
-  const obstacle = await candidate.obstacle?.()
-  if (obstacle !== undefined) return { name, ok: false, reason: obstacle }
+  const obstacle = await ruledOut(candidate)
+  if (obstacle) return obstacle
   let version: string
   try {
     version = await candidate.engine.version()
@@ -214,7 +304,8 @@ async function probeSpec(options: ChooseEngineOptions, undo: UndoStack): Promise
   }
 }
 
-async function kvmObstacle(): Promise<string | undefined> {
+/** Why guests, which do not run as root, cannot use /dev/kvm; `undefined` when nothing stands in the way. */
+export async function kvmObstacle(): Promise<string | undefined> {
   const device = await stat(KVM_DEVICE).catch(() => undefined)
   if (!device)
     return `There is no ${KVM_DEVICE}: the CPU's virtualization is off, or this machine is a VM without nesting.`
@@ -249,7 +340,7 @@ class ProbeCache {
   }
 
   static async read(options: ChooseEngineOptions): Promise<ProbeCache> {
-    const bootId = (await readFile(options.bootIdPath ?? '/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+    const bootId = await bootIdOf(options)
     const key = { bootId, ...options.kernel }
     const text = await readFile(options.cachePath, 'utf8').catch(() => '')
     const file = parseCache(text)
@@ -274,6 +365,10 @@ class ProbeCache {
     const file: CacheFile = { ...this.#key, verdicts: [...this.#verdicts.values()] }
     await writeFileAtomic(this.#path, `${JSON.stringify(file, undefined, 2)}\n`)
   }
+}
+
+async function bootIdOf({ bootIdPath }: Pick<ChooseEngineOptions, 'bootIdPath'>): Promise<string> {
+  return (await readFile(bootIdPath ?? '/proc/sys/kernel/random/boot_id', 'utf8')).trim()
 }
 
 function sameKernel(file: CacheFile, options: ChooseEngineOptions): boolean {

@@ -6,7 +6,10 @@ export {
   defaultCandidates,
   type EngineCandidate,
   type EngineChoice,
+  kvmObstacle,
   PROBE_KERNEL_ARG,
+  type RecalledEngine,
+  recallEngine,
 } from './engine-choice.js'
 export {
   createFakeEngine,

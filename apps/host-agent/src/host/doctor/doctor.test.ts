@@ -80,10 +80,24 @@ describe('the doctor', () => {
   })
 
   it('calls software emulation an improvement to make', () => {
-    expect(checkEngine({ name: 'qemu-tcg', reason: 'no /dev/kvm' })).toMatchObject({
+    const emulation = { name: 'qemu-tcg', reason: 'booted in 4 s', isProven: true, obstacle: 'no /dev/kvm.' }
+    expect(checkEngine(emulation)).toMatchObject({
       status: 'warn',
+      detail: 'qemu-tcg: booted in 4 s',
+      fix: expect.stringMatching(/^no \/dev\/kvm\. With hardware virtualization/),
+    })
+    expect(checkEngine({ name: 'qemu-kvm', reason: 'booted in 0.4 s', isProven: true }).status).toBe('ok')
+  })
+
+  it('tells an engine that booted from one that is only expected, and from none', () => {
+    expect(checkEngine({ name: 'qemu-kvm', reason: 'Not tried.', isProven: false })).toMatchObject({
+      status: 'warn',
+      detail: 'qemu-kvm is expected: Not tried.',
+    })
+    expect(checkEngine({ name: undefined, reason: 'No QEMU.', isProven: false })).toMatchObject({
+      status: 'fail',
+      detail: expect.stringContaining('No QEMU.'),
       fix: expect.any(String),
     })
-    expect(checkEngine({ name: 'qemu-kvm', reason: 'booted in 0.4 s' }).status).toBe('ok')
   })
 })

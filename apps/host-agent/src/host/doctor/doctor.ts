@@ -28,7 +28,7 @@ export interface DoctorOptions {
   /** WRENN_DIR; need not exist yet. */
   readonly dir: string
   readonly network: NetworkSettings
-  /** What the caller found by booting a tiny guest. */
+  /** What the caller knows of it. */
   readonly engine?: EngineChoice
   /** Why the caller could not find out. */
   readonly engineUnreadable?: string

@@ -2,6 +2,7 @@ import { constants } from 'node:fs'
 import { access, readFile, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { errorText, isErrno } from '@wrenn/base'
+import { kvmObstacle } from '@wrenn/vmm'
 import { controllers, findControllers } from '../cgroups/index.js'
 import { runForResult } from '../exec.js'
 import { canClone, fileSystemOf } from '../pool/index.js'
@@ -9,11 +10,16 @@ import type { DoctorCheck } from './report.js'
 
 const GIB = 2 ** 30
 
-/** The engine that the machine's owner gets; choosing it needs a boot, which the caller does. */
+/** The engine that the machine's owner gets; the caller knows. */
 export interface EngineChoice {
-  readonly name: string
-  /** Why this one and no better one. */
+  /** `undefined` when no engine can run here. */
+  readonly name: string | undefined
+  /** Why this one, or why none. */
   readonly reason: string
+  /** Whether it booted a guest since the machine started. */
+  readonly isProven: boolean
+  /** What stands in the way of the best engine, when this is not it. */
+  readonly obstacle?: string | undefined
 }
 
 /** Programs that must be there and the Debian packages that bring them. */
@@ -52,10 +58,15 @@ export function checkEngine(engine: EngineChoice | undefined, unreadable?: strin
       status: 'warn',
       detail: 'Not chosen yet; the first start boots a tiny guest to choose.',
     }
-  const detail = `${engine.name}: ${engine.reason}`
-  if (engine.name !== 'qemu-tcg') return { id: 'engine', title, status: 'ok', detail }
-  const fix =
-    'Use a machine with hardware virtualization (bare metal, or nested virtualization switched on): guests then run at nearly native speed.'
+  if (engine.name === undefined) {
+    const detail = `None can run a guest here. ${engine.reason}`
+    return { id: 'engine', title, status: 'fail', detail, fix: 'See the packages and QEMU below.' }
+  }
+  const detail = `${engine.name}${engine.isProven ? '' : ' is expected'}: ${engine.reason}`
+  if (engine.name !== 'qemu-tcg') return { id: 'engine', title, status: engine.isProven ? 'ok' : 'warn', detail }
+  const gain =
+    'With hardware virtualization (bare metal, or nested virtualization switched on) guests run at nearly native speed.'
+  const fix = engine.obstacle === undefined ? gain : `${engine.obstacle} ${gain}`
   return { id: 'engine', title, status: 'warn', detail, fix }
 }
 
@@ -63,6 +74,8 @@ export async function checkKvm(): Promise<DoctorCheck> {
   const base = { id: 'kvm', title: 'Hardware virtualization' }
   try {
     await access('/dev/kvm', constants.R_OK | constants.W_OK)
+    const obstacle = await kvmObstacle()
+    if (obstacle !== undefined) return { ...base, status: 'warn', detail: obstacle }
     return { ...base, status: 'ok', detail: '/dev/kvm is there; whether guests really boot on it is the engine check.' }
   } catch (error) {
     const flags = /\b(vmx|svm)\b/.test(await readFile('/proc/cpuinfo', 'utf8'))

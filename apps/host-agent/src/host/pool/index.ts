@@ -7,4 +7,5 @@ export {
   type Pool,
   type PoolOptions,
   type PoolUsage,
+  withOpenPool,
 } from './pool.js'

@@ -110,10 +110,23 @@ async function defaultSize(dir: string): Promise<number> {
 async function refuseHidingFiles(target: string): Promise<void> {
   const entries = await readdir(target)
   if (entries.length === 0) return
-  throw new AppError(
-    'invalid_config',
-    `${target} holds files but its file system cannot clone them; move them away so that the pool's image can be mounted there.`,
-  )
+  const problem = `${target} holds files but its file system cannot clone them`
+  const remedy = (await isRebuildable(target, entries))
+    ? `only images are there, which are built again when needed: remove them with \`rm -r ${entries.map((name) => join(target, name)).join(' ')}\`, then start again.`
+    : "move them away so that the pool's image can be mounted there."
+  throw new AppError('invalid_config', `${problem}; ${remedy}`)
+}
+
+/** Whether nothing is there but images, as what writes to an unmounted pool leaves them; other folders must be empty. */
+async function isRebuildable(target: string, entries: readonly string[]): Promise<boolean> {
+  for (const name of entries.filter((entry) => entry !== 'layers')) {
+    const below = await readdir(join(target, name)).catch((error: unknown) => {
+      if (isErrno(error, 'ENOTDIR')) return [name]
+      throw error
+    })
+    if (below.length > 0) return false
+  }
+  return true
 }
 
 async function attach(image: string): Promise<string> {

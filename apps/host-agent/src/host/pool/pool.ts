@@ -1,6 +1,7 @@
 import { chmod, chown, constants, copyFile, mkdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import { acquireFileLock } from '../file-lock.js'
 import { mountAt } from '../mounts.js'
 import { closeLoopImage, devicesOf, imagePath, openLoopImage } from './loop-image.js'
 
@@ -62,8 +63,33 @@ export interface Pool {
  * @throws AppError `disk_full` when there is no room for an image, `invalid_config` when the place is taken.
  */
 export async function openPool(options: PoolOptions): Promise<Pool> {
+  await using _lock = await lockPool(options.dir)
+  return await openLocked(options)
+}
+
+/**
+ * Opens the pool for `use` and, when it was not mounted before, closes it again; whoever opens it meanwhile waits for the end.
+ * For what takes a moment, so that a command leaves the machine as it found it.
+ */
+export async function withOpenPool<Result>(options: PoolOptions, use: () => Promise<Result>): Promise<Result> {
+  await using _lock = await lockPool(options.dir)
+  const wasMounted = await isLoopMounted(options.dir)
+  try {
+    await openLocked(options)
+    return await use()
+  } finally {
+    if (!wasMounted) await closeLoopImage(options.dir)
+  }
+}
+
+/** Nobody may unmount the pool between another's look at the mount and its first file. */
+async function lockPool(dir: string): Promise<AsyncDisposable> {
+  await mkdir(join(dir, 'pool'), { recursive: true, mode: FOLDER_MODE })
+  return await acquireFileLock(join(dir, 'pool.lock'))
+}
+
+async function openLocked(options: PoolOptions): Promise<Pool> {
   const path = join(options.dir, 'pool')
-  await mkdir(path, { recursive: true, mode: FOLDER_MODE })
   const native = await canClone(path)
   if (!native) await openLoopImage(options)
   if (!native && !(await canClone(path))) {
