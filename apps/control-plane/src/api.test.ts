@@ -58,6 +58,12 @@ describe('capsules', () => {
     expect(error.message).toContain('WRENN_MAX_VCPUS')
   })
 
+  it('refuse memory that no guest comes up with, and name the least', async () => {
+    const response = await platform.call('POST', '/v1/capsules', { memory_mb: 64 })
+    const { error } = await json<ErrorBody>(response, 400)
+    expect(error).toMatchObject({ code: 'invalid_request', message: expect.stringMatching(/memory_mb.*128/) })
+  })
+
   it('refuse a field that does not exist, by its name, with the one that was meant', async () => {
     const wrong: [path: string, body: object, named: string, instead: string][] = [
       ['/v1/capsules', { timeout_secs: 60 }, 'timeout_secs', 'did you mean timeout_sec?'],

@@ -1,5 +1,5 @@
 import { loadConfig } from '@wrenn/base'
-import { capsuleDefaults } from '@wrenn/protocol'
+import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { z } from 'zod'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
@@ -28,7 +28,7 @@ const schema = z.object({
   WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
   /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
   WRENN_MAX_VCPUS: integer(1, 1024).default(8),
-  WRENN_MAX_MEMORY_MB: integer(64, 4_194_304).default(16_384),
+  WRENN_MAX_MEMORY_MB: integer(minimumMemoryMib, 4_194_304).default(16_384),
   WRENN_MAX_DISK_SIZE_MB: integer(64, 67_108_864).default(102_400),
   WRENN_DEFAULT_DISK_SIZE_MB: integer(64, 67_108_864).default(capsuleDefaults.diskSizeMib),
   /** Capsules of a team that are not stopped; 0 means no limit. */

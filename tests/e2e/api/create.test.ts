@@ -116,7 +116,7 @@ describe('creating a capsule', () => {
   })
 
   it.each([
-    ['memory_mb', { memory_mb: 1 }],
+    ['memory_mb', { memory_mb: 127 }],
     ['vcpus', { vcpus: 0 }],
     ['template', { template: '../etc' }],
     ['labels', { labels: { a: 'x'.repeat(257) } }],

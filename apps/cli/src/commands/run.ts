@@ -42,7 +42,11 @@ export function withShape(command: Command): Command {
   return command
     .option('--template <name>', 'template to start from (default: minimal)')
     .option('--vcpus <n>', 'virtual CPUs (default: what the template has)', parseInteger)
-    .option('--memory <size>', 'memory: 512 or 512m for MiB, 2g for GiB (default: what the template has)', parseMib)
+    .option(
+      '--memory <size>',
+      'memory: 512 or 512m for MiB, 2g for GiB, at least 128 (default: what the template has)',
+      parseMib,
+    )
     .option('--disk <size>', 'writable space: 512 or 512m for MiB, 2g for GiB', parseMib)
     .option('--name <name>', 'a name for people')
     .option('--label <key=value>', 'label, may be repeated', collectPair)

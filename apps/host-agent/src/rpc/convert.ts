@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
-import { ERROR_CODE_HEADER, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
+import { ERROR_CODE_HEADER, errorKind, minimumMemoryMib, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest } from '@wrenn/protocol/host'
 import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
 
@@ -42,6 +42,12 @@ const positive = (value: number, name: string): number => {
   throw new AppError('invalid_request', `${name} must be greater than 0.`)
 }
 
+/** A snapshot keeps the size it was saved with, whatever the rule is by now. */
+const bootable = (memoryMib: number, { snapshotId }: CreateCapsuleRequest): number => {
+  if (memoryMib >= minimumMemoryMib || snapshotId !== '') return positive(memoryMib, 'memory_mib')
+  throw new AppError('invalid_request', `memory_mib is ${memoryMib}; a guest needs at least ${minimumMemoryMib}.`)
+}
+
 /** @throws AppError `invalid_request` */
 export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
   const capsuleId = parseCapsuleId(request.capsuleId)
@@ -50,7 +56,7 @@ export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
     teamId: request.teamId,
     template: request.template,
     vcpus: positive(request.vcpus, 'vcpus'),
-    memoryMib: positive(request.memoryMib, 'memory_mib'),
+    memoryMib: bootable(request.memoryMib, request),
     diskSizeMib: positive(request.diskSizeMib, 'disk_size_mib'),
     envs: request.envs,
     egress: {

@@ -23,6 +23,9 @@ export const egressPolicySchema = requestBody({
 }).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
 export type EgressPolicy = z.infer<typeof egressPolicySchema>
 
+/** With less the guest's kernel, initramfs and agent do not fit, and no guest comes up. */
+export const minimumMemoryMib = 128
+
 export const createCapsuleSchema = requestBody({
   template: templateName.default('minimal'),
   name: text(128, 1).optional().describe('A name for people; need not be unique.'),
@@ -30,7 +33,12 @@ export const createCapsuleSchema = requestBody({
   metadata: labelsSchema.optional().describe('Another name for `labels`.'),
   envs: envsSchema.default({}),
   vcpus: z.int().min(1).max(1024).optional().describe('Virtual CPUs. Default: what the template asks for.'),
-  memory_mb: z.int().min(64).max(4_194_304).optional().describe('Memory in MiB. Default: what the template asks for.'),
+  memory_mb: z
+    .int()
+    .min(minimumMemoryMib)
+    .max(4_194_304)
+    .optional()
+    .describe('Memory in MiB. Default: what the template asks for.'),
   disk_size_mb: z.int().min(64).max(67_108_864).optional().describe('Writable space in MiB.'),
   timeout_sec: z
     .int()
