@@ -1,5 +1,6 @@
 import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isErrno } from '@wrenn/base'
 import { entries, processesOf } from './host.js'
 import { eventually } from './wait.js'
 
@@ -29,7 +30,13 @@ export async function removeLeftovers(prefix: string, takeDown: (scratch: string
 
 /** Every process whose command line names something below `path`: host agents that tests have started by themselves, guests. */
 export async function killProcesses(path: string): Promise<void> {
-  for (const { pid } of await processesOf(path)) process.kill(pid, 'SIGKILL')
+  for (const { pid } of await processesOf(path)) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH')) throw error // it may end by itself meanwhile
+    }
+  }
   await eventually(`the processes of ${path} to be gone`, async () =>
     (await processesOf(path)).length === 0 ? true : undefined,
   )
@@ -37,9 +44,10 @@ export async function killProcesses(path: string): Promise<void> {
 
 /** The run that has a scratch directory; no pid where none has claimed it. */
 async function ownerOf(scratch: string): Promise<{ readonly pid: number | undefined; readonly lives: boolean }> {
-  const pid = await readFile(join(scratch, OWNER), 'utf8').catch(() => undefined)
-  if (pid === undefined) return { pid, lives: false }
+  const text = await readFile(join(scratch, OWNER), 'utf8').catch(() => '')
+  const pid = Number(text)
+  if (!(pid > 0)) return { pid: undefined, lives: false } // being claimed, perhaps
   // A pid is given anew; what the runs are started with is not.
   const argv = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
-  return { pid: Number(pid), lives: argv.includes('vitest') }
+  return { pid, lives: argv.includes('vitest') }
 }
