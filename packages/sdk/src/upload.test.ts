@@ -12,7 +12,8 @@ import { Wrenn } from './index.js'
 
 const CHUNK_BYTES = 2 ** 20
 const UPLOAD_BYTES = 192 * CHUNK_BYTES
-const KEPT_BYTES = 64 * CHUNK_BYTES
+/** Chunks that were sent wait for the garbage collector, which begins at about 64 MiB of them. */
+const KEPT_BYTES = 128 * CHUNK_BYTES
 
 let server: Server
 let dir: string
