@@ -60,11 +60,20 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
     'Where the capsule is in error, `wrenn capsule info` says what ended it; `resume` or `rollback` lets it run again.',
 }
 
+const wakeHint =
+  '`wrenn capsule resume <capsule>` wakes it; `wrenn capsule update <capsule> --auto-resume` lets it wake when it is used.'
+
+export function hintOf({ code, details, hint }: WrennError): string | undefined {
+  // With `legal` it is the command that does not fit, and the message lists those that do.
+  const isAsleep = code === 'invalid_state' && details?.state === 'paused' && details.legal === undefined
+  return isAsleep ? wakeHint : (commandHints[code] ?? hint)
+}
+
 /** Prints what went wrong, and gives the exit code for it. */
 export function report(thrown: unknown, output: Output): number {
   if (thrown instanceof ExitCode) return thrown.exitCode
   if (thrown instanceof WrennError) {
-    output.error(thrown.message, thrown.code, commandHints[thrown.code] ?? thrown.hint)
+    output.error(thrown.message, thrown.code, hintOf(thrown))
     return 1
   }
   const error = AppError.from(thrown)

@@ -8,7 +8,7 @@ import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withPr
 import { Interrupt } from '../interrupt.js'
 import { table, writeFully } from '../output.js'
 import { download, upload } from '../transfer.js'
-import { showBytes, showSpan } from '../units.js'
+import { collectPair, showBytes, showSpan } from '../units.js'
 import { runAtomic } from './atomic.js'
 import { addCheckpoint, addDiff, addRollback } from './checkpoint.js'
 import { addFork, addPause, addResume, addUpdate } from './lifecycle.js'
@@ -37,10 +37,11 @@ Examples:
 function addCreate(capsule: Command): void {
   const command = capsule.command('create').description('create a capsule and print its id')
   withIdleRules(withJson(withShape(command)))
+    .option('-e, --env <key=value>', 'environment variable of its commands, may be repeated', collectPair)
     .option('--user <name>', 'default user of commands')
     .option('--cwd <path>', 'default working directory')
     .addHelpText('after', createHelp)
-    .action(async (options: CommonOptions & ShapeOptions & IdleOptions & { user?: string; cwd?: string }) => {
+    .action(async (options: CommonOptions & ShapeOptions & IdleOptions & Omit<CommandOptions, 'timeout'>) => {
       const context = contextOf(options)
       const wrenn = await connect(context.config)
       using interrupt = new Interrupt()
@@ -50,6 +51,7 @@ function addCreate(capsule: Command): void {
           ...createOptions(options),
           signal: interrupt.signal,
           ...idleOptions(options),
+          ...(options.env ? { envs: options.env } : {}),
           ...(options.user ? { user: options.user } : {}),
           ...(options.cwd ? { cwd: options.cwd } : {}),
         })
@@ -149,7 +151,11 @@ Examples:
   wrenn capsule cp -r ./project cl-…:/root
   wrenn capsule cp cl-…:/root/out.txt .
   echo hello | wrenn capsule cp - cl-…:/root/hello.txt
-  wrenn capsule cp cl-…:/etc/os-release -`
+  wrenn capsule cp cl-…:/etc/os-release -
+
+-r copies one file after the other. Many small files travel faster as one stream:
+  tar c ./project | wrenn capsule exec cl-… -- tar x -C /root
+  wrenn capsule exec cl-… -- tar c -C /root project | tar x`
 
 const REMOTE = /^(cl-[0-9a-z]{25}):(.*)$/
 
