@@ -43,7 +43,7 @@ export class Creator {
       const secret = newSecret()
       const guest = await factory.boot(unrecordedPlan(vmId, shape, shape.image, secret))
       try {
-        return await this.#warmAndSave(shape, guest, secret, new StepTimer())
+        return await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, new StepTimer()))
       } finally {
         guest.client.close()
         await factory.stop(guest.resources, guest.vm)
@@ -193,7 +193,7 @@ export class Creator {
       const plan = { ...planOf(entry, this.#context, 0, this.#recorder(entry)), secret }
       const guest = await this.#context.factory.boot(plan)
       entry.guest = guest
-      const snapshot = await this.#warmAndSave(shape, guest, secret, timer)
+      const snapshot = await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, timer))
       this.#context.hotPool.offer(snapshot, 0)
       return { guest, path: 'cold' as const }
     })

@@ -114,14 +114,14 @@ export class GuestClient {
     this.filesystem = createClient(Filesystem, transport)
   }
 
-  /** Waits until the guest agent answers. @throws AppError `guest_error` after `timeoutMs` */
-  async waitHealthy(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+  /** Waits until the guest agent answers. @throws AppError `guest_error` after `timeoutMs`, or once the line is closed */
+  async waitHealthy(timeoutMs: number): Promise<void> {
     await waitFor(() => this.#healthy(timeoutMs), {
       timeoutMs,
       intervalMs: 10,
       what: 'the guest agent to answer',
       code: 'guest_error',
-      ...(signal ? { signal } : {}),
+      signal: this.#closed.signal,
     })
   }
 
