@@ -63,6 +63,15 @@ describe('the capsule manager', () => {
     await manager.destroyAll()
   })
 
+  it('says at once that a guest ended while it booted, and leaves nothing behind', async () => {
+    const { manager, hotPool } = await start()
+    test.bootPanics = true
+    const panicked = { code: 'guest_died', message: 'The guest kernel panicked.' }
+    await expect(manager.create(input())).rejects.toMatchObject(panicked)
+    await hotPool.close()
+    expect(await leftovers()).toEqual(nothing)
+  })
+
   it('refuses an unknown template before it takes anything of the machine', async () => {
     const { manager } = await start()
     await expect(manager.create(input({ template: 'nope' }))).rejects.toMatchObject({ code: 'template_not_found' })

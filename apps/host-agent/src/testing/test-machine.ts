@@ -45,6 +45,8 @@ export class TestMachine implements AsyncDisposable {
   /** When a guest's address is free again. */
   readonly #closed = new Map<FakeVmGuest, Promise<void>>()
   bootFails = false
+  /** Guests end before anything in them answers. */
+  bootPanics = false
   /** Room in the pool. */
   ensureSpace = async (_bytes: number): Promise<void> => {}
   /** Where files lie on the device; a plain copy has a place of its own. */
@@ -172,6 +174,10 @@ export class TestMachine implements AsyncDisposable {
 
   async #serve(guest: FakeVmGuest): Promise<void> {
     if (this.bootFails) throw new AppError('engine_failure', 'The engine did not start.')
+    if (this.bootPanics) {
+      setImmediate(() => guest.end('guest_panic', 'The guest kernel panicked.'))
+      return
+    }
     const agent = new FakeGuest()
     await agent.listen(`${GUEST_NETWORK}.${guest.spec.confinement.uid}`, GUEST_PORT)
     this.agents.set(guest.spec.id, agent)
