@@ -55,6 +55,17 @@ async function untilState(socket: Socket, wanted: Capsule['state']): Promise<voi
   }
 }
 
+/** A session that begins tells the state of its capsule and what its process says, in either order. */
+async function untilItRuns(socket: Socket): Promise<void> {
+  const missing = new Set(['state', 'output'])
+  while (missing.size > 0) {
+    const frame = await socket.frame()
+    if (frame === undefined) throw new Error(`closed without ${[...missing].join(' and ')}`)
+    if (frame.state === 'running') missing.delete('state')
+    if (frame.type === 'stdout' || frame.type === 'output') missing.delete('output')
+  }
+}
+
 /** Output up to and with `end`. */
 async function readUntil(socket: Socket, end: string): Promise<{ text: string; frames: Frame[] }> {
   const frames: Frame[] = []
@@ -204,8 +215,9 @@ describe('streams of a capsule that is paused', () => {
     const terminal = platform.open(at(capsule, '/pty?states=true'))
     await told.send(start)
     await terminal.send({ type: 'start', cmd: '/bin/sh', args: ['-c', talker] })
-    await untilState(told, 'running')
-    await untilState(terminal, 'running')
+    // A capsule that is paused before they have begun refuses them.
+    await untilItRuns(told)
+    await untilItRuns(terminal)
     await pause(capsule)
     await untilState(told, 'paused')
     await untilState(terminal, 'paused')
