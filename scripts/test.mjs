@@ -79,7 +79,7 @@ async function step(name, command, args, { prefix = '', env = {} } = {}) {
     child.once('error', (error) => resolve(error.message))
     child.once('close', resolve)
     // What it has left behind may have its output open.
-    child.once('exit', (status) => setTimeout(() => resolve(status), OUTPUT_GRACE_MS))
+    child.once('exit', (status) => setTimeout(() => resolve(status), OUTPUT_GRACE_MS).unref())
   })
   running.delete(child)
   say(`${code === 0 ? '✓' : '✗'} ${name} (${((Date.now() - since) / 1000).toFixed(1)} s)`)

@@ -13,7 +13,7 @@ const schema = z.object({
   WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
   /** The longest that `wrenn up` waits before it starts a child again that keeps dying. */
-  WRENN_MAX_RESTART_DELAY_MS: integer(0, 600_000).default(15_000),
+  WRENN_MAX_RESTART_DELAY_MS: integer(50, 600_000).default(15_000),
   NO_COLOR: z.string().optional(),
   TERM: z.string().optional(),
 })

@@ -166,7 +166,9 @@ export class Reconciler {
     for (let pass = 0; row !== undefined && row.state !== 'stopped'; pass++) {
       // An event may be older than the row: where they differ, the host is asked again, after the row was read.
       const isFresh = pass === 0 && row.state === capsule.state
-      await this.#settler.settle(row, isFresh ? capsule : await truthOf(host, capsuleId))
+      const truth = isFresh ? capsule : await truthOf(host, capsuleId)
+      await this.#settler.settle(row, truth)
+      if (truth === undefined) return // an absence is looked at again by the comparisons, which count it
       const after = await findAnyCapsule(db, capsuleId)
       if (after?.generation === row.generation) {
         if (await hasVolatile(db, capsuleId)) await this.#savedFiles.compareCheckpoints(capsuleId)

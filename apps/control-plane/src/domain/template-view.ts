@@ -28,7 +28,7 @@ export function snapshotTemplate(row: SnapshotRow): Template {
     vcpus: row.vcpus,
     memory_mb: row.memory_mib,
     disk_size_mb: row.disk_size_mib,
-    ...(row.size_bytes === 0 ? {} : { size_bytes: row.size_bytes }),
+    size_bytes: row.size_bytes,
     durable: row.durable_at !== null,
     metadata: { template: row.template, ...row.versions },
     created_at: row.created_at.toISOString(),

@@ -65,7 +65,7 @@ async function captureRunning(
     sha256 = saved.sha256
     timer.mark('save')
     const owner = { uid: 0, gid: 0, mode: 0o600 }
-    await Promise.all([
+    await settleAll([
       machine.pool.clone(source.memoryPath, target.memoryPath, owner),
       machine.pool.clone(source.diskPath, target.diskPath, owner),
     ])

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
-import { AppError, errorText, isErrno, UndoStack, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, isErrno, settleAll, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { z } from 'zod'
 import type { Machine, TemplateImage } from './machine.js'
 import { type GuestFiles, STATE_FILES, type StoredImage, storedImageSchema } from './state-files.js'
@@ -156,7 +156,7 @@ export class StateStore {
     const manifest = await this.usable(from)
     await using draft = await this.draft(to)
     const [source, target] = [this.files(from), this.files(draft.dir)]
-    await Promise.all([
+    await settleAll([
       this.#machine.pool.clone(source.memoryPath, target.memoryPath, ROOT),
       this.#machine.pool.clone(source.diskPath, target.diskPath, ROOT),
       copyFile(source.statePath, target.statePath),

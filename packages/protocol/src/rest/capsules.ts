@@ -227,7 +227,7 @@ export const templateSchema = z
     size_bytes: z
       .number()
       .optional()
-      .describe('Of a snapshot: bytes of the pool that only it holds; absent until measured.'),
+      .describe('Of a snapshot: bytes of the pool that only it holds; 0 until measured.'),
     created_at: timestampSchema,
   })
   .meta({ id: 'Template' })

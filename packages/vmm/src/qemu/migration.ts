@@ -20,15 +20,24 @@ export async function configureMigration(qmp: QmpClient): Promise<void> {
 }
 
 interface MigrationWatch extends Disposable {
-  /** Rejects when QEMU reports failure, goes away, or takes too long. */
+  /** Rejects when QEMU reports failure or goes away. */
   readonly completed: Promise<void>
+  /** Rejects when time is up, whatever QEMU reports: it runs what a guest may have taken over. */
+  readonly expired: Promise<never>
 }
 
 function watchMigration(qmp: QmpClient): MigrationWatch {
   let stop: () => void = () => {}
+  let expire: (error: AppError) => void = () => {}
+  const expired = new Promise<never>((_, reject) => {
+    expire = reject
+  })
   const completed = new Promise<void>((resolve, reject) => {
-    const fail = (why: string) => reject(new AppError('engine_failure', `Moving device state failed: ${why}.`))
-    const timer = setTimeout(() => fail(`not finished after ${MIGRATION_DEADLINE_MS} ms`), MIGRATION_DEADLINE_MS)
+    const fail = (why: string) => reject(failed(why))
+    const timer = setTimeout(
+      () => expire(failed(`not finished after ${MIGRATION_DEADLINE_MS} ms`)),
+      MIGRATION_DEADLINE_MS,
+    )
     const forget = qmp.onEvent(({ event, data }) => {
       if (event !== 'MIGRATION') return
       if (data.status === 'completed') resolve()
@@ -40,8 +49,14 @@ function watchMigration(qmp: QmpClient): MigrationWatch {
       forget()
     }
   })
-  completed.catch(() => {}) // whoever awaits it sees the error; nobody may be waiting yet
-  return { completed, [Symbol.dispose]: () => stop() }
+  // Whoever awaits them sees the error; nobody may be waiting yet.
+  completed.catch(() => {})
+  expired.catch(() => {})
+  return { completed, expired, [Symbol.dispose]: () => stop() }
+}
+
+function failed(why: string): AppError {
+  return new AppError('engine_failure', `Moving device state failed: ${why}.`)
 }
 
 async function readAll(socket: Socket): Promise<Buffer> {
@@ -67,8 +82,12 @@ export async function fetchDeviceState(
   const state = offer.accepted.then(readAll)
   state.catch(() => {}) // a migration that fails first is reported instead
   await qmp.execute('migrate', { uri: `unix:${path}` })
-  const [bytes] = await Promise.all([state, migration.completed])
-  return bytes
+  try {
+    const [bytes] = await Promise.race([Promise.all([state, migration.completed]), migration.expired])
+    return bytes
+  } finally {
+    void offer.accepted.then((socket) => socket.destroy())
+  }
 }
 
 /** QEMU reports a save's completion just before it leaves the state of saving, and a `cont` in between would abort it. */
@@ -97,5 +116,9 @@ export async function loadDeviceState(qmp: QmpClient, runDir: string, state: Uin
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const socket = connect(path)
   const sent = pipeline(Readable.from([state], { objectMode: false }), socket)
-  await Promise.race([migration.completed, sent.then(() => migration.completed)])
+  try {
+    await Promise.race([migration.completed, sent.then(() => migration.completed), migration.expired])
+  } finally {
+    socket.destroy()
+  }
 }
