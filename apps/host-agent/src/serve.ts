@@ -37,6 +37,9 @@ import { version } from './version.js'
 const DEFAULT_SHAPE: CapsuleSpec = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
 const HOUSEKEEPING_MS = 5_000
 const MEASURE_EVERY_MS = 60_000
+/** Of one CPU: with many capsules the rounds of measuring are further apart. */
+const MEASURE_CPU_SHARE = 0.005
+const MEASURE_AT_LEAST_EVERY_MS = 15 * 60_000
 
 export interface RunningAgent {
   /** Rejects when the machine could not be brought up. */
@@ -178,12 +181,17 @@ class Agent {
 function repeatMeasuring(manager: CapsuleManager, logger: Logger): AbortController {
   const abort = new AbortController()
   void (async () => {
+    let pauseMs = MEASURE_EVERY_MS
     while (!abort.signal.aborted) {
-      await delay(MEASURE_EVERY_MS, undefined, { signal: abort.signal, ref: false }).catch(() => {})
+      await delay(pauseMs, undefined, { signal: abort.signal, ref: false }).catch(() => {})
       if (abort.signal.aborted) return
+      const before = process.cpuUsage()
       await manager
         .measure(abort.signal)
         .catch((error: unknown) => logger.warn({ error: errorText(error) }, 'capsules.not_measured'))
+      const { user, system } = process.cpuUsage(before)
+      const wantedMs = (user + system) / 1000 / MEASURE_CPU_SHARE
+      pauseMs = Math.min(Math.max(wantedMs, MEASURE_EVERY_MS), MEASURE_AT_LEAST_EVERY_MS)
     }
   })()
   return abort

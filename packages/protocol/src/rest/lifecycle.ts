@@ -130,7 +130,7 @@ export const quotaSchema = z
     vcpus: use.describe('Of running capsules.'),
     memory_mb: use.describe('Of running capsules.'),
     pool_bytes: use.describe(
-      'What capsules, checkpoints and snapshots hold of the pool together, beyond their templates, measured about once a minute.',
+      'What capsules, checkpoints and snapshots hold of the pool together, beyond their templates, measured in the background, at least every 15 minutes.',
     ),
     capsules: use.describe('All that are not ended, paused ones too.'),
   })
