@@ -28,6 +28,8 @@ interface Measured {
 }
 
 const TEMPLATES = 'templates'
+/** Whoever asks again and again must not keep the process from its work. */
+const USAGE_IS_FRESH_MS = 1_000
 
 /**
  * What capsules, checkpoints and snapshots take of the pool. A checkpoint shares nearly all of its blocks with its capsule, so
@@ -46,6 +48,7 @@ export class Sizes {
   readonly #own = new Map<string, number>()
   readonly #families = new Map<string, number>()
   #isComplete = false
+  #usage: { readonly of: string; readonly answer: Promise<TeamUsage[]>; endedAtMs?: number } | undefined
 
   constructor(machine: Machine, states: StateStore, holdings: () => Promise<readonly Holding[]>, logger: Logger) {
     this.#machine = machine
@@ -67,7 +70,22 @@ export class Sizes {
   /** What each team holds, from what was measured last; `undefined` until everything was measured once. */
   async usage(): Promise<TeamUsage[] | undefined> {
     if (!this.#isComplete) return undefined
-    const byTeam = groupBy(await this.#holdings(), ({ teamId }) => teamId)
+    const holdings = await this.#holdings()
+    const of = holdings.map(({ dir }) => dir).join()
+    const { endedAtMs = Date.now() } = this.#usage ?? {}
+    if (this.#usage?.of !== of || Date.now() - endedAtMs > USAGE_IS_FRESH_MS) {
+      this.#usage = { of, answer: this.#measureUsage(holdings) }
+    }
+    const usage = this.#usage
+    try {
+      return await usage.answer
+    } finally {
+      usage.endedAtMs ??= Date.now()
+    }
+  }
+
+  async #measureUsage(all: readonly Holding[]): Promise<TeamUsage[]> {
+    const byTeam = groupBy(all, ({ teamId }) => teamId)
     const usage: TeamUsage[] = []
     for (const [teamId, holdings] of byTeam) {
       for (const holding of holdings) {
@@ -87,6 +105,7 @@ export class Sizes {
     }
     await this.#compare(await this.#holdings())
     this.#isComplete = true
+    this.#usage = undefined
   }
 
   /**
@@ -96,6 +115,7 @@ export class Sizes {
     const ownBytes = await this.#measure(dir)
     if (ownBytes === undefined) return
     this.#own.set(dir, ownBytes)
+    this.#usage = undefined
     const measured = this.#measured.get(dir)
     if (source !== undefined && measured !== undefined) this.#measured.set(source, measured)
   }
@@ -106,6 +126,7 @@ export class Sizes {
   }
 
   forget(dir: string): void {
+    this.#usage = undefined
     this.#measured.delete(dir)
     this.#own.delete(dir)
   }
