@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { type ConnectRequest, Process, type ProcessEvent, type StartRequest } from '@wrenn/protocol/guest'
@@ -39,6 +40,8 @@ export class FakeGuest implements AsyncDisposable {
   secret: string | undefined
   /** The next POST /init is carried out, but its answer is lost. */
   loseNextInit = false
+  /** So long the next POST /init is on its way. */
+  nextInitLateMs = 0
   /** Every POST /init waits for ever. */
   hangInits = false
   readonly #sessions = new Map<number, Session>()
@@ -89,7 +92,11 @@ export class FakeGuest implements AsyncDisposable {
       request.socket.resetAndDestroy()
       return
     }
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify({ agentVersion: 'fake' }))
+    const lateMs = this.nextInitLateMs
+    this.nextInitLateMs = 0
+    await delay(lateMs)
+    const answer = JSON.stringify({ agentVersion: 'fake', tookMs: 0 })
+    response.writeHead(200, { 'content-type': 'application/json' }).end(answer)
   }
 
   #routes(router: ConnectRouter): void {

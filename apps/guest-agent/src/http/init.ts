@@ -66,7 +66,9 @@ export async function handleInit(
   await dropped
   const errorMs = (await clock) ?? (timestampNs === undefined ? 0 : clockErrorNs(timestampNs, beganNs) / 1e6)
   const clockErrorMs = Math.round(errorMs)
-  sendJson(response, 200, { agentVersion, clockErrorMs, ...(problems.length === 0 ? {} : { problems }) })
+  // With it the host tells how long this call was on its way, by which the clock may be late.
+  const tookMs = Number(process.hrtime.bigint() - beganNs) / 1e6
+  sendJson(response, 200, { agentVersion, clockErrorMs, tookMs, ...(problems.length === 0 ? {} : { problems }) })
 }
 
 function portsOf({ socket }: IncomingMessage): ConnectionPorts {

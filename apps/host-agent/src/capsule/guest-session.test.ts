@@ -106,6 +106,16 @@ describe('a process stream', () => {
     await expect(read()).rejects.toBe(died)
   })
 
+  it('tells a guest the time again when the call was long on its way', async () => {
+    guest.nextInitLateMs = 700
+    await client.identify({ secret: 'first' }, 5_000)
+    const [first, second] = guest.identities
+    expect(Object.keys(second ?? {})).toEqual(['timestampNs'])
+    expect(BigInt(String(second?.timestampNs)) - BigInt(String(first?.timestampNs))).toBeGreaterThanOrEqual(
+      399_000_000n,
+    )
+  })
+
   it('gives up on a guest that takes its identity and never answers', async () => {
     guest.hangInits = true
     const error = await client.identify({ secret: 'first' }, 200).catch((thrown: unknown) => thrown)

@@ -26,7 +26,8 @@ describe('the hooks of the fake host', () => {
 
   it('stop the processes of a paused capsule', async () => {
     const capsule = await create()
-    await capsule.launch('while :; do sleep 1; done', 'loop')
+    // It starts no other process: one whose child is stopped before its exec waits in the kernel for it, and is not stopped.
+    await capsule.launch('exec sleep 600', 'sleep')
     const pid = host.capsules.get(capsule.id)?.processes[0]?.pid
     const scheduling = async () => (await readFile(`/proc/${pid}/stat`, 'utf8')).split(' ')[2]
     await pause(capsule)
