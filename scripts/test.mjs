@@ -34,8 +34,8 @@ const suites = [
   { name: 'chaos' },
   { name: 'conformance', folder: 'apps/host-agent' },
 ]
-/** Suites have names and ranges of their own on the host, and wait as much as they compute: three keep two cores busy. */
-const MAX_LANES = 3
+/** Suites have names and ranges of their own on the host. With more at once, guests wait seconds for one of two cores. */
+const MAX_LANES = 2
 const LANE_BYTES = 4 * 2 ** 30
 const fitting = Math.min(MAX_LANES, Math.floor(totalmem() / LANE_BYTES))
 const lanes = availableParallelism() > 1 ? Math.max(1, fitting) : 1
