@@ -129,14 +129,16 @@ export class Sleep {
     flusher.enqueue(dir, async (durableAtMs) => {
       // Before an older state goes the journal must name this one even after a power loss. Nobody waits meanwhile.
       await table.sync(entry)
-      await table.exclusive(capsuleId, async () => {
+      const old = await table.exclusive(capsuleId, async () => {
         const { record } = entry
-        if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return
-        if ((await states.durable(dir)) === undefined) return // saved anew since, by a resume that failed
+        if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return undefined
+        if ((await states.durable(dir)) === undefined) return undefined // saved anew since, by a resume that failed
         const { fallback } = record
         await table.store(entry, { durableAtMs, fallback: undefined })
-        if (fallback !== undefined) await states.remove(dirs.generation(capsuleId, fallback))
+        return fallback
       })
+      // Nothing names it any more, and removing gigabytes takes a second: a resume must not wait for that.
+      if (old !== undefined) await this.#removeOld(dirs.generation(capsuleId, old))
     })
   }
 
@@ -253,7 +255,7 @@ export class Sleep {
     return guest
   }
 
-  /** The guest runs already: what cannot be removed now is garbage for the collector. */
+  /** What cannot be removed now is garbage for the collector. */
   async #removeOld(dir: string): Promise<void> {
     const { states, logger } = this.#context
     await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
