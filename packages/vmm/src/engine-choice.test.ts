@@ -47,24 +47,24 @@ function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
   return made
 }
 
+let folder: string
+let options: Omit<ChooseEngineOptions, 'candidates'>
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'wrenn-choice-'))
+  await writeFile(join(folder, 'boot_id'), 'boot-one\n')
+  options = {
+    kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd' },
+    scratchDir: join(folder, 'scratch'),
+    cachePath: join(folder, 'engine.json'),
+    uid: process.getuid?.() ?? 0,
+    gid: process.getgid?.() ?? 0,
+    bootIdPath: join(folder, 'boot_id'),
+  }
+})
+afterEach(() => rm(folder, { recursive: true }))
+
 describe('chooseEngine', () => {
-  let folder: string
-  let options: Omit<ChooseEngineOptions, 'candidates'>
-
-  beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'wrenn-choice-'))
-    await writeFile(join(folder, 'boot_id'), 'boot-one\n')
-    options = {
-      kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd' },
-      scratchDir: join(folder, 'scratch'),
-      cachePath: join(folder, 'engine.json'),
-      uid: process.getuid?.() ?? 0,
-      gid: process.getgid?.() ?? 0,
-      bootIdPath: join(folder, 'boot_id'),
-    }
-  })
-  afterEach(() => rm(folder, { recursive: true }))
-
   it('takes the best that boots a guest and does not try the rest', async () => {
     const kvm = candidate('qemu-kvm', 'up')
     const tcg = candidate('qemu-tcg', 'up')
@@ -147,23 +147,7 @@ describe('chooseEngine', () => {
 })
 
 describe('recallEngine', () => {
-  let folder: string
-  let options: Omit<ChooseEngineOptions, 'candidates'>
   const obstacle = () => Promise.resolve('There is no /dev/kvm.')
-
-  beforeEach(async () => {
-    folder = await mkdtemp(join(tmpdir(), 'wrenn-recall-'))
-    await writeFile(join(folder, 'boot_id'), 'boot-one\n')
-    options = {
-      kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd' },
-      scratchDir: join(folder, 'scratch'),
-      cachePath: join(folder, 'engine.json'),
-      uid: process.getuid?.() ?? 0,
-      gid: process.getgid?.() ?? 0,
-      bootIdPath: join(folder, 'boot_id'),
-    }
-  })
-  afterEach(() => rm(folder, { recursive: true }))
 
   it('answers what was chosen since the host started, without booting anything', async () => {
     const candidates = [candidate('qemu-kvm', 'crawls'), candidate('qemu-tcg', 'up')]

@@ -1,6 +1,6 @@
 import { AppError, checkpointIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { input, nothing, TestMachine } from '../testing/test-machine.js'
+import { nothing, TestMachine } from '../testing/test-machine.js'
 import type { DiffInput, FileChange } from './diff/index.js'
 import { CheckpointDiffer, type DiffPage, type DiffQuery } from './differ.js'
 import type { CapsuleManager } from './manager.js'
@@ -22,10 +22,9 @@ async function* threeChanges({ toDisk }: DiffInput): AsyncGenerator<FileChange> 
 
 beforeEach(async () => {
   test = await TestMachine.create()
-  const started = await test.start()
+  const started = await test.startWithCapsule()
   manager = started.manager
-  capsuleId = (await manager.create(input())).capsuleId
-  await started.hotPool.close()
+  capsuleId = started.capsuleId
   fromCheckpointId = checkpointIds.create()
   await manager.points.create(capsuleId, fromCheckpointId)
   differ = new CheckpointDiffer(manager.context, threeChanges)

@@ -3,7 +3,7 @@ import { readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { checkpointIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { input, nothing, TestMachine } from '../testing/test-machine.js'
+import { nothing, TestMachine } from '../testing/test-machine.js'
 import type { CapsuleManager } from './manager.js'
 import type { CapsuleRecord } from './types.js'
 
@@ -13,10 +13,9 @@ let capsuleId: string
 
 beforeEach(async () => {
   test = await TestMachine.create()
-  const started = await test.start()
+  const started = await test.startWithCapsule()
   manager = started.manager
-  capsuleId = (await manager.create(input())).capsuleId
-  await started.hotPool.close()
+  capsuleId = started.capsuleId
 })
 afterEach(async () => {
   await test[Symbol.asyncDispose]()

@@ -11,10 +11,9 @@ let capsuleId: string
 
 beforeEach(async () => {
   test = await TestMachine.create()
-  const started = await test.start()
+  const started = await test.startWithCapsule()
   manager = started.manager
-  capsuleId = (await manager.create(input())).capsuleId
-  await started.hotPool.close()
+  capsuleId = started.capsuleId
 })
 afterEach(async () => {
   await test[Symbol.asyncDispose]()

@@ -88,6 +88,14 @@ export class TestMachine implements AsyncDisposable {
     return { manager, hotPool, shapes, journal }
   }
 
+  /** A host agent with one running capsule, and no guest waiting for another. */
+  async startWithCapsule() {
+    const { manager, hotPool } = await this.start()
+    const { capsuleId } = await manager.create(input())
+    await hotPool.close()
+    return { manager, capsuleId }
+  }
+
   /** The living guest with this VM id. */
   guest(vmId: string): FakeVmGuest | undefined {
     return [...this.vms.guests.values()].find((guest) => guest.spec.id === vmId && guest.exit === undefined)

@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { CapsuleCommand } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
+import type { Host } from '../../host/host.js'
 import { type CapsulePatch, findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { Conclusion } from '../../store/operations.js'
@@ -73,19 +74,22 @@ async function moveFailed(
 ): Promise<'done' | 'retry'> {
   logFailure(logger, operation, error)
   if (isSilence(error, operation)) return 'retry'
-  let truth: Capsule | undefined
-  try {
-    truth = await truthOf(host, operation.capsule_id)
-  } catch {
-    return 'retry' // silence now, whatever it said before
-  }
-  if (truth !== undefined && !isSettled(truth.state)) return 'retry'
+  const truth = await settledTruthOf(host, operation.capsule_id)
+  if (truth === 'unsettled') return 'retry'
   return await conclude(db, operation, (tx) => arrive(tx, operation, move, { capsule: truth, error }))
 }
 
 /** States in which a host leaves a capsule; all others pass. */
-export function isSettled(state: string): boolean {
-  return ['running', 'paused', 'error', 'stopped'].includes(state)
+const settledStates: readonly string[] = ['running', 'paused', 'error', 'stopped']
+
+/** Where a capsule has come to on its host; `unsettled` while that works on it, or says nothing now, whatever it said before. */
+export async function settledTruthOf(host: Host, capsuleId: string): Promise<Capsule | undefined | 'unsettled'> {
+  try {
+    const truth = await truthOf(host, capsuleId)
+    return truth === undefined || settledStates.includes(truth.state) ? truth : 'unsettled'
+  } catch {
+    return 'unsettled'
+  }
 }
 
 interface Arrival {

@@ -10,7 +10,7 @@ import { exitOf, factsOf, lifecycleTimingsOf } from '../host-facts.js'
 import type { Executor } from '../operations.js'
 import { checkpointIdOf, isAgain, needLasting } from './checkpoints.js'
 import { conclude, type ExecutorDeps, failure, lockLasting, overtaken, truthOf } from './context.js'
-import { isSettled, settledIn } from './pause-resume.js'
+import { settledIn, settledTruthOf } from './pause-resume.js'
 
 /** What a rollback keeps of its request. */
 export interface RollbackParams {
@@ -83,13 +83,8 @@ async function giveUp({ db, host }: ExecutorDeps, operation: OperationRow, error
   if (before === undefined || !isLeavingEnd(operation, before)) {
     return await conclude(db, operation, async () => failure(error))
   }
-  let truth: Capsule | undefined
-  try {
-    truth = await truthOf(host, operation.capsule_id)
-  } catch {
-    return 'retry' // silence now, whatever it said before
-  }
-  if (truth !== undefined && !isSettled(truth.state)) return 'retry'
+  const truth = await settledTruthOf(host, operation.capsule_id)
+  if (truth === 'unsettled') return 'retry'
   return await conclude(db, operation, async (tx) => {
     const row = await lockLasting(tx, operation.capsule_id)
     if (row === undefined || !isLeavingEnd(operation, row)) return failure(error)
