@@ -18,6 +18,7 @@ export {
 } from './ids.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'
+export { hasEscapes, pathBytes, pathText } from './path-text.js'
 export { settleAll } from './settle-all.js'
 export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'
