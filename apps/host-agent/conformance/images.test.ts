@@ -1,11 +1,12 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
-import { copyFile, mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { silentLogger, stopChild, waitFor } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createLayer } from '../src/host/images/ext4.js'
 import {
   type BaseImage,
   type BootAssets,
@@ -48,6 +49,9 @@ describe.skipIf(reason !== '')(`images built from Debian ${reason}`, () => {
   let assets: BootAssets
   let image: BaseImage
   const steps: string[] = []
+
+  const bootIndex = async (): Promise<{ busyboxDigest: string; modulesDigest: string }> =>
+    JSON.parse(await readFile(join(poolDir, 'layers/index/boot.json'), 'utf8'))
 
   const options = () => ({
     poolDir,
@@ -96,6 +100,20 @@ describe.skipIf(reason !== '')(`images built from Debian ${reason}`, () => {
     const again = await buildImage('minimal', { ...options(), rebuild: true })
     expect(again.packages).toEqual(image.packages)
     expect(again.digest).toBe(image.digest)
+  })
+
+  it('packs the modules of a kernel with what depmod makes of them, equal for equal packages', async () => {
+    const archive = async (): Promise<string> => (await bootIndex()).modulesDigest
+    const before = await archive()
+    const listing = spawnSync('tar', ['-tvf', join(poolDir, 'layers', before)], { encoding: 'utf8' }).stdout
+    for (const name of ['kernel/drivers/net/tun.ko', 'modules.dep.bin', 'modules.alias', 'modules.devname']) {
+      expect(listing).toMatch(
+        new RegExp(`^-rw-r--r-- 0/0 .* usr/lib/modules/${assets.kernelVersion.replace('+', '.')}/${name}`, 'm'),
+      )
+    }
+    const again = await ensureBootAssets({ ...options(), rebuild: true })
+    expect(again).toEqual(assets)
+    expect(await archive()).toBe(before)
   })
 
   it('makes a new agent drive for a new agent, and only that', async () => {
@@ -201,6 +219,9 @@ describe.skipIf(reason !== '')(`images built from Debian ${reason}`, () => {
       what: 'zombies to be collected',
     })
 
+    await checkModules(sh)
+    await checkPlainFolders(sh)
+
     // The agent dies: PID 1 starts it again and says so on the console.
     const before = await sh('echo $PPID')
     await sh('kill -9 $PPID').catch(() => {}) // the connection dies with the agent
@@ -208,7 +229,80 @@ describe.skipIf(reason !== '')(`images built from Debian ${reason}`, () => {
     expect(await sh('echo $PPID')).not.toBe(before)
     expect(guest.console()).toContain('the guest agent ended with status 137')
   })
+
+  it('loads modules in an image that keeps /lib apart and has no modprobe, and leaves what it brings in sight', async () => {
+    const tree = join(scratch, 'split')
+    for (const folder of ['bin', 'lib/modules', 'etc', 'var/lib/docker/overlay2'])
+      await mkdir(join(tree, folder), { recursive: true })
+    await copyFile(join(poolDir, 'layers', (await bootIndex()).busyboxDigest), join(tree, 'bin/busybox'))
+    await writeFile(join(tree, 'bin/bash'), '#!/bin/busybox sh\nexec /bin/busybox sh "$@"\n')
+    for (const program of ['busybox', 'bash']) await chmod(join(tree, 'bin', program), 0o755)
+    const base = join(scratch, 'split.ext4')
+    await createLayer(tree, base, { role: 'base', epochSeconds: 1_700_000_000 })
+    const disk = join(scratch, 'split-disk')
+    await copyFile(await blankDisk(poolDir, DISK_MIB), disk)
+    const drives = [
+      ['data', disk],
+      ['agent', assets.agentDrivePath],
+      ['base', base],
+    ] as const
+    await using guest = await bootGuest(scratch, assets, drives, [])
+    await guest.health()
+    expect(
+      await guest.sh(
+        'cat /proc/sys/kernel/modprobe; busybox ls /lib/modules/$(busybox uname -r)/kernel | busybox head -1',
+      ),
+    ).toBe('/.wrenn/bin/modprobe\narch')
+    expect(await guest.sh('busybox ip link add d0 type dummy && busybox lsmod | busybox grep -c "^dummy "')).toBe('1')
+    expect(await guest.sh('busybox ls /var/lib/docker; busybox ls /var/lib/containers | busybox wc -l')).toBe(
+      'overlay2\n0',
+    )
+  })
 })
+
+type Shell = Guest['sh']
+
+/** By name, and by use: what asks for a driver need not know that it is a module. */
+async function checkModules(sh: Shell): Promise<void> {
+  const names = ['tun', 'fuse', 'wireguard', 'overlay', 'bridge', 'veth', 'nf_tables', 'br_netfilter', 'loop', 'btrfs']
+  expect(
+    await sh(
+      'stat -c "%a %n" /dev/fuse /dev/net/tun /dev/loop-control; lsmod | grep -cE "^(tun|veth|bridge) " || true',
+    ),
+  ).toBe('666 /dev/fuse\n666 /dev/net/tun\n600 /dev/loop-control\n0')
+  expect(
+    await sh(
+      'su user -c "exec 3<>/dev/net/tun" && ip link add v0 type veth peer name v1 && ip link add b0 type bridge',
+    ),
+  ).toBe('')
+  expect(await sh('lsmod | grep -cE "^(tun|veth|bridge) "')).toBe('3')
+  for (const name of names)
+    await sh(`modprobe ${name} && { grep -qw ${name} /proc/modules || modinfo ${name} | grep -q builtin; }`)
+  expect(
+    await sh('ip link add wg0 type wireguard && ip -br link show wg0 | wc -l; grep -cw fuse /proc/filesystems'),
+  ).toBe('1\n1')
+  // It is a folder like any other: headers of a kernel, and modules of one's own, go there.
+  expect(
+    await sh(
+      'cd /lib/modules/$(uname -r) && echo mine >extra.ko && mv extra.ko updates.ko && cat updates.ko && rm updates.ko && pwd -P',
+    ),
+  ).toMatch(/^mine\n\/usr\/lib\/modules\//)
+}
+
+async function checkPlainFolders(sh: Shell): Promise<void> {
+  expect(await sh('findmnt -no FSTYPE,PROPAGATION /swap; findmnt -no PROPAGATION /')).toBe('ext4   shared\nshared')
+  expect(
+    await sh(
+      'fallocate -l 64M /swap/file && chmod 600 /swap/file && mkswap -q /swap/file && swapon /swap/file && grep SwapTotal /proc/meminfo && swapoff /swap/file && rm /swap/file',
+    ),
+  ).toMatch(/^SwapTotal: +6553\d kB$/)
+  for (const folder of ['/var/lib/docker', '/var/lib/containers', '/var/lib/containerd']) {
+    const layers = `${folder}/l ${folder}/u ${folder}/w ${folder}/m`
+    await sh(
+      `mkdir ${layers} && mount -t overlay -o lowerdir=${folder}/l,upperdir=${folder}/u,workdir=${folder}/w x ${folder}/m && umount ${folder}/m && rm -r ${layers}`,
+    )
+  }
+}
 
 interface Guest extends AsyncDisposable {
   health(): Promise<string>

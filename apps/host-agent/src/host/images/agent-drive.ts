@@ -1,12 +1,27 @@
 import { createHash } from 'node:crypto'
-import { chmod, copyFile, lutimes, mkdir, readFile, realpath, stat, utimes, writeFile } from 'node:fs/promises'
+import {
+  chmod,
+  copyFile,
+  lutimes,
+  mkdir,
+  readdir,
+  readFile,
+  realpath,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { missingPackage, runCommand } from './command.js'
+import { createCpio } from './cpio.js'
 import { unpackPackage } from './debian.js'
 import { createLayer } from './ext4.js'
+import type { KernelFiles } from './kernel.js'
 import { kernelCaller } from './kernel-caller.js'
+import { deviceNodes } from './kernel-modules.js'
 import type { ImageStoreOptions } from './progress.js'
 import { exists, type LayerFile, type LayerStore } from './store.js'
 import { walk } from './walk.js'
@@ -30,21 +45,24 @@ const HOST_TOOLS = [
 const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
 const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
 
-const RECIPE = 3
-const SPACE_NEEDED = 400 * 1_048_576
+const RECIPE = 4
+const SPACE_NEEDED = 700 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000
 
 const driveIndex = z.object({ inputs: z.string(), digest: z.string() })
 const digestsOf = (entry: z.infer<typeof driveIndex>): readonly string[] => [entry.digest]
 
+/** Parts of the kernel's package that the drive carries. */
+type KernelInputs = Pick<KernelFiles, 'busyboxDigest' | 'modulesDigest'>
+
 /** Gives the agent drive for these inputs; only a change of an input makes a new one. */
 export async function ensureAgentDrive(
   store: LayerStore,
   options: ImageStoreOptions & { readonly agent: AgentInputs },
-  busyboxDigest: string,
+  kernel: KernelInputs,
 ): Promise<Pick<LayerFile, 'digest' | 'path'>> {
-  const inputs = await inputsDigest(options, busyboxDigest)
+  const inputs = await inputsDigest(options, kernel)
   const current = async (): Promise<Pick<LayerFile, 'digest' | 'path'> | undefined> => {
     const entry = await store.readIndex('agent-drive', driveIndex, digestsOf)
     return entry?.inputs === inputs ? { digest: entry.digest, path: store.layerPath(entry.digest) } : undefined
@@ -57,9 +75,11 @@ export async function ensureAgentDrive(
   await store.requireSpace(SPACE_NEEDED, 'the agent drive')
   options.onProgress?.({ step: 'agent-drive', detail: 'Making the agent drive' })
   const folder = join(lease.scratchDir, 'drive')
-  await fillDrive(folder, lease.scratchDir, store.layerPath(busyboxDigest), options)
+  await fillDrive(folder, lease.scratchDir, store.layerPath(kernel.busyboxDigest), options)
+  await addModules(folder, store.layerPath(kernel.modulesDigest), options.signal)
+  await setTimes(folder, EPOCH_SECONDS)
   const image = join(lease.scratchDir, 'agent.ext4')
-  await createLayer(folder, image, { epochSeconds: EPOCH_SECONDS, signal: options.signal })
+  await createLayer(folder, image, { role: 'agent', epochSeconds: EPOCH_SECONDS, signal: options.signal })
   const drive = await store.adopt(image)
   await store.writeIndex('agent-drive', { inputs, digest: drive.digest })
   options.logger.info({ digest: drive.digest, sizeBytes: drive.sizeBytes }, 'images.agent_drive_built')
@@ -69,10 +89,10 @@ export async function ensureAgentDrive(
 /** Small inputs count by content; Node.js, 100 MB that change only with a package, by identity. */
 async function inputsDigest(
   options: ImageStoreOptions & { readonly agent: AgentInputs },
-  busyboxDigest: string,
+  { busyboxDigest, modulesDigest }: KernelInputs,
 ): Promise<string> {
   const { agent, imagesDir } = options
-  const hash = createHash('sha256').update(`${RECIPE}\0${busyboxDigest}\0`)
+  const hash = createHash('sha256').update(`${RECIPE}\0${busyboxDigest}\0${modulesDigest}\0`)
   for (const path of [agent.bundlePath, agent.ptyAddonPath, join(imagesDir, 'boot', 'agent-init')]) {
     hash.update(await readInput(path)).update('\0')
   }
@@ -96,7 +116,10 @@ async function fillDrive(
   busybox: string,
   options: ImageStoreOptions & { readonly agent: AgentInputs },
 ): Promise<void> {
-  for (const folder of ['bin', 'lib', 'data']) await mkdir(join(drive, folder), { recursive: true })
+  for (const folder of ['.', 'bin', 'lib', 'data', 'modules']) {
+    await mkdir(join(drive, folder), { recursive: true })
+    await chmod(join(drive, folder), 0o755) // whatever the umask is: programs of every user walk in
+  }
   const put = async (from: string, to: string, mode: number): Promise<void> => {
     await copyFile(from, join(drive, to))
     await chmod(join(drive, to), mode)
@@ -105,6 +128,7 @@ async function fillDrive(
   await put(options.agent.bundlePath, 'agent.mjs', 0o644)
   await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
   await put(busybox, 'bin/busybox', 0o755)
+  await symlink('busybox', join(drive, 'bin', 'modprobe'))
   const caller = kernelCaller()
   if (caller !== undefined) await writeFile(join(drive, 'bin', 'kernel-caller'), caller, { mode: 0o755 })
   const programs = [
@@ -118,7 +142,17 @@ async function fillDrive(
     for (const [name, library] of await sharedLibraries(path, options.signal)) libraries.set(name, library)
   }
   for (const [name, path] of [...libraries].sort()) await put(await realpath(path), `lib/${name}`, 0o755)
-  await setTimes(drive, EPOCH_SECONDS)
+}
+
+/** `modules` becomes a layer of the capsule's root, so it has the paths of one. */
+async function addModules(drive: string, archive: string, signal: AbortSignal | undefined): Promise<void> {
+  const layer = join(drive, 'modules')
+  await runCommand('tar', ['-xpf', archive, '-C', layer], { signal })
+  const folder = join(layer, 'usr', 'lib', 'modules')
+  const texts = await Promise.all(
+    (await readdir(folder)).map((release) => readFile(join(folder, release, 'modules.devname'), 'utf8')),
+  )
+  await writeFile(join(drive, 'device-nodes.cpio'), createCpio(deviceNodes(texts.join('\n'))), { mode: 0o644 })
 }
 
 interface Program {

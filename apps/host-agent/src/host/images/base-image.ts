@@ -87,7 +87,7 @@ async function build(
   const rootfs = await buildRootfs(folder, scratchDir, manifest, options)
   options.onProgress?.({ step: 'image', detail: `Packing ${manifest.name}`, fraction: 0.85 })
   const file = join(scratchDir, 'base.ext4')
-  await createLayer(folder, file, { epochSeconds: rootfs.epochSeconds, signal: options.signal })
+  await createLayer(folder, file, { role: 'base', epochSeconds: rootfs.epochSeconds, signal: options.signal })
   const layer = await store.adopt(file)
   options.onProgress?.({ step: 'done', detail: `${manifest.name} is ready`, fraction: 1 })
   options.logger.info(

@@ -45,7 +45,7 @@ export interface BootAssets {
 export async function ensureBootAssets(options: BootOptions): Promise<BootAssets> {
   const store = new LayerStore(options.poolDir)
   const boot = await ensureKernel(store, options)
-  const agent = await ensureAgentDrive(store, options, boot.busyboxDigest)
+  const agent = await ensureAgentDrive(store, options, boot)
   return {
     kernelPath: store.layerPath(boot.kernelDigest),
     initrdPath: store.layerPath(boot.initrdDigest),

@@ -3,7 +3,17 @@ export type CpioEntry =
   | { readonly kind: 'directory'; readonly name: string }
   | { readonly kind: 'file'; readonly name: string; readonly content: Uint8Array; readonly mode?: number }
   | { readonly kind: 'symlink'; readonly name: string; readonly target: string }
-  | { readonly kind: 'device'; readonly name: string; readonly major: number; readonly minor: number }
+  | CpioDevice
+
+export interface CpioDevice {
+  readonly kind: 'device'
+  readonly name: string
+  readonly type?: 'character' | 'block'
+  readonly major: number
+  readonly minor: number
+  /** Permissions. @default 0o600 */
+  readonly mode?: number
+}
 
 /**
  * A cpio archive in the kernel's "newc" format, owned by root and without times, so equal entries give equal bytes.
@@ -24,7 +34,7 @@ function modeOf(entry: CpioEntry): number {
     case 'symlink':
       return 0o120777
     case 'device':
-      return 0o020600
+      return (entry.type === 'block' ? 0o060000 : 0o020000) | (entry.mode ?? 0o600)
   }
 }
 

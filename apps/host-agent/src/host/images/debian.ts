@@ -2,6 +2,7 @@ import { mkdir, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { runCommand } from './command.js'
+import { exists } from './store.js'
 
 const DOWNLOAD_TIMEOUT_MS = 300_000
 
@@ -10,6 +11,19 @@ export interface UnpackedPackage {
   readonly name: string
   readonly version: string
   readonly root: string
+}
+
+/**
+ * Where a package has `path`, which is given as before the merge of /usr (`bin/busybox`, `lib/modules/…`): Debian 12 and earlier
+ * pack many files there, later ones below `usr`.
+ * @throws AppError `image_build_failed` when it has neither
+ */
+export async function packagePath(unpacked: UnpackedPackage, path: string): Promise<string> {
+  for (const folder of ['.', 'usr']) {
+    const candidate = join(unpacked.root, folder, path)
+    if (await exists(candidate)) return candidate
+  }
+  throw new AppError('image_build_failed', `The package ${unpacked.name} ${unpacked.version} holds no ${path}.`)
 }
 
 /** Downloads the candidate version of `name` and unpacks it under `scratchDir`. */

@@ -5,10 +5,15 @@ import { walk } from './walk.js'
 
 const BLOCK = 4096
 const INODE = 256
-/** Any fixed values do; a read-only layer is never mounted beside another of the same UUID by UUID. */
-const LAYER_UUID = '57524e4e-4c41-4945-8000-000000000001'
+/** Any fixed values do, but no two layers of one overlay may have the same: overlayfs tells them apart by it. */
+const LAYER_UUIDS = {
+  base: '57524e4e-4c41-4945-8000-000000000001',
+  agent: '57524e4e-4c41-4945-8000-000000000002',
+} as const
 
 export interface LayerOptions {
+  /** What a capsule has this layer for. */
+  readonly role: keyof typeof LAYER_UUIDS
   /** Seconds since 1970 for the file system's own times. */
   readonly epochSeconds: number
   readonly signal?: AbortSignal | undefined
@@ -21,13 +26,14 @@ export interface LayerOptions {
 export async function createLayer(folder: string, path: string, options: LayerOptions): Promise<void> {
   const { blocks, inodes } = await measureTree(folder)
   const inodeBlocks = Math.ceil((inodes * INODE) / BLOCK)
+  const uuid = LAYER_UUIDS[options.role]
   const total = Math.ceil((blocks + inodeBlocks) * 1.03) + 1024
   await runCommand(
     'mkfs.ext4',
     [
-      ...['-q', '-F', '-b', String(BLOCK), '-I', String(INODE), '-m', '0', '-N', String(inodes), '-U', LAYER_UUID],
+      ...['-q', '-F', '-b', String(BLOCK), '-I', String(INODE), '-m', '0', '-N', String(inodes), '-U', uuid],
       ...['-O', '^has_journal,^metadata_csum,^resize_inode'],
-      ...['-E', `hash_seed=${LAYER_UUID},lazy_itable_init=0,nodiscard,root_owner=0:0`],
+      ...['-E', `hash_seed=${uuid},lazy_itable_init=0,nodiscard,root_owner=0:0`],
       ...['-d', folder, path, `${total * (BLOCK / 1024)}k`],
     ],
     {

@@ -1,3 +1,6 @@
+import { dirname } from 'node:path'
+import type { CpioDevice, CpioEntry } from './cpio.js'
+
 /** Names with `-` and `_` mean the same module. */
 export function moduleName(name: string): string {
   return name.replaceAll('-', '_')
@@ -36,4 +39,31 @@ export function loadOrder(
   }
   for (const root of roots) visit(moduleName(root))
   return order
+}
+
+/** Nodes that everybody may open, as udev's rules have it; what can be done with one is the kernel's to decide. */
+const OPEN_NODES: ReadonlySet<string> = new Set(['fuse', 'net/tun'])
+/** Built into some kernels, which then make the node for root alone. */
+const FUSE_NODE: CpioDevice = { kind: 'device', name: 'fuse', major: 10, minor: 229 }
+
+/**
+ * The device nodes of depmod's `modules.devname`, whose first opening loads a module, with their folders, as a device manager
+ * would make them at boot.
+ */
+export function deviceNodes(devname: string): readonly CpioEntry[] {
+  const named = [...devname.matchAll(/^\S+ (\S+) ([cb])(\d+):(\d+)$/gm)].map(
+    ([, name = '', type, major, minor]): CpioDevice => ({
+      kind: 'device',
+      name,
+      type: type === 'b' ? 'block' : 'character',
+      major: Number(major),
+      minor: Number(minor),
+    }),
+  )
+  const nodes = [...named.filter(({ name }) => name !== FUSE_NODE.name), FUSE_NODE]
+  const folders = [...new Set(nodes.map(({ name }) => dirname(name)))].filter((name) => name !== '.').sort()
+  return [
+    ...folders.map((name) => ({ kind: 'directory', name }) as const),
+    ...nodes.map((node) => ({ ...node, mode: OPEN_NODES.has(node.name) ? 0o666 : 0o600 })),
+  ]
 }

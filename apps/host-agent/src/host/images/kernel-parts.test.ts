@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib'
 import { describe, expect, it } from 'vitest'
 import { createCpio } from './cpio.js'
 import { kernelPayload } from './kernel-image.js'
-import { loadOrder, moduleDependencies } from './kernel-modules.js'
+import { deviceNodes, loadOrder, moduleDependencies } from './kernel-modules.js'
 
 describe('kernel modules', () => {
   it('are ordered with dependencies first, each once, without what is built in', () => {
@@ -24,6 +24,25 @@ describe('kernel modules', () => {
   })
 })
 
+describe('deviceNodes', () => {
+  it('makes what depmod lists, folders first, open to everybody where udev does so', () => {
+    const devname = '# Device nodes\ntun net/tun c10:200\nloop loop-control c10:237\nnbd nbd0 b43:0\n'
+    expect(deviceNodes(devname)).toEqual([
+      { kind: 'directory', name: 'net' },
+      { kind: 'device', name: 'net/tun', type: 'character', major: 10, minor: 200, mode: 0o666 },
+      { kind: 'device', name: 'loop-control', type: 'character', major: 10, minor: 237, mode: 0o600 },
+      { kind: 'device', name: 'nbd0', type: 'block', major: 43, minor: 0, mode: 0o600 },
+      { kind: 'device', name: 'fuse', major: 10, minor: 229, mode: 0o666 },
+    ])
+  })
+
+  it('has FUSE once, a module or built in', () => {
+    const fuse = { kind: 'device', name: 'fuse', major: 10, minor: 229, mode: 0o666 }
+    expect(deviceNodes('fuse fuse c10:229\n')).toEqual([fuse])
+    expect(deviceNodes('')).toEqual([fuse])
+  })
+})
+
 describe('createCpio', () => {
   it('writes an archive that cpio lists, with modes, links and devices', () => {
     const archive = createCpio([
@@ -31,6 +50,7 @@ describe('createCpio', () => {
       { kind: 'file', name: 'bin/tool', content: Buffer.from('hello'), mode: 0o755 },
       { kind: 'symlink', name: 'bin/sh', target: 'tool' },
       { kind: 'device', name: 'console', major: 5, minor: 1 },
+      { kind: 'device', name: 'loop0', type: 'block', major: 7, minor: 0, mode: 0o660 },
     ])
     const { stdout } = spawnSync('cpio', ['-itv', '--quiet'], { input: archive, encoding: 'utf8' })
     expect(stdout.trim().split('\n')).toEqual([
@@ -38,6 +58,7 @@ describe('createCpio', () => {
       expect.stringMatching(/^-rwxr-xr-x .* 5 .* bin\/tool$/),
       expect.stringMatching(/^lrwxrwxrwx .* bin\/sh -> tool$/),
       expect.stringMatching(/^crw------- .* 5, +1 .* console$/),
+      expect.stringMatching(/^brw-rw---- .* 7, +0 .* loop0$/),
     ])
   })
 })

@@ -5,9 +5,10 @@ import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { runCommand } from './command.js'
 import { type CpioEntry, createCpio } from './cpio.js'
-import { resolveKernelPackage, type UnpackedPackage, unpackPackage } from './debian.js'
+import { packagePath, resolveKernelPackage, type UnpackedPackage, unpackPackage } from './debian.js'
 import { uncompressKernel } from './kernel-image.js'
 import { loadOrder, moduleDependencies, moduleName } from './kernel-modules.js'
+import { archiveModules } from './module-archive.js'
 import type { ImageStoreOptions } from './progress.js'
 import type { LayerStore } from './store.js'
 import { walk } from './walk.js'
@@ -23,7 +24,7 @@ const USEFUL_MODULES = ['virtio_balloon', 'virtio_rng', 'vmgenid', 'tcp_diag']
 const MMIO_MODULE = 'virtio_mmio'
 
 /** Raise when the way of building changes the result for equal inputs. */
-const RECIPE = 4
+const RECIPE = 5
 const SPACE_NEEDED = 600 * 1_048_576
 
 const APPLETS = [
@@ -56,6 +57,8 @@ const bootIndex = z.object({
   kernelDigest: z.string(),
   initrdDigest: z.string(),
   busyboxDigest: z.string(),
+  /** Archive of every module of the kernel, which the agent drive brings into the guest. */
+  modulesDigest: z.string(),
   kernelVersion: z.string(),
   busyboxVersion: z.string(),
 })
@@ -67,6 +70,7 @@ const digestsOf = (entry: KernelFiles): readonly string[] => [
   entry.kernelDigest,
   entry.initrdDigest,
   entry.busyboxDigest,
+  entry.modulesDigest,
 ]
 
 /** Unpacks kernel and busybox from their Debian packages and makes the initramfs, unless the store has them for this init. */
@@ -103,25 +107,26 @@ async function build(
   onProgress?.({ step: 'initramfs', detail: 'Making the initramfs', fraction: 0.6 })
   const busybox = await unpackPackage('busybox-static', scratchDir, signal)
   const kernelVersion = await versionOf(kernel)
+  const busyboxPath = await packagePath(busybox, 'bin/busybox')
+  const modulesFolder = await packagePath(kernel, `lib/modules/${kernelVersion}`)
   const initrd = join(scratchDir, 'initrd')
-  await writeInitramfs(initrd, { init, busybox, modules: await collectModules(kernel, kernelVersion, signal), signal })
+  await writeInitramfs(initrd, { init, busyboxPath, modules: await collectModules(modulesFolder, kernel, signal) })
+  onProgress?.({ step: 'modules', detail: 'Packing the kernel modules', fraction: 0.8 })
+  const modules = await archiveModules(modulesFolder, scratchDir, signal)
   const image = join(scratchDir, 'kernel')
   const packaged = join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`)
   if (options.kernelFormat === 'elf') await writeFile(image, await uncompressKernel(packaged, scratchDir, signal))
   else await copyFile(packaged, image)
   const tool = join(scratchDir, 'busybox')
-  await copyFile(busyboxPath(busybox), tool)
+  await copyFile(busyboxPath, tool)
   return {
     kernelDigest: (await store.adopt(image)).digest,
     initrdDigest: (await store.adopt(initrd)).digest,
     busyboxDigest: (await store.adopt(tool)).digest,
+    modulesDigest: (await store.adopt(modules)).digest,
     kernelVersion,
     busyboxVersion: busybox.version,
   }
-}
-
-function busyboxPath(unpacked: UnpackedPackage): string {
-  return join(unpacked.root, 'bin', 'busybox')
 }
 
 async function versionOf(kernel: UnpackedPackage): Promise<string> {
@@ -142,16 +147,15 @@ interface Modules {
 }
 
 async function collectModules(
+  folder: string,
   kernel: UnpackedPackage,
-  version: string,
   signal: AbortSignal | undefined,
 ): Promise<Modules> {
-  const folder = join(kernel.root, 'lib', 'modules', version)
   const files = await moduleFiles(folder)
   const builtIn = await builtInModules(folder)
   for (const name of REQUIRED_MODULES) {
     if (files.has(name) || builtIn.has(name)) continue
-    throw new AppError('image_build_failed', `The kernel ${version} of ${kernel.name} has no ${name} driver.`)
+    throw new AppError('image_build_failed', `The kernel of ${kernel.name} has no ${name} driver.`)
   }
   const contents = new Map<string, Buffer>()
   // Dependencies are known only from the contents: read breadth-first, then order.
@@ -199,20 +203,19 @@ async function readModule(path: string, signal: AbortSignal | undefined): Promis
 
 interface InitramfsParts {
   readonly init: Buffer
-  readonly busybox: UnpackedPackage
+  readonly busyboxPath: string
   readonly modules: Modules
-  readonly signal: AbortSignal | undefined
 }
 
 async function writeInitramfs(path: string, parts: InitramfsParts): Promise<void> {
   const { ordered, mmio } = parts.modules
-  const folders = ['bin', 'dev', 'proc', 'sys', 'modules', 'base', 'data', 'root']
+  const folders = ['bin', 'dev', 'proc', 'sys', 'modules', 'base', 'agent', 'data', 'root']
   const entries: CpioEntry[] = [
     ...folders.map((name) => ({ kind: 'directory', name }) as const),
     { kind: 'device', name: 'dev/console', major: 5, minor: 1 },
     { kind: 'device', name: 'dev/null', major: 1, minor: 3 },
     { kind: 'file', name: 'init', content: parts.init, mode: 0o755 },
-    { kind: 'file', name: 'bin/busybox', content: await readFile(busyboxPath(parts.busybox)), mode: 0o755 },
+    { kind: 'file', name: 'bin/busybox', content: await readFile(parts.busyboxPath), mode: 0o755 },
     ...APPLETS.map((name) => ({ kind: 'symlink', name: `bin/${name}`, target: 'busybox' }) as const),
     ...[...ordered, ...(mmio ? [mmio] : [])].map(
       ({ name, content }) => ({ kind: 'file', name: `modules/${name}.ko`, content }) as const,

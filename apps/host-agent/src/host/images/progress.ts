@@ -2,7 +2,7 @@ import type { Logger } from '@wrenn/base'
 
 /** One line for a person who waits. */
 export interface Progress {
-  /** Stable name: `lock`, `kernel`, `initramfs`, `agent-drive`, `bootstrap`, `image`, `disk`, `done`. */
+  /** Stable name: `lock`, `kernel`, `initramfs`, `modules`, `agent-drive`, `bootstrap`, `image`, `disk`, `done`. */
   readonly step: string
   readonly detail: string
   /** 0 to 1 where it is known. */

@@ -115,7 +115,7 @@ describe('LayerStore', () => {
     await symlink('file', join(folder, 'sub/link'))
     const digests: string[] = []
     for (const name of ['a', 'b']) {
-      await createLayer(folder, join(pool, name), { epochSeconds: 1_700_000_000 })
+      await createLayer(folder, join(pool, name), { role: 'base', epochSeconds: 1_700_000_000 })
       digests.push(await sha256File(join(pool, name)))
       await readFile(join(folder, 'sub/file')) // moves the access time
     }
