@@ -37,6 +37,8 @@ const schema = z.object({
   WRENN_MEMORY_RESERVE_MIB: integer(0, 2 ** 30).optional(),
   /** Room kept in the pool: below it capsules that write are paused; default the larger of 1 GiB and 3 %. */
   WRENN_POOL_RESERVE_MIB: integer(0, 2 ** 30).optional(),
+  /** How long a call waits for any sign of its guest before it is answered by `guest_unreachable`. */
+  WRENN_GUEST_SILENCE_SEC: integer(5, 3600).default(30),
   /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
   WRENN_STEP_FILE: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
@@ -59,6 +61,7 @@ export interface HostAgentConfig {
   readonly guestAgentDir: string | undefined
   readonly memoryReserveBytes: number | undefined
   readonly poolReserveBytes: number | undefined
+  readonly guestSilenceMs: number
   readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
@@ -83,6 +86,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
     memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),
     poolReserveBytes: mebibytes(values.WRENN_POOL_RESERVE_MIB),
+    guestSilenceMs: values.WRENN_GUEST_SILENCE_SEC * 1000,
     stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,

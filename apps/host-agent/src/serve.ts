@@ -20,6 +20,7 @@ import { HotPool } from './capsule/hot-pool.js'
 import { Journal } from './capsule/journal.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { CapsuleMetrics } from './capsule/metrics.js'
+import { patienceOf } from './capsule/pulse.js'
 import { ShapeStore } from './capsule/shapes.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
@@ -150,7 +151,7 @@ class Agent {
     const logger = this.#logger
     const { stepFile } = this.#config
     const reach = stepFile === undefined ? noSteps : stepsFromFile(stepFile)
-    const factory = new GuestFactory(machine, logger, reach)
+    const factory = new GuestFactory(machine, logger, reach, patienceOf(this.#config.guestSilenceMs))
     const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
     const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger })
     const shapes = new ShapeStore(machine, logger)

@@ -99,6 +99,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Where the capsule is in error, its record says what ended it; resume it, or roll it back to a checkpoint.',
   },
+  guest_unreachable: {
+    status: 504,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Its network or agent is down, or it has no CPU or memory left. Pause, checkpoint, rollback and destroy do not need its answer; a rollback to an earlier checkpoint rescues it.',
+  },
   host_unavailable: {
     status: 503,
     connect: 'unavailable',

@@ -44,21 +44,32 @@ export class FakeGuest implements AsyncDisposable {
   nextInitLateMs = 0
   /** Every POST /init waits for ever. */
   hangInits = false
+  /** Connections break as soon as they are made, as those to an agent that is killed again and again. */
+  resetsConnections = false
+  #stalls = 0
+  #muted: PromiseWithResolversLike | undefined
   readonly #sessions = new Map<number, Session>()
   readonly #sockets = new Set<Socket>()
   readonly #server
+  readonly #closed: Promise<unknown>
 
   constructor() {
     const rpc = connectNodeAdapter({ routes: (router) => this.#routes(router) })
     this.#server = createServer((request, response) => {
+      if (this.#muted !== undefined) void this.#muted.promise.then(() => serve(request, response))
+      else serve(request, response)
+    })
+    const serve = (request: IncomingMessage, response: ServerResponse): void => {
       if (request.url === '/health') response.writeHead(204).end()
       else if (this.secret !== undefined && request.headers['x-wrenn-secret'] !== this.secret)
         response.writeHead(401).end()
       else if (request.url === '/init') void this.#init(request, response)
       else if (request.url === '/quiesce') response.end(JSON.stringify({ flushed: true, synced: true }))
       else rpc(request, response)
-    })
+    }
+    this.#closed = once(this.#server, 'close')
     this.#server.on('connection', (socket) => {
+      if (this.resetsConnections) socket.resetAndDestroy()
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
@@ -74,10 +85,38 @@ export class FakeGuest implements AsyncDisposable {
     for (const socket of this.#sockets) socket.resetAndDestroy()
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** From now on the agent takes connections and requests and answers none, as one that was stopped; its processes go on. */
+  mute(): void {
+    this.#muted ??= signal()
+  }
+
+  /** Answers what came meanwhile, and everything after it. */
+  unmute(): void {
+    this.#muted?.resolve()
+    this.#muted = undefined
+  }
+
+  /** Streams that are open say nothing more, as over a connection whose packets are lost; new ones work. */
+  stallStreams(): void {
+    this.#stalls++
+  }
+
+  /** Gives its address up; connections that are in use stay. */
+  async stopListening(): Promise<void> {
+    if (this.#server.listening) this.#server.close()
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+
+  /** Ends the agent: nobody listens at its address any more, and its connections are gone. */
+  async close(): Promise<void> {
+    if (this.#server.listening) this.#server.close()
     this.dropConnections()
-    this.#server.close()
-    await once(this.#server, 'close')
+    await this.#closed
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+    this.unmute()
   }
 
   async #init(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -143,7 +182,12 @@ export class FakeGuest implements AsyncDisposable {
   async *#follow(session: Session, from: bigint, aborted: AbortSignal): AsyncGenerator<EventInit> {
     yield { case: 'start', value: { $typeName: 'process.ProcessEvent.StartEvent', pid: session.pid, offset: from } }
     let next = 0
+    const stalls = this.#stalls
     while (!aborted.aborted) {
+      await this.#muted?.promise
+      if (this.#stalls !== stalls) {
+        return await new Promise<void>((resolve) => aborted.addEventListener('abort', () => resolve()))
+      }
       const { changed } = session
       for (let chunk = session.chunks[next]; chunk !== undefined; chunk = session.chunks[++next]) {
         const skip = from > chunk.offset ? Number(from - chunk.offset) : 0

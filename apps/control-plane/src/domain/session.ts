@@ -9,6 +9,8 @@ const RECONNECT_MS = 90_000
 const RECONNECT_EVERY_MS = 200
 /** How long a host may refuse a session of a capsule that runs: a rollback is under way, or it just woke. */
 const REFUSED_MS = 10_000
+/** How the guest before a rollback, or the one after it, may answer those who followed a process. */
+const mayBeOfRollback: ReadonlySet<string> = new Set(['process_not_found', 'guest_error', 'guest_unreachable'])
 
 type Events = AsyncIterable<{ readonly event?: ProcessEvent | undefined }>
 export type SessionEvent = ProcessEvent['event']
@@ -227,7 +229,7 @@ class Session {
   /** A host refuses a capsule that sleeps; of one that was put back it may know no process, or lose the guest. */
   async #mayGoOn({ code }: AppError): Promise<boolean> {
     if (code === 'invalid_state' || code === 'rolled_back') return true
-    if (this.#known !== 'seen' || (code !== 'process_not_found' && code !== 'guest_error')) return false
+    if (this.#known !== 'seen' || !mayBeOfRollback.has(code)) return false
     return (await this.#context.wake.rolledBackSince(this.#context.capsule.id, this.#generation)) !== undefined
   }
 

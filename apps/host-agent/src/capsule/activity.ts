@@ -23,6 +23,7 @@ export interface Activity {
 interface Sample {
   /** Whose CPU it is: a capsule that slept or went back has another guest, which starts at 0. */
   readonly guest: Guest
+  /** By `performance.now()`: the clock of the host may be set. */
   readonly atMs: number
   readonly cpuNs: bigint
 }
@@ -89,7 +90,8 @@ export class ActivityTracker {
 
   #recent({ record, guest }: Entry): Sample | undefined {
     const found = this.#samples.get(record.capsuleId)
-    return found?.guest === guest && Date.now() - (found?.atMs ?? 0) <= MAX_SAMPLE_MS ? found : undefined
+    if (found === undefined || found.guest !== guest) return undefined
+    return performance.now() - found.atMs <= MAX_SAMPLE_MS ? found : undefined
   }
 
   #count(capsuleId: string, change: number): void {
@@ -109,12 +111,12 @@ async function firstSample(entry: Entry): Promise<Sample | undefined> {
 async function sample({ guest }: Entry): Promise<Sample | undefined> {
   if (guest === undefined) return undefined
   const stats = await guest.vm.stats().catch(() => undefined) // it has just ended
-  return stats === undefined ? undefined : { guest, atMs: Date.now(), cpuNs: stats.cpuNs }
+  return stats === undefined ? undefined : { guest, atMs: performance.now(), cpuNs: stats.cpuNs }
 }
 
 /** What clients wait for inside the guest. Of one that does not answer in time, its use of the CPU tells. */
 async function foregroundProcesses({ guest }: Entry): Promise<number> {
   if (guest === undefined) return 0
-  const answer = await guest.client.activity(AbortSignal.timeout(GUEST_TIMEOUT_MS)).catch(() => undefined)
+  const answer = await guest.client.activity(GUEST_TIMEOUT_MS).catch(() => undefined)
   return answer?.foreground ?? 0
 }

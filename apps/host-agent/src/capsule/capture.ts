@@ -57,6 +57,7 @@ async function captureRunning(
   reach(`${name}:flushed`)
   const stoppedAt = performance.now()
   let sha256: string
+  using _ = guest.client.pulse.hold()
   await guest.vm.pause()
   try {
     reach(`${name}:stopped`)

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { errorText, type Logger, type ReachStep } from '@wrenn/base'
+import { setTimeout as delay } from 'node:timers/promises'
+import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { VmExit } from '@wrenn/vmm'
 import type { Flusher } from './flusher.js'
@@ -106,6 +107,19 @@ export async function syncGuest(
   }
 }
 
+/**
+ * Refuses what would come to nothing: a copy is let go only when it has taken an identity of its own, or two capsules would share
+ * names and random state. @throws AppError `guest_unreachable` when a running guest gives no sign
+ */
+export async function requireReachable({ guest }: Entry, what: string): Promise<void> {
+  try {
+    await guest?.client.requireReachable()
+  } catch (error) {
+    if (!AppError.is(error, 'guest_unreachable')) throw error
+    throw new AppError(error.code, `${error.message} ${what} could not be told who it is.`, { cause: error })
+  }
+}
+
 /** Drops the line to a capsule's guest; calls to it end. */
 export function closeLine(entry: Entry): Guest | undefined {
   const { guest } = entry
@@ -144,28 +158,57 @@ export function tearDown(entry: Entry, context: Context, guest: Guest | undefine
   entry.teardown = teardown
 }
 
-/** Tells a guest that time has passed, while its capsule counts as running already; calls to it wait. */
+/**
+ * Tells a guest that time has passed, while its capsule counts as running already; calls to it wait. One that cannot be reached,
+ * such as one whose network was down when it was saved, is told as soon as it can.
+ */
 export function startRevival(entry: Entry, context: Context): void {
   const { guest, record } = entry
   if (guest === undefined) return
   const { capsuleId } = record
-  const revival = reviveGuest(guest)
+  const isCurrent = (): boolean => entry.guest === guest
+  const revival = reviveGuest(guest, isCurrent, (error) =>
+    context.logger.warn({ capsuleId, error: errorText(error) }, 'capsule.not_revived_yet'),
+  )
     .then(async ({ problems, ms }) => {
-      if (entry.guest !== guest) return
+      if (!isCurrent()) return
       entry.revival = undefined
       context.logger.debug({ capsuleId, ms, problems }, 'capsule.revived')
       await context.table.store(entry, { reviving: undefined })
     })
     .catch((error: unknown) => {
-      if (entry.guest === guest) context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.not_revived')
+      if (isCurrent()) context.logger.error({ capsuleId, error: errorText(error) }, 'capsule.not_revived')
     })
   entry.revival = revival
 }
 
-async function reviveGuest(guest: Guest): Promise<{ readonly problems: readonly string[]; readonly ms: number }> {
+async function reviveGuest(
+  guest: Guest,
+  isCurrent: () => boolean,
+  onLate: (error: unknown) => void,
+): Promise<{ readonly problems: readonly string[]; readonly ms: number }> {
   const started = performance.now()
-  const { problems } = await revive(guest.client)
-  return { problems, ms: Math.round(performance.now() - started) }
+  for (;;) {
+    try {
+      const { problems } = await revive(guest.client)
+      return { problems, ms: Math.round(performance.now() - started) }
+    } catch (error) {
+      if (!AppError.is(error, 'guest_unreachable') || !isCurrent()) throw error
+      onLate(error)
+      await reachable(guest, isCurrent)
+    }
+  }
+}
+
+/** Waits for a sign of the guest. One that has none for hours is not asked more often than a call that waits for it would. */
+async function reachable({ client }: Guest, isCurrent: () => boolean): Promise<void> {
+  while (isCurrent()) {
+    try {
+      return await client.requireReachable()
+    } catch {
+      await delay(client.pulse.patience.probeEveryMs, undefined, { ref: false })
+    }
+  }
 }
 
 /** Notices when a capsule's guest ends by itself. */

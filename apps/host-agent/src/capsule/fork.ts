@@ -1,7 +1,7 @@
 import { AppError, type CapsuleId } from '@wrenn/base'
 import type { Admission } from './admission.js'
 import { capture } from './capture.js'
-import { type Context, dirs, planOf, release, watchExit } from './context.js'
+import { type Context, dirs, planOf, release, requireReachable, watchExit } from './context.js'
 import type { Guest } from './guest.js'
 import { identifyCopy } from './guest-session.js'
 import { newSecret } from './secret.js'
@@ -44,7 +44,7 @@ export class Fork {
 
   /**
    * All copies or none; idempotent by the copies' ids.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `disk_full`, `engine_failure`, `guest_error`
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `disk_full`, `engine_failure`, `guest_unreachable`
    */
   async run(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
     // Whoever asks again, or destroys a copy, waits until it is decided whether there are copies.
@@ -66,6 +66,8 @@ export class Fork {
     const timer = new StepTimer()
     // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
     const seed = dirs.scratch(capsuleId, 'seed')
+    // Before the source is held: whoever destroys or rolls it back because it cannot be reached need not wait.
+    await requireReachable(table.require(capsuleId, 'fork'), 'A copy')
     try {
       const { source, manifest, pauseWindowMs } = await table.exclusive(capsuleId, async () => {
         const entry = table.require(capsuleId, 'fork')
@@ -100,15 +102,20 @@ export class Fork {
     copies: readonly ForkCopy[],
   ): Promise<CapsuleRecord[]> {
     const leader = copies[0]?.capsuleId
-    const results = await Promise.allSettled(
-      copies.map((copy) =>
-        this.#admission.run(() => this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, copy)),
-      ),
-    )
-    const failed = results.find((result) => result.status === 'rejected')
-    const started = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []))
+    const failures: unknown[] = []
+    const start = async (copy: ForkCopy): Promise<Started | undefined> => {
+      if (failures.length > 0) return undefined // all or none: those still in the queue are not begun
+      try {
+        return await this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, copy)
+      } catch (error) {
+        failures.push(error)
+        return undefined
+      }
+    }
+    const results = await Promise.all(copies.map((copy) => this.#admission.run(() => start(copy))))
+    const started = results.filter((result) => result !== undefined)
     try {
-      if (failed !== undefined) throw failed.reason
+      if (failures.length > 0) throw failures[0]
       await this.#decide(started)
     } catch (error) {
       for (const { entry } of started) await this.#discard(entry)

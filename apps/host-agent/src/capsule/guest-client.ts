@@ -2,18 +2,17 @@ import { Agent, type IncomingMessage, request } from 'node:http'
 import type { Readable } from 'node:stream'
 import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
-import { AppError, errorText, waitFor } from '@wrenn/base'
-import { ERROR_CODE_HEADER, isErrorCode } from '@wrenn/protocol'
+import { AppError, waitFor } from '@wrenn/base'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import { z } from 'zod'
+import { guestError, httpFailure, isNoAnswer, readJson } from './guest-error.js'
+import { type Patience, Pulse, patienceOf, type WatchOptions } from './pulse.js'
 
 export const GUEST_PORT = 49983
 /** For calls that are repeated: a guest whose vCPUs do not yet run loses the SYN, and the next would follow after 1 s only. */
 const ATTEMPT_CONNECT_TIMEOUT_MS = 300
 /** After which an attempt that is repeated anyway is given up. A busy machine's emulated guest takes seconds. */
 const ATTEMPT_ANSWER_TIMEOUT_MS = 30_000
-/** For calls that are made once: a guest on a busy machine may take long to answer a SYN. */
-const CONNECT_TIMEOUT_MS = 15_000
 /** The clock of a guest may be this much late; a call that took longer to reach it is followed by another one. */
 const MAX_LATE_MS = 500
 const CLOCK_ATTEMPTS = 4
@@ -64,8 +63,6 @@ export interface QuiesceOptions {
 /** How much longer than the guest's own deadline its answer may take. */
 const QUIESCE_GRACE_MS = 1_000
 
-const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
-
 /** Who a guest is told to be. Everything is optional: what is absent stays as it was. */
 export interface GuestIdentity {
   readonly secret: string
@@ -88,22 +85,42 @@ interface HttpOptions {
   readonly headers?: Readonly<Record<string, string>>
   readonly body?: Readable | Buffer
   readonly signal?: AbortSignal | undefined
-  /** @default CONNECT_TIMEOUT_MS */
+  /** @default none: whoever asks bounds the whole call */
   readonly connectTimeoutMs?: number
+  /** A connection of its own, or one that was used before. @default used before */
+  readonly isFresh?: boolean
+}
+
+/** A file as it comes from the guest. `close` ends the transfer, also one that nobody reads. */
+export interface GuestFile {
+  /** Of the whole file. */
+  readonly size: number
+  /** Of what follows. */
+  readonly length: number
+  /** @throws AppError `guest_unreachable` */
+  readonly chunks: AsyncIterable<Uint8Array>
+  readonly close: () => void
 }
 
 /** The host agent's line to one guest's agent. Owns its connections; `close()` drops them. */
 export class GuestClient {
   readonly process: Client<typeof Process>
   readonly filesystem: Client<typeof Filesystem>
+  /** Whether the guest gives any sign of itself; unary calls and file transfers are ended by it, streams by their reader. */
+  readonly pulse: Pulse
   readonly #address: string
   readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 8, noDelay: true })
   readonly #closed = new AbortController()
   #secret: string
 
-  constructor(address: string, secret: string) {
+  constructor(address: string, secret: string, patience: Patience = patienceOf()) {
     this.#address = address
     this.#secret = secret
+    this.pulse = new Pulse(patience, (signal) => this.#isHealthy({ signal, isFresh: true }))
+    const guard: Interceptor = (next) => async (call) => {
+      if (call.stream) return await next(call)
+      return await this.pulse.guard((given) => next({ ...call, signal: AbortSignal.any([call.signal, given]) }))
+    }
     const authenticate: Interceptor = (next) => (call) => {
       // As when it breaks: a stream is then taken up on the line that the capsule has by then.
       if (this.#closed.signal.aborted) throw new ConnectError(LINE_CLOSED, Code.Unavailable)
@@ -114,37 +131,47 @@ export class GuestClient {
       httpVersion: '1.1',
       baseUrl: `http://${address}:${GUEST_PORT}`,
       nodeOptions: { agent: this.#agent },
-      interceptors: [authenticate],
+      interceptors: [guard, authenticate],
     })
     this.process = createClient(Process, transport)
     this.filesystem = createClient(Filesystem, transport)
   }
 
-  /** Waits until the guest agent answers. @throws AppError `guest_error` after `timeoutMs`, or once the line is closed */
+  /** Waits until the guest agent answers. @throws AppError `guest_unreachable` after `timeoutMs`, `guest_error` once the line is closed */
   async waitHealthy(timeoutMs: number): Promise<void> {
-    await waitFor(() => this.#healthy(timeoutMs), {
+    const connectTimeoutMs = ATTEMPT_CONNECT_TIMEOUT_MS
+    const attempt = async (): Promise<true | undefined> =>
+      (await withinMs(attemptMs(timeoutMs), (signal) => this.#isHealthy({ signal, connectTimeoutMs }))) || undefined
+    await waitFor(attempt, {
       timeoutMs,
       intervalMs: 10,
       what: 'the guest agent to answer',
-      code: 'guest_error',
+      code: 'guest_unreachable',
       signal: this.#closed.signal,
     })
   }
 
-  async #healthy(timeoutMs: number): Promise<true | undefined> {
+  /** Asks for a sign of the guest. @throws AppError `guest_unreachable` */
+  async requireReachable(): Promise<void> {
+    await this.pulse.guard(async (signal) => {
+      if (!(await this.#isHealthy({ signal }))) throw new AppError('guest_unreachable', 'The guest cannot be reached.')
+    })
+  }
+
+  async #isHealthy(options: Omit<HttpOptions, 'method' | 'path'>): Promise<boolean> {
     try {
-      const answer = await this.#http({ method: 'GET', path: '/health', ...attemptWithin(timeoutMs) })
+      const answer = await this.#http({ method: 'GET', path: '/health', ...options })
       answer.resume()
-      return answer.statusCode === 204 || answer.statusCode === 200 ? true : undefined
+      return true
     } catch {
-      return undefined // not up yet; the deadline of waitHealthy decides
+      return false // not up, or away; whoever asks knows how long it waits
     }
   }
 
   /**
    * Gives the guest its identity; from then on this client uses the new secret. Repeated while the guest is not reached,
    * with the new secret too: an answer may have been lost after the guest took it.
-   * @throws AppError `guest_error` after `timeoutMs`
+   * @throws AppError `guest_unreachable` after `timeoutMs`
    */
   async identify(identity: Partial<GuestIdentity>, timeoutMs: number): Promise<IdentifyAnswer> {
     const secrets = [...new Set([this.#secret, identity.secret ?? this.#secret])]
@@ -155,14 +182,14 @@ export class GuestClient {
           const failure = guestError(error)
           // A refused secret: the guest may have taken the new one with an answer that was lost.
           const refused = failure.details?.status === 401
-          if (!refused && failure.code !== 'guest_error') throw failure
+          if (!refused && !isNoAnswer(failure)) throw failure
         })
         if (answer !== undefined) return answer
       }
       return undefined
     }
     const what = 'the guest agent to take its identity'
-    const options = { timeoutMs, intervalMs: 10, what, code: 'guest_error', signal: this.#closed.signal }
+    const options = { timeoutMs, intervalMs: 10, what, code: 'guest_unreachable', signal: this.#closed.signal }
     const answer = await waitFor(attempt, options)
     if (identity.secret !== undefined) this.#secret = identity.secret
     await this.#correctClock(answer, timeoutMs)
@@ -183,21 +210,25 @@ export class GuestClient {
     // A new time with each try, or the guest's clock would be late by as long as the tries took.
     const sentAt = performance.now()
     const body = Buffer.from(JSON.stringify({ ...identity, timestampNs: String(BigInt(Date.now()) * 1_000_000n) }))
-    const answer = await this.#http({
+    const request = {
       method: 'POST',
       path: '/init',
       headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
       body,
-      ...attemptWithin(timeoutMs),
-    })
-    const { tookMs, ...parsed } = initAnswer.parse(await readJson(answer))
+      connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS,
+    }
+    const answer = await withinMs(
+      attemptMs(timeoutMs),
+      async (signal) => await readJson(await this.#http({ ...request, signal })),
+    )
+    const { tookMs, ...parsed } = initAnswer.parse(answer)
     const elapsedMs = performance.now() - sentAt
     return { ...parsed, lateMs: elapsedMs - (tookMs ?? elapsedMs) }
   }
 
   /**
    * Has the guest write out what is on its way to the disk. Takes at most `timeoutMs` and a second; what was not done by then
-   * is `false` and goes on. @throws AppError `guest_error` when the guest does not answer at all
+   * is `false` and goes on. @throws AppError `guest_unreachable` when the guest does not answer at all
    */
   async quiesce(options: QuiesceOptions): Promise<QuiesceResult> {
     const body = Buffer.from(JSON.stringify(options))
@@ -206,19 +237,23 @@ export class GuestClient {
       path: '/quiesce',
       headers: { 'content-type': 'application/json', 'content-length': String(body.length) },
       body,
-      signal: AbortSignal.timeout(options.timeoutMs + QUIESCE_GRACE_MS),
     }
     try {
-      return quiesceAnswer.parse(await readJson(await this.#http(request)))
+      const answer = await withinMs(
+        options.timeoutMs + QUIESCE_GRACE_MS,
+        async (signal) => await readJson(await this.#http({ ...request, signal })),
+      )
+      return quiesceAnswer.parse(answer)
     } catch (error) {
       throw guestError(error)
     }
   }
 
-  /** What keeps the guest from being idle, as its agent sees it. @throws AppError `guest_error` */
-  async activity(signal?: AbortSignal): Promise<GuestActivity> {
+  /** What keeps the guest from being idle, as its agent sees it. @throws AppError `guest_unreachable` after `timeoutMs` */
+  async activity(timeoutMs: number): Promise<GuestActivity> {
     try {
-      return activityAnswer.parse(await readJson(await this.#http({ method: 'GET', path: '/activity', signal })))
+      const ask = async (signal: AbortSignal) => await readJson(await this.#get('/activity', signal))
+      return activityAnswer.parse(await withinMs(timeoutMs, ask))
     } catch (error) {
       throw guestError(error)
     }
@@ -226,11 +261,17 @@ export class GuestClient {
 
   /** The environment that commands get by default. */
   async envs(): Promise<Readonly<Record<string, string>>> {
-    return z.record(z.string(), z.string()).parse(await readJson(await this.#http({ method: 'GET', path: '/envs' })))
+    const answer = await this.pulse.guard(async (signal) => await readJson(await this.#get('/envs', signal)))
+    return z.record(z.string(), z.string()).parse(answer)
   }
 
-  async metrics(): Promise<GuestMetrics> {
-    return metricsAnswer.parse(await readJson(await this.#http({ method: 'GET', path: '/metrics' })))
+  async metrics(options: WatchOptions = {}): Promise<GuestMetrics> {
+    const ask = async (signal: AbortSignal) => await readJson(await this.#get('/metrics', signal))
+    return metricsAnswer.parse(await this.pulse.guard(ask, options))
+  }
+
+  async #get(path: string, signal: AbortSignal): Promise<IncomingMessage> {
+    return await this.#http({ method: 'GET', path, signal })
   }
 
   /** @throws AppError `file_not_found`, `is_a_directory`, `permission_denied`, `range_not_satisfiable` */
@@ -239,30 +280,53 @@ export class GuestClient {
     user: string,
     range: { readonly offset: number; readonly length: number | undefined },
     signal?: AbortSignal,
-  ): Promise<{ readonly size: number; readonly length: number; readonly body: IncomingMessage }> {
+  ): Promise<GuestFile> {
     const ranged = range.offset > 0 || range.length !== undefined
     const last = range.length === undefined ? '' : String(range.offset + range.length - 1)
-    const answer = await this.#http({
-      method: 'GET',
-      path: `/files?${fileQuery(path, user)}`,
-      headers: { 'accept-encoding': 'identity', ...(ranged ? { range: `bytes=${range.offset}-${last}` } : {}) },
-      signal,
-    })
+    const answer = await this.pulse.guard(
+      async (given) =>
+        await this.#http({
+          method: 'GET',
+          path: `/files?${fileQuery(path, user)}`,
+          headers: { 'accept-encoding': 'identity', ...(ranged ? { range: `bytes=${range.offset}-${last}` } : {}) },
+          signal: either(signal, given),
+        }),
+    )
     const length = Number(answer.headers['content-length'] ?? 0)
     const total = /\/(\d+)$/.exec(answer.headers['content-range'] ?? '')?.[1]
-    return { size: total === undefined ? length : Number(total), length, body: answer }
+    const close = (): void => void answer.destroy()
+    return { size: total === undefined ? length : Number(total), length, chunks: this.#chunks(answer), close }
+  }
+
+  async *#chunks(answer: IncomingMessage): AsyncGenerator<Uint8Array> {
+    using watch = this.pulse.watch()
+    watch.signal.addEventListener('abort', () => answer.destroy(), { once: true })
+    try {
+      watch.waits()
+      for await (const chunk of answer) {
+        watch.got()
+        yield chunk
+        watch.waits()
+      }
+    } catch (error) {
+      throw watch.failure ?? error
+    }
   }
 
   /** Streams `body` into a file, creating parents. @throws AppError `disk_full`, `permission_denied`, `is_a_directory` */
   async writeFile(path: string, user: string, body: Readable, signal?: AbortSignal): Promise<void> {
-    const answer = await this.#http({
-      method: 'POST',
-      path: `/files?${fileQuery(path, user)}`,
-      headers: { 'content-type': 'application/octet-stream' },
-      body,
-      signal,
-    })
-    await readJson(answer)
+    await this.pulse.guard(
+      async (given) =>
+        await readJson(
+          await this.#http({
+            method: 'POST',
+            path: `/files?${fileQuery(path, user)}`,
+            headers: { 'content-type': 'application/octet-stream' },
+            body,
+            signal: either(signal, given),
+          }),
+        ),
+    )
   }
 
   /** Ends all calls and takes no more: the guest's address may be another one's soon. */
@@ -281,17 +345,17 @@ export class GuestClient {
       const outgoing = request({
         host: this.#address,
         port: GUEST_PORT,
-        agent: this.#agent,
+        agent: options.isFresh ? false : this.#agent,
         method: options.method,
         path: options.path,
         headers: { ...options.headers, [SECRET_HEADER]: this.#secret },
         ...(options.signal ? { signal: options.signal } : {}),
       })
       outgoing.on('socket', (socket) => {
-        if (!socket.connecting) return
+        if (!socket.connecting || options.connectTimeoutMs === undefined) return
         const timer = setTimeout(
-          () => outgoing.destroy(new AppError('guest_error', 'The guest did not take the connection.')),
-          options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS,
+          () => outgoing.destroy(new AppError('guest_unreachable', 'The guest did not take the connection.')),
+          options.connectTimeoutMs,
         )
         socket.once('connect', () => clearTimeout(timer))
         socket.once('close', () => clearTimeout(timer))
@@ -312,9 +376,26 @@ export class GuestClient {
   }
 }
 
-function attemptWithin(timeoutMs: number): Pick<HttpOptions, 'signal' | 'connectTimeoutMs'> {
-  const signal = AbortSignal.timeout(Math.min(timeoutMs, ATTEMPT_ANSWER_TIMEOUT_MS))
-  return { signal, connectTimeoutMs: ATTEMPT_CONNECT_TIMEOUT_MS }
+function attemptMs(timeoutMs: number): number {
+  return Math.min(timeoutMs, ATTEMPT_ANSWER_TIMEOUT_MS)
+}
+
+/** Makes a call that must end in time; its timer ends with it. @throws AppError `guest_unreachable`, or what `ask` throws */
+async function withinMs<T>(ms: number, ask: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const abort = new AbortController()
+  const late = new AppError('guest_unreachable', `The guest did not answer within ${ms} ms.`)
+  const timer = setTimeout(() => abort.abort(late), ms)
+  try {
+    return await ask(abort.signal)
+  } catch (error) {
+    throw abort.signal.aborted ? late : error
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function either(one: AbortSignal | undefined, other: AbortSignal): AbortSignal {
+  return one === undefined ? other : AbortSignal.any([one, other])
 }
 
 const LINE_CLOSED = 'The line to the guest was closed.'
@@ -327,70 +408,6 @@ function fileQuery(path: string, user: string): string {
   const query = new URLSearchParams({ path })
   if (user !== '') query.set('username', user)
   return query.toString()
-}
-
-async function readJson(answer: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = []
-  for await (const chunk of answer) chunks.push(chunk)
-  const text = Buffer.concat(chunks).toString('utf8')
-  return text === '' ? {} : JSON.parse(text)
-}
-
-const codeOfStatus: Readonly<Record<number, string>> = {
-  400: 'invalid_request',
-  401: 'invalid_request',
-  403: 'permission_denied',
-  404: 'file_not_found',
-  409: 'conflict',
-  413: 'too_large',
-  416: 'range_not_satisfiable',
-  507: 'disk_full',
-}
-
-/**
- * The Wrenn code that the guest named. A guest says `unauthorized` to a user it does not know; to our callers, whose key was
- * fine, that is a wrong request.
- */
-function codeNamed(header: unknown): string | undefined {
-  if (typeof header !== 'string' || !isErrorCode(header)) return undefined
-  return header === 'unauthorized' ? 'invalid_request' : header
-}
-
-async function httpFailure(answer: IncomingMessage): Promise<AppError> {
-  const status = answer.statusCode ?? 500
-  const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
-  const body = failure.safeParse(await readJson(answer).catch(() => undefined))
-  const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
-  return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message, { details: { status } })
-}
-
-const codeOfConnect: Partial<Record<Code, string>> = {
-  [Code.InvalidArgument]: 'invalid_request',
-  [Code.NotFound]: 'not_found',
-  [Code.AlreadyExists]: 'conflict',
-  [Code.FailedPrecondition]: 'invalid_state',
-  [Code.PermissionDenied]: 'permission_denied',
-  [Code.Unauthenticated]: 'invalid_request',
-  [Code.ResourceExhausted]: 'limit_exceeded',
-  [Code.DeadlineExceeded]: 'timeout',
-  [Code.OutOfRange]: 'range_not_satisfiable',
-}
-
-/** Keeps the meaning of a guest failure: its Wrenn code where it sent one, else the nearest to its Connect code. */
-export function guestError(thrown: unknown): AppError {
-  if (thrown instanceof AppError) return thrown
-  if (thrown instanceof ConnectError) {
-    const named = codeNamed(thrown.metadata.get(ERROR_CODE_HEADER))
-    return new AppError(named ?? codeOfConnect[thrown.code] ?? 'guest_error', thrown.rawMessage, { cause: thrown })
-  }
-  return new AppError('guest_error', `The guest agent could not be reached: ${errorText(thrown)}.`, { cause: thrown })
-}
-
-/** Connection-level failures after which a stream may be resumed from its offset. */
-export function isBrokenLine(thrown: unknown): boolean {
-  if (!(thrown instanceof ConnectError)) return !(thrown instanceof AppError)
-  if (thrown.metadata.has(ERROR_CODE_HEADER)) return false
-  return thrown.code === Code.Unavailable || thrown.code === Code.Aborted || thrown.code === Code.Internal
 }
 
 /** The header through which the guest agent learns whom to act as; empty means its default user. */

@@ -119,7 +119,7 @@ describe('a process stream', () => {
   it('gives up on a guest that takes its identity and never answers', async () => {
     guest.hangInits = true
     const error = await client.identify({ secret: 'first' }, 200).catch((thrown: unknown) => thrown)
-    expect(AppError.is(error, 'guest_error')).toBe(true)
+    expect(AppError.is(error, 'guest_unreachable')).toBe(true)
   })
 
   it('identifies a guest whose answer was lost, with whichever secret it has by then', async () => {

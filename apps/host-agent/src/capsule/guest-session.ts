@@ -1,19 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import type { CallOptions } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type { ProcessEvent, StartRequestSchema } from '@wrenn/protocol/guest'
-import {
-  asUser,
-  type GuestClient,
-  type GuestIdentity,
-  guestError,
-  type IdentifyAnswer,
-  isBrokenLine,
-} from './guest-client.js'
+import { asUser, type GuestClient, type GuestIdentity, type IdentifyAnswer } from './guest-client.js'
+import { guestError, isBrokenLine } from './guest-error.js'
+import { unreachable } from './pulse.js'
 import type { CreateCapsuleInput } from './types.js'
 
-/** How long a broken line to the guest is tried again before the stream fails. */
-const RESUME_TIMEOUT_MS = 30_000
 const RESUME_PAUSE_MS = 100
 /** For a restored guest on a machine that is busy. */
 const IDENTIFY_TIMEOUT_MS = 60_000
@@ -100,9 +94,14 @@ export interface FollowOptions {
   readonly gone: () => AppError | undefined
   /** The line to the capsule's guest at this moment: a rollback gives it another one. */
   readonly line: () => Promise<GuestClient>
+  /** When the process ends by its own timeout, on the clock of `performance.now()`. @default never */
+  readonly dueAtMs?: number | undefined
 }
 
-/** Starts a process and follows it; a broken line is taken up again at the offset it broke at. */
+/**
+ * Starts a process and follows it; a broken line is taken up again at the offset it broke at.
+ * @throws AppError `guest_unreachable` when the guest gives no sign for as long as `Patience` says; the process may live on
+ */
 export async function* startProcess(
   client: GuestClient,
   start: StartMessage,
@@ -110,14 +109,12 @@ export async function* startProcess(
   options: FollowOptions,
 ): AsyncGenerator<ProcessEvent> {
   const position: Position = { chosen: undefined, started: false, offset: 0n, ended: false }
-  const events = client.process.start(
-    { ...start, withOffsets: true },
-    { headers: asUser(user), signal: options.signal, timeoutMs: 0 },
-  )
-  yield* follow(events, position, options)
+  const open: Open = (line, { headers, ...call }) =>
+    line.process.start({ ...start, withOffsets: true }, { ...call, headers: { ...headers, ...asUser(user) } })
+  yield* follow(client, open, position, options)
 }
 
-/** Follows a process that runs already. `fromOffset` replays what is kept from there. */
+/** Follows a process that runs already. `fromOffset` replays what is kept from there. @throws as `startProcess` */
 export async function* connectProcess(
   client: GuestClient,
   selector: { readonly pid: number } | { readonly tag: string },
@@ -126,9 +123,7 @@ export async function* connectProcess(
 ): AsyncGenerator<ProcessEvent> {
   const chosen: Chosen = 'pid' in selector ? { case: 'pid', value: selector.pid } : { case: 'tag', value: selector.tag }
   const position: Position = { chosen, started: false, offset: fromOffset, ended: false }
-  const process = { selector: chosen }
-  const events = client.process.connect({ process, ...from(position) }, { signal: options.signal, timeoutMs: 0 })
-  yield* follow(events, position, options)
+  yield* follow(client, takeUp(chosen, position), position, options)
 }
 
 type Chosen = { readonly case: 'pid'; readonly value: number } | { readonly case: 'tag'; readonly value: string }
@@ -145,14 +140,25 @@ interface Position {
 
 type EventStream = AsyncIterable<{ readonly event?: ProcessEvent | undefined }>
 
-async function* follow(first: EventStream, position: Position, options: FollowOptions): AsyncGenerator<ProcessEvent> {
-  let events = first
-  let giveUpAt: number | undefined
+type StreamCall = Pick<CallOptions, 'signal' | 'timeoutMs'> & { readonly headers: Record<string, string> }
+type Open = (client: GuestClient, call: StreamCall) => EventStream
+
+function takeUp(chosen: Chosen, position: Position): Open {
+  return ({ process }, call) => process.connect({ process: { selector: chosen }, ...from(position) }, call)
+}
+
+async function* follow(
+  client: GuestClient,
+  first: Open,
+  position: Position,
+  options: FollowOptions,
+): AsyncGenerator<ProcessEvent> {
+  let [line, open] = [client, first]
+  let brokenAtMs: number | undefined
   for (;;) {
     try {
-      for await (const { event } of events) {
-        if (event === undefined) continue
-        giveUpAt = undefined
+      for await (const event of listen(line, open, options)) {
+        brokenAtMs = undefined
         const resumed = position.started && event.event.case === 'start'
         advance(position, event)
         if (!resumed) yield event
@@ -164,15 +170,44 @@ async function* follow(first: EventStream, position: Position, options: FollowOp
       const gone = options.gone()
       if (gone !== undefined) throw gone
       if (position.chosen === undefined || !isBrokenLine(error)) throw guestError(error)
-      giveUpAt ??= performance.now() + RESUME_TIMEOUT_MS
-      if (performance.now() > giveUpAt) throw guestError(error)
+      brokenAtMs ??= performance.now()
+      if (isGivenUp(brokenAtMs, line, options)) throw unreachable(performance.now() - brokenAtMs, error)
+      open = takeUp(position.chosen, position)
     }
     await new Promise((resolve) => setTimeout(resolve, RESUME_PAUSE_MS))
-    const client = await options.line()
-    events = client.process.connect(
-      { process: { selector: position.chosen }, ...from(position) },
-      { signal: options.signal, timeoutMs: 0 },
-    )
+    line = await options.line()
+  }
+}
+
+/** Where every attempt fails at once nothing is silent, so the bounds are counted here. */
+function isGivenUp(brokenAtMs: number, { pulse }: GuestClient, { dueAtMs }: FollowOptions): boolean {
+  const { silenceMs, overdueMs } = pulse.patience
+  const now = performance.now()
+  const isOverdue = dueAtMs !== undefined && now >= Math.max(dueAtMs, brokenAtMs) + overdueMs
+  return isOverdue || now >= brokenAtMs + silenceMs
+}
+
+/** One stream of events, for as long as its line holds. */
+async function* listen(
+  client: GuestClient,
+  open: Open,
+  { signal, dueAtMs }: FollowOptions,
+): AsyncGenerator<ProcessEvent> {
+  const { pulse } = client
+  const { stuckMs, keepaliveMs } = pulse.patience
+  using watch = pulse.watch({ dueAtMs, lineMs: stuckMs })
+  const headers = { 'keepalive-ping-interval': String(keepaliveMs / 1000) }
+  try {
+    watch.waits()
+    const call = { headers, signal: AbortSignal.any([signal, watch.signal]), timeoutMs: 0 }
+    for await (const { event } of open(client, call)) {
+      if (event === undefined) continue
+      watch.got(event.event.case !== 'keepalive')
+      yield event
+      watch.waits()
+    }
+  } catch (error) {
+    throw watch.failure ?? error
   }
 }
 

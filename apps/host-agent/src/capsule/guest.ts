@@ -4,6 +4,7 @@ import { type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wre
 import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
+import { type Patience, patienceOf } from './pulse.js'
 import { type GuestFiles, STATE_FILES, type StoredImage } from './state-files.js'
 import type { CapsuleSpec, EgressPolicy, VmResources } from './types.js'
 
@@ -57,11 +58,14 @@ export class GuestFactory {
   readonly #machine: Machine
   readonly #logger: Logger
   readonly #reach: ReachStep
+  readonly #patience: Patience
 
-  constructor(machine: Machine, logger: Logger, reach: ReachStep = noSteps) {
+  /** `patience` is how long calls to its guests wait for a sign of them. */
+  constructor(machine: Machine, logger: Logger, reach: ReachStep = noSteps, patience: Patience = patienceOf()) {
     this.#machine = machine
     this.#logger = logger
     this.#reach = reach
+    this.#patience = patience
   }
 
   /** Boots a fresh guest on an empty disk; returns while it is still coming up. */
@@ -125,7 +129,7 @@ export class GuestFactory {
     if (resources.vm === undefined) return undefined
     const vm = await this.#adoptVm(resources.vm)
     if (vm === undefined) return undefined
-    return { resources, vm, client: new GuestClient(resources.guestAddress, secret) }
+    return { resources, vm, client: new GuestClient(resources.guestAddress, secret, this.#patience) }
   }
 
   /** An engine process that lives but does not answer can serve nobody: it is ended. */
@@ -191,7 +195,7 @@ export class GuestFactory {
     this.#reach('guest:launched')
     const resources = { ...waiting, vm: vm.record }
     await onResources(resources)
-    const client = new GuestClient(slot.guestAddress, plan.secret)
+    const client = new GuestClient(slot.guestAddress, plan.secret, this.#patience)
     undo.move()
     return { resources, vm, client }
   }

@@ -13,6 +13,7 @@ import type { HotPool } from './hot-pool.js'
 import type { Journal } from './journal.js'
 import type { Machine } from './machine.js'
 import { Points } from './points.js'
+import type { WatchOptions } from './pulse.js'
 import { Recovery } from './recovery.js'
 import type { Shape, ShapeSnapshot, ShapeStore } from './shapes.js'
 import { ShortCalls } from './short-calls.js'
@@ -120,13 +121,14 @@ export class CapsuleManager {
 
   /**
    * The line to a running capsule's guest, once it knows the time after a resume.
-   * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`
+   * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`, `guest_unreachable`
    */
-  async running(capsuleId: string): Promise<Guest> {
+  async running(capsuleId: string, patience: WatchOptions = {}): Promise<Guest> {
     const gone = this.whyGone(capsuleId)
     if (gone !== undefined) throw gone
     this.activity.touch(capsuleId)
-    await this.#table.find(capsuleId)?.revival
+    const { guest: waking, revival } = this.#table.find(capsuleId) ?? {}
+    if (revival !== undefined) await waking?.client.pulse.guard(() => revival, patience)
     const guest = this.#table.find(capsuleId)?.guest
     if (guest !== undefined) return guest
     throw this.whyGone(capsuleId) ?? new AppError('invalid_state', 'The capsule has no running guest.')

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GetMetricsResponseSchema } from '@wrenn/protocol/host'
 import type { Guest } from './guest.js'
-import { guestError } from './guest-client.js'
+import { guestError } from './guest-error.js'
 import { STATE_FILES } from './state-files.js'
 
 const BLOCK_BYTES = 512
@@ -16,9 +16,10 @@ export class CapsuleMetrics {
     this.#poolPath = poolPath
   }
 
-  async read(guest: Guest): Promise<MessageInitShape<typeof GetMetricsResponseSchema>> {
+  /** `silenceMs`: how long the guest may give no sign. @throws AppError `guest_unreachable`, `guest_died` */
+  async read(guest: Guest, silenceMs?: number): Promise<MessageInitShape<typeof GetMetricsResponseSchema>> {
     const [inside, engine, disk] = await Promise.all([
-      guest.client.metrics().catch((error: unknown) => {
+      guest.client.metrics({ silenceMs }).catch((error: unknown) => {
         throw guestError(error)
       }),
       guest.vm.stats(),

@@ -79,6 +79,7 @@ export class Sleep {
       const synced = reason === 'idle' && (await syncGuest(entry, this.#context, IDLE_SYNC))
       if (reason === 'idle') timer.mark('sync')
       await calls.settled(entry.record.capsuleId, DRAIN_MS)
+      using _ = guest.client.pulse.hold()
       await guest.vm.pause()
       timer.mark('stop')
       reach('pause:stopped')

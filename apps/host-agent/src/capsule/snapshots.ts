@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { capture } from './capture.js'
-import { type Context, currentDir, dirs } from './context.js'
+import { type Context, currentDir, dirs, requireReachable } from './context.js'
 import type { StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 
@@ -24,9 +24,13 @@ export class Snapshots {
     this.#context = context
   }
 
-  /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure` */
+  /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure`, `guest_unreachable` */
   async create(capsuleId: string, snapshotId: string): Promise<Snapshot> {
     const { table, machine, reach, flusher, logger } = this.#context
+    if ((await this.#describe(snapshotId)) === undefined) {
+      // Before the capsule is held: whoever destroys or rolls it back because it cannot be reached need not wait.
+      await requireReachable(table.require(capsuleId, 'snapshot'), 'A capsule from the snapshot')
+    }
     return await table.exclusive(capsuleId, async () => {
       const made = await this.#describe(snapshotId)
       if (made !== undefined) return made

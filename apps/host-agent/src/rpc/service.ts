@@ -8,7 +8,8 @@ import type {
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
-import { asUser, type GuestClient, guestError } from '../capsule/guest-client.js'
+import { asUser, type GuestClient, type GuestFile } from '../capsule/guest-client.js'
+import { guestError, isNoAnswer } from '../capsule/guest-error.js'
 import { connectProcess, startProcess } from '../capsule/guest-session.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
@@ -18,14 +19,16 @@ import { lifecycleHandlers } from './lifecycle.js'
 
 const KEEPALIVE_MS = 15_000
 const FILE_CHUNK_BYTES = 256 * 1024
+/** What an answer may take on its way back. */
+const ANSWER_MS = 1_000
 
 /** Implements the host's RPC service over the domain. Every error leaves with its Wrenn code. */
 export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostService> {
   const { parts } = deps
   const { unary, stream } = createWrappers(deps.logger)
-  const guestOf = async (capsuleId: string): Promise<GuestClient> =>
-    (await parts().manager.running(parseCapsuleId(capsuleId))).client
-  const follow = (capsuleId: string, context: HandlerContext) => {
+  const guestOf = async (capsuleId: string, dueAtMs?: number): Promise<GuestClient> =>
+    (await parts().manager.running(parseCapsuleId(capsuleId), { dueAtMs })).client
+  const follow = (capsuleId: string, context: HandlerContext, dueAtMs?: number) => {
     const { manager } = parts()
     const rollbacks = manager.rollbacks(capsuleId)
     // A process of the same number may have written less at the checkpoint, so its offset no longer fits.
@@ -36,7 +39,8 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     return {
       signal: context.signal,
       gone: () => manager.whyGone(capsuleId) ?? putBack(),
-      line: () => guestOf(capsuleId),
+      line: () => guestOf(capsuleId, dueAtMs),
+      dueAtMs,
     }
   }
   /** Passes a stream on; while it is open its capsule is in use. */
@@ -55,7 +59,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       return await ask(client)
     } catch (error) {
       const failure = guestError(error)
-      if (failure.code !== 'guest_error') throw failure
+      if (!isNoAnswer(failure)) throw failure
       throw parts().manager.whyGone(capsuleId) ?? failure
     }
   }
@@ -102,16 +106,18 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     listCapsules: unary(async () => ({ capsules: parts().manager.list().map(toCapsule) })),
     ...lifecycleHandlers(deps, { unary, stream }),
     watchCapsules: stream((_request, context) => watchCapsules(parts().manager, context.signal)),
-    getMetrics: unary(async (request) => {
+    getMetrics: unary(async (request, context) => {
       const capsuleId = parseCapsuleId(request.capsuleId)
-      return await parts().metrics.read(await parts().manager.running(capsuleId))
+      const silenceMs = beforeDeadline(context)
+      return await parts().metrics.read(await parts().manager.running(capsuleId, { silenceMs }), silenceMs)
     }),
 
     startProcess: stream(async function* (request, context) {
       if (request.start?.process === undefined) throw new AppError('invalid_request', 'start.process is required.')
       const { $typeName: _, ...start } = request.start
-      const client = await guestOf(request.capsuleId)
-      const events = startProcess(client, start, request.user, follow(request.capsuleId, context))
+      const dueAtMs = dueAt(start.timeoutMs)
+      const client = await guestOf(request.capsuleId, dueAtMs)
+      const events = startProcess(client, start, request.user, follow(request.capsuleId, context, dueAtMs))
       for await (const event of counted(request.capsuleId, events)) yield { event }
     }),
     connectProcess: stream(async function* (request, context) {
@@ -152,7 +158,8 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const range = { offset: Number(request.offset), length: optionalNumber(request.length) }
       const { path, user } = request
       const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
-      yield* counted(request.capsuleId, fileParts(file))
+      const whyBroken = (error: unknown) => parts().manager.whyGone(request.capsuleId) ?? guestError(error)
+      yield* counted(request.capsuleId, fileParts(file, whyBroken))
     }),
     writeFile: unary(async (requests, context) => await writeFile(requests, context.signal, longCall, parts().manager)),
     statFile: unary(async ({ capsuleId, path, user }) => {
@@ -184,6 +191,17 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
   }
 }
 
+/** When a process with this timeout ends by it, at the earliest; 0 is none. */
+function dueAt(timeoutMs: number): number | undefined {
+  return timeoutMs === 0 ? undefined : performance.now() + timeoutMs
+}
+
+/** So long a guest may be silent that its caller still hears why. */
+function beforeDeadline(context: HandlerContext): number | undefined {
+  const leftMs = context.timeoutMs()
+  return leftMs === undefined ? undefined : Math.max(leftMs - ANSWER_MS, 0)
+}
+
 function optionalNumber(value: bigint | undefined): number | undefined {
   return value === undefined ? undefined : Number(value)
 }
@@ -208,16 +226,17 @@ async function* watchCapsules(
   }
 }
 
-async function* fileParts(file: {
-  readonly size: number
-  readonly length: number
-  readonly body: Readable
-}): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
+async function* fileParts(
+  file: GuestFile,
+  whyBroken: (error: unknown) => AppError,
+): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
   try {
     yield { part: { case: 'stat', value: { size: BigInt(file.size), length: BigInt(file.length) } } }
-    for await (const chunk of file.body) yield { part: { case: 'chunk', value: chunk } }
+    for await (const chunk of file.chunks) yield { part: { case: 'chunk', value: chunk } }
+  } catch (error) {
+    throw whyBroken(error)
   } finally {
-    file.body.destroy()
+    file.close()
   }
 }
 

@@ -11,6 +11,7 @@ import { HotPool } from '../capsule/hot-pool.js'
 import { Journal } from '../capsule/journal.js'
 import type { Machine } from '../capsule/machine.js'
 import { CapsuleManager } from '../capsule/manager.js'
+import { patienceOf } from '../capsule/pulse.js'
 import { ShapeStore } from '../capsule/shapes.js'
 import type { StateManifest } from '../capsule/states.js'
 import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
@@ -47,6 +48,8 @@ export class TestMachine implements AsyncDisposable {
   bootFails = false
   /** Guests end before anything in them answers. */
   bootPanics = false
+  /** Guests take connections and answer nothing. */
+  startsMuted = false
   /** Room in the pool. */
   ensureSpace = async (_bytes: number): Promise<void> => {}
   /** Where files lie on the device; a plain copy has a place of its own. */
@@ -54,6 +57,8 @@ export class TestMachine implements AsyncDisposable {
     ...{ starts: new Float64Array(), ends: new Float64Array() },
     ...{ unplacedBytes: 0, exclusiveBytes: 0 },
   })
+  /** How long calls wait for a sign of their guest. */
+  patience = patienceOf()
   reach: ReachStep = noSteps
   makeDurable: MakeDurable = async () => ({})
 
@@ -75,7 +80,7 @@ export class TestMachine implements AsyncDisposable {
   /** A host agent over the machine, as after a (re)start. */
   async start(bootId = 'boot-1') {
     const machine = this.machine()
-    const factory = new GuestFactory(machine, silentLogger, (step) => this.reach(step))
+    const factory = new GuestFactory(machine, silentLogger, (step) => this.reach(step), this.patience)
     const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
     const journal = new Journal(join(this.dir, 'journal'), silentLogger)
     const shapes = new ShapeStore(machine, silentLogger)
@@ -187,6 +192,7 @@ export class TestMachine implements AsyncDisposable {
       return
     }
     const agent = new FakeGuest()
+    if (this.startsMuted) agent.mute()
     await agent.listen(`${GUEST_NETWORK}.${guest.spec.confinement.uid}`, GUEST_PORT)
     this.agents.set(guest.spec.id, agent)
     const closed = guest.exited.then(() => agent[Symbol.asyncDispose]())

@@ -1,0 +1,92 @@
+import type { IncomingMessage } from 'node:http'
+import { Code, ConnectError } from '@connectrpc/connect'
+import { AppError, errorText, isErrno } from '@wrenn/base'
+import { ERROR_CODE_HEADER, isErrorCode } from '@wrenn/protocol'
+import { z } from 'zod'
+import { LineLost } from './pulse.js'
+
+const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
+
+const codeOfStatus: Readonly<Record<number, string>> = {
+  400: 'invalid_request',
+  401: 'invalid_request',
+  403: 'permission_denied',
+  404: 'file_not_found',
+  409: 'conflict',
+  413: 'too_large',
+  416: 'range_not_satisfiable',
+  507: 'disk_full',
+}
+
+/**
+ * The Wrenn code that the guest named. A guest says `unauthorized` to a user it does not know; to our callers, whose key was
+ * fine, that is a wrong request.
+ */
+function codeNamed(header: unknown): string | undefined {
+  if (typeof header !== 'string' || !isErrorCode(header)) return undefined
+  return header === 'unauthorized' ? 'invalid_request' : header
+}
+
+/** What an answer with an error status means. */
+export async function httpFailure(answer: IncomingMessage): Promise<AppError> {
+  const status = answer.statusCode ?? 500
+  const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
+  const body = failure.safeParse(await readJson(answer).catch(() => undefined))
+  const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
+  return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message, { details: { status } })
+}
+
+const codeOfConnect: Partial<Record<Code, string>> = {
+  [Code.InvalidArgument]: 'invalid_request',
+  [Code.NotFound]: 'not_found',
+  [Code.AlreadyExists]: 'conflict',
+  [Code.FailedPrecondition]: 'invalid_state',
+  [Code.PermissionDenied]: 'permission_denied',
+  [Code.Unauthenticated]: 'invalid_request',
+  [Code.ResourceExhausted]: 'limit_exceeded',
+  [Code.DeadlineExceeded]: 'timeout',
+  [Code.OutOfRange]: 'range_not_satisfiable',
+}
+
+/** Nobody there: no such address, no agent at the port or no longer one, or no answer to the SYN. */
+const NOBODY_THERE = ['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'EHOSTUNREACH', 'ENETUNREACH', 'EHOSTDOWN', 'ETIMEDOUT']
+
+/** Keeps the meaning of a guest failure: its Wrenn code where it sent one, else the nearest to its Connect code. */
+export function guestError(thrown: unknown): AppError {
+  if (thrown instanceof AppError) return thrown
+  if (thrown instanceof LineLost) return new AppError('guest_error', 'The guest answers, but did not take the call up.')
+  if (thrown instanceof ConnectError) {
+    // What ended the call on our side comes back as its cause.
+    if (
+      thrown.cause instanceof AppError ||
+      thrown.cause instanceof LineLost ||
+      isErrno(thrown.cause, ...NOBODY_THERE)
+    ) {
+      return guestError(thrown.cause)
+    }
+    const named = codeNamed(thrown.metadata.get(ERROR_CODE_HEADER))
+    return new AppError(named ?? codeOfConnect[thrown.code] ?? 'guest_error', thrown.rawMessage, { cause: thrown })
+  }
+  const code = isErrno(thrown, ...NOBODY_THERE) ? 'guest_unreachable' : 'guest_error'
+  return new AppError(code, `The guest agent could not be reached: ${errorText(thrown)}.`, { cause: thrown })
+}
+
+/** The guest gave no answer, good or bad. */
+export function isNoAnswer({ code }: AppError): boolean {
+  return code === 'guest_error' || code === 'guest_unreachable'
+}
+
+/** Connection-level failures after which a stream may be resumed from its offset. */
+export function isBrokenLine(thrown: unknown): boolean {
+  if (!(thrown instanceof ConnectError)) return !(thrown instanceof AppError)
+  if (thrown.metadata.has(ERROR_CODE_HEADER)) return false
+  return thrown.code === Code.Unavailable || thrown.code === Code.Aborted || thrown.code === Code.Internal
+}
+
+/** The body of an answer; an empty one is an empty object. */
+export async function readJson(answer: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  for await (const chunk of answer) chunks.push(chunk)
+  const text = Buffer.concat(chunks).toString('utf8')
+  return text === '' ? {} : JSON.parse(text)
+}
