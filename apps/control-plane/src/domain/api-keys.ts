@@ -38,21 +38,21 @@ export class ApiKeys {
     if (key === undefined || key === '') throw new AppError('unauthorized', 'This call needs an API key.')
     const hash = hashApiKey(key)
     const cached = this.#cache.get(hash)
-    if (cached !== undefined && cached.until > Date.now()) return cached.owner
+    if (cached !== undefined && cached.until > performance.now()) return cached.owner
     this.#cache.delete(hash)
     const owner = await findKeyOwner(this.#db, hash)
     if (owner === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
     if (this.#cache.size >= CACHE_LIMIT) this.#cache.clear()
-    this.#cache.set(hash, { owner, until: Date.now() + CACHE_MS })
+    this.#cache.set(hash, { owner, until: performance.now() + CACHE_MS })
     await this.#touch(owner.keyId)
     return owner
   }
 
   async #touch(keyId: string): Promise<void> {
-    const now = Date.now()
-    if (now - (this.#touchedAt.get(keyId) ?? 0) < TOUCH_EVERY_MS) return
+    const now = performance.now()
+    if (now - (this.#touchedAt.get(keyId) ?? Number.NEGATIVE_INFINITY) < TOUCH_EVERY_MS) return
     this.#touchedAt.set(keyId, now)
-    await touchKeys(this.#db, [keyId], new Date(now))
+    await touchKeys(this.#db, [keyId], new Date())
   }
 }
 

@@ -49,9 +49,10 @@ export class Reconciler {
   readonly #abort = new AbortController()
   readonly #settler: Settler
   readonly #savedFiles: SavedFiles
-  #heardAt = Date.now()
-  #comparedAt = 0
-  #prunedAt = 0
+  /** This and the next two by the clock that is never set. */
+  #heardAt = performance.now()
+  #comparedAt = Number.NEGATIVE_INFINITY
+  #prunedAt = Number.NEGATIVE_INFINITY
   #silent = false
   #done: Promise<unknown> = Promise.resolve()
 
@@ -62,7 +63,7 @@ export class Reconciler {
   }
 
   start(): void {
-    this.#heardAt = Date.now()
+    this.#heardAt = performance.now()
     this.#done = Promise.all([this.#repeat(() => this.#watch()), this.#repeat(() => this.#tick())])
   }
 
@@ -80,7 +81,7 @@ export class Reconciler {
     // One that prepares its images answers this and refuses the rest: it is at work, its capsules are not missing.
     this.#heard()
     const { capsules } = await host.call((client) => client.listCapsules({}, { timeoutMs: LIST_TIMEOUT_MS }))
-    this.#comparedAt = Date.now()
+    this.#comparedAt = performance.now()
     await rememberHost(db, host, status)
     const onHost = new Map(capsules.map((capsule) => [capsule.capsuleId, capsule]))
     const known = new Set(rows.map((row) => row.id))
@@ -110,26 +111,26 @@ export class Reconciler {
     const { operations, silentMs, lostGraceMs } = this.#deps
     await operations.resumeExpired()
     await this.#prune()
-    const silence = Date.now() - this.#heardAt
+    const silence = performance.now() - this.#heardAt
     const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS
     if (silence > silentMs) await this.#markSilent()
-    else if (silence > silentMs / 2 || Date.now() - this.#comparedAt > compareEveryMs) await this.compare()
+    else if (silence > silentMs / 2 || performance.now() - this.#comparedAt > compareEveryMs) await this.compare()
   }
 
   async #prune(): Promise<void> {
-    if (Date.now() - this.#prunedAt < PRUNE_EVERY_MS) return
+    if (performance.now() - this.#prunedAt < PRUNE_EVERY_MS) return
     const { db, logger, retentionMs } = this.#deps
     const count = await pruneEnded(db, retentionMs, PRUNE_LIMIT)
     if (count > 0) logger.info({ count }, 'capsules.pruned')
     const operations = await pruneOperations(db, retentionMs, PRUNE_LIMIT)
-    if (count < PRUNE_LIMIT && operations < PRUNE_LIMIT) this.#prunedAt = Date.now()
+    if (count < PRUNE_LIMIT && operations < PRUNE_LIMIT) this.#prunedAt = performance.now()
   }
 
   async #watch(): Promise<void> {
     const stalled = new AbortController()
     const signal = AbortSignal.any([this.#abort.signal, stalled.signal])
     const watchdog = setInterval(() => {
-      if (Date.now() - this.#heardAt > this.#deps.silentMs) stalled.abort()
+      if (performance.now() - this.#heardAt > this.#deps.silentMs) stalled.abort()
     }, this.#deps.tickMs ?? TICK_MS)
     try {
       for await (const { event } of this.#deps.host.client.watchCapsules({}, { signal })) {
@@ -143,14 +144,14 @@ export class Reconciler {
   }
 
   #heard(): void {
-    this.#heardAt = Date.now()
+    this.#heardAt = performance.now()
     if (this.#silent) this.#deps.logger.info({ host: this.#deps.host.address }, 'host.answers_again')
     this.#silent = false
   }
 
   async #markSilent(): Promise<void> {
     const { db, host, logger } = this.#deps
-    if (!this.#silent) logger.warn({ host: host.address, silentMs: Date.now() - this.#heardAt }, 'host.silent')
+    if (!this.#silent) logger.warn({ host: host.address, silentMs: performance.now() - this.#heardAt }, 'host.silent')
     this.#silent = true
     for (const row of await listForReconcile(db)) {
       if (!shownMissing.has(row.state)) continue

@@ -94,7 +94,7 @@ export class Settler {
       await recordObservation(db, [row.id], 'absent', new Date())
       return
     }
-    const { sinceMs, comparisons } = this.#absences.get(row.id) ?? { sinceMs: Date.now(), comparisons: 0 }
+    const { sinceMs, comparisons } = this.#absences.get(row.id) ?? { sinceMs: performance.now(), comparisons: 0 }
     this.#absences.set(row.id, { sinceMs, comparisons: comparisons + 1 })
     if (row.state !== 'missing') {
       const lost = await transition(db, row, 'lost', { observed_state: 'absent', observed_at: new Date() })
@@ -102,7 +102,7 @@ export class Settler {
       return
     }
     await recordObservation(db, [row.id], 'absent', new Date())
-    if (comparisons + 1 < COMPARISONS_UNTIL_LOST || Date.now() - sinceMs < lostGraceMs) return
+    if (comparisons + 1 < COMPARISONS_UNTIL_LOST || performance.now() - sinceMs < lostGraceMs) return
     this.#absences.delete(row.id)
     const ended = await transition(db, row, 'failed', { ...lostOnHost(), disk_bytes: 0 })
     if (ended !== undefined) logger.error({ capsuleId: row.id }, 'capsule.lost_on_host')

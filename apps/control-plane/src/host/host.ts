@@ -12,7 +12,7 @@ export class Host {
   readonly address: string
   /** Its own id, once it said so and the database has it. */
   id: string | undefined
-  #templates: { readonly list: readonly Template[]; readonly until: number } | undefined
+  #templates: { readonly list: readonly Template[]; readonly untilMs: number } | undefined
 
   constructor(client: HostClient, address: string) {
     this.client = client
@@ -33,9 +33,9 @@ export class Host {
   }
 
   async templates(): Promise<readonly Template[]> {
-    if (this.#templates !== undefined && this.#templates.until > Date.now()) return this.#templates.list
+    if (this.#templates !== undefined && this.#templates.untilMs > performance.now()) return this.#templates.list
     const { templates } = await this.call((client) => client.listTemplates({}, { timeoutMs: STATUS_TIMEOUT_MS }))
-    this.#templates = { list: templates, until: Date.now() + TEMPLATES_CACHE_MS }
+    this.#templates = { list: templates, untilMs: performance.now() + TEMPLATES_CACHE_MS }
     return templates
   }
 

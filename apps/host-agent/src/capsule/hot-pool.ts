@@ -53,7 +53,14 @@ export class HotPool {
   offer(snapshot: ShapeSnapshot, minimum: number): void {
     const { key } = snapshot.shape
     if (!this.#shapes.has(key)) {
-      this.#shapes.set(key, { snapshot, waiting: [], demands: [], minimum, failedAtMs: 0, failures: 0 })
+      this.#shapes.set(key, {
+        snapshot,
+        waiting: [],
+        demands: [],
+        minimum,
+        failedAtMs: Number.NEGATIVE_INFINITY,
+        failures: 0,
+      })
     }
     this.wake()
   }
@@ -62,7 +69,7 @@ export class HotPool {
   take(shape: Shape): Guest | undefined {
     const hot = this.#shapes.get(shape.key)
     if (hot === undefined) return undefined
-    hot.demands.push(Date.now())
+    hot.demands.push(performance.now())
     return hot.waiting.shift()
   }
 
@@ -110,7 +117,7 @@ export class HotPool {
   }
 
   #target(hot: HotShape): number {
-    const since = Date.now() - DEMAND_WINDOW_MS
+    const since = performance.now() - DEMAND_WINDOW_MS
     while ((hot.demands[0] ?? since) < since) hot.demands.shift()
     const demand = Math.ceil(hot.demands.length / (4 * availableParallelism()))
     const wanted = Math.min(this.#options.max, Math.max(hot.minimum, demand))
@@ -120,7 +127,7 @@ export class HotPool {
   async #refill(): Promise<void> {
     for (;;) {
       const hungry = [...this.#shapes.values()].find(
-        (hot) => hot.waiting.length < this.#target(hot) && Date.now() - hot.failedAtMs > RETRY_AFTER_FAILURE_MS,
+        (hot) => hot.waiting.length < this.#target(hot) && performance.now() - hot.failedAtMs > RETRY_AFTER_FAILURE_MS,
       )
       if (hungry === undefined || this.#closed || this.#options.busy()) return
       await this.#add(hungry)
@@ -151,7 +158,7 @@ export class HotPool {
       this.#options.logger.debug({ vmId, shape: snapshot.shape.key }, 'hot_pool.added')
     } catch (error) {
       this.#vmIds.delete(vmId)
-      hot.failedAtMs = Date.now()
+      hot.failedAtMs = performance.now()
       // An evicted or damaged snapshot: the next restore of the shape offers a good one again.
       if (++hot.failures >= MAX_FAILURES && hot.waiting.length === 0) this.#shapes.delete(snapshot.shape.key)
       this.#options.logger.warn({ err: errorText(error), shape: snapshot.shape.key }, 'hot_pool.add_failed')

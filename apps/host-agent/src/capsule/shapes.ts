@@ -83,7 +83,7 @@ export class ShapeStore {
 
   /** The snapshot of a shape, once there is one that is complete. */
   async find(shape: Shape): Promise<ShapeSnapshot | undefined> {
-    this.#lastUse.set(shape.key, Date.now())
+    this.#lastUse.set(shape.key, performance.now())
     const known = this.#known.get(shape.key)
     if (known !== undefined) return known
     const loaded = await this.#load(shape)
@@ -129,7 +129,7 @@ export class ShapeStore {
     undo.move()
     const snapshot = { shape, files: filesIn(dir), secret, agentVersion }
     this.#known.set(shape.key, snapshot)
-    this.#lastUse.set(shape.key, Date.now())
+    this.#lastUse.set(shape.key, performance.now())
     this.#logger.info({ shape: shape.key }, 'shape.saved')
     await this.#evict()
     return snapshot

@@ -72,15 +72,15 @@ export class Sizes {
     if (!this.#isComplete) return undefined
     const holdings = await this.#holdings()
     const of = holdings.map(({ dir }) => dir).join()
-    const { endedAtMs = Date.now() } = this.#usage ?? {}
-    if (this.#usage?.of !== of || Date.now() - endedAtMs > USAGE_IS_FRESH_MS) {
+    const { endedAtMs = performance.now() } = this.#usage ?? {}
+    if (this.#usage?.of !== of || performance.now() - endedAtMs > USAGE_IS_FRESH_MS) {
       this.#usage = { of, answer: this.#measureUsage(holdings) }
     }
     const usage = this.#usage
     try {
       return await usage.answer
     } finally {
-      usage.endedAtMs ??= Date.now()
+      usage.endedAtMs ??= performance.now()
     }
   }
 
