@@ -16,7 +16,11 @@ const KEEPALIVE_MS = 200
 /** The service over a `FakeHostState`; errors carry their code as the real host agent's do. */
 export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostService> {
   const known = (id: string): FakeCapsule => knownCapsule(host, id)
-  const usable = (id: string): FakeCapsule => known(id).usable()
+  const usable = (id: string): FakeCapsule => {
+    const capsule = known(id).usable()
+    if (!host.unreachable.has(id)) return capsule
+    throw new AppError('guest_unreachable', 'The guest cannot be reached: it gave no sign for 30 s.')
+  }
 
   return {
     getHost: unary(async () => ({

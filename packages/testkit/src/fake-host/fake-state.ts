@@ -45,6 +45,8 @@ export class FakeHostState {
   /** Lifecycle calls of one capsule come one after another. */
   readonly locks = new KeyedMutex()
   readonly faults = new FakeFaults()
+  /** Capsules whose guests give no sign: what asks them is refused as the host agent does after its patience. */
+  readonly unreachable = new Set<string>()
   /** By capsule id. */
   readonly activity = new Map<string, FakeActivity>()
   /** What GetHost says. */
