@@ -1,9 +1,10 @@
-import { lstatSync, type PathLike, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs'
+import { lstatSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { isErrno } from '@wrenn/base'
+import { isErrno, pathText } from '@wrenn/base'
 import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
 import type { UserDirectory } from '../identity/users.js'
+import { kernelPath } from './kernel-path.js'
 
 export type Entry = MessageInitShape<typeof EntryInfoSchema>
 
@@ -17,17 +18,18 @@ export interface FoundEntry {
 
 /**
  * Describes what is at `path`. A symbolic link reports its target's type, mode and size with the resolved target; a dangling one
- * is of type symlink. `display` is the path to show when `path` itself has bytes that are not UTF-8.
+ * is of type symlink. Paths and targets are texts as `pathText` makes them.
  * @throws the file system's error
  */
-export function describe(path: PathLike, display: string, users: UserDirectory): FoundEntry {
-  const own = lstatSync(path)
-  const target = own.isSymbolicLink() ? followed(path) : undefined
+export function describe(path: string, users: UserDirectory): FoundEntry {
+  const place = kernelPath(path)
+  const own = lstatSync(place)
+  const target = own.isSymbolicLink() ? followed(place) : undefined
   const shown = target?.stats ?? own
   const entry: Entry = {
-    name: basename(display),
+    name: basename(path),
     type: typeOf(shown),
-    path: display,
+    path,
     size: BigInt(shown.size),
     mode: shown.mode & 0o7777,
     permissions: permissionText(shown),
@@ -40,13 +42,23 @@ export function describe(path: PathLike, display: string, users: UserDirectory):
   return { entry, inode: shown.ino, isDirectory: own.isDirectory() }
 }
 
-function followed(path: PathLike): { readonly path: string; readonly stats: Stats | undefined } {
+function followed(place: string | Buffer): { readonly path: string; readonly stats: Stats | undefined } {
   try {
-    return { path: realpathSync(path), stats: statSync(path) }
+    return { path: realPath(place), stats: statSync(place) }
   } catch (error) {
-    if (!isErrno(error, 'ENOENT', 'EACCES', 'ELOOP', 'ENOTDIR')) throw error
-    return { path: readlinkSync(path), stats: undefined }
+    if (!isErrno(error, 'ENOENT', 'EACCES', 'ELOOP', 'ENOTDIR', 'ENAMETOOLONG')) throw error
+    return { path: linkTarget(place), stats: undefined }
   }
+}
+
+/** The path without links, as text. Node's own `realpathSync` loses bytes that are not UTF-8. */
+export function realPath(place: string | Buffer): string {
+  return pathText(realpathSync.native(place, { encoding: 'buffer' }))
+}
+
+/** What a symbolic link says, as text. */
+export function linkTarget(place: string | Buffer): string {
+  return pathText(readlinkSync(place, { encoding: 'buffer' }))
 }
 
 function typeOf(stats: Stats): FileType {

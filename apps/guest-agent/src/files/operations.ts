@@ -1,30 +1,32 @@
 import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
-import { dirname } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { dirname, join } from 'node:path'
+import { AppError, isErrno, pathBytes } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { randomHex } from '../system/random.js'
 import { runAs } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
 import { fileError, onPath } from './file-error.js'
+import { kernelPath } from './kernel-path.js'
+import { temporaryName } from './temporary-name.js'
 
 /**
  * Makes a directory and its missing parents, all the user's own.
  * @throws AppError `conflict` when it exists, `not_a_directory` when something else is there
  */
 export function makeDirectory(path: string, user: GuestUser): void {
-  const existing = onPath(path, () => asUser(user, () => statSync(path, { throwIfNoEntry: false })))
+  const existing = onPath(path, () => asUser(user, () => statSync(kernelPath(path), { throwIfNoEntry: false })))
   if (existing?.isDirectory()) throw new AppError('conflict', `directory already exists: ${path}`)
   if (existing !== undefined) throw new AppError('not_a_directory', `path '${path}' exists and is not a directory`)
   makeParents(path, user)
-  onPath(path, () => asUser(user, () => mkdirSync(path)))
+  onPath(path, () => asUser(user, () => mkdirSync(kernelPath(path))))
 }
 
 /** Makes the missing directories above `path`. What the user makes is the user's. */
 export function makeParents(path: string, user: GuestUser): void {
   const parent = dirname(path)
   try {
-    asUser(user, () => mkdirSync(parent, { recursive: true }))
+    asUser(user, () => mkdirSync(kernelPath(parent), { recursive: true }))
   } catch (error) {
     // `recursive` fails for what exists only when it is not a directory.
     if (isErrno(error, 'EEXIST')) throw new AppError('not_a_directory', `path '${parent}' is not a directory`)
@@ -38,21 +40,46 @@ export function makeParents(path: string, user: GuestUser): void {
  * @throws AppError `file_not_found` when there is no source
  */
 export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<void> {
-  onPath(source, () => asUser(user, () => lstatSync(source)))
+  onPath(source, () => asUser(user, () => lstatSync(kernelPath(source))))
   makeParents(destination, user)
   try {
-    asUser(user, () => renameSync(source, destination))
+    asUser(user, () => renameSync(kernelPath(source), kernelPath(destination)))
   } catch (error) {
     if (!isErrno(error, 'EXDEV')) throw fileError(error, destination)
-    await runAs(user, tools, [...tools.applet('mv'), '-fT', '--', source, destination])
+    await moveAcross(source, destination, user, tools)
   }
+}
+
+/** To a name beside the destination first, so that what breaks off leaves the source whole and nothing half in place. */
+async function moveAcross(source: string, destination: string, user: GuestUser, tools: Tools): Promise<void> {
+  const beside = join(dirname(destination), temporaryName())
+  try {
+    await runMove(source, beside, user, tools)
+  } catch (error) {
+    await remove(beside, user)
+    throw AppError.is(error) && /No space left on device/.test(error.message)
+      ? new AppError('disk_full', `path '${destination}' cannot be written: the disk is full`, { cause: error })
+      : error
+  }
+  try {
+    asUser(user, () => renameSync(kernelPath(beside), kernelPath(destination)))
+  } catch (error) {
+    await runMove(beside, source, user, tools)
+    throw fileError(error, destination)
+  }
+}
+
+/** Arguments of a program are text in Node, so `xargs` hands `mv` the names, which may be any bytes. */
+async function runMove(from: string, to: string, user: GuestUser, tools: Tools): Promise<void> {
+  const names = Buffer.concat([from, to].flatMap((path) => [pathBytes(path), Buffer.of(0)]))
+  await runAs(user, tools, [...tools.applet('xargs'), '-0', ...tools.applet('mv'), '-fT', '--'], names)
 }
 
 /** Removes a file, a link or a whole tree; what is not there counts as removed. */
 export async function remove(path: string, user: GuestUser): Promise<void> {
   if (path === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
   try {
-    const top = Buffer.from(path)
+    const top = pathBytes(path)
     const removal = removeSteps(top, top)
     while (!asUser(user, () => takeSteps(removal))) await new Promise(setImmediate)
   } catch (error) {

@@ -5,8 +5,6 @@ import {
   fstatSync,
   lstatSync,
   openSync,
-  readlinkSync,
-  realpathSync,
   renameSync,
   rmSync,
   type Stats,
@@ -17,11 +15,13 @@ import type { Readable } from 'node:stream'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
-import { randomHex } from '../system/random.js'
 import { copyToFile } from './descriptor-io.js'
+import { linkTarget, realPath } from './entry.js'
 import { fileError, onPath } from './file-error.js'
+import { kernelPath } from './kernel-path.js'
 import type { Metadata, MetadataStore } from './metadata.js'
 import { makeParents } from './operations.js'
+import { temporaryName } from './temporary-name.js'
 
 const DEFAULT_MODE = 0o644
 
@@ -59,25 +59,25 @@ export class Upload {
   }
 
   static #open(target: UploadTarget): Upload {
-    const existing = statSync(target.path, { throwIfNoEntry: false })
+    const existing = statSync(kernelPath(target.path), { throwIfNoEntry: false })
     if (existing?.isDirectory()) throw new AppError('is_a_directory', `path is a directory: ${target.path}`)
     if (existing !== undefined && !existing.isFile()) {
       throw new AppError('invalid_request', `path '${target.path}' is not a regular file`)
     }
-    const path = existing === undefined ? behindLinks(target.path) : realpathSync(target.path)
+    const path = existing === undefined ? behindLinks(target.path) : realPath(kernelPath(target.path))
     const temporary = join(dirname(path), temporaryName())
     const upload = Upload.#create(target, path, temporary, existing)
-    chmodSync(upload.#temporary, target.mode ?? (existing?.mode ?? DEFAULT_MODE) & 0o777)
+    chmodSync(kernelPath(upload.#temporary), target.mode ?? (existing?.mode ?? DEFAULT_MODE) & 0o777)
     return upload
   }
 
   /** A file the user may write in a directory the user may not is written in place. */
   static #create(target: UploadTarget, path: string, temporary: string, existing: Stats | undefined): Upload {
     try {
-      return new Upload(target, path, temporary, openSync(temporary, 'wx', 0o600))
+      return new Upload(target, path, temporary, openSync(kernelPath(temporary), 'wx', 0o600))
     } catch (error) {
       if (existing === undefined || !isErrno(error, 'EACCES', 'EPERM', 'EROFS')) throw error
-      return new Upload(target, path, path, openSync(path, constants.O_WRONLY | constants.O_TRUNC))
+      return new Upload(target, path, path, openSync(kernelPath(path), constants.O_WRONLY | constants.O_TRUNC))
     }
   }
 
@@ -96,7 +96,7 @@ export class Upload {
     try {
       await store.replace(this.#temporary, ino, metadata)
       if (this.#temporary !== this.#path) {
-        asUser(this.#target.user, () => renameSync(this.#temporary, this.#path))
+        asUser(this.#target.user, () => renameSync(kernelPath(this.#temporary), kernelPath(this.#path)))
       }
     } catch (error) {
       this.discard()
@@ -107,7 +107,7 @@ export class Upload {
   /** Leaves nothing of an upload that failed. */
   discard(): void {
     this.#close()
-    if (this.#temporary !== this.#path) rmSync(this.#temporary, { force: true })
+    if (this.#temporary !== this.#path) rmSync(kernelPath(this.#temporary), { force: true })
   }
 
   #close(): void {
@@ -118,15 +118,7 @@ export class Upload {
 
 /** Where a path leads whose last part may be a link to what does not exist yet. */
 function behindLinks(path: string): string {
-  const link = lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() ? readlinkSync(path) : undefined
-  return link === undefined ? path : behindLinks(resolve(realpathSync(dirname(path)), link))
-}
-
-function temporaryName(): string {
-  return `.upload-${randomHex(9)}`
-}
-
-/** True for the name of an upload in progress, which watchers do not report. */
-export function isTemporaryName(name: string): boolean {
-  return /^\.upload-[0-9a-f]{18}$/.test(name)
+  const place = kernelPath(path)
+  const link = lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink() ? linkTarget(place) : undefined
+  return link === undefined ? path : behindLinks(resolve(realPath(kernelPath(dirname(path))), link))
 }

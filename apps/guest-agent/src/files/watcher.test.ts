@@ -169,6 +169,22 @@ describe('DirectoryWatcher', () => {
     rmSync(outside, { recursive: true })
   })
 
+  it('names each file whose name is not UTF-8, also below such a directory', async () => {
+    const raw = (name: string) => Buffer.concat([Buffer.from(`${dir}/`), Buffer.from(name, 'latin1')])
+    watch(true)
+    mkdirSync(raw('\xfd'))
+    for (const name of ['\xfe', '\xff', '\xfd/\xe9']) writeFileSync(raw(name), '')
+    const created = ['\ufffdfd', '\ufffdfd/\ufffde9', '\ufffdfe', '\ufffdff'].map((name) => `CREATE ${name}`)
+    expect([...(await settled())].sort()).toEqual(created)
+    renameSync(raw('\xfd/\xe9'), raw('\xfd/\xc3'))
+    expect((await settled()).slice(4)).toEqual(['RENAME \ufffdfd/\ufffde9', 'CREATE \ufffdfd/\ufffdc3'])
+    watcher?.close()
+    events = []
+    watch(false, `${dir}/\ufffdfd`)
+    unlinkSync(raw('\xfd/\xc3'))
+    await eventually('the removal', () => seen().includes('REMOVE \ufffdc3'))
+  })
+
   it('lives through directories that become files, names that are not UTF-8 and paths too long to say', async () => {
     mkdirSync(join(dir, 'turning/inner'), { recursive: true })
     watch(true)

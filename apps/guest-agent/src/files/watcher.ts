@@ -1,11 +1,13 @@
-import { type FSWatcher, lstatSync, readdirSync, type Stats, statfsSync, statSync, watch } from 'node:fs'
+import { type FSWatcher, lstatSync, type Stats, statfsSync, statSync, watch } from 'node:fs'
 import { relative } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError, isErrno, pathText } from '@wrenn/base'
 import { EventType } from '@wrenn/protocol/guest'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { onPath } from './file-error.js'
-import { isTemporaryName } from './upload.js'
+import { kernelPath } from './kernel-path.js'
+import { namesIn } from './listing.js'
+import { isTemporaryName } from './temporary-name.js'
 
 /** File system types served over a network or by another process, where inotify does not see all changes (statfs(2)). */
 const networkTypes: ReadonlySet<number> = new Set([
@@ -78,10 +80,10 @@ export class DirectoryWatcher {
   }
 
   #checkRoot(): void {
-    if (!statSync(this.#root).isDirectory()) {
+    if (!statSync(kernelPath(this.#root)).isDirectory()) {
       throw new AppError('not_a_directory', `path ${this.#root} not a directory`)
     }
-    if (!this.#options.allowNetworkMounts && networkTypes.has(statfsSync(this.#root).type)) {
+    if (!this.#options.allowNetworkMounts && networkTypes.has(statfsSync(kernelPath(this.#root)).type)) {
       throw new AppError(
         'invalid_state',
         `cannot watch ${this.#root}: it is on a network mount (allowNetworkMounts permits it)`,
@@ -102,9 +104,12 @@ export class DirectoryWatcher {
 
   #watch(directory: string, isRoot: boolean): boolean {
     try {
-      const watcher = asUser(this.#options.user, () => watch(directory, { persistent: false }))
-      watcher.on('change', (kind, name) => {
-        if (name !== null && !isTemporaryName(String(name)))
+      const watcher = asUser(this.#options.user, () =>
+        watch(kernelPath(directory), { persistent: false, encoding: 'buffer' }),
+      )
+      watcher.on('change', (kind, raw) => {
+        const name = Buffer.isBuffer(raw) ? pathText(raw) : raw
+        if (name !== null && !isTemporaryName(name))
           this.#look(`${directory === '/' ? '' : directory}/${name}`, String(kind))
       })
       watcher.on('error', () => this.#forget(directory))
@@ -127,7 +132,7 @@ export class DirectoryWatcher {
 
   #namesIn(directory: string): readonly string[] {
     try {
-      return readdirSync(directory).filter((name) => !isTemporaryName(name))
+      return namesIn(directory).filter((name) => !isTemporaryName(name))
     } catch (error) {
       if (isErrno(error, ...UNREACHABLE)) return []
       throw error
@@ -230,7 +235,7 @@ export class DirectoryWatcher {
 
 function statsOf(path: string): Stats | undefined {
   try {
-    return lstatSync(path, { throwIfNoEntry: false })
+    return lstatSync(kernelPath(path), { throwIfNoEntry: false })
   } catch (error) {
     if (isErrno(error, ...UNREACHABLE)) return undefined
     throw error

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { AppError } from '@wrenn/base'
 import { copyFromFile } from '../files/descriptor-io.js'
 import { onPath } from '../files/file-error.js'
+import { kernelPath } from '../files/kernel-path.js'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { type ByteRange, parseRange, prefersGzip } from './range.js'
@@ -16,7 +17,7 @@ export async function readFile(
 ): Promise<void> {
   // Non-blocking, so that a FIFO without a writer is refused below instead of hanging the agent.
   const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY
-  const fd = onPath(path, () => asUser(user, () => openSync(path, flags)))
+  const fd = onPath(path, () => asUser(user, () => openSync(kernelPath(path), flags)))
   try {
     await answer(request, response, fd, path)
   } finally {

@@ -97,7 +97,7 @@ describe.each(['json', 'binary'] as const)('filesystem.Filesystem over %s', (cod
     expect(readdirSync(dir)).toEqual([])
   })
 
-  it('lists, describes and removes names that are not UTF-8', async () => {
+  it('tells names that are not UTF-8 apart and reaches each, in every call', async () => {
     const dir = fresh(`bytes-${codec}`)
     const raw = Buffer.concat([Buffer.from(`${dir}/bad-`), Buffer.from([0xff, 0xfe, 0x80])])
     mkdirSync(raw)
@@ -105,11 +105,23 @@ describe.each(['json', 'binary'] as const)('filesystem.Filesystem over %s', (cod
     writeFileSync(`${dir}/\ufffd literal`, 'x')
     const { entries } = await client().listDir({ path: dir, depth: 3 })
     expect(entries.map((each) => [each.name, each.type])).toEqual([
-      ['bad-\ufffd\ufffd\ufffd', FileType.DIRECTORY],
-      ['in\ufffdside', FileType.FILE],
+      ['bad-\ufffdff\ufffdfe\ufffd80', FileType.DIRECTORY],
+      ['in\ufffde9side', FileType.FILE],
       ['\ufffd literal', FileType.FILE],
     ])
+    for (const { path, name } of entries) expect((await client().stat({ path })).entry).toMatchObject({ path, name })
+    const odd = `${dir}/bad-\ufffdff\ufffdfe\ufffd80`
     await expect(client().stat({ path: `${dir}/bad-\ufffd\ufffd\ufffd` })).rejects.toMatchObject({ code: 5 })
+    await client().makeDir({ path: `${odd}/\ufffdfe/\ufffdff` })
+    symlinkSync(Buffer.concat([raw, Buffer.from('/in\xe9side', 'latin1')]), `${dir}/link`)
+    expect((await client().stat({ path: `${dir}/link` })).entry?.symlinkTarget).toBe(`${odd}/in\ufffde9side`)
+    symlinkSync(Buffer.from('no\xffwhere', 'latin1'), Buffer.concat([raw, Buffer.from('/dangling')]))
+    expect((await client().stat({ path: `${odd}/dangling` })).entry?.symlinkTarget).toBe('no\ufffdffwhere')
+    await client().move({ source: `${odd}/\ufffdfe`, destination: `${dir}/\ufffdc3/\ufffdfd` })
+    expect(readdirSync(dir, { encoding: 'latin1' })).toContain('\xc3')
+    expect((await client().listDir({ path: `${dir}/\ufffdc3/\ufffdfd` })).entries[0]?.name).toBe('\ufffdff')
+    await client().remove({ path: `${odd}/in\ufffde9side` })
+    expect((await client().listDir({ path: odd })).entries.map((each) => each.name)).toEqual(['dangling'])
     await client().remove({ path: dir })
     expect(existsSync(dir)).toBe(false)
   })
@@ -319,6 +331,10 @@ describe('Move', () => {
     const target = `/dev/shm/wrenn-move-${process.pid}`
     mkdirSync(`${dir}/tree/sub`, { recursive: true })
     writeFileSync(`${dir}/tree/sub/file`, 'content')
+    writeFileSync(Buffer.from(`${dir}/\xfe\n`, 'latin1'), 'odd')
+    await root().move({ source: `${dir}/\ufffdfe\n`, destination: `${target}-\ufffdff\n` })
+    expect(readFileSync(Buffer.from(`${target}-\xff\n`, 'latin1'), 'utf8')).toBe('odd')
+    await root().remove({ path: `${target}-\ufffdff\n` })
     chmodSync(`${dir}/tree/sub/file`, 0o640)
     symlinkSync('sub/file', `${dir}/tree/link`)
     await root().move({ source: `${dir}/tree`, destination: target })

@@ -34,7 +34,7 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
     return { user, path: clientPath(path, user, identity.values.defaultCwd) }
   }
   const entryAt = async (path: string, user: GuestUser): Promise<{ entry: Entry }> => {
-    const found = onPath(path, () => asUser(user, () => describe(path, path, users)))
+    const found = onPath(path, () => asUser(user, () => describe(path, users)))
     await metadata.complete([found])
     return found
   }
@@ -70,7 +70,7 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
     },
     listDir: async (request, call) => {
       const { path, user } = located(request.path, call)
-      const root = onPath(path, () => asUser(user, () => describe(path, path, users)))
+      const root = onPath(path, () => asUser(user, () => describe(path, users)))
       requireDirectory(root, path, user)
       const found = await listPath(path, Math.max(1, request.depth), user, users)
       await metadata.complete(found)
@@ -144,7 +144,7 @@ async function listPath(
 function describeIfThere(event: WatchEvent, users: UserDirectory): FoundEntry | undefined {
   if (event.type === EventType.REMOVE || event.type === EventType.RENAME) return undefined
   try {
-    return describe(event.path, event.path, users)
+    return describe(event.path, users)
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'ENAMETOOLONG', 'EACCES')) return undefined
     throw error

@@ -12,12 +12,17 @@ export function setprivPrefix(user: GuestUser, tools: Tools): readonly string[] 
   return [...tools.command('setpriv'), ...ids, '--']
 }
 
-/** Runs a helper program with the rights of `user`. @throws AppError `guest_error` with what it printed, when it fails */
-export async function runAs(user: GuestUser, tools: Tools, command: readonly string[]): Promise<void> {
+/**
+ * Runs a helper program with the rights of `user` and `input` as its standard input.
+ * @throws AppError `guest_error` with what it printed, when it fails
+ */
+export async function runAs(user: GuestUser, tools: Tools, command: readonly string[], input: Buffer): Promise<void> {
   const prefix = user.uid !== 0 && user.groups.length > 0 ? setprivPrefix(user, tools) : []
   const [program = '', ...args] = [...prefix, ...command]
   const ids = user.uid === 0 || prefix.length > 0 ? {} : { uid: user.uid, gid: user.gid }
-  const child = spawn(program, args, { env: { LC_ALL: 'C' }, cwd: '/', stdio: ['ignore', 'ignore', 'pipe'], ...ids })
+  const child = spawn(program, args, { env: { LC_ALL: 'C' }, cwd: '/', stdio: ['pipe', 'ignore', 'pipe'], ...ids })
+  // One that ends without reading all of it says why by its status.
+  child.stdin.on('error', () => {}).end(input)
   let message = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     message = (message + text).slice(0, MAX_MESSAGE)
