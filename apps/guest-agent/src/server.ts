@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { AppError, type Logger } from '@wrenn/base'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
+import { FileVersions } from './files/file-versions.js'
 import { MetadataStore } from './files/metadata.js'
 import { WatcherRegistry } from './files/watcher-registry.js'
 import { Connections } from './http/connections.js'
@@ -109,6 +110,7 @@ interface HandlerDependencies {
   readonly registry: ProcessRegistry
   readonly connections: Connections
   readonly system: GuestSystem
+  readonly config: AgentConfig
   readonly log: Logger
 }
 
@@ -117,6 +119,7 @@ class RequestHandler {
   readonly #dependencies: HandlerDependencies
   readonly #identity: Identity
   readonly #metrics = new Metrics()
+  readonly #versions = new FileVersions()
 
   constructor(dependencies: HandlerDependencies) {
     this.#dependencies = dependencies
@@ -148,7 +151,11 @@ class RequestHandler {
       else await handleQuiesce(request, response, registry, this.#dependencies.system)
     } else if (path === '/files' && this.#identity.isClaimed) {
       connections.began(response)
-      await handleFiles(request, response, new URLSearchParams(query), this.#identity, metadata)
+      await handleFiles(request, response, new URLSearchParams(query), this.#identity, {
+        metadata,
+        versions: this.#versions,
+        spoolDir: join(this.#dependencies.config.stateDir, 'uploads'),
+      })
     } else if (!this.#identity.isClient(request.headers)) {
       throw unauthorized()
     } else if (router.has(path)) {

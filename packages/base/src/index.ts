@@ -1,5 +1,6 @@
 export { writeFileAtomic } from './atomic-file.js'
 export { loadConfig } from './config.js'
+export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'
 export { AppError, type AppErrorOptions, errorText, isErrno } from './errors.js'
 export {
   type ApiKeyId,

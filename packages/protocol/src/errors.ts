@@ -81,6 +81,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Use a new Idempotency-Key for a different request.',
   },
+  precondition_failed: {
+    status: 412,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Read the file again; its ETag says which version it is.',
+  },
   too_large: { status: 413, connect: 'resource_exhausted', retryable: false },
   unsupported_media_type: { status: 415, connect: 'invalid_argument', retryable: false },
   range_not_satisfiable: { status: 416, connect: 'out_of_range', retryable: false },

@@ -1,12 +1,15 @@
 import { spawn } from 'node:child_process'
-import { appendFileSync, mkdirSync, readFileSync } from 'node:fs'
+import { appendFileSync, closeSync, fstatSync, mkdirSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError, hasEscapes, isErrno } from '@wrenn/base'
 import type { Tools } from '../system/tools.js'
 import type { FoundEntry } from './entry.js'
+import { descriptorPath, kernelPath } from './kernel-path.js'
 
 const PREFIX = 'user.e2b.'
 const MAX_PATHS_PER_RUN = 500
+/** Opens what needs no right but to be found, for naming it (open(2)). */
+const O_PATH = 0o10_000_000
 
 export type Metadata = Readonly<Record<string, string>>
 
@@ -27,8 +30,10 @@ export class MetadataStore {
     this.#inodes = new Set(readLines(this.#record).map(Number))
   }
 
-  /** Replaces all metadata of the file. @throws AppError `invalid_request` when the file system refuses it */
-  async replace(path: string, inode: number, metadata: Metadata): Promise<void> {
+  /** Replaces all metadata of an open file. @throws AppError `invalid_request` when the file system refuses it */
+  async replace(fd: number, metadata: Metadata): Promise<void> {
+    const path = descriptorPath(fd)
+    const inode = fstatSync(fd).ino
     const had = this.#inodes.has(inode) ? ((await this.#read([path])).get(path) ?? {}) : {}
     const names = Object.keys(metadata)
     for (const stale of Object.keys(had).filter((name) => !names.includes(name))) {
@@ -40,13 +45,32 @@ export class MetadataStore {
     await this.#run('setfattr', ['--restore=-'], `# file: ${escapePath(path)}\n${values.join('\n')}\n\n`)
   }
 
+  /** Gives an open file the extended attributes of another, access lists among them; not its privileges, which a write ends. */
+  async copyAttributes(from: number, to: number): Promise<void> {
+    const args = ['--absolute-names', '-d', '-m', '-', '-e', 'base64', '--', descriptorPath(from)]
+    const attributes = (await this.#run('getfattr', args)).split('\n').filter((line) => /^[a-z]+\.[^=]+=/.test(line))
+    const kept = attributes.filter((line) => !line.startsWith('security.capability='))
+    if (kept.length === 0) return
+    await this.#run('setfattr', ['--restore=-'], `# file: ${escapePath(descriptorPath(to))}\n${kept.join('\n')}\n\n`)
+  }
+
   /** Fills in the metadata of those entries that have some. */
   async complete(found: readonly FoundEntry[]): Promise<void> {
     const marked = this.#inodes.size === 0 ? [] : found.filter((each) => this.#inodes.has(each.inode))
     for (let first = 0; first < marked.length; first += MAX_PATHS_PER_RUN) {
       const group = marked.slice(first, first + MAX_PATHS_PER_RUN)
-      const values = await this.#read(group.map(({ entry }) => entry.path ?? ''))
-      for (const { entry } of group) entry.metadata = { ...values.get(entry.path ?? '') }
+      await this.#completeGroup(group)
+    }
+  }
+
+  async #completeGroup(group: readonly FoundEntry[]): Promise<void> {
+    const opened: number[] = []
+    try {
+      const paths = group.map(({ entry }) => argumentFor(entry.path ?? '', opened))
+      const values = await this.#read(paths)
+      for (const [at, { entry }] of group.entries()) entry.metadata = { ...values.get(paths[at] ?? '') }
+    } finally {
+      for (const fd of opened) closeSync(fd)
     }
   }
 
@@ -83,6 +107,19 @@ export class MetadataStore {
       })
       child.stdin.end(input)
     })
+  }
+}
+
+/** A program's argument is text; a file whose name is not is shown to it as an open descriptor, added to `opened`. */
+function argumentFor(path: string, opened: number[]): string {
+  if (!hasEscapes(path)) return path
+  try {
+    const fd = openSync(kernelPath(path), O_PATH)
+    opened.push(fd)
+    return descriptorPath(fd)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES')) return path // it has gone, and its metadata with it
+    throw error
   }
 }
 

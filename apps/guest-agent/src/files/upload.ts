@@ -2,8 +2,12 @@ import {
   chmodSync,
   closeSync,
   constants,
+  fchmodSync,
+  fchownSync,
   fstatSync,
+  linkSync,
   lstatSync,
+  mkdirSync,
   openSync,
   renameSync,
   rmSync,
@@ -15,15 +19,21 @@ import type { Readable } from 'node:stream'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
-import { copyToFile } from './descriptor-io.js'
+import { type Content, receive } from './descriptor-io.js'
 import { linkTarget, realPath } from './entry.js'
 import { fileError, onPath } from './file-error.js'
+import type { FileVersions } from './file-versions.js'
 import { kernelPath } from './kernel-path.js'
 import type { Metadata, MetadataStore } from './metadata.js'
 import { makeParents } from './operations.js'
+import { overwrite } from './overwrite.js'
 import { temporaryName } from './temporary-name.js'
 
 const DEFAULT_MODE = 0o644
+/** A file without a name, which is gone with its last descriptor (open(2)). */
+const O_TMPFILE = 0o20_000_000 | constants.O_DIRECTORY
+/** A content of this size or less waits in memory for its place. */
+const MAX_MEMORY_BYTES = 256 * 1024
 
 export interface UploadTarget {
   /** Absolute, as the client named it. */
@@ -33,86 +43,244 @@ export interface UploadTarget {
   readonly mode: number | undefined
 }
 
+export interface UploadSite {
+  readonly metadata: MetadataStore
+  readonly versions: FileVersions
+  /** For contents that can wait in no directory of the user's. */
+  readonly spoolDir: string
+}
+
+/** Where received bytes wait, and how they come to their place. */
+interface Way {
+  readonly maxMemoryBytes: number
+  readonly openFile: () => number
+  /** Calls `prepare` with the file that gets the content, open, before anything of the content is seen. */
+  readonly place: (content: Content, prepare: Prepare) => Promise<void>
+  /** Removes what still waits. Idempotent. */
+  readonly discard: () => void
+}
+
+type Prepare = (fd: number) => Promise<void>
+
 /**
- * One file being received. The bytes go to a temporary file in the target's directory and take its place in one step at the
- * end, so readers see the old file or the new one and a broken upload leaves nothing.
+ * One file being received. No byte of it is seen before the last one has come, and a broken upload leaves nothing.
+ *
+ * What happens then depends on what is there. Nothing: the file appears whole, in one step. A file: its content is replaced in
+ * place, so that owner, mode, attributes and hard links stay. A running program, whose content the kernel protects: a new file
+ * with the old one's owner, mode and attributes takes its name.
  */
 export class Upload {
   readonly #target: UploadTarget
-  /** Where the bytes end up: behind a symbolic link, its target. */
-  readonly #path: string
-  readonly #temporary: string
-  readonly #fd: number
-  #isOpen = true
+  readonly #site: UploadSite
+  readonly #way: Way
+  #fd: number | undefined
+  #inMemory: Buffer | undefined
 
-  private constructor(target: UploadTarget, path: string, temporary: string, fd: number) {
+  private constructor(target: UploadTarget, site: UploadSite, way: Way) {
     this.#target = target
-    this.#path = path
-    this.#temporary = temporary
-    this.#fd = fd
+    this.#site = site
+    this.#way = way
   }
 
   /** @throws AppError `is_a_directory`, `permission_denied`, `disk_full`, … */
-  static open(target: UploadTarget): Upload {
+  static open(target: UploadTarget, site: UploadSite): Upload {
     makeParents(target.path, target.user)
-    return onPath(target.path, () => asUser(target.user, () => Upload.#open(target)))
-  }
-
-  static #open(target: UploadTarget): Upload {
-    const existing = statSync(kernelPath(target.path), { throwIfNoEntry: false })
-    if (existing?.isDirectory()) throw new AppError('is_a_directory', `path is a directory: ${target.path}`)
-    if (existing !== undefined && !existing.isFile()) {
-      throw new AppError('invalid_request', `path '${target.path}' is not a regular file`)
-    }
-    const path = existing === undefined ? behindLinks(target.path) : realPath(kernelPath(target.path))
-    const temporary = join(dirname(path), temporaryName())
-    const upload = Upload.#create(target, path, temporary, existing)
-    chmodSync(kernelPath(upload.#temporary), target.mode ?? (existing?.mode ?? DEFAULT_MODE) & 0o777)
-    return upload
-  }
-
-  /** A file the user may write in a directory the user may not is written in place. */
-  static #create(target: UploadTarget, path: string, temporary: string, existing: Stats | undefined): Upload {
-    try {
-      return new Upload(target, path, temporary, openSync(kernelPath(temporary), 'wx', 0o600))
-    } catch (error) {
-      if (existing === undefined || !isErrno(error, 'EACCES', 'EPERM', 'EROFS')) throw error
-      return new Upload(target, path, path, openSync(kernelPath(path), constants.O_WRONLY | constants.O_TRUNC))
-    }
+    return onPath(target.path, () => new Upload(target, site, wayTo(target, site)))
   }
 
   async receive(source: Readable): Promise<void> {
+    const { maxMemoryBytes, openFile } = this.#way
     try {
-      await copyToFile(source, this.#fd)
+      this.#inMemory = await receive(source, {
+        maxMemoryBytes,
+        openFile: () => {
+          this.#fd = openFile()
+          return this.#fd
+        },
+      })
     } catch (error) {
       throw fileError(error, this.#target.path)
     }
   }
 
   /** Puts the file in its place, with its metadata. */
-  async commit(metadata: Metadata, store: MetadataStore): Promise<void> {
-    const { ino } = fstatSync(this.#fd)
-    this.#close()
+  async commit(metadata: Metadata): Promise<void> {
     try {
-      await store.replace(this.#temporary, ino, metadata)
-      if (this.#temporary !== this.#path) {
-        asUser(this.#target.user, () => renameSync(kernelPath(this.#temporary), kernelPath(this.#path)))
-      }
+      await this.#way.place(this.#content(), (fd) => this.#site.metadata.replace(fd, metadata))
     } catch (error) {
-      this.discard()
       throw fileError(error, this.#target.path)
+    } finally {
+      this.discard()
     }
   }
 
-  /** Leaves nothing of an upload that failed. */
+  /** Leaves nothing of an upload that failed. Idempotent. */
   discard(): void {
-    this.#close()
-    if (this.#temporary !== this.#path) rmSync(kernelPath(this.#temporary), { force: true })
+    this.#way.discard()
   }
 
-  #close(): void {
-    if (this.#isOpen) closeSync(this.#fd)
-    this.#isOpen = false
+  #content(): Content {
+    if (this.#inMemory !== undefined) return this.#inMemory
+    if (this.#fd === undefined) return Buffer.alloc(0)
+    return { fd: this.#fd, sizeBytes: fstatSync(this.#fd).size }
+  }
+}
+
+function wayTo(target: UploadTarget, site: UploadSite): Way {
+  const { path, user } = target
+  const existing = asUser(user, () => statSync(kernelPath(path), { throwIfNoEntry: false }))
+  if (existing === undefined) return wayToNewFile(target, site)
+  if (existing.isDirectory()) throw new AppError('is_a_directory', `path is a directory: ${path}`)
+  if (!existing.isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
+  try {
+    closeSync(openForWriting(path, user))
+  } catch (error) {
+    // The links to a running program would part, which nobody asked for.
+    if (!isErrno(error, 'ETXTBSY') || existing.nlink > 1) throw error
+    return wayToNewProgram(target, existing, site)
+  }
+  return wayToContent(target, site)
+}
+
+function wayToNewFile(target: UploadTarget, { versions }: UploadSite): Way {
+  const { user, mode = DEFAULT_MODE } = target
+  const path = asUser(user, () => behindLinks(target.path))
+  const temporary = createBeside(path, target, mode)
+  return {
+    ...temporary,
+    place: async (content, prepare) => {
+      await prepare(temporary.fd)
+      if (appear(temporary.path, path, user)) return
+      // Somebody else has made the file meanwhile: it is theirs, and gets the content.
+      await replaceContent(target, content, versions, prepare)
+    },
+  }
+}
+
+function wayToContent(target: UploadTarget, { versions, spoolDir }: UploadSite): Way {
+  let spool: number | undefined
+  return {
+    maxMemoryBytes: MAX_MEMORY_BYTES,
+    openFile: () => {
+      spool = openSpool(target, spoolDir)
+      return spool
+    },
+    place: (content, prepare) => replaceContent(target, content, versions, prepare),
+    discard: () => {
+      if (spool !== undefined) closeSync(spool)
+      spool = undefined
+    },
+  }
+}
+
+function wayToNewProgram(target: UploadTarget, existing: Stats, { metadata }: UploadSite): Way {
+  const { user } = target
+  const path = asUser(user, () => realPath(kernelPath(target.path)))
+  const temporary = createBeside(path, target, 0o600)
+  return {
+    ...temporary,
+    place: async (_content, prepare) => {
+      const { fd } = temporary
+      fchownSync(fd, existing.uid, existing.gid)
+      const keptBits = user.uid === 0 ? 0o7777 : 0o1777
+      fchmodSync(fd, target.mode ?? existing.mode & keptBits)
+      await copyAttributes(path, fd, metadata)
+      await prepare(fd)
+      asUser(user, () => renameSync(kernelPath(temporary.path), kernelPath(path)))
+    },
+  }
+}
+
+async function copyAttributes(path: string, to: number, metadata: MetadataStore): Promise<void> {
+  const from = openSync(kernelPath(path), constants.O_RDONLY)
+  try {
+    await metadata.copyAttributes(from, to)
+  } finally {
+    closeSync(from)
+  }
+}
+
+interface Temporary extends Omit<Way, 'place'> {
+  readonly path: string
+  readonly fd: number
+}
+
+/** A new file of the user's in the directory of `path`, for it to get that name. */
+function createBeside(path: string, { user }: UploadTarget, mode: number): Temporary {
+  const temporary = join(dirname(path), temporaryName())
+  const place = kernelPath(temporary)
+  const fd = asUser(user, () => {
+    const opened = openSync(place, 'wx+', 0o600)
+    chmodSync(place, mode)
+    return opened
+  })
+  let isOpen = true
+  const discard = (): void => {
+    if (isOpen) closeSync(fd)
+    isOpen = false
+    rmSync(place, { force: true })
+  }
+  return { path: temporary, fd, maxMemoryBytes: 0, openFile: () => fd, discard }
+}
+
+/** Gives a temporary file its name unless something has that name by now. */
+function appear(temporary: string, path: string, user: GuestUser): boolean {
+  const [from, to] = [kernelPath(temporary), kernelPath(path)]
+  return asUser(user, () => {
+    try {
+      linkSync(from, to)
+      return true
+    } catch (error) {
+      if (isErrno(error, 'EEXIST')) return false
+      // A file system without hard links, or, as tmpfs counts them, without room for one.
+      if (!isErrno(error, 'EPERM', 'EOPNOTSUPP', 'ENOTSUP', 'EMLINK', 'ENOSPC')) throw error
+      renameSync(from, to)
+      return true
+    }
+  })
+}
+
+async function replaceContent(
+  { path, user, mode }: UploadTarget,
+  content: Content,
+  versions: FileVersions,
+  prepare: Prepare,
+): Promise<void> {
+  const fd = openOrMake(path, user)
+  try {
+    if (!fstatSync(fd).isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
+    if (mode !== undefined) asUser(user, () => fchmodSync(fd, mode))
+    await versions.replace(fd, () => overwrite(fd, content, user, () => prepare(fd)))
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Non-blocking, so that a FIFO that has come to lie there does not hang the agent. */
+function openForWriting(path: string, user: GuestUser, more = 0): number {
+  const flags = constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY | more
+  return asUser(user, () => openSync(kernelPath(path), flags, DEFAULT_MODE))
+}
+
+/** The file may have been removed since the upload began. */
+function openOrMake(path: string, user: GuestUser): number {
+  try {
+    return openForWriting(path, user)
+  } catch (error) {
+    if (!isErrno(error, 'ENOENT')) throw error
+    return openForWriting(path, user, constants.O_CREAT)
+  }
+}
+
+/** In the directory of the file, where the user may make one and the file system can, so that its own space is what counts. */
+function openSpool({ path, user }: UploadTarget, spoolDir: string): number {
+  const flags = constants.O_RDWR | O_TMPFILE
+  try {
+    return asUser(user, () => openSync(kernelPath(dirname(realPath(kernelPath(path)))), flags, 0o600))
+  } catch (error) {
+    if (isErrno(error, 'ENOSPC', 'EDQUOT')) throw error
+    mkdirSync(spoolDir, { recursive: true })
+    return openSync(spoolDir, flags, 0o600)
   }
 }
 

@@ -1,9 +1,11 @@
-import { appendFileSync, chmodSync, mkdirSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { appendFileSync, chmodSync, mkdirSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { type IncomingMessage, request } from 'node:http'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { AgentHarness, asUserHeader, SECRET, TESTER } from '../testing/agent-harness.js'
+import { eventually } from '../testing/eventually.js'
 
 let harness: AgentHarness
 beforeAll(async () => {
@@ -29,6 +31,12 @@ function get(path: string, headers: Record<string, string> = plain): Promise<Inc
   })
 }
 
+async function body(response: IncomingMessage): Promise<Buffer> {
+  const chunks: Buffer[] = []
+  for await (const chunk of response) chunks.push(chunk)
+  return Buffer.concat(chunks)
+}
+
 describe('GET /files', () => {
   it('answers with the bytes, their number and what a cache wants to know', async () => {
     const response = await harness.fetch(url(file('plain')), { headers: plain })
@@ -40,8 +48,6 @@ describe('GET /files', () => {
       vary: 'Accept-Encoding',
     })
     expect(Buffer.from(await response.arrayBuffer()).equals(content)).toBe(true)
-    const again = { ...plain, 'if-none-match': String(response.headers.get('etag')) }
-    expect((await harness.fetch(url(join(harness.dir, 'plain')), { headers: again })).status).toBe(304)
   })
 
   it('answers HEAD without a body', async () => {
@@ -52,9 +58,8 @@ describe('GET /files', () => {
     expect(missing.status).toBe(404)
   })
 
-  it('reads an empty file, one of /proc that claims to be empty, and odd names', async () => {
+  it('reads an empty file and odd names', async () => {
     expect(await (await harness.fetch(url(file('empty', '')))).text()).toBe('')
-    expect(await (await harness.fetch(url('/proc/version'))).text()).toMatch(/^Linux/)
     for (const name of ['new\nline', 'a+b %41&c=#?', '名'.repeat(85), '😀'])
       expect(await (await harness.fetch(url(file(name, name)))).text()).toBe(name)
   })
@@ -80,18 +85,19 @@ describe('GET /files', () => {
     }
   })
 
-  it('ignores several ranges, other units and a condition that no longer holds', async () => {
+  it('ignores several ranges, other units and a range of a HEAD', async () => {
     const path = file('whole')
     for (const headers of [
       { range: 'bytes=0-1,5-6' },
       { range: 'lines=1-2' },
       { range: 'bytes=a-b' },
       { range: 'bytes=-' },
-      { range: 'bytes=0-1', 'if-range': '"other"' },
     ]) {
       const response = await harness.fetch(url(path), { headers: { ...plain, ...headers } })
       expect([response.status, (await response.arrayBuffer()).byteLength]).toEqual([200, 1_000])
     }
+    const head = await harness.fetch(url(path), { method: 'HEAD', headers: { ...plain, range: 'bytes=0-1' } })
+    expect([head.status, head.headers.get('content-length')]).toEqual([200, '1000'])
   })
 
   it('compresses for who prefers it', async () => {
@@ -99,11 +105,9 @@ describe('GET /files', () => {
     const path = file('text', text)
     const encodingFor = async (accept: string) => {
       const response = await get(path, { 'accept-encoding': accept })
-      const chunks: Buffer[] = []
-      for await (const chunk of response) chunks.push(chunk)
-      const body = Buffer.concat(chunks)
+      const bytes = await body(response)
       const isGzip = response.headers['content-encoding'] === 'gzip'
-      expect((isGzip ? gunzipSync(body) : body).toString()).toBe(text)
+      expect((isGzip ? gunzipSync(bytes) : bytes).toString()).toBe(text)
       return isGzip ? 'gzip' : 'identity'
     }
     for (const accept of ['gzip', 'gzip, deflate', 'br;q=1, gzip;q=0.8', '*', 'gzip;q=0.5, identity;q=0.5'])
@@ -125,7 +129,6 @@ describe('GET /files', () => {
     expect(await status(`${path}/below`)).toEqual([400, 400])
     expect(await status(path, asUserHeader(TESTER.name))).toEqual([403, 403])
     expect(await status('nul\0byte')).toEqual([400, 400])
-    const { execFileSync } = await import('node:child_process')
     execFileSync('mkfifo', [join(harness.dir, 'fifo')])
     expect(await status(join(harness.dir, 'fifo'))).toEqual([400, 400])
     const unknown = await harness.fetch(url(path, '&username=zork'))
@@ -190,7 +193,145 @@ describe('GET /files', () => {
     const response = await get(path)
     expect(isOpen()).toBe(true)
     response.destroy()
-    const { eventually } = await import('../testing/eventually.js')
     await eventually('the file to be closed', () => !isOpen())
+  })
+})
+
+/** What a file's answer says of its length. */
+async function lengths(path: string, headers: Record<string, string> = plain, method = 'GET') {
+  const response = await harness.fetch(url(path), { method, headers })
+  const said = Object.fromEntries(response.headers)
+  const { 'content-length': length, 'content-range': range, etag, 'last-modified': modified } = said
+  return { status: response.status, text: await response.text(), length, range, etag, modified }
+}
+
+describe('a file whose size lies', () => {
+  const small = [
+    '/proc/version',
+    '/proc/sys/kernel/random/boot_id',
+    '/sys/class/net/lo/mtu',
+    '/proc/sys/kernel/pid_max',
+  ]
+
+  it.each(small)('%s is what cat gives, with a length that is true and no validators', async (path) => {
+    const text = execFileSync('cat', [path], { encoding: 'utf8' })
+    const told = { status: 200, length: String(text.length), range: undefined, etag: undefined, modified: undefined }
+    expect(await lengths(path)).toEqual({ ...told, text })
+    expect(await lengths(path, plain, 'HEAD')).toEqual({ ...told, text: '' })
+    const packed = await get(path, { 'accept-encoding': 'gzip' })
+    expect(gunzipSync(await body(packed)).toString()).toBe(text)
+    expect(packed.headers['content-length']).toBeUndefined()
+  })
+
+  it.each(small)('%s has ranges, of what was read', async (path) => {
+    const text = execFileSync('cat', [path], { encoding: 'utf8' })
+    const { length } = text
+    expect(await lengths(path, { range: 'bytes=1-3' })).toMatchObject({
+      status: 206,
+      text: text.slice(1, 4),
+      range: `bytes 1-3/${length}`,
+    })
+    expect(await lengths(path, { range: 'bytes=-2' })).toMatchObject({ status: 206, text: text.slice(-2) })
+    expect(await lengths(path, { range: `bytes=${length}-` })).toMatchObject({
+      status: 416,
+      range: `bytes */${length}`,
+    })
+    const since = { range: 'bytes=0-1', 'if-range': new Date(0).toUTCString() }
+    expect(await lengths(path, since)).toMatchObject({ status: 200, text })
+  })
+
+  it('is read to its end when that is far away, whole, whatever range is asked for', async () => {
+    const path = '/proc/kallsyms'
+    const text = execFileSync('cat', [path], { encoding: 'utf8', maxBuffer: 2 ** 30 })
+    for (const headers of [plain, { ...plain, range: 'bytes=10-20' }]) {
+      const answer = await lengths(path, headers)
+      expect([answer.status, answer.length, answer.text.length]).toEqual([200, undefined, text.length])
+    }
+    expect((await harness.fetch(url(path), { method: 'HEAD' })).headers.get('accept-ranges')).toBe('none')
+    expect(gunzipSync(await body(await get(path, { 'accept-encoding': 'gzip' }))).length).toBe(text.length)
+  })
+
+  it('may be a real one that is empty, sparse, or a byte more than what is read at first', async () => {
+    truncateSync(file('sparse', ''), 300_000)
+    for (const [name, size] of [
+      ['sparse', 300_000],
+      ['edge', 256 * 1024],
+      ['over', 256 * 1024 + 1],
+      ['none', 0],
+    ] as const) {
+      const path = name === 'sparse' ? join(harness.dir, name) : file(name, Buffer.alloc(size, 'e'))
+      const answer = await lengths(path)
+      expect([answer.length, answer.text.length]).toEqual([String(size), size])
+      expect((await lengths(path, plain, 'HEAD')).length).toBe(String(size))
+    }
+  })
+
+  it('is a wrong request where the kernel lets nobody read it', async () => {
+    expect(await lengths('/proc/self/mem')).toMatchObject({ status: 400, text: expect.stringContaining('EIO') })
+  })
+})
+
+describe('conditions', () => {
+  const old = new Date('2020-02-02T02:02:02Z')
+  const modified = old.toUTCString()
+  /** A file of long ago, and its tag: there is one when the clock has moved on from its last change. */
+  async function versioned(name: string, data = content): Promise<{ path: string; etag: string }> {
+    const path = file(name, data)
+    utimesSync(path, old, old)
+    await eventually('the file to have a tag', async () => (await lengths(path)).etag !== undefined)
+    return { path, etag: String((await lengths(path)).etag) }
+  }
+
+  it('let a part be sent only of the version that If-Range names', async () => {
+    const { path, etag } = await versioned('if-range')
+    const status = async (condition: string) => {
+      const { status, text } = await lengths(path, { range: 'bytes=0-1', 'if-range': condition })
+      return [status, text.length]
+    }
+    for (const current of [etag, modified, 'Sunday, 02-Feb-20 02:02:02 GMT', 'Sun Feb  2 02:02:02 2020'])
+      expect([current, await status(current)]).toEqual([current, [206, 2]])
+    const later = new Date(old.getTime() + 1_000).toUTCString()
+    const earlier = new Date(old.getTime() - 1_000).toUTCString()
+    for (const other of [`W/${etag}`, '"other"', later, earlier, 'nonsense', etag.slice(1, -1), '*'])
+      expect([other, (await status(other))[0]]).toEqual([other, 200])
+    writeFileSync(path, Buffer.alloc(1_000, 'n'))
+    utimesSync(path, old, old)
+    expect((await status(etag))[0]).toBe(200)
+  })
+
+  it('trust no date of the second that is still going on, and no tag before the clock has moved on', async () => {
+    const path = file('fresh')
+    const now = new Date().toUTCString()
+    expect((await lengths(path, { range: 'bytes=0-1', 'if-range': now })).status).toBe(200)
+    const { etag } = await versioned('retagged')
+    writeFileSync(join(harness.dir, 'retagged'), 'x')
+    expect((await lengths(join(harness.dir, 'retagged'))).etag).not.toBe(etag)
+  })
+
+  it('spare what the client has: If-None-Match, and If-Modified-Since where that is absent', async () => {
+    const { path, etag } = await versioned('not-modified')
+    const status = async (headers: Record<string, string>, method = 'GET') =>
+      (await lengths(path, { ...plain, ...headers }, method)).status
+    for (const tags of [etag, `W/${etag}`, `"a", ${etag}`, `"a,b",W/${etag} , "c"`, '*'])
+      for (const method of ['GET', 'HEAD'])
+        expect([tags, await status({ 'if-none-match': tags }, method)]).toEqual([tags, 304])
+    for (const tags of ['"a"', etag.slice(0, -2), 'nonsense', ''])
+      expect([tags, await status({ 'if-none-match': tags })]).toEqual([tags, 200])
+    expect(await status({ 'if-modified-since': modified })).toBe(304)
+    expect(await status({ 'if-modified-since': new Date(old.getTime() - 1_000).toUTCString() })).toBe(200)
+    expect(await status({ 'if-modified-since': 'yesterday' })).toBe(200)
+    expect(await status({ 'if-none-match': '"a"', 'if-modified-since': modified })).toBe(200)
+    expect(await status({ 'if-none-match': etag, range: 'bytes=0-1' })).toBe(304)
+  })
+
+  it('refuse what is about another version: If-Match, and If-Unmodified-Since where that is absent', async () => {
+    const { path, etag } = await versioned('unmodified')
+    const status = async (headers: Record<string, string>) => (await lengths(path, { ...plain, ...headers })).status
+    for (const tags of [etag, `"a", ${etag}`, '*'])
+      expect([tags, await status({ 'if-match': tags })]).toEqual([tags, 200])
+    for (const tags of ['"a"', `W/${etag}`]) expect([tags, await status({ 'if-match': tags })]).toEqual([tags, 412])
+    expect(await status({ 'if-unmodified-since': modified })).toBe(200)
+    expect(await status({ 'if-unmodified-since': new Date(0).toUTCString() })).toBe(412)
+    expect(await status({ 'if-match': etag, 'if-unmodified-since': new Date(0).toUTCString() })).toBe(200)
   })
 })

@@ -1,6 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { AppError } from '@wrenn/base'
-import type { MetadataStore } from '../files/metadata.js'
+import type { UploadSite } from '../files/upload.js'
 import type { Identity } from '../identity/identity.js'
 import type { GuestUser } from '../identity/users.js'
 import { clientPath } from '../process/environment.js'
@@ -14,7 +14,7 @@ export async function handleFiles(
   response: ServerResponse,
   query: URLSearchParams,
   identity: Identity,
-  store: MetadataStore,
+  site: UploadSite,
 ): Promise<void> {
   const operation = request.method === 'POST' ? 'write' : 'read'
   const path = query.get('path') ?? undefined
@@ -27,9 +27,9 @@ export async function handleFiles(
   const user = username === '' ? identity.userOf(request.headers) : identity.userNamed(username)
   const resolve = (each: string): string => resolvePath(each, user, identity)
   if (request.method === 'GET' || request.method === 'HEAD') {
-    await readFile(request, response, resolve(path ?? ''), user)
+    await readFile(request, response, { path: resolve(path ?? ''), user, versions: site.versions })
   } else if (request.method === 'POST') {
-    await writeFiles(request, response, { user, path, mode: modeOf(query), resolve, store })
+    await writeFiles(request, response, { user, path, mode: modeOf(query), resolve, site })
   } else {
     throw new AppError('method_not_allowed', 'Use GET, HEAD or POST on /files.')
   }

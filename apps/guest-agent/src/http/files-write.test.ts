@@ -1,13 +1,17 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import {
   chmodSync,
   chownSync,
+  copyFileSync,
   existsSync,
+  linkSync,
   lstatSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -15,6 +19,8 @@ import {
 import { type ClientRequest, request } from 'node:http'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
+import { pathBytes } from '@wrenn/base'
+import { ERROR_CODE_HEADER } from '@wrenn/protocol'
 import { Filesystem } from '@wrenn/protocol/guest'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { AgentHarness, SECRET, TESTER } from '../testing/agent-harness.js'
@@ -111,13 +117,13 @@ describe('POST /files with the file as body', () => {
     writeFileSync(path, 'old')
     chmodSync(path, 0o750)
     const outgoing = begin(path, octets)
-    outgoing.write('new ')
-    await eventually('the upload to begin', () => readdirSync(harness.dir).some((name) => name.startsWith('.upload-')))
+    outgoing.write('new '.repeat(MIB / 4))
+    await eventually('the upload to begin', () => openFilesIn(harness.dir).length > 0)
     expect(readFileSync(path, 'utf8')).toBe('old')
     const answered = new Promise((resolve) => outgoing.once('response', resolve))
     outgoing.end('content')
     await answered
-    expect(readFileSync(path, 'utf8')).toBe('new content')
+    expect(readFileSync(path, 'utf8')).toBe(`${'new '.repeat(MIB / 4)}content`)
     expect(statSync(path).mode & 0o777).toBe(0o750)
     await put(path, 'x', octets, '&mode=600')
     expect(statSync(path).mode & 0o777).toBe(0o600)
@@ -149,7 +155,10 @@ describe('POST /files with the file as body', () => {
     expect(statSync(`${dir}/ok`).size).toBe(5 * MIB)
     expect((await put(`${dir}/broken`, 'not gzip', gzip)).status).toBe(400)
     expect((await put(`${dir}/cut`, packed.subarray(0, packed.length - 20), gzip)).status).toBe(400)
-    expect((await put(`${dir}/br`, 'x', { ...octets, 'content-encoding': 'br' })).status).toBe(415)
+    for (const coding of ['br', 'zstd', 'gzip, gzip', 'nonsense']) {
+      const refused = await put(`${dir}/other`, 'x', { ...octets, 'content-encoding': coding })
+      expect([refused.status, refused.headers.get('accept-encoding')]).toEqual([415, 'gzip, identity'])
+    }
     expect(readdirSync(dir)).toEqual(['ok'])
   })
 
@@ -188,12 +197,168 @@ describe('POST /files with the file as body', () => {
     ] as const) {
       const outgoing = begin(`${dir}/${name}`, headers)
       outgoing.write(name === 'packed' ? gzipSync(Buffer.alloc(MIB, 'x')).subarray(0, 500) : Buffer.alloc(2 * MIB))
-      await eventually('the upload to begin', () => readdirSync(dir).some((each) => each.startsWith('.upload-')))
+      await eventually('the upload to begin', () => openFilesIn(dir).length > 0)
       outgoing.destroy()
-      await eventually('it to be cleared away', () => readdirSync(dir).join() === 'kept')
+      await eventually(
+        'it to be cleared away',
+        () => readdirSync(dir).join() === 'kept' && openFilesIn(dir).length === 0,
+      )
     }
     expect(readFileSync(`${dir}/kept`, 'utf8')).toBe('old')
     await eventually('the files to be closed', () => openFilesIn(dir).length === 0)
+  })
+})
+
+/** The state of a file that must outlive its content. */
+function identity(path: string) {
+  const { uid, gid, mode, ino, nlink } = statSync(path)
+  const attributes = execFileSync('getfattr', ['--absolute-names', '-d', '-m', '-', '-e', 'hex', path], {
+    encoding: 'utf8',
+  })
+  return { uid, gid, mode, ino, nlink, attributes: attributes.split('\n').slice(1) }
+}
+
+describe('POST /files over a file that is there', () => {
+  it.each([
+    ['shorter', 'short'],
+    ['as long', 'x'.repeat(1_000)],
+    ['longer', Buffer.alloc(3 * MIB, 'long')],
+    ['empty', ''],
+  ])('keeps owner, group, mode, attributes and links when the new content is %s', async (kind, content) => {
+    const dir = fresh(`identity-${kind}`)
+    writeFileSync(`${dir}/file`, 'o'.repeat(1_000))
+    chownSync(`${dir}/file`, TESTER.uid, TESTER.groups[0])
+    chmodSync(`${dir}/file`, 0o660)
+    linkSync(`${dir}/file`, `${dir}/link`)
+    execFileSync('setfattr', ['-n', 'user.origin', '-v', 'here', `${dir}/file`])
+    execFileSync('setfattr', ['-n', 'trusted.mark', '-v', 'there', `${dir}/file`])
+    const before = identity(`${dir}/file`)
+    for (const user of ['', `&username=${TESTER.name}`]) {
+      expect((await put(`${dir}/file`, content, octets, user)).status).toBe(200)
+      expect(identity(`${dir}/file`)).toEqual(before)
+      expect(readFileSync(`${dir}/link`).equals(Buffer.from(content))).toBe(true)
+    }
+    expect(readdirSync(dir)).toEqual(['file', 'link'])
+  })
+
+  it('takes privileges away as a write does: set-uid when the writer is not root, capabilities always', async () => {
+    const dir = fresh('privileges')
+    for (const name of ['by-root', 'by-tester']) {
+      writeFileSync(`${dir}/${name}`, 'old')
+      chownSync(`${dir}/${name}`, TESTER.uid, TESTER.gid)
+      // cap_net_raw+ep, in the form of version 2 (linux/capability.h).
+      execFileSync('setfattr', [
+        '-n',
+        'security.capability',
+        '-v',
+        '0x0100000200200000000000000000000000000000',
+        `${dir}/${name}`,
+      ])
+      chmodSync(`${dir}/${name}`, 0o6755)
+    }
+    await put(`${dir}/by-root`, 'new')
+    await put(`${dir}/by-tester`, 'new', octets, `&username=${TESTER.name}`)
+    expect(statSync(`${dir}/by-root`).mode & 0o7777).toBe(0o6755)
+    expect(statSync(`${dir}/by-tester`).mode & 0o7777).toBe(0o755)
+    for (const name of readdirSync(dir)) expect(identity(`${dir}/${name}`).attributes).toEqual([])
+  })
+
+  it('refuses a mode from a user who does not own the file, and keeps its content then', async () => {
+    const dir = fresh('not-owner')
+    writeFileSync(`${dir}/file`, 'old')
+    chmodSync(`${dir}/file`, 0o666)
+    expect((await put(`${dir}/file`, 'new', octets, `&username=${TESTER.name}&mode=600`)).status).toBe(403)
+    expect(readFileSync(`${dir}/file`, 'utf8')).toBe('old')
+    expect((await put(`${dir}/file`, 'new', octets, `&username=${TESTER.name}`)).status).toBe(200)
+    expect(statSync(`${dir}/file`).mode & 0o777).toBe(0o666)
+  })
+
+  it('puts a new file in the place of a program that runs, unless it has more names', async () => {
+    const dir = fresh('running')
+    const path = `${dir}/program`
+    copyFileSync('/bin/sleep', path)
+    chownSync(path, TESTER.uid, TESTER.gid)
+    chmodSync(path, 0o750)
+    execFileSync('setfattr', ['-n', 'user.origin', '-v', 'here', path])
+    const before = identity(path)
+    const running = spawn(path, ['600'])
+    await once(running, 'spawn')
+    try {
+      linkSync(path, `${dir}/other`)
+      expect((await put(path, 'new')).status).toBe(409)
+      rmSync(`${dir}/other`)
+      expect((await put(path, 'new')).status).toBe(200)
+      expect(readFileSync(path, 'utf8')).toBe('new')
+      expect(identity(path)).toEqual({ ...before, ino: expect.any(Number) })
+      expect(readlinkSync(`/proc/${running.pid}/exe`)).toContain('deleted')
+    } finally {
+      running.kill()
+    }
+  })
+
+  it('writes a value into a file of the kernel', async () => {
+    const before = readFileSync('/proc/self/comm', 'utf8')
+    expect((await put('/proc/self/comm', 'renamed')).status).toBe(200)
+    expect(readFileSync('/proc/self/comm', 'utf8')).toBe('renamed\n')
+    await put('/proc/self/comm', before.trimEnd())
+    expect((await put('/proc/self/oom_score_adj', 'nonsense')).status).toBe(400)
+  })
+
+  it('lets uploads at once win one after the other, each whole, and readers see one of them or a cut', async () => {
+    const dir = fresh('contended')
+    const path = `${dir}/file`
+    const versions = ['a', 'b', 'c', 'd'].map((letter, at) => Buffer.alloc(2 * MIB + at * 100_000, letter))
+    writeFileSync(path, versions[0] ?? '')
+    linkSync(path, `${dir}/link`)
+    const isVersion = (bytes: Buffer) => versions.some((version) => version.equals(bytes))
+    let cut = 0
+    for (let round = 0; round < 5; round++) {
+      const writes = versions.map((version) => put(path, version))
+      const reads = versions.map(async () => {
+        try {
+          const response = await harness.fetch(`/files?path=${encodeURIComponent(path)}`)
+          expect(isVersion(Buffer.from(await response.arrayBuffer()))).toBe(true)
+        } catch (error) {
+          if (!(error instanceof TypeError)) throw error
+          cut++
+        }
+      })
+      for (const { status } of await Promise.all(writes)) expect(status).toBe(200)
+      await Promise.all(reads)
+      expect(isVersion(readFileSync(path))).toBe(true)
+    }
+    expect(cut).toBeLessThanOrEqual(20)
+    expect(statSync(path).nlink).toBe(2)
+  })
+
+  it('gives the content to a file that somebody made meanwhile', async () => {
+    const dir = fresh('overtaken')
+    const outgoing = begin(`${dir}/file`, octets)
+    outgoing.write('first half, ')
+    await eventually('the upload to begin', () => openFilesIn(dir).length > 0)
+    writeFileSync(`${dir}/file`, 'of somebody else')
+    chownSync(`${dir}/file`, TESTER.uid, TESTER.gid)
+    const answered = new Promise((resolve) => outgoing.once('response', resolve))
+    outgoing.end('second half')
+    await answered
+    expect([readFileSync(`${dir}/file`, 'utf8'), statSync(`${dir}/file`).uid]).toEqual([
+      'first half, second half',
+      TESTER.uid,
+    ])
+    expect(readdirSync(dir)).toEqual(['file'])
+  })
+
+  it('makes the file when it was removed meanwhile', async () => {
+    const dir = fresh('removed')
+    writeFileSync(`${dir}/file`, 'old')
+    const outgoing = begin(`${dir}/file`, octets)
+    outgoing.write(Buffer.alloc(MIB, 'n'))
+    await eventually('the upload to begin', () => openFilesIn(dir).length > 0)
+    rmSync(`${dir}/file`)
+    const answered = new Promise((resolve) => outgoing.once('response', resolve))
+    outgoing.end()
+    await answered
+    expect(statSync(`${dir}/file`).size).toBe(MIB)
   })
 })
 
@@ -213,13 +378,13 @@ describe('POST /files with a form', () => {
 
   it('takes many parts to the paths of their names', async () => {
     const dir = fresh('many')
-    const names = ['a', 'deep/er/b', '名/ü.txt', '😀']
+    const names = ['a', 'deep/er/b', '名/ü.txt', '😀', 'caf\ufffde9']
     const response = await post(form(...names.map((name) => ['file', name, `${dir}/${name}`] as const)))
     expect(response.status).toBe(200)
     expect(JSON.parse(await response.text()).map((each: { path: string }) => each.path)).toEqual(
       names.map((name) => `${dir}/${name}`),
     )
-    for (const name of names) expect(readFileSync(`${dir}/${name}`, 'utf8')).toBe(name)
+    for (const name of names) expect(readFileSync(pathBytes(`${dir}/${name}`), 'utf8')).toBe(name)
   })
 
   it('refuses the same path twice, also in other words, and writes none of it', async () => {
@@ -253,6 +418,15 @@ describe('POST /files with a form', () => {
       headers: { 'content-type': 'multipart/form-data' },
     })
     expect(without.status).toBe(400)
+  })
+
+  it('refuses a part that is packed, rather than keep it packed', async () => {
+    const path = join(harness.dir, 'packed-part')
+    const body =
+      '--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\ncontent-transfer-encoding: base64\r\n\r\neA==\r\n--b--\r\n'
+    const headers = { 'content-type': 'multipart/form-data; boundary=b' }
+    expect((await put(path, body, headers)).status).toBe(415)
+    expect(existsSync(path)).toBe(false)
   })
 
   it('decodes a compressed form', async () => {
@@ -303,14 +477,48 @@ describe('a full disk', () => {
         expect([response.status, JSON.parse(await response.text()).code]).toEqual([507, 507])
         expect(readdirSync(mount)).toEqual([])
       }
+      const kept = Buffer.alloc(2 * MIB, 'kept')
+      expect((await put(`${mount}/fits`, kept)).status).toBe(200)
+      linkSync(`${mount}/fits`, `${mount}/link`)
+      for (const size of [3 * MIB, 8 * MIB]) {
+        expect((await put(`${mount}/fits`, Buffer.alloc(size, 'over'))).status).toBe(507)
+        expect(readFileSync(`${mount}/link`).equals(kept)).toBe(true)
+      }
       expect((await put(`${mount}/fits`, 'x')).status).toBe(200)
-      expect(existsSync(`${mount}/fits`)).toBe(true)
+      expect(readFileSync(`${mount}/link`, 'utf8')).toBe('x')
       const full = harness.client(Filesystem)
       await expect(
         (async () => {
           for (let i = 0; i < 50; i++) await full.makeDir({ path: `${mount}/d${i}/e` })
         })(),
       ).rejects.toMatchObject({ code: 8 })
+    } finally {
+      execFileSync('umount', [mount])
+    }
+  })
+
+  it('without an inode left refuses new files, writes old ones, lists, reads and removes, and is well again then', async () => {
+    const mount = fresh('no-inodes')
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=4m,mode=1777,nr_inodes=20', 'wrenn-test-inodes', mount])
+    try {
+      for (let made = 0; made < 30; made++) {
+        try {
+          writeFileSync(`${mount}/${made}`, 'x')
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'ENOSPC' })
+        }
+      }
+      const refused = await put(`${mount}/new`, 'x')
+      expect([refused.status, refused.headers.get(ERROR_CODE_HEADER)]).toEqual([507, 'disk_full'])
+      expect((await post(form(['file', 'x', `${mount}/form`]))).status).toBe(507)
+      expect((await put(`${mount}/0`, 'small')).status).toBe(200)
+      expect(readFileSync(`${mount}/0`, 'utf8')).toBe('small')
+      const files = harness.client(Filesystem)
+      const { entries } = await files.listDir({ path: mount })
+      expect(entries.length).toBe(readdirSync(mount).length)
+      expect(await (await harness.fetch(`/files?path=${mount}/0`)).text()).toBe('small')
+      await files.remove({ path: `${mount}/1` })
+      expect((await put(`${mount}/new`, 'x')).status).toBe(200)
     } finally {
       execFileSync('umount', [mount])
     }

@@ -2,9 +2,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { basename } from 'node:path'
 import type { Readable } from 'node:stream'
 import type { Busboy } from '@fastify/busboy'
-import { AppError, errorText, isErrno } from '@wrenn/base'
-import type { Metadata, MetadataStore } from '../files/metadata.js'
-import { Upload } from '../files/upload.js'
+import { ACCEPTED_CODINGS, AppError, codingError, contentCoding, errorText, isErrno, unpacked } from '@wrenn/base'
+import type { Metadata } from '../files/metadata.js'
+import { Upload, type UploadSite } from '../files/upload.js'
 import type { GuestUser } from '../identity/users.js'
 import { sendJson } from './reply.js'
 
@@ -17,7 +17,7 @@ export interface WriteContext {
   readonly mode: number | undefined
   /** Makes a client's path absolute. */
   readonly resolve: (path: string) => string
-  readonly store: MetadataStore
+  readonly site: UploadSite
 }
 
 interface Received {
@@ -34,12 +34,13 @@ export async function writeFiles(
   const received = new Map<string, Upload>()
   let body: Readable = request
   try {
-    body = await decoded(request)
+    body = await unpacked(request, contentCoding(request.headers['content-encoding']))
     if (isMultipart(request)) await receiveForm(request, body, context, received)
     else await receiveBody(body, context, received)
-    sendJson(response, 200, await commitAll(received, metadataOf(request), context.store))
+    sendJson(response, 200, await commitAll(received, metadataOf(request)))
   } catch (error) {
     for (const upload of received.values()) upload.discard()
+    if (AppError.is(error, 'unsupported_media_type')) response.setHeader('accept-encoding', ACCEPTED_CODINGS)
     throw isErrno(error, 'ECONNRESET', 'ERR_STREAM_PREMATURE_CLOSE') ? incomplete(error) : error
   } finally {
     // What the client still sends after a refusal is read and dropped, so that it gets to see the answer.
@@ -53,25 +54,13 @@ function isMultipart(request: IncomingMessage): boolean {
   return /^multipart\/form-data\b/i.test(request.headers['content-type'] ?? '')
 }
 
-async function decoded(request: IncomingMessage): Promise<Readable> {
-  const encoding = request.headers['content-encoding']?.trim().toLowerCase() ?? 'identity'
-  if (encoding === 'identity' || encoding === '') return request
-  if (encoding !== 'gzip')
-    throw new AppError('unsupported_media_type', `Unknown content-encoding "${encoding}"; use gzip.`)
-  const { createGunzip } = await import('node:zlib')
-  const gunzip = createGunzip()
-  request.once('error', (error) => gunzip.destroy(error))
-  request.once('aborted', () => gunzip.destroy(incomplete(undefined)))
-  return request.pipe(gunzip)
-}
-
 async function receiveBody(body: Readable, context: WriteContext, received: Map<string, Upload>): Promise<void> {
   if (context.path === undefined) throw new AppError('invalid_request', 'The query parameter path is required.')
   const { upload } = open(context.path, context, received)
   try {
     await upload.receive(body)
   } catch (error) {
-    throw isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR') ? badEncoding(error) : error
+    throw codingError(error)
   }
 }
 
@@ -112,20 +101,27 @@ async function readForm(contentType: string, body: Readable, onPart: PartReceive
     const unreadable = (error: unknown): void =>
       reject(new AppError('invalid_request', `The form cannot be read: ${errorText(error)}.`))
     const form = newForm(Busboy, contentType)
-    form.on('file', (_field, stream, filename) => {
+    form.on('file', (_field, stream, filename, transferEncoding) => {
       // A form that breaks off inside a part nobody reads any more must not end the agent.
       stream.on('error', unreadable)
-      onPart(stream, filename).catch((error: unknown) => {
+      receivePlain(transferEncoding, () => onPart(stream, filename)).catch((error: unknown) => {
         stream.resume()
         reject(error)
       })
     })
     form.once('finish', () => resolve())
     form.on('error', unreadable)
-    body.on('error', (error) => reject(isErrno(error, 'Z_DATA_ERROR', 'Z_BUF_ERROR') ? badEncoding(error) : error))
+    body.on('error', (error) => reject(codingError(error)))
     body.once('aborted', () => reject(incomplete(undefined)))
     body.pipe(form)
   })
+}
+
+/** Nobody packs the parts of a form any more (RFC 7578 §4.7); one that says it is packed is not stored packed. */
+async function receivePlain(transferEncoding: string, receive: () => Promise<void>): Promise<void> {
+  if (/^(?:7bit|8bit|binary)$/i.test(transferEncoding)) return await receive()
+  const message = `A part with Content-Transfer-Encoding "${transferEncoding}" is not supported: send its bytes as they are.`
+  throw new AppError('unsupported_media_type', message)
 }
 
 /** @throws AppError `invalid_request` when the content type has no boundary */
@@ -161,19 +157,15 @@ function open(path: string, context: WriteContext, received: Map<string, Upload>
       `you cannot upload multiple files to the same path '${absolute}' in one upload request`,
     )
   }
-  const upload = Upload.open({ path: absolute, user: context.user, mode: context.mode })
+  const upload = Upload.open({ path: absolute, user: context.user, mode: context.mode }, context.site)
   received.set(absolute, upload)
   return { path: absolute, upload }
 }
 
-async function commitAll(
-  received: ReadonlyMap<string, Upload>,
-  metadata: Metadata,
-  store: MetadataStore,
-): Promise<unknown> {
+async function commitAll(received: ReadonlyMap<string, Upload>, metadata: Metadata): Promise<unknown> {
   const answer: unknown[] = []
   for (const [path, upload] of received) {
-    await upload.commit(metadata, store)
+    await upload.commit(metadata)
     const shown = Object.keys(metadata).length === 0 ? {} : { metadata }
     answer.push({ path, name: basename(path), type: 'file', ...shown })
   }
@@ -186,10 +178,6 @@ function metadataOf(request: IncomingMessage): Metadata {
     if (name.startsWith(METADATA_PREFIX)) metadata[name.slice(METADATA_PREFIX.length)] = String(value)
   }
   return metadata
-}
-
-function badEncoding(cause: unknown): AppError {
-  return new AppError('invalid_request', 'The body is not valid gzip.', { cause })
 }
 
 function incomplete(cause: unknown): AppError {

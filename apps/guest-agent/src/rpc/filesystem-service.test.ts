@@ -395,6 +395,15 @@ describe('metadata of files', () => {
     await upload({})
     expect((await root().stat({ path })).entry?.metadata).toEqual({})
   })
+
+  it('is found under a name that is not UTF-8 too', async () => {
+    const dir = fresh('labelled-odd')
+    const path = `${dir}/\ufffdfe`
+    const headers = { 'content-type': 'application/octet-stream', 'X-Metadata-Color': 'blue' }
+    await harness.fetch(`/files?path=${encodeURIComponent(path)}`, { method: 'POST', body: 'x', headers })
+    expect((await root().stat({ path })).entry?.metadata).toEqual({ color: 'blue' })
+    expect((await root().listDir({ path: dir })).entries[0]?.metadata).toEqual({ color: 'blue' })
+  })
 })
 
 describe('users', () => {
