@@ -12,7 +12,10 @@ export interface AgentConfig {
   readonly stateDir: string
   /** A cgroup2 directory the agent may make children in; absent: process trees are found by session. */
   readonly cgroupDir: string | undefined
-  /** A directory that is gone with the machine's memory, for what a restarted agent must still know; absent: it knows nothing. */
+  /**
+   * A directory that is gone with the machine's memory and that nobody else fills, for pipes and for what a restarted agent must
+   * still know; absent: it knows nothing.
+   */
   readonly runDir?: string | undefined
 }
 

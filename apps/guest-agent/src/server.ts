@@ -54,7 +54,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const users = options.users ?? new UserDirectory()
   const file = config.runDir === undefined ? undefined : new IdentityFile(join(config.runDir, 'identity.json'))
   const identity = new Identity(users, file)
-  const pipes = new PipePool(config.stateDir, tools)
+  const pipes = new PipePool(config.runDir ?? config.stateDir, tools)
   await pipes.prepare()
   const cgroups = CgroupTree.open(config.cgroupDir)
   const pty = new NativePty(tools.ptyModule(options.ptyModule))

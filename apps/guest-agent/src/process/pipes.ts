@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, constants, fchownSync, mkdirSync, openSync, rmSync, unlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { AppError } from '@wrenn/base'
+import { AppError, errorText } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import type { Tools } from '../system/tools.js'
 
@@ -23,10 +23,13 @@ export interface PipeEnds {
 export class PipePool {
   readonly #dir: string
   readonly #tools: Tools
+  /** The directory, held open. */
+  #fd: number | undefined
   #names: string[] = []
   #made = 0
   #refill: Promise<void> | undefined
 
+  /** `dir` should not be on the user's disk: each pipe takes a name and an inode for a moment. */
   constructor(dir: string, tools: Tools) {
     this.#dir = join(dir, 'pipes')
     this.#tools = tools
@@ -35,7 +38,8 @@ export class PipePool {
   async prepare(): Promise<void> {
     rmSync(this.#dir, { recursive: true, force: true })
     mkdirSync(this.#dir, { recursive: true, mode: 0o700 })
-    await this.#fill()
+    this.#fd = openSync(this.#dir, constants.O_RDONLY | constants.O_DIRECTORY)
+    await this.#fill(this.#fd)
   }
 
   /** A pipe the process writes and the agent reads. */
@@ -58,6 +62,8 @@ export class PipePool {
   }
 
   close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = undefined
     rmSync(this.#dir, { recursive: true, force: true })
   }
 
@@ -68,19 +74,30 @@ export class PipePool {
   }
 
   async #take(): Promise<string> {
-    if (this.#names.length < LOW_WATER) this.#refill ??= this.#fill().finally(() => (this.#refill = undefined))
+    const fd = this.#fd
+    if (fd === undefined) throw new AppError('internal', 'The pool of pipes is closed.')
+    if (this.#names.length < LOW_WATER) this.#refill ??= this.#fill(fd).finally(() => (this.#refill = undefined))
+    // With some left, whether more can be made is no concern of this process.
     if (this.#names.length === 0) await this.#refill
+    else this.#refill?.catch(() => undefined)
     const name = this.#names.pop()
     if (name === undefined) throw new AppError('internal', 'No pipe could be made for the process.')
-    return name
+    return join(heldPath(fd), name)
   }
 
-  async #fill(): Promise<void> {
-    const names = Array.from({ length: BATCH }, () => join(this.#dir, String(this.#made++)))
+  async #fill(fd: number): Promise<void> {
+    const names = Array.from({ length: BATCH }, () => String(this.#made++))
     const [program = 'mkfifo', ...args] = [...this.#tools.applet('mkfifo'), '-m', '600', ...names]
-    const child = spawn(program, args, { stdio: 'ignore', env: {} })
-    const [code] = await once(child, 'exit')
+    const child = spawn(program, args, { stdio: 'ignore', env: {}, cwd: heldPath(fd) })
+    const [code] = await once(child, 'exit').catch((error: unknown) => {
+      throw new AppError('guest_error', `No process can be started: ${errorText(error)}.`)
+    })
     if (code !== 0) throw new AppError('internal', `mkfifo failed in ${this.#dir} (exit code ${code}).`)
     this.#names.push(...names)
   }
+}
+
+/** Leads to the directory whatever is mounted over its name. */
+function heldPath(fd: number): string {
+  return `/proc/self/fd/${fd}`
 }

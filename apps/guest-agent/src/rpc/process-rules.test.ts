@@ -199,6 +199,50 @@ describe('an agent that starts again', () => {
   })
 })
 
+describe('a disk without a single inode or block left', () => {
+  it('keeps no command from running, also one whose output should go there', async () => {
+    const mount = mkdtempSync(join(tmpdir(), 'guest-agent-inodes-'))
+    const runDir = mkdtempSync(join(tmpdir(), 'guest-agent-run-'))
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k,nr_inodes=6', 'wrenn-test-inodes', mount])
+    try {
+      execFileSync('sh', ['-c', 'i=0; while touch $i 2>/dev/null; do i=$((i+1)); done'], { cwd: mount })
+      const logLimits = { memoryBytes: 100_000, diskBytes: 1e9 }
+      await using full = await AgentHarness.start({ stateDir: join(mount, 'state'), runDir, logLimits })
+      const client = full.client(Process)
+      for (let run = 0; run < 150; run++) {
+        const { stdout } = await collect(client.start({ process: { cmd: 'echo', args: [`${run}`] } }))
+        expect(stdout.toString()).toBe(`${run}\n`)
+      }
+      const many = { process: shell('head -c 5000000 /dev/zero'), stdin: false, tag: 'many' }
+      const { stdout, end } = await collect(client.start(many))
+      expect([stdout.length, end?.exitCode]).toEqual([5_000_000, 0])
+      const again = await collect(client.connect({ process: byTag('many'), fromOffset: 0n }))
+      expect(again.lost.length).toBeGreaterThan(0)
+      expect(again.end?.exitCode).toBe(0)
+    } finally {
+      execFileSync('umount', [mount])
+      rmdirSync(mount)
+      rmSync(runDir, { recursive: true })
+    }
+  }, 60_000)
+})
+
+describe('a directory for pipes that something else is mounted over', () => {
+  it('serves as before', async () => {
+    const runDir = mkdtempSync(join(tmpdir(), 'guest-agent-over-'))
+    await using over = await AgentHarness.start({ runDir })
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'ro', 'wrenn-test-over', runDir])
+    try {
+      for (let run = 0; run < 100; run++) {
+        const { end } = await collect(over.client(Process).start({ process: { cmd: 'true' } }))
+        expect(end?.exitCode).toBe(0)
+      }
+    } finally {
+      execFileSync('umount', [runDir])
+    }
+  }, 60_000)
+})
+
 describe('a full disk under the output logs', () => {
   it('costs the logs of ended processes first, then old output, and every reader is told', async () => {
     const mount = mkdtempSync(join(tmpdir(), 'guest-agent-full-'))
