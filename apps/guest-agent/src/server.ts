@@ -17,6 +17,7 @@ import { handleUpgrade } from './http/tunnel.js'
 import { Identity, unauthorized } from './identity/identity.js'
 import { IdentityFile } from './identity/identity-file.js'
 import { UserDirectory } from './identity/users.js'
+import { Birthmarks } from './process/birthmark.js'
 import { CgroupTree } from './process/cgroup.js'
 import { Launcher } from './process/launcher.js'
 import { NativePty } from './process/native-pty.js'
@@ -57,8 +58,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const pipes = new PipePool(config.runDir ?? config.stateDir, tools)
   await pipes.prepare()
   const cgroups = CgroupTree.open(config.cgroupDir)
+  const marks = Birthmarks.open()
   const pty = new NativePty(tools.ptyModule(options.ptyModule))
-  const launcher = new Launcher({ pipes, cgroups, tools, pty })
+  const launcher = new Launcher({ pipes, cgroups, marks, tools, pty })
   const registry = new ProcessRegistry({
     launcher,
     cgroups,
@@ -87,6 +89,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       registry.close()
       watchers.close()
       pipes.close()
+      cgroups?.close()
+      marks?.close()
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
     },

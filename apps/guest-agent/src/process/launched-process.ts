@@ -1,6 +1,6 @@
 import type { GuestUser } from '../identity/users.js'
-import type { ProcessCgroup } from './cgroup.js'
 import type { OutputKind } from './output-chunk.js'
+import type { ProcessTree } from './process-tree.js'
 
 export interface LaunchSpec {
   readonly cmd: string
@@ -25,8 +25,7 @@ export interface ProcessListener {
 
 /** A running process behind pipes or a terminal. */
 export interface LaunchedProcess {
-  readonly pid: number
-  readonly cgroup: ProcessCgroup | undefined
+  readonly tree: ProcessTree
   start(listener: ProcessListener): void
   pause(): void
   resume(): void
@@ -34,6 +33,8 @@ export interface LaunchedProcess {
   write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void>
   closeStdin(): Promise<void>
   resize(size: TerminalSize): void
+  /** Reports the end, by SIGKILL, of a process that was killed and that the kernel does not let go. */
+  abandon(): void
   /** Lets go of what outlives the process: pipes held by background children, its cgroup. */
   release(): void
 }

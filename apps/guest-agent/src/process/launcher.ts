@@ -4,16 +4,19 @@ import { closeSync, openSync } from 'node:fs'
 import { AppError, errorText, isErrno } from '@wrenn/base'
 import { setprivPrefix } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
-import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { Birthmarks } from './birthmark.js'
+import type { CgroupTree } from './cgroup.js'
 import type { LaunchedProcess, LaunchSpec, TerminalSize } from './launched-process.js'
 import type { NativePty } from './native-pty.js'
 import { PipeProcess } from './pipe-process.js'
 import type { PipeEnds, PipePool } from './pipes.js'
+import type { ProcessTree } from './process-tree.js'
 import { PtyProcess } from './pty-process.js'
 
 export interface LauncherDependencies {
   readonly pipes: PipePool
   readonly cgroups: CgroupTree | undefined
+  readonly marks: Birthmarks | undefined
   readonly tools: Tools
   readonly pty: NativePty
 }
@@ -25,6 +28,7 @@ export type StandardStreams = readonly [number, number, number]
 export class Launcher {
   readonly #pipes: PipePool
   readonly #cgroups: CgroupTree | undefined
+  readonly #marks: Birthmarks | undefined
   readonly #tools: Tools
   readonly #pty: NativePty
   readonly #null = openSync('/dev/null', 'r+')
@@ -32,6 +36,7 @@ export class Launcher {
   constructor(dependencies: LauncherDependencies) {
     this.#pipes = dependencies.pipes
     this.#cgroups = dependencies.cgroups
+    this.#marks = dependencies.marks
     this.#tools = dependencies.tools
     this.#pty = dependencies.pty
   }
@@ -43,19 +48,12 @@ export class Launcher {
   async #withPipes(spec: LaunchSpec): Promise<LaunchedProcess> {
     const { stdin, stdout, stderr } = await this.#openPipes(spec)
     const theirs: StandardStreams = [stdin?.theirs ?? this.#null, stdout.theirs, stderr.theirs]
-    let group: ProcessCgroup | undefined
     try {
-      group = this.#cgroups?.create()
-      const child = await this.#spawn(spec, theirs, group, [])
-      return new PipeProcess(
-        child,
-        { stdin: stdin?.ours, stdout: stdout.ours, stderr: stderr.ours },
-        group,
-        this.#cgroups,
-      )
+      const { child, tree } = await this.#spawn(spec, theirs, [])
+      const ours = { stdin: stdin?.ours, stdout: stdout.ours, stderr: stderr.ours }
+      return new PipeProcess(child, tree, ours, this.#cgroups)
     } catch (error) {
       for (const fd of [stdin?.ours, stdout.ours, stderr.ours]) if (fd !== undefined) closeSync(fd)
-      if (group !== undefined) this.#cgroups?.remove(group)
       throw error
     } finally {
       for (const fd of [stdin?.theirs, stdout.theirs, stderr.theirs]) if (fd !== undefined) closeSync(fd)
@@ -80,30 +78,40 @@ export class Launcher {
 
   async #withTerminal(spec: LaunchSpec, size: TerminalSize): Promise<LaunchedProcess> {
     const terminal = this.#pty.open(size, spec.user)
-    let group: ProcessCgroup | undefined
     try {
-      group = this.#cgroups?.create()
       const prefix = [...this.#tools.command('setsid'), '-c', '--']
-      const child = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], group, prefix)
-      return new PtyProcess(child, terminal, group, this.#cgroups)
+      const { child, tree } = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], prefix)
+      return new PtyProcess(child, tree, terminal, this.#cgroups)
     } catch (error) {
       terminal.close()
-      if (group !== undefined) this.#cgroups?.remove(group)
       throw error
     } finally {
       closeSync(terminal.theirs)
     }
   }
 
-  async #spawn(
+  async #spawn(spec: LaunchSpec, streams: StandardStreams, prefix: readonly string[]): Promise<Started> {
+    const birth = { cgroup: this.#cgroups?.create(), mark: this.#marks?.next() }
+    try {
+      const child = await this.#run(spec, streams, birth, prefix)
+      return { child, tree: { pid: child.pid, ...birth } }
+    } catch (error) {
+      if (birth.cgroup !== undefined) this.#cgroups?.remove(birth.cgroup)
+      throw error
+    }
+  }
+
+  /** The command, or where it cannot be run a program that says why. */
+  async #run(
     spec: LaunchSpec,
     streams: StandardStreams,
-    group: ProcessCgroup | undefined,
+    birth: Birth,
     prefix: readonly string[],
   ): Promise<RunningChild> {
-    const child = this.#fork(commandLine(spec, prefix, this.#tools), spec, streams, group)
+    const child = this.#fork(commandLine(spec, prefix, this.#tools), spec, streams, birth)
     if (isRunning(child)) return child
-    const reporter = this.#fork(reportLine(spec.cmd, await failureOf(child), this.#tools), spec, streams, group)
+    const failure = await failureOf(child)
+    const reporter = this.#fork(reportLine(spec.cmd, failure, this.#tools), spec, streams, birth)
     if (isRunning(reporter)) return reporter
     throw new AppError('guest_error', `No process can be started: ${errorText(await failureOf(reporter))}.`)
   }
@@ -112,7 +120,7 @@ export class Launcher {
     command: readonly string[],
     spec: LaunchSpec,
     streams: StandardStreams,
-    group: ProcessCgroup | undefined,
+    { cgroup, mark }: Birth,
   ): ChildProcess | Error {
     const [program = '', ...args] = command
     const options: SpawnOptions = {
@@ -124,8 +132,17 @@ export class Launcher {
       ...(spec.user.uid === 0 || usesSetpriv(spec) ? {} : { uid: spec.user.uid, gid: spec.user.gid }),
     }
     const fork = (): ChildProcess | Error => spawnNow(program, args, options)
-    return group === undefined || this.#cgroups === undefined ? fork() : this.#cgroups.inside(group, fork)
+    const marked = () => (mark === undefined || !this.#marks ? fork() : this.#marks.during(mark, fork))
+    return cgroup === undefined || !this.#cgroups ? marked() : this.#cgroups.inside(cgroup, marked)
   }
+}
+
+/** What the kernel knows a process and its children by. */
+type Birth = Pick<ProcessTree, 'cgroup' | 'mark'>
+
+interface Started {
+  readonly child: ChildProcess
+  readonly tree: ProcessTree
 }
 
 type RunningChild = ChildProcess & { readonly pid: number }

@@ -1,10 +1,11 @@
 import type { ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
 import { AppError } from '@wrenn/base'
-import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { CgroupTree } from './cgroup.js'
 import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
 import type { OutputKind } from './output-chunk.js'
 import { PipeReader } from './pipe-reader.js'
+import type { ProcessTree } from './process-tree.js'
 
 interface PipeDescriptors {
   readonly stdin: number | undefined
@@ -18,25 +19,19 @@ interface PipeDescriptors {
  * later is read and dropped, so that it neither blocks nor dies of SIGPIPE.
  */
 export class PipeProcess implements LaunchedProcess {
-  readonly pid: number
-  readonly cgroup: ProcessCgroup | undefined
+  readonly tree: ProcessTree
   readonly #child: ChildProcess
   readonly #descriptors: PipeDescriptors
   readonly #cgroups: CgroupTree | undefined
   readonly #stdin: InputPipe | undefined
   #readers: PipeReader[] = []
+  #listener: ProcessListener | undefined
   #hasExited = false
 
-  constructor(
-    child: ChildProcess & { readonly pid: number },
-    descriptors: PipeDescriptors,
-    cgroup: ProcessCgroup | undefined,
-    cgroups: CgroupTree | undefined,
-  ) {
-    this.pid = child.pid
+  constructor(child: ChildProcess, tree: ProcessTree, descriptors: PipeDescriptors, cgroups: CgroupTree | undefined) {
+    this.tree = tree
     this.#child = child
     this.#descriptors = descriptors
-    this.cgroup = cgroup
     this.#cgroups = cgroups
     this.#stdin = descriptors.stdin === undefined ? undefined : new InputPipe(descriptors.stdin)
   }
@@ -46,14 +41,22 @@ export class PipeProcess implements LaunchedProcess {
       this.#reader('stdout', this.#descriptors.stdout, listener),
       this.#reader('stderr', this.#descriptors.stderr, listener),
     ]
-    this.#child.once('exit', (code, signal) => {
-      for (const reader of this.#readers) reader.drain()
-      this.#hasExited = true
-      for (const reader of this.#readers) reader.discard()
-      this.#stdin?.destroy()
-      if (this.cgroup !== undefined) this.#cgroups?.remove(this.cgroup)
-      listener.onExit(code, signal)
-    })
+    this.#listener = listener
+    this.#child.once('exit', (code, signal) => this.#exited(code, signal))
+  }
+
+  abandon(): void {
+    this.#exited(null, 'SIGKILL')
+  }
+
+  #exited(code: number | null, signal: NodeJS.Signals | null): void {
+    if (this.#hasExited) return
+    for (const reader of this.#readers) reader.drain()
+    this.#hasExited = true
+    for (const reader of this.#readers) reader.discard()
+    this.#stdin?.destroy()
+    if (this.tree.cgroup !== undefined) this.#cgroups?.remove(this.tree.cgroup)
+    this.#listener?.onExit(code, signal)
   }
 
   pause(): void {
@@ -65,7 +68,7 @@ export class PipeProcess implements LaunchedProcess {
   }
 
   async write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void> {
-    if (input === 'pty') throw new AppError('invalid_state', `Process ${this.pid} has no terminal; send stdin.`)
+    if (input === 'pty') throw new AppError('invalid_state', `Process ${this.tree.pid} has no terminal; send stdin.`)
     await this.#input().write(data)
   }
 
@@ -74,7 +77,7 @@ export class PipeProcess implements LaunchedProcess {
   }
 
   resize(_size: TerminalSize): void {
-    throw new AppError('invalid_state', `Process ${this.pid} has no terminal to resize.`)
+    throw new AppError('invalid_state', `Process ${this.tree.pid} has no terminal to resize.`)
   }
 
   release(): void {
@@ -82,7 +85,8 @@ export class PipeProcess implements LaunchedProcess {
   }
 
   #input(): InputPipe {
-    if (this.#stdin === undefined) throw new AppError('invalid_state', `Process ${this.pid} was started without stdin.`)
+    if (this.#stdin === undefined)
+      throw new AppError('invalid_state', `Process ${this.tree.pid} was started without stdin.`)
     return this.#stdin
   }
 

@@ -3,6 +3,8 @@ import { type OnReadOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { isErrno } from '@wrenn/base'
 
 const CHUNK_BYTES = 64 * 1024
+/** The most that a pipe can hold, unless root raised /proc/sys/fs/pipe-max-size. */
+const PIPE_BYTES = 1024 * 1024
 /** From this size on the read buffer itself is handed over instead of a copy. */
 const HAND_OVER_BYTES = CHUNK_BYTES / 2
 
@@ -49,14 +51,15 @@ export class PipeReader {
     this.#socket.resume()
   }
 
-  /** Delivers everything that is in the pipe now: all that an exited process wrote. */
+  /** Delivers what is in the pipe now: all that an exited process wrote, though not what another one goes on writing. */
   drain(): void {
     this.#paused = true
     this.#socket.pause()
     // A destroyed socket has closed its descriptor, though 'close' comes later: the number may be another connection's already.
-    while (!this.#ended && !this.#socket.destroyed) {
+    for (let drained = 0; drained < PIPE_BYTES && !this.#ended && !this.#socket.destroyed; ) {
       const length = this.#readNow()
       if (length === 0) return
+      drained += length
       this.#take(length)
     }
   }

@@ -3,9 +3,10 @@ import { writeSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { AppError, isErrno } from '@wrenn/base'
 import { randomHex } from '../system/random.js'
-import type { CgroupTree, ProcessCgroup } from './cgroup.js'
+import type { CgroupTree } from './cgroup.js'
 import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
 import type { Terminal } from './native-pty.js'
+import type { ProcessTree } from './process-tree.js'
 
 /** How long a terminal may stay silent after its process ended before we stop waiting for the end marker. */
 const MARKER_IDLE_MS = 200
@@ -22,8 +23,7 @@ interface Exit {
  * agent writes a random marker into the terminal's other side: it comes out after everything the process wrote.
  */
 export class PtyProcess implements LaunchedProcess {
-  readonly pid: number
-  readonly cgroup: ProcessCgroup | undefined
+  readonly tree: ProcessTree
   readonly #child: ChildProcess
   readonly #terminal: Terminal
   readonly #cgroups: CgroupTree | undefined
@@ -38,16 +38,10 @@ export class PtyProcess implements LaunchedProcess {
   #isPaused = false
   #isDone = false
 
-  constructor(
-    child: ChildProcess & { readonly pid: number },
-    terminal: Terminal,
-    cgroup: ProcessCgroup | undefined,
-    cgroups: CgroupTree | undefined,
-  ) {
-    this.pid = child.pid
+  constructor(child: ChildProcess, tree: ProcessTree, terminal: Terminal, cgroups: CgroupTree | undefined) {
+    this.tree = tree
     this.#child = child
     this.#terminal = terminal
-    this.cgroup = cgroup
     this.#cgroups = cgroups
     this.#stream = new ReadStream(terminal.master)
   }
@@ -57,10 +51,17 @@ export class PtyProcess implements LaunchedProcess {
     this.#stream.on('error', () => this.#finish())
     this.#stream.once('close', () => this.#terminal.forget())
     this.#stream.on('data', (chunk: Buffer) => this.#take(chunk))
-    this.#child.once('exit', (code, signal) => {
-      this.#exit = { code, signal }
-      this.#await()
-    })
+    this.#child.once('exit', (code, signal) => this.#exited({ code, signal }))
+  }
+
+  abandon(): void {
+    this.#exited({ code: null, signal: 'SIGKILL' })
+  }
+
+  #exited(exit: Exit): void {
+    if (this.#exit !== undefined) return
+    this.#exit = exit
+    this.#await()
   }
 
   pause(): void {
@@ -91,7 +92,7 @@ export class PtyProcess implements LaunchedProcess {
   }
 
   async closeStdin(): Promise<void> {
-    throw new AppError('invalid_state', `Process ${this.pid} has a terminal; send ^D to end its input.`)
+    throw new AppError('invalid_state', `Process ${this.tree.pid} has a terminal; send ^D to end its input.`)
   }
 
   resize(size: TerminalSize): void {
@@ -157,7 +158,7 @@ export class PtyProcess implements LaunchedProcess {
     clearTimeout(this.#idle)
     this.#terminal.close()
     this.#stream.destroy()
-    if (this.cgroup !== undefined) this.#cgroups?.remove(this.cgroup)
+    if (this.tree.cgroup !== undefined) this.#cgroups?.remove(this.tree.cgroup)
     this.#listener?.onExit(this.#exit.code, this.#exit.signal)
   }
 }

@@ -2,11 +2,13 @@ import { readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
+import { birthmarkOf } from './birthmark.js'
 import type { CgroupTree } from './cgroup.js'
 import type { Launcher } from './launcher.js'
 import { defaultLogLimits, type LogLimits } from './output-log.js'
+import { killTree, type ProcessTree, signalTree } from './process-tree.js'
 import { Session, type SessionOptions } from './session.js'
-import { type ProcessTree, signalTree } from './signals.js'
+import { signalNumber } from './signals.js'
 
 /** Output and exit status of an ended process stay this long. */
 const KEEP_ENDED_MS = 10 * 60_000
@@ -106,6 +108,7 @@ export class ProcessRegistry {
   signal(selector: ProcessSelector | undefined, signal: number): void {
     const orphan = this.#orphanOf(selector)
     if (orphan === undefined) this.findRunning(selector).signal(signal)
+    else if (signal === signalNumber('SIGKILL')) void killTree(orphan)
     else signalTree(orphan, signal)
   }
 
@@ -138,7 +141,7 @@ export class ProcessRegistry {
     const by = selector?.selector
     if (by?.case !== 'pid' || this.#running.has(by.value)) return undefined
     const cgroup = this.#dependencies.cgroups?.orphanWith(by.value)
-    return cgroup === undefined ? undefined : { pid: by.value, cgroup }
+    return cgroup === undefined ? undefined : { pid: by.value, cgroup, mark: birthmarkOf(by.value) }
   }
 
   #notFound(selector: ProcessSelector | undefined): AppError {
@@ -160,7 +163,7 @@ export class ProcessRegistry {
   }
 
   #sweep(): void {
-    this.#dependencies.cgroups?.sweep()
+    this.#dependencies.cgroups?.sweepBelow()
     let memory = this.#ended.reduce((sum, { session }) => sum + session.log.memoryBytes, 0)
     let count = this.#ended.length
     this.#ended = this.#ended.filter(({ session, atMs }) => {

@@ -4,7 +4,8 @@ import { Follower, type SessionEnd } from './follower.js'
 import type { LaunchedProcess, LaunchSpec } from './launched-process.js'
 import type { OutputKind } from './output-chunk.js'
 import { type LogLimits, OutputLog } from './output-log.js'
-import { signalNumber, signalText, signalTree } from './signals.js'
+import { killTree, signalTree } from './process-tree.js'
+import { signalNumber, signalText } from './signals.js'
 
 /** A follower this far behind makes the process wait; less than the log keeps in memory, so it never has to read the disk. */
 const HIGH_LAG_BYTES = 512 * 1024
@@ -40,11 +41,12 @@ export class Session {
   readonly #deadlines = new Set<NodeJS.Timeout>()
   #end: SessionEnd | undefined
   #timedOut = false
-  #killAsked = false
+  /** Until the tree is dead; its end is told then. */
+  #killing: Promise<void> | undefined
   readonly #oomKillsBefore: number
 
   constructor(process: LaunchedProcess, options: SessionOptions, onEnd: (session: Session) => void) {
-    this.pid = process.pid
+    this.pid = process.tree.pid
     this.config = options.config
     this.tag = options.tag
     this.foreground = options.foreground
@@ -56,8 +58,12 @@ export class Session {
     process.start({
       onOutput: (kind, chunk) => this.#produce(kind, chunk),
       onExit: (code, signal) => {
-        this.#finish(code, signal)
-        onEnd(this)
+        const end = (): void => {
+          this.#finish(code, signal)
+          onEnd(this)
+        }
+        if (this.#killing === undefined) end()
+        else void this.#killing.then(end)
       },
     })
   }
@@ -83,9 +89,16 @@ export class Session {
     this.#adjustFlow()
   }
 
+  /** Signals the tree; of one that is killed nothing is left when the end is told. */
   signal(signal: number): void {
-    if (signal === signalNumber('SIGKILL')) this.#killAsked = true
-    signalTree({ pid: this.pid, cgroup: this.#process.cgroup }, signal)
+    if (signal === signalNumber('SIGKILL')) this.#kill()
+    else signalTree(this.#process.tree, signal)
+  }
+
+  #kill(): void {
+    // What does not die within its time waits in the kernel; nobody has to wait with it, nor when looking for it goes wrong.
+    const abandon = (): void => this.#process.abandon()
+    this.#killing ??= killTree(this.#process.tree).then(abandon, abandon)
   }
 
   /** Kills the tree after `timeoutMs`; the end then says so. */
@@ -102,7 +115,7 @@ export class Session {
   #killTimedOut(): void {
     if (this.#end !== undefined) return
     this.#timedOut = true
-    this.signal(signalNumber('SIGKILL'))
+    this.#kill()
   }
 
   /** Forgets the output; only for a session that ended. */
@@ -152,7 +165,8 @@ export class Session {
       error: status,
       signal: signalNumber(signal),
       timedOut: this.#timedOut,
-      oomKilled: signal === 'SIGKILL' && !this.#killAsked && this.#options.countOomKills() > this.#oomKillsBefore,
+      oomKilled:
+        signal === 'SIGKILL' && this.#killing === undefined && this.#options.countOomKills() > this.#oomKillsBefore,
     }
   }
 }
