@@ -47,6 +47,24 @@ describe('streaming a command', () => {
     expect(exit).toMatchObject({ exit_code: 0, offset: 5 })
   })
 
+  it('goes at the pace of the reader that reads, and has all for the one that stalled when it reads on', async () => {
+    const bytes = 24 * 1024 * 1024
+    await using slow = await exec(sh(`read -r line; head -c ${bytes} /dev/zero`, { stdin: true, tag: 'two' }), [
+      BINARY_SUBPROTOCOL,
+    ])
+    expect(await slow.next()).toMatchObject({ type: 'start' })
+    slow.stall()
+    const path = `${capsule().path}/processes/two/stream?from_offset=0`
+    await using quick = await Stream.open(platform, path, { protocols: [BINARY_SUBPROTOCOL] })
+    expect(await quick.next()).toMatchObject({ type: 'start' })
+    slow.sendInput('stdin', 'go\n')
+    const seen = await quick.untilExit()
+    expect([seen.output.length, seen.exit.exit_code]).toEqual([bytes, 0])
+    slow.readOn()
+    const late = await slow.untilExit()
+    expect([late.output.length, late.exit.exit_code]).toEqual([bytes, 0])
+  })
+
   it('passes signals on, and stop kills the tree', async () => {
     await using polite = await exec(sh('trap "echo bye; exit 7" INT; echo ready; while :; do sleep 0.1; done'))
     await polite.untilOutput('ready')

@@ -175,6 +175,16 @@ export class Stream implements AsyncDisposable {
     return { frames, output: outputOf(frames), exit }
   }
 
+  /** Stops reading from the connection, as a client does whose machine sleeps. */
+  stall(): void {
+    this.#socket.pause()
+  }
+
+  /** Reads on after `stall`. */
+  readOn(): void {
+    this.#socket.resume()
+  }
+
   close(): void {
     this.#socket.close()
   }

@@ -1,4 +1,6 @@
+import { writeFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { Process } from '@wrenn/protocol/guest'
 import { describe, expect, it } from 'vitest'
 import { AgentHarness, SECRET } from '../testing/agent-harness.js'
@@ -54,6 +56,22 @@ describe('output faster than its reader', () => {
     const replay = await collect(client(harness).connect({ process: selector, fromOffset: 0n }))
     expect(replay.stdout.length).toBe(200 * MIB)
     expect(replay.end?.exitCode).toBe(0)
+  })
+
+  it('leaves alone behind the one reader of two that stalls: the program ends, and the slow one has all when it reads', async () => {
+    await using harness = await AgentHarness.start()
+    const gate = join(harness.dir, 'gate')
+    const script = `while [ ! -e ${gate} ]; do sleep 0.05; done; exec head -c ${16 * MIB} /dev/zero`
+    const process = { cmd: '/bin/sh', args: ['-c', script] }
+    const slow = client(harness).start({ process, stdin: false, tag: 'two' })[Symbol.asyncIterator]()
+    expect((await slow.next()).value?.event?.event.case).toBe('start')
+    const selector = { selector: { case: 'tag', value: 'two' } } as const
+    const quick = collect(client(harness).connect({ process: selector, fromOffset: 0n }))
+    writeFileSync(gate, '')
+    const { stdout, end, lost } = await quick
+    expect([stdout.length, end?.exitCode, lost]).toEqual([16 * MIB, 0, []])
+    const rest = await collect({ [Symbol.asyncIterator]: () => slow })
+    expect([rest.stdout.length, rest.end?.exitCode, rest.lost]).toEqual([16 * MIB, 0, []])
   })
 
   it('tells which bytes are lost when the log had to drop them', async () => {

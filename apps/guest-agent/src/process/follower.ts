@@ -1,6 +1,9 @@
 import type { OutputChunk } from './output-chunk.js'
 import type { OutputLog } from './output-log.js'
 
+/** A reader this near to the end has caught up. */
+const LIVE_LAG_BYTES = 256 * 1024
+
 export interface SessionEnd {
   readonly exitCode: number
   readonly exited: boolean
@@ -35,7 +38,6 @@ export class Follower {
   #offset: number
   #block: OutputChunk[] = []
   #wake: (() => void) | undefined
-  /** A reader that replays the past does not hold the process back until it has caught up once. */
   #isLive = false
 
   constructor(session: FollowedSession, offset: number, onProgress: () => void) {
@@ -58,10 +60,15 @@ export class Follower {
     }
   }
 
-  holdsBack(lagBytes: number): boolean {
-    const lag = this.#session.log.end - this.#offset
-    if (lag < lagBytes / 2) this.#isLive = true
-    return this.#isLive && lag > lagBytes
+  /** How many bytes it has yet to read. */
+  get lag(): number {
+    return this.#session.log.end - this.#offset
+  }
+
+  /** A reader that replays the past does not hold the process back until it has caught up once. */
+  get isLive(): boolean {
+    if (this.lag < LIVE_LAG_BYTES) this.#isLive = true
+    return this.#isLive
   }
 
   wake(): void {

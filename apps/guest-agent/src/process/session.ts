@@ -130,10 +130,14 @@ export class Session {
     this.#adjustFlow()
   }
 
-  /** Lets the process write only as fast as its slowest attached reader and the log's disk. */
+  /**
+   * Lets the process write only as fast as the log's disk and the fastest of its attached readers: one that stops reading alone
+   * falls behind, and reads from the log what it missed.
+   */
   #adjustFlow(): void {
-    const lags = [...this.#followers].some((follower) => follower.holdsBack(HIGH_LAG_BYTES))
-    if (lags || this.log.isCongested) this.#process.pause()
+    const live = [...this.#followers].filter((follower) => follower.isLive)
+    const allLag = live.length > 0 && live.every((follower) => follower.lag > HIGH_LAG_BYTES)
+    if (allLag || this.log.isCongested) this.#process.pause()
     else this.#process.resume()
   }
 
