@@ -20,7 +20,14 @@ const STEP_WAIT_MS = 5 * 60_000
 const MAX_ATTEMPTS = 30
 const LOOK_AGAIN_MS = 1_000
 /** Answers that say that a command was not even started. */
-const NOT_STARTED = ['invalid_request', 'not_found', 'permission_denied', 'not_a_directory', 'conflict'] as const
+const NOT_STARTED = [
+  'invalid_request',
+  'not_found',
+  'permission_denied',
+  'not_a_directory',
+  'conflict',
+  'too_large',
+] as const
 
 export interface AtomicDeps {
   readonly db: Db

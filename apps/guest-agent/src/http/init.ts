@@ -7,6 +7,8 @@ import type { Connections } from './connections.js'
 import { parseObject, readText, sendJson } from './reply.js'
 
 const MAX_BODY_BYTES = 4 * 1024 * 1024
+/** Half of what the kernel passes to a program: a capsule whose environment left no room could run nothing. */
+const MAX_ENVS_BYTES = 1024 * 1024
 
 interface InitBody {
   readonly secret?: string | undefined
@@ -143,5 +145,9 @@ function envsOf(value: unknown): Readonly<Record<string, string>> | undefined {
   const isUsable = ([name, text]: unknown[]): boolean =>
     typeof name === 'string' && /^[^=\0]+$/.test(name) && typeof text === 'string' && !text.includes('\0')
   if (!entries.every(isUsable)) throw new AppError('invalid_request', 'envs must map variable names to texts.')
+  const bytes = entries.reduce((sum, [name, text]) => sum + Buffer.byteLength(`${name}=${text}`) + 1, 0)
+  if (bytes > MAX_ENVS_BYTES) {
+    throw new AppError('too_large', `The capsule's environment would have ${bytes} bytes, at most ${MAX_ENVS_BYTES}.`)
+  }
   return Object.fromEntries(entries)
 }

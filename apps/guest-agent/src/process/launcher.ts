@@ -4,6 +4,7 @@ import { closeSync, openSync } from 'node:fs'
 import { AppError, errorText, isErrno } from '@wrenn/base'
 import { setprivPrefix } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
+import { tooLong } from './argument-limits.js'
 import type { Birthmarks } from './birthmark.js'
 import type { CgroupTree } from './cgroup.js'
 import type { LaunchedProcess, LaunchSpec, TerminalSize } from './launched-process.js'
@@ -83,7 +84,7 @@ export class Launcher {
       const { child, tree } = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], prefix)
       return new PtyProcess(child, tree, terminal, this.#cgroups)
     } catch (error) {
-      terminal.close()
+      terminal.discard()
       throw error
     } finally {
       closeSync(terminal.theirs)
@@ -111,6 +112,7 @@ export class Launcher {
     const child = this.#fork(commandLine(spec, prefix, this.#tools), spec, streams, birth)
     if (isRunning(child)) return child
     const failure = await failureOf(child)
+    if (isErrno(failure, 'E2BIG')) throw tooLong(spec)
     const reporter = this.#fork(reportLine(spec.cmd, failure, this.#tools), spec, streams, birth)
     if (isRunning(reporter)) return reporter
     throw new AppError('guest_error', `No process can be started: ${errorText(await failureOf(reporter))}.`)

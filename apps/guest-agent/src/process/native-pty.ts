@@ -19,6 +19,8 @@ export interface Terminal {
   close(): void
   /** To be called when the master is closed. */
   forget(): void
+  /** Closes both sides of a terminal that got no process; `theirs` stays. */
+  discard(): void
 }
 
 /** Pseudo-terminals by the native module, loaded when the first one is wanted. */
@@ -49,6 +51,11 @@ export class NativePty {
       resize: ({ cols, rows }) => native.resize(opened.master, cols, rows),
       close: () => closeSync(slave),
       forget: () => this.#masters.delete(opened.master),
+      discard: () => {
+        closeSync(slave)
+        closeSync(opened.master)
+        this.#masters.delete(opened.master)
+      },
     }
   }
 

@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmdirSync,
   rmSync,
   statSync,
@@ -162,6 +163,55 @@ describe('requests that make no sense', () => {
     expect(await end(Buffer.from([0, 0, 0]))).toBe('invalid_argument')
     expect(await end(Buffer.from([0, 0, 0, 0, 9, 1]))).toBe('invalid_argument')
     expect(await end(Buffer.from([0, 0xff, 0xff, 0xff, 0xff]))).toBe('resource_exhausted')
+  })
+})
+
+describe('a command line that the kernel does not take', () => {
+  const start = (process: object, pty = {}) => collect(harness.client(Process, 'json').start({ process, ...pty }))
+  const large = (count: number, size: number) =>
+    Object.fromEntries(Array.from({ length: count }, (_, index) => [`LARGE_${index}`, 'x'.repeat(size)]))
+
+  it.each([{ pty: undefined }, { pty: { size: { cols: 80, rows: 24 } } }])(
+    'is refused by what is too long in it, %j',
+    async (pty) => {
+      const refused = (process: object, what: RegExp) =>
+        expect(start(process, pty)).rejects.toMatchObject({ code: 8, rawMessage: expect.stringMatching(what) })
+      await refused(
+        { cmd: 'true', envs: large(1, 3_000_000) },
+        /environment variable LARGE_0 has 3000008 bytes .* 131071/,
+      )
+      await refused({ cmd: 'true', envs: large(30, 100_000) }, /environment has 30\d{5} bytes, .* at most 2097152/)
+      await refused({ cmd: 'true', args: ['x'.repeat(200_000)] }, /argument 1 has 200000 bytes/)
+      await refused(
+        { cmd: 'true', args: Array.from({ length: 40 }, () => 'x'.repeat(100_000)) },
+        /cmd and args have 40\d{5}/,
+      )
+    },
+  )
+
+  it('leaves no terminal open', async () => {
+    const terminals = () =>
+      readdirSync('/proc/self/fd').filter((fd) => {
+        const path = `/proc/self/fd/${fd}`
+        return existsSync(path) && /ptmx$/.test(readlinkSync(path))
+      })
+    const before = terminals()
+    const pty = { pty: { size: { cols: 80, rows: 24 } } }
+    for (let run = 0; run < 3; run++) {
+      await expect(start({ cmd: 'true', envs: large(1, 200_000) }, pty)).rejects.toMatchObject({ code: 8 })
+    }
+    expect(terminals()).toEqual(before)
+  })
+
+  it('tells 126 for a path that is too long, and refuses names that no environment can hold', async () => {
+    const long = await start({ cmd: `/${'x/'.repeat(4_000)}` })
+    expect([long.end?.exitCode, long.stderr.toString()]).toEqual([126, expect.stringContaining('ENAMETOOLONG')])
+    for (const name of ['A=B', '', 'A\0']) {
+      await expect(start({ cmd: 'true', envs: { [name]: 'x' } })).rejects.toMatchObject({ code: 3 })
+    }
+    expect((await start({ cmd: 'env', envs: { 'dotted.name-x': '1' } })).stdout.toString()).toContain(
+      'dotted.name-x=1\n',
+    )
   })
 })
 

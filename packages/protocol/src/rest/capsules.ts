@@ -1,8 +1,8 @@
 import { z } from 'zod'
 import { capsuleStates, wireStatuses } from '../states.js'
 import {
+  capsuleEnvsSchema,
   capsuleIdSchema,
-  envsSchema,
   labelsSchema,
   pathSchema,
   requestBody,
@@ -31,7 +31,7 @@ export const createCapsuleSchema = requestBody({
   name: text(128, 1).optional().describe('A name for people; need not be unique.'),
   labels: labelsSchema.default({}),
   metadata: labelsSchema.optional().describe('Another name for `labels`.'),
-  envs: envsSchema.default({}),
+  envs: capsuleEnvsSchema.default({}),
   vcpus: z.int().min(1).max(1024).optional().describe('Virtual CPUs. Default: what the template asks for.'),
   memory_mb: z
     .int()

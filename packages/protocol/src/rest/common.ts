@@ -50,10 +50,42 @@ function isNear(one: string, other: string): boolean {
   return Math.max(a.length, b.length) - start - end <= 2
 }
 
-/** Environment variable names cannot hold `=`; values are anything without a NUL byte. */
-export const envsSchema = z
-  .record(text(256, 1).regex(/^[^=]+$/, 'must not contain ='), text(128 * 1024))
-  .describe('Environment variables, added to the base environment.')
+/** What Linux passes in one variable: 32 pages for `NAME=value` and a NUL byte (execve(2)). */
+const MAX_VARIABLE_BYTES = 128 * 1024 - 1
+/** What it passes in all arguments and variables together, with a stack limit of 8 MiB. */
+const MAX_ENVIRONMENT_BYTES = 2 * 1024 * 1024
+/** Half of that for every command of a capsule leaves it the other half for its own. */
+const MAX_CAPSULE_ENVIRONMENT_BYTES = 1024 * 1024
+
+/** Names cannot hold `=`; values are anything without a NUL byte. Both are bounded by what a program can be given. */
+function environment(maxBytes: number) {
+  return z
+    .record(text(256, 1).regex(/^[^=]+$/, 'must not contain ='), text(MAX_VARIABLE_BYTES))
+    .check(({ value: envs, issues }) => {
+      const sizes = Object.entries(envs).map(([name, value]) => [name, utf8Bytes(`${name}=${value}`)] as const)
+      for (const [name, size] of sizes) {
+        if (size <= MAX_VARIABLE_BYTES) continue
+        const message = `has ${size} bytes with its name, at most ${MAX_VARIABLE_BYTES} can be passed; use a file for more`
+        issues.push({ code: 'custom', message, path: [name], input: envs })
+      }
+      const total = sizes.reduce((sum, [, size]) => sum + size + 1, 0)
+      if (total <= maxBytes) return
+      const message = `the environment has ${total} bytes, at most ${maxBytes} can be passed; use a file for more`
+      issues.push({ code: 'custom', message, input: envs })
+    })
+}
+
+function utf8Bytes(value: string): number {
+  return new TextEncoder().encode(value).length
+}
+
+export const envsSchema = environment(MAX_ENVIRONMENT_BYTES).describe(
+  'Environment variables, added to the base environment; 128 KiB each, 2 MiB with all arguments.',
+)
+
+export const capsuleEnvsSchema = environment(MAX_CAPSULE_ENVIRONMENT_BYTES).describe(
+  'Environment variables of every command in the capsule; 128 KiB each, 1 MiB together.',
+)
 
 export const labelsSchema = z
   .record(text(63, 1), text(256))

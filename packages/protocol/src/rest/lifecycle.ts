@@ -1,6 +1,14 @@
 import { z } from 'zod'
 import { capsuleSchema, templateSchema } from './capsules.js'
-import { capsuleIdSchema, envsSchema, labelsSchema, pathSchema, requestBody, text, timestampSchema } from './common.js'
+import {
+  capsuleEnvsSchema,
+  capsuleIdSchema,
+  labelsSchema,
+  pathSchema,
+  requestBody,
+  text,
+  timestampSchema,
+} from './common.js'
 
 /** Names that are also path segments and template names. */
 export const safeNameSchema = z
@@ -37,7 +45,7 @@ export const forkRequestSchema = requestBody({
   count: z.int().min(1).max(100).default(1),
   name: text(120, 1).optional().describe('Name of the copies; with several, `-1`, `-2`, … is added.'),
   labels: labelsSchema.optional().describe('Labels of the copies; default: those of the source.'),
-  envs: envsSchema.default({}).describe('Added to the environment of the source.'),
+  envs: capsuleEnvsSchema.default({}).describe('Added to the environment of the source.'),
   timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
 }).meta({ id: 'ForkRequest' })
 export type ForkRequest = z.input<typeof forkRequestSchema>
