@@ -20,6 +20,7 @@ import { UserDirectory } from './identity/users.js'
 import { Birthmarks } from './process/birthmark.js'
 import { CgroupTree } from './process/cgroup.js'
 import { Launcher } from './process/launcher.js'
+import { SystemLocale } from './process/locale.js'
 import { NativePty } from './process/native-pty.js'
 import type { LogLimits } from './process/output-log.js'
 import { PipePool } from './process/pipes.js'
@@ -60,7 +61,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const cgroups = CgroupTree.open(config.cgroupDir)
   const marks = Birthmarks.open()
   const pty = new NativePty(tools.ptyModule(options.ptyModule))
-  const launcher = new Launcher({ pipes, cgroups, marks, tools, pty })
+  const launcher = new Launcher({ pipes, cgroups, marks, tools, pty, system: options.system })
   const registry = new ProcessRegistry({
     launcher,
     cgroups,
@@ -70,7 +71,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const metadata = new MetadataStore(config.stateDir, tools)
   const watchers = new WatcherRegistry()
   const router = new RpcRouter(log)
-    .add(Process, processService(registry, identity))
+    .add(Process, processService(registry, identity, new SystemLocale()))
     .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
   const connections = new Connections()
   const handler = new RequestHandler({ identity, router, metadata, registry, connections, ...options })

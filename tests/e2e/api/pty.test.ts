@@ -26,6 +26,19 @@ describe('a terminal', () => {
     expect(await pty.closed).toBe(1000)
   })
 
+  it('speaks UTF-8: its locale, lengths, and a backspace takes a whole character back', async () => {
+    await using pty = await open({ args: ['--login', '--norc'] })
+    pty.sendInput('input', `locale charmap; v=é; echo "len""gth \${#v}"\n`)
+    expect(await pty.untilOutput('length 1')).toContain('\r\nUTF-8\r\n')
+    // The kernel's line editing, not that of the shell.
+    pty.sendInput('input', `sh -c 'echo rea""dy; read -r line; printf "<%s>" "$line" | od -An -c'\n`)
+    await pty.untilOutput('ready')
+    pty.sendInput('input', 'aé\u007f\n')
+    await pty.untilOutput('<   a   >')
+    pty.send({ type: 'kill' })
+    await pty.untilExit()
+  })
+
   it('has the size it was given, and the one it is changed to', async () => {
     await using pty = await open({ cols: 101, rows: 31 })
     pty.sendInput('input', 'stty size\n')

@@ -3,22 +3,28 @@ import { resolve } from 'node:path'
 import { AppError, isErrno } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import type { LocaleVariables } from './locale.js'
 
 const DEFAULT_PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
 
 type Variables = Readonly<Record<string, string>>
 
 /**
- * The environment of a process; later layers win: system, capsule (`/init`), request.
+ * The environment of a process; later layers win: system with its language, capsule (`/init`), request.
  * @throws AppError `invalid_request` for a name that no environment can hold
  */
-export function environmentOf(user: GuestUser, capsule: Variables, request: Variables): Record<string, string> {
+export function environmentOf(
+  user: GuestUser,
+  locale: LocaleVariables,
+  capsule: Variables,
+  request: Variables,
+): Record<string, string> {
   const wrong = Object.keys(request).find((name) => name === '' || name.includes('='))
   if (wrong !== undefined) {
     throw new AppError('invalid_request', `The name of a variable cannot be empty or contain "=", as "${wrong}" does.`)
   }
   const base = { PATH: DEFAULT_PATH, HOME: user.home, USER: user.name, LOGNAME: user.name }
-  return { ...base, ...capsule, ...request }
+  return { ...base, ...locale, ...capsule, ...request }
 }
 
 /** An absolute path; `~` and relative paths start at the user's home. */

@@ -2,6 +2,7 @@ import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { AppError, errorText, isErrno } from '@wrenn/base'
+import type { GuestSystem } from '../system/guest-system.js'
 import { setprivPrefix } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
 import { tooLong } from './argument-limits.js'
@@ -20,6 +21,7 @@ export interface LauncherDependencies {
   readonly marks: Birthmarks | undefined
   readonly tools: Tools
   readonly pty: NativePty
+  readonly system: Pick<GuestSystem, 'setUtf8Input'>
 }
 
 /** The three descriptors of a new process, numbers of the agent's own table. */
@@ -32,6 +34,7 @@ export class Launcher {
   readonly #marks: Birthmarks | undefined
   readonly #tools: Tools
   readonly #pty: NativePty
+  readonly #system: Pick<GuestSystem, 'setUtf8Input'>
   readonly #null = openSync('/dev/null', 'r+')
 
   constructor(dependencies: LauncherDependencies) {
@@ -40,6 +43,7 @@ export class Launcher {
     this.#marks = dependencies.marks
     this.#tools = dependencies.tools
     this.#pty = dependencies.pty
+    this.#system = dependencies.system
   }
 
   async launch(spec: LaunchSpec): Promise<LaunchedProcess> {
@@ -80,6 +84,7 @@ export class Launcher {
   async #withTerminal(spec: LaunchSpec, size: TerminalSize): Promise<LaunchedProcess> {
     const terminal = this.#pty.open(size, spec.user)
     try {
+      await this.#system.setUtf8Input(terminal.path)
       const prefix = [...this.#tools.command('setsid'), '-c', '--']
       const { child, tree } = await this.#spawn(spec, [terminal.theirs, terminal.theirs, terminal.theirs], prefix)
       return new PtyProcess(child, tree, terminal, this.#cgroups)

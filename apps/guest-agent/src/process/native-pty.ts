@@ -9,6 +9,8 @@ interface PtyModule {
 }
 
 export interface Terminal {
+  /** Of the other side, such as `/dev/pts/3`. */
+  readonly path: string
   readonly master: number
   /** The agent's own handle of the other side: while it is open, output that waits in the terminal survives its writers. */
   readonly slave: number
@@ -45,6 +47,7 @@ export class NativePty {
     fchmodSync(slave, 0o620)
     this.#masters.add(opened.master)
     return {
+      path: opened.pty,
       master: opened.master,
       slave,
       theirs,

@@ -52,6 +52,18 @@ describe('a process behind a terminal', () => {
     }
   }, 120_000)
 
+  it('takes a whole character back, not one of its bytes', async () => {
+    const read = interactive('erase', '/bin/sh', [
+      '-c',
+      'stty -a | grep -o -e "-\\?iutf8"; read line; echo "<$line>" | od -An -tx1',
+    ])
+    await read.shows('iutf8')
+    await read.type('aé\x7f\n')
+    expect(await read.finished).toBe(0)
+    expect(read.text()).toMatch(/^iutf8\r\n/)
+    expect(read.text()).toContain('3c 61 3e 0a')
+  })
+
   it('has a controlling terminal of the wanted size and a TERM', async () => {
     const { pty } = await collect(
       harness.client(Process).start({ process: shell('stty size; echo $TERM; tty </dev/tty'), pty: terminal }),

@@ -215,6 +215,30 @@ describe('a command line that the kernel does not take', () => {
   })
 })
 
+describe('the language of a process', () => {
+  const charmap = async (envs: Readonly<Record<string, string>>, pty = {}) => {
+    const process = { ...shell('locale charmap'), envs }
+    const { stdout, pty: shown } = await collect(harness.client(Process).start({ process, stdin: false, ...pty }))
+    return `${stdout}${shown}`.trim()
+  }
+
+  it('is UTF-8 unless it is told another, in a terminal and without one', async () => {
+    const pty = { pty: { size: { cols: 80, rows: 24 } } }
+    for (const form of [{}, pty]) {
+      expect(await charmap({}, form)).toBe('UTF-8')
+      expect(await charmap({ LANG: 'C' }, form)).toBe('ANSI_X3.4-1968')
+      expect(await charmap({ LC_ALL: 'POSIX' }, form)).toBe('ANSI_X3.4-1968')
+    }
+  })
+
+  it('is that of the capsule where it has one', async () => {
+    await using own = await AgentHarness.start()
+    await own.init({ envs: { LANG: 'C' } })
+    const { stdout } = await collect(own.client(Process).start({ process: shell('locale charmap'), stdin: false }))
+    expect(stdout.toString()).toBe('ANSI_X3.4-1968\n')
+  })
+})
+
 describe('an agent that starts again', () => {
   it('is claimed as before, forgets the old logs and can write its own', async () => {
     const stateDir = mkdtempSync(join(tmpdir(), 'guest-agent-again-'))

@@ -14,6 +14,7 @@ import { environmentOf, workingDirectory } from '../process/environment.js'
 import { type ProcessEvents, sendOutput } from '../process/event-encoding.js'
 import type { Follower, SessionEnd } from '../process/follower.js'
 import type { LaunchSpec, TerminalSize } from '../process/launched-process.js'
+import type { SystemLocale } from '../process/locale.js'
 import type { ProcessRegistry } from '../process/registry.js'
 import type { Session } from '../process/session.js'
 import { keepaliveOf } from './keepalive.js'
@@ -22,13 +23,17 @@ import type { RpcCall, ServiceHandlers } from './router.js'
 const DEFAULT_SIZE: TerminalSize = { cols: 80, rows: 24 }
 
 /** The service `process.Process`. */
-export function processService(registry: ProcessRegistry, identity: Identity): ServiceHandlers<typeof Process> {
+export function processService(
+  registry: ProcessRegistry,
+  identity: Identity,
+  locale: SystemLocale,
+): ServiceHandlers<typeof Process> {
   return {
     list: (request) => ({
       processes: [...(request.includeEnded ? registry.ended() : []), ...registry.running()].map(processInfo),
     }),
     start: async (request, call, events) => {
-      const session = await registry.start(startOptions(request, call, identity))
+      const session = await registry.start(startOptions(request, call, identity, locale))
       const follower = session.follow(0)
       for (const timeoutMs of [request.timeoutMs, call.timeoutMs ?? 0]) if (timeoutMs > 0) session.killAfter(timeoutMs)
       await relay(session, follower, call, events, request.withOffsets)
@@ -64,7 +69,7 @@ export function processService(registry: ProcessRegistry, identity: Identity): S
   }
 }
 
-function startOptions(request: StartRequest, call: RpcCall, identity: Identity) {
+function startOptions(request: StartRequest, call: RpcCall, identity: Identity, locale: SystemLocale) {
   const config = request.process
   if (config === undefined || config.cmd === '') throw new AppError('invalid_request', 'process.cmd is required.')
   const user = identity.userOf(call.headers)
@@ -75,6 +80,7 @@ function startOptions(request: StartRequest, call: RpcCall, identity: Identity) 
     user,
     env: environmentOf(
       user,
+      locale.variables,
       envs,
       request.pty === undefined ? config.envs : { TERM: 'xterm-256color', ...config.envs },
     ),

@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { type ConnectionPorts, clockErrorNs, type GuestSystem } from './guest-system.js'
 
 /** For an agent on a machine that is not its guest: takes note of what it was told and changes nothing. */
@@ -30,6 +32,10 @@ export class DevelopmentSystem implements GuestSystem {
 
   async sync(): Promise<void> {
     this.calls.push('sync')
+  }
+
+  async setUtf8Input(path: string): Promise<void> {
+    await once(spawn('stty', ['-F', path, 'iutf8'], { stdio: 'ignore' }), 'exit')
   }
 
   async dropCaches(): Promise<void> {

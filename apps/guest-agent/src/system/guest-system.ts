@@ -19,6 +19,8 @@ export interface GuestSystem {
   dropConnections(kept: ConnectionPorts): Promise<void>
   /** Writes everything that belongs on the data file system to its disk. */
   sync(): Promise<void>
+  /** Makes the line editing of the terminal at `path` count in characters of UTF-8. Best effort: without, it counts bytes. */
+  setUtf8Input(path: string): Promise<void>
   /** Gives the memory of clean cached file pages back. */
   dropCaches(): Promise<void>
 }

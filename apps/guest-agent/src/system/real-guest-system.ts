@@ -20,6 +20,7 @@ import { type ConnectionPorts, clockErrorNs, type GuestSystem } from './guest-sy
 import { DATA_ADDRESS, KernelCalls } from './kernel-calls.js'
 import { randomHex } from './random.js'
 import { TcpConnections } from './tcp-connections.js'
+import { setUtf8Input } from './terminal-input.js'
 import type { Tools } from './tools.js'
 
 const writeAsync = promisify(write)
@@ -103,6 +104,17 @@ export class RealGuestSystem implements GuestSystem {
 
   async dropConnections(kept: ConnectionPorts): Promise<void> {
     await this.#livingKernel()?.tcp.drop(kept)
+  }
+
+  async setUtf8Input(path: string): Promise<void> {
+    const kernel = this.#livingKernel()
+    try {
+      if (kernel !== undefined) await setUtf8Input(kernel.calls, path)
+      else await this.#run([...this.#tools.applet('stty'), '-F', path, 'iutf8'])
+    } catch (error) {
+      // A terminal that edits by bytes is better than none.
+      if (!AppError.is(error, 'guest_error')) throw error
+    }
   }
 
   async sync(): Promise<void> {
