@@ -18,6 +18,11 @@ export function toBytes(data: string | Uint8Array): Uint8Array {
   return typeof data === 'string' ? new TextEncoder().encode(data) : data
 }
 
+/** As they are: a byte order mark stays, what is not UTF-8 becomes U+FFFD. */
+export function toText(bytes: Uint8Array): string {
+  return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes)
+}
+
 /** `prefix-` and 16 random hex digits. */
 export function randomName(prefix: string): string {
   const bytes = crypto.getRandomValues(new Uint8Array(8))

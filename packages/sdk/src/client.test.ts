@@ -132,6 +132,9 @@ describe('exec', () => {
       sendJson(response, { ...answer, stdout: Buffer.from([0xff, 0x41]).toString('base64'), encoding: 'base64' })
     const result = await found.exec('a | b', { timeoutMs: 1500, stdin: new Uint8Array([0, 1]) })
     expect(result).toMatchObject({ stdout: '\ufffdA', stdoutBytes: new Uint8Array([0xff, 0x41]), exitCode: 3 })
+    server.handler = (_seen, response) =>
+      sendJson(response, { ...answer, stdout: Buffer.from('\uFEFFA').toString('base64'), encoding: 'base64' })
+    expect((await found.exec('marked')).stdout).toBe('\uFEFFA')
     const body = JSON.parse(server.seen.at(-1)?.body ?? '')
     expect(body).toMatchObject({ cmd: '/bin/sh', args: ['-c', 'a | b'], timeout_sec: 1.5, stdin: 'AAE=' })
     await found.exec(['ls', '-l'])
@@ -148,6 +151,8 @@ describe('files', () => {
     expect(server.seen.at(-1)?.path).toContain('path=%2Fa+b&user=me')
     server.handler = (_seen, response) => response.writeHead(200).end('hello')
     expect(await found.files.readText('/a')).toBe('hello')
+    server.handler = (_seen, response) => response.writeHead(200).end('\uFEFFmarked')
+    expect(await found.files.readText('/a')).toBe('\uFEFFmarked')
     server.handler = (_seen, response) => sendJson(response, error('file_not_found'), 404)
     expect(await found.files.exists('/a')).toBe(false)
     await expect(found.files.read('/a')).rejects.toBeInstanceOf(FileNotFoundError)

@@ -1,5 +1,5 @@
 import type * as wire from '@wrenn/protocol'
-import { fromBase64, toBytes } from './bytes.js'
+import { fromBase64, toBytes, toText } from './bytes.js'
 import type {
   CapsuleInfo,
   CapsuleMetrics,
@@ -106,7 +106,7 @@ export function fileInfo(entry: wire.FileEntry): FileInfo {
 
 export function execResult(result: wire.ExecResult): ExecResult {
   const bytes = (text: string) => (result.encoding === 'base64' ? fromBase64(text) : toBytes(text))
-  const text = (raw: string) => (result.encoding === 'base64' ? new TextDecoder().decode(fromBase64(raw)) : raw)
+  const text = (raw: string) => (result.encoding === 'base64' ? toText(fromBase64(raw)) : raw)
   return {
     stdout: text(result.stdout),
     stderr: text(result.stderr),
@@ -139,7 +139,7 @@ export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
 
 export function fileChange({ change, path, path_encoding, type, size, what }: wire.FileChange): FileChange {
   const pathBytes = path_encoding === 'base64' ? fromBase64(path) : undefined
-  const text = pathBytes === undefined ? path : new TextDecoder().decode(pathBytes)
+  const text = pathBytes === undefined ? path : toText(pathBytes)
   return { change, path: text, pathBytes, type, sizeBytes: size, what }
 }
 

@@ -1,4 +1,5 @@
 import type { FileEntry, UploadResult } from '@wrenn/protocol'
+import { toText } from './bytes.js'
 import { fileInfo } from './convert.js'
 import { FileNotFoundError } from './errors.js'
 import type { CallOptions, Transport } from './transport.js'
@@ -38,8 +39,7 @@ export class Files {
   }
 
   async readText(path: string, options: ReadOptions = {}): Promise<string> {
-    const response = await this.#open(path, options)
-    return await response.text()
+    return toText(await this.read(path, options))
   }
 
   /** For what should not be in memory at once. Not reading it slows the sender down. */

@@ -47,6 +47,14 @@ describe('streaming a command', () => {
     expect(exit).toMatchObject({ exit_code: 0, offset: 5 })
   })
 
+  it('keeps a byte order mark, and characters that are cut in two, in text', async () => {
+    const line = String.raw`printf '\357\273\277a\303'; sleep 0.3; printf '\251\357'; sleep 0.3; printf '\273\277'`
+    await using stream = await exec(sh(line))
+    const { frames, output } = await stream.untilExit()
+    expect(output.toString()).toBe('\uFEFFaé\uFEFF')
+    expect(endOf(frames)).toBe(9)
+  })
+
   it('goes at the pace of the reader that reads, and has all for the one that stalled when it reads on', async () => {
     const bytes = 24 * 1024 * 1024
     await using slow = await exec(sh(`read -r line; head -c ${bytes} /dev/zero`, { stdin: true, tag: 'two' }), [

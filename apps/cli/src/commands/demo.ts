@@ -115,7 +115,7 @@ async function show(context: Context, wrenn: Wrenn, signal: AbortSignal): Promis
 async function runProgram(context: Context, capsule: Capsule): Promise<{ text: string; firstOutputAt: number }> {
   let firstOutputAt = 0
   let text = ''
-  const decoder = new TextDecoder()
+  const decoder = new TextDecoder('utf-8', { ignoreBOM: true })
   await using program = await capsule.stream(['python3', '-c', PROGRAM], { timeoutMs: 60_000 })
   for await (const event of program) {
     if (event.type === 'exit' && event.exitCode !== 0)

@@ -1,5 +1,6 @@
 import { createWriteStream, existsSync, mkdirSync, renameSync, statSync, type WriteStream } from 'node:fs'
 import { dirname } from 'node:path'
+import { StringDecoder } from 'node:string_decoder'
 
 const LIMIT_BYTES = 16 * 1024 * 1024
 const KEPT_LINES = 8
@@ -11,6 +12,8 @@ export class LogFile {
   #sizeBytes: number
   #lines: string[] = []
   #partial = ''
+  /** A character may be cut between two chunks. */
+  readonly #decoder = new StringDecoder('utf8')
 
   constructor(path: string) {
     this.path = path
@@ -23,7 +26,7 @@ export class LogFile {
     if (this.#sizeBytes > LIMIT_BYTES) this.#rotate()
     this.#stream.write(chunk)
     this.#sizeBytes += chunk.length
-    const lines = (this.#partial + chunk.toString('utf8')).split('\n')
+    const lines = (this.#partial + this.#decoder.write(chunk)).split('\n')
     this.#partial = (lines.pop() ?? '').slice(-4096)
     this.#lines = [...this.#lines, ...lines].slice(-KEPT_LINES)
   }

@@ -1,7 +1,7 @@
-import { TextDecoder } from 'node:util'
 import { encodeBinaryFrame } from '@wrenn/protocol'
 import { exitInfo, type SessionEvent } from '../../domain/session.js'
 import type { Channel } from './channel.js'
+import { type TextPiece, TextPieces } from './text-pieces.js'
 
 export type OutputEncoding = 'text' | 'base64' | 'binary'
 
@@ -12,8 +12,7 @@ type StreamName = 'stdout' | 'stderr' | 'output'
 export class OutputSender {
   readonly #channel: Channel
   readonly #encoding: OutputEncoding
-  /** Characters that are cut between two chunks wait for their rest. */
-  readonly #decoders: Partial<Record<StreamName, TextDecoder>> = {}
+  readonly #texts: Partial<Record<StreamName, TextPieces>> = {}
 
   constructor(channel: Channel, encoding: OutputEncoding) {
     this.#channel = channel
@@ -33,20 +32,28 @@ export class OutputSender {
       await this.#channel.send({ type, data, ...at, ...(type === 'output' ? {} : { encoding: 'base64' }) })
       return
     }
-    this.#decoders[type] ??= new TextDecoder()
-    const data = this.#decoders[type].decode(output.value, { stream: true })
-    if (data !== '') await this.#channel.send({ type, data, ...at })
+    this.#texts[type] ??= new TextPieces()
+    await this.#text(type, this.#texts[type].next(output.value, at.offset))
+  }
+
+  async #text(type: StreamName, piece: TextPiece | undefined): Promise<void> {
+    if (piece === undefined) return
+    const { text: data, offset } = piece
+    await this.#channel.send({ type, data, ...(offset === undefined ? {} : { offset }) })
+  }
+
+  /** The rest of a character that is cut will not come any more. */
+  async #flush(): Promise<void> {
+    for (const type of ['stdout', 'stderr'] as const) await this.#text(type, this.#texts[type]?.end())
   }
 
   async lost(from: bigint, to: bigint): Promise<void> {
+    await this.#flush()
     await this.#channel.send({ type: 'lost', from: Number(from), to: Number(to) })
   }
 
   async exit(end: Extract<SessionEvent, { case: 'end' }>['value']): Promise<void> {
-    for (const type of ['stdout', 'stderr'] as const) {
-      const rest = this.#decoders[type]?.decode()
-      if (rest) await this.#channel.send({ type, data: rest })
-    }
+    await this.#flush()
     const exit = exitInfo(end)
     await this.#channel.send({
       type: 'exit',
