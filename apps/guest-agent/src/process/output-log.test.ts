@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { eventually } from '../testing/eventually.js'
+import { DiskBudget } from './disk-budget.js'
 import type { OutputKind } from './output-chunk.js'
 import { OutputLog } from './output-log.js'
 
@@ -73,5 +74,33 @@ describe('OutputLog', () => {
     const { bytes } = await readAll(log, log.start)
     expect(bytes.length).toBe(log.end - log.start)
     log.dispose()
+  })
+
+  it('takes together with others no more disk than they may: what ended goes first, then its own oldest', async () => {
+    const mib = 1024 * 1024
+    const limits = { memoryBytes: mib, diskBytes: 1e9 }
+    const logs: OutputLog[] = []
+    const ended: OutputLog[] = []
+    const budget = new DiskBudget(() => ended.some((log) => log.dropDisk()), 64 * mib)
+    const fill = async (log: OutputLog): Promise<void> => {
+      logs.push(log)
+      for (let piece = 0; piece < 60; piece++) {
+        log.append('stdout', Buffer.alloc(mib))
+        await log.flush()
+      }
+    }
+    const [first, second, third] = ['a', 'b', 'c'].map(
+      (name) => new OutputLog(join(dir, name), limits, () => {}, budget),
+    )
+    if (!first || !second || !third) throw new Error('three logs were made')
+    await fill(first)
+    ended.push(first)
+    await fill(second)
+    expect([first.start > 55 * mib, second.start]).toEqual([true, 0])
+    await fill(third)
+    expect(third.start).toBeGreaterThan(0)
+    expect(third.end - third.start).toBeLessThan(40 * mib)
+    for (const log of logs) log.dispose()
+    expect(budget.isExceeded(dir)).toBe(false)
   })
 })

@@ -1,3 +1,4 @@
+import { DiskBudget } from './disk-budget.js'
 import type { OutputChunk, OutputKind } from './output-chunk.js'
 import { SpillFile } from './spill-file.js'
 
@@ -6,6 +7,8 @@ export interface LogLimits {
   readonly memoryBytes: number
   /** Older output kept on disk; beyond it the oldest is dropped. */
   readonly diskBytes: number
+  /** For the logs of all processes together. @default see `DiskBudget` */
+  readonly totalDiskBytes?: number
 }
 
 export const defaultLogLimits: LogLimits = { memoryBytes: 1024 * 1024, diskBytes: 256 * 1024 * 1024 }
@@ -33,9 +36,9 @@ export class OutputLog {
   #memoryBytes = 0
   #end = 0
 
-  constructor(directory: string, limits: LogLimits, onSpilled: () => void, freeSpace: () => boolean = () => false) {
+  constructor(directory: string, limits: LogLimits, onSpilled: () => void, budget = new DiskBudget(() => false)) {
     this.#limits = limits
-    this.#spill = new SpillFile(directory, limits.diskBytes, onSpilled, freeSpace)
+    this.#spill = new SpillFile(directory, limits.diskBytes, onSpilled, budget)
   }
 
   /** Offset after the last byte produced. */

@@ -4,6 +4,7 @@ import { AppError } from '@wrenn/base'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
 import { birthmarkOf } from './birthmark.js'
 import type { CgroupTree } from './cgroup.js'
+import { DiskBudget } from './disk-budget.js'
 import type { Launcher } from './launcher.js'
 import { defaultLogLimits, type LogLimits } from './output-log.js'
 import { killTree, type ProcessTree, signalTree } from './process-tree.js'
@@ -37,12 +38,14 @@ export class ProcessRegistry {
   readonly #running = new Map<number, Session>()
   /** Of processes that run or are being started: whoever lost a connection comes back by tag and must find the right one. */
   readonly #tags = new Set<string>()
+  readonly #diskBudget: DiskBudget
   #ended: Ended[] = []
   #sequence = 0
   readonly #sweeper: NodeJS.Timeout
 
   constructor(dependencies: RegistryDependencies) {
     this.#dependencies = dependencies
+    this.#diskBudget = new DiskBudget(() => this.#freeSpace(), dependencies.logLimits?.totalDiskBytes)
     // Logs of an agent that was killed belong to nobody any more.
     rmSync(join(dependencies.stateDir, 'output'), { recursive: true, force: true })
     this.#sweeper = setInterval(() => this.#sweep(), KEEP_AT_LEAST_MS)
@@ -72,7 +75,7 @@ export class ProcessRegistry {
       logLimits: logLimits ?? defaultLogLimits,
       cgroups,
       countOomKills,
-      freeSpace: () => this.#freeSpace(),
+      diskBudget: this.#diskBudget,
     }
     const session = new Session(launched, sessionOptions, (ended) => this.#retire(ended))
     this.#running.set(session.pid, session)
@@ -178,7 +181,7 @@ export class ProcessRegistry {
     })
   }
 
-  /** On a full disk the logs of ended processes go first, the oldest before the others; their ends stay. */
+  /** When the disk is full, or logs take too much of it, those of ended processes go first, oldest first; their ends stay. */
   #freeSpace(): boolean {
     return this.#ended.some(({ session }) => session.log.dropDisk())
   }

@@ -1,5 +1,6 @@
 import type { ProcessConfig } from '@wrenn/protocol/guest'
 import type { CgroupTree } from './cgroup.js'
+import type { DiskBudget } from './disk-budget.js'
 import { Follower, type SessionEnd } from './follower.js'
 import type { LaunchedProcess, LaunchSpec } from './launched-process.js'
 import type { OutputKind } from './output-chunk.js'
@@ -22,8 +23,8 @@ export interface SessionOptions {
   readonly cgroups: CgroupTree | undefined
   /** How many processes the kernel has ended for lack of memory so far. */
   readonly countOomKills: () => number
-  /** Asked when the log finds the disk full; false when nothing could be freed. */
-  readonly freeSpace: () => boolean
+  /** Of the output logs of all processes. */
+  readonly diskBudget: DiskBudget
 }
 
 /** One started process: its output, its readers and its end. It lives on without readers. */
@@ -53,7 +54,7 @@ export class Session {
     this.isPty = options.spec.pty !== undefined
     this.#process = process
     this.#options = options
-    this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow(), options.freeSpace)
+    this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow(), options.diskBudget)
     this.#oomKillsBefore = options.countOomKills()
     process.start({
       onOutput: (kind, chunk) => this.#produce(kind, chunk),

@@ -2,6 +2,7 @@ import { closeSync, mkdirSync, openSync, read, rmSync, writev } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { isErrno } from '@wrenn/base'
+import type { DiskBudget } from './disk-budget.js'
 import type { OutputChunk, OutputKind } from './output-chunk.js'
 
 // Calls on open descriptors only: see system/as-user.ts for why the agent makes no asynchronous call with a path.
@@ -32,7 +33,7 @@ export class SpillFile {
   readonly #directory: string
   readonly #capBytes: number
   readonly #onSpilled: () => void
-  readonly #freeSpace: () => boolean
+  readonly #budget: DiskBudget
   #segments: Segment[] = []
   #queue: OutputChunk[] = []
   #writing: readonly OutputChunk[] = []
@@ -41,12 +42,12 @@ export class SpillFile {
   #state: 'idle' | 'writing' | 'disposed' = 'idle'
   #work: Promise<void> = Promise.resolve()
 
-  /** `freeSpace` is asked on a full disk, before this file's own oldest output goes; false when it had nothing to give. */
-  constructor(directory: string, capBytes: number, onSpilled: () => void, freeSpace: () => boolean) {
+  /** On a full disk, or beyond the `budget` of all logs, ended processes' output goes before this file's own oldest. */
+  constructor(directory: string, capBytes: number, onSpilled: () => void, budget: DiskBudget) {
     this.#directory = directory
     this.#capBytes = capBytes
     this.#onSpilled = onSpilled
-    this.#freeSpace = freeSpace
+    this.#budget = budget
   }
 
   get pendingBytes(): number {
@@ -86,7 +87,7 @@ export class SpillFile {
   /** Gives its disk space back; what was there shows as a lost range. @returns false when there was none */
   clear(): boolean {
     const segments = this.#segments.splice(0)
-    for (const segment of segments) drop(segment)
+    for (const segment of segments) this.#drop(segment)
     return segments.length > 0
   }
 
@@ -120,7 +121,7 @@ export class SpillFile {
       try {
         return await this.#tryWrite(batch)
       } catch (error) {
-        if (isErrno(error, 'ENOSPC', 'EDQUOT') && (this.#freeSpace() || this.#dropOldest())) continue
+        if (isErrno(error, 'ENOSPC', 'EDQUOT') && (this.#budget.free() || this.#dropOldest())) continue
         return this.#dropUnused()
       }
     }
@@ -132,7 +133,10 @@ export class SpillFile {
     const segment = this.#openSegment(first.offset)
     segment.readers++
     try {
+      const before = segment.size
       await writeRecords(segment, batch)
+      // What was dropped meanwhile is not there any more.
+      if (!segment.dropped) this.#budget.add(segment.size - before)
     } finally {
       release(segment)
     }
@@ -141,7 +145,7 @@ export class SpillFile {
   /** Newer output is worth more than older; the segment that is being written stays. */
   #dropOldest(): boolean {
     const oldest = this.#segments.length > 1 ? this.#segments.shift() : undefined
-    if (oldest !== undefined) drop(oldest)
+    if (oldest !== undefined) this.#drop(oldest)
     return oldest !== undefined
   }
 
@@ -149,7 +153,7 @@ export class SpillFile {
     const last = this.#segments.at(-1)
     if (last?.size !== 0) return
     this.#segments.pop()
-    drop(last)
+    this.#drop(last)
   }
 
   #openSegment(offset: number): Segment {
@@ -170,8 +174,16 @@ export class SpillFile {
       const oldest = this.#segments.shift()
       if (oldest === undefined) return
       total -= oldest.size
-      drop(oldest)
+      this.#drop(oldest)
     }
+    while (this.#budget.isExceeded(this.#directory) && (this.#budget.free() || this.#dropOldest())) {
+      // until it is kept, or this log is down to one segment
+    }
+  }
+
+  #drop(segment: Segment): void {
+    this.#budget.add(-segment.size)
+    drop(segment)
   }
 
   async #readSegment(segment: Segment, offset: number): Promise<readonly OutputChunk[]> {
