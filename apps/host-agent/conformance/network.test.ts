@@ -1,9 +1,10 @@
 import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
 import { lookup } from 'node:dns/promises'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { AppError, silentLogger, waitFor } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -116,13 +117,17 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
 
   const make = (over: { cidr?: string; platform?: string; poolSize?: number } = {}): Network =>
     createNetwork({
-      config: { prefix: PREFIX, cidr: CIDR, uidBase: 64_100, poolSize: 0, platform, ...over },
+      config: {
+        ...{ prefix: PREFIX, cidr: CIDR, uidBase: 64_100, poolSize: 0, platform, ...over },
+        resolvConfPath: join(platform, 'resolv.conf'),
+      },
       logger: silentLogger,
     })
   const connect = (address: string): Promise<unknown> => ask(guest, 'connect', address, String(PORT))
 
   beforeAll(async () => {
     platform = await mkdtemp('/tmp/wrenn-network-')
+    await copyFile('/etc/resolv.conf', join(platform, 'resolv.conf'))
     // What a killed run left behind.
     await removeScratch()
     await make().removeAll()
@@ -284,6 +289,46 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     const addresses = await ask(guest, 'resolve', '169.254.0.22', 'deb.debian.org')
     expect(addresses).toContain(known.address)
     expect(await ask(guest, 'head', known.address, 'deb.debian.org')).toBe(200)
+  })
+
+  describe('with a name server of its own', () => {
+    let server: Background
+
+    beforeAll(async () => {
+      server = new Background(neighbours.inet.namespace, 'answer', '50')
+      expect(await server.line()).toBe('ready')
+      await writeFile(join(platform, 'resolv.conf'), `nameserver ${neighbours.inet.address}\n`)
+      for (const { index } of [one, two]) await network.applyPolicy(index, open)
+    })
+    afterAll(async () => {
+      await server[Symbol.asyncDispose]()
+      await copyFile('/etc/resolv.conf', join(platform, 'resolv.conf'))
+    })
+
+    it('answers 1,000 look-ups at once from one guest', async () => {
+      expect(await ask(guest, 'lookups', '169.254.0.22', '1000')).toBe(1000)
+    })
+
+    it('answers one guest while another asks as fast as it can', async () => {
+      await using flood = new Background(`wnetx-g${two.index}`, 'flood', '169.254.0.22')
+      expect(await flood.line()).toBe('flooding')
+      expect(await ask(guest, 'lookups', '169.254.0.22', '150')).toBe(150)
+    })
+
+    it('remembers questions no longer than their resolver waits, and none in the host’s own table', async ({
+      skip,
+    }) => {
+      const tool = await runForResult('sh', ['-c', 'command -v conntrack'])
+      if (tool.exitCode !== 0) return skip('conntrack is not installed')
+      expect(await ask(guest, 'lookups', '169.254.0.22', '1')).toBe(1)
+      const dump = ['conntrack', '--dump', '--proto', 'udp', '--orig-port-dst', '53']
+      const inSlot = await run('nsenter', [`--net=/run/netns/${one.namespace}`, ...dump])
+      const lifetimes = [...inSlot.matchAll(/^udp +17 (\d+)/gm)].map(([, seconds]) => Number(seconds))
+      expect(lifetimes.length).toBeGreaterThan(0)
+      expect(Math.max(...lifetimes)).toBeLessThanOrEqual(10)
+      const [, ...inRoot] = dump
+      expect(await run('conntrack', [...inRoot, '--src', one.guestAddress])).toBe('')
+    })
   })
 
   it('gives the tap to the slot’s uid only', async ({ skip }) => {

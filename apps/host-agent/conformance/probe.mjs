@@ -42,6 +42,59 @@ const commands = {
     resolver.setServers([server])
     print(await resolver.resolve4(name).catch(({ code }) => code))
   },
+  /** Answers every question, `delay` ms later, with the address 192.0.2.1, for AAAA with none. */
+  answer(delay) {
+    const udp = createSocket({ type: 'udp4', recvBufferSize: 2 ** 22 })
+    udp.on('message', (query, from) => {
+      const isA = query.readUInt16BE(query.length - 4) === 1
+      const header = Buffer.from(query.subarray(0, 12))
+      header.writeUInt16BE(0x8180, 2)
+      header.writeUInt16BE(isA ? 1 : 0, 6)
+      const record = Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 192, 0, 2, 1])
+      const answer = Buffer.concat([header, query.subarray(12), ...(isA ? [record] : [])])
+      setTimeout(() => udp.send(answer, from.port, from.address), Number(delay))
+    })
+    udp.bind(53, '0.0.0.0', () => print('ready'))
+  },
+  /** So many look-ups at once, as resolvers make them: a socket each, which asks for A and AAAA; how many got both in time. */
+  async lookups(server, count) {
+    const message = (index, type) => {
+      const name = Buffer.from(`n${index}`)
+      const header = [index >> 8, index & 255, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+      return Buffer.from([...header, name.length, ...name, 7, ...Buffer.from('example'), 0, 0, type, 0, 1])
+    }
+    const lookUp = (index) =>
+      new Promise((resolve) => {
+        const socket = createSocket('udp4')
+        let answers = 0
+        const finish = (found) => {
+          clearTimeout(timer)
+          socket.close()
+          resolve(found)
+        }
+        const timer = setTimeout(finish, 5000, false)
+        socket.on('message', () => {
+          answers += 1
+          if (answers === 2) finish(true)
+        })
+        for (const type of [1, 28]) socket.send(message(index, type), 53, server)
+      })
+    const found = await Promise.all(Array.from({ length: Number(count) }, (_, index) => lookUp(index)))
+    print(found.filter((each) => each).length)
+  },
+  /** Asks as fast as it can until it is killed, and listens to no answer. */
+  flood(server) {
+    const socket = createSocket('udp4')
+    const query = Buffer.from([0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4, ...Buffer.from('dead'), 0, 0, 1, 0, 1])
+    let sent = 0
+    const more = () => {
+      query.write((sent & 0xffff).toString(16).padStart(4, '0'), 13)
+      sent += 1
+      if (sent === 20_000) print('flooding')
+      socket.send(query, 53, server, more)
+    }
+    more()
+  },
   head(address, name) {
     // Not fetch: it does not let us name the host.
     request({ host: address, method: 'HEAD', path: '/debian/', headers: { host: name } }, (response) => {

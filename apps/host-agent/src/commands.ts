@@ -73,7 +73,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
   const engine = 'unreadable' in recalled ? undefined : recalled
   const report = await examineHost({
     dir: config.dir,
-    network: { prefix: config.instance, cidr: config.networkCidr },
+    network: { prefix: config.instance, cidr: config.networkCidr, resolvConfPath: config.resolvConfPath },
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })

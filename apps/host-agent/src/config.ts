@@ -29,6 +29,8 @@ const schema = z.object({
   WRENN_HOT_POOL_MIN: integer(0, 64).default(1),
   /** Prepared network namespaces waiting for a capsule. */
   WRENN_SLOT_POOL: integer(0, 256).default(4),
+  /** Names the servers that answer the capsules' look-ups, in the form of resolv.conf(5); read again when it changes. */
+  WRENN_RESOLV_CONF: z.string().startsWith('/', 'must be an absolute path').default('/etc/resolv.conf'),
   /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
   WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
   /** Directory with the bundled guest agent and its native addon; default: the one built beside this program. */
@@ -57,6 +59,7 @@ export interface HostAgentConfig {
   readonly hotPoolMax: number
   readonly hotPoolMin: number
   readonly slotPool: number
+  readonly resolvConfPath: string
   readonly poolSizeBytes: number | undefined
   readonly guestAgentDir: string | undefined
   readonly memoryReserveBytes: number | undefined
@@ -82,6 +85,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hotPoolMax: values.WRENN_HOT_POOL_MAX,
     hotPoolMin: Math.min(values.WRENN_HOT_POOL_MIN, values.WRENN_HOT_POOL_MAX),
     slotPool: values.WRENN_SLOT_POOL,
+    resolvConfPath: values.WRENN_RESOLV_CONF,
     poolSizeBytes: mebibytes(values.WRENN_POOL_SIZE_MIB),
     guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
     memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),

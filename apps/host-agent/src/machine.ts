@@ -73,6 +73,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       uidBase: config.uidBase + CAPSULE_UID_OFFSET,
       poolSize: config.slotPool,
       platform: config.dir,
+      resolvConfPath: config.resolvConfPath,
     },
     logger,
   })

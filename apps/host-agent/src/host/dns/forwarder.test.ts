@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { silentLogger } from '@wrenn/base'
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { type DnsForwarder, startDnsForwarder } from './forwarder.js'
 import { FrameReader, frame } from './frames.js'
 import { parseQuery } from './message.js'
@@ -27,44 +27,62 @@ function answerTo(query: Buffer, mark: number, flags = 0x8180): Buffer {
 
 const rcode = (message: Buffer): number => message.readUInt16BE(2) & 15
 const mark = (message: Buffer): number => message[message.length - 1] ?? -1
+/** Loopback addresses of this process alone: other runs have their servers at the same time. */
+const NETWORK = `127.${16 + (process.pid % 64)}.${(process.pid >> 6) % 256}`
+/** For UDP and TCP alike, so below those that the kernel hands out for one of them. */
+const [PORT, UPSTREAM_PORT] = [5301, 5300]
+/** Room for what a test sends in one go. */
+const BURST_BYTES = 2 ** 22
 
 describe('the DNS forwarder', () => {
   const closers: (() => unknown)[] = []
   let dir = ''
-  let upstreamPort = 0
   let forwarder: DnsForwarder
 
   /** An upstream on its own loopback address, UDP and TCP on one port. */
-  async function upstream(address: string, answer: (query: Buffer) => Buffer[]): Promise<UdpSocket> {
-    const udp = createSocket('udp4')
-    udp.bind(upstreamPort, address)
+  async function upstream(
+    address: string,
+    answer: (query: Buffer, port: number) => Buffer[],
+    delayMs = 0,
+  ): Promise<UdpSocket> {
+    const udp = createSocket({ type: 'udp4', recvBufferSize: BURST_BYTES })
+    udp.bind(UPSTREAM_PORT, address)
     await once(udp, 'listening')
+    let closed = false
     udp.on('message', (query, from) => {
-      for (const message of answer(query)) udp.send(message, from.port, from.address)
+      const reply = (): void => {
+        if (closed) return
+        for (const message of answer(query, from.port)) udp.send(message, from.port, from.address)
+      }
+      if (delayMs === 0) reply()
+      else setTimeout(reply, delayMs)
     })
     const tcp: Server = createServer((socket) => {
       const frames = new FrameReader()
       socket.on('error', () => {})
       socket.on('data', (chunk) => {
-        for (const query of frames.push(chunk)) for (const message of answer(query)) socket.write(frame(message))
+        for (const query of frames.push(chunk)) for (const message of answer(query, 0)) socket.write(frame(message))
       })
-    }).listen(udp.address().port, address)
+    }).listen(UPSTREAM_PORT, address)
     await once(tcp, 'listening')
     closers.push(
-      () => udp.close(),
+      () => {
+        closed = true
+        udp.close()
+      },
       () => tcp.close(),
     )
-    upstreamPort = udp.address().port
     return udp
   }
 
-  async function start(servers: readonly string[], timeoutMs = 200): Promise<void> {
+  async function start(servers: readonly string[], { timeoutMs = 4_000, patienceMs = 100 } = {}): Promise<void> {
     await writeFile(join(dir, 'resolv.conf'), servers.map((server) => `nameserver ${server}\n`).join(''))
     forwarder = await startDnsForwarder({
-      address: '127.0.0.1',
-      port: 0,
-      upstreamPort,
+      address: `${NETWORK}.1`,
+      port: PORT,
+      upstreamPort: UPSTREAM_PORT,
       timeoutMs,
+      patienceMs,
       resolvConfPath: join(dir, 'resolv.conf'),
       logger: silentLogger,
     })
@@ -74,7 +92,7 @@ describe('the DNS forwarder', () => {
   async function ask(message: Buffer): Promise<Buffer> {
     const socket = createSocket('udp4')
     try {
-      socket.send(message, forwarder.port, '127.0.0.1')
+      socket.send(message, forwarder.port, `${NETWORK}.1`)
       const [answer] = (await once(socket, 'message')) as [Buffer]
       return answer
     } finally {
@@ -82,8 +100,34 @@ describe('the DNS forwarder', () => {
     }
   }
 
+  /** A guest with one socket at `address`, all its questions sent before it looks at an answer. */
+  async function burst(
+    address: string,
+    messages: readonly Buffer[],
+  ): Promise<{ answers: Buffer[]; all: Promise<void> }> {
+    const socket = createSocket({ type: 'udp4', recvBufferSize: BURST_BYTES })
+    socket.bind(0, address)
+    await once(socket, 'listening')
+    closers.push(() => socket.close())
+    const answers: Buffer[] = []
+    const all = new Promise<void>((resolve) => {
+      socket.on('message', (answer) => {
+        if (answers.push(answer) === messages.length) resolve()
+      })
+    })
+    for (const message of messages) {
+      await new Promise((resolve) => socket.send(message, forwarder.port, `${NETWORK}.1`, resolve))
+    }
+    return { answers, all }
+  }
+
+  const questions = (count: number, zone: string): Buffer[] =>
+    Array.from({ length: count }, (_, index) => question(`n${index}.${zone}`, index))
+  const ids = (messages: readonly Buffer[]): number[] =>
+    messages.map((message) => message.readUInt16BE(0)).sort((a, b) => a - b)
+
   async function askTcp(messages: readonly Buffer[]): Promise<readonly Buffer[]> {
-    const socket = connect(forwarder.port, '127.0.0.1')
+    const socket = connect(forwarder.port, `${NETWORK}.1`)
     const frames = new FrameReader()
     const answers: Buffer[] = []
     socket.write(Buffer.concat(messages.map(frame)))
@@ -96,7 +140,6 @@ describe('the DNS forwarder', () => {
 
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), 'wrenn-dns-'))
-    upstreamPort = 0
   })
 
   afterEach(async () => {
@@ -105,8 +148,8 @@ describe('the DNS forwarder', () => {
   })
 
   it('relays questions and answers under the client’s id, over UDP and TCP', async () => {
-    await upstream('127.0.0.2', (query) => [answerTo(query, 7)])
-    await start(['127.0.0.2'])
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)])
+    await start([`${NETWORK}.2`])
     const answer = await ask(question('wrenn.example', 0xbeef))
     expect([answer.readUInt16BE(0), mark(answer)]).toEqual([0xbeef, 7])
     const answers = await askTcp([question('a.example', 1), question('b.example', 2)])
@@ -114,9 +157,9 @@ describe('the DNS forwarder', () => {
   })
 
   it('asks the next server when one refuses, is silent, or answers something else', async () => {
-    await upstream('127.0.0.3', () => [])
-    await upstream('127.0.0.4', (query) => [answerTo(query, 4)])
-    await start(['127.0.0.2', '127.0.0.3', '127.0.0.4'])
+    await upstream(`${NETWORK}.3`, () => [])
+    await upstream(`${NETWORK}.4`, (query) => [answerTo(query, 4)])
+    await start([`${NETWORK}.2`, `${NETWORK}.3`, `${NETWORK}.4`])
     expect(mark(await ask(question('wrenn.example')))).toBe(4)
     expect((await askTcp([question('wrenn.example')])).map(mark)).toEqual([4])
   })
@@ -127,24 +170,123 @@ describe('the DNS forwarder', () => {
       answer.writeUInt16BE(query.readUInt16BE(0) ^ 1, 0)
       return answer
     }
-    await upstream('127.0.0.2', (query) => [
+    await upstream(`${NETWORK}.2`, (query) => [
       wrongId(query),
       answerTo(question('evil.example', query.readUInt16BE(0)), 2),
       answerTo(query, 3),
     ])
-    await start(['127.0.0.2'])
+    await start([`${NETWORK}.2`])
     expect(mark(await ask(question('wrenn.example')))).toBe(3)
   })
 
   it('passes truncated answers through', async () => {
-    await upstream('127.0.0.2', (query) => [answerTo(query, 1, 0x8380)])
-    await start(['127.0.0.2'])
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 1, 0x8380)])
+    await start([`${NETWORK}.2`])
     expect((await ask(question('wrenn.example'))).readUInt16BE(2) & 0x0200).toBe(0x0200)
   })
 
+  it('answers 1,000 look-ups at once, two questions each, of slow servers, and keeps nothing of them', async () => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)], 50)
+    await start([`${NETWORK}.2`], { patienceMs: 1_000 })
+    const { answers, all } = await burst('127.0.0.1', questions(2000, 'example'))
+    await all
+    expect(ids(answers)).toEqual(Array.from({ length: 2000 }, (_, index) => index))
+    expect(new Set(answers.map(rcode))).toEqual(new Set([0]))
+    await vi.waitFor(() => expect(forwarder.held).toEqual({ questions: 0, clients: 0 }))
+  })
+
+  it('answers 150 look-ups at once whose answers are truncated over TCP, a connection each', async () => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)], 50)
+    await start([`${NETWORK}.2`])
+    const answers = await Promise.all(questions(150, 'example').map(async (message) => await askTcp([message])))
+    expect(ids(answers.flat())).toEqual(Array.from({ length: 150 }, (_, index) => index))
+  })
+
+  it('answers one guest while another waits for thousands of names that nobody knows', async () => {
+    const isDead = (query: Buffer): boolean => query.toString('latin1').includes('dead')
+    await upstream(`${NETWORK}.2`, (query) => (isDead(query) ? [] : [answerTo(query, 7)]))
+    await start([`${NETWORK}.2`])
+    const flooding = await burst('127.0.0.10', questions(5000, 'dead'))
+    const other = await burst('127.0.0.11', questions(100, 'example'))
+    await other.all
+    expect(new Set(other.answers.map(rcode))).toEqual(new Set([0]))
+    expect(flooding.answers).toEqual([])
+  })
+
+  it('asks once what a guest asks again, and answers each of its sockets', async () => {
+    let asked = 0
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, ++asked)], 50)
+    await start([`${NETWORK}.2`], { patienceMs: 1_000 })
+    const again = Array.from({ length: 5 }, () => question('wrenn.example', 1))
+    const [one, two] = [await burst('127.0.0.1', again), await burst('127.0.0.1', [question('wrenn.example', 2)])]
+    await two.all
+    expect([ids(one.answers), ids(two.answers), asked]).toEqual([[1], [2], 1])
+  })
+
+  it('asks for every question under an id and from a port of its own', async () => {
+    const asked: { id: number; port: number }[] = []
+    await upstream(`${NETWORK}.2`, (query, port) => {
+      asked.push({ id: query.readUInt16BE(0), port })
+      return [answerTo(query, 7)]
+    })
+    await start([`${NETWORK}.2`])
+    await (await burst('127.0.0.1', questions(300, 'example'))).all
+    // Two of 300 may meet by chance, of 65,536 ids and some 28,000 ports.
+    expect(new Set(asked.map(({ id }) => id)).size).toBeGreaterThan(280)
+    expect(new Set(asked.map(({ port }) => port)).size).toBeGreaterThan(280)
+  })
+
+  it('asks a server again, under another id, when question or answer was lost', async () => {
+    const seen: number[] = []
+    await upstream(`${NETWORK}.2`, (query) => {
+      seen.push(query.readUInt16BE(0))
+      return seen.length === 1 ? [] : [answerTo(query, 6)]
+    })
+    await start([`${NETWORK}.2`])
+    expect(mark(await ask(question('wrenn.example')))).toBe(6)
+    expect(seen).toHaveLength(2)
+  })
+
+  it('takes the answer of a server that is slower than the patience with it', async () => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 2)], 250)
+    await upstream(`${NETWORK}.3`, () => [])
+    await start([`${NETWORK}.2`, `${NETWORK}.3`])
+    expect(mark(await ask(question('wrenn.example')))).toBe(2)
+  })
+
+  it.each([
+    ['SERVFAIL', 0x8182],
+    ['NOTIMP', 0x8184],
+    ['REFUSED', 0x8185],
+  ])('asks the next server after a %s, and passes it on when that is what all say', async (_, flags) => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 2, flags)])
+    await upstream(`${NETWORK}.3`, (query) => [answerTo(query, 3)])
+    await start([`${NETWORK}.2`, `${NETWORK}.3`])
+    expect(mark(await ask(question('wrenn.example')))).toBe(3)
+    await writeFile(join(dir, 'resolv.conf'), `nameserver ${NETWORK}.2\n`)
+    const answer = await ask(question('wrenn.example'))
+    expect([mark(answer), rcode(answer)]).toEqual([2, flags & 15])
+  })
+
+  it('passes on at once that a name does not exist', async () => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 2, 0x8183)])
+    await upstream(`${NETWORK}.3`, (query) => [answerTo(query, 3)])
+    await start([`${NETWORK}.2`, `${NETWORK}.3`])
+    expect(mark(await ask(question('wrenn.example')))).toBe(2)
+  })
+
+  it('closes a connection that announces more than a query, and keeps others', async () => {
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)])
+    await start([`${NETWORK}.2`])
+    const greedy = connect(forwarder.port, `${NETWORK}.1`)
+    greedy.write(Buffer.from([0xff, 0xff, 0]))
+    await once(greedy.resume(), 'close')
+    expect((await askTcp([question('wrenn.example')])).map(mark)).toEqual([7])
+  })
+
   it('answers SERVFAIL with the question when no server does', async () => {
-    await upstream('127.0.0.2', () => [])
-    await start(['127.0.0.2'], 50)
+    await upstream(`${NETWORK}.2`, () => [])
+    await start([`${NETWORK}.2`], { timeoutMs: 300 })
     const query = question('wrenn.example', 9)
     const answer = await ask(query)
     expect([answer.readUInt16BE(0), rcode(answer)]).toEqual([9, 2])
@@ -152,18 +294,18 @@ describe('the DNS forwarder', () => {
   })
 
   it('reads resolv.conf again when it is replaced', async () => {
-    await upstream('127.0.0.2', (query) => [answerTo(query, 2)])
-    await upstream('127.0.0.3', (query) => [answerTo(query, 3)])
-    await start(['127.0.0.2'])
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 2)])
+    await upstream(`${NETWORK}.3`, (query) => [answerTo(query, 3)])
+    await start([`${NETWORK}.2`])
     expect(mark(await ask(question('wrenn.example')))).toBe(2)
-    await writeFile(join(dir, 'new'), 'nameserver 127.0.0.3\n')
+    await writeFile(join(dir, 'new'), `nameserver ${NETWORK}.3\n`)
     await rename(join(dir, 'new'), join(dir, 'resolv.conf'))
     expect(mark(await ask(question('wrenn.example')))).toBe(3)
   })
 
   it('survives whatever bytes a guest sends', async () => {
-    await upstream('127.0.0.2', (query) => [answerTo(query, 5)])
-    await start(['127.0.0.2'])
+    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 5)])
+    await start([`${NETWORK}.2`])
     const noise = fc.oneof(
       fc.uint8Array({ minLength: 1, maxLength: 600 }),
       fc.uint8Array({ maxLength: 40 }).map((tail) => Uint8Array.from([...question('a.b').subarray(0, 12), ...tail])),
@@ -171,8 +313,8 @@ describe('the DNS forwarder', () => {
     const socket = createSocket('udp4')
     await fc.assert(
       fc.asyncProperty(noise, async (bytes) => {
-        await new Promise((resolve) => socket.send(bytes, forwarder.port, '127.0.0.1', resolve))
-        const tcp = connect(forwarder.port, '127.0.0.1')
+        await new Promise((resolve) => socket.send(bytes, forwarder.port, `${NETWORK}.1`, resolve))
+        const tcp = connect(forwarder.port, `${NETWORK}.1`)
         tcp.on('error', () => {})
         tcp.resume().end(bytes)
         await once(tcp, 'close')

@@ -1,18 +1,17 @@
 import { createSocket, type Socket as UdpSocket } from 'node:dgram'
 import { once } from 'node:events'
-import { createServer, type Socket, type Server as TcpServer } from 'node:net'
+import { createServer, type Server as TcpServer } from 'node:net'
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import { type Exchange, exchangeTcp, exchangeUdp } from './exchange.js'
-import { FrameReader, frame } from './frames.js'
-import { parseQuery, type Query, serverFailure } from './message.js'
+import { PATIENCE_MS } from './ask.js'
+import { parseQuery } from './message.js'
+import { Questions } from './questions.js'
+import { TcpFront } from './tcp-front.js'
 import { Upstreams } from './upstreams.js'
 
-/** Bounds on what all guests, and what one guest, can make us hold open at a time. */
-const MAXIMUM_IN_FLIGHT = 1024
-const MAXIMUM_IN_FLIGHT_PER_CLIENT = 64
-const MAXIMUM_CONNECTIONS = 256
-const MAXIMUM_CONNECTIONS_PER_CLIENT = 16
-const IDLE_CONNECTION_MS = 10_000
+/** Resolvers in guests ask again after 5 s (resolv.conf(5), `timeout`): the answer must be there before. */
+const TIMEOUT_MS = 4_500
+/** Room for a burst while this process is busy with something else; the kernel gives what net.core.rmem_max allows. */
+const RECEIVE_BUFFER_BYTES = 4 * 2 ** 20
 
 export interface DnsForwarderOptions {
   readonly address: string
@@ -23,13 +22,17 @@ export interface DnsForwarderOptions {
   readonly resolvConfPath?: string
   /** Port of the upstream servers. @default 53 */
   readonly upstreamPort?: number
-  /** How long one server may take; resolvers in guests wait about 5 s in all. @default 2000 */
+  /** From a question to its answer, which is SERVFAIL when no server has one. @default 4500 */
   readonly timeoutMs?: number
+  /** How long a server may be silent before another one is asked too. @default 1000 */
+  readonly patienceMs?: number
 }
 
 /** Relays DNS of the capsules to the host's own resolvers, whatever network those are in. */
 export interface DnsForwarder extends AsyncDisposable {
   readonly port: number
+  /** What is kept for clients; nothing when none waits for an answer. */
+  readonly held: { readonly questions: number; readonly clients: number }
   close(): Promise<void>
 }
 
@@ -48,49 +51,32 @@ export async function startDnsForwarder(options: DnsForwarderOptions): Promise<D
   }
 }
 
-/** Counts what each client has open, and refuses past the limits. */
-class Gate {
-  #total = 0
-  readonly #perClient = new Map<string, number>()
-
-  constructor(
-    private readonly limit: number,
-    private readonly limitPerClient: number,
-  ) {}
-
-  enter(client: string): boolean {
-    const mine = this.#perClient.get(client) ?? 0
-    if (this.#total >= this.limit || mine >= this.limitPerClient) return false
-    this.#total += 1
-    this.#perClient.set(client, mine + 1)
-    return true
-  }
-
-  leave(client: string): void {
-    const mine = (this.#perClient.get(client) ?? 1) - 1
-    this.#total -= 1
-    if (mine === 0) this.#perClient.delete(client)
-    else this.#perClient.set(client, mine)
-  }
-}
-
 class Forwarder implements DnsForwarder {
   readonly #options: DnsForwarderOptions
-  readonly #upstreams: Upstreams
+  readonly #questions: Questions
   readonly #udp: UdpSocket = createSocket('udp4')
   readonly #tcp: TcpServer = createServer()
-  readonly #queries = new Gate(MAXIMUM_IN_FLIGHT, MAXIMUM_IN_FLIGHT_PER_CLIENT)
-  readonly #connections = new Gate(MAXIMUM_CONNECTIONS, MAXIMUM_CONNECTIONS_PER_CLIENT)
-  readonly #sockets = new Set<Socket>()
+  readonly #tcpFront: TcpFront
   #open = false
 
   constructor(options: DnsForwarderOptions) {
     this.#options = options
-    this.#upstreams = new Upstreams(options.resolvConfPath ?? '/etc/resolv.conf', [options.address])
+    const { address, logger, resolvConfPath = '/etc/resolv.conf', upstreamPort = 53 } = options
+    const { timeoutMs = TIMEOUT_MS, patienceMs = PATIENCE_MS } = options
+    const upstreams = new Upstreams(resolvConfPath, [address])
+    this.#questions = new Questions({ upstreams, upstreamPort, timeoutMs, patienceMs, logger })
+    this.#tcpFront = new TcpFront((message, client, socket, send) => {
+      const query = parseQuery(message)
+      return query !== undefined && this.#questions.add(message, query, 'tcp', { client, socket, send })
+    })
   }
 
   get port(): number {
     return this.#udp.address().port
+  }
+
+  get held(): { readonly questions: number; readonly clients: number } {
+    return this.#questions.held
   }
 
   async listen(): Promise<void> {
@@ -98,19 +84,24 @@ class Forwarder implements DnsForwarder {
     this.#udp.bind(port, address)
     await once(this.#udp, 'listening')
     this.#open = true
+    this.#udp.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
     this.#tcp.listen(this.port, address)
     await once(this.#tcp, 'listening')
     this.#udp.on('error', (error) => logger.warn({ err: error.message }, 'dns.udp_error'))
     this.#tcp.on('error', (error) => logger.warn({ err: error.message }, 'dns.tcp_error'))
     this.#udp.on('message', (message, from) => {
-      this.#reply(message, from.address, exchangeUdp, (answer) => this.#send(answer, from.port, from.address))
+      const query = parseQuery(message)
+      if (query === undefined) return
+      const send = (answer: Buffer): void => this.#send(answer, from.port, from.address)
+      this.#questions.add(message, query, 'udp', { client: from.address, socket: from.port, send })
     })
-    this.#tcp.on('connection', (socket) => this.#accept(socket))
+    this.#tcp.on('connection', (socket) => this.#tcpFront.accept(socket))
     logger.info({ address, port: this.port }, 'dns.listening')
   }
 
   async close(): Promise<void> {
-    for (const socket of this.#sockets) socket.destroy()
+    this.#questions.close()
+    this.#tcpFront.close()
     if (this.#tcp.listening) await new Promise((resolve) => this.#tcp.close(resolve))
     if (!this.#open) return
     this.#open = false
@@ -124,49 +115,5 @@ class Forwarder implements DnsForwarder {
   #send(answer: Buffer, port: number, address: string): void {
     // The client may be gone by now; there is nobody to tell.
     if (this.#open) this.#udp.send(answer, port, address, () => {})
-  }
-
-  #accept(socket: Socket): void {
-    const client = socket.remoteAddress ?? ''
-    if (!this.#connections.enter(client)) {
-      socket.destroy()
-      return
-    }
-    this.#sockets.add(socket)
-    const frames = new FrameReader()
-    socket.setTimeout(IDLE_CONNECTION_MS, () => socket.destroy())
-    socket.on('error', () => socket.destroy())
-    socket.on('close', () => {
-      this.#sockets.delete(socket)
-      this.#connections.leave(client)
-    })
-    socket.on('data', (chunk) => {
-      for (const message of frames.push(chunk)) {
-        const accepted = this.#reply(message, client, exchangeTcp, (answer) => {
-          if (!socket.destroyed) socket.write(frame(answer))
-        })
-        if (!accepted) socket.destroy()
-      }
-    })
-  }
-
-  /** Starts the relay of one message; false when it is no query or its client asks too much at once. */
-  #reply(message: Buffer, client: string, exchange: Exchange, send: (answer: Buffer) => void): boolean {
-    const query = parseQuery(message)
-    if (!query || !this.#queries.enter(client)) return false
-    this.#relay(message, query, exchange)
-      .then(send)
-      .catch((error: unknown) => this.#options.logger.warn({ err: errorText(error) }, 'dns.relay_failed'))
-      .finally(() => this.#queries.leave(client))
-    return true
-  }
-
-  async #relay(message: Buffer, query: Query, exchange: Exchange): Promise<Buffer> {
-    const { upstreamPort: port = 53, timeoutMs = 2000 } = this.#options
-    for (const address of await this.#upstreams.list()) {
-      const answer = await exchange(message, query, { address, port }, timeoutMs)
-      if (answer) return answer
-    }
-    return serverFailure(message, query)
   }
 }

@@ -1,8 +1,13 @@
 /** The little of RFC 1035 that a relay must understand. */
 const HEADER_BYTES = 12
 const QR = 0x80
+const RCODE_MASK = 0x0f
 const RCODE_SERVFAIL = 2
+/** SERVFAIL, NOTIMP, REFUSED: of this server, not of the name; another one may know. As glibc's resolver takes them. */
+const FAILURES: ReadonlySet<number> = new Set([RCODE_SERVFAIL, 4, 5])
 const MAXIMUM_LABELS = 128
+/** A name of 255 bytes and every option of EDNS that resolvers send fit; what is longer is no look-up. */
+export const MAXIMUM_QUERY_BYTES = 1500
 
 export interface Query {
   readonly id: number
@@ -10,9 +15,15 @@ export interface Query {
   readonly question: Buffer
 }
 
-/** Reads a query with exactly one question; `undefined` for anything else, responses included. */
+/** Reads a query with exactly one question; `undefined` for anything else, responses and what is too long included. */
 export function parseQuery(message: Buffer): Query | undefined {
-  if (message.length < HEADER_BYTES || isResponse(message) || message.readUInt16BE(4) !== 1) return undefined
+  if (
+    message.length < HEADER_BYTES ||
+    message.length > MAXIMUM_QUERY_BYTES ||
+    isResponse(message) ||
+    message.readUInt16BE(4) !== 1
+  )
+    return undefined
   const end = questionEnd(message)
   if (end === undefined) return undefined
   return { id: message.readUInt16BE(0), question: message.subarray(HEADER_BYTES, end) }
@@ -25,6 +36,11 @@ export function isAnswerTo(message: Buffer, query: Query, id: number): boolean {
   if (message.readUInt16BE(4) === 0) return true
   const end = questionEnd(message)
   return end !== undefined && sameQuestion(message.subarray(HEADER_BYTES, end), query.question)
+}
+
+/** Whether an answer says no more than that this server has none. */
+export function isFailure(answer: Buffer): boolean {
+  return FAILURES.has(answer.readUInt8(3) & RCODE_MASK)
 }
 
 export function withId(message: Buffer, id: number): Buffer {

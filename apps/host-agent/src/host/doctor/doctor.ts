@@ -52,7 +52,7 @@ export async function examineHost({ dir, network, engine, engineUnreadable }: Do
     ['range', 'Address range', () => checkRange(network)],
     ['forwarding', 'IPv4 forwarding', checkForwarding],
     ['firewall', 'Other firewalls', () => checkFirewall(network.prefix)],
-    ['resolver', 'Name servers', checkResolver],
+    ['resolver', 'Name servers', () => checkResolver(network)],
     ['write-back', 'Write-back of guest memory', checkWriteBack],
   ]
   return reportOf(await Promise.all(checks.map(([id, title, check]) => attempt({ id, title }, check))))

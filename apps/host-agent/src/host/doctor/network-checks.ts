@@ -11,6 +11,8 @@ import type { DoctorCheck } from './report.js'
 export interface NetworkSettings {
   readonly prefix: string
   readonly cidr: string
+  /** @default '/etc/resolv.conf' */
+  readonly resolvConfPath?: string
 }
 
 export async function checkTun(): Promise<DoctorCheck> {
@@ -63,14 +65,16 @@ export async function checkFirewall(prefix: string): Promise<DoctorCheck> {
   return { ...base, status: 'warn', detail, fix }
 }
 
-export async function checkResolver(): Promise<DoctorCheck> {
+export async function checkResolver({
+  resolvConfPath: path = '/etc/resolv.conf',
+}: NetworkSettings): Promise<DoctorCheck> {
   const base = { id: 'resolver', title: 'Name servers' }
   try {
-    const servers = parseResolvConf(await readFile('/etc/resolv.conf', 'utf8'))
+    const servers = parseResolvConf(await readFile(path, 'utf8'))
     return { ...base, status: 'ok', detail: `Capsules' questions go to ${servers.join(', ')}.` }
   } catch (error) {
-    const fix = 'Write a `nameserver` line into /etc/resolv.conf.'
-    return { ...base, status: 'warn', detail: `/etc/resolv.conf: ${errorText(error)}; capsules resolve no names.`, fix }
+    const fix = `Write a \`nameserver\` line into ${path}.`
+    return { ...base, status: 'warn', detail: `${path}: ${errorText(error)}; capsules resolve no names.`, fix }
   }
 }
 

@@ -36,6 +36,8 @@ export interface NetworkConfig {
   readonly poolSize: number
   /** WRENN_DIR: tells two platforms with the same prefix apart. */
   readonly platform: string
+  /** Names the servers that answer the guests' look-ups: WRENN_RESOLV_CONF. @default '/etc/resolv.conf' */
+  readonly resolvConfPath?: string
 }
 
 export interface NetworkOptions {
@@ -137,7 +139,11 @@ class SlotNetwork implements Network {
     await refuseClash(this.#range.cidr, (link) => this.#isOurs(link))
     this.#mtu = await uplinkMtu()
     await setUpHost(prefix, this.#range, formatLabel({ platform, owner: 'dns' }), this.#logger)
-    this.#forwarder ??= await startDnsForwarder({ address: this.#range.dns, logger: this.#logger })
+    this.#forwarder ??= await startDnsForwarder({
+      address: this.#range.dns,
+      logger: this.#logger,
+      ...(this.#config.resolvConfPath === undefined ? {} : { resolvConfPath: this.#config.resolvConfPath }),
+    })
     const result = await this.#adopt(inUse)
     this.#stopped = false
     this.#refill()

@@ -11,6 +11,15 @@ const slotLinks = (prefix: string): string => `"${prefix}-*"`
 const MAXIMUM_CONNECTIONS = 4096
 
 /**
+ * Questions to the DNS forwarder, a look-up being two. What is above is dropped here, before it takes the place of other guests'
+ * questions in the forwarder's socket; resolvers ask again.
+ */
+const QUESTIONS_PER_SECOND = 1000
+const QUESTIONS_AT_ONCE = 5000
+/** Each question has a socket, and so a tracked connection, of its own: they go when the resolver has given up, not after 30 s. */
+const QUESTION_S = 10
+
+/**
  * How long the host remembers a silent TCP connection of a capsule, instead of the kernel's five days: those that a capsule leaves
  * behind must not pile up, one that sends keep-alives lives for ever.
  */
@@ -57,6 +66,11 @@ ${refuseChain}
     iifname ${links} meta nfproto ipv6 drop
     iifname ${links} fib saddr . iif oif missing drop
     iifname != { "lo" } iifname != ${links} ip daddr ${cidr} fib daddr type local drop
+    iifname ${links} ip daddr ${range.dns} udp dport 53 notrack
+  }
+  chain answers {
+    type filter hook output priority raw; policy accept;
+    oifname ${links} ip saddr ${range.dns} udp sport 53 notrack
   }
   chain input {
     type filter hook input priority filter; policy accept;
@@ -106,6 +120,11 @@ ${set('private', privateRanges)}
 ${set('allow', [])}
 ${set('allow_private', [])}
 ${set('deny', [])}
+  ct timeout questions {
+    protocol udp
+    l3proto ip
+    policy = { unreplied: ${QUESTION_S}, replied: ${QUESTION_S} }
+  }
 ${refuseChain}
   chain guard {
     type filter hook prerouting priority raw; policy accept;
@@ -146,8 +165,9 @@ ${refuseChain}
     ct state invalid meta l4proto tcp reject with tcp reset
     ct state invalid drop
     tcp flags syn tcp option maxseg size set rt mtu
+    ip daddr ${range.dns} udp dport 53 jump questions
     ct state new ct count over ${MAXIMUM_CONNECTIONS} jump refuse
-    ip daddr ${range.dns} meta l4proto { tcp, udp } th dport 53 jump names
+    ip daddr ${range.dns} tcp dport 53 jump names
     ip daddr @never jump refuse
     ip daddr @allow_private accept
     ip daddr @private jump refuse
@@ -155,6 +175,11 @@ ${refuseChain}
     ip daddr @deny jump refuse
     jump internet
     jump refuse
+  }
+  chain questions {
+    limit rate over ${QUESTIONS_PER_SECOND}/second burst ${QUESTIONS_AT_ONCE} packets drop
+    ct timeout set "questions"
+    jump names
   }
   chain names {
   }
