@@ -13,7 +13,7 @@ import type { ShortCalls } from './short-calls.js'
 import type { Sizes } from './sizes.js'
 import type { StateManifest, StateStore } from './states.js'
 import type { CapsuleTable, Entry } from './table.js'
-import type { VmResources } from './types.js'
+import type { CapsuleRecord, VmResources } from './types.js'
 
 /** What every lifecycle command works with. */
 export interface Context {
@@ -118,6 +118,19 @@ export async function requireReachable({ guest }: Entry, what: string): Promise<
     if (!AppError.is(error, 'guest_unreachable')) throw error
     throw new AppError(error.code, `${error.message} ${what} could not be told who it is.`, { cause: error })
   }
+}
+
+/**
+ * The answer to whoever asks again for a capsule to be made: it was, and may have been paused since.
+ * @throws AppError `guest_died` when it has ended meanwhile, `conflict` when it is something else that exists
+ */
+export function requireMade(record: CapsuleRecord): CapsuleRecord {
+  const { state, exit } = record
+  if (state === 'running' || state === 'paused') return record
+  if (state === 'error' && exit !== undefined) {
+    throw new AppError('guest_died', `The capsule was made and has ended since: ${exit.message}`)
+  }
+  throw new AppError('conflict', `The capsule exists already and is ${state}.`)
 }
 
 /** Drops the line to a capsule's guest; calls to it end. */

@@ -1,7 +1,7 @@
 import { AppError, type CapsuleId } from '@wrenn/base'
 import type { Admission } from './admission.js'
 import { capture } from './capture.js'
-import { type Context, dirs, planOf, release, requireReachable, watchExit } from './context.js'
+import { type Context, dirs, planOf, release, requireMade, requireReachable, watchExit } from './context.js'
 import type { Guest } from './guest.js'
 import { identifyCopy } from './guest-session.js'
 import { newSecret } from './secret.js'
@@ -44,7 +44,7 @@ export class Fork {
 
   /**
    * All copies or none; idempotent by the copies' ids.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `disk_full`, `engine_failure`, `guest_unreachable`
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `guest_died`, `disk_full`, `engine_failure`, `guest_unreachable`
    */
   async run(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
     // Whoever asks again, or destroys a copy, waits until it is decided whether there are copies.
@@ -89,9 +89,7 @@ export class Fork {
     const found = copies.map(({ capsuleId }) => this.#context.table.find(capsuleId)?.record)
     if (found.every((record) => record === undefined)) return undefined
     const records = found.filter((record) => record !== undefined)
-    if (records.length === copies.length && records.every(({ state }) => state === 'running')) {
-      return { records, pauseWindowMs: 0, timings: [] }
-    }
+    if (records.length === copies.length) return { records: records.map(requireMade), pauseWindowMs: 0, timings: [] }
     throw new AppError('conflict', 'Some of the copies exist already; destroy them before forking again.')
   }
 

@@ -94,6 +94,14 @@ describe('the capsule manager', () => {
     expect(await leftovers()).toEqual(nothing)
   })
 
+  it('answers a create that is asked for again with the capsule that it made, paused or not', async () => {
+    const { manager, capsuleId } = await test.startWithCapsule()
+    expect(await manager.create(input({ capsuleId }))).toMatchObject({ capsuleId, state: 'running' })
+    await manager.pause(capsuleId, 'request')
+    expect(await manager.create(input({ capsuleId }))).toMatchObject({ capsuleId, state: 'paused' })
+    await manager.destroyAll()
+  })
+
   it('notices at once that a guest ended, says why, and gives its slot back', async () => {
     const { manager, hotPool } = await start()
     const { capsuleId } = await manager.create(input())
@@ -107,6 +115,11 @@ describe('the capsule manager', () => {
     expect(await ended).toMatchObject({ record: { capsuleId, exit: { cause: 'guest_panic' } } })
     expect(test.slotsInUse.size).toBe(0)
     expect(manager.whyGone(capsuleId)).toMatchObject({ code: 'guest_died', message: 'The guest kernel panicked.' })
+    const again = manager.create(input({ capsuleId }))
+    await expect(again).rejects.toMatchObject({
+      code: 'guest_died',
+      message: expect.stringContaining('The guest kernel panicked.'),
+    })
     expect(await manager.destroy(capsuleId)).toBe(true)
     expect(await manager.destroy(capsuleId)).toBe(false)
     expect(await leftovers()).toEqual(nothing)

@@ -3,7 +3,7 @@ import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import { ActivityTracker } from './activity.js'
 import { Admission } from './admission.js'
-import { type Context, dirs, release } from './context.js'
+import { type Context, dirs, release, requireMade } from './context.js'
 import { Creator } from './creator.js'
 import { Flusher, type MakeDurable } from './flusher.js'
 import { Fork, type ForkCopy, type ForkResult } from './fork.js'
@@ -134,14 +134,11 @@ export class CapsuleManager {
     throw this.whyGone(capsuleId) ?? new AppError('invalid_state', 'The capsule has no running guest.')
   }
 
-  /** Idempotent by capsule id. @throws AppError `template_not_found`, `conflict`, `engine_failure`, `disk_full`, … */
+  /** Idempotent by capsule id. @throws AppError `template_not_found`, `guest_died`, `conflict`, `engine_failure`, `disk_full`, … */
   async create(input: CreateCapsuleInput): Promise<CapsuleRecord> {
     return await this.#table.exclusive(input.capsuleId, async () => {
       const existing = this.get(input.capsuleId)
-      if (existing?.state === 'running') return existing
-      if (existing !== undefined) {
-        throw new AppError('conflict', `The capsule exists already and is ${existing.state}.`)
-      }
+      if (existing !== undefined) return requireMade(existing)
       return await this.#counted(() => this.#creator.create(input))
     })
   }

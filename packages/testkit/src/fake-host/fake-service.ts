@@ -149,7 +149,10 @@ async function create(host: FakeHostState, request: CreateRequest): Promise<Fake
   const snapshot = request.snapshotId === '' ? undefined : snapshotFor(host, request)
   if (snapshot === undefined) needTemplate(host, request.template)
   const existing = host.capsules.get(capsuleId)
-  if (existing?.state === 'running') return existing
+  if (existing?.state === 'running' || existing?.state === 'paused') return existing
+  if (existing?.state === 'error' && existing.exit !== undefined) {
+    throw new AppError('guest_died', `The capsule was made and has ended since: ${existing.exit.message}`)
+  }
   if (existing !== undefined) throw new AppError('conflict', `The capsule exists already and is ${existing.state}.`)
   host.creates++
   const capsule = await host.addCapsule(capsuleId)
