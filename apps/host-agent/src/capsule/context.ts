@@ -241,7 +241,7 @@ export async function recordExit(entry: Entry, exit: VmExit, context: Context): 
   const { capsuleId, state } = entry.record
   context.logger.warn({ capsuleId, cause: exit.cause, reason: exit.message }, 'capsule.exited')
   await release(entry, context)
-  const gone = { exit, resources: undefined, other: undefined, reviving: undefined }
+  const gone = { exit, resources: undefined, other: undefined, undo: undefined, reviving: undefined }
   if (nextState(state, 'exited') === undefined) await context.table.settle(entry, gone)
   else await context.table.settleMove(entry, 'exited', gone)
 }

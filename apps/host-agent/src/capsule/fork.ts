@@ -179,7 +179,14 @@ export class Fork {
       createdAtMs: now,
       lastActiveAtMs: now,
       parentId: source.capsuleId,
-      ...{ other: undefined, fallback: undefined, reviving: undefined, exit: undefined, notice: undefined },
+      ...{
+        other: undefined,
+        undo: undefined,
+        fallback: undefined,
+        reviving: undefined,
+        exit: undefined,
+        notice: undefined,
+      },
       ...{ lifecycleTimings: undefined, pauseReason: undefined, pausedAtMs: undefined, durableAtMs: undefined },
       ...{ checkpointId: undefined, diskBytes: undefined },
     }

@@ -16,7 +16,7 @@ import {
 import type { Guest } from './guest.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
-import type { CapsuleRecord, Timing } from './types.js'
+import type { CapsuleRecord, RollbackUndo, Timing } from './types.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 const END_NOTICED_MS = 2_000
@@ -179,22 +179,26 @@ export class Points {
       await calls.settled(capsuleId, DRAIN_MS)
       if (guest !== undefined) await standStill(guest)
       const change = { resources: next.resources, other: guest?.resources, files, fallback: undefined, checkpointId }
-      await table.move(entry, 'rollback', { ...change, reviving: true, exit: undefined })
+      await table.move(entry, 'rollback', { ...change, undo: undoOf(record), reviving: true, exit: undefined })
       reach('rollback:switched')
       await next.vm.resume()
       timer.mark('run')
     } catch (error) {
-      await this.#goOnAsBefore(entry, guest, record)
+      // What decides, for a journal that cannot be written may name the next guest for as long as its disk is full. Where the
+      // pool cannot rename, the journal does.
+      const draft = next === undefined ? plan.dir : await states.disown(plan.dir).catch(() => plan.dir)
+      await this.#goOnAsBefore(entry, guest, record, next)
       next?.client.close()
       if (next !== undefined) await factory.stop(next.resources, next.vm)
-      await states.remove(plan.dir)
+      await table.settle(entry, { other: undefined })
+      await states.remove(draft)
       throw error
     }
     entry.rollbacks = (entry.rollbacks ?? 0) + 1
     closeLine(entry)
     entry.guest = next
     tearDown(entry, this.#context, guest, async () => {
-      await table.settle(entry, { other: undefined })
+      await table.settle(entry, { other: undefined, undo: undefined })
       await this.#removeGenerationsBut(entry)
     })
     watchExit(entry, next, this.#context)
@@ -206,10 +210,16 @@ export class Points {
   }
 
   /** The exact reverse of a rollback that did not come to its end; the journal first, so that a crash finds the old guest. */
-  async #goOnAsBefore(entry: Entry, guest: Guest | undefined, before: CapsuleRecord): Promise<void> {
+  async #goOnAsBefore(
+    entry: Entry,
+    guest: Guest | undefined,
+    before: CapsuleRecord,
+    next: Guest | undefined,
+  ): Promise<void> {
     const { table } = this.#context
     const { files, fallback, checkpointId, reviving, exit } = before
-    const change = { resources: guest?.resources, other: undefined, files, fallback, checkpointId, reviving, exit }
+    const guests = { resources: guest?.resources, other: next?.resources, undo: undefined }
+    const change = { ...guests, files, fallback, checkpointId, reviving, exit }
     if (entry.record.state === before.state) await table.settle(entry, change)
     else await table.settleMove(entry, 'exited', change)
     await guest?.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
@@ -248,6 +258,10 @@ export class Points {
       durableAtMs: durable?.atMs,
     }
   }
+}
+
+function undoOf({ state, files, fallback, checkpointId, reviving, exit }: CapsuleRecord): RollbackUndo {
+  return { state, files, fallback, checkpointId, reviving, exit }
 }
 
 /** A guest that ends meanwhile stands still, too; its end may be noticed a moment after the line to it breaks. */

@@ -53,18 +53,33 @@ export class Recovery {
       await this.#abandon(entry)
       return
     }
+    await this.#undoRollback(entry)
     if (record.bootId !== this.#context.bootId) await this.#afterHostRestart(entry)
     else await this.#afterRestart(entry)
     if (this.#context.table.find(capsuleId) === entry) await this.#tidy(entry)
   }
 
+  /**
+   * A rollback that failed was being undone while the journal could not be written: the files it had switched to are gone, so
+   * its last guest is the capsule's. Otherwise they are there, and the next guest is.
+   */
+  async #undoRollback(entry: Entry): Promise<void> {
+    const { states, table, logger } = this.#context
+    const { undo, other, resources, capsuleId, files } = entry.record
+    if (undo === undefined || (await states.list(dirs.capsule(capsuleId))).includes(String(files))) return
+    const { fallback, checkpointId, reviving, exit } = undo
+    const guests = { resources: other, other: resources, undo: undefined }
+    const change = { ...guests, files: undo.files, fallback, checkpointId, reviving, exit }
+    if (entry.record.state === undo.state) await table.store(entry, change)
+    else await table.move(entry, 'exited', change)
+    logger.warn({ capsuleId }, 'capsule.rollback_undone')
+  }
+
   async #afterRestart(entry: Entry): Promise<void> {
     const { factory, states, table } = this.#context
-    const { resources, other, secret, state } = entry.record
-    if (other !== undefined) {
-      await factory.stop(other, undefined)
-      await table.store(entry, { other: undefined })
-    }
+    const { resources, other, undo, secret, state } = entry.record
+    if (other !== undefined) await factory.stop(other, undefined)
+    if (other !== undefined || undo !== undefined) await table.store(entry, { other: undefined, undo: undefined })
     const saved = (await states.read(currentDir(entry))) !== undefined
     if (saved && (state === 'pausing' || state === 'resuming' || state === 'paused')) {
       await this.#stayPaused(entry, resources)
@@ -135,7 +150,7 @@ export class Recovery {
       // Its pid may be anybody's in this boot.
       if (left !== undefined) await factory.stop({ ...left, vm: undefined }, undefined)
     }
-    await table.store(entry, { bootId, resources: undefined, other: undefined, reviving: undefined })
+    await table.store(entry, { bootId, resources: undefined, other: undefined, undo: undefined, reviving: undefined })
     const { state } = entry.record
     const dir = currentDir(entry)
     const saved = (await states.read(dir).catch(() => undefined)) !== undefined

@@ -188,6 +188,16 @@ export class StateStore {
     await rename(this.path(from), this.path(to))
   }
 
+  /**
+   * Takes a directory's name away in one step, which needs no room on a disk, so that from then on it is not there: what is left
+   * is a draft. @returns the draft's name
+   */
+  async disown(dir: string): Promise<string> {
+    const draft = `${dir}.${randomBytes(4).toString('hex')}${DRAFT_SUFFIX}`
+    await rename(this.path(dir), this.path(draft))
+    return draft
+  }
+
   /** The manifest first: a removal that is broken off must not leave what looks like a state. */
   async remove(dir: string): Promise<void> {
     await this.retract(dir)

@@ -52,6 +52,9 @@ export interface VmResources {
   readonly vm: VmRecord | undefined
 }
 
+/** What a rollback changes of a capsule that had, or has, a guest. */
+export type RollbackUndo = Pick<CapsuleRecord, 'state' | 'files' | 'fallback' | 'checkpointId' | 'reviving' | 'exit'>
+
 /** The journal's record of one capsule: the host's truth about it. Plain JSON; what is `undefined` is not in the file. */
 export interface CapsuleRecord extends CapsuleSpec {
   readonly capsuleId: CapsuleId
@@ -61,6 +64,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly resources: VmResources | undefined
   /** A second guest of the same capsule: the next one while a rollback prepares it, the last one while it is given back. */
   readonly other?: VmResources | undefined
+  /** While a rollback's last guest is `other`: what the capsule was with it. Holds when the directory of `files` is gone. */
+  readonly undo?: RollbackUndo | undefined
   /** Number of the directory that the guest runs on, or that a paused capsule resumes from. */
   readonly files: number
   /** Number of an older saved state that is durable and kept until a newer one is. */

@@ -45,6 +45,8 @@ export class TestMachine implements AsyncDisposable {
   readonly engine: FakeEngine
   /** When a guest's address is free again. */
   readonly #closed = new Map<FakeVmGuest, Promise<void>>()
+  /** Where host agents that start from now on have their journal. */
+  journalDir: string
   bootFails = false
   /** Guests end before anything in them answers. */
   bootPanics = false
@@ -63,6 +65,7 @@ export class TestMachine implements AsyncDisposable {
   makeDurable: MakeDurable = async () => ({})
 
   private constructor(readonly dir: string) {
+    this.journalDir = join(dir, 'journal')
     this.engine = createFakeEngine({ machine: this.vms, onStart: (guest) => this.#serve(guest) })
   }
 
@@ -82,7 +85,7 @@ export class TestMachine implements AsyncDisposable {
     const machine = this.machine()
     const factory = new GuestFactory(machine, silentLogger, (step) => this.reach(step), this.patience)
     const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
-    const journal = new Journal(join(this.dir, 'journal'), silentLogger)
+    const journal = new Journal(this.journalDir, silentLogger)
     const shapes = new ShapeStore(machine, silentLogger)
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger, bootId },
@@ -163,7 +166,7 @@ export class TestMachine implements AsyncDisposable {
     return {
       slots: this.slotsInUse.size,
       files: await readdir(join(this.dir, 'pool/capsules')),
-      journal: await readdir(join(this.dir, 'journal')),
+      journal: await readdir(this.journalDir),
       run: await readdir(join(this.dir, 'run')),
       living: [...this.vms.guests.values()].filter((guest) => guest.exit === undefined).length,
     }

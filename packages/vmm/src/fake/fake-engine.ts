@@ -26,6 +26,8 @@ export class FakeVmGuest {
   readonly record: VmRecord
   readonly exited: Promise<VmExit>
   state: 'running' | 'paused'
+  /** Runs before the vCPUs stop or go on; what it throws is the engine's refusal. */
+  readonly faults: { pause?: () => Promise<void>; resume?: () => Promise<void> } = {}
   balloonMib: number
   console = ''
   /** The answer of `exited`, as soon as there is one. */
@@ -192,10 +194,12 @@ class FakeVm implements Vm {
   }
 
   async pause(): Promise<void> {
+    await this.#alive().faults.pause?.()
     this.#alive().state = 'paused'
   }
 
   async resume(): Promise<void> {
+    await this.#alive().faults.resume?.()
     this.#alive().state = 'running'
   }
 
