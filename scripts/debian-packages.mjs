@@ -5,6 +5,7 @@ import { readdirSync } from 'node:fs'
 export const debianPackages = [
   'qemu-system-x86',
   'mmdebstrap',
+  'debian-archive-keyring',
   'btrfs-progs',
   'nftables',
   'iproute2',

@@ -9,7 +9,14 @@ import { collectGarbage } from './commands/gc.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import { examineHost } from './host/doctor/index.js'
-import { type BootOptions, buildImage, listImages, type Progress, removeImage } from './host/images/index.js'
+import {
+  type BootOptions,
+  buildImage,
+  listImages,
+  type Progress,
+  readKernelChoice,
+  removeImage,
+} from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
@@ -17,6 +24,7 @@ import { CAPSULE_UID_OFFSET, imageOptions, recallHostEngine } from './machine.js
 
 /** What the platform keeps below its directory; `clean` removes these and nothing else. */
 const OWN_ENTRIES = [
+  'apt',
   'pool',
   'pool.img',
   'pool.lock',
@@ -74,6 +82,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
   const report = await examineHost({
     dir: config.dir,
     network: { prefix: config.instance, cidr: config.networkCidr, resolvConfPath: config.resolvConfPath },
+    guestKernel: async () => await readKernelChoice(join(config.dir, 'pool')),
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })
@@ -116,8 +125,13 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
     ...imageOptions(config, logger),
     onProgress: (progress: Progress) => print({ type: 'progress', ...progress }),
   }
-  if (action === 'ls')
-    return print({ type: 'result', images: await withOpenPool(pool, () => listImages(options.poolDir)) })
+  if (action === 'ls') {
+    const listed = await withOpenPool(pool, async () => ({
+      images: await listImages(options.poolDir),
+      kernel: await readKernelChoice(options.poolDir),
+    }))
+    return print({ type: 'result', ...listed })
+  }
   if (name === undefined || (action !== 'build' && action !== 'rm')) {
     throw new AppError('invalid_request', 'Use `image build <name> [--rebuild]`, `image ls` or `image rm <name>`.')
   }

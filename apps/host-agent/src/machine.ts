@@ -56,6 +56,7 @@ export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: A
   const agentDir = config.guestAgentDir ?? guestAgentDir
   return {
     poolDir: join(config.dir, 'pool'),
+    aptDir: join(config.dir, 'apt'),
     imagesDir,
     logger,
     ...(signal ? { signal } : {}),

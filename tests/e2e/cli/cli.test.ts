@@ -155,6 +155,7 @@ describe('the machine', () => {
     const report: { checks: { id: string; status: string }[] } = JSON.parse(stdout)
     expect(report.checks.length).toBeGreaterThan(5)
     expect(report.checks.filter(({ status }) => status === 'fail')).toEqual([])
+    expect(report.checks.find(({ id }) => id === 'guest-kernel')?.status).toBe('ok')
     expect(code).toBe(0)
   })
 
@@ -167,8 +168,10 @@ describe('the machine', () => {
     expect(clean).toMatchObject({ code: 1, stderr: expect.stringContaining('wrenn down') })
   })
 
-  it('lists its images', async () => {
+  it('lists its images, and which kernel they boot and why', async () => {
     const { stdout } = await run('image', 'ls', '--json')
-    expect(JSON.parse(stdout)).toEqual([expect.objectContaining({ name: 'minimal' })])
+    const kernel = { version: expect.stringMatching(/^\d+\.\d+\..*-amd64$/), preferred: true, reason: expect.any(String) }
+    expect(JSON.parse(stdout)).toEqual([expect.objectContaining({ name: 'minimal', kernel })])
+    expect((await run('image', 'ls')).stdout).toContain('Guest kernel ')
   })
 })

@@ -17,7 +17,10 @@ const imageSchema = z.looseObject({
 })
 type Image = z.infer<typeof imageSchema>
 
-const listSchema = z.looseObject({ images: z.array(imageSchema) })
+const kernelSchema = z.looseObject({ kernelVersion: z.string(), isPreferred: z.boolean(), reason: z.string() })
+type Kernel = z.infer<typeof kernelSchema>
+
+const listSchema = z.looseObject({ images: z.array(imageSchema), kernel: kernelSchema.optional() })
 const builtSchema = z.looseObject({ image: imageSchema })
 const removedSchema = z.looseObject({ removed: z.string(), existed: z.boolean() })
 
@@ -27,8 +30,10 @@ export function addImage(program: Command): void {
   const image = program.command('image').description('base images of this machine')
   addBuild(image)
   withDir(withJson(image.command('ls').description('list images'))).action(async (options: CommonOptions) => {
-    const { images } = await ask(['ls'], listSchema, options)
-    contextOf(options).output.result(images.map(toJson), () => showImages(images))
+    const { images, kernel } = await ask(['ls'], listSchema, options)
+    const { output } = contextOf(options)
+    const listed = images.map((image) => ({ ...toJson(image), ...(kernel && { kernel: kernelToJson(kernel) }) }))
+    output.result(listed, () => [showImages(images), ...(kernel ? ['', showKernel(kernel, output)] : [])].join('\n'))
   })
   withDir(withJson(image.command('rm <name>').description('remove an image that no capsule uses'))).action(
     async (name: string, options: CommonOptions) => {
@@ -88,6 +93,15 @@ function toJson(image: Image): object {
     created_at: new Date(image.createdAtMs).toISOString(),
     packages: image.packages,
   }
+}
+
+function kernelToJson({ kernelVersion, isPreferred, reason }: Kernel): object {
+  return { version: kernelVersion, preferred: isPreferred, reason }
+}
+
+/** All images boot the same one. */
+function showKernel({ kernelVersion, isPreferred, reason }: Kernel, style: Pick<Output, 'mark'>): string {
+  return `${style.mark(isPreferred ? 'ok' : 'warn')} Guest kernel ${kernelVersion}. ${reason}`
 }
 
 function showImages(images: readonly Image[]): string {

@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { attempt, examineHost, seenBy } from './doctor.js'
-import { checkEngine } from './machine-checks.js'
+import { checkEngine, checkGuestKernel } from './machine-checks.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -87,6 +87,24 @@ describe('the doctor', () => {
       fix: expect.stringMatching(/^no \/dev\/kvm\. With hardware virtualization/),
     })
     expect(checkEngine({ name: 'qemu-kvm', reason: 'booted in 0.4 s', isProven: true }).status).toBe('ok')
+  })
+
+  it('says which kernel guests boot and why, and warns of a second choice', () => {
+    const kernel = {
+      kernelVersion: '6.12.1-cloud-amd64',
+      package: 'linux-image-6.12.1-cloud-amd64',
+      reason: 'The newest.',
+    }
+    expect(checkGuestKernel({ ...kernel, isPreferred: true })).toMatchObject({
+      status: 'ok',
+      detail: '6.12.1-cloud-amd64. The newest.',
+    })
+    expect(checkGuestKernel({ ...kernel, isPreferred: false })).toMatchObject({
+      status: 'warn',
+      detail: '6.12.1-cloud-amd64. The newest.',
+      fix: expect.stringContaining('sources'),
+    })
+    expect(checkGuestKernel(undefined).status).toBe('ok')
   })
 
   it('tells an engine that booted from one that is only expected, and from none', () => {

@@ -3,6 +3,7 @@ import {
   checkCgroups,
   checkDisk,
   checkEngine,
+  checkGuestKernel,
   checkKvm,
   checkMemory,
   checkPackages,
@@ -11,6 +12,7 @@ import {
   checkUserfaultfd,
   checkWriteBack,
   type EngineChoice,
+  type GuestKernel,
 } from './machine-checks.js'
 import {
   checkFirewall,
@@ -32,15 +34,19 @@ export interface DoctorOptions {
   readonly engine?: EngineChoice
   /** Why the caller could not find out. */
   readonly engineUnreadable?: string
+  /** Which kernel guests boot; gives `undefined` while there is none. */
+  readonly guestKernel?: () => Promise<GuestKernel | undefined>
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
-export async function examineHost({ dir, network, engine, engineUnreadable }: DoctorOptions): Promise<DoctorReport> {
+export async function examineHost(options: DoctorOptions): Promise<DoctorReport> {
+  const { dir, network, engine, engineUnreadable, guestKernel } = options
   const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', 'Hardware virtualization', checkKvm],
     ['packages', 'Debian packages', checkPackages],
     ['qemu', 'QEMU', checkQemu],
+    ['guest-kernel', 'Guest kernel', async () => checkGuestKernel(await guestKernel?.())],
     ['memory', 'Memory', checkMemory],
     ['disk', 'Disk space', () => checkDisk(dir)],
     ['reflink', 'Cloning file system', () => checkReflink(dir)],

@@ -22,6 +22,16 @@ export interface EngineChoice {
   readonly obstacle?: string | undefined
 }
 
+/** The kernel that guests boot. */
+export interface GuestKernel {
+  /** As `uname -r` says it. */
+  readonly kernelVersion: string
+  readonly package: string
+  readonly isPreferred: boolean
+  /** A sentence: why this one. */
+  readonly reason: string
+}
+
 /** Programs that must be there and the Debian packages that bring them. */
 const programs: readonly (readonly [program: string, debianPackage: string])[] = [
   [qemuProgram(), process.arch === 'arm64' ? 'qemu-system-arm' : 'qemu-system-x86'],
@@ -68,6 +78,16 @@ export function checkEngine(engine: EngineChoice | undefined, unreadable?: strin
     'With hardware virtualization (bare metal, or nested virtualization switched on) guests run at nearly native speed.'
   const fix = engine.obstacle === undefined ? gain : `${engine.obstacle} ${gain}`
   return { id: 'engine', title, status: 'warn', detail, fix }
+}
+
+export function checkGuestKernel(kernel: GuestKernel | undefined): DoctorCheck {
+  const base = { id: 'guest-kernel', title: 'Guest kernel' }
+  if (kernel === undefined)
+    return { ...base, status: 'ok', detail: 'Not in sight before the platform has started here.' }
+  const detail = `${kernel.kernelVersion}. ${kernel.reason}`
+  if (kernel.isPreferred) return { ...base, status: 'ok', detail }
+  const fix = "Name Debian's security archive in apt's sources; the next start of the platform takes the newer kernel."
+  return { ...base, status: 'warn', detail, fix }
 }
 
 export async function checkKvm(): Promise<DoctorCheck> {

@@ -15,11 +15,12 @@ import {
 import { basename, join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
+import { Apt } from './apt.js'
 import { missingPackage, runCommand } from './command.js'
 import { createCpio } from './cpio.js'
-import { unpackPackage } from './debian.js'
+import { packagePath, unpackPackage } from './debian.js'
 import { createLayer } from './ext4.js'
-import type { KernelFiles } from './kernel.js'
+import { BOOT_SUITE, type KernelFiles } from './kernel.js'
 import { kernelCaller } from './kernel-caller.js'
 import { deviceNodes } from './kernel-modules.js'
 import type { ImageStoreOptions } from './progress.js'
@@ -134,7 +135,7 @@ async function fillDrive(
   const programs = [
     { name: 'node', path: nodePath(options.agent) },
     ...(await Promise.all(HOST_TOOLS.map(({ name, debianPackage }) => hostTool(name, debianPackage)))),
-    ...(await attrTools(scratchDir, options.signal)),
+    ...(await attrTools(scratchDir, options)),
   ]
   for (const { name, path } of programs) await put(path, `bin/${name}`, 0o755)
   const libraries = new Map<string, string>()
@@ -169,10 +170,11 @@ async function hostTool(name: string, debianPackage: string): Promise<Program> {
 }
 
 /** The package `attr` is seldom installed; then it is unpacked for this drive alone. */
-async function attrTools(scratchDir: string, signal: AbortSignal | undefined): Promise<readonly Program[]> {
+async function attrTools(scratchDir: string, options: ImageStoreOptions): Promise<readonly Program[]> {
   const installed = await Promise.all(ATTR_TOOLS.map((name) => exists(join('/usr/bin', name))))
-  const root = installed.every(Boolean) ? '/' : (await unpackPackage('attr', scratchDir, signal)).root
-  return ATTR_TOOLS.map((name) => ({ name, path: join(root, 'usr', 'bin', name) }))
+  if (installed.every(Boolean)) return ATTR_TOOLS.map((name) => ({ name, path: join('/usr/bin', name) }))
+  const attr = await unpackPackage(await Apt.open(BOOT_SUITE, options), 'attr', scratchDir, options.signal)
+  return await Promise.all(ATTR_TOOLS.map(async (name) => ({ name, path: await packagePath(attr, `bin/${name}`) })))
 }
 
 /** Name in the drive's `lib` → path, as ldd resolves them on this machine; the loader is among them. */

@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { isErrno } from '@wrenn/base'
 
 /** One Debian archive as the host's apt knows it. */
 export interface AptSource {
@@ -13,13 +13,49 @@ export interface AptSource {
  * The stanzas of apt's configuration that are Debian's own: binary packages, from suites of `release` (`bookworm`,
  * `bookworm-updates`, `bookworm-security`, …), with the component main, and signed by Debian's keyring or by none named.
  */
-export function debianSources(
-  files: readonly { readonly name: string; readonly text: string }[],
-  release: string,
-): readonly AptSource[] {
+export function debianSources(files: readonly SourceFile[], release: string): readonly AptSource[] {
+  return withSuites(files, (suite) => (isSuiteOf(suite, release) ? suite : undefined))
+}
+
+/**
+ * The host's mirrors of Debian for another release than its own: the suites of its sources are replaced by those of `release`
+ * with the same purpose. Backports and the like have no counterpart.
+ */
+export function derivedSources(files: readonly SourceFile[], release: string): readonly AptSource[] {
+  const derived = withSuites(files, (suite) => {
+    const [, name = '', purpose = ''] = /^([a-z]+)((?:-updates|-security|\/updates)?)$/.exec(suite) ?? []
+    if (!DEBIAN_RELEASES.has(name)) return undefined
+    return `${release}${purpose === '/updates' ? '-security' : purpose}`
+  })
+  const isComplete = derived.some(({ suites }) => suites.includes(release))
+  return isComplete ? derived : []
+}
+
+/** Of hosts that may be older or newer than the image. */
+const DEBIAN_RELEASES: ReadonlySet<string> = new Set([
+  ...['oldoldstable', 'oldstable', 'stable', 'testing', 'unstable', 'sid'],
+  ...['buster', 'bullseye', 'bookworm', 'trixie', 'forky', 'duke'],
+])
+
+/** Where Debian is for everybody. */
+function publicSources(release: string): readonly AptSource[] {
+  const components = ['main']
+  return [
+    { uris: ['http://deb.debian.org/debian'], suites: [release, `${release}-updates`], components },
+    { uris: ['http://deb.debian.org/debian-security'], suites: [`${release}-security`], components },
+  ]
+}
+
+interface SourceFile {
+  readonly name: string
+  readonly text: string
+}
+
+/** Sources of Debian's own packages with the suites that `pick` makes of theirs. */
+function withSuites(files: readonly SourceFile[], pick: (suite: string) => string | undefined): readonly AptSource[] {
   return files
     .flatMap(({ name, text }) => (name.endsWith('.sources') ? deb822(text) : oneLine(text)))
-    .map((source) => ({ ...source, suites: source.suites.filter((suite) => isSuiteOf(suite, release)) }))
+    .map((source) => ({ ...source, suites: [...new Set(source.suites.flatMap((suite) => pick(suite) ?? []))] }))
     .filter((source) => source.suites.length > 0 && source.components.includes('main') && source.debianKey)
     .map(({ uris, suites, components }) => ({ uris, suites, components }))
 }
@@ -63,7 +99,8 @@ function oneLine(text: string): readonly ParsedSource[] {
   })
 }
 
-const DEBIAN_KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
+/** Of the package debian-archive-keyring; also in the guest. */
+export const DEBIAN_KEYRING = '/usr/share/keyrings/debian-archive-keyring.gpg'
 
 /** The same sources as a deb822 file, for mmdebstrap and for the guest's own apt. */
 export function renderSources(sources: readonly AptSource[]): string {
@@ -82,8 +119,8 @@ export function renderSources(sources: readonly AptSource[]): string {
 }
 
 /**
- * Reads the Debian sources of this machine.
- * @throws AppError `invalid_config` when it has none for `release`
+ * Where this machine would get packages of `release` from: by its own sources of that release, else by the mirrors that it has
+ * for another one, else from Debian's public servers.
  */
 export async function readHostSources(release: string, etcApt = '/etc/apt'): Promise<readonly AptSource[]> {
   const folder = join(etcApt, 'sources.list.d')
@@ -92,12 +129,10 @@ export async function readHostSources(release: string, etcApt = '/etc/apt'): Pro
   const files = await Promise.all(
     paths.map(async (path) => ({ name: path, text: await orNothing(readFile(path, 'utf8'), '') })),
   )
-  const sources = debianSources(files, release)
-  if (sources.length > 0) return sources
-  throw new AppError(
-    'invalid_config',
-    `This machine's apt has no source for Debian ${release}; add one to ${folder}, then run: apt-get update`,
-  )
+  const own = debianSources(files, release)
+  if (own.some(({ suites }) => suites.includes(release))) return own
+  const derived = derivedSources(files, release)
+  return derived.length > 0 ? derived : publicSources(release)
 }
 
 async function orNothing<T>(read: Promise<T>, nothing: T): Promise<T> {

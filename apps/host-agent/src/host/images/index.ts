@@ -10,5 +10,7 @@ export {
 } from './base-image.js'
 export { blankDisk } from './blank-disk.js'
 export { type BootAssets, type BootOptions, ensureBootAssets, kernelArgs } from './boot-assets.js'
+export { readKernelChoice } from './kernel.js'
+export type { KernelChoice } from './kernel-choice.js'
 export { pruneLayers, type VerifyResult, verifyImages } from './maintenance.js'
 export type { ImageStoreOptions, Progress } from './progress.js'

@@ -3,18 +3,20 @@ import { copyFile, readdir, readFile, writeFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
+import { Apt } from './apt.js'
 import { runCommand } from './command.js'
 import { type CpioEntry, createCpio } from './cpio.js'
-import { packagePath, resolveKernelPackage, type UnpackedPackage, unpackPackage } from './debian.js'
+import { packagePath, type UnpackedPackage, unpackPackage } from './debian.js'
+import { chooseKernel, type KernelChoice, kernelChoice } from './kernel-choice.js'
 import { uncompressKernel } from './kernel-image.js'
 import { loadOrder, moduleDependencies, moduleName } from './kernel-modules.js'
 import { archiveModules } from './module-archive.js'
 import type { ImageStoreOptions } from './progress.js'
-import type { LayerStore } from './store.js'
+import { LayerStore } from './store.js'
 import { walk } from './walk.js'
 
-/** 6.12 first: it has the VMGENID driver, so a restored guest reseeds its random generator at once. */
-const KERNEL_PACKAGES = ['linux-image-6.12-cloud-amd64', 'linux-image-cloud-amd64']
+/** The Debian release that kernel and tools of the boot come from, whatever the host runs and the image is. */
+export const BOOT_SUITE = 'bookworm'
 
 /** What the guest needs; what a kernel has built in is left out, and dependencies come along. */
 const REQUIRED_MODULES = ['virtio_pci', 'virtio_blk', 'virtio_net', 'ext4', 'overlay']
@@ -24,7 +26,7 @@ const USEFUL_MODULES = ['virtio_balloon', 'virtio_rng', 'vmgenid', 'tcp_diag']
 const MMIO_MODULE = 'virtio_mmio'
 
 /** Raise when the way of building changes the result for equal inputs. */
-const RECIPE = 5
+const RECIPE = 6
 const SPACE_NEEDED = 600 * 1_048_576
 
 const APPLETS = [
@@ -61,6 +63,7 @@ const bootIndex = z.object({
   modulesDigest: z.string(),
   kernelVersion: z.string(),
   busyboxVersion: z.string(),
+  kernel: kernelChoice,
 })
 
 /** Kernel, initramfs and the static busybox that both the initramfs and the agent drive use. */
@@ -73,7 +76,10 @@ const digestsOf = (entry: KernelFiles): readonly string[] => [
   entry.modulesDigest,
 ]
 
-/** Unpacks kernel and busybox from their Debian packages and makes the initramfs, unless the store has them for this init. */
+/**
+ * Unpacks kernel and busybox from their Debian packages and makes the initramfs, unless the store has them for this init. Where
+ * the kernel was a second choice, each call looks whether the first one can be had by now.
+ */
 export async function ensureKernel(store: LayerStore, options: KernelOptions): Promise<KernelFiles> {
   const init = await readFile(join(options.imagesDir, 'boot', 'initramfs-init'))
   const format = options.kernelFormat ?? 'packaged'
@@ -83,15 +89,35 @@ export async function ensureKernel(store: LayerStore, options: KernelOptions): P
     return entry?.inputs === inputs ? entry : undefined
   }
   const found = options.rebuild ? undefined : await current()
-  if (found !== undefined) return found
+  if (found?.kernel.isPreferred) return found
   await using lease = await store.lease(options)
   const meanwhile = options.rebuild ? undefined : await current()
-  if (meanwhile !== undefined) return meanwhile
+  if (meanwhile !== undefined && !(await canImprove(meanwhile.kernel, options))) return meanwhile
   await store.requireSpace(SPACE_NEEDED, 'the guest kernel')
   const entry = { inputs, ...(await build(store, lease.scratchDir, init, options)) }
   await store.writeIndex('boot', entry)
   options.logger.info({ kernelVersion: entry.kernelVersion, initrd: entry.initrdDigest }, 'images.kernel_built')
   return entry
+}
+
+/** A machine that is offline keeps what it has. */
+async function canImprove(taken: KernelChoice, options: KernelOptions): Promise<boolean> {
+  if (taken.isPreferred) return false
+  try {
+    if ((await chooseKernel(await Apt.open(BOOT_SUITE, options))).isPreferred) return true
+  } catch (error) {
+    if (!AppError.is(error, 'image_build_failed', 'timeout', 'invalid_config')) throw error
+  }
+  options.logger.warn(taken, 'images.kernel_second_choice')
+  return false
+}
+
+/** Which kernel was taken and why; `undefined` before the first build. */
+export async function readKernelChoice(
+  poolDir: string,
+): Promise<(KernelChoice & Pick<KernelFiles, 'kernelVersion'>) | undefined> {
+  const entry = await new LayerStore(poolDir).readIndex('boot', bootIndex, digestsOf)
+  return entry && { ...entry.kernel, kernelVersion: entry.kernelVersion }
 }
 
 async function build(
@@ -100,19 +126,21 @@ async function build(
   init: Buffer,
   options: KernelOptions,
 ): Promise<Omit<KernelFiles, 'inputs'>> {
-  const { signal, onProgress } = options
-  const packageName = await resolveKernelPackage(KERNEL_PACKAGES, signal)
-  onProgress?.({ step: 'kernel', detail: `Downloading ${packageName}`, fraction: 0 })
-  const kernel = await unpackPackage(packageName, scratchDir, signal)
+  const { signal, onProgress, logger } = options
+  const apt = await Apt.open(BOOT_SUITE, options)
+  const choice = await chooseKernel(apt)
+  if (!choice.isPreferred) logger.warn(choice, 'images.kernel_second_choice')
+  onProgress?.({ step: 'kernel', detail: `Downloading ${choice.package}`, fraction: 0 })
+  const kernel = await unpackPackage(apt, choice.package, scratchDir, signal)
   onProgress?.({ step: 'initramfs', detail: 'Making the initramfs', fraction: 0.6 })
-  const busybox = await unpackPackage('busybox-static', scratchDir, signal)
+  const busybox = await unpackPackage(apt, 'busybox-static', scratchDir, signal)
   const kernelVersion = await versionOf(kernel)
   const busyboxPath = await packagePath(busybox, 'bin/busybox')
   const modulesFolder = await packagePath(kernel, `lib/modules/${kernelVersion}`)
   const initrd = join(scratchDir, 'initrd')
   await writeInitramfs(initrd, { init, busyboxPath, modules: await collectModules(modulesFolder, kernel, signal) })
   onProgress?.({ step: 'modules', detail: 'Packing the kernel modules', fraction: 0.8 })
-  const modules = await archiveModules(modulesFolder, scratchDir, signal)
+  const modules = await archiveModules(apt, modulesFolder, scratchDir, signal)
   const image = join(scratchDir, 'kernel')
   const packaged = join(kernel.root, 'boot', `vmlinuz-${kernelVersion}`)
   if (options.kernelFormat === 'elf') await writeFile(image, await uncompressKernel(packaged, scratchDir, signal))
@@ -126,6 +154,7 @@ async function build(
     modulesDigest: (await store.adopt(modules)).digest,
     kernelVersion,
     busyboxVersion: busybox.version,
+    kernel: choice,
   }
 }
 

@@ -1,7 +1,7 @@
 import { chmod, lstat, lutimes, mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { AppError } from '@wrenn/base'
-import { readHostSources, renderSources } from './apt-sources.js'
+import { Apt } from './apt.js'
 import { runCommand } from './command.js'
 import type { ImageManifest } from './manifest.js'
 import type { ImageStoreOptions } from './progress.js'
@@ -54,14 +54,16 @@ export async function buildRootfs(
   options: ImageStoreOptions,
 ): Promise<Rootfs> {
   if (process.getuid?.() !== 0) throw new AppError('permission_denied', 'Building an image needs root.')
-  const sources = renderSources(await readHostSources(manifest.suite))
+  const apt = await Apt.open(manifest.suite, options)
   const sourcesPath = join(scratchDir, 'debian.sources')
-  await writeFile(sourcesPath, sources)
+  await writeFile(sourcesPath, apt.sources)
+  options.onProgress?.({ step: 'download', detail: `Downloading the packages of ${manifest.name}` })
+  await apt.downloadSystem([...VARIANT_PACKAGES[manifest.variant], ...manifest.packages])
   options.onProgress?.({ step: 'bootstrap', detail: `Installing Debian ${manifest.suite}`, fraction: 0 })
   const startedAtSeconds = Math.floor(Date.now() / 1000)
-  await bootstrap(folder, sourcesPath, manifest, options.signal)
+  await bootstrap(folder, sourcesPath, manifest, apt, options.signal)
   options.onProgress?.({ step: 'image', detail: `Configuring ${manifest.name}`, fraction: 0.75 })
-  await configure(folder, manifest, sources)
+  await configure(folder, manifest, apt.sources)
   const packages = await installedPackages(folder)
   return { epochSeconds: await settleTimes(folder, startedAtSeconds), packages }
 }
@@ -74,6 +76,7 @@ async function bootstrap(
   folder: string,
   sourcesPath: string,
   manifest: ImageManifest,
+  apt: Apt,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   await runCommand('mmdebstrap', ['--version'], { signal })
@@ -91,10 +94,35 @@ async function bootstrap(
       ...TRIMMED.map((path) => `--dpkgopt=path-exclude=${path}`),
       ...KEPT.map((path) => `--dpkgopt=path-include=${path}`),
       ...users,
+      ...withOwnDownloads(apt),
       ...[manifest.suite, folder, sourcesPath],
     ],
     { signal, timeoutMs: BOOTSTRAP_TIMEOUT_MS, debianPackage: 'util-linux' },
   )
+}
+
+/** What each variant of mmdebstrap installs beside the packages that are asked for, in apt's patterns. */
+const VARIANT_PACKAGES = {
+  essential: ['?essential'],
+  apt: ['?essential', 'apt'],
+  minbase: ['?essential', '?priority(required)', 'apt'],
+} as const satisfies Record<ImageManifest['variant'], readonly string[]>
+
+/** Lists and packages come from our own apt, which knows the host's proxies and credentials; mmdebstrap's does not. */
+function withOwnDownloads(apt: Apt): readonly string[] {
+  const lists = '"$1/var/lib/apt/lists"'
+  const archives = '"$1/var/cache/apt/archives"'
+  const packages = `find ${shellWord(apt.archivesDir)} -maxdepth 1 -name '*.deb'`
+  return [
+    '--skip=update',
+    `--setup-hook=mkdir -p ${lists} ${archives}`,
+    `--setup-hook=cp -a ${shellWord(apt.listsDir)}/. ${lists}`,
+    `--setup-hook=${packages} -exec cp -a --reflink=auto -t ${archives} {} +`,
+  ]
+}
+
+function shellWord(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`
 }
 
 async function configure(root: string, manifest: ImageManifest, sources: string): Promise<void> {
