@@ -24,6 +24,8 @@ export interface TeamUsage {
 interface Measured {
   /** Without what a template holds. */
   readonly blocks: Blocks
+  /** Of the templates that were left out. */
+  readonly baseVersion: number
   readonly startedAtMs: number
 }
 
@@ -44,6 +46,10 @@ export class Sizes {
   readonly #measured = new Map<string, Measured>()
   readonly #templates = new Map<string, Blocks>()
   #base = Blocks.none()
+  /** Changes with the set of templates: what was measured without others is not what it was. */
+  #baseVersion = 0
+  /** Something was removed whose blocks may live on in what is not measured, which must not go uncounted. */
+  #hasGap = false
   /** What each directory alone holds, and each capsule with its checkpoints. */
   readonly #own = new Map<string, number>()
   readonly #families = new Map<string, number>()
@@ -71,7 +77,7 @@ export class Sizes {
   async usage(): Promise<TeamUsage[] | undefined> {
     if (!this.#isComplete) return undefined
     const holdings = await this.#holdings()
-    const of = holdings.map(({ dir }) => dir).join()
+    const of = [...holdings.map(({ dir }) => dir), ...(await this.#states.list(TEMPLATES))].join()
     const { endedAtMs = performance.now() } = this.#usage ?? {}
     if (this.#usage?.of !== of || performance.now() - endedAtMs > USAGE_IS_FRESH_MS) {
       this.#usage = { of, answer: this.#measureUsage(holdings) }
@@ -85,6 +91,7 @@ export class Sizes {
   }
 
   async #measureUsage(all: readonly Holding[]): Promise<TeamUsage[]> {
+    await this.#fillGap(all)
     const byTeam = groupBy(all, ({ teamId }) => teamId)
     const usage: TeamUsage[] = []
     for (const [teamId, holdings] of byTeam) {
@@ -96,6 +103,24 @@ export class Sizes {
     return usage
   }
 
+  /**
+   * After a removal: measures what was made from it and not measured yet, or without a template that is gone. Its blocks were
+   * counted with what was removed, or not at all.
+   */
+  async #fillGap(holdings: readonly Holding[]): Promise<void> {
+    if (await this.#hasLostTemplate()) await this.#measureTemplates()
+    if (!this.#hasGap) return
+    this.#hasGap = false
+    for (const { dir } of holdings) {
+      if (this.#measured.get(dir)?.baseVersion !== this.#baseVersion) await this.#measure(dir)
+    }
+  }
+
+  async #hasLostTemplate(): Promise<boolean> {
+    const names = new Set((await this.#states.list(TEMPLATES)).map((name) => `${TEMPLATES}/${name}`))
+    return [...this.#templates.keys()].some((dir) => !names.has(dir))
+  }
+
   /** Measures what may have changed since the last time; for the background, a process per file. */
   async measureAll(signal?: AbortSignal): Promise<void> {
     await this.#measureTemplates()
@@ -104,6 +129,7 @@ export class Sizes {
       if (!this.#isMeasured(holding)) await this.#measure(holding.dir)
     }
     await this.#compare(await this.#holdings())
+    this.#hasGap = false
     this.#isComplete = true
     this.#usage = undefined
   }
@@ -125,7 +151,13 @@ export class Sizes {
     return (await this.#measure(dir)) ?? 0
   }
 
+  /** A directory is gone. */
   forget(dir: string): void {
+    this.#hasGap = true
+    this.#drop(dir)
+  }
+
+  #drop(dir: string): void {
     this.#usage = undefined
     this.#measured.delete(dir)
     this.#own.delete(dir)
@@ -140,7 +172,8 @@ export class Sizes {
 
   #isMeasured({ dir, fixedSinceMs }: Holding): boolean {
     const measured = this.#measured.get(dir)
-    return measured !== undefined && fixedSinceMs !== undefined && measured.startedAtMs >= fixedSinceMs
+    if (measured === undefined || measured.baseVersion !== this.#baseVersion) return false
+    return fixedSinceMs !== undefined && measured.startedAtMs >= fixedSinceMs
   }
 
   #blocksOf(holdings: readonly Holding[]): Blocks[] {
@@ -150,7 +183,7 @@ export class Sizes {
   /** Lays the blocks of each team over each other. */
   async #compare(holdings: readonly Holding[]): Promise<void> {
     const held = new Set(holdings.map(({ dir }) => dir))
-    for (const dir of this.#measured.keys()) if (!held.has(dir)) this.forget(dir)
+    for (const dir of this.#measured.keys()) if (!held.has(dir)) this.#drop(dir)
     for (const ofTeam of groupBy(holdings, ({ teamId }) => teamId).values()) {
       const { own } = await Blocks.together(this.#blocksOf(ofTeam))
       for (const [index, { dir }] of ofTeam.entries()) {
@@ -165,12 +198,19 @@ export class Sizes {
 
   async #measureTemplates(): Promise<void> {
     const names = (await this.#states.list(TEMPLATES)).map((name) => `${TEMPLATES}/${name}`)
-    for (const dir of this.#templates.keys()) if (!names.includes(dir)) this.#templates.delete(dir)
+    const lost = [...this.#templates.keys()].filter((dir) => !names.includes(dir))
+    for (const dir of lost) this.#templates.delete(dir)
+    let hasChanged = lost.length > 0
     for (const dir of names) {
       if (this.#templates.has(dir)) continue
       const extents = await this.#extentsOf(dir)
-      if (extents !== undefined) this.#templates.set(dir, Blocks.of(extents))
+      if (extents === undefined) continue
+      this.#templates.set(dir, Blocks.of(extents))
+      hasChanged = true
     }
+    if (!hasChanged) return
+    this.#baseVersion += 1
+    this.#hasGap ||= lost.length > 0
     this.#base = await Blocks.union([...this.#templates.values()])
   }
 
@@ -179,10 +219,14 @@ export class Sizes {
     const startedAtMs = Date.now()
     const extents = await this.#extentsOf(dir)
     if (extents === undefined) {
-      this.forget(dir)
+      this.#drop(dir)
       return undefined
     }
-    this.#measured.set(dir, { blocks: Blocks.of(extents).minus(this.#base), startedAtMs })
+    this.#measured.set(dir, {
+      blocks: Blocks.of(extents).minus(this.#base),
+      baseVersion: this.#baseVersion,
+      startedAtMs,
+    })
     return extents.exclusiveBytes
   }
 
