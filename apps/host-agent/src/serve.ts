@@ -92,9 +92,10 @@ class Agent {
   #machine: OpenMachine | undefined
   #manager: CapsuleManager | undefined
   #hotPool: HotPool | undefined
+  #differ: CheckpointDiffer | undefined
   #housekeeping: NodeJS.Timeout | undefined
   #pressure: PressureWatch | undefined
-  #measuring: AbortController | undefined
+  #measuring: Measuring | undefined
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
 
@@ -123,6 +124,7 @@ class Agent {
     await manager.adopt(records)
     const metrics = new CapsuleMetrics(machine.pool.path)
     const differ = new CheckpointDiffer(manager.context, diffDisks)
+    this.#differ = differ
     const garbage = new GarbageCollector(
       manager.context,
       (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-') || journal.unreadable.has(vmId),
@@ -136,7 +138,9 @@ class Agent {
 
   async shutDown(endCapsules: boolean): Promise<void> {
     clearInterval(this.#housekeeping)
-    this.#measuring?.abort()
+    this.#measuring?.abort.abort()
+    await this.#measuring?.ended
+    await this.#differ?.close() // an unmount would find its disks busy
     await this.#pressure?.[Symbol.asyncDispose]()
     await this.#hotPool?.close()
     if (endCapsules) await this.#manager?.destroyAll()
@@ -178,10 +182,16 @@ class Agent {
   }
 }
 
+interface Measuring {
+  readonly abort: AbortController
+  /** Nothing of the pool is looked at any more. */
+  readonly ended: Promise<void>
+}
+
 /** Sizes of capsules, one round after the other until aborted. */
-function repeatMeasuring(manager: CapsuleManager, logger: Logger): AbortController {
+function repeatMeasuring(manager: CapsuleManager, logger: Logger): Measuring {
   const abort = new AbortController()
-  void (async () => {
+  const measure = async (): Promise<void> => {
     let pauseMs = MEASURE_EVERY_MS
     while (!abort.signal.aborted) {
       await delay(pauseMs, undefined, { signal: abort.signal, ref: false }).catch(() => {})
@@ -194,8 +204,8 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): AbortControll
       const wantedMs = (user + system) / 1000 / MEASURE_CPU_SHARE
       pauseMs = Math.min(Math.max(wantedMs, MEASURE_EVERY_MS), MEASURE_AT_LEAST_EVERY_MS)
     }
-  })()
-  return abort
+  }
+  return { abort, ended: measure() }
 }
 
 function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {

@@ -10,6 +10,7 @@ let manager: CapsuleManager
 let differ: CheckpointDiffer
 let capsuleId: string
 let fromCheckpointId: string
+const NEVER = new AbortController().signal
 /** Disks that were compared. */
 const compared: string[] = []
 
@@ -87,6 +88,23 @@ describe('a comparison with the capsule as it is', () => {
     await test.until(async () => ((await scratch()).length === 2 ? true : undefined))
     await manager.destroyAll()
     await test.until(async () => ((await scratch()).length === 0 ? true : undefined))
+    expect(await test.leftovers()).toEqual(nothing)
+  })
+
+  it('leaves nothing on the pool when the host agent ends, be it kept, being read or being prepared', async () => {
+    const kept = await read({ limit: 1 })
+    const query = { capsuleId, fromCheckpointId, toCheckpointId: undefined, captureId: undefined }
+    const half = differ.diff({ ...query, path: undefined, after: undefined, limit: undefined, signal: NEVER })
+    expect((await half.next()).value?.path.toString()).toBe('/a')
+    const preparing = read({}).catch((error: unknown) => error)
+    await differ.close()
+    expect(await scratch()).toEqual([])
+    const unavailable = { code: 'host_unavailable' }
+    await expect(half.next()).rejects.toMatchObject(unavailable)
+    expect(await preparing).toMatchObject(unavailable)
+    await expect(read({ captureId: kept.captureId, limit: 1 })).rejects.toMatchObject(unavailable)
+    expect(await scratch()).toEqual([])
+    await manager.destroyAll()
     expect(await test.leftovers()).toEqual(nothing)
   })
 

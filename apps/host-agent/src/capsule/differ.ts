@@ -55,6 +55,11 @@ export class CheckpointDiffer {
   readonly #diffDisks: DiffDisks
   /** Comparisons with a capsule as it was at a first page, the one used longest ago first. */
   readonly #kept = new Map<string, Comparison>()
+  /** Comparisons being prepared, and captures being removed. */
+  readonly #pending = new Set<Promise<unknown>>()
+  /** Pages being read, each with how to end it. */
+  readonly #pages = new Map<AsyncIterator<FileChange>, Comparison>()
+  readonly #closing = new AbortController()
 
   constructor(context: Context, diffDisks: DiffDisks) {
     this.#context = context
@@ -70,14 +75,19 @@ export class CheckpointDiffer {
    * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `snapshot_damaged`, `invalid_request` when it was not kept
    */
   async *diff(query: DiffQuery, page: DiffPage = { captureId: undefined }): AsyncGenerator<FileChange> {
-    const { path, after, limit, signal } = query
+    const { path, after, limit } = query
+    this.#requireOpen()
     this.#context.table.entry(query.capsuleId)
-    const comparison = query.captureId === undefined ? await this.#open(query) : this.#take(query, query.captureId)
+    const comparison =
+      query.captureId === undefined ? await this.#tracked(this.#open(query)) : this.#take(query, query.captureId)
     let isKept = query.captureId !== undefined
     let count = 0
+    const signal = AbortSignal.any([query.signal, this.#closing.signal])
+    const changes = this.#diffDisks({ ...comparison.disks, ...(path === undefined ? {} : { path }), signal })
+    const reading = changes[Symbol.asyncIterator]()
+    this.#pages.set(reading, comparison)
     try {
-      const options = { ...(path === undefined ? {} : { path }), signal }
-      for await (const change of this.#diffDisks({ ...comparison.disks, ...options })) {
+      for await (const change of { [Symbol.asyncIterator]: () => reading }) {
         if (after !== undefined && Buffer.compare(change.path, after) <= 0) continue
         count += 1
         if (count === limit && query.toCheckpointId === undefined) {
@@ -87,10 +97,43 @@ export class CheckpointDiffer {
         yield change
         if (count === limit) return
       }
+      this.#requireOpen() // what was ended is not the end
     } finally {
+      this.#pages.delete(reading)
       comparison.readers -= 1
-      if (isKept) this.#keep(comparison)
+      if (isKept && !this.#closing.signal.aborted) this.#keep(comparison)
       else await this.#drop(comparison)
+    }
+  }
+
+  /**
+   * Ends the pages that are being read and removes every capture: nothing of a comparison is on the pool, or runs, when this
+   * returns. For the end of this process.
+   */
+  async close(): Promise<void> {
+    this.#closing.abort(stopping())
+    await Promise.allSettled(this.#pending)
+    const read = [...this.#pages.values()]
+    // One whose reader is slow waits between two changes, with its disks open.
+    await Promise.allSettled([...this.#pages.keys()].map(async (page) => await page.return?.()))
+    for (const comparison of new Set([...this.#kept.values(), ...read])) {
+      comparison.readers = 0
+      this.#dropLater(comparison)
+    }
+    await Promise.allSettled(this.#pending)
+  }
+
+  /** @throws AppError `host_unavailable` once this process is about to end */
+  #requireOpen(): void {
+    if (this.#closing.signal.aborted) throw stopping()
+  }
+
+  async #tracked<T>(task: Promise<T>): Promise<T> {
+    this.#pending.add(task)
+    try {
+      return await task
+    } finally {
+      this.#pending.delete(task)
     }
   }
 
@@ -107,6 +150,7 @@ export class CheckpointDiffer {
         toDisk: await this.#completeDisk(to, `${scratch}/to`),
         basePath: states.path(image.basePath),
       }
+      this.#requireOpen()
       const id = randomBytes(8).toString('hex')
       return { id, capsuleId, fromCheckpointId, scratch, disks, readers: 1, expiry: undefined }
     } catch (error) {
@@ -147,7 +191,7 @@ export class CheckpointDiffer {
 
   #dropLater(comparison: Comparison): void {
     const { scratch } = comparison
-    this.#drop(comparison).catch((error: unknown) => {
+    this.#tracked(this.#drop(comparison)).catch((error: unknown) => {
       this.#context.logger.warn({ dir: scratch, error: errorText(error) }, 'diff.not_removed')
     })
   }
@@ -156,7 +200,7 @@ export class CheckpointDiffer {
   async #drop(comparison: Comparison): Promise<void> {
     clearTimeout(comparison.expiry)
     this.#kept.delete(comparison.id)
-    if (comparison.readers === 0) await this.#context.states.remove(comparison.scratch)
+    if (comparison.readers <= 0) await this.#context.states.remove(comparison.scratch)
   }
 
   async #target({ capsuleId, toCheckpointId }: DiffQuery, now: string): Promise<string> {
@@ -184,8 +228,10 @@ export class CheckpointDiffer {
     try {
       await machine.slots.applyPolicy(guest.resources.slotIndex, NO_NETWORK)
       await guest.vm.resume()
-      await guest.client.waitHealthy(ANSWER_TIMEOUT_MS)
-      const { synced } = await guest.client.quiesce({ sync: true, timeoutMs: SYNC_TIMEOUT_MS })
+      const written = guest.client
+        .waitHealthy(ANSWER_TIMEOUT_MS)
+        .then(async () => await guest.client.quiesce({ sync: true, timeoutMs: SYNC_TIMEOUT_MS }))
+      const { synced } = await unlessAborted(this.#closing.signal, written)
       if (!synced) throw new AppError('timeout', 'The guest did not write its files out in time for a comparison.')
     } finally {
       guest.client.close()
@@ -200,4 +246,20 @@ export class CheckpointDiffer {
       throw new AppError('checkpoint_not_found', `There is no checkpoint ${dir.split('/').at(-1)}.`)
     return manifest
   }
+}
+
+function stopping(): AppError {
+  return new AppError('host_unavailable', 'The host agent is about to end; ask again when it is back.')
+}
+
+/** @throws the signal's reason, without waiting for the task, whose own error nobody wants any more */
+async function unlessAborted<T>(signal: AbortSignal, task: Promise<T>): Promise<T> {
+  task.catch(() => {})
+  signal.throwIfAborted()
+  return await new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', abort, { once: true })
+    const settled = task.finally(() => signal.removeEventListener('abort', abort))
+    settled.then(resolve, reject)
+  })
 }
