@@ -224,7 +224,7 @@ async function wrenn(args: readonly string[]): Promise<void> {
 }
 
 /** Names, addresses and uids of its own, so that a platform beside it on the machine is not in the way. */
-function platformEnv(extra: Readonly<Record<string, string>>): Record<string, string | undefined> {
+export function platformEnv(extra: Readonly<Record<string, string>>): Record<string, string | undefined> {
   return {
     // A sparse file: only what is written counts, and a guest that has touched 8 GiB fits.
     WRENN_POOL_SIZE_MIB: '24576',

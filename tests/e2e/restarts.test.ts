@@ -1,11 +1,12 @@
+import type { ChildProcess } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
 import type { Wrenn } from '@wrenn/sdk'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type TestCapsule, usePlatform } from './harness/api.js'
 import { COUNT, expectComplete, STOP_FILE } from './harness/counting.js'
 import { engineOf } from './harness/host.js'
-import { killAndAwait } from './harness/kill.js'
-import { collect, spawnWrenn, up, wrenn } from './harness/platform.js'
+import { killAllButGuests, killAndAwait, untilReady } from './harness/kill.js'
+import { collect, type Platform, spawnWrenn, up, wrenn } from './harness/platform.js'
 import { openClient } from './harness/sdk.js'
 import { endOf, type Frame, outputOf, Stream } from './harness/stream.js'
 import { eventually } from './harness/wait.js'
@@ -143,3 +144,77 @@ describe('when wrenn up is stopped and started again', () => {
     expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
   })
 })
+
+describe('when everything but the guests is killed', () => {
+  /** Moments at which a start is killed that follows a kill; none: only the running platform is. */
+  const moments: readonly { readonly when: string; readonly reached?: (names: readonly string[]) => boolean }[] = [
+    { when: 'while it runs' },
+    { when: 'as it has just taken its directory', reached: () => true },
+    { when: 'as it starts its services', reached: (names) => names.includes('host-agent') },
+    { when: 'as it starts the last of them', reached: (names) => names.includes('control-plane') },
+  ]
+
+  it.each(moments)('a start at once succeeds, $when, and capsules have run on', async ({ reached }) => {
+    const engine = await engineOf(platform.dir, capsule.id)
+    const name = `killed-${crypto.randomUUID()}`
+    await api.json('PATCH', capsule.path, { json: { name } })
+    await killAllButGuests(platform)
+    if (reached !== undefined) {
+      const { supervisor } = await recordOf(platform)
+      const started = spawnUp()
+      await eventually('the start to get so far', async () => {
+        const now = await recordOf(platform)
+        if (now.supervisor === supervisor) return undefined
+        return reached(now.children) ? true : undefined
+      })
+      await killAllButGuests(platform)
+      await collect(started, '')
+    }
+    await up(platform)
+    expect((await engineOf(platform.dir, capsule.id)).pid).toBe(engine.pid)
+    expect(await capsule.untilState('running')).toMatchObject({ name })
+    expect(await capsule.text('echo alive')).toBe('alive')
+  })
+
+  it('a `wrenn down` says what it has ended of it, and the next that nothing runs', async () => {
+    const { supervisor } = await recordOf(platform)
+    process.kill(supervisor, 'SIGKILL')
+    const { code, stdout } = await wrenn(platform, ['down'])
+    expect([code, stdout]).toEqual([0, expect.stringContaining('a killed `wrenn up` had left')])
+    expect((await wrenn(platform, ['down'])).stdout).toContain('Nothing runs')
+    await up(platform)
+  })
+})
+
+describe('when more than one wrenn up starts', () => {
+  it('one of two that start at the same moment runs, and each other is told so', async () => {
+    expect((await wrenn(platform, ['down'])).code).toBe(0)
+    const both = [spawnUp(), spawnUp()].map((child) => collect(child, ''))
+    const loser = await Promise.race(both)
+    expect(loser.code).not.toBe(0)
+    expect(loser.stderr).toContain('"code":"conflict"')
+    await untilReady(platform)
+    const late = await collect(spawnUp(), '')
+    expect(late.code).not.toBe(0)
+    expect(late.stderr).toContain(`Wrenn is running in ${platform.dir} already`)
+    const downs = await Promise.all([1, 2].map(() => wrenn(platform, ['down'])))
+    expect(downs.map(({ code }) => code)).toEqual([0, 0])
+    expect((await Promise.all(both)).map(({ code }) => code).filter((code) => code === 0)).toHaveLength(1)
+    await up(platform)
+    expect(await capsule.text('echo alive')).toBe('alive')
+  })
+})
+
+function spawnUp(): ChildProcess {
+  return spawnWrenn(platform, ['up', '--port', String(platform.port), '--json'])
+}
+
+/** What `wrenn up` has written down of itself. */
+async function recordOf({
+  dir,
+}: Platform): Promise<{ readonly supervisor: number; readonly children: readonly string[] }> {
+  const record: { supervisor: { pid: number }; children: { name: string }[] } = JSON.parse(
+    await readFile(`${dir}/run/up.json`, 'utf8'),
+  )
+  return { supervisor: record.supervisor.pid, children: record.children.map(({ name }) => name) }
+}

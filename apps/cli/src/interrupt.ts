@@ -5,13 +5,19 @@ const CODES = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const
 const BROKEN_PIPE = 141
 type Interrupting = keyof typeof CODES
 
-/** Turns the first ^C (or SIGTERM, SIGHUP) into an abort, so that clean-up runs; the second ends the process at once. */
+/**
+ * Turns the first ^C (or SIGTERM, SIGHUP) into an abort, so that clean-up runs. A second ^C ends the process at once: a person
+ * insists. Programs that ask twice, such as two `wrenn down`, do not mean that.
+ */
 export class Interrupt implements Disposable {
   readonly #controller = new AbortController()
   #exitCode: number | undefined
   readonly #onSignal = (name: NodeJS.Signals): void => {
     const code = CODES[name as Interrupting] // only these are listened to
-    if (this.#exitCode !== undefined) process.exit(code)
+    if (this.#exitCode !== undefined) {
+      if (name === 'SIGINT') process.exit(code)
+      return
+    }
     this.#exitCode = code
     this.#controller.abort(new Error(`ended by ${name}`))
   }

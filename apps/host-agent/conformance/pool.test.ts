@@ -40,6 +40,14 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
     expect((await stat(join(pool.path, 'capsules'))).mode & 0o777).toBe(0o711)
   })
 
+  it('opens after it was killed while it tried whether files can be cloned', async () => {
+    await mkdir(join(dir, 'pool'))
+    const left = ['.clone-1-2.5', '.clone-1-2.5.copy']
+    for (const name of left) await writeFile(join(dir, 'pool', name), 'left')
+    const pool = await openPool(options(dir))
+    expect((await readdir(pool.path)).filter((name) => name.startsWith('.clone-'))).toEqual([])
+  })
+
   it('opens twice without a second mount, and again after the mount or the process is gone', async ({ skip }) => {
     skip(await canClone(dir), '/tmp can reflink, so no image is made')
     const pool = await openPool(options(dir))

@@ -20,7 +20,7 @@ import {
 import { createNetwork } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
-import { CAPSULE_UID_OFFSET, imageOptions, recallHostEngine } from './machine.js'
+import { CAPSULE_UID_OFFSET, imageOptions, recallHostEngine, sweepProbes } from './machine.js'
 
 /** What the platform keeps below its directory; `clean` removes these and nothing else. */
 const OWN_ENTRIES = [
@@ -155,6 +155,7 @@ async function removeUnused(name: string, config: HostAgentConfig, options: Boot
 
 /** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */
 async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
+  await sweepProbes(config, logger)
   await sweepVms({
     runDir: join(config.dir, 'run', 'vm'),
     filesDir: join(config.dir, 'pool', 'capsules'),

@@ -138,6 +138,16 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   }
 }
 
+function probeDir(config: HostAgentConfig): string {
+  return join(config.dir, 'run', 'probe')
+}
+
+/** Test guests of one that was killed while it tried an engine. */
+export async function sweepProbes(config: HostAgentConfig, logger: Logger): Promise<void> {
+  const dir = probeDir(config)
+  await sweepVms({ runDir: dir, filesDir: dir, keep: new Map(), logger })
+}
+
 /** The engine for this host boot. */
 export async function chooseHostEngine(
   config: HostAgentConfig,
@@ -145,8 +155,9 @@ export async function chooseHostEngine(
   logger: Logger,
 ): Promise<EngineChoice> {
   const uid = config.uidBase + CAPSULE_UID_OFFSET
-  const scratchDir = join(config.dir, 'run', 'probe')
+  const scratchDir = probeDir(config)
   await mkdir(scratchDir, { recursive: true, mode: 0o711 })
+  await sweepProbes(config, logger)
   return await chooseEngine({
     override: config.engine,
     kernel,

@@ -1,6 +1,8 @@
 export { writeFileAtomic } from './atomic-file.js'
+export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'
 export { loadConfig } from './config.js'
 export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'
+export { DirectoryLock } from './directory-lock.js'
 export { AppError, type AppErrorOptions, errorText, isErrno } from './errors.js'
 export {
   type ApiKeyId,
@@ -17,9 +19,19 @@ export {
   type TeamId,
   teamIds,
 } from './ids.js'
+export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'
 export { hasEscapes, pathBytes, pathText } from './path-text.js'
+export {
+  identify,
+  isDying,
+  isRunning,
+  type ProcessId,
+  processIdSchema,
+  readProcessStat,
+  signalProcess,
+} from './process-id.js'
 export { settleAll } from './settle-all.js'
 export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'

@@ -1,40 +1,40 @@
 import { spawn } from 'node:child_process'
-import { chown, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, type FileHandle, mkdir, open, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError, boundCommand, isErrno } from '@wrenn/base'
 import type { Identity } from './access.js'
 
-const LEFTOVER = /^data\.init-(\d+)(?:\.passwd)?$/
+/** Where `initdb` works, and the passwd file it is given. */
+const DRAFT = 'data.init'
 
-/** `setpriv` arguments that start a program as `who` and have the kernel interrupt it when we die, even by SIGKILL. */
-export function asIdentity(who: Identity, program: string, args: readonly string[]): readonly string[] {
-  const user = who.differs ? [`--reuid=${who.uid}`, `--regid=${who.gid}`, '--clear-groups'] : []
-  return [...user, '--no-new-privs', '--pdeathsig', 'INT', program, ...args]
+/** The command line that starts a program as `who`, ended by the kernel (fast stop) when we die. */
+export function asIdentity(who: Identity, program: string, args: readonly string[]): readonly [string, ...string[]] {
+  return boundCommand(program, args, { signal: 'INT', user: who.differs ? who : undefined })
 }
 
 /**
  * `initdb` insists on a name for its user, and ours has none in the host's /etc/passwd. A private mount namespace gives it
  * one without adding a user to the host.
  */
-function withPasswd(passwd: string): readonly string[] {
+function withPasswd(passwd: string, command: readonly string[]): readonly [string, ...string[]] {
   const script = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
-  return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, 'sh', passwd]
+  return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', script, 'sh', passwd, ...command]
 }
 
-async function runInitdb(bin: string, dataDir: string, who: Identity): Promise<void> {
+async function runInitdb(bin: string, dataDir: string, who: Identity, lifeline: FileHandle): Promise<void> {
   const args = ['-D', dataDir, '-U', 'postgres', '-A', 'trust', '-E', 'UTF8', '--locale=C.UTF-8']
   const passwd = `${dataDir}.passwd`
   await writeFile(passwd, `postgres:x:${who.uid}:${who.gid}::/:/usr/sbin/nologin\n`, { mode: 0o644 })
-  const command = ['setpriv', ...asIdentity(who, join(bin, 'bin/initdb'), args)]
-  const [program = '', ...rest] = who.differs ? [...withPasswd(passwd), ...command] : command
+  const command = asIdentity(who, join(bin, 'bin/initdb'), args)
+  const [program, ...rest] = who.differs ? withPasswd(passwd, command) : command
   const child = spawn(program, rest, {
     cwd: '/',
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', lifeline.fd],
   })
   const output: Buffer[] = []
-  child.stdout.on('data', (chunk: Buffer) => output.push(chunk))
-  child.stderr.on('data', (chunk: Buffer) => output.push(chunk))
+  child.stdout?.on('data', (chunk: Buffer) => output.push(chunk))
+  child.stderr?.on('data', (chunk: Buffer) => output.push(chunk))
   const code = await new Promise<number | null>((resolve, reject) => {
     child.once('error', reject)
     child.once('close', resolve)
@@ -44,24 +44,10 @@ async function runInitdb(bin: string, dataDir: string, who: Identity): Promise<v
   throw new AppError('engine_failure', `PostgreSQL could not make its data directory ${dataDir}: ${text.slice(-2000)}`)
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false
-    if (isErrno(error, 'EPERM')) return true
-    throw error
-  }
-}
-
-/** Folders of an `initdb` that was interrupted. */
-async function removeLeftovers(dir: string): Promise<void> {
+/** Of an `initdb` that was interrupted: whoever may make one has the directory for itself. */
+async function removeDrafts(dir: string): Promise<void> {
   for (const name of await readdir(dir)) {
-    const pid = LEFTOVER.exec(name)?.[1]
-    if (pid === undefined) continue
-    if (Number(pid) !== process.pid && isAlive(Number(pid))) continue
-    await rm(join(dir, name), { recursive: true, force: true })
+    if (name.startsWith(DRAFT)) await rm(join(dir, name), { recursive: true, force: true })
   }
 }
 
@@ -85,14 +71,14 @@ async function syncFolder(path: string): Promise<void> {
 }
 
 /** Makes `<dir>/data` on first use: complete or not at all, because `initdb` works beside it and one rename puts it in place. */
-export async function ensureCluster(dir: string, bin: string, who: Identity): Promise<string> {
+export async function ensureCluster(dir: string, bin: string, who: Identity, lifeline: FileHandle): Promise<string> {
   const dataDir = join(dir, 'data')
-  await removeLeftovers(dir)
+  await removeDrafts(dir)
   if (await exists(join(dataDir, 'PG_VERSION'))) return dataDir
-  const beside = join(dir, `data.init-${process.pid}`)
+  const beside = join(dir, DRAFT)
   await mkdir(beside, { mode: 0o700 })
   if (who.differs) await chown(beside, who.uid, who.gid)
-  await runInitdb(bin, beside, who)
+  await runInitdb(bin, beside, who, lifeline)
   await rename(beside, dataDir)
   await syncFolder(dirname(dataDir))
   return dataDir

@@ -1,3 +1,4 @@
+export { endLeftServer } from './owner.js'
 export {
   type EmbeddedPostgres,
   type EmbeddedPostgresOptions,

@@ -1,12 +1,12 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmod, mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { AppError, isErrno, waitFor } from '@wrenn/base'
+import { AppError, identify, isRunning, waitFor } from '@wrenn/base'
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startEmbeddedPostgres } from './index.js'
 
 const TEST_UID = 64_900
@@ -36,14 +36,49 @@ async function queryRows(connectionString: string, sql: string): Promise<unknown
   }
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    if (isErrno(error, 'ESRCH')) return false
-    throw error
-  }
+const packageDir = fileURLToPath(new URL('..', import.meta.url))
+const programs: ChildProcess[] = []
+
+afterEach(() => {
+  for (const child of programs.splice(0)) child.kill('SIGKILL')
+})
+
+/** A process that does not ask how its children end, and to which orphans among its descendants come; prctl(2). */
+const CARELESS = `
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+print(os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), flush=True)
+time.sleep(600)`
+
+interface Started {
+  /** Of the process that has started the server. */
+  readonly starter: number
+  readonly server: number
+}
+
+/** Starts a server from a process that can be killed, below one that collects nobody's status. */
+async function startElsewhere(work = ''): Promise<Started> {
+  const program = `
+    import pg from 'pg'
+    import { startEmbeddedPostgres } from '@wrenn/postgres'
+    const server = await startEmbeddedPostgres(${JSON.stringify({ dir, ...user })})
+    ${work}
+    process.stdout.write(server.pid + '\\n')
+    setInterval(() => {}, 1000)`
+  const node = ['--conditions=wrenn-source', '--import', 'tsx', '--input-type=module', '--eval', program]
+  const child = spawn('python3', ['-c', CARELESS, process.execPath, ...node], {
+    cwd: packageDir,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  programs.push(child)
+  const [starter, server] = await take(2, createInterface({ input: child.stdout }))
+  return { starter: Number(starter), server: Number(server) }
+}
+
+async function take(count: number, lines: AsyncIterable<string>): Promise<string[]> {
+  const taken: string[] = []
+  for await (const line of lines) if (taken.push(line) === count) break
+  return taken
 }
 
 describe('startEmbeddedPostgres', () => {
@@ -76,14 +111,21 @@ describe('startEmbeddedPostgres', () => {
     expect(server.pid).toBeGreaterThan(0)
   })
 
-  it('clears away an initdb that was interrupted', async () => {
+  it('clears away an initdb that was interrupted, whoever has its number by now', async () => {
     const fresh = join(scratch, 'interrupted')
-    const dead = spawn('true')
-    await once(dead, 'exit')
-    await mkdir(join(fresh, `data.init-${dead.pid}/base`), { recursive: true })
+    for (const name of [`data.init-${process.pid}`, 'data.init'])
+      await mkdir(join(fresh, name, 'base'), { recursive: true })
     await using server = await startEmbeddedPostgres({ dir: fresh, ...user })
     expect(server.dataDir).toBe(join(fresh, 'data'))
     expect((await readdir(fresh)).filter((name) => name.includes('init'))).toEqual([])
+  })
+
+  it('has one winner when two start at the same moment', async () => {
+    const tries = await Promise.allSettled([1, 2].map(() => startEmbeddedPostgres({ dir, ...user })))
+    expect(tries.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected'])
+    const refused = tries.find((one) => one.status === 'rejected')
+    expect(refused?.reason).toMatchObject({ code: 'conflict', details: { pid: process.pid } })
+    for (const one of tries) if (one.status === 'fulfilled') await one.value.stop()
   })
 
   it('moves its socket to a short folder when the directory is too long for one', async () => {
@@ -94,24 +136,57 @@ describe('startEmbeddedPostgres', () => {
     await rm(server.socketDir, { recursive: true, force: true })
   })
 
-  it('is stopped by the kernel when its parent is killed, and then starts again', async () => {
-    const program = `
-      import { startEmbeddedPostgres } from '@wrenn/postgres'
-      const server = await startEmbeddedPostgres(${JSON.stringify({ dir, ...user })})
-      process.stdout.write(server.pid + '\\n')
-      setInterval(() => {}, 1000)`
-    const parent = spawn(
-      process.execPath,
-      ['--conditions=wrenn-source', '--import', 'tsx', '--input-type=module', '--eval', program],
-      { cwd: fileURLToPath(new URL('..', import.meta.url)), stdio: ['ignore', 'pipe', 'inherit'] },
-    )
-    const [line]: unknown[] = await once(parent.stdout, 'data')
-    const pid = Number(String(line))
-    expect(isAlive(pid)).toBe(true)
-    parent.kill('SIGKILL')
-    await waitFor(() => (isAlive(pid) ? undefined : true), { timeoutMs: 15_000, what: 'the server to end' })
+  it('is stopped by the kernel when its starter is killed', async () => {
+    const { starter, server } = await startElsewhere()
+    const id = await identify(server)
+    if (id === undefined) throw new Error('It should run.')
+    process.kill(starter, 'SIGKILL')
+    const isGone = async () => ((await isRunning(id)) ? undefined : true)
+    await waitFor(isGone, { timeoutMs: 15_000, what: 'the server to end' })
+  })
+
+  it('starts at once after its starter was killed, while the former server is still ending', async () => {
+    const { starter, server } = await startElsewhere()
+    process.kill(starter, 'SIGKILL')
     await using again = await startEmbeddedPostgres({ dir, ...user })
-    expect(again.pid).not.toBe(pid)
+    expect(again.pid).not.toBe(server)
+  })
+
+  it('starts at once after all was killed, though nobody has collected the status of the killed', async () => {
+    const { starter, server } = await startElsewhere()
+    process.kill(starter, 'SIGKILL')
+    process.kill(server, 'SIGKILL')
+    await using again = await startEmbeddedPostgres({ dir, ...user })
+    expect(process.kill(server, 0)).toBe(true) // it is a zombie: the pid in the killed server's files still exists
+    expect(await queryRows(again.connectionString(), 'SELECT 1 AS one')).toEqual([{ one: 1 }])
+  })
+
+  it('ends a worker of a killed server that is too busy to notice', async () => {
+    const { starter, server } = await startElsewhere(`
+      const client = new pg.Client({ connectionString: server.connectionString() })
+      client.on('error', () => {})
+      await client.connect()
+      client.query('SELECT count(*) FROM generate_series(1, 1e12::bigint)').catch(() => {})
+      while ((await busy()) === 0);
+      async function busy() {
+        const other = new pg.Client({ connectionString: server.connectionString() })
+        await other.connect()
+        const { rowCount } = await other.query("SELECT FROM pg_stat_activity WHERE query LIKE 'SELECT count%' AND state = 'active'")
+        await other.end()
+        return rowCount
+      }`)
+    process.kill(server, 'SIGKILL')
+    process.kill(starter, 'SIGKILL')
+    await using again = await startEmbeddedPostgres({ dir, ...user })
+    expect(await queryRows(again.connectionString(), 'SELECT 1 AS one')).toEqual([{ one: 1 }])
+  })
+
+  it('is found under a path that leads elsewhere', async () => {
+    const link = join(scratch, 'link')
+    await symlink(dir, link)
+    await using first = await startEmbeddedPostgres({ dir: link, ...user })
+    const second = startEmbeddedPostgres({ dir, ...user })
+    await expect(second).rejects.toMatchObject({ code: 'conflict', details: { pid: first.pid } })
   })
 
   it.runIf(isRoot)(

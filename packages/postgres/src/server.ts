@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdir, open, readFile, rename, stat } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readFile, rename, stat } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import {
   AppError,
@@ -10,13 +10,14 @@ import {
   type StopStep,
   silentLogger,
   stopChild,
+  UndoStack,
   waitFor,
 } from '@wrenn/base'
 import pg from 'pg'
 import { assertReachable, chooseIdentity } from './access.js'
 import { installBinaries } from './binaries.js'
 import { asIdentity, ensureCluster } from './cluster.js'
-import { assertUnowned } from './owner.js'
+import { clearTraces, takeOwnership } from './owner.js'
 import { chooseSocketDir, makeSocketDir, SOCKET_PORT } from './socket-dir.js'
 
 /** Recovery after a crash replays the log before the first connection is let in; it took 2.6 s at worst. */
@@ -94,11 +95,14 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   await mkdir(dir, { recursive: true, mode: 0o755 })
   await assertReachable(dir, who)
   const startedAt = performance.now()
+  await using undo = new UndoStack()
+  const ownership = await takeOwnership(dir)
+  await undo.defer(() => ownership[Symbol.asyncDispose]())
   const bin = await installBinaries(dir)
-  const dataDir = await ensureCluster(dir, bin, who)
-  await assertUnowned(dataDir)
+  const dataDir = await ensureCluster(dir, bin, who, ownership.lifeline)
   const socketDir = chooseSocketDir(dir)
   await makeSocketDir(socketDir, who, options.clientGid ?? who.gid)
+  await clearTraces(dataDir, socketDir)
 
   const logFile = options.logFile ?? join(dir, 'postgres.log')
   const settings = Object.entries({ ...defaultSettings, ...options.settings }).flatMap(([key, value]) => [
@@ -106,8 +110,8 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
     `${key}=${value}`,
   ])
   const args = ['-D', dataDir, '-k', socketDir, '-p', String(SOCKET_PORT), ...settings]
-  const child = await spawnLogged(asIdentity(who, join(bin, 'bin/postgres'), args), logFile)
-  const server = new RunningServer(child, dataDir, socketDir)
+  const child = await spawnLogged(asIdentity(who, join(bin, 'bin/postgres'), args), logFile, ownership.lifeline)
+  const server = new RunningServer(child, dataDir, socketDir, undo.move())
   try {
     await server.waitReady()
   } catch (error) {
@@ -122,16 +126,20 @@ export async function startEmbeddedPostgres(options: EmbeddedPostgresOptions): P
   return server
 }
 
-async function spawnLogged(args: readonly string[], logFile: string): Promise<ChildProcess> {
+async function spawnLogged(
+  [program, ...args]: readonly [string, ...string[]],
+  logFile: string,
+  lifeline: FileHandle,
+): Promise<ChildProcess> {
   await mkdir(dirname(logFile), { recursive: true })
   await rotate(logFile)
   const log = await open(logFile, 'a', 0o640)
   try {
     // Its own process group: ^C at a terminal reaches us only, and we stop it after everything that uses it.
-    return spawn('setpriv', [...args], {
+    return spawn(program, args, {
       cwd: '/',
       env: { PATH: '/usr/bin:/bin' },
-      stdio: ['ignore', log.fd, log.fd],
+      stdio: ['ignore', log.fd, log.fd, lifeline.fd],
       detached: true,
     })
   } finally {
@@ -163,16 +171,18 @@ class RunningServer implements EmbeddedPostgres {
     child: ChildProcess,
     readonly dataDir: string,
     readonly socketDir: string,
+    ownership: AsyncDisposable,
   ) {
     this.#child = child
     this.pid = child.pid ?? 0
-    this.exited = new Promise((resolve) => {
+    const ended = new Promise<ServerExit>((resolve) => {
       child.once('exit', (code, signal) => resolve({ code, signal }))
       child.once('error', (error) => {
         this.#spawnError = error
         if (child.pid === undefined) resolve({ code: null, signal: null })
       })
     })
+    this.exited = ended.finally(() => ownership[Symbol.asyncDispose]())
   }
 
   connectionString(database = 'postgres'): string {
@@ -220,6 +230,7 @@ class RunningServer implements EmbeddedPostgres {
 
   async stop(): Promise<void> {
     await stopChild(this.#child, stopLadder)
+    if (hasExited(this.#child)) await this.exited
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -7,13 +7,14 @@ import { assertOwnedBy, type Identity } from './access.js'
 
 /** The port is only a part of the socket's name: the server does not listen on TCP. */
 export const SOCKET_PORT = 5432
+export const SOCKET_FILE = `.s.PGSQL.${SOCKET_PORT}`
 
 /** `sun_path` holds 108 bytes with its final zero, unix(7). */
 const MAX_SOCKET_PATH_BYTES = 107
 
 export function chooseSocketDir(dir: string): string {
   const near = join(dir, 'socket')
-  if (Buffer.byteLength(join(near, `.s.PGSQL.${SOCKET_PORT}`)) <= MAX_SOCKET_PATH_BYTES) return near
+  if (Buffer.byteLength(join(near, SOCKET_FILE)) <= MAX_SOCKET_PATH_BYTES) return near
   const key = createHash('sha256').update(dir).digest('hex').slice(0, 16)
   return join(process.getuid?.() === 0 ? '/run' : tmpdir(), `wrenn-pg-${key}`)
 }

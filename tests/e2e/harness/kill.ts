@@ -1,3 +1,6 @@
+import { readdir, readlink } from 'node:fs/promises'
+import { isErrno } from '@wrenn/base'
+import { processesOf } from './host.js'
 import { type Platform, pidsOf } from './platform.js'
 import { eventually } from './wait.js'
 
@@ -19,4 +22,25 @@ export async function killAndAwait(platform: Platform, name: 'host-agent' | 'con
     return now !== undefined && now !== killed ? now : undefined
   })
   await untilReady(platform)
+}
+
+/** Ends supervisor, services, database and tools the hard way, all at once, and waits for none of them. Guests go on. */
+export async function killAllButGuests({ artefacts, dir }: Platform): Promise<void> {
+  const programs = (await processesOf(artefacts)).map(({ pid }) => pid)
+  for (const pid of [...programs, ...(await processesIn(`${dir}/postgres/data`))]) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch (error) {
+      if (!isErrno(error, 'ESRCH')) throw error // the death of another has ended it
+    }
+  }
+}
+
+/** Those that have a directory as theirs: the database and its workers. */
+async function processesIn(dir: string): Promise<number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
+  const found = await Promise.all(
+    pids.map(async (pid) => ((await readlink(`/proc/${pid}/cwd`).catch(() => '')) === dir ? [Number(pid)] : [])),
+  )
+  return found.flat()
 }

@@ -1,12 +1,11 @@
 import { createInterface } from 'node:readline/promises'
-import { AppError, isErrno, waitFor } from '@wrenn/base'
+import { AppError, isErrno, isRunning, type ProcessId, signalProcess, waitFor } from '@wrenn/base'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
 import { askHostAgent } from '../up/host-agent-command.js'
-import { layoutOf } from '../up/layout.js'
-import { isRunning, type ProcessId, signalProcess } from '../up/process-id.js'
-import { findRunning } from '../up/record.js'
+import { type Layout, layoutOf } from '../up/layout.js'
+import { claimDirectory, findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
 
 /** Ending many capsules takes a while; a supervisor that needs longer says so in its log. */
@@ -21,19 +20,42 @@ export function addDown(program: Command): void {
     const { config, output } = contextOf(options)
     const layout = layoutOf(config.dir)
     const running = await findRunning(layout)
-    if (!running) {
+    if (running) await stopSupervisor(running.supervisor, options.stopCapsules ? 'SIGUSR2' : 'SIGTERM')
+    const left = await endWhatIsLeft(layout)
+    if (running) {
+      const { pid } = running.supervisor
+      output.result({ stopped: true, pid }, () => `Stopped (pid ${pid}).`)
+    } else if (left.length > 0) {
+      output.result({ stopped: true, left }, () => `Stopped what a killed \`wrenn up\` had left: ${left.join(', ')}.`)
+    } else {
       output.result({ stopped: false }, () => `Nothing runs in ${layout.dir}.`)
-      return
     }
-    const { supervisor } = running
-    await signalSupervisor(supervisor, options.stopCapsules ? 'SIGUSR2' : 'SIGTERM')
-    await waitFor(async () => ((await isRunning(supervisor)) ? undefined : true), {
-      timeoutMs: DOWN_TIMEOUT_MS,
-      intervalMs: 50,
-      what: `the platform (pid ${supervisor.pid}) to stop`,
-    })
-    output.result({ stopped: true, pid: supervisor.pid }, () => `Stopped (pid ${supervisor.pid}).`)
   })
+}
+
+async function stopSupervisor(supervisor: ProcessId, signal: NodeJS.Signals): Promise<void> {
+  await signalSupervisor(supervisor, signal)
+  await waitFor(async () => ((await isRunning(supervisor)) ? undefined : true), {
+    timeoutMs: DOWN_TIMEOUT_MS,
+    intervalMs: 50,
+    what: `the platform (pid ${supervisor.pid}) to stop`,
+  })
+}
+
+/** Of a supervisor that was killed, be it while it stopped. Waits for another `wrenn down` that does the same. */
+async function endWhatIsLeft(layout: Layout): Promise<readonly string[]> {
+  if (process.getuid?.() !== 0) return []
+  const end = async (): Promise<readonly string[] | undefined> => {
+    try {
+      await using directory = await claimDirectory(layout)
+      return directory.stopped
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return []
+      if (!AppError.is(error, 'conflict')) throw error
+      return (await findRunning(layout)) ? [] : undefined
+    }
+  }
+  return await waitFor(end, { timeoutMs: DOWN_TIMEOUT_MS, intervalMs: 50, what: `the use of ${layout.dir} to end` })
 }
 
 async function signalSupervisor(supervisor: ProcessId, signal: NodeJS.Signals): Promise<void> {
@@ -62,9 +84,20 @@ export function addClean(program: Command): void {
       )
     }
     if (!options.yes) await confirm(`Remove everything in ${layout.dir}, capsules and their files included?`)
+    await using _directory = await claimExisting(layout)
     await askHostAgent({ args: ['clean'], config, dir: layout.dir, schema: z.looseObject({ cleaned: z.string() }) })
     output.result({ cleaned: true, dir: layout.dir }, () => `Cleaned ${layout.dir}.`)
   })
+}
+
+/** No `wrenn up` may start while its directory is taken apart. */
+async function claimExisting(layout: Layout): Promise<AsyncDisposable | undefined> {
+  try {
+    return await claimDirectory(layout)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  }
 }
 
 async function confirm(question: string): Promise<void> {

@@ -57,9 +57,8 @@ async function up(options: UpOptions): Promise<void> {
   await requireWritable(layout.dir)
 
   using interrupt = new Interrupt()
-  const { claim, stopped } = await DirectoryClaim.take(layout, apiUrl)
-  await using _claim = claim
-  if (stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${stopped.join(', ')}.`)
+  await using claim = await DirectoryClaim.take(layout, apiUrl)
+  if (claim.stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${claim.stopped.join(', ')}.`)
   await requireFreePort(host, port)
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false

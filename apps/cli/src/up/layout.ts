@@ -1,7 +1,9 @@
 import { existsSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { AppError } from '@wrenn/base'
+import { AppError, lifelinePath } from '@wrenn/base'
+
+export type ServiceName = 'host-agent' | 'control-plane'
 
 /** Where things lie in a platform's directory. */
 export interface Layout {
@@ -15,6 +17,8 @@ export interface Layout {
   readonly apiKeyFile: string
   /** Who runs here: pid of the supervisor and of its children. */
   readonly recordFile: string
+  /** What a service and its tools keep open, to be found by it. */
+  readonly lifelines: Readonly<Record<ServiceName, string>>
 }
 
 export function layoutOf(dir: string): Layout {
@@ -29,6 +33,10 @@ export function layoutOf(dir: string): Layout {
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
     recordFile: join(runDir, 'up.json'),
+    lifelines: {
+      'host-agent': lifelinePath(join(runDir, 'host-agent')),
+      'control-plane': lifelinePath(join(runDir, 'control-plane')),
+    },
   }
 }
 
@@ -43,7 +51,7 @@ export function findRoot(): string {
 }
 
 /** @throws AppError `invalid_config` when the app is not built. */
-export function appBundle(app: 'control-plane' | 'host-agent'): string {
+export function appBundle(app: ServiceName): string {
   const bundle = join(findRoot(), 'apps', app, 'dist/main.mjs')
   if (existsSync(bundle)) return bundle
   throw new AppError('invalid_config', `${bundle} does not exist: run \`npm run build\` first.`)

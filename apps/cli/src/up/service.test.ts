@@ -1,7 +1,8 @@
+import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { waitFor } from '@wrenn/base'
+import { identify, lifelinePath, waitFor } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { LogFile } from './log-file.js'
 import { Service, type ServiceDeath } from './service.js'
@@ -22,8 +23,9 @@ function create(script: string, maxRestartDelayMs = 60_000): { service: Service;
   const log = new LogFile(join(dir, 'child.log'))
   const service = new Service({
     name: 'child',
-    command: 'sh',
+    program: '/bin/sh',
     args: ['-c', script],
+    lifeline: lifelinePath(join(dir, 'child')),
     env: { PATH: '/usr/bin:/bin' },
     log,
     maxRestartDelayMs,
@@ -58,6 +60,20 @@ describe('Service', () => {
     await service.stop()
     await log.close()
     expect(deaths.slice(0, 4).map(({ restartInMs }) => restartInMs)).toEqual([250, 300, 300, 300])
+  })
+
+  it('ends what a killed child has started before it starts it again, and when it is stopped', async () => {
+    const list = join(dir, 'tools')
+    const { service, log } = create(`sleep 600 & echo $! >>${list}; [ $(wc -l <${list}) = 2 ] || kill -9 $$; wait`)
+    service.start()
+    const tools = await waitFor(() => {
+      const pids = existsSync(list) ? readFileSync(list, 'utf8').trim().split('\n').map(Number) : []
+      return pids.length === 2 ? pids : undefined
+    }, soon)
+    expect(await identify(tools[0] ?? 0)).toBeUndefined()
+    await service.stop()
+    expect(await identify(tools[1] ?? 0)).toBeUndefined()
+    await log.close()
   })
 
   it('stops a child that ignores SIGTERM, and leaves it stopped', async () => {

@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { hasExited, type StopStep, stopChild } from '@wrenn/base'
+import { closeSync, openSync } from 'node:fs'
+import { boundCommand, endHolders, errorText, hasExited, type RunAs, type StopStep, stopChild } from '@wrenn/base'
 import type { LogFile } from './log-file.js'
 
 const FIRST_BACKOFF_MS = 250
@@ -10,8 +11,12 @@ const HEALTHY_AFTER_MS = 60_000
 
 export interface ServiceOptions {
   readonly name: string
-  readonly command: string
+  readonly program: string
   readonly args: readonly string[]
+  /** @default as ourselves */
+  readonly user?: RunAs
+  /** Open in it and in the tools it starts. */
+  readonly lifeline: string
   readonly env: Readonly<Record<string, string | undefined>>
   readonly log: LogFile
   readonly maxRestartDelayMs: number
@@ -33,12 +38,16 @@ export interface ServiceDeath {
   readonly logPath: string
 }
 
-/** One child that is kept alive: started again, later each time, whenever it dies, until it is stopped. */
+/**
+ * One child that is kept alive: started again, later each time, whenever it dies, until it is stopped. The kernel ends it when
+ * we are killed. What it has started itself ends with it.
+ */
 export class Service {
   readonly name: string
   readonly #options: ServiceOptions
   #child: ChildProcess | undefined
   #timer: NodeJS.Timeout | undefined
+  #restarting = Promise.resolve()
   #backoffMs = FIRST_BACKOFF_MS
   #stopping = false
 
@@ -55,12 +64,7 @@ export class Service {
     this.#stopping = false
     const startedAt = performance.now()
     this.#options.log.forgetLines()
-    // Own session: ^C at the terminal reaches only the supervisor, which stops its children in order.
-    const child = spawn(this.#options.command, [...this.#options.args], {
-      env: this.#options.env,
-      stdio: ['ignore', 'pipe', 'pipe'],
-      detached: true,
-    })
+    const child = this.#spawn()
     this.#child = child
     child.stdout?.on('data', (chunk: Buffer) => this.#options.log.write(chunk))
     child.stderr?.on('data', (chunk: Buffer) => this.#options.log.write(chunk))
@@ -69,15 +73,45 @@ export class Service {
     this.#options.onChange()
   }
 
+  #spawn(): ChildProcess {
+    const { program, args, user, env, lifeline } = this.#options
+    const [command, ...rest] = boundCommand(program, args, { signal: 'TERM', user })
+    const descriptor = openSync(lifeline, 'a', 0o600)
+    try {
+      // Own session: ^C at the terminal reaches only the supervisor, which stops its children in order.
+      return spawn(command, rest, { env, stdio: ['ignore', 'pipe', 'pipe', descriptor], detached: true })
+    } finally {
+      closeSync(descriptor)
+    }
+  }
+
+  /** Its tools, such as an image's build, may have outlived it, and would be in the way of its successor. */
+  async #startAgain(): Promise<void> {
+    try {
+      await endHolders(this.#options.lifeline)
+      if (!this.#stopping) this.start()
+    } catch (error) {
+      this.#failed(errorText(error), false)
+    }
+  }
+
   #ended(child: ChildProcess, how: string, startedAt: number, isFinal: boolean): void {
     if (this.#child !== child) return
     this.#child = undefined
     this.#options.onChange()
     if (this.#stopping) return
     if (performance.now() - startedAt > HEALTHY_AFTER_MS) this.#backoffMs = FIRST_BACKOFF_MS
+    this.#failed(how, isFinal)
+  }
+
+  #failed(how: string, isFinal: boolean): void {
+    if (this.#stopping) return
     const restartInMs = Math.min(this.#backoffMs, this.#options.maxRestartDelayMs)
     this.#backoffMs = restartInMs * 2
-    if (!isFinal) this.#timer = setTimeout(() => this.start(), restartInMs)
+    const again = (): void => {
+      this.#restarting = this.#startAgain()
+    }
+    if (!isFinal) this.#timer = setTimeout(again, restartInMs)
     const { name, log } = this.#options
     this.#options.onDeath({ name, how, restartInMs, isFinal, lastLines: log.lastLines, logPath: log.path })
   }
@@ -85,8 +119,8 @@ export class Service {
   async stop(): Promise<void> {
     this.#stopping = true
     clearTimeout(this.#timer)
-    const child = this.#child
-    if (!child) return
-    await stopChild(child, this.#options.ladder())
+    await this.#restarting
+    if (this.#child) await stopChild(this.#child, this.#options.ladder())
+    await endHolders(this.#options.lifeline)
   }
 }

@@ -1,12 +1,11 @@
 import { chown, mkdir, readdir } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
-import { AppError, isErrno, type StopStep, UndoStack, waitFor } from '@wrenn/base'
+import { AppError, identify, isErrno, type StopStep, UndoStack, waitFor } from '@wrenn/base'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
 import type { CliConfig } from '../config.js'
-import { appBundle, type Layout } from './layout.js'
+import { appBundle, type Layout, type ServiceName } from './layout.js'
 import { LogFile } from './log-file.js'
-import { identify } from './process-id.js'
 import type { ChildRecord, DirectoryClaim } from './record.js'
 import { Service, type ServiceDeath } from './service.js'
 
@@ -162,17 +161,16 @@ export class Supervisor implements AsyncDisposable {
   }
 
   async #startService(
-    name: 'host-agent' | 'control-plane',
+    name: ServiceName,
     ladder: () => readonly StopStep[],
     env: Readonly<Record<string, string | undefined>>,
   ): Promise<Service> {
     const log = new LogFile(join(this.#options.layout.logsDir, `${name}.log`))
-    // The kernel ends it when we are killed. The control plane loses that by changing its user, so the next `wrenn up`
-    // also ends what the record says was left.
     const service = new Service({
       name,
-      command: 'setpriv',
-      args: ['--pdeathsig', 'TERM', process.execPath, ...SMALL_HEAP, appBundle(name)],
+      program: process.execPath,
+      args: [...SMALL_HEAP, appBundle(name)],
+      lifeline: this.#options.layout.lifelines[name],
       env: { ...this.#options.config.inherited, ...env },
       log,
       maxRestartDelayMs: this.#options.config.maxRestartDelayMs,

@@ -1,5 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { AppError, isErrno } from '@wrenn/base'
+import { spawnTool } from './spawn-tool.js'
 
 /** Host tools live in sbin, which a service's or a user's PATH often lacks; nothing else of our environment leaks into them. */
 export const hostToolEnvironment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
@@ -66,9 +67,9 @@ export async function runForResult(
   const deadline = AbortSignal.timeout(timeoutMs)
   const signal = options.signal ? AbortSignal.any([options.signal, deadline]) : deadline
   options.signal?.throwIfAborted()
-  const child = spawn(command, args, {
+  const child = spawnTool(command, args, {
     env: hostToolEnvironment,
-    stdio: ['pipe', 'pipe', 'pipe'],
+    stdin: 'pipe',
     signal,
     killSignal: 'SIGKILL',
   })

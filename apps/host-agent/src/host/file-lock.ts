@@ -1,6 +1,6 @@
-import { spawn } from 'node:child_process'
 import { AppError, stopChild } from '@wrenn/base'
 import { missingPackage } from './images/command.js'
+import { spawnTool } from './spawn-tool.js'
 
 const RELEASE_LADDER = [
   { signal: 'SIGTERM', graceMs: 2_000 },
@@ -19,10 +19,11 @@ export interface FileLockOptions {
  */
 export async function acquireFileLock(path: string, options: FileLockOptions = {}): Promise<AsyncDisposable> {
   options.signal?.throwIfAborted()
-  const holder = spawn('flock', ['--no-fork', path, 'sh', '-c', 'echo locked; exec cat'], {
-    stdio: ['pipe', 'pipe', 'ignore'],
+  const holder = spawnTool('flock', ['--no-fork', path, 'sh', '-c', 'echo locked; exec cat'], {
+    stdin: 'pipe',
     env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
   })
+  holder.stderr.resume()
   const release = async (): Promise<void> => {
     holder.stdin.end()
     await stopChild(holder, RELEASE_LADDER)

@@ -1,6 +1,6 @@
 import { readdir, readFile, rm } from 'node:fs/promises'
-import { join } from 'node:path'
-import { isErrno, type Logger, waitFor } from '@wrenn/base'
+import { basename, join } from 'node:path'
+import { identify, isErrno, isRunning, type Logger, type ProcessId, signalProcess, waitFor } from '@wrenn/base'
 
 const KILL_TIMEOUT_MS = 10_000
 
@@ -17,14 +17,14 @@ export interface SweepOptions {
 /** Removes engine processes, run directories and files of VMs that no record owns. */
 export async function sweepVms(options: SweepOptions): Promise<void> {
   const orphans = (await engineProcesses(options.runDir)).filter(({ pid, vmId }) => options.keep.get(vmId) !== pid)
-  for (const { pid, vmId } of orphans) {
+  for (const { pid, startTicks, vmId } of orphans) {
     options.logger.warn({ pid, vmId }, 'sweep.process')
-    kill(pid)
+    await signalProcess({ pid, startTicks }, 'SIGKILL')
   }
-  await waitFor(() => (orphans.some(({ pid }) => isAlive(pid)) ? undefined : true), {
-    timeoutMs: KILL_TIMEOUT_MS,
-    what: 'orphaned engine processes to end',
-  })
+  // A zombie has ended: nothing is promised of when init collects its status.
+  const areGone = async (): Promise<true | undefined> =>
+    (await Promise.all(orphans.map(isRunning))).includes(true) ? undefined : true
+  await waitFor(areGone, { timeoutMs: KILL_TIMEOUT_MS, what: 'orphaned engine processes to end' })
   for (const dir of [options.runDir, options.filesDir]) {
     for (const name of await entries(dir)) {
       if (options.keep.has(name)) continue
@@ -34,16 +34,22 @@ export async function sweepVms(options: SweepOptions): Promise<void> {
   }
 }
 
+interface EngineProcess extends ProcessId {
+  readonly vmId: string
+}
+
 /** Processes whose command line names a VM's directory below `runDir`. */
-async function engineProcesses(runDir: string): Promise<{ pid: number; vmId: string }[]> {
-  const found: { pid: number; vmId: string }[] = []
+async function engineProcesses(runDir: string): Promise<EngineProcess[]> {
+  const found: EngineProcess[] = []
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue
     const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '') // ended meanwhile
-    if (!command.startsWith('qemu-') && !command.includes('/qemu-')) continue
+    // As any of its words: what is still to become the engine has it as an argument.
+    if (!command.split('\0').some((word) => basename(word).startsWith('qemu-system-'))) continue
     const at = command.indexOf(`${runDir}/`)
     const vmId = at === -1 ? undefined : /^[a-z0-9-]+/.exec(command.slice(at + runDir.length + 1))?.[0]
-    if (vmId !== undefined) found.push({ pid: Number(name), vmId })
+    const id = vmId === undefined ? undefined : await identify(Number(name))
+    if (vmId !== undefined && id !== undefined) found.push({ ...id, vmId })
   }
   return found
 }
@@ -54,22 +60,5 @@ async function entries(dir: string): Promise<string[]> {
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return []
     throw error
-  }
-}
-
-function kill(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL')
-  } catch (error) {
-    if (!isErrno(error, 'ESRCH')) throw error
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0)
-    return true
-  } catch (error) {
-    return !isErrno(error, 'ESRCH')
   }
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError, isErrno, readProcessStat } from '@wrenn/base'
 import type { VmRecord } from '../engine.js'
 
 /** One SIGKILL is enough unless the process hangs in the kernel; then it is repeated this often before we give up. */
@@ -24,19 +24,13 @@ interface ProcessSample {
 
 /** proc_pid_stat(5); `undefined` for a process that is gone, also when nobody has collected its status yet. */
 export async function sampleProcess(pid: number): Promise<ProcessSample | undefined> {
-  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch((error: unknown) => {
-    if (isErrno(error, 'ENOENT', 'ESRCH')) return undefined
-    throw error
-  })
-  if (text === undefined) return undefined
-  // The name in parentheses may hold anything; what follows its last parenthesis starts with field 3.
-  const field = text.slice(text.lastIndexOf(')') + 2).split(' ')
-  const at = (number: number): string => field[number - 3] ?? '0'
-  if (at(3) === 'Z' || at(3) === 'X') return undefined
+  const stat = await readProcessStat(pid)
+  if (stat === undefined) return undefined
+  const ticks = BigInt(stat.field(14)) + BigInt(stat.field(15))
   return {
-    startTicks: at(22),
-    cpuNs: ((BigInt(at(14)) + BigInt(at(15))) * 1_000_000_000n) / TICKS_PER_SECOND,
-    rssBytes: Number(at(24)) * PAGE_BYTES,
+    startTicks: stat.startTicks,
+    cpuNs: (ticks * 1_000_000_000n) / TICKS_PER_SECOND,
+    rssBytes: Number(stat.field(24)) * PAGE_BYTES,
   }
 }
 

@@ -1,8 +1,8 @@
-import { spawn } from 'node:child_process'
 import { stat } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { AppError, isErrno } from '@wrenn/base'
 import { hostToolEnvironment } from '../exec.js'
+import { spawnTool } from '../spawn-tool.js'
 
 /** One allocated piece of a file, in bytes. */
 export interface Extent {
@@ -35,9 +35,9 @@ const withoutAddress = ['unknown_loc', 'delalloc', 'inline', 'encoded', 'encrypt
  */
 export async function* extentsOf(path: string, options: ExtentOptions = {}): AsyncGenerator<Extent, void, void> {
   options.signal?.throwIfAborted()
-  const child = spawn('filefrag', ['-s', '-v', '-b1', '--', path], {
+  const child = spawnTool('filefrag', ['-s', '-v', '-b1', '--', path], {
     env: hostToolEnvironment,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdin: 'ignore',
     ...(options.signal ? { signal: options.signal } : {}),
     killSignal: 'SIGKILL',
   })

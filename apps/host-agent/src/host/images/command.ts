@@ -1,5 +1,5 @@
-import { spawn } from 'node:child_process'
 import { AppError, isErrno, stopChild } from '@wrenn/base'
+import { spawnTool } from '../spawn-tool.js'
 
 export interface CommandOptions {
   readonly signal?: AbortSignal | undefined
@@ -57,10 +57,10 @@ async function runUntil(
   args: readonly string[],
   options: CommandOptions,
 ): Promise<Ended> {
-  const child = spawn(tool, args, {
+  const child = spawnTool(tool, args, {
     cwd: options.cwd,
     env: commandEnvironment(options.env),
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdin: 'ignore',
   })
   const stdout: Buffer[] = []
   let stderr = ''

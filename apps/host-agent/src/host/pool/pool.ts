@@ -1,4 +1,4 @@
-import { chmod, chown, constants, copyFile, mkdir, rm, statfs, writeFile } from 'node:fs/promises'
+import { chmod, chown, constants, copyFile, mkdir, readdir, rm, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import { acquireFileLock } from '../file-lock.js'
@@ -8,6 +8,7 @@ import { closeLoopImage, devicesOf, imagePath, openLoopImage } from './loop-imag
 /** Folders of the pool. Traversal only: a capsule's uid reaches its own files by full path and lists nobody else's. */
 const FOLDERS = ['layers', 'templates', 'capsules', 'snapshots'] as const
 const FOLDER_MODE = 0o711
+const PROBE = '.clone-'
 
 /** Kept free so that a full pool can still be worked on: the smaller of 1 GiB and 2 %. */
 const RESERVE_BYTES = 2 ** 30
@@ -90,6 +91,7 @@ async function lockPool(dir: string): Promise<AsyncDisposable> {
 
 async function openLocked(options: PoolOptions): Promise<Pool> {
   const path = join(options.dir, 'pool')
+  await removeProbes(path)
   const native = await canClone(path)
   if (!native) await openLoopImage(options)
   if (!native && !(await canClone(path))) {
@@ -110,9 +112,15 @@ export async function closePool(dir: string): Promise<void> {
   await closeLoopImage(dir)
 }
 
+/** Of one that was killed while it tried: files below the mount point would be in the way of the mount. */
+async function removeProbes(path: string): Promise<void> {
+  const left = (await readdir(path)).filter((name) => name.startsWith(PROBE))
+  await Promise.all(left.map((name) => rm(join(path, name), { force: true })))
+}
+
 /** Whether files of `directory` can be reflinked, by doing it. */
 export async function canClone(directory: string): Promise<boolean> {
-  const from = join(directory, `.clone-${process.pid}-${performance.now()}`)
+  const from = join(directory, `${PROBE}${process.pid}-${performance.now()}`)
   const to = `${from}.copy`
   try {
     await writeFile(from, Buffer.alloc(4096, 1), { flag: 'wx', mode: 0o600 })
