@@ -1,41 +1,94 @@
 import { spawnSync } from 'node:child_process'
 import { readdirSync } from 'node:fs'
 
-/** What a Wrenn host needs from Debian: the emulator, the image builder, the pool's file system, networks and small tools. */
-export const debianPackages = [
-  'qemu-system-x86',
-  'mmdebstrap',
-  'debian-archive-keyring',
-  'btrfs-progs',
-  'nftables',
-  'iproute2',
-  'e2fsprogs',
-  'cpio',
-  'xz-utils',
-  'zstd',
-  'attr',
-  'util-linux',
-  'procps',
+/**
+ * The programs that a Wrenn host needs, with the Debian package that brings each: the one list that the demo and `npm start`
+ * install, `wrenn up` asks for and `wrenn doctor` checks. Without an optional one everything works, only less tidily.
+ * @type {readonly { program: string, debianPackage: string, isOptional?: boolean }[]}
+ */
+export const hostPrograms = [
+  process.arch === 'arm64'
+    ? { program: 'qemu-system-aarch64', debianPackage: 'qemu-system-arm' }
+    : { program: 'qemu-system-x86_64', debianPackage: 'qemu-system-x86' },
+  { program: 'mmdebstrap', debianPackage: 'mmdebstrap' },
+  { program: 'mkfs.btrfs', debianPackage: 'btrfs-progs' },
+  { program: 'nft', debianPackage: 'nftables' },
+  { program: 'ip', debianPackage: 'iproute2' },
+  { program: 'mkfs.ext4', debianPackage: 'e2fsprogs' },
+  { program: 'cpio', debianPackage: 'cpio' },
+  { program: 'xz', debianPackage: 'xz-utils' },
+  { program: 'zstd', debianPackage: 'zstd' },
+  { program: 'setfattr', debianPackage: 'attr' },
+  { program: 'losetup', debianPackage: 'mount' },
+  { program: 'setpriv', debianPackage: 'util-linux' },
+  { program: 'nsenter', debianPackage: 'util-linux' },
+  { program: 'ps', debianPackage: 'procps' },
+  { program: 'conntrack', debianPackage: 'conntrack', isOptional: true },
 ]
 
-/** What the tests need beside that: a browser, the oldest PostgreSQL we support, and peers for taps and connections. */
-export const testPackages = ['chromium', 'postgresql-15', 'socat', 'python3', 'conntrack']
+/** @param {readonly { debianPackage: string }[]} programs */
+const packagesOf = (programs) => [...new Set(programs.map(({ debianPackage }) => debianPackage))]
+
+/** Brings no program, but the keys that packages of images are checked with; every Debian has it, other distributions do not. */
+const KEYRING = 'debian-archive-keyring'
+
+export const debianPackages = [...packagesOf(hostPrograms), KEYRING]
+/** Without these a host does not work. */
+export const requiredPackages = [...packagesOf(hostPrograms.filter(({ isOptional }) => !isOptional)), KEYRING]
+
+/** What the tests need beside that, other than a PostgreSQL: a browser, and peers for taps and connections. */
+const testTools = ['chromium', 'socat', 'python3']
+/** The oldest PostgreSQL we support, by its major version. */
+const OLDEST_POSTGRES = 15
+
+/**
+ * What the tests need beside `debianPackages`: Debian's own PostgreSQL too, the oldest that we support of those that are
+ * installed, else of those that apt offers. Its name differs from release to release.
+ * @returns {{ packages: string[], postgres: string | undefined }}
+ */
+export function testPackages() {
+  const postgres = oldestOf(installedPostgres()) ?? oldestOf(offeredPostgres())
+  return { packages: [...testTools, ...(postgres === undefined ? [] : [postgres])], postgres }
+}
+
+/**
+ * @param {readonly string[]} names of packages, such as `postgresql-17`
+ * @returns {string | undefined} the oldest server that we support
+ */
+export function oldestOf(names) {
+  const majors = names.map((name) => Number(/^postgresql-(\d+)$/.exec(name)?.[1]))
+  const supported = majors.filter((major) => major >= OLDEST_POSTGRES)
+  return supported.length === 0 ? undefined : `postgresql-${Math.min(...supported)}`
+}
+
+function installedPostgres() {
+  const query = spawnSync('dpkg-query', ['-W', '-f', DPKG_FORMAT, 'postgresql-[0-9]*'], { encoding: 'utf8' })
+  return query.error ? [] : [...installedOf(query.stdout)]
+}
+
+function offeredPostgres() {
+  if (!hasPackageLists()) aptGet(['update'])
+  const search = spawnSync('apt-cache', ['pkgnames', 'postgresql-'], { encoding: 'utf8' })
+  return search.error ? [] : search.stdout.split('\n')
+}
+
+// biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
+const DPKG_FORMAT = '${Package} ${db:Status-Abbrev}\n'
+
+/** @param {string} listing */
+function installedOf(listing) {
+  const lines = listing.split('\n').map((line) => line.split(' '))
+  return new Set(lines.flatMap(([name, status]) => (name !== undefined && status?.startsWith('ii') ? [name] : [])))
+}
 
 /**
  * @param {readonly string[]} wanted
  * @returns {string[]} those that are not installed
  */
 export function missingPackages(wanted = debianPackages) {
-  // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query's own placeholders
-  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Abbrev}\n', ...wanted], {
-    encoding: 'utf8',
-  })
+  const query = spawnSync('dpkg-query', ['-W', '-f', DPKG_FORMAT, ...wanted], { encoding: 'utf8' })
   if (query.error) return []
-  const installed = new Set()
-  for (const line of query.stdout.split('\n')) {
-    const [name, status] = line.split(' ')
-    if (status?.startsWith('ii')) installed.add(name)
-  }
+  const installed = installedOf(query.stdout)
   return wanted.filter((name) => !installed.has(name))
 }
 

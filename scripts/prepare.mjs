@@ -59,6 +59,16 @@ function installDebianPackages(wanted) {
   }
 }
 
+function packagesForTests() {
+  const { packages, postgres } = testPackages()
+  say(
+    postgres === undefined
+      ? '› apt offers no PostgreSQL from 15 on: tests that want an older one than the embedded run on the embedded one alone'
+      : `› tests run on ${postgres} and on the embedded PostgreSQL`,
+  )
+  return packages
+}
+
 /** @param {string} dir */
 function newestIn(dir) {
   let newest = 0
@@ -97,7 +107,7 @@ function build() {
 export function prepare({ forTests = false } = {}) {
   checkNode()
   installModules()
-  installDebianPackages(forTests ? [...debianPackages, ...testPackages] : debianPackages)
+  installDebianPackages(forTests ? [...debianPackages, ...packagesForTests()] : debianPackages)
   build()
 }
 

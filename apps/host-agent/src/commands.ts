@@ -20,7 +20,7 @@ import {
 import { createNetwork } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
-import { CAPSULE_UID_OFFSET, imageOptions, recallHostEngine, sweepProbes } from './machine.js'
+import { CAPSULE_UID_OFFSET, imageOptions, loadHostPrograms, recallHostEngine, sweepProbes } from './machine.js'
 
 /** What the platform keeps below its directory; `clean` removes these and nothing else. */
 const OWN_ENTRIES = [
@@ -83,6 +83,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
     dir: config.dir,
     network: { prefix: config.instance, cidr: config.networkCidr, resolvConfPath: config.resolvConfPath },
     guestKernel: async () => await readKernelChoice(join(config.dir, 'pool')),
+    programs: await loadHostPrograms(),
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })

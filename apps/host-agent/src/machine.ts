@@ -7,6 +7,7 @@ import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } fr
 import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
+import type { HostProgram } from './host/doctor/index.js'
 import { syncData } from './host/durability/index.js'
 import { poolExtents } from './host/extents/index.js'
 import {
@@ -50,6 +51,8 @@ export interface OpenOptions {
 
 /** Where the manifests and boot scripts of the images are, beside the sources or the bundle. */
 const imagesDir = fileURLToPath(new URL('../../../images', import.meta.url))
+/** Plain JavaScript, because it also runs before anything is installed or built. */
+const debianPackages = new URL('../../../scripts/debian-packages.mjs', import.meta.url)
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
 export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: AbortSignal): BootOptions {
@@ -167,6 +170,12 @@ export async function chooseHostEngine(
     gid: uid,
     logger,
   })
+}
+
+/** What must be installed here. */
+export async function loadHostPrograms(): Promise<readonly HostProgram[]> {
+  const { hostPrograms }: { readonly hostPrograms: readonly HostProgram[] } = await import(debianPackages.href)
+  return hostPrograms
 }
 
 /** What `chooseHostEngine` chose or will try first, for `wrenn doctor`: boots and writes nothing. */

@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { chmod, chown, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,7 +8,9 @@ import { stopChild, waitFor } from '@wrenn/base'
 import { startEmbeddedPostgres } from '@wrenn/postgres'
 
 const run = promisify(execFile)
-const DEBIAN_BIN = '/usr/lib/postgresql/15/bin'
+/** A folder per major version. */
+const DEBIAN_SERVERS = '/usr/lib/postgresql'
+const OLDEST_MAJOR = 15
 /** `nobody`: PostgreSQL refuses to run as root. */
 const UNPRIVILEGED = 65_534
 const READY_TIMEOUT_MS = 20_000
@@ -22,12 +24,22 @@ export interface TestPostgresKind {
   readonly start: () => Promise<TestPostgres>
 }
 
-/** Every PostgreSQL that tests can run against here; Debian's 15 only where it is installed. */
+/** Every PostgreSQL that tests can run against here; Debian's, the oldest that we support, only where one is installed. */
 export function testPostgresKinds(): readonly TestPostgresKind[] {
   const embedded = { name: 'embedded PostgreSQL 18', start: startEmbedded }
-  return existsSync(`${DEBIAN_BIN}/postgres`)
-    ? [{ name: 'PostgreSQL 15', start: startDebianPostgres }, embedded]
-    : [embedded]
+  const major = oldestDebianMajor()
+  if (major === undefined) return [embedded]
+  const bin = join(DEBIAN_SERVERS, String(major), 'bin')
+  return [{ name: `PostgreSQL ${major}`, start: () => startDebianPostgres(bin) }, embedded]
+}
+
+function oldestDebianMajor(): number | undefined {
+  if (!existsSync(DEBIAN_SERVERS)) return undefined
+  const majors = readdirSync(DEBIAN_SERVERS).map(Number)
+  const usable = majors.filter(
+    (major) => major >= OLDEST_MAJOR && existsSync(join(DEBIAN_SERVERS, String(major), 'bin/postgres')),
+  )
+  return usable.length === 0 ? undefined : Math.min(...usable)
 }
 
 /** The oldest PostgreSQL there is here: its subset of SQL is what we write. */
@@ -49,17 +61,17 @@ async function startEmbedded(): Promise<TestPostgres> {
   }
 }
 
-async function startDebianPostgres(): Promise<TestPostgres> {
+async function startDebianPostgres(bin: string): Promise<TestPostgres> {
   const dir = await privateDir()
   const data = join(dir, 'data')
-  await run(...asUnprivileged(`${DEBIAN_BIN}/initdb`, ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync']))
-  const [command, args] = asUnprivileged(`${DEBIAN_BIN}/postgres`, [
+  await run(...asUnprivileged(`${bin}/initdb`, ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync']))
+  const [command, args] = asUnprivileged(`${bin}/postgres`, [
     ...['-D', data, '-k', dir],
     ...['listen_addresses=', 'fsync=off', 'max_connections=60'].flatMap((setting) => ['-c', setting]),
   ])
   const child: ChildProcess = spawn(command, args, { stdio: 'ignore' })
   const isReady = () =>
-    run(`${DEBIAN_BIN}/pg_isready`, ['-h', dir]).then(
+    run(`${bin}/pg_isready`, ['-h', dir]).then(
       () => true,
       () => undefined,
     )

@@ -10,7 +10,9 @@ import { findRoot } from './layout.js'
 
 /** `scripts/debian-packages.mjs`: plain JavaScript, because it also runs before anything is installed or built. */
 interface DebianPackages {
-  missingPackages(): string[]
+  readonly debianPackages: readonly string[]
+  readonly requiredPackages: readonly string[]
+  missingPackages(wanted: readonly string[]): string[]
   aptLine(names: readonly string[]): string
   installPackages(names: readonly string[]): void
 }
@@ -34,7 +36,7 @@ export function requireRoot(): void {
 /** @throws AppError `invalid_config` with the one line that installs what is missing. */
 export async function requireDebianPackages(install: boolean, output: Output): Promise<void> {
   const packages = await loadPackages()
-  const missing = packages.missingPackages()
+  const missing = packages.missingPackages(install ? packages.debianPackages : packages.requiredPackages)
   if (missing.length === 0) return
   if (!install) {
     throw new AppError(

@@ -1,8 +1,9 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { loadHostPrograms } from '../../machine.js'
 import { attempt, examineHost, seenBy } from './doctor.js'
-import { checkEngine, checkGuestKernel } from './machine-checks.js'
+import { checkEngine, checkGuestKernel, checkPackages } from './machine-checks.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -12,6 +13,7 @@ describe('the doctor', () => {
     const { checks } = await examineHost({
       dir: join(tmpdir(), 'no-such-dir'),
       network: { prefix: 'wrenn', cidr: '10.201.0.0/16' },
+      programs: await loadHostPrograms(),
     })
     const ids = checks.map(({ id }) => id)
     expect(new Set(ids).size).toBe(ids.length)
@@ -25,9 +27,19 @@ describe('the doctor', () => {
     }
   })
 
+  it('asks for no package that the demo does not install, and only warns of what can be done without', async () => {
+    const programs = await loadHostPrograms()
+    expect(programs.find(({ program }) => program === 'conntrack')).toMatchObject({ isOptional: true })
+    const gone = { program: 'no-such-program', debianPackage: 'no-such-package' }
+    const detail = 'Missing: no-such-package.'
+    expect(await checkPackages([...programs, gone, gone])).toMatchObject({ status: 'fail', detail })
+    expect(await checkPackages([{ ...gone, isOptional: true }])).toMatchObject({ status: 'warn', detail })
+    expect(await checkPackages([])).toMatchObject({ status: 'ok' })
+  })
+
   it('fails a range that is none and one that the machine uses', async () => {
     for (const cidr of ['nonsense', '127.0.0.0/16']) {
-      const { checks } = await examineHost({ dir: tmpdir(), network: { prefix: 'wrenn', cidr } })
+      const { checks } = await examineHost({ dir: tmpdir(), network: { prefix: 'wrenn', cidr }, programs: [] })
       expect(checks.find(({ id }) => id === 'range')).toMatchObject({
         status: 'fail',
         fix: expect.stringContaining('WRENN_NETWORK_CIDR'),

@@ -13,6 +13,7 @@ import {
   checkWriteBack,
   type EngineChoice,
   type GuestKernel,
+  type HostProgram,
 } from './machine-checks.js'
 import {
   checkFirewall,
@@ -30,6 +31,7 @@ export interface DoctorOptions {
   /** WRENN_DIR; need not exist yet. */
   readonly dir: string
   readonly network: NetworkSettings
+  readonly programs: readonly HostProgram[]
   /** What the caller knows of it. */
   readonly engine?: EngineChoice
   /** Why the caller could not find out. */
@@ -40,11 +42,11 @@ export interface DoctorOptions {
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
 export async function examineHost(options: DoctorOptions): Promise<DoctorReport> {
-  const { dir, network, engine, engineUnreadable, guestKernel } = options
+  const { dir, network, programs, engine, engineUnreadable, guestKernel } = options
   const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', 'Hardware virtualization', checkKvm],
-    ['packages', 'Debian packages', checkPackages],
+    ['packages', 'Debian packages', () => checkPackages(programs)],
     ['qemu', 'QEMU', checkQemu],
     ['guest-kernel', 'Guest kernel', async () => checkGuestKernel(await guestKernel?.())],
     ['memory', 'Memory', checkMemory],

@@ -32,23 +32,13 @@ export interface GuestKernel {
   readonly reason: string
 }
 
-/** Programs that must be there and the Debian packages that bring them. */
-const programs: readonly (readonly [program: string, debianPackage: string])[] = [
-  [qemuProgram(), process.arch === 'arm64' ? 'qemu-system-arm' : 'qemu-system-x86'],
-  ['ip', 'iproute2'],
-  ['nft', 'nftables'],
-  ['nsenter', 'util-linux'],
-  ['losetup', 'mount'],
-  ['mkfs.btrfs', 'btrfs-progs'],
-  ['mkfs.ext4', 'e2fsprogs'],
-  ['mmdebstrap', 'mmdebstrap'],
-  ['cpio', 'cpio'],
-  ['zstd', 'zstd'],
-  ['conntrack', 'conntrack'],
-]
-
-/** Without these everything works, only less tidily. */
-const optional: ReadonlySet<string> = new Set(['conntrack'])
+/** A program of the host and the Debian package that brings it. */
+export interface HostProgram {
+  readonly program: string
+  readonly debianPackage: string
+  /** Without it everything works, only less tidily. */
+  readonly isOptional?: boolean
+}
 
 function qemuProgram(): string {
   return process.arch === 'arm64' ? 'qemu-system-aarch64' : 'qemu-system-x86_64'
@@ -115,14 +105,15 @@ export async function checkQemu(): Promise<DoctorCheck> {
   return { ...base, status: 'ok', detail: version.split('\n')[0] ?? version }
 }
 
-export async function checkPackages(): Promise<DoctorCheck> {
+export async function checkPackages(programs: readonly HostProgram[]): Promise<DoctorCheck> {
   const base = { id: 'packages', title: 'Debian packages' }
-  const present = await Promise.all(programs.map(async ([program]) => await isInstalled(program)))
-  const missing = [...new Set(programs.filter((_, at) => !present[at]).map(([, name]) => name))]
+  const present = await Promise.all(programs.map(async ({ program }) => await isInstalled(program)))
+  const missing = programs.filter((_, at) => !present[at])
   if (missing.length === 0) return { ...base, status: 'ok', detail: `All ${programs.length} programs are installed.` }
-  const fix = `apt install --no-install-recommends ${missing.join(' ')}`
-  const status = missing.every((name) => optional.has(name)) ? 'warn' : 'fail'
-  return { ...base, status, detail: `Missing: ${missing.join(', ')}.`, fix }
+  const names = [...new Set(missing.map(({ debianPackage }) => debianPackage))].join(' ')
+  const fix = `apt install --no-install-recommends ${names}`
+  const status = missing.every(({ isOptional }) => isOptional) ? 'warn' : 'fail'
+  return { ...base, status, detail: `Missing: ${names.replaceAll(' ', ', ')}.`, fix }
 }
 
 /** Whether the directory's own disk clones files, and what that costs on this file system. */
