@@ -3,6 +3,7 @@ import { CommanderError } from 'commander'
 import { report } from './context.js'
 import { Output } from './output.js'
 import { createProgram } from './program.js'
+import { rawArguments } from './raw-arguments.js'
 
 const USAGE_ERROR = 2
 
@@ -14,7 +15,7 @@ process.stdout.on('error', (error) => {
 
 async function main(): Promise<number> {
   try {
-    await createProgram().parseAsync()
+    await createProgram().parseAsync(rawArguments(process.argv.slice(2)), { from: 'user' })
     return 0
   } catch (error) {
     // Help and version are thrown too, with code 0; usage errors have been printed.

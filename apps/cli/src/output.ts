@@ -137,6 +137,13 @@ export async function writeFully(stream: NodeJS.WritableStream, chunk: Uint8Arra
   if (!stream.write(chunk)) await once(stream, 'drain')
 }
 
+/** Text of somebody else's, such as a file name from a capsule, so that it does nothing to the terminal. */
+export function printable(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  const acting = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g
+  return text.replace(acting, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, '0')}`)
+}
+
 /** Columns padded to their widest cell. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
   const all = [header, ...rows]

@@ -7,6 +7,7 @@ import type { AgentConfig } from './config.js'
 import { FileVersions } from './files/file-versions.js'
 import { MetadataStore } from './files/metadata.js'
 import { WatcherRegistry } from './files/watcher-registry.js'
+import { handleArchive } from './http/archive.js'
 import { Connections } from './http/connections.js'
 import { handleFiles } from './http/files-route.js'
 import { handleInit } from './http/init.js'
@@ -74,7 +75,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     .add(Process, processService(registry, identity, new SystemLocale()))
     .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
   const connections = new Connections()
-  const handler = new RequestHandler({ identity, router, metadata, registry, connections, ...options })
+  const handler = new RequestHandler({ identity, router, metadata, registry, connections, tools, ...options })
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
   server.on('connection', (socket) => connections.add(socket))
   server.on('upgrade', (request, socket, head) => {
@@ -114,6 +115,7 @@ interface HandlerDependencies {
   readonly metadata: MetadataStore
   readonly registry: ProcessRegistry
   readonly connections: Connections
+  readonly tools: Tools
   readonly system: GuestSystem
   readonly config: AgentConfig
   readonly log: Logger
@@ -139,7 +141,7 @@ class RequestHandler {
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { router, metadata, registry, connections } = this.#dependencies
+    const { router, metadata, registry, connections, tools } = this.#dependencies
     const url = request.url ?? '/'
     const mark = url.indexOf('?')
     const path = mark < 0 ? url : url.slice(0, mark)
@@ -166,6 +168,9 @@ class RequestHandler {
     } else if (router.has(path)) {
       connections.began(response)
       await router.handle(path, request, response)
+    } else if (path === '/archive') {
+      connections.began(response)
+      await handleArchive(request, response, new URLSearchParams(query), this.#identity, tools)
     } else if (path === '/metrics' && request.method === 'GET') {
       sendJson(response, 200, this.#metrics.read())
     } else if (path === '/envs' && request.method === 'GET') {

@@ -69,6 +69,18 @@ export const errorTable = {
     retryable: true,
     hint: 'Send the file again. A paused capsule takes it after a resume, or at once when it has auto_resume.',
   },
+  copy_incomplete: {
+    status: 409,
+    connect: 'aborted',
+    retryable: false,
+    hint: 'The messages before name what is missing; everything else was copied.',
+  },
+  transfer_interrupted: {
+    status: 409,
+    connect: 'aborted',
+    retryable: true,
+    hint: 'Copy it again. A paused capsule takes part after a resume, or at once when it has auto_resume.',
+  },
   rolled_back: {
     status: 409,
     connect: 'aborted',

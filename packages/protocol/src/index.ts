@@ -1,4 +1,12 @@
 export {
+  ARCHIVE_TYPE,
+  type ArchiveEnd,
+  ArchiveUnframer,
+  endFrame,
+  FRAMED_ARCHIVE_TYPE,
+  frameHead,
+} from './archive-frames.js'
+export {
   ERROR_CODE_HEADER,
   type ErrorCode,
   type ErrorKind,

@@ -101,6 +101,7 @@ export function fileInfo(entry: wire.FileEntry): FileInfo {
     group: entry.group,
     modifiedAt: new Date(entry.modified_at * 1000),
     symlinkTarget: entry.symlink_target,
+    targetType: entry.target_type,
   }
 }
 

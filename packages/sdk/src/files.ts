@@ -1,4 +1,5 @@
-import type { FileEntry, UploadResult } from '@wrenn/protocol'
+import { ARCHIVE_TYPE, type FileEntry, FRAMED_ARCHIVE_TYPE, type UploadResult } from '@wrenn/protocol'
+import { archiveStream } from './archive-stream.js'
 import { toText } from './bytes.js'
 import { fileInfo } from './convert.js'
 import { FileNotFoundError } from './errors.js'
@@ -14,6 +15,14 @@ export interface ReadOptions extends FileOptions {
   readonly offsetBytes?: number
   /** @default to the end */
   readonly lengthBytes?: number
+}
+export interface WriteOptions extends FileOptions {
+  /** Permission bits. @default those of the file it replaces, else 0o644 */
+  readonly mode?: number
+}
+export interface ReadArchiveOptions extends FileOptions {
+  /** Told of what an archive leaves out although it is whole, such as a socket: a sentence for people. */
+  readonly onNote?: (note: string) => void
 }
 export interface ListOptions extends FileOptions {
   /** Levels below the directory. @default 1 */
@@ -58,15 +67,47 @@ export class Files {
    * Replaces the file, making its parent directories.
    * Streaming a body needs HTTP/2 in browsers; pass a `Blob` there.
    */
-  async write(path: string, content: FileContent, options: FileOptions = {}): Promise<{ sizeBytes: number }> {
-    const { user, ...call } = options
+  async write(path: string, content: FileContent, options: WriteOptions = {}): Promise<{ sizeBytes: number }> {
+    const { user, mode, ...call } = options
     const result = await this.#transport.json<UploadResult>('PUT', this.#base, {
       // An upload takes as long as it takes; only the caller knows how much there is.
       requestTimeoutMs: 0,
       ...call,
-      query: { path, user },
+      query: { path, user, mode: mode?.toString(8).padStart(3, '0') },
       body: content,
       headers: { 'Content-Type': 'application/octet-stream' },
+      idempotent: !(content instanceof ReadableStream),
+    })
+    return { sizeBytes: result.bytes }
+  }
+
+  /**
+   * A file or directory with everything in it as a tar: modes, times, links and names of any bytes. Entries begin with the last
+   * part of `path`. The stream fails, after all that could be read, when something is missing.
+   * @throws WrennError `file_not_found`, `permission_denied`, …; the stream: `permission_denied`, `conflict` for what changed
+   * meanwhile, `transfer_interrupted` by a pause, `connection_lost`
+   */
+  async readArchive(path: string, options: ReadArchiveOptions = {}): Promise<ReadableStream<Uint8Array>> {
+    const { user, onNote, ...call } = options
+    const headers = { Accept: FRAMED_ARCHIVE_TYPE }
+    const request = { ...call, query: { path, user }, headers }
+    const response = await this.#transport.request('GET', `${this.#base}/archive`, request)
+    return archiveStream(path, response, onNote)
+  }
+
+  /**
+   * Unpacks a tar into a directory, which is made when it is not there. Modes, times and links are as in the tar; all of it belongs
+   * to the user. After an error some of it may be there.
+   * @throws WrennError `disk_full`, `permission_denied`, `invalid_request` for what is no whole tar, `transfer_interrupted`, …
+   */
+  async writeArchive(path: string, content: FileContent, options: FileOptions = {}): Promise<{ sizeBytes: number }> {
+    const { user, ...call } = options
+    const result = await this.#transport.json<UploadResult>('PUT', `${this.#base}/archive`, {
+      requestTimeoutMs: 0,
+      ...call,
+      query: { path, user },
+      body: content,
+      headers: { 'Content-Type': ARCHIVE_TYPE },
       idempotent: !(content instanceof ReadableStream),
     })
     return { sizeBytes: result.bytes }

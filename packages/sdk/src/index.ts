@@ -29,7 +29,15 @@ export {
   WrennError,
   type WrennErrorOptions,
 } from './errors.js'
-export { type FileContent, type FileOptions, Files, type ListOptions, type ReadOptions } from './files.js'
+export {
+  type FileContent,
+  type FileOptions,
+  Files,
+  type ListOptions,
+  type ReadArchiveOptions,
+  type ReadOptions,
+  type WriteOptions,
+} from './files.js'
 export type { LifecycleOptions } from './lifecycle.js'
 export type { Opening } from './opening.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'

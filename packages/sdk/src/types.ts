@@ -111,6 +111,8 @@ export interface FileInfo {
   readonly group: string
   readonly modifiedAt: Date
   readonly symlinkTarget: string | undefined
+  /** What a symlink leads to. */
+  readonly targetType: FileInfo['type'] | undefined
 }
 
 export interface CapsuleMetrics {

@@ -6,7 +6,7 @@ import { connect } from '../connection.js'
 import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
-import { table, writeFully } from '../output.js'
+import { type Progress, printable, table, writeFully } from '../output.js'
 import { download, upload } from '../transfer.js'
 import { collectPair, showBytes, showSpan } from '../units.js'
 import { runAtomic } from './atomic.js'
@@ -153,11 +153,12 @@ Examples:
   echo hello | wrenn capsule cp - cl-…:/root/hello.txt
   wrenn capsule cp cl-…:/etc/os-release -
 
--r copies one file after the other. Many small files travel faster as one stream:
-  tar c ./project | wrenn capsule exec cl-… -- tar x -C /root
-  wrenn capsule exec cl-… -- tar c -C /root project | tar x`
+Modes are kept. With -r also modification times, hard links and symbolic links, which are copied as links; without it a link is
+followed. Owners are not kept: a copy belongs to --user there, to you here. What cannot be copied is named, and the exit code is 1
+when it was an error.`
 
-const REMOTE = /^(cl-[0-9a-z]{25}):(.*)$/
+const REMOTE = /^(cl-[0-9a-z]{25}):(.*)$/s
+const PROGRESS_INTERVAL_MS = 100
 
 function addCopy(capsule: Command): void {
   const command = capsule
@@ -177,24 +178,68 @@ function addCopy(capsule: Command): void {
           'One of source and target is in a capsule (cl-…:/path), the other is here.',
         )
       }
-      const files: { path: string; size_bytes: number }[] = []
-      const transfer = {
-        recursive: options.recursive ?? false,
-        ...(options.user ? { user: options.user } : {}),
-        onFile: (path: string, sizeBytes: number) => void files.push({ path, size_bytes: sizeBytes }),
-      }
       const [, id = '', path = ''] = from ?? to ?? []
       const found = await findCapsule(context, id)
-      if (to) await upload(found, source, path || '.', transfer)
-      else await download(found, path || '.', target, transfer)
-      if (target === '-') return
-      const bytes = files.reduce((sum, file) => sum + file.size_bytes, 0)
-      context.output.result(
-        { files },
-        () => `${files.length} file${files.length === 1 ? '' : 's'}, ${showBytes(bytes)}`,
-      )
+      using interrupt = new Interrupt()
+      using tally = new Tally(context.output)
+      const transfer = {
+        recursive: options.recursive ?? false,
+        signal: interrupt.signal,
+        ...(options.user ? { user: options.user } : {}),
+        onFile: tally.onFile,
+        onNote: tally.onNote,
+      }
+      try {
+        if (to) await upload(found, source, path || '.', transfer)
+        else await download(found, path || '.', target, transfer)
+      } catch (error) {
+        if (interrupt.exitCode !== undefined) throw new ExitCode(interrupt.exitCode)
+        throw error
+      }
+      if (target !== '-') tally.result()
     },
   )
+}
+
+/** What has been copied: shown while it grows on a terminal, and as the result. */
+class Tally implements Disposable {
+  readonly #output: Context['output']
+  readonly #progress: Progress
+  readonly #files: { path: string; size_bytes: number }[] = []
+  #count = 0
+  #bytes = 0
+  #shownAtMs = 0
+
+  constructor(output: Context['output']) {
+    this.#output = output
+    this.#progress = output.spinner('copying')
+  }
+
+  readonly onFile = (path: string, sizeBytes: number): void => {
+    this.#count++
+    this.#bytes += sizeBytes
+    // Only the JSON document names each.
+    if (this.#output.json) this.#files.push({ path, size_bytes: sizeBytes })
+    const now = performance.now()
+    if (now - this.#shownAtMs < PROGRESS_INTERVAL_MS) return
+    this.#shownAtMs = now
+    this.#progress.update(this.#text())
+  }
+
+  readonly onNote = (note: string): void => this.#output.warn(printable(note))
+
+  result(): void {
+    this.#progress.done()
+    this.#output.result({ files: this.#files }, () => this.#text())
+  }
+
+  #text(): string {
+    return `${this.#count} file${this.#count === 1 ? '' : 's'}, ${showBytes(this.#bytes)}`
+  }
+
+  [Symbol.dispose](): void {
+    this.#progress.done()
+  }
 }
 
 function addProcesses(capsule: Command): void {

@@ -125,20 +125,26 @@ async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
 
 /**
  * Writes a file from a stream, as fast as the guest takes it. When `source` fails nothing counts as written.
+ * @param mode permission bits; absent: those of the file that is replaced, else 0644
  * @returns how many bytes were written
  */
-export async function writeFile(target: FileTarget, source: Readable): Promise<number> {
+export async function writeFile(target: FileTarget, source: Readable, mode?: number): Promise<number> {
   const upload = new Upload(source)
   try {
-    return await target.wake.use(target.capsule, () => send(target, upload))
+    return await target.wake.use(target.capsule, () => send(target, upload, mode))
   } finally {
     upload.close()
   }
 }
 
-async function send({ client, capsule, path, user }: FileTarget, upload: Upload): Promise<number> {
+async function send(
+  { client, capsule, path, user }: FileTarget,
+  upload: Upload,
+  mode: number | undefined,
+): Promise<number> {
+  const open = { capsuleId: capsule.id, path, user, ...(mode === undefined ? {} : { mode }) }
   async function* requests() {
-    yield { part: { case: 'open' as const, value: { capsuleId: capsule.id, path, user } } }
+    yield { part: { case: 'open' as const, value: open } }
     for await (const value of upload.chunks()) yield { part: { case: 'chunk' as const, value } }
   }
   const abort = new AbortController()
@@ -153,7 +159,7 @@ async function send({ client, capsule, path, user }: FileTarget, upload: Upload)
 }
 
 /** The bytes of an upload, for more than one attempt while they are few. */
-class Upload {
+export class Upload {
   readonly #source: AsyncIterator<unknown>
   #kept: Uint8Array[] = []
   #keptBytes = 0

@@ -51,12 +51,17 @@ function failWithoutResponse(stream: ClientHttp2Stream): void {
 }
 
 /** Calls whose large side goes to the host. */
-const uploads = new Set<string>([HostService.method.sendInput.name, HostService.method.writeFile.name])
+const uploads = new Set<string>([
+  HostService.method.sendInput.name,
+  HostService.method.writeFile.name,
+  HostService.method.writeArchive.name,
+])
 /** Calls whose large side comes from the host. */
 const downloads = new Set<string>([
   HostService.method.startProcess.name,
   HostService.method.connectProcess.name,
   HostService.method.readFile.name,
+  HostService.method.readArchive.name,
   HostService.method.diffCheckpoints.name,
 ])
 

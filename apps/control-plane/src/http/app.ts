@@ -11,6 +11,7 @@ import { allowOrigins } from './cors.js'
 import { createErrorHandler } from './errors.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
+import { archiveRoutes } from './routes/archive.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
 import { execRoutes } from './routes/exec.js'
@@ -76,6 +77,7 @@ export async function createApp(services: Services): Promise<App> {
     lifecycleRoutes(closed, services)
     checkpointRoutes(closed, services)
     execRoutes(closed, services)
+    archiveRoutes(closed, services)
     fileRoutes(closed, services)
     templateRoutes(closed, services)
     socketRoutes(closed, services)

@@ -91,15 +91,18 @@ interface HttpOptions {
   readonly isFresh?: boolean
 }
 
-/** A file as it comes from the guest. `close` ends the transfer, also one that nobody reads. */
-export interface GuestFile {
+/** An answer as it comes from the guest. `close` ends the transfer, also one that nobody reads. */
+export interface GuestStream {
+  /** @throws AppError `guest_unreachable` */
+  readonly chunks: AsyncIterable<Uint8Array>
+  readonly close: () => void
+}
+
+export interface GuestFile extends GuestStream {
   /** Of the whole file. */
   readonly size: number
   /** Of what follows. */
   readonly length: number
-  /** @throws AppError `guest_unreachable` */
-  readonly chunks: AsyncIterable<Uint8Array>
-  readonly close: () => void
 }
 
 /** The host agent's line to one guest's agent. Owns its connections; `close()` drops them. */
@@ -314,19 +317,25 @@ export class GuestClient {
   }
 
   /** Streams `body` into a file, creating parents. @throws AppError `disk_full`, `permission_denied`, `is_a_directory` */
-  async writeFile(path: string, user: string, body: Readable, signal?: AbortSignal): Promise<void> {
-    await this.pulse.guard(
+  async writeFile(path: string, user: string, body: Readable, signal?: AbortSignal, mode?: number): Promise<void> {
+    const bits = mode === undefined ? '' : `&mode=${mode.toString(8).padStart(3, '0')}`
+    const type = 'application/octet-stream'
+    await this.send(`/files?${fileQuery(path, user)}${bits}`, type, body, signal)
+  }
+
+  /** Streams `body` to a route. @returns its answer's JSON @throws AppError with the guest's code */
+  async send(path: string, type: string, body: Readable, signal?: AbortSignal): Promise<unknown> {
+    const headers = { 'content-type': type }
+    return await this.pulse.guard(
       async (given) =>
-        await readJson(
-          await this.#http({
-            method: 'POST',
-            path: `/files?${fileQuery(path, user)}`,
-            headers: { 'content-type': 'application/octet-stream' },
-            body,
-            signal: either(signal, given),
-          }),
-        ),
+        await readJson(await this.#http({ method: 'POST', path, headers, body, signal: either(signal, given) })),
     )
+  }
+
+  /** Opens an answer of a route that streams. Whoever opened it closes it. @throws AppError with the guest's code */
+  async open(path: string, signal?: AbortSignal): Promise<GuestStream> {
+    const answer = await this.pulse.guard(async (given) => await this.#get(path, either(signal, given)))
+    return { chunks: this.#chunks(answer), close: () => void answer.destroy() }
   }
 
   /** Ends all calls and takes no more: the guest's address may be another one's soon. */
@@ -404,7 +413,7 @@ function lineClosed(): AppError {
   return new AppError('guest_error', LINE_CLOSED)
 }
 
-function fileQuery(path: string, user: string): string {
+export function fileQuery(path: string, user: string): string {
   const query = new URLSearchParams({ path })
   if (user !== '') query.set('username', user)
   return query.toString()

@@ -12,6 +12,7 @@ import { asUser, type GuestClient, type GuestFile } from '../capsule/guest-clien
 import { guestError, isNoAnswer } from '../capsule/guest-error.js'
 import { connectProcess, startProcess } from '../capsule/guest-session.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
+import { archiveHandlers } from './archive.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
 import { EventQueue } from './event-queue.js'
 import { createWrappers, type ServiceDeps } from './handlers.js'
@@ -184,6 +185,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       )
       return answer.entry === undefined ? {} : { entry: answer.entry }
     }),
+    ...archiveHandlers(parts, { unary, stream }),
     removeFile: unary(async ({ capsuleId, path, user }) => {
       await guestCall(capsuleId, (client) => client.filesystem.remove({ path }, { headers: asUser(user) }))
       return {}
@@ -251,7 +253,7 @@ async function writeFile(
   if (first.done || first.value.part.case !== 'open') {
     throw new AppError('invalid_request', 'The first message of WriteFile must be `open`.')
   }
-  const { capsuleId, path, user } = first.value.part.value
+  const { capsuleId, path, user, mode } = first.value.part.value
   let bytes = 0n
   const body = Readable.from(
     (async function* () {
@@ -265,7 +267,7 @@ async function writeFile(
   )
   const close = manager.activity.open(capsuleId)
   try {
-    await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal))
+    await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal, mode))
   } finally {
     close()
   }

@@ -58,3 +58,15 @@ export const rawFileQuerySchema = z.object({ path: pathSchema, user: userSchema.
 
 export const uploadResultSchema = z.object({ path: z.string(), bytes: z.number() }).meta({ id: 'UploadResult' })
 export type UploadResult = z.infer<typeof uploadResultSchema>
+
+/** Query of `PUT /v1/capsules/{id}/files`. */
+export const writeFileQuerySchema = rawFileQuerySchema.extend({
+  mode: z
+    .string()
+    .regex(/^[0-7]{3,4}$/, 'must be three or four octal digits')
+    .optional()
+    .describe('Permission bits in octal; absent: those of the file that is replaced, else 644.'),
+})
+
+/** Query of `GET` and `PUT /v1/capsules/{id}/files/archive`. */
+export const archiveQuerySchema = z.object({ path: pathSchema, user: userSchema.optional() })

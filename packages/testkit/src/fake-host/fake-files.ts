@@ -51,7 +51,7 @@ export class FakeFiles {
   }
 
   /** The file appears only when it is whole. */
-  async write(path: string, chunks: AsyncIterable<Uint8Array>): Promise<number> {
+  async write(path: string, chunks: AsyncIterable<Uint8Array>, mode?: number): Promise<number> {
     const target = this.locate(path)
     await known(path, () => mkdir(dirname(target), { recursive: true }))
     const beside = `${target}.upload`
@@ -59,6 +59,7 @@ export class FakeFiles {
     let bytes = 0
     try {
       for await (const chunk of chunks) bytes += (await handle.write(chunk)).bytesWritten
+      if (mode !== undefined) await handle.chmod(mode)
       await handle.close()
       await known(path, () => rename(beside, target))
       return bytes

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError, capsuleIds } from '@wrenn/base'
 import type { HostService, WatchCapsulesResponseSchema, WriteFileRequest } from '@wrenn/protocol/host'
+import { readArchive, writeArchive } from './fake-archive.js'
 import type { FakeCapsule } from './fake-capsule.js'
 import { enter, knownCapsule } from './fake-lifecycle.js'
 import { createLifecycleMethods } from './fake-lifecycle-service.js'
@@ -126,6 +127,8 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
         throw toConnectError(error)
       }
     },
+    readArchive: stream(({ capsuleId, path }) => readArchive(usable(capsuleId), path)),
+    writeArchive: unary(async (requests) => await writeArchive(requests, usable)),
     statFile: unary(async ({ capsuleId, path }) => ({ entry: await usable(capsuleId).files.stat(path) })),
     listDir: unary(async ({ capsuleId, path, depth }) => ({
       entries: await usable(capsuleId).files.list(path, depth),
@@ -250,6 +253,6 @@ async function write(requests: AsyncIterable<WriteFileRequest>, usable: (id: str
       if (next.value.part.case === 'chunk') yield next.value.part.value
     }
   }
-  const bytes = await files.write(open.value.path, chunks())
+  const bytes = await files.write(open.value.path, chunks(), open.value.mode)
   return { bytes: BigInt(bytes) }
 }

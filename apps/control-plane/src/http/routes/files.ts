@@ -10,6 +10,7 @@ import {
   rawFileQuerySchema,
   readFileRequestSchema,
   uploadResultSchema,
+  writeFileQuerySchema,
 } from '@wrenn/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
@@ -36,7 +37,7 @@ export function fileRoutes(app: App, services: Services): void {
 type TargetOf = (request: FastifyRequest, id: string, file: Named) => Promise<FileTarget>
 
 /** Also makes the capsule ready, so that a file of one that cannot be used is refused before a byte of it is read. */
-function targetOf({ wake, host, activity }: Services): TargetOf {
+export function targetOf({ wake, host, activity }: Services): TargetOf {
   return async (request, id, { path, user }) => {
     const capsule = { teamId: ownerOf(request).teamId, id }
     await wake.ready(capsule)
@@ -177,13 +178,15 @@ function writeRoutes(app: App, target: TargetOf): void {
           summary: 'Upload a file as the raw body. Makes the folders above it.',
           consumes: ['application/octet-stream'],
           params: capsuleParams,
-          querystring: rawFileQuerySchema,
+          querystring: writeFileQuerySchema,
           response: { 200: uploadResultSchema, ...errors },
         },
       },
       async (request) => {
         const body: Readable = isReadable(request.body) ? request.body : request.raw
-        const written = await writeFile(await target(request, request.params.id, request.query), body)
+        const { mode } = request.query
+        const file = await target(request, request.params.id, request.query)
+        const written = await writeFile(file, body, mode === undefined ? undefined : Number.parseInt(mode, 8))
         return { path: request.query.path, bytes: written }
       },
     )

@@ -42,11 +42,12 @@ const HOST_TOOLS = [
   { name: 'setpriv', debianPackage: 'util-linux' },
   { name: 'setsid', debianPackage: 'util-linux' },
   { name: 'date', debianPackage: 'coreutils' },
+  { name: 'tar', debianPackage: 'tar' },
 ] as const
 const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
 const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
 
-const RECIPE = 4
+const RECIPE = 5
 const SPACE_NEEDED = 700 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000
