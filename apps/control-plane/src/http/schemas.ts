@@ -16,3 +16,6 @@ export const bytes = z.any().meta({ type: 'string', format: 'binary' }).describe
 export function optionalBody<Schema extends z.ZodType>(schema: Schema) {
   return z.preprocess((value) => value ?? {}, schema)
 }
+
+/** Of bodies with an environment: one that is too large is then refused by that name, not as a body. */
+export const ENVIRONMENT_BODY_BYTES = 8 * 1024 * 1024

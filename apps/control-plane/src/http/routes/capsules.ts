@@ -14,7 +14,7 @@ import { toCapsule } from '../../domain/capsule-view.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
-import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
+import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody } from '../schemas.js'
 
 /** Existing clients give up after 5 seconds. */
 const ANSWER_WITHIN_MS = 4_500
@@ -23,6 +23,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
   app.post(
     '/v1/capsules',
     {
+      bodyLimit: ENVIRONMENT_BODY_BYTES,
       schema: {
         tags: ['capsules'],
         summary: 'Create a capsule.',

@@ -10,7 +10,7 @@ import { toCapsule } from '../../domain/capsule-view.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
-import { capsuleParams, errors, optionalBody } from '../schemas.js'
+import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, optionalBody } from '../schemas.js'
 
 /** Pause, resume, fork and change capsules. */
 export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
@@ -50,6 +50,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
   app.post(
     '/v1/capsules/:id/fork',
     {
+      bodyLimit: ENVIRONMENT_BODY_BYTES,
       schema: {
         tags: ['capsules'],
         summary: 'Make running copies of a running capsule, memory included.',
