@@ -8,8 +8,11 @@ import { killAll, type ProcessCgroup, pidsIn } from './cgroup.js'
 
 const { SIGKILL, SIGSTOP } = constants.signals
 /** How long a tree that does not die, or goes on growing, is worked on. */
-const KILL_WITHIN_MS = 4_000
+const KILL_WITHIN_MS = 3_000
+/** What was killed is dead by then, mostly. */
 const LOOK_AGAIN_MS = 10
+/** After looking at so many processes other work of the agent has its turn: it must answer meanwhile. */
+const PIDS_A_TURN = 50
 /** Its children are the kernel's own threads. */
 const KTHREADD = 2
 
@@ -23,21 +26,21 @@ export interface ProcessTree {
 }
 
 /** Sends a signal to every living process of the tree, once. */
-export function signalTree(tree: ProcessTree, signal: number): void {
-  const pids = new Set([...(tree.cgroup === undefined ? [] : pidsIn(tree.cgroup)), ...membersOf(tree)])
-  for (const pid of pids) signalOne(pid, signal)
+export async function signalTree(tree: ProcessTree, signal: number): Promise<void> {
+  for (const pid of await membersOf(tree)) signalOne(pid, signal)
 }
 
 /**
  * Kills the tree: at once what is in its cgroup, then what left it. One that multiplies meanwhile is stopped before it is
- * killed, so that those that are dead make no room for new ones. Resolves when nothing lives, or after 4 s.
+ * killed, so that those that are dead make no room for new ones. Resolves when nothing lives, or after 3 s.
  */
 export async function killTree(tree: ProcessTree): Promise<void> {
   const endBy = performance.now() + KILL_WITHIN_MS
   const stopped = new Set<number>()
   killGroup(tree)
   for (;;) {
-    const living = membersOf(tree)
+    await delay(LOOK_AGAIN_MS)
+    const living = await membersOf(tree)
     if (living.length === 0) return
     killGroupsOf(tree, living)
     const news = living.filter((pid) => !stopped.has(pid))
@@ -49,12 +52,13 @@ export async function killTree(tree: ProcessTree): Promise<void> {
     // Who was seen is stopped by now; when the next look finds nobody new, all of them die.
     if (news.length === 0 || isLate || living.length === 1) for (const pid of living) signalOne(pid, SIGKILL)
     if (isLate) return
-    if (news.length === 0) await delay(LOOK_AGAIN_MS)
-    else await nextTurn()
   }
 }
 
-function killGroup({ pid, cgroup }: ProcessTree): void {
+function killGroup(tree: ProcessTree): void {
+  const { pid, cgroup } = tree
+  // Where the leader went, its children are.
+  killGroupsOf(tree, [pid])
   // In its cgroup or not, the leader has to go: whoever waits, waits for its end.
   signalOne(pid, SIGKILL)
   if (cgroup === undefined || killAll(cgroup)) return
@@ -69,8 +73,8 @@ function killGroupsOf(tree: ProcessTree, living: readonly number[]): void {
   for (const path of groups) {
     const group = { path: join(tree.cgroup.mount, path) }
     const isOurs = (pid: number): boolean => members.has(pid) || bears(pid, tree.mark)
-    // The root holds the machine's first processes, and cannot be killed anyway.
-    if (path !== '/' && pidsIn(group).every(isOurs)) killAll(group)
+    // The root holds the machine's first processes, and cannot be killed anyway. In the tree's own all are its members.
+    if (path !== '/' && (group.path === tree.cgroup.path || pidsIn(group).every(isOurs))) killAll(group)
   }
 }
 
@@ -80,12 +84,12 @@ function cgroupOf(pid: number): string | undefined {
 }
 
 /** Every living process of the tree: it bears the mark, is in the leader's session or the cgroup, or descends from such a one. */
-function membersOf(tree: ProcessTree): readonly number[] {
+async function membersOf(tree: ProcessTree): Promise<readonly number[]> {
   const inGroup = new Set(tree.cgroup === undefined ? [] : pidsIn(tree.cgroup))
   const members = new Set<number>()
   const children = new Map<number, number[]>()
   const living = new Set<number>()
-  for (const { pid, parent, session, isAlive } of processes()) {
+  for await (const { pid, parent, session, isAlive } of processes()) {
     if (isAlive) living.add(pid)
     children.set(parent, [...(children.get(parent) ?? []), pid])
     const isOne = pid === tree.pid || session === tree.pid || inGroup.has(pid) || bears(pid, tree.mark)
@@ -108,12 +112,19 @@ interface ProcessStat {
 }
 
 /** All processes but the kernel's. */
-function processes(): readonly ProcessStat[] {
-  return readdirSync('/proc')
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => statOf(Number(name)))
-    .filter((stat) => stat !== undefined)
-    .filter(({ pid, parent }) => pid !== KTHREADD && parent !== KTHREADD)
+async function* processes(): AsyncGenerator<ProcessStat> {
+  const ofKernel = new Set(kernelThreads())
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name) && !ofKernel.has(name))
+  for (const [index, pid] of pids.entries()) {
+    if (index % PIDS_A_TURN === PIDS_A_TURN - 1) await nextTurn()
+    const stat = statOf(Number(pid))
+    if (stat !== undefined && stat.pid !== KTHREADD && stat.parent !== KTHREADD) yield stat
+  }
+}
+
+/** Most processes of a small machine, known by one look instead of one at each; none where the kernel does not list children. */
+function kernelThreads(): readonly string[] {
+  return (readIfThere(`/proc/${KTHREADD}/task/${KTHREADD}/children`) ?? '').split(' ')
 }
 
 /** `/proc/PID/stat` after the program name, which may hold anything: state, ppid, pgrp, session, … (proc(5)). */

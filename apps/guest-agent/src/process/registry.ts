@@ -108,11 +108,11 @@ export class ProcessRegistry {
   }
 
   /** Signals the tree of a running process, also of one that an earlier agent left behind. @throws AppError `process_not_found` */
-  signal(selector: ProcessSelector | undefined, signal: number): void {
+  async signal(selector: ProcessSelector | undefined, signal: number): Promise<void> {
     const orphan = this.#orphanOf(selector)
-    if (orphan === undefined) this.findRunning(selector).signal(signal)
-    else if (signal === signalNumber('SIGKILL')) void killTree(orphan)
-    else signalTree(orphan, signal)
+    if (orphan === undefined) await this.findRunning(selector).signal(signal)
+    else if (signal === signalNumber('SIGKILL')) await killTree(orphan)
+    else await signalTree(orphan, signal)
   }
 
   /** Drops the ended processes and their output: a new capsule must not show what warmed its template. */
@@ -128,7 +128,7 @@ export class ProcessRegistry {
   /** Kills what runs and removes what is on disk. */
   close(): void {
     clearInterval(this.#sweeper)
-    for (const session of this.running()) session.signal(9)
+    for (const session of this.running()) void session.signal(9)
     for (const { session } of this.#ended) session.dispose()
   }
 

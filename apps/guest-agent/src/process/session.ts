@@ -91,9 +91,9 @@ export class Session {
   }
 
   /** Signals the tree; of one that is killed nothing is left when the end is told. */
-  signal(signal: number): void {
+  async signal(signal: number): Promise<void> {
     if (signal === signalNumber('SIGKILL')) this.#kill()
-    else signalTree(this.#process.tree, signal)
+    else await signalTree(this.#process.tree, signal)
   }
 
   #kill(): void {

@@ -55,11 +55,11 @@ export function processService(
       await sendInput(registry.findRunning(request.process), request.input)
       return {}
     },
-    sendSignal: (request) => {
+    sendSignal: async (request) => {
       if (request.signal === Signal.UNSPECIFIED || Signal[request.signal] === undefined) {
         throw new AppError('invalid_request', 'A known signal is required.')
       }
-      registry.signal(request.process, request.signal)
+      await registry.signal(request.process, request.signal)
       return {}
     },
     closeStdin: async (request) => {
