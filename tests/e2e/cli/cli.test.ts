@@ -170,7 +170,11 @@ describe('the machine', () => {
 
   it('lists its images, and which kernel they boot and why', async () => {
     const { stdout } = await run('image', 'ls', '--json')
-    const kernel = { version: expect.stringMatching(/^\d+\.\d+\..*-amd64$/), preferred: true, reason: expect.any(String) }
+    const kernel = {
+      version: expect.stringMatching(/^\d+\.\d+\..*-amd64$/),
+      preferred: true,
+      reason: expect.any(String),
+    }
     expect(JSON.parse(stdout)).toEqual([expect.objectContaining({ name: 'minimal', kernel })])
     expect((await run('image', 'ls')).stdout).toContain('Guest kernel ')
   })
