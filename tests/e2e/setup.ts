@@ -1,4 +1,4 @@
-import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import type { Template } from '@wrenn/protocol'
@@ -43,13 +43,15 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
   const port = await freePort()
+  const resolvConf = join(scratch, 'resolv.conf')
+  await copyFile('/etc/resolv.conf', resolvConf)
   const platform: Omit<Platform, 'apiKey'> = {
     url: `http://127.0.0.1:${port}`,
     port,
     dir,
     instance: site.instance,
     artefacts: join(scratch, 'b'),
-    env: environment(dir, port, site),
+    env: { ...environment(dir, port, site), WRENN_RESOLV_CONF: resolvConf },
     log: join(scratch, 'up.log'),
   }
   await copyArtefacts(platform.artefacts)
