@@ -81,6 +81,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
   const engine = 'unreadable' in recalled ? undefined : recalled
   const report = await examineHost({
     dir: config.dir,
+    qemu: config.qemu,
     network: { prefix: config.instance, cidr: config.networkCidr, resolvConfPath: config.resolvConfPath },
     guestKernel: async () => await readKernelChoice(join(config.dir, 'pool')),
     programs: await loadHostPrograms(),

@@ -39,7 +39,7 @@ export interface EngineProcess extends HostProcess {
 export async function engines(dir: string): Promise<EngineProcess[]> {
   const found = await processesOf(dir)
   return found
-    .filter(({ argv }) => /(^|\/)(qemu-system-|firecracker)/.test(argv[0] ?? ''))
+    .filter(({ argv }) => argv[argv.indexOf('-name') + 1]?.startsWith('guest='))
     .map((one) => ({ ...one, vmId: vmIdOf(one.argv) }))
 }
 

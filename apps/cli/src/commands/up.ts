@@ -15,6 +15,7 @@ interface UpOptions extends CommonOptions {
   readonly port?: number
   readonly host?: string
   readonly engine?: string
+  readonly qemu?: string
   readonly install?: boolean
   readonly stopCapsules?: boolean
 }
@@ -36,6 +37,7 @@ export function addUp(program: Command): void {
     .option('--port <number>', 'port of the API (default: WRENN_PORT or 8000)', parseInteger)
     .option('--host <address>', 'address to listen on (default: WRENN_HOST or 127.0.0.1)')
     .option('--engine <name>', 'qemu-kvm or qemu-tcg; the default tries what works')
+    .option('--qemu <program>', "QEMU's program (default: WRENN_QEMU or qemu-system-x86_64)")
     .option('--install', 'install missing Debian packages with apt-get')
     .option('--stop-capsules', 'end all capsules when it stops')
     .addHelpText('after', help)
@@ -75,6 +77,7 @@ async function up(options: UpOptions): Promise<void> {
       host,
       port,
       engine,
+      qemu: options.qemu,
       stopCapsules,
       claim,
       onDeath: tellDeath,

@@ -37,6 +37,8 @@ export interface SupervisorOptions {
   readonly host: string
   readonly port: number
   readonly engine: string | undefined
+  /** @default WRENN_QEMU, which the host agent reads itself */
+  readonly qemu?: string | undefined
   /** End capsules when it stops; `endCapsules` asks for that later. */
   readonly stopCapsules: boolean
   readonly claim: DirectoryClaim
@@ -133,7 +135,7 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #hostAgentEnv(): Record<string, string | undefined> {
-    const { layout, engine } = this.#options
+    const { layout, engine, qemu } = this.#options
     const socketOwner = String(this.#uids.controlPlane)
     return {
       WRENN_DIR: layout.dir,
@@ -142,6 +144,7 @@ export class Supervisor implements AsyncDisposable {
       WRENN_SOCKET_GID: socketOwner,
       WRENN_UID_BASE: String(this.#options.config.uidBase),
       ...(engine ? { WRENN_ENGINE: engine } : {}),
+      ...(qemu ? { WRENN_QEMU: qemu } : {}),
     }
   }
 

@@ -1,5 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { isErrno } from '@wrenn/base'
 import { run, runForResult } from './exec.js'
 import { listMounts } from './mounts.js'
@@ -25,8 +25,6 @@ export interface InventoryOptions {
   /** WRENN_DIR. */
   readonly dir: string
 }
-
-const enginePattern = /^(qemu-system-|firecracker)/
 
 /** Everything on this host that carries the prefix or lives below the directory: what must be gone when all capsules are. */
 export async function listHostResources(options: InventoryOptions): Promise<readonly HostResource[]> {
@@ -91,14 +89,14 @@ async function listEngines({ dir }: InventoryOptions): Promise<readonly HostReso
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const found = await Promise.all(pids.map(async (pid) => ({ pid, argv: await commandLine(pid) })))
   return found
-    .filter(({ argv }) => enginePattern.test(basename(argv[0] ?? '')) && argv.some((word) => word.includes(`${dir}/`)))
+    .filter(({ argv }) => guestName(argv) !== undefined && argv.some((word) => word.includes(`${dir}/`)))
     .map(({ pid, argv }) => ({ kind: 'process', name: pid, owner: guestName(argv) }))
 }
 
-/** The id in `-name <id>[,…]`, `-name guest=<id>` or `--id <id>`. */
+/** The id in `-name guest=<id>`: the machine's owner chooses which program it is. */
 function guestName(argv: readonly string[]): string | undefined {
-  const at = argv.findIndex((word) => word === '-name' || word === '--id')
-  return at < 0 ? undefined : argv[at + 1]?.split(',')[0]?.replace(/^guest=/, '')
+  const at = argv.indexOf('-name')
+  return at < 0 ? undefined : /^guest=([^,]+)/.exec(argv[at + 1] ?? '')?.[1]
 }
 
 async function commandLine(pid: string): Promise<readonly string[]> {

@@ -39,10 +39,18 @@ function sweep(keep: ReadonlyMap<string, number | undefined>): Promise<void> {
 }
 
 describe('sweepVms', () => {
-  it('ends an engine that no record owns, though nobody collects its status, and keeps the one that a record knows', async () => {
+  it('ends an engine that no record owns, whatever its program, and keeps the one that a record knows', async () => {
     const script = 'while :; do sleep 0.1; done'
-    const stray = await startEngine(['qemu-system-x86_64', '-c', script, join(dir, 'vm/one/monitor')])
-    const known = await startEngine(['sh', '-c', script, 'qemu-system-x86_64', join(dir, 'vm/two/monitor')])
+    const stray = await startEngine(['my-own-qemu', '-c', script, '-name', 'guest=one', join(dir, 'vm/one/monitor')])
+    const known = await startEngine([
+      'sh',
+      '-c',
+      script,
+      'qemu-system-x86_64',
+      '-name',
+      'guest=two',
+      join(dir, 'vm/two/monitor'),
+    ])
     await sweep(new Map([['two', known]]))
     expect(process.kill(stray, 0)).toBe(true) // a zombie
     expect(await identify(stray)).toBeUndefined()

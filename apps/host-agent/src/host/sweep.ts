@@ -1,5 +1,5 @@
 import { readdir, readFile, rm } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { identify, isErrno, isRunning, type Logger, type ProcessId, signalProcess, waitFor } from '@wrenn/base'
 
 const KILL_TIMEOUT_MS = 10_000
@@ -44,8 +44,8 @@ async function engineProcesses(runDir: string): Promise<EngineProcess[]> {
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue
     const command = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '') // ended meanwhile
-    // As any of its words: what is still to become the engine has it as an argument.
-    if (!command.split('\0').some((word) => basename(word).startsWith('qemu-system-'))) continue
+    // By what it was told: its program's name is the machine's owner's choice, and what is still to become it is told the same.
+    if (!command.includes('\0-name\0guest=')) continue
     const at = command.indexOf(`${runDir}/`)
     const vmId = at === -1 ? undefined : /^[a-z0-9-]+/.exec(command.slice(at + runDir.length + 1))?.[0]
     const id = vmId === undefined ? undefined : await identify(Number(name))

@@ -30,6 +30,8 @@ import { type DoctorCheck, type DoctorReport, reportOf } from './report.js'
 export interface DoctorOptions {
   /** WRENN_DIR; need not exist yet. */
   readonly dir: string
+  /** Its program, when it is not the usual one. */
+  readonly qemu?: string | undefined
   readonly network: NetworkSettings
   readonly programs: readonly HostProgram[]
   /** What the caller knows of it. */
@@ -42,12 +44,12 @@ export interface DoctorOptions {
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
 export async function examineHost(options: DoctorOptions): Promise<DoctorReport> {
-  const { dir, network, programs, engine, engineUnreadable, guestKernel } = options
+  const { dir, qemu, network, programs, engine, engineUnreadable, guestKernel } = options
   const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', 'Hardware virtualization', checkKvm],
     ['packages', 'Debian packages', () => checkPackages(programs)],
-    ['qemu', 'QEMU', checkQemu],
+    ['qemu', 'QEMU', () => checkQemu(qemu)],
     ['guest-kernel', 'Guest kernel', async () => checkGuestKernel(await guestKernel?.())],
     ['memory', 'Memory', checkMemory],
     ['disk', 'Disk space', () => checkDisk(dir)],

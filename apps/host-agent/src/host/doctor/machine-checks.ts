@@ -97,11 +97,12 @@ export async function checkKvm(): Promise<DoctorCheck> {
   }
 }
 
-export async function checkQemu(): Promise<DoctorCheck> {
+/** @param program of `WRENN_QEMU` */
+export async function checkQemu(program = qemuProgram()): Promise<DoctorCheck> {
   const base = { id: 'qemu', title: 'QEMU' }
-  const version = await outputOf(qemuProgram(), ['--version'])
+  const version = await outputOf(program, ['--version'])
   if (version === undefined)
-    return { ...base, status: 'fail', detail: `${qemuProgram()} does not run.`, fix: 'See packages.' }
+    return { ...base, status: 'fail', detail: `${program} does not run.`, fix: 'See packages.' }
   return { ...base, status: 'ok', detail: version.split('\n')[0] ?? version }
 }
 
