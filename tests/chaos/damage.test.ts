@@ -60,7 +60,10 @@ const rewritten =
     return async () => await writeFile(path, text)
   }
 
-const foreign = rewritten((text) => JSON.stringify({ ...JSON.parse(text), engineVersion: 'qemu 1.0' }))
+const foreign = rewritten((text) => {
+  const manifest = JSON.parse(text)
+  return JSON.stringify({ ...manifest, hardware: { ...manifest.hardware, machine: 'pc-q35-1.0' } })
+})
 
 interface Case {
   readonly title: string
@@ -92,11 +95,11 @@ const cases: readonly Case[] = [
     damage: rewritten((text) => text.slice(0, 100)),
   },
   {
-    title: 'an engine of another version',
+    title: 'a machine type that this engine has not',
     file: 'manifest.json',
     damage: foreign,
-    code: 'engine_failure',
-    says: 'qemu 1.0',
+    code: 'state_not_loadable',
+    says: 'no machine type pc-q35-1.0',
   },
 ]
 

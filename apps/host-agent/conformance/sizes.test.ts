@@ -42,7 +42,6 @@ describe.skipIf(process.getuid?.() !== 0)('sizes on a real pool (needs root)', (
     const states = new StateStore({
       pool: files,
       engine: createFakeEngine({ machine: new FakeMachine() }),
-      engineVersion: '1',
     })
     holdings = []
     sizes = new Sizes(machine, states, async () => holdings, silentLogger)

@@ -14,6 +14,11 @@ const schema = z.object({
   WRENN_SOCKET_GID: integer(0, 2 ** 31).default(0),
   /** Skips the choice by booting: `qemu-kvm` or `qemu-tcg`. */
   WRENN_ENGINE: z.enum(['qemu-kvm', 'qemu-tcg']).optional(),
+  /** QEMU's program: an absolute path, or a name on the system's path. */
+  WRENN_QEMU: z
+    .string()
+    .regex(/^(\/.*|[^/]+)$/, 'must be an absolute path, or the name of a program')
+    .optional(),
   /** Name prefix of namespaces, links, tables and cgroups; two platforms on one machine need two. */
   WRENN_INSTANCE: z
     .string()
@@ -53,6 +58,7 @@ export interface HostAgentConfig {
   readonly socketUid: number
   readonly socketGid: number
   readonly engine: 'qemu-kvm' | 'qemu-tcg' | undefined
+  readonly qemu: string | undefined
   readonly instance: string
   readonly networkCidr: string
   readonly uidBase: number
@@ -79,6 +85,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     socketUid: values.WRENN_SOCKET_UID,
     socketGid: values.WRENN_SOCKET_GID,
     engine: values.WRENN_ENGINE,
+    qemu: values.WRENN_QEMU,
     instance: values.WRENN_INSTANCE,
     networkCidr: values.WRENN_NETWORK_CIDR,
     uidBase: values.WRENN_UID_BASE,

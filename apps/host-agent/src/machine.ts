@@ -104,7 +104,6 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   await mkdir(runDir, { recursive: true, mode: 0o711 })
   return {
     engine: verdict.engine,
-    engineVersion: await verdict.engine.version(),
     engineReason: verdict.reason,
     slots: network,
     cgroups: {
@@ -163,6 +162,7 @@ export async function chooseHostEngine(
   await sweepProbes(config, logger)
   return await chooseEngine({
     override: config.engine,
+    binary: config.qemu,
     kernel,
     scratchDir,
     cachePath: join(config.dir, 'engine.json'),
@@ -180,7 +180,8 @@ export async function loadHostPrograms(): Promise<readonly HostProgram[]> {
 
 /** What `chooseHostEngine` chose or will try first, for `wrenn doctor`: boots and writes nothing. */
 export async function recallHostEngine(config: HostAgentConfig): Promise<RecalledEngine> {
-  return await recallEngine({ override: config.engine, cachePath: join(config.dir, 'engine.json') })
+  const { engine: override, qemu: binary } = config
+  return await recallEngine({ override, binary, cachePath: join(config.dir, 'engine.json') })
 }
 
 /** Templates of this host: base images together with what boots them. */

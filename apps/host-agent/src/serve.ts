@@ -21,7 +21,7 @@ import { Journal } from './capsule/journal.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { CapsuleMetrics } from './capsule/metrics.js'
 import { patienceOf } from './capsule/pulse.js'
-import { ShapeStore } from './capsule/shapes.js'
+import { isCurrent, ShapeStore } from './capsule/shapes.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable } from './host/durability/index.js'
@@ -133,7 +133,7 @@ class Agent {
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
     this.#status.setNotReady(undefined)
-    this.#logger.info({ engine: machine.engine.name, version: machine.engineVersion }, 'host.ready')
+    this.#logger.info({ engine: machine.engine.name, version: await machine.engine.version() }, 'host.ready')
   }
 
   async shutDown(endCapsules: boolean): Promise<void> {
@@ -177,8 +177,10 @@ class Agent {
     const layers = await manager.layersInUse()
     if (layers !== undefined) await machine.pruneLayers(() => layers)
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
-    const snapshot = await manager.prepareShape(await shapes.describe(DEFAULT_SHAPE))
+    const shape = await shapes.describe(DEFAULT_SHAPE)
+    const snapshot = (await shapes.findLoadable(shape)) ?? (await manager.prepareShape(shape))
     this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
+    if (!isCurrent(snapshot)) manager.renewShape(shape)
   }
 }
 

@@ -45,6 +45,12 @@ export const errorTable = {
   method_not_allowed: { status: 405, connect: 'unimplemented', retryable: false },
   conflict: { status: 409, connect: 'already_exists', retryable: false },
   invalid_state: { status: 409, connect: 'failed_precondition', retryable: false },
+  state_not_loadable: {
+    status: 409,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Nothing of the state was touched. The operator can run a QEMU that has what the message names: `wrenn up --qemu`.',
+  },
   name_reserved: {
     status: 409,
     connect: 'already_exists',

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { describeEngine, type EngineAdapter } from '@wrenn/testkit'
 import type { Vm, VmSpec } from '@wrenn/vmm'
-import { createFakeEngine, type FakeVmGuest } from '../src/fake/fake-engine.js'
+import { createFakeEngine, FAKE_HARDWARE, type FakeVmGuest } from '../src/fake/fake-engine.js'
 
 const engine = createFakeEngine()
 
@@ -21,6 +21,7 @@ async function makeSpec(): Promise<VmSpec> {
   await writeFile(join(folder, 'disk.raw'), '')
   return {
     id: `cl-${randomBytes(4).toString('hex')}`,
+    hardware: FAKE_HARDWARE,
     vcpus: 1,
     memoryMib: 64,
     kernel: { kernelPath: '/nowhere', initrdPath: '/nowhere', args: [] },

@@ -68,6 +68,7 @@ export class TestHost implements AsyncDisposable {
     this.#drops.set(runDir, undo.move())
     return {
       id: `cl-test${tag}`,
+      hardware: { machine: 'pc-q35-7.2', cpu: 'tcg-1', layout: 1 },
       vcpus: 1,
       memoryMib: 256,
       kernel: { kernelPath, initrdPath, args: [] },

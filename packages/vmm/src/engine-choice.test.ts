@@ -24,6 +24,8 @@ function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
   const engine: Engine = {
     name,
     version: () => fake.version(),
+    newHardware: () => fake.newHardware(),
+    obstacle: (hardware) => fake.obstacle(hardware),
     boot: (spec): Promise<Vm> => {
       if (behaviour === 'refuses') return Promise.reject(new AppError('engine_failure', 'Not on this machine.'))
       if (behaviour === 'hangs') return fake.boot(spec).then((vm) => late.promise.then(() => vm))

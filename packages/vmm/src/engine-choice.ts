@@ -11,7 +11,7 @@ import {
   waitFor,
   writeFileAtomic,
 } from '@wrenn/base'
-import type { Engine, EngineName, GuestKernel, Vm, VmSpec } from './engine.js'
+import type { Engine, EngineName, GuestKernel, Hardware, Vm, VmSpec } from './engine.js'
 import { createQemuEngine } from './qemu/engine.js'
 
 /** A guest with real KVM is up in under a second; where KVM only crawls, it never is. */
@@ -45,6 +45,8 @@ export interface CandidateVerdict {
 export interface ChooseEngineOptions {
   /** Takes this engine without a probe (`WRENN_ENGINE`). */
   readonly override?: EngineName | undefined
+  /** QEMU's program (`WRENN_QEMU`). @default 'qemu-system-x86_64' */
+  readonly binary?: string | undefined
   readonly kernel: Pick<GuestKernel, 'kernelPath' | 'initrdPath'>
   /** Directory for the probe's files, which `uid` can reach; what is made there is removed again. */
   readonly scratchDir: string
@@ -67,15 +69,21 @@ export interface EngineChoice {
   readonly candidates: readonly CandidateVerdict[]
 }
 
+export interface CandidateOptions {
+  readonly logger?: Logger | undefined
+  /** QEMU's program. @default 'qemu-system-x86_64' */
+  readonly binary?: string | undefined
+}
+
 /** The engines of this machine, best first. */
-export function defaultCandidates(logger: Logger = silentLogger): EngineCandidate[] {
+export function defaultCandidates({ logger = silentLogger, binary }: CandidateOptions = {}): EngineCandidate[] {
   return [
     {
-      engine: createQemuEngine({ accelerator: 'kvm', logger }),
+      engine: createQemuEngine({ accelerator: 'kvm', binary, logger }),
       deadlineMs: KVM_PROBE_DEADLINE_MS,
       obstacle: kvmObstacle,
     },
-    { engine: createQemuEngine({ accelerator: 'tcg', logger }), deadlineMs: TCG_PROBE_DEADLINE_MS },
+    { engine: createQemuEngine({ accelerator: 'tcg', binary, logger }), deadlineMs: TCG_PROBE_DEADLINE_MS },
   ]
 }
 
@@ -85,7 +93,7 @@ export function defaultCandidates(logger: Logger = silentLogger): EngineCandidat
  * @throws AppError `engine_failure` when no engine boots a guest, `invalid_config` for an override that is no candidate.
  */
 export async function chooseEngine(options: ChooseEngineOptions): Promise<EngineChoice> {
-  const candidates = options.candidates ?? defaultCandidates(options.logger)
+  const candidates = options.candidates ?? defaultCandidates(options)
   if (options.override !== undefined) return overridden(candidates, options.override)
   const cache = await ProbeCache.read(options)
   const verdicts: CandidateVerdict[] = []
@@ -122,9 +130,9 @@ export interface RecalledEngine {
  * @throws the system's error when the file of verdicts is there and cannot be read
  */
 export async function recallEngine(
-  options: Pick<ChooseEngineOptions, 'override' | 'cachePath' | 'candidates' | 'bootIdPath'>,
+  options: Pick<ChooseEngineOptions, 'override' | 'binary' | 'cachePath' | 'candidates' | 'bootIdPath'>,
 ): Promise<RecalledEngine> {
-  const candidates = options.candidates ?? defaultCandidates()
+  const candidates = options.candidates ?? defaultCandidates({ binary: options.binary })
   if (options.override !== undefined) {
     const { engine, ...choice } = overridden(candidates, options.override)
     return { name: engine.name, isProven: true, ...choice }
@@ -232,7 +240,7 @@ async function probe(candidate: EngineCandidate, options: ChooseEngineOptions): 
   const begin = performance.now()
   try {
     await using undo = new UndoStack()
-    const spec = await probeSpec(options, undo)
+    const spec = await probeSpec(await candidate.engine.newHardware(), options, undo)
     const vm = await bootInTime(candidate, spec, undo)
     await upInTime(vm, candidate.deadlineMs - (performance.now() - begin))
     const seconds = ((performance.now() - begin) / 1000).toFixed(1)
@@ -279,7 +287,7 @@ async function upInTime(vm: Vm, timeoutMs: number): Promise<void> {
 }
 
 /** The smallest guest: no network, an empty disk. */
-async function probeSpec(options: ChooseEngineOptions, undo: UndoStack): Promise<VmSpec> {
+async function probeSpec(hardware: Hardware, options: ChooseEngineOptions, undo: UndoStack): Promise<VmSpec> {
   const { uid, gid } = options
   await mkdir(options.scratchDir, { recursive: true })
   const folder = await mkdtemp(join(options.scratchDir, 'probe-'))
@@ -292,6 +300,7 @@ async function probeSpec(options: ChooseEngineOptions, undo: UndoStack): Promise
   await disk.chown(uid, gid)
   return {
     id: 'wrenn-probe',
+    hardware,
     vcpus: 1,
     memoryMib: PROBE_MEMORY_MIB,
     kernel: { ...options.kernel, args: [PROBE_KERNEL_ARG] },

@@ -35,10 +35,25 @@ export interface GuestKernel {
   readonly args: readonly string[]
 }
 
+/**
+ * What a guest sees of its machine, by names that mean the same for ever. A saved state loads into exactly the hardware that it
+ * was saved on, and into every version of an engine that has it.
+ */
+export interface Hardware {
+  /** Versioned machine type, such as `pc-q35-7.2`. */
+  readonly machine: string
+  /** CPU model: one of the engine's own, such as `tcg-1`, or one of QEMU's. */
+  readonly cpu: string
+  /** Number of the layout of devices. */
+  readonly layout: number
+}
+
 /** Everything an engine needs to run one guest. All files belong to the caller, who also removes them. */
 export interface VmSpec {
   /** Capsule id (or build id): part of every host resource's name. */
   readonly id: string
+  /** Of a new guest what `Engine.newHardware` says, of a restored one what it was saved on. */
+  readonly hardware: Hardware
   readonly vcpus: number
   readonly memoryMib: number
   readonly kernel: GuestKernel
@@ -55,6 +70,8 @@ export interface VmSpec {
 /** Plain JSON that the host agent journals and gives back to `Engine.adopt` after a restart of its own. */
 export interface VmRecord {
   readonly engine: EngineName
+  /** Absent in records from before guests had it. */
+  readonly hardware?: Hardware
   readonly id: string
   readonly pid: number
   /** Start time of the process in clock ticks since boot (field 22 of /proc/pid/stat): guards against pid reuse. */
@@ -137,12 +154,17 @@ export interface RestoreOptions {
 /**
  * Runs guests. One conformance suite (`@wrenn/testkit`) runs against every engine that the machine has.
  *
- * @remarks Errors are `AppError`s: `engine_failure` when the engine does not come up, with the end of its own log.
+ * @remarks Errors are `AppError`s: `engine_failure` when the engine does not come up, `state_not_loadable` when it refuses a device
+ * state, with the end of its own log.
  */
 export interface Engine {
   readonly name: EngineName
-  /** Version string that a snapshot depends on, such as `qemu 7.2.22`. */
+  /** What is installed now, such as `qemu 7.2.22`: for people, and to notice that it was replaced. States do not depend on it. */
   version(): Promise<string>
+  /** The hardware for a new guest: the newest that states are proven to move between versions with. */
+  newHardware(): Promise<Hardware>
+  /** Why this engine, as it is installed now, cannot load a state of this hardware; `undefined` when it can. */
+  obstacle(hardware: Hardware): Promise<string | undefined>
   /** Boots a fresh guest; returns when the engine runs it, long before the guest is up. */
   boot(spec: VmSpec): Promise<Vm>
   /** Starts from a saved state and `spec.memoryPath` (a clone of the saved RAM). */

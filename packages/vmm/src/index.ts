@@ -1,5 +1,6 @@
 export type * from './engine.js'
 export {
+  type CandidateOptions,
   type CandidateVerdict,
   type ChooseEngineOptions,
   chooseEngine,
@@ -13,11 +14,13 @@ export {
 } from './engine-choice.js'
 export {
   createFakeEngine,
+  FAKE_HARDWARE,
   FakeEngine,
   type FakeEngineOptions,
   FakeMachine,
   FakeVmGuest,
 } from './fake/fake-engine.js'
 export type { Accelerator } from './qemu/command-line.js'
-export { createQemuEngine, type QemuEngineOptions } from './qemu/engine.js'
+export { createQemuEngine, DEFAULT_QEMU, type QemuEngineOptions } from './qemu/engine.js'
+export { hardwareOfVersion } from './qemu/hardware.js'
 export { killRecordedVm } from './qemu/process.js'

@@ -76,7 +76,7 @@ async function captureRunning(
   }
   const pauseWindowMs = performance.now() - stoppedAt
   timer.mark('clone')
-  const manifest = await states.commit(draft.dir, manifestOf(entry, context, synced), sha256)
+  const manifest = await states.commit(draft.dir, manifestOf(entry, guest, context, synced), sha256)
   reach(`${name}:committed`)
   await draft.keep()
   return { manifest, pauseWindowMs }

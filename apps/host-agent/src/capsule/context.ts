@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
-import type { VmExit } from '@wrenn/vmm'
+import type { Hardware, VmExit } from '@wrenn/vmm'
 import type { Flusher } from './flusher.js'
 import type { Guest, GuestFactory, GuestPlan } from './guest.js'
 import { revive } from './guest-session.js'
@@ -11,7 +11,7 @@ import type { Machine } from './machine.js'
 import type { ShapeStore } from './shapes.js'
 import type { ShortCalls } from './short-calls.js'
 import type { Sizes } from './sizes.js'
-import type { StateManifest, StateStore } from './states.js'
+import { hardwareOf, type StateManifest, type StateStore } from './states.js'
 import type { CapsuleTable, Entry } from './table.js'
 import type { CapsuleRecord, VmResources } from './types.js'
 
@@ -53,9 +53,10 @@ export function currentDir({ record }: Entry): string {
   return dirs.generation(record.capsuleId, record.files)
 }
 
-/** What a state saved of this capsule says about itself. */
+/** What a state saved of this capsule's running guest says about itself. */
 export function manifestOf(
   { record }: Entry,
+  guest: Guest,
   context: Context,
   synced: boolean,
 ): Omit<StateManifest, 'format' | 'stateSha256'> {
@@ -64,6 +65,7 @@ export function manifestOf(
   return {
     ...{ capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib },
     ...{ engine, engineVersion, kernelVersion, agentVersion, image, secret },
+    hardware: hardwareOf({ engine, engineVersion, hardware: guest.vm.record.hardware }),
     parentId: record.checkpointId ?? '',
     synced,
     savedAtMs: Date.now(),
@@ -71,16 +73,23 @@ export function manifestOf(
   }
 }
 
-/** How to start another guest of a capsule on generation `files`. */
-export function planOf(
-  { record }: Entry,
-  context: Context,
-  files: number,
-  onResources: (resources: VmResources) => Promise<void>,
-  vmId: string = record.capsuleId,
-): GuestPlan {
+/** What differs between the guests of a capsule. */
+export interface NextGuest {
+  /** Number of the generation whose files it runs on. */
+  readonly files: number
+  /** Of a new guest the engine's newest, else what its state was saved on. */
+  readonly hardware: Hardware
+  readonly onResources: (resources: VmResources) => Promise<void>
+  /** @default the capsule's id */
+  readonly vmId?: string
+}
+
+/** How to start another guest of a capsule. */
+export function planOf({ record }: Entry, context: Context, next: NextGuest): GuestPlan {
+  const { files, hardware, onResources, vmId = record.capsuleId } = next
   return {
     vmId,
+    hardware,
     dir: dirs.generation(record.capsuleId, files),
     spec: record,
     image: context.factory.imageOf(record.image),

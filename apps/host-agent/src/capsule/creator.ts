@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
 import { AppError, UndoStack } from '@wrenn/base'
+import type { Hardware } from '@wrenn/vmm'
 import type { Admission } from './admission.js'
 import { type Context, planOf, release, watchExit } from './context.js'
-import { type Guest, unrecordedPlan } from './guest.js'
+import { type Guest, type GuestPlan, unrecordedPlan } from './guest.js'
 import { identify, identifyFromSnapshot, identifyWaiting, warmUp } from './guest-session.js'
 import { newSecret } from './secret.js'
-import type { Shape, ShapeSnapshot } from './shapes.js'
+import { isCurrent, type Shape, type ShapeSnapshot } from './shapes.js'
 import type { Snapshot, Snapshots } from './snapshots.js'
+import { hardwareOf } from './states.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
 import type { CapsuleRecord, CreateCapsuleInput, CreatePath, VmResources } from './types.js'
@@ -41,7 +43,8 @@ export class Creator {
     return await this.#once(shape, async () => {
       const vmId = `shape-${randomBytes(8).toString('hex')}`
       const secret = newSecret()
-      const guest = await factory.boot(unrecordedPlan(vmId, shape, shape.image, secret))
+      const { hardware, image } = shape
+      const guest = await factory.boot(unrecordedPlan(vmId, { spec: shape, hardware, image, secret }))
       try {
         return await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, new StepTimer()))
       } finally {
@@ -52,6 +55,23 @@ export class Creator {
     })
   }
 
+  /**
+   * Makes a shape's snapshot anew in the background, and its waiting guests after it, because the engine was replaced by another
+   * version; meanwhile creates use what the earlier one left.
+   */
+  renewShape(shape: Shape): void {
+    if (this.#coldBoots.has(shape.key)) return
+    const { hotPool, logger } = this.#context
+    void this.#admission
+      .run(() => this.prepareShape(shape))
+      .then((snapshot) => hotPool.offer(snapshot, 0))
+      .catch((error: unknown) => logger.error({ err: error, shape: shape.key }, 'shape.not_renewed'))
+  }
+
+  #renewUnlessCurrent(used: ShapeSnapshot | undefined, shape: Shape): void {
+    if (used !== undefined && used.key !== shape.key) this.renewShape(shape)
+  }
+
   async #fromTemplate(input: CreateCapsuleInput): Promise<CapsuleRecord> {
     const { shapes, states, machine } = this.#context
     const shape = await shapes.describe(input)
@@ -59,7 +79,7 @@ export class Creator {
       ...newRecord(input, this.#context.bootId),
       template: shape.template,
       engine: machine.engine.name,
-      engineVersion: machine.engineVersion,
+      engineVersion: await machine.engine.version(),
       kernelVersion: shape.image.kernelVersion,
       image: states.store(shape.image),
     }
@@ -72,17 +92,18 @@ export class Creator {
   }
 
   async #fromSnapshot(input: CreateCapsuleInput, { snapshotId, manifest }: Snapshot): Promise<CapsuleRecord> {
-    const { states, factory, reach } = this.#context
+    const { states, factory, machine, reach } = this.#context
     requireShapeOf(manifest, input)
     const dir = `snapshots/${snapshotId}`
     await states.usable(dir)
-    const { template, engine, engineVersion, kernelVersion, image } = manifest
+    const { template, engine, kernelVersion, image } = manifest
+    const engineVersion = await machine.engine.version()
     const base = { ...newRecord(input, this.#context.bootId), snapshotId }
     const record = { ...base, template, engine, engineVersion, kernelVersion, image, secret: manifest.secret }
     return await this.#make(record, input, async (entry, timer) => {
       const guest = await this.#admission.run(async () => {
         timer.mark('queue')
-        const plan = planOf(entry, this.#context, 0, this.#recorder(entry))
+        const plan = this.#planOf(entry, hardwareOf(manifest))
         return await factory.restore(plan, states.files(dir))
       })
       entry.guest = guest
@@ -158,13 +179,15 @@ export class Creator {
     await machine.slots.rename(guest.resources.slotIndex, capsuleId)
     timer.mark('claim')
     reach('create:claimed')
+    this.#renewUnlessCurrent(hotPool.snapshotOf(shape), shape)
     return { guest, path: 'hot' as const }
   }
 
   async #startGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
     for (;;) {
-      const snapshot = await this.#context.shapes.find(shape)
-      if (snapshot !== undefined) return await this.#restoreGuest(entry, snapshot, timer)
+      const snapshot = await this.#context.shapes.findLoadable(shape)
+      const restored = snapshot && (await this.#restoreGuest(entry, snapshot, timer))
+      if (restored !== undefined) return restored
       const booting = this.#coldBoots.get(shape.key)
       if (booting === undefined) return await this.#bootGuest(entry, shape, timer)
       await booting.catch(() => {}) // its own caller reports why; this one tries for itself
@@ -172,25 +195,32 @@ export class Creator {
     }
   }
 
+  /** `undefined` when a snapshot of another version of the engine does not load after all: the shape is then booted anew. */
   async #restoreGuest(
     entry: Entry,
     snapshot: ShapeSnapshot,
     timer: StepTimer,
-  ): Promise<{ guest: Guest; path: CreatePath }> {
-    const { factory, hotPool, reach } = this.#context
-    const plan = { ...planOf(entry, this.#context, 0, this.#recorder(entry)), secret: snapshot.secret }
-    const guest = await factory.restore(plan, snapshot.files)
+  ): Promise<{ guest: Guest; path: CreatePath } | undefined> {
+    const { factory, hotPool, shapes, reach } = this.#context
+    const plan = { ...this.#planOf(entry, snapshot.hardware), secret: snapshot.secret }
+    const guest = await factory.restore(plan, snapshot.files).catch(async (error: unknown) => {
+      if (isCurrent(snapshot) || !AppError.is(error, 'state_not_loadable')) throw error
+      await shapes.discard(snapshot)
+      return undefined
+    })
+    if (guest === undefined) return undefined
     entry.guest = guest
     timer.mark('restore')
     reach('create:restored')
     hotPool.offer(snapshot, 0)
+    this.#renewUnlessCurrent(snapshot, snapshot.shape)
     return { guest, path: 'restore' }
   }
 
   async #bootGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
     return await this.#once(shape, async () => {
       const secret = newSecret()
-      const plan = { ...planOf(entry, this.#context, 0, this.#recorder(entry)), secret }
+      const plan = { ...this.#planOf(entry, shape.hardware), secret }
       const guest = await this.#context.factory.boot(plan)
       entry.guest = guest
       const snapshot = await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, timer))
@@ -221,8 +251,9 @@ export class Creator {
     }
   }
 
-  #recorder(entry: Entry): (resources: VmResources) => Promise<void> {
-    return async (resources) => await this.#context.table.store(entry, { resources })
+  #planOf(entry: Entry, hardware: Hardware): GuestPlan {
+    const onResources = async (resources: VmResources) => await this.#context.table.store(entry, { resources })
+    return planOf(entry, this.#context, { files: 0, hardware, onResources })
   }
 }
 

@@ -4,7 +4,7 @@ import { capture } from './capture.js'
 import { type Context, dirs } from './context.js'
 import type { DiffInput, FileChange } from './diff/index.js'
 import { unrecordedPlan } from './guest.js'
-import type { StateManifest } from './states.js'
+import { hardwareOf, type StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 
 const ANSWER_TIMEOUT_MS = 60_000
@@ -223,7 +223,9 @@ export class CheckpointDiffer {
     if (manifest.synced) return states.files(dir).diskPath
     await states.usable(dir)
     const vmId = `diff-${randomBytes(8).toString('hex')}`
-    const plan = { ...unrecordedPlan(vmId, manifest, factory.imageOf(manifest.image), manifest.secret), dir: scratch }
+    const image = factory.imageOf(manifest.image)
+    const copy = { spec: manifest, hardware: hardwareOf(manifest), image, secret: manifest.secret }
+    const plan = { ...unrecordedPlan(vmId, copy), dir: scratch }
     const guest = await factory.restore(plan, states.files(dir), { paused: true })
     try {
       await machine.slots.applyPolicy(guest.resources.slotIndex, NO_NETWORK)

@@ -5,10 +5,10 @@ import { type Context, dirs, planOf, release, requireMade, requireReachable, wat
 import type { Guest } from './guest.js'
 import { identifyCopy } from './guest-session.js'
 import { newSecret } from './secret.js'
-import type { StateManifest } from './states.js'
+import { hardwareOf, type StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
-import type { CapsuleRecord, Timing } from './types.js'
+import type { CapsuleRecord, Timing, VmResources } from './types.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 
@@ -74,6 +74,7 @@ export class Fork {
         await machine.pool.ensureSpace(SAVE_BYTES * (copies.length + 1))
         this.#context.reach('fork:begun')
         const saved = await capture(entry, this.#context, seed, { syncFiles: false, name: 'fork', timer })
+        await states.requireLoadable(saved.manifest)
         return { ...saved, source: entry.record }
       })
       const records = await this.#startAll(source, manifest, seed, copies)
@@ -104,7 +105,7 @@ export class Fork {
     const start = async (copy: ForkCopy): Promise<Started | undefined> => {
       if (failures.length > 0) return undefined // all or none: those still in the queue are not begun
       try {
-        return await this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, copy)
+        return await this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, manifest, copy)
       } catch (error) {
         failures.push(error)
         return undefined
@@ -132,13 +133,14 @@ export class Fork {
     for (const { entry } of others) await table.move(entry, 'started', { leader: undefined })
   }
 
-  async #start(record: CapsuleRecord, seed: string, copy: ForkCopy): Promise<Started> {
-    const { table, factory, states, reach } = this.#context
+  async #start(record: CapsuleRecord, seed: string, manifest: StateManifest, copy: ForkCopy): Promise<Started> {
+    const { table, factory, states, machine, reach } = this.#context
     const timer = new StepTimer()
     const entry = table.add(record)
     try {
-      await table.store(entry, {})
-      const plan = planOf(entry, this.#context, 0, (resources) => table.store(entry, { resources }))
+      await table.store(entry, { engineVersion: await machine.engine.version() })
+      const onResources = (resources: VmResources) => table.store(entry, { resources })
+      const plan = planOf(entry, this.#context, { files: 0, hardware: hardwareOf(manifest), onResources })
       const guest = await factory.restore({ ...plan, egress: record.egress }, states.files(seed), { paused: true })
       entry.guest = guest
       timer.mark('restore')

@@ -1,7 +1,7 @@
 import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wrenn/base'
-import { killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
+import { type Hardware, killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import { GuestClient } from './guest-client.js'
 import type { Machine, Slot, TemplateImage } from './machine.js'
 import { type Patience, patienceOf } from './pulse.js'
@@ -24,6 +24,7 @@ export interface GuestPlan {
   /** Directory for disk and memory, below the pool. */
   readonly dir: string
   readonly spec: CapsuleSpec
+  readonly hardware: Hardware
   readonly image: GuestImage
   /** What the guest agent knows its host by. */
   readonly secret: string
@@ -44,8 +45,11 @@ const noRecord = async (): Promise<void> => {}
 const DIRECTORY_MODE = 0o711
 
 /** A guest outside any capsule: it warms a shape or waits in the hot pool, and the sweep finds it by its name. */
-export function unrecordedPlan(vmId: string, spec: CapsuleSpec, image: GuestImage, secret: string): GuestPlan {
-  return { vmId, dir: firstDir(vmId), spec, image, secret, onResources: noRecord }
+export function unrecordedPlan(
+  vmId: string,
+  guest: Pick<GuestPlan, 'spec' | 'hardware' | 'image' | 'secret'>,
+): GuestPlan {
+  return { vmId, dir: firstDir(vmId), ...guest, onResources: noRecord }
 }
 
 /** Where a guest's files are before its first save. */
@@ -206,7 +210,7 @@ export class GuestFactory {
   }
 
   async #prepare(plan: GuestPlan, slot: Slot, undo: UndoStack): Promise<VmSpec> {
-    const { vmId, spec, image } = plan
+    const { vmId, spec, hardware, image } = plan
     const runDir = this.#runDir(vmId)
     await undo.defer(() => this.#machine.cgroups.remove(vmId))
     await undo.defer(() => rm(runDir, { recursive: true, force: true }))
@@ -214,6 +218,7 @@ export class GuestFactory {
     const { diskPath, memoryPath } = this.#filesOf(plan)
     return {
       id: vmId,
+      hardware,
       vcpus: spec.vcpus,
       memoryMib: spec.memoryMib,
       kernel: image.kernel,

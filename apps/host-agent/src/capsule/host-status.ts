@@ -67,7 +67,7 @@ export class HostStatus {
     return {
       ...basics,
       engine: machine.engine.name,
-      engineVersion: machine.engineVersion,
+      engineVersion: await machine.engine.version(),
       engineReason,
       poolBytes: BigInt(Math.round(usage.totalBytes)),
       poolFreeBytes: BigInt(Math.round(usage.freeBytes)),

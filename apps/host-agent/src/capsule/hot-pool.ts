@@ -3,7 +3,7 @@ import { availableParallelism, freemem } from 'node:os'
 import { errorText, type Logger } from '@wrenn/base'
 import { type Guest, type GuestFactory, unrecordedPlan } from './guest.js'
 import { identifyWaiting, warmUp } from './guest-session.js'
-import type { Shape, ShapeSnapshot } from './shapes.js'
+import { isCurrent, type Shape, type ShapeSnapshot } from './shapes.js'
 
 /** Creates within this window are the demand that sizes a shape's pool. */
 const DEMAND_WINDOW_MS = 60_000
@@ -14,9 +14,15 @@ const RESERVE_BYTES = 2 * 2 ** 30
 const RETRY_AFTER_FAILURE_MS = 10_000
 const MAX_FAILURES = 3
 
+interface WaitingGuest {
+  readonly guest: Guest
+  readonly madeFrom: ShapeSnapshot
+}
+
 interface HotShape {
-  readonly snapshot: ShapeSnapshot
-  readonly waiting: Guest[]
+  /** What further guests are made from. */
+  snapshot: ShapeSnapshot
+  readonly waiting: WaitingGuest[]
   readonly demands: number[]
   readonly minimum: number
   failedAtMs: number
@@ -38,6 +44,7 @@ export interface HotPoolOptions {
 export class HotPool {
   readonly #factory: GuestFactory
   readonly #options: HotPoolOptions
+  /** By family: a guest of a snapshot that an earlier version of the engine made serves as well as one of the newest. */
   readonly #shapes = new Map<string, HotShape>()
   readonly #vmIds = new Set<string>()
   #worker: Promise<void> | undefined
@@ -49,11 +56,15 @@ export class HotPool {
     this.#options = options
   }
 
-  /** Makes a shape eligible; `minimum` guests wait even without demand. */
+  /**
+   * Makes a shape eligible; `minimum` guests wait even without demand. A newer snapshot of it takes the older one's place, and
+   * guests that wait are replaced one by one, so that there are always some.
+   */
   offer(snapshot: ShapeSnapshot, minimum: number): void {
-    const { key } = snapshot.shape
-    if (!this.#shapes.has(key)) {
-      this.#shapes.set(key, {
+    const { family } = snapshot.shape
+    const hot = this.#shapes.get(family)
+    if (hot === undefined) {
+      this.#shapes.set(family, {
         snapshot,
         waiting: [],
         demands: [],
@@ -61,16 +72,18 @@ export class HotPool {
         failedAtMs: Number.NEGATIVE_INFINITY,
         failures: 0,
       })
+    } else if (isCurrent(snapshot) && hot.snapshot.key !== snapshot.key) {
+      hot.snapshot = snapshot
     }
     this.wake()
   }
 
   /** Hands out a waiting guest, vCPUs stopped, or `undefined`. The caller owns it from here on. */
   take(shape: Shape): Guest | undefined {
-    const hot = this.#shapes.get(shape.key)
+    const hot = this.#shapes.get(shape.family)
     if (hot === undefined) return undefined
     hot.demands.push(performance.now())
-    return hot.waiting.shift()
+    return hot.waiting.shift()?.guest
   }
 
   /** Whether a VM is one of those that wait, or becomes one. */
@@ -79,7 +92,7 @@ export class HotPool {
   }
 
   snapshotOf(shape: Shape): ShapeSnapshot | undefined {
-    return this.#shapes.get(shape.key)?.snapshot
+    return this.#shapes.get(shape.family)?.snapshot
   }
 
   status(): { readonly shape: Shape; readonly hot: number; readonly target: number }[] {
@@ -112,7 +125,7 @@ export class HotPool {
     clearTimeout(this.#quiet)
     await this.#worker
     for (const hot of this.#shapes.values()) {
-      for (const guest of hot.waiting.splice(0)) await this.#remove(guest)
+      for (const { guest } of hot.waiting.splice(0)) await this.#remove(guest)
     }
   }
 
@@ -127,7 +140,7 @@ export class HotPool {
   async #refill(): Promise<void> {
     for (;;) {
       const hungry = [...this.#shapes.values()].find(
-        (hot) => hot.waiting.length < this.#target(hot) && performance.now() - hot.failedAtMs > RETRY_AFTER_FAILURE_MS,
+        (hot) => upToDate(hot) < this.#target(hot) && performance.now() - hot.failedAtMs > RETRY_AFTER_FAILURE_MS,
       )
       if (hungry === undefined || this.#closed || this.#options.busy()) return
       await this.#add(hungry)
@@ -139,7 +152,8 @@ export class HotPool {
     const vmId = `hot-${randomBytes(8).toString('hex')}`
     this.#vmIds.add(vmId)
     try {
-      const plan = unrecordedPlan(vmId, snapshot.shape, snapshot.shape.image, snapshot.secret)
+      const { shape, hardware, secret } = snapshot
+      const plan = unrecordedPlan(vmId, { spec: shape, hardware, image: shape.image, secret })
       const guest = await this.#factory.restore(plan, snapshot.files)
       try {
         await identifyWaiting(guest.client, snapshot.secret)
@@ -150,24 +164,25 @@ export class HotPool {
         throw error
       }
       hot.failures = 0
-      hot.waiting.push(guest)
+      hot.waiting.push({ guest, madeFrom: snapshot })
       void guest.vm.exited.then(() => {
         this.#vmIds.delete(vmId)
         return this.#forget(hot, guest)
       })
-      this.#options.logger.debug({ vmId, shape: snapshot.shape.key }, 'hot_pool.added')
+      this.#options.logger.debug({ vmId, shape: snapshot.key }, 'hot_pool.added')
+      await this.#replaceOutdated(hot)
     } catch (error) {
       this.#vmIds.delete(vmId)
       hot.failedAtMs = performance.now()
       // An evicted or damaged snapshot: the next restore of the shape offers a good one again.
-      if (++hot.failures >= MAX_FAILURES && hot.waiting.length === 0) this.#shapes.delete(snapshot.shape.key)
-      this.#options.logger.warn({ err: errorText(error), shape: snapshot.shape.key }, 'hot_pool.add_failed')
+      if (++hot.failures >= MAX_FAILURES && hot.waiting.length === 0) this.#shapes.delete(snapshot.shape.family)
+      this.#options.logger.warn({ err: errorText(error), shape: snapshot.key }, 'hot_pool.add_failed')
     }
   }
 
   /** A waiting guest that died by itself must not be handed out. */
   async #forget(hot: HotShape, guest: Guest): Promise<void> {
-    const index = hot.waiting.indexOf(guest)
+    const index = hot.waiting.findIndex((one) => one.guest === guest)
     if (index === -1) return
     hot.waiting.splice(index, 1)
     this.#options.logger.warn({ vmId: guest.resources.vmId }, 'hot_pool.guest_died')
@@ -175,9 +190,20 @@ export class HotPool {
     this.wake()
   }
 
+  /** Makes room for the guest that was just added. */
+  async #replaceOutdated(hot: HotShape): Promise<void> {
+    const index = hot.waiting.findIndex(({ madeFrom }) => madeFrom !== hot.snapshot)
+    const [outdated] = index === -1 ? [] : hot.waiting.splice(index, 1)
+    if (outdated !== undefined) await this.#remove(outdated.guest)
+  }
+
   async #remove(guest: Guest): Promise<void> {
     guest.client.close()
     await this.#factory.stop(guest.resources, guest.vm)
     await this.#factory.removeFiles(guest.resources.vmId)
   }
+}
+
+function upToDate({ waiting, snapshot }: HotShape): number {
+  return waiting.filter(({ madeFrom }) => madeFrom === snapshot).length
 }

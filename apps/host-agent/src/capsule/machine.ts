@@ -72,7 +72,6 @@ export interface ImageStore {
 /** The machine as the domain sees it; `main.ts` wires the real one. */
 export interface Machine {
   readonly engine: Engine
-  readonly engineVersion: string
   readonly slots: SlotPool
   readonly cgroups: CgroupStore
   readonly pool: FilePool

@@ -226,6 +226,11 @@ export class CapsuleManager {
     return await this.#creator.prepareShape(shape)
   }
 
+  /** @see Creator.renewShape */
+  renewShape(shape: Shape): void {
+    this.#creator.renewShape(shape)
+  }
+
   /** Digests of read-only files that capsules, checkpoints and snapshots need; `undefined` when that cannot be told. */
   async layersInUse(): Promise<Set<string> | undefined> {
     if (this.#journal.unreadable.size > 0) return undefined

@@ -14,9 +14,10 @@ import {
   watchExit,
 } from './context.js'
 import type { Guest } from './guest.js'
+import { hardwareOf, type StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
-import type { CapsuleRecord, RollbackUndo, Timing } from './types.js'
+import type { CapsuleRecord, RollbackUndo, Timing, VmResources } from './types.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 const END_NOTICED_MS = 2_000
@@ -124,14 +125,14 @@ export class Points {
       if ((await states.read(dir)) === undefined) {
         throw new AppError('checkpoint_not_found', `The capsule has no checkpoint ${checkpointId}.`)
       }
-      await states.usable(dir)
+      const saved = await states.usable(dir)
       await machine.pool.ensureSpace(SAVE_BYTES)
       const { guest, record } = entry
       if (guest === undefined && isUsable(record.state)) {
         throw new AppError('invalid_state', 'The capsule has no running guest.')
       }
       if (isAsleep(record.state)) await this.#rollBackPaused(entry, dir, checkpointId)
-      else await this.#rollBackGuest(entry, dir, checkpointId)
+      else await this.#rollBackGuest(entry, dir, checkpointId, saved)
       return entry.record
     })
   }
@@ -159,7 +160,7 @@ export class Points {
   }
 
   /** The next guest is complete, vCPUs stopped, before the present one is given up, which may have ended by itself. */
-  async #rollBackGuest(entry: Entry, from: string, checkpointId: string): Promise<void> {
+  async #rollBackGuest(entry: Entry, from: string, checkpointId: string, saved: StateManifest): Promise<void> {
     const { calls, table, states, factory, machine, reach, logger } = this.#context
     const timer = new StepTimer()
     await entry.teardown // of a rollback just before: when it ends it removes every generation but the present one
@@ -167,7 +168,8 @@ export class Points {
     const { capsuleId } = record
     const files = record.files + 1
     const vmId = `${capsuleId}-${files}`
-    const plan = planOf(entry, this.#context, files, (other) => table.store(entry, { other }), vmId)
+    const onResources = (other: VmResources) => table.store(entry, { other })
+    const plan = planOf(entry, this.#context, { files, hardware: hardwareOf(saved), onResources, vmId })
     reach('rollback:begun')
     await states.remove(plan.dir) // of a rollback that did not come to its end
     let next: Guest | undefined
@@ -203,9 +205,9 @@ export class Points {
     })
     watchExit(entry, next, this.#context)
     startRevival(entry, this.#context)
-    const lifecycleTimings = timer.steps()
-    if (guest === undefined) await table.settleMove(entry, 'started', { lifecycleTimings })
-    else await table.settle(entry, { lifecycleTimings })
+    const done = { lifecycleTimings: timer.steps(), engineVersion: await machine.engine.version() }
+    if (guest === undefined) await table.settleMove(entry, 'started', done)
+    else await table.settle(entry, done)
     logger.info({ capsuleId, checkpointId, ended: guest === undefined, ms: timer.totalMs() }, 'capsule.rolled_back')
   }
 

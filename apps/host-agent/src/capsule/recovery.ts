@@ -175,7 +175,7 @@ export class Recovery {
     for (const dir of [generation, checkpoint]) {
       const durable = dir === undefined ? undefined : await states.durable(dir).catch(() => undefined)
       if (dir === undefined || durable === undefined) continue
-      const manifest = await states.usable(dir).catch((error: unknown) => {
+      const manifest = await states.intact(dir).catch((error: unknown) => {
         logger.error({ err: error, capsuleId, dir }, 'capsule.fallback_damaged')
         return undefined
       })

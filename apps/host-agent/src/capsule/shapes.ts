@@ -4,16 +4,22 @@ import { mkdir, readdir, readFile, rename, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { AppError, type Logger, UndoStack, writeFileAtomic } from '@wrenn/base'
+import type { Hardware } from '@wrenn/vmm'
 import { z } from 'zod'
 import type { Guest } from './guest.js'
 import type { Machine, TemplateImage } from './machine.js'
-import type { GuestFiles } from './state-files.js'
+import { type GuestFiles, hardwareSchema } from './state-files.js'
+import { hardwareOf } from './states.js'
 import type { CapsuleSpec } from './types.js'
 
-/** A memory snapshot fixes what it was taken of: the same template, machine size and engine restore it, nothing else. */
+/** A memory snapshot fixes what it was taken of: the same template, machine size and hardware restore it, nothing else. */
 export interface Shape extends CapsuleSpec {
-  /** Directory-safe digest of everything below and of the image. */
+  /** Digest of everything below, of the image and of the engine as it is installed; names the snapshot's directory. */
   readonly key: string
+  /** The same without the engine's version and hardware: snapshots of one family serve the same creates. */
+  readonly family: string
+  /** What a guest that is booted for it gets. */
+  readonly hardware: Hardware
   readonly image: TemplateImage
 }
 
@@ -27,6 +33,8 @@ const manifestSchema = z.object({
   diskSizeMib: z.number(),
   engine: z.string(),
   engineVersion: z.string(),
+  /** Absent in snapshots from before guests had it. */
+  hardware: hardwareSchema.optional(),
   agentVersion: z.string(),
   /** The waiting guest knows the host by this; each capsule gets its own at once. */
   secret: z.string(),
@@ -34,8 +42,14 @@ const manifestSchema = z.object({
   stateSha256: z.string(),
 })
 
+type ShapeManifest = z.infer<typeof manifestSchema>
+
 export interface ShapeSnapshot {
+  /** Names its directory, too; of one that another version of the engine made, not the present shape's. */
+  readonly key: string
   readonly shape: Shape
+  /** What it was saved on. */
+  readonly hardware: Hardware
   readonly files: GuestFiles
   readonly secret: string
   readonly agentVersion: string
@@ -62,23 +76,14 @@ export class ShapeStore {
   /** @throws AppError `template_not_found` */
   async describe(spec: CapsuleSpec): Promise<Shape> {
     const image = await this.#machine.images.template(spec.template)
-    const facts = [
-      image.digest,
-      spec.vcpus,
-      spec.memoryMib,
-      spec.diskSizeMib,
-      this.#machine.engine.name,
-      this.#machine.engineVersion,
-    ]
-    const digest = createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 16)
-    return {
-      template: image.name,
-      vcpus: spec.vcpus,
-      memoryMib: spec.memoryMib,
-      diskSizeMib: spec.diskSizeMib,
-      image,
-      key: `${image.name}-${spec.vcpus}x${spec.memoryMib}-${digest}`,
-    }
+    const { engine } = this.#machine
+    const { vcpus, memoryMib, diskSizeMib } = spec
+    const [hardware, version] = await Promise.all([engine.newHardware(), engine.version()])
+    const family = digestOf([image.digest, vcpus, memoryMib, diskSizeMib, engine.name])
+    const { machine, cpu, layout } = hardware
+    const digest = digestOf([family, machine, cpu, layout, version])
+    const key = `${image.name}-${vcpus}x${memoryMib}-${digest}`
+    return { template: image.name, vcpus, memoryMib, diskSizeMib, image, hardware, family, key }
   }
 
   /** The snapshot of a shape, once there is one that is complete. */
@@ -86,9 +91,25 @@ export class ShapeStore {
     this.#lastUse.set(shape.key, performance.now())
     const known = this.#known.get(shape.key)
     if (known !== undefined) return known
-    const loaded = await this.#load(shape)
+    const loaded = await this.#load(shape, shape.key)
     if (loaded !== undefined) this.#known.set(shape.key, loaded)
     return loaded
+  }
+
+  /** The snapshot of a shape, or one that another version of the engine made and this one loads. */
+  async findLoadable(shape: Shape): Promise<ShapeSnapshot | undefined> {
+    return (await this.find(shape)) ?? (await this.#findEarlier(shape))
+  }
+
+  async #findEarlier(shape: Shape): Promise<ShapeSnapshot | undefined> {
+    for (const name of await this.#names()) {
+      const manifest = await this.#manifest(name).catch(() => undefined)
+      if (manifest === undefined || !isOf(manifest, shape, this.#machine)) continue
+      if ((await this.#machine.engine.obstacle(hardwareOf(manifest))) !== undefined) continue
+      const loaded = await this.#load(shape, name)
+      if (loaded !== undefined) return loaded
+    }
+    return undefined
   }
 
   /** Saves a warmed guest as its shape's snapshot. The guest is stopped for the moment and runs on afterwards. */
@@ -108,7 +129,9 @@ export class ShapeStore {
     } finally {
       await guest.vm.resume()
     }
-    const manifest: z.infer<typeof manifestSchema> = {
+    const { engine } = this.#machine
+    const hardware = guest.vm.record.hardware ?? shape.hardware
+    const manifest: ShapeManifest = {
       format: 1,
       key: shape.key,
       template: shape.template,
@@ -116,8 +139,9 @@ export class ShapeStore {
       vcpus: shape.vcpus,
       memoryMib: shape.memoryMib,
       diskSizeMib: shape.diskSizeMib,
-      engine: this.#machine.engine.name,
-      engineVersion: this.#machine.engineVersion,
+      engine: engine.name,
+      engineVersion: await engine.version(),
+      hardware,
       agentVersion,
       secret,
       createdAtMs: Date.now(),
@@ -127,7 +151,7 @@ export class ShapeStore {
     await rm(dir, { recursive: true, force: true })
     await rename(draft, dir)
     undo.move()
-    const snapshot = { shape, files: filesIn(dir), secret, agentVersion }
+    const snapshot = { key: shape.key, shape, hardware, files: filesIn(dir), secret, agentVersion }
     this.#known.set(shape.key, snapshot)
     this.#lastUse.set(shape.key, performance.now())
     this.#logger.info({ shape: shape.key }, 'shape.saved')
@@ -136,55 +160,63 @@ export class ShapeStore {
   }
 
   /** Forgets a snapshot that turned out not to restore. */
-  async discard(shape: Shape): Promise<void> {
-    this.#known.delete(shape.key)
-    await rm(this.#dir(shape.key), { recursive: true, force: true })
-    this.#logger.warn({ shape: shape.key }, 'shape.discarded')
+  async discard({ key }: Pick<ShapeSnapshot, 'key'>): Promise<void> {
+    this.#known.delete(key)
+    await rm(this.#dir(key), { recursive: true, force: true })
+    this.#logger.warn({ shape: key }, 'shape.discarded')
   }
 
-  /** Removes unfinished drafts and what another image or engine version left; only before the first create. */
+  /**
+   * Removes unfinished drafts, what another image left, what this engine cannot load, and what a newer snapshot replaces; only
+   * before the first create.
+   */
   async sweep(current: readonly TemplateImage[]): Promise<void> {
-    const root = join(this.#machine.pool.path, 'templates')
-    await mkdir(root, { recursive: true, mode: 0o711 })
-    for (const name of await readdir(root)) {
-      if (!(await this.#isCurrent(name, current))) await rm(join(root, name), { recursive: true, force: true })
+    await mkdir(this.#root(), { recursive: true, mode: 0o711 })
+    for (const name of await readdir(this.#root())) {
+      if (!(await this.#isWorthKeeping(name, current)))
+        await rm(join(this.#root(), name), { recursive: true, force: true })
     }
   }
 
   /** Keeps the shapes used last; a capsule does not need the snapshot it was cloned from. */
   async #evict(): Promise<void> {
-    const root = join(this.#machine.pool.path, 'templates')
-    const names = (await readdir(root)).filter((name) => !name.endsWith('.tmp'))
-    const byUse = names.sort((a, b) => (this.#lastUse.get(b) ?? 0) - (this.#lastUse.get(a) ?? 0))
+    const byUse = (await this.#names()).sort((a, b) => (this.#lastUse.get(b) ?? 0) - (this.#lastUse.get(a) ?? 0))
     for (const name of byUse.slice(MAX_SHAPES)) {
       this.#known.delete(name)
-      await rm(join(root, name), { recursive: true, force: true })
+      await rm(this.#dir(name), { recursive: true, force: true })
       this.#logger.info({ shape: name }, 'shape.evicted')
     }
   }
 
-  async #isCurrent(name: string, current: readonly TemplateImage[]): Promise<boolean> {
+  async #isWorthKeeping(name: string, current: readonly TemplateImage[]): Promise<boolean> {
     if (name.endsWith('.tmp')) return false
     const manifest = await this.#manifest(name).catch(() => undefined)
-    return (
-      manifest !== undefined &&
-      manifest.engineVersion === this.#machine.engineVersion &&
-      manifest.engine === this.#machine.engine.name &&
-      current.some((image) => image.digest === manifest.imageDigest)
-    )
+    const image = current.find(({ digest }) => digest === manifest?.imageDigest)
+    if (manifest === undefined || image === undefined) return false
+    const shape = await this.describe({ ...manifest, template: image.name })
+    if (name === shape.key) return true
+    if (!isOf(manifest, shape, this.#machine) || (await this.#manifest(shape.key).catch(() => undefined)) !== undefined)
+      return false
+    return (await this.#machine.engine.obstacle(hardwareOf(manifest))) === undefined
   }
 
-  async #load(shape: Shape): Promise<ShapeSnapshot | undefined> {
-    const manifest = await this.#manifest(shape.key).catch(() => undefined)
+  async #load(shape: Shape, key: string): Promise<ShapeSnapshot | undefined> {
+    const manifest = await this.#manifest(key).catch(() => undefined)
     if (manifest === undefined) return undefined
-    const files = filesIn(this.#dir(shape.key))
+    const files = filesIn(this.#dir(key))
     const problem = await this.#damage(shape, files, manifest.stateSha256)
     if (problem !== undefined) {
-      this.#logger.error({ shape: shape.key, problem }, 'shape.damaged')
-      await this.discard(shape)
+      this.#logger.error({ shape: key, problem }, 'shape.damaged')
+      await this.discard({ key })
       return undefined
     }
-    return { shape, files, secret: manifest.secret, agentVersion: manifest.agentVersion }
+    const { secret, agentVersion } = manifest
+    return { key, shape, hardware: hardwareOf(manifest), files, secret, agentVersion }
+  }
+
+  /** Directories of complete snapshots. */
+  async #names(): Promise<string[]> {
+    return (await readdir(this.#root())).filter((name) => !name.endsWith('.tmp'))
   }
 
   async #damage(shape: Shape, files: GuestFiles, stateSha256: string): Promise<string | undefined> {
@@ -200,14 +232,39 @@ export class ShapeStore {
     }
   }
 
-  async #manifest(key: string): Promise<z.infer<typeof manifestSchema>> {
+  async #manifest(key: string): Promise<ShapeManifest> {
     return manifestSchema.parse(JSON.parse(await readFile(join(this.#dir(key), MANIFEST), 'utf8')))
   }
 
   #dir(key: string): string {
     if (key.includes('/')) throw new AppError('internal', 'A shape key must not contain a slash.')
-    return join(this.#machine.pool.path, 'templates', key)
+    return join(this.#root(), key)
   }
+
+  #root(): string {
+    return join(this.#machine.pool.path, 'templates')
+  }
+}
+
+/** Whether the engine, as it was when its shape was described, made the snapshot; one of another version still serves. */
+export function isCurrent({ key, shape }: ShapeSnapshot): boolean {
+  return key === shape.key
+}
+
+/** Whether a snapshot is of this shape's family. */
+function isOf(manifest: ShapeManifest, shape: Shape, { engine }: Pick<Machine, 'engine'>): boolean {
+  const { vcpus, memoryMib, diskSizeMib, image } = shape
+  return (
+    manifest.engine === engine.name &&
+    manifest.imageDigest === image.digest &&
+    manifest.vcpus === vcpus &&
+    manifest.memoryMib === memoryMib &&
+    manifest.diskSizeMib === diskSizeMib
+  )
+}
+
+function digestOf(facts: readonly (string | number)[]): string {
+  return createHash('sha256').update(JSON.stringify(facts)).digest('hex').slice(0, 16)
 }
 
 function filesIn(dir: string): GuestFiles {

@@ -14,10 +14,10 @@ import {
   watchExit,
 } from './context.js'
 import type { Guest, GuestPlan } from './guest.js'
-import type { StateManifest } from './states.js'
+import { hardwareOf, type StateManifest } from './states.js'
 import { StepTimer } from './step-timer.js'
 import type { Entry } from './table.js'
-import type { CapsuleRecord } from './types.js'
+import type { CapsuleRecord, VmResources } from './types.js'
 
 /** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
 const SAVE_BYTES = 64 * 2 ** 20
@@ -86,7 +86,7 @@ export class Sleep {
       const { sha256 } = await guest.vm.save(states.files(dir).statePath)
       timer.mark('save')
       reach('pause:saved')
-      await states.commit(dir, manifestOf(entry, this.#context, synced), sha256)
+      await states.commit(dir, manifestOf(entry, guest, this.#context, synced), sha256)
       timer.mark('commit')
       reach('pause:committed')
       await this.#fallAsleep(entry, reason, timer)
@@ -144,19 +144,21 @@ export class Sleep {
   }
 
   async #resume(entry: Entry): Promise<void> {
-    const { table, states, reach, logger, flusher } = this.#context
+    const { table, states, machine, reach, logger, flusher } = this.#context
     const timer = new StepTimer()
     await entry.teardown
     await this.#fallBack(entry)
     const dir = currentDir(entry)
     const [saved, durable] = await Promise.all([states.usable(dir), states.durable(dir)])
     timer.mark('check')
-    await table.move(entry, 'resume')
+    await table.move(entry, 'resume', { engineVersion: await machine.engine.version() })
     if (durable === undefined) flusher.cancel(dir)
     try {
       reach('resume:begun')
       entry.guest =
-        durable === undefined ? await this.#resumeInPlace(entry, timer, saved) : await this.#resumeClone(entry, timer)
+        durable === undefined
+          ? await this.#resumeInPlace(entry, timer, saved)
+          : await this.#resumeClone(entry, timer, saved)
     } catch (error) {
       await this.#sleepOn(entry, error)
       throw error
@@ -206,7 +208,7 @@ export class Sleep {
   async #resumeInPlace(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
     const { states, reach, factory } = this.#context
     const { record } = entry
-    const plan = this.#planOf(entry, record.files)
+    const plan = this.#planOf(entry, record.files, saved)
     const guest = await factory.restoreInPlace(plan)
     timer.mark('restore')
     try {
@@ -231,11 +233,11 @@ export class Sleep {
     return guest
   }
 
-  async #resumeClone(entry: Entry, timer: StepTimer): Promise<Guest> {
+  async #resumeClone(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
     const { states, reach, factory } = this.#context
     const from = entry.record.files
     const files = from + 1
-    const plan = this.#planOf(entry, files)
+    const plan = this.#planOf(entry, files, saved)
     await states.remove(plan.dir) // of a resume that did not come to its end
     const guest = await factory.restore(plan, states.files(currentDir(entry)), { paused: true })
     timer.mark('restore')
@@ -262,8 +264,9 @@ export class Sleep {
     await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
   }
 
-  #planOf(entry: Entry, files: number): GuestPlan {
-    const plan = planOf(entry, this.#context, files, (resources) => this.#journal(entry, { resources }))
+  #planOf(entry: Entry, files: number, saved: StateManifest): GuestPlan {
+    const onResources = (resources: VmResources) => this.#journal(entry, { resources })
+    const plan = planOf(entry, this.#context, { files, hardware: hardwareOf(saved), onResources })
     return { ...plan, egress: entry.record.egress }
   }
 

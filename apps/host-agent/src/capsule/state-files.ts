@@ -10,6 +10,9 @@ export interface GuestFiles {
   readonly statePath: string
 }
 
+/** @see Hardware of `@wrenn/vmm` */
+export const hardwareSchema = z.object({ machine: z.string(), cpu: z.string(), layout: z.number() })
+
 export const storedImageSchema = z.object({
   digest: z.string(),
   /** Paths below the pool, so that a pool may move with its directory. */

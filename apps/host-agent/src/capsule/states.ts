@@ -2,9 +2,10 @@ import { createHash, randomBytes } from 'node:crypto'
 import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { AppError, errorText, isErrno, settleAll, UndoStack, writeFileAtomic } from '@wrenn/base'
+import { type Hardware, hardwareOfVersion } from '@wrenn/vmm'
 import { z } from 'zod'
 import type { Machine, TemplateImage } from './machine.js'
-import { type GuestFiles, STATE_FILES, type StoredImage, storedImageSchema } from './state-files.js'
+import { type GuestFiles, hardwareSchema, STATE_FILES, type StoredImage, storedImageSchema } from './state-files.js'
 
 const manifestSchema = z.object({
   format: z.literal(1),
@@ -17,7 +18,10 @@ const manifestSchema = z.object({
   memoryMib: z.number(),
   diskSizeMib: z.number(),
   engine: z.string(),
+  /** What saved it, for people. */
   engineVersion: z.string(),
+  /** What it loads into; absent in states from before guests had it. */
+  hardware: hardwareSchema.optional(),
   kernelVersion: z.string(),
   agentVersion: z.string(),
   image: storedImageSchema,
@@ -62,7 +66,7 @@ export async function layersOfStates(poolPath: string, folder: string): Promise<
 }
 
 /** What of the machine saved states depend on. */
-export type StateMachine = Pick<Machine, 'pool' | 'engine' | 'engineVersion'>
+export type StateMachine = Pick<Machine, 'pool' | 'engine'>
 
 /** Only root reads a state that no guest runs on: the uid of the slot it ran in is another capsule's next. */
 const ROOT = { uid: 0, gid: 0, mode: 0o600 }
@@ -133,10 +137,20 @@ export class StateStore {
   }
 
   /**
-   * A state that can be restored here, checked in constant time: the whole device state, the sizes of the rest.
-   * @throws AppError `snapshot_damaged` naming the file, `engine_failure` when this host's engine cannot load it
+   * A state that can be restored here: it is intact, and the engine has the hardware that it was saved on.
+   * @throws AppError `snapshot_damaged` naming the file, `state_not_loadable`
    */
   async usable(dir: string): Promise<StateManifest> {
+    const manifest = await this.intact(dir)
+    await this.requireLoadable(manifest)
+    return manifest
+  }
+
+  /**
+   * A state of which nothing is missing, checked in constant time: the whole device state, the sizes of the rest.
+   * @throws AppError `snapshot_damaged` naming the file
+   */
+  async intact(dir: string): Promise<StateManifest> {
     const manifest = await this.read(dir)
     if (manifest === undefined) throw damaged(dir, `${MANIFEST} is missing`)
     const { statePath, memoryPath, diskPath } = this.files(dir)
@@ -147,13 +161,23 @@ export class StateStore {
       this.#requireChecksum(dir, statePath, manifest.stateSha256),
       ...[basePath, agentPath, kernelPath].map((path) => this.#requireLayer(dir, path)),
     ])
-    this.#requireEngine(manifest)
     return manifest
+  }
+
+  /** @throws AppError `state_not_loadable` when the engine, as it is installed now, lacks the hardware of a state */
+  async requireLoadable(manifest: StateManifest): Promise<void> {
+    const { engine } = this.#machine
+    const saved = `The state was saved by ${manifest.engine} (${manifest.engineVersion})`
+    const refuse = (why: string) =>
+      new AppError('state_not_loadable', `${saved} and cannot be loaded here: ${why}. Its files are all there.`)
+    if (manifest.engine !== engine.name) throw refuse(`this host runs ${engine.name} (${await engine.version()})`)
+    const obstacle = await engine.obstacle(hardwareOf(manifest))
+    if (obstacle !== undefined) throw refuse(obstacle)
   }
 
   /** Copies a state's files (by reflink) and its device state into a new draft, and makes it complete. */
   async copy(from: string, to: string, change: Partial<StateManifest> = {}): Promise<StateManifest> {
-    const manifest = await this.usable(from)
+    const manifest = await this.intact(from)
     await using draft = await this.draft(to)
     const [source, target] = [this.files(from), this.files(draft.dir)]
     await settleAll([
@@ -292,15 +316,16 @@ export class StateStore {
       throw damaged(dir, `its layer ${path} is missing`)
     }
   }
+}
 
-  #requireEngine({ engine, engineVersion }: StateManifest): void {
-    const here = this.#machine
-    if (engine === here.engine.name && engineVersion === here.engineVersion) return
-    throw new AppError(
-      'engine_failure',
-      `The state was saved by ${engine} (${engineVersion}) and this host runs ${here.engine.name} (${here.engineVersion}), which cannot load it.`,
-    )
-  }
+/** The hardware that a state loads into, or that a guest has, of which this is on record. */
+export function hardwareOf(saved: {
+  readonly engine: string
+  readonly engineVersion: string
+  readonly hardware?: Hardware | undefined
+}): Hardware {
+  const { engine, engineVersion } = saved
+  return saved.hardware ?? hardwareOfVersion(engine, engineVersion) ?? { machine: engineVersion, cpu: '', layout: 1 }
 }
 
 export interface Draft extends AsyncDisposable {

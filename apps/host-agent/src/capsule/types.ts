@@ -77,6 +77,7 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly hostname: string
   readonly egress: EgressPolicy
   readonly engine: string
+  /** What runs its guest, or ran it last. */
   readonly engineVersion: string
   readonly kernelVersion: string
   /** The read-only files the guest runs from: they stay while this record does. */

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { AppError, capsuleIds, noSteps, type ReachStep, silentLogger } from '@wrenn/base'
 import { FakeGuest } from '@wrenn/testkit'
-import { createFakeEngine, type FakeEngine, FakeMachine, type FakeVmGuest } from '@wrenn/vmm'
+import { createFakeEngine, FAKE_HARDWARE, type FakeEngine, FakeMachine, type FakeVmGuest } from '@wrenn/vmm'
 import type { MakeDurable } from '../capsule/flusher.js'
 import { GuestFactory } from '../capsule/guest.js'
 import { GUEST_PORT } from '../capsule/guest-client.js'
@@ -132,6 +132,7 @@ export class TestMachine implements AsyncDisposable {
     const { engine, engineVersion, kernelVersion, agentVersion } = record
     return {
       ...{ capsuleId, teamId, template, vcpus, memoryMib, diskSizeMib, image, secret, bootId },
+      hardware: FAKE_HARDWARE,
       ...{ engine, engineVersion, kernelVersion, agentVersion, parentId: '', synced: true, savedAtMs: Date.now() },
     }
   }
@@ -217,7 +218,6 @@ export class TestMachine implements AsyncDisposable {
     }
     return {
       engine: this.engine,
-      engineVersion: 'fake 1',
       runDir: join(this.dir, 'run'),
       slots: {
         acquire: async () => {

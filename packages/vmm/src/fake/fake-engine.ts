@@ -4,6 +4,7 @@ import { AppError, errorText, isErrno } from '@wrenn/base'
 import type {
   Engine,
   EngineName,
+  Hardware,
   RestoreOptions,
   SavedState,
   Vm,
@@ -19,6 +20,8 @@ const MIB = 1024 * 1024
 /** Guest RAM that the fake uses: JSON at the start of the memory file. */
 const RAM_BYTES = 64 * 1024
 const STATE_MARK = 'wrenn fake device state'
+/** What guests of the fake engine have. */
+export const FAKE_HARDWARE: Hardware = { machine: 'fake-1', cpu: 'fake', layout: 1 }
 
 /** A guest of the fake engine, seen from inside: its RAM is the start of the memory file, so a clone carries it along. */
 export class FakeVmGuest {
@@ -79,10 +82,11 @@ export class FakeMachine {
 
   start(spec: VmSpec, state: 'running' | 'paused'): FakeVmGuest {
     const pid = this.#nextPid++
-    const { id, runDir, confinement } = spec
+    const { id, hardware, runDir, confinement } = spec
     const startTicks = randomBytes(4).readUInt32BE().toString()
     const record: VmRecord = {
       engine: 'fake',
+      hardware,
       id,
       pid,
       pidStartTicks: startTicks,
@@ -103,8 +107,10 @@ export class FakeMachine {
 
 export interface FakeEngineOptions {
   readonly machine?: FakeMachine
-  /** What the engine claims to be. @default 'fake' */
+  /** What the engine claims to be. @default 'fake 1' */
   readonly version?: string
+  /** Machine types it has, the best for new guests first. @default ['fake-1'] */
+  readonly machines?: readonly string[]
   /** Called for each guest as it starts, such as to serve a guest agent for it. */
   readonly onStart?: (guest: FakeVmGuest) => void | Promise<void>
 }
@@ -117,15 +123,27 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
 export class FakeEngine implements Engine {
   readonly name: EngineName = 'fake'
   readonly machine: FakeMachine
+  /** Both may change at any time, as when another version is installed. */
+  installed: { readonly version: string; readonly machines: readonly string[] }
   readonly #options: FakeEngineOptions
 
   constructor(options: FakeEngineOptions) {
     this.#options = options
     this.machine = options.machine ?? new FakeMachine()
+    this.installed = { version: options.version ?? 'fake 1', machines: options.machines ?? [FAKE_HARDWARE.machine] }
   }
 
   version(): Promise<string> {
-    return Promise.resolve(this.#options.version ?? 'fake 1')
+    return Promise.resolve(this.installed.version)
+  }
+
+  newHardware(): Promise<Hardware> {
+    return Promise.resolve({ ...FAKE_HARDWARE, machine: this.installed.machines[0] ?? '' })
+  }
+
+  obstacle({ machine }: Hardware): Promise<string | undefined> {
+    const { version, machines } = this.installed
+    return Promise.resolve(machines.includes(machine) ? undefined : `${version} has no machine type ${machine}`)
   }
 
   async boot(spec: VmSpec): Promise<Vm> {
@@ -139,6 +157,8 @@ export class FakeEngine implements Engine {
 
   async restore(spec: VmSpec, { statePath, paused = false }: RestoreOptions): Promise<Vm> {
     await requireFiles(spec)
+    const obstacle = await this.obstacle(spec.hardware)
+    if (obstacle !== undefined) throw new AppError('state_not_loadable', `The device state does not load: ${obstacle}.`)
     const memory = await stat(spec.memoryPath).catch(() => undefined)
     if (memory?.size !== spec.memoryMib * MIB) throw failure(`The memory file ${spec.memoryPath} is missing or cut.`)
     const state = await readFile(statePath, 'utf8').catch(() => '')

@@ -4,6 +4,7 @@ import { type CommandLineOptions, qemuArguments } from './command-line.js'
 
 const spec: VmSpec = {
   id: 'cl-abc',
+  hardware: { machine: 'pc-q35-7.2', cpu: 'tcg-1', layout: 1 },
   vcpus: 2,
   memoryMib: 512,
   kernel: { kernelPath: '/pool/vmlinuz', initrdPath: '/pool/initrd', args: ['wrenn.x=1'] },
@@ -83,7 +84,13 @@ describe('qemuArguments', () => {
     expect(restoring.slice(-2)).toEqual(['-incoming', 'defer'])
   })
 
-  it('uses the CPU of the host with KVM only', () => {
+  it('makes the machine and the CPU that the spec names, never what is newest', () => {
+    const args = qemuArguments({ ...spec, hardware: { machine: 'pc-q35-10.0', cpu: 'EPYC-v3', layout: 1 } }, tcg)
+    expect(values(args, '-machine')).toEqual([expect.stringMatching(/^pc-q35-10\.0,/)])
+    expect(values(args, '-cpu')).toEqual(['EPYC-v3,enforce'])
+  })
+
+  it('runs with KVM or emulates', () => {
     expect(values(qemuArguments(spec, { ...tcg, accelerator: 'kvm' }), '-accel')).toEqual(['kvm'])
     expect(values(qemuArguments(spec, tcg), '-accel')).toEqual(['tcg,thread=multi,tb-size=64'])
   })

@@ -1,4 +1,5 @@
 import type { VmSpec } from '../engine.js'
+import { cpuArgument } from './hardware.js'
 import { runFiles } from './run-dir.js'
 
 export type Accelerator = 'kvm' | 'tcg'
@@ -13,12 +14,6 @@ export interface CommandLineOptions {
 
 /** Bytes of console kept inside QEMU; a power of two. */
 export const CONSOLE_BYTES = 64 * 1024
-
-/**
- * Number of the device layout below. A snapshot loads only into the same layout, so raise it with every change that a
- * guest could see; it is part of `Engine.version`.
- */
-export const MACHINE_LAYOUT = 1
 
 /**
  * Kernel arguments of the engine: a panic ends the guest at once, by the one reset that needs no device. The early kernel
@@ -55,10 +50,8 @@ const MACHINE = {
   'memory-backend': 'ram',
 }
 
-function accelerator(options: CommandLineOptions): string[] {
-  if (options.accelerator === 'kvm') return ['-accel', 'kvm', '-cpu', 'host,migratable=on']
-  // Five-level page tables cost the emulated walk a level and give a small guest nothing.
-  return ['-accel', `tcg,thread=multi,tb-size=${options.tcgBufferMib}`, '-cpu', 'max,la57=off']
+function accelerator(options: CommandLineOptions): string {
+  return options.accelerator === 'kvm' ? 'kvm' : `tcg,thread=multi,tb-size=${options.tcgBufferMib}`
 }
 
 /** RAM is a shared mapping of a file and `x-ignore-shared` keeps it out of the saved state. */
@@ -139,14 +132,14 @@ function control(runDir: string): string[] {
   ]
 }
 
-/** The arguments of `qemu-system-x86_64` for one guest; QEMU starts with stopped vCPUs. */
+/** The arguments of `qemu-system-x86_64` for one guest, in device layout 1; QEMU starts with stopped vCPUs. */
 export function qemuArguments(spec: VmSpec, options: CommandLineOptions): string[] {
   return [
     ...['-name', `guest=${escapeComma(spec.id)}`],
     ...['-no-user-config', '-nodefaults', '-display', 'none', '-S'],
     ...['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
-    ...['-machine', `q35,${pairs(MACHINE)}`],
-    ...accelerator(options),
+    ...['-machine', `${spec.hardware.machine},${pairs(MACHINE)}`],
+    ...['-accel', accelerator(options), '-cpu', cpuArgument(spec.hardware.cpu)],
     ...['-smp', String(spec.vcpus)],
     ...memory(spec),
     ...['-rtc', 'base=utc,clock=host'],

@@ -1,27 +1,29 @@
-import { execFile } from 'node:child_process'
 import { open, readFile, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import { AppError, errorText, isErrno, type Logger, settleAll, silentLogger, UndoStack } from '@wrenn/base'
-import type { Confinement, Engine, EngineName, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
-import { type Accelerator, MACHINE_LAYOUT, qemuArguments } from './command-line.js'
+import type { Confinement, Engine, EngineName, Hardware, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
+import { type Accelerator, qemuArguments } from './command-line.js'
 import { ConsoleTail } from './console.js'
 import { countOomKills, lastWords } from './exit-cause.js'
 import { makeKernelStub } from './kernel-stub.js'
 import { type ChildExit, type Launched, launch, offerSocket } from './launch.js'
 import { configureMigration, loadDeviceState } from './migration.js'
 import { isSameProcess, killProcess, sampleProcess } from './process.js'
+import { QemuProgram } from './program.js'
 import { QmpClient } from './qmp.js'
 import { type RunFiles, removeSockets, runFiles } from './run-dir.js'
 import { putFile, readTail } from './safe-file.js'
 import { QemuVm, type QemuVmParts } from './vm.js'
 
-const DEFAULT_BINARY = 'qemu-system-x86_64'
+/** What runs guests unless told otherwise. */
+export const DEFAULT_QEMU = 'qemu-system-x86_64'
 const KVM_DEVICE = '/dev/kvm'
 /** QEMU connects within 30 ms on an idle machine; the rest is for one that is not. */
 const START_DEADLINE_MS = 20_000
 const LOG_TAIL_BYTES = 4_096
 const MIB = 1024 * 1024
+/** What QEMU says when it has read a device state and does not take it. */
+const LOAD_REFUSED = 'load of migration failed'
 /**
  * Cap of TCG's translation buffer, which is filled as far as the guest runs new code. Measured with a 512 MiB guest:
  * private memory 98 MiB after a boot with a cap of 64, 128 and 1024 MiB, 66 MiB with 32; 42 MiB after a restore with any.
@@ -31,8 +33,8 @@ const DEFAULT_TCG_BUFFER_MIB = 128
 
 export interface QemuEngineOptions {
   readonly accelerator: Accelerator
-  /** @default 'qemu-system-x86_64' on PATH */
-  readonly binary?: string
+  /** Absolute path, or a name on the system's path. @default 'qemu-system-x86_64' */
+  readonly binary?: string | undefined
   /** Cap of TCG's buffer of translated code, per guest. @default 128 */
   readonly tcgBufferMib?: number
   readonly logger?: Logger
@@ -54,22 +56,28 @@ interface Started {
 class QemuEngine implements Engine {
   readonly name: EngineName
   readonly #accelerator: Accelerator
-  readonly #binary: string
+  readonly #program: QemuProgram
   readonly #tcgBufferMib: number
   readonly #logger: Logger
-  #version: Promise<string> | undefined
 
   constructor(options: QemuEngineOptions) {
     this.name = options.accelerator === 'kvm' ? 'qemu-kvm' : 'qemu-tcg'
     this.#accelerator = options.accelerator
-    this.#binary = options.binary ?? DEFAULT_BINARY
+    this.#program = new QemuProgram(options.binary ?? DEFAULT_QEMU, options.accelerator)
     this.#tcgBufferMib = options.tcgBufferMib ?? DEFAULT_TCG_BUFFER_MIB
     this.#logger = options.logger ?? silentLogger
   }
 
   version(): Promise<string> {
-    this.#version ??= readVersion(this.#binary)
-    return this.#version
+    return this.#program.version()
+  }
+
+  newHardware(): Promise<Hardware> {
+    return this.#program.newHardware()
+  }
+
+  obstacle(hardware: Hardware): Promise<string | undefined> {
+    return this.#program.obstacle(hardware)
   }
 
   async boot(spec: VmSpec): Promise<Vm> {
@@ -124,7 +132,7 @@ class QemuEngine implements Engine {
     await using offer = await offerSocket(files.bootSocket, spec.confinement)
     await undo.defer(() => removeSockets(files))
     const child = await launch({
-      command: [this.#binary, ...this.#arguments(spec, start)],
+      command: [this.#program.path, ...this.#arguments(spec, start)],
       confinement: spec.confinement,
       network: spec.network,
       groups: this.#accelerator === 'kvm' ? [(await stat(KVM_DEVICE)).gid] : [],
@@ -149,8 +157,8 @@ class QemuEngine implements Engine {
   }
 
   #record(spec: VmSpec, pid: number, pidStartTicks: string): VmRecord {
-    const { id, runDir, confinement } = spec
-    return { engine: this.name, id, pid, pidStartTicks, runDir, cgroups: confinement.cgroups }
+    const { id, hardware, runDir, confinement } = spec
+    return { engine: this.name, hardware, id, pid, pidStartTicks, runDir, cgroups: confinement.cgroups }
   }
 
   /** Waits for a step of the start; when QEMU ends or hangs instead, says what it wrote last. */
@@ -175,18 +183,8 @@ class QemuEngine implements Engine {
     const exit = await Promise.race([exited, delay(500, undefined)])
     const log = (await readTail(files.engineLog, LOG_TAIL_BYTES)).toString('utf8')
     const message = `${errorText(cause)}; its last words: ${lastWords(log)}`
-    return new AppError('engine_failure', message, { cause, details: { engine: this.name, ...exit } })
-  }
-}
-
-async function readVersion(binary: string): Promise<string> {
-  try {
-    const { stdout } = await promisify(execFile)(binary, ['--version'])
-    const version = /version (\d+(?:\.\d+)+)/.exec(stdout)?.[1]
-    return `qemu ${version ?? stdout.trim()} layout ${MACHINE_LAYOUT}`
-  } catch (cause) {
-    const hint = isErrno(cause, 'ENOENT') ? 'it is not installed (Debian: qemu-system-x86)' : errorText(cause)
-    throw new AppError('engine_failure', `${binary} does not run: ${hint}.`, { cause })
+    const code = log.includes(LOAD_REFUSED) ? 'state_not_loadable' : 'engine_failure'
+    return new AppError(code, message, { cause, details: { engine: this.name, ...exit } })
   }
 }
 
