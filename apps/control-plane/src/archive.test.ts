@@ -34,7 +34,8 @@ afterEach(async () => {
 })
 
 const route = (path: string): string => `/v1/capsules/${capsule.id}/files/archive?path=${encodeURIComponent(path)}`
-const tar = (): Buffer<ArrayBuffer> => Buffer.from(execFileSync('tar', ['--create', '--file=-', 'tree'], { cwd: dir }))
+const tar = (): Buffer<ArrayBuffer> =>
+  Buffer.from(execFileSync('tar', ['--create', '--file=-', 'tree'], { cwd: dir, maxBuffer: 2 ** 26 }))
 
 const put = (
   path: string,
@@ -113,17 +114,20 @@ describe('an archive', () => {
   })
 
   it('that is put while a pause comes is refused, and says what is left', async () => {
+    await writeFile(join(dir, 'tree/large'), Buffer.alloc(8 * 2 ** 20, 1))
+    const whole = tar()
+    const half = whole.length / 2
     const source = { controller: undefined as ReadableStreamDefaultController<Uint8Array> | undefined }
     const body = new ReadableStream<Uint8Array>({
       start: (controller) => {
         source.controller = controller
-        controller.enqueue(Buffer.concat([tar().subarray(0, 1024), Buffer.alloc(4 * 2 ** 20)]))
+        controller.enqueue(whole.subarray(0, half))
       },
     })
     const answer = put('/up', body)
     await waitFor(begun('/up'), { timeoutMs: 20_000, what: 'the archive to reach the host' })
     await pausedByHost()
-    source.controller?.enqueue(Buffer.alloc(2 ** 20))
+    source.controller?.enqueue(whole.subarray(half))
     source.controller?.close()
     expect((await json<ErrorBody>(await answer, 409)).error.code).toBe('transfer_interrupted')
   })

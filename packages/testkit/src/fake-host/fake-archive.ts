@@ -50,7 +50,7 @@ export async function writeArchive(requests: AsyncIterable<WriteArchiveRequest>,
       use.throwIfAborted()
       if (next.value.part.case !== 'chunk') continue
       bytes += next.value.part.value.length
-      if (!tar.stdin.write(next.value.part.value)) await Promise.race([once(tar.stdin, 'drain'), ended])
+      if (!tar.stdin.write(next.value.part.value)) await Promise.race([once(tar.stdin, 'drain').catch(() => {}), ended])
     }
     tar.stdin.end()
     const [code] = await ended
