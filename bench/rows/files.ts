@@ -137,6 +137,7 @@ async function hostWrite(platform: Platform, capsuleId: string, bytes: number): 
   async function* parts() {
     yield { part: { case: 'open' as const, value: { capsuleId, path: PATH, user: 'root' } } }
     for await (const value of byteSource(bytes)) yield { part: { case: 'chunk' as const, value } }
+    yield { part: { case: 'complete' as const, value: true } }
   }
   await platform.host.writeFile(parts())
 }

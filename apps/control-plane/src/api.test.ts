@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import type { Capsule, ErrorBody, ExecResult } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { json, type Platform, startPlatform } from './testing/harness.js'
@@ -355,6 +356,43 @@ describe('files', () => {
     expect(head.headers.get('content-length')).toBe('3000000')
     const part = await platform.call('POST', at('/files/stream/read'), { path: '/data/b.bin', offset: 5, length: 3 })
     expect(Buffer.from(await part.arrayBuffer()).equals(bytes.subarray(5, 8))).toBe(true)
+  })
+
+  it('are unpacked when they come as gzip, and refused when they come packed otherwise', async () => {
+    const put = async (coding: string, body: Uint8Array<ArrayBuffer>) =>
+      await fetch(`${platform.url}${at('/files')}?path=/packed`, {
+        method: 'PUT',
+        headers: { 'x-api-key': platform.key, 'content-encoding': coding },
+        body,
+      })
+    const packed = Uint8Array.from(gzipSync('plain '.repeat(1_000)))
+    expect(await json(await put('gzip', packed), 200)).toEqual({ path: '/packed', bytes: 6_000 })
+    const read = await platform.call('POST', at('/files/read'), { path: '/packed' })
+    expect(await read.text()).toBe('plain '.repeat(1_000))
+    for (const coding of ['br', 'gzip, gzip', 'nonsense']) {
+      const refused = await put(coding, packed)
+      expect(refused.headers.get('accept-encoding')).toBe('gzip, identity')
+      expect(await errorCode(refused, 415)).toBe('unsupported_media_type')
+    }
+    for (const broken of [packed.subarray(0, -4), new TextEncoder().encode('x'.repeat(5_000_000))])
+      expect(await errorCode(await put('gzip', broken), 400)).toBe('invalid_request')
+    expect(await (await platform.call('POST', at('/files/read'), { path: '/packed' })).text()).toContain('plain')
+  })
+
+  it('are refused in a form that is packed, or has packed parts', async () => {
+    const form = (transfer: string) =>
+      `--b\r\ncontent-disposition: form-data; name="path"\r\n\r\n/form\r\n--b\r\n${transfer}content-disposition: form-data; name="file"; filename="x"\r\n\r\neA==\r\n--b--\r\n`
+    const post = async (body: string | Uint8Array<ArrayBuffer>, more = {}) =>
+      await fetch(platform.url + at('/files/write'), {
+        method: 'POST',
+        headers: { 'x-api-key': platform.key, 'content-type': 'multipart/form-data; boundary=b', ...more },
+        body,
+      })
+    const packed = await post(Uint8Array.from(gzipSync(form(''))), { 'content-encoding': 'gzip' })
+    expect(await errorCode(packed, 415)).toBe('unsupported_media_type')
+    const part = await post(form('content-transfer-encoding: base64\r\n'))
+    expect(await errorCode(part, 415)).toBe('unsupported_media_type')
+    expect((await post(form(''))).status).toBe(204)
   })
 
   it('are listed, described, moved and removed', async () => {

@@ -36,6 +36,12 @@ describe('unpacked', () => {
     expect(AppError.is(error, 'invalid_request')).toBe(true)
   })
 
+  it('keeps an error for who reads it later', async () => {
+    const result = await unpacked(Readable.from([Buffer.from('plain')]), 'gzip')
+    await new Promise((resolve) => result.once('close', resolve))
+    await expect(buffer(result)).rejects.toMatchObject({ code: 'Z_DATA_ERROR' })
+  })
+
   it('ends when its source is closed before its end', async () => {
     const source = new PassThrough()
     const result = await unpacked(source, 'gzip')

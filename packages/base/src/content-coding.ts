@@ -28,6 +28,8 @@ export async function unpacked(source: Readable, coding: 'identity' | 'gzip'): P
   // A megabyte that most processes never need.
   const { createGunzip } = await import('node:zlib')
   const gunzip = createGunzip()
+  // Whoever reads learns of an error, however late; until then it must not be one that nobody listens to.
+  gunzip.on('error', () => {})
   source.once('error', (error) => gunzip.destroy(error))
   source.once('close', () => {
     if (!source.readableEnded) gunzip.destroy(premature())

@@ -1,5 +1,5 @@
 import { Readable } from 'node:stream'
-import { AppError } from '@wrenn/base'
+import { AppError, codingError } from '@wrenn/base'
 import type { FileEntry } from '@wrenn/protocol'
 import { type EntryInfo, FileType } from '@wrenn/protocol/guest'
 import { fromHostError } from '../host/errors.js'
@@ -20,11 +20,20 @@ export interface FileTarget {
 }
 
 export interface OpenedFile {
-  /** Of the whole file. */
-  readonly size: number
-  /** Of what follows. */
-  readonly length: number
+  /** Of what follows; `undefined` when only its end will tell. */
+  readonly length: number | undefined
+  /** 200, 206, 304 or 416. */
+  readonly status: number
+  /** What an answer says of the file: its validators, whether it has ranges, which one this is. */
+  readonly headers: Readonly<Record<string, string>>
   readonly body: Readable
+}
+
+/** Range and conditions of an HTTP client, for the guest to judge. */
+export interface HttpWish {
+  readonly headers: Readonly<Record<string, string>>
+  /** Only what is to be said of the file. */
+  readonly statOnly: boolean
 }
 
 export interface ByteRange {
@@ -38,14 +47,15 @@ export interface ByteRange {
  * call.
  * @throws AppError `file_not_found`, `is_a_directory`, `permission_denied`, …
  */
-export async function openFile(target: FileTarget, range: ByteRange): Promise<OpenedFile> {
+export async function openFile(target: FileTarget, wish: ByteRange | HttpWish): Promise<OpenedFile> {
   const abort = new AbortController()
   try {
-    const opened = await target.wake.use(target.capsule, () => openAt(target, range, abort.signal))
-    const bytes = download(target, range.offset, opened, abort.signal)
+    const opened = await target.wake.use(target.capsule, () => openAt(target, wish, abort.signal))
+    const bytes = download(target, opened, abort.signal)
     const body = Readable.from(bytes, { objectMode: false, highWaterMark: CHUNK_BYTES })
     body.once('close', () => abort.abort())
-    return { size: opened.size, length: opened.length, body }
+    const { length, status, headers } = opened
+    return { length, status, headers, body }
   } catch (error) {
     abort.abort()
     throw fromHostError(error)
@@ -54,39 +64,49 @@ export async function openFile(target: FileTarget, range: ByteRange): Promise<Op
 
 type ReadParts = AsyncIterator<{ readonly part: { readonly case?: string | undefined; readonly value?: unknown } }>
 
-interface Opened {
+interface Opened extends Omit<OpenedFile, 'body'> {
   readonly size: number
-  readonly length: number
+  /** Of the whole file's bytes, the first that follows. */
+  readonly offset: number
   readonly parts: ReadParts
 }
 
 async function openAt(
   { client, capsule, path, user }: FileTarget,
-  { offset, length }: ByteRange,
+  wish: ByteRange | HttpWish,
   signal: AbortSignal,
 ): Promise<Opened> {
-  const wanted = length === undefined ? {} : { length: BigInt(length) }
-  const request = { capsuleId: capsule.id, path, user, offset: BigInt(offset), ...wanted }
+  const request = { capsuleId: capsule.id, path, user, ...messageOf(wish) }
   const parts = client.readFile(request, { signal })[Symbol.asyncIterator]()
   const first = await parts.next()
   if (first.done === true || first.value.part.case !== 'stat') {
     throw new AppError('guest_error', 'The guest did not answer with a file.')
   }
-  const { size, length: follows } = first.value.part.value
-  return { size: Number(size), length: Number(follows), parts }
+  const { size, length, unsized, status, headers } = first.value.part.value
+  const start = 'offset' in wish ? wish.offset : /^bytes (\d+)-/.exec(headers['content-range'] ?? '')?.[1]
+  return {
+    size: Number(size),
+    offset: Number(start ?? 0),
+    length: unsized ? undefined : Number(length),
+    status,
+    headers,
+    parts,
+  }
 }
 
-async function* download(
-  target: FileTarget,
-  from: number,
-  opened: Opened,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
+function messageOf(wish: ByteRange | HttpWish) {
+  if ('headers' in wish) return { headers: { ...wish.headers }, statOnly: wish.statOnly }
+  const { offset, length } = wish
+  return { offset: BigInt(offset), ...(length === undefined ? {} : { length: BigInt(length) }) }
+}
+
+async function* download(target: FileTarget, opened: Opened, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   let sent = 0
   let refusedAt = -1
   for (let parts: ReadParts | undefined = opened.parts; ; parts = undefined) {
     try {
-      parts ??= await goOn(target, from + sent, opened, from + opened.length, signal)
+      if (parts === undefined && sent === opened.length) return
+      parts ??= await goOn(target, sent, opened, signal)
       for await (const bytes of chunks(parts)) {
         sent += bytes.length
         yield bytes
@@ -104,16 +124,24 @@ async function* download(
   }
 }
 
-async function goOn(
-  target: FileTarget,
-  offset: number,
-  { size }: Opened,
-  end: number,
-  signal: AbortSignal,
-): Promise<ReadParts> {
-  const again = await openAt(target, { offset, length: end - offset }, signal)
-  if (again.size !== size) throw new AppError('conflict', 'The file changed while it was read.')
-  return again.parts
+/** The bytes that are still to come, of the same version of the file. */
+async function goOn(target: FileTarget, sent: number, opened: Opened, signal: AbortSignal): Promise<ReadParts> {
+  const { offset, length, size, headers } = opened
+  // What has no length may be another one each time it is read.
+  if (length === undefined) throw changed()
+  const version = headers.etag === undefined ? {} : { 'if-match': headers.etag }
+  const range = `bytes=${offset + sent}-${offset + length - 1}`
+  try {
+    const again = await openAt(target, { headers: { range, ...version }, statOnly: false }, signal)
+    if (again.status !== 206 || again.size !== size) throw changed()
+    return again.parts
+  } catch (error) {
+    throw fromHostError(error).code === 'precondition_failed' ? changed() : error
+  }
+}
+
+function changed(): AppError {
+  return new AppError('conflict', 'The file changed while it was read.')
 }
 
 async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
@@ -146,6 +174,7 @@ async function send(
   async function* requests() {
     yield { part: { case: 'open' as const, value: open } }
     for await (const value of upload.chunks()) yield { part: { case: 'chunk' as const, value } }
+    yield { part: { case: 'complete' as const, value: true } }
   }
   const abort = new AbortController()
   try {
@@ -185,7 +214,8 @@ export class Upload {
   /** What a failed attempt means; `invalid_state` only where another one can be made. */
   explain(failure: AppError, path: string): AppError {
     if (this.#sourceError !== undefined) {
-      const cause = this.#sourceError
+      const cause = codingError(this.#sourceError)
+      if (AppError.is(cause)) return cause
       return new AppError('invalid_request', 'The upload ended before the file was complete.', { cause })
     }
     if (failure.code !== 'invalid_state' || this.#canReplay) return failure

@@ -1,5 +1,5 @@
 import { ConnectError } from '@connectrpc/connect'
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import { ACCEPTED_CODINGS, AppError, errorText, type Logger } from '@wrenn/base'
 import { type ErrorBody, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
@@ -32,6 +32,9 @@ export function createErrorHandler(logger: Logger) {
     }
     const retryAfterSec = error.details?.retryAfterSec
     if (typeof retryAfterSec === 'number') void reply.header(RETRY_AFTER_HEADER, retryAfterSec)
+    // RFC 9110 §15.5.16: what would have been understood.
+    if (status === 415 && request.headers['content-encoding'] !== undefined)
+      void reply.header('accept-encoding', ACCEPTED_CODINGS)
     if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key"')
     return reply.status(status).type('application/json; charset=utf-8').send(errorBody(error, request.id))
   }

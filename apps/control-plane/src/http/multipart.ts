@@ -1,5 +1,5 @@
 import type { Readable } from 'node:stream'
-import { AppError, errorText } from '@wrenn/base'
+import { AppError, contentCoding, errorText } from '@wrenn/base'
 import { pathRequestSchema } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 
@@ -23,6 +23,7 @@ export async function readUpload(
   if (!request.isMultipart()) {
     throw new AppError('unsupported_media_type', 'The body must be multipart/form-data with `path` and `file`.')
   }
+  requirePlain(request)
   const fields: Record<string, unknown> = { ...query }
   const limits = { fieldSize: MAX_FIELD_BYTES, fields: 8, files: 1, parts: 9, fileSize: Number.POSITIVE_INFINITY }
   let stored = false
@@ -33,6 +34,7 @@ export async function readUpload(
         fields[part.fieldname] = part.value
         continue
       }
+      requirePlainPart(part.encoding)
       const destination = destinationOf(fields)
       storing = true
       await store(destination, part.file)
@@ -46,6 +48,19 @@ export async function readUpload(
     throw storing || AppError.is(error) ? error : unreadable(error)
   }
   if (!stored) throw new AppError('invalid_request', 'The form has no `file` part.')
+}
+
+/** The parser reads the form from the request itself, so one that is packed cannot be unpacked on the way. */
+function requirePlain(request: FastifyRequest): void {
+  if (contentCoding(request.headers['content-encoding']) === 'identity') return
+  throw new AppError('unsupported_media_type', 'A form cannot be packed: PUT the file, or send the form as it is.')
+}
+
+/** Nobody packs the parts of a form any more (RFC 7578 §4.7); one that says it is packed is not stored packed. */
+function requirePlainPart(encoding: string): void {
+  if (/^(?:7bit|8bit|binary)$/i.test(encoding)) return
+  const message = `A part with Content-Transfer-Encoding "${encoding}" is not supported: send its bytes as they are.`
+  throw new AppError('unsupported_media_type', message)
 }
 
 /** Whatever the parser does not like about a form is the sender's. */

@@ -89,6 +89,8 @@ interface HttpOptions {
   readonly connectTimeoutMs?: number
   /** A connection of its own, or one that was used before. @default used before */
   readonly isFresh?: boolean
+  /** A status that is an answer here, although it says no. @default none */
+  readonly accepts?: number
 }
 
 /** An answer as it comes from the guest. `close` ends the transfer, also one that nobody reads. */
@@ -98,11 +100,25 @@ export interface GuestStream {
   readonly close: () => void
 }
 
+/** What is wanted of a file: bytes, or what the headers of an HTTP client ask for. */
+export type FileWish =
+  | { readonly offset: number; readonly length: number | undefined }
+  | { readonly headers: Readonly<Record<string, string>>; readonly statOnly: boolean }
+
+/** Headers that say something of the file itself. */
+const fileHeaders = ['etag', 'last-modified', 'accept-ranges', 'content-range'] as const
+
 export interface GuestFile extends GuestStream {
   /** Of the whole file. */
   readonly size: number
   /** Of what follows. */
   readonly length: number
+  /** Only its end tells how long the file is; the numbers above say nothing. */
+  readonly unsized: boolean
+  /** 200, 206, 304 or 416. */
+  readonly status: number
+  /** What the answer says of the file, `fileHeaders` at most. */
+  readonly headers: Readonly<Record<string, string>>
 }
 
 /** The host agent's line to one guest's agent. Owns its connections; `close()` drops them. */
@@ -278,27 +294,19 @@ export class GuestClient {
   }
 
   /** @throws AppError `file_not_found`, `is_a_directory`, `permission_denied`, `range_not_satisfiable` */
-  async readFile(
-    path: string,
-    user: string,
-    range: { readonly offset: number; readonly length: number | undefined },
-    signal?: AbortSignal,
-  ): Promise<GuestFile> {
-    const ranged = range.offset > 0 || range.length !== undefined
-    const last = range.length === undefined ? '' : String(range.offset + range.length - 1)
+  async readFile(path: string, user: string, wish: FileWish, signal?: AbortSignal): Promise<GuestFile> {
+    const { method, headers } = requestFor(wish)
     const answer = await this.pulse.guard(
       async (given) =>
         await this.#http({
-          method: 'GET',
+          method,
           path: `/files?${fileQuery(path, user)}`,
-          headers: { 'accept-encoding': 'identity', ...(ranged ? { range: `bytes=${range.offset}-${last}` } : {}) },
+          headers: { ...headers, 'accept-encoding': 'identity' },
           signal: either(signal, given),
+          ...('headers' in wish ? { accepts: 416 } : {}),
         }),
     )
-    const length = Number(answer.headers['content-length'] ?? 0)
-    const total = /\/(\d+)$/.exec(answer.headers['content-range'] ?? '')?.[1]
-    const close = (): void => void answer.destroy()
-    return { size: total === undefined ? length : Number(total), length, chunks: this.#chunks(answer), close }
+    return fileOf(answer, wish, this.#chunks(answer))
   }
 
   async *#chunks(answer: IncomingMessage): AsyncGenerator<Uint8Array> {
@@ -380,7 +388,7 @@ export class GuestClient {
         source.pipe(outgoing)
       }
     })
-    if ((answer.statusCode ?? 500) < 400) return answer
+    if ((answer.statusCode ?? 500) < 400 || answer.statusCode === options.accepts) return answer
     throw await httpFailure(answer)
   }
 }
@@ -411,6 +419,54 @@ const LINE_CLOSED = 'The line to the guest was closed.'
 
 function lineClosed(): AppError {
   return new AppError('guest_error', LINE_CLOSED)
+}
+
+function requestFor(wish: FileWish): Pick<HttpOptions, 'method'> & { readonly headers: Record<string, string> } {
+  if ('headers' in wish) return { method: wish.statOnly ? 'HEAD' : 'GET', headers: { ...wish.headers } }
+  const { offset, length } = wish
+  // No range says "nothing".
+  if (length === 0) return { method: 'HEAD', headers: {} }
+  if (offset === 0 && length === undefined) return { method: 'GET', headers: {} }
+  return { method: 'GET', headers: { range: `bytes=${offset}-${length === undefined ? '' : offset + length - 1}` } }
+}
+
+function fileOf(answer: IncomingMessage, wish: FileWish, chunks: AsyncIterable<Uint8Array>): GuestFile {
+  const { statusCode: status = 500, headers: all } = answer
+  const headers: Record<string, string> = {}
+  for (const name of fileHeaders) if (all[name] !== undefined) headers[name] = all[name]
+  const close = (): void => void answer.destroy()
+  const told = all['content-length']
+  const total = /\/(\d+)$/.exec(headers['content-range'] ?? '')?.[1] ?? told ?? 0
+  const hasBody = status < 300 && requestFor(wish).method === 'GET'
+  if (!hasBody) answer.resume()
+  const length = 'length' in wish && wish.length === 0 ? 0 : Number(told ?? 0)
+  const isWhole = status === 200 && !('headers' in wish) && (wish.offset > 0 || wish.length !== undefined)
+  return {
+    size: Number(total),
+    length,
+    unsized: told === undefined && status < 300,
+    status,
+    headers,
+    chunks: !hasBody ? none() : isWhole ? cutOut(chunks, wish.offset, wish.length) : chunks,
+    close,
+  }
+}
+
+async function* none(): AsyncGenerator<Uint8Array> {}
+
+/** A file without a known length is always sent whole; what is wanted of it is taken out here. */
+async function* cutOut(
+  chunks: AsyncIterable<Uint8Array>,
+  offset: number,
+  length = Number.POSITIVE_INFINITY,
+): AsyncGenerator<Uint8Array> {
+  let position = 0
+  for await (const chunk of chunks) {
+    const wanted = chunk.subarray(Math.max(0, offset - position), Math.max(0, offset + length - position))
+    position += chunk.length
+    if (wanted.length > 0) yield wanted
+    if (position >= offset + length) return
+  }
 }
 
 export function fileQuery(path: string, user: string): string {

@@ -4,11 +4,12 @@ import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type {
   HostService,
+  ReadFileRequest,
   ReadFileResponseSchema,
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
-import { asUser, type GuestClient, type GuestFile } from '../capsule/guest-client.js'
+import { asUser, type FileWish, type GuestClient, type GuestFile } from '../capsule/guest-client.js'
 import { guestError, isNoAnswer } from '../capsule/guest-error.js'
 import { connectProcess, startProcess } from '../capsule/guest-session.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
@@ -156,9 +157,9 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     }),
 
     readFile: stream(async function* (request, context) {
-      const range = { offset: Number(request.offset), length: optionalNumber(request.length) }
       const { path, user } = request
-      const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, range, context.signal))
+      const wish = wishOf(request)
+      const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, wish, context.signal))
       const whyBroken = (error: unknown) => parts().manager.whyGone(request.capsuleId) ?? guestError(error)
       yield* counted(request.capsuleId, fileParts(file, whyBroken))
     }),
@@ -228,12 +229,19 @@ async function* watchCapsules(
   }
 }
 
+function wishOf({ offset, length, headers, statOnly }: ReadFileRequest): FileWish {
+  if (statOnly || Object.keys(headers).length > 0) return { headers, statOnly }
+  return { offset: Number(offset), length: optionalNumber(length) }
+}
+
 async function* fileParts(
   file: GuestFile,
   whyBroken: (error: unknown) => AppError,
 ): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
   try {
-    yield { part: { case: 'stat', value: { size: BigInt(file.size), length: BigInt(file.length) } } }
+    const { status, headers, unsized } = file
+    const value = { size: BigInt(file.size), length: BigInt(file.length), unsized, status, headers: { ...headers } }
+    yield { part: { case: 'stat', value } }
     for await (const chunk of file.chunks) yield { part: { case: 'chunk', value: chunk } }
   } catch (error) {
     throw whyBroken(error)
@@ -258,10 +266,13 @@ async function writeFile(
   const body = Readable.from(
     (async function* () {
       for (let next = await parts.next(); !next.done; next = await parts.next()) {
-        if (next.value.part.case !== 'chunk') throw new AppError('invalid_request', 'Only chunks may follow `open`.')
-        bytes += BigInt(next.value.part.value.length)
-        yield next.value.part.value
+        const { part } = next.value
+        if (part.case === 'complete') return
+        if (part.case !== 'chunk') throw new AppError('invalid_request', 'Only chunks may follow `open`.')
+        bytes += BigInt(part.value.length)
+        yield part.value
       }
+      throw new AppError('invalid_request', 'The upload ended before the file was complete.')
     })(),
     { objectMode: false, highWaterMark: FILE_CHUNK_BYTES },
   )

@@ -50,6 +50,7 @@ const input = { process, input: { input: { case: 'stdin', value: Buffer.from('x'
 async function* upload(capsuleId: string) {
   yield { part: { case: 'open', value: { capsuleId, path: '/tmp/file', user: '' } } } as const
   yield { part: { case: 'chunk', value: randomBytes(100_000) } } as const
+  yield { part: { case: 'complete', value: true } } as const
 }
 
 /** Every call that a guest answers. */

@@ -131,6 +131,7 @@ export class TestCapsule {
     async function* parts() {
       yield { part: { case: 'open' as const, value: { capsuleId, path, user: '' } } }
       yield { part: { case: 'chunk' as const, value: Buffer.from(text) } }
+      yield { part: { case: 'complete' as const, value: true } }
     }
     await this.client.writeFile(parts())
   }

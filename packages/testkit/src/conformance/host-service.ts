@@ -35,6 +35,15 @@ export function describeHostService(adapter: HostServiceAdapter): void {
         (async function* () {
           yield { part: { case: 'open' as const, value: { capsuleId, path, user: '' } } }
           for (const value of chunks) yield { part: { case: 'chunk' as const, value } }
+          yield { part: { case: 'complete' as const, value: true } }
+        })(),
+      )
+
+    const breakOff = (path: string) =>
+      client.writeFile(
+        (async function* () {
+          yield { part: { case: 'open' as const, value: { capsuleId, path, user: '' } } }
+          yield { part: { case: 'chunk' as const, value: Buffer.from('half') } }
         })(),
       )
 
@@ -236,6 +245,15 @@ export function describeHostService(adapter: HostServiceAdapter): void {
       expect(part.stat).toMatchObject({ size: 700_000n, length: 10n })
       expect(part.bytes.equals(content.subarray(-10))).toBe(true)
       expect((await collect(start('wc', ['-c', path]))).stdout).toContain('700000')
+    })
+
+    it('keeps nothing of an upload that ends without saying that it is complete', async () => {
+      const path = `${home}/broken-off`
+      expect(await failure(breakOff(path))).toBe('invalid_request')
+      expect(await failure(client.statFile({ capsuleId, path }))).toBe('file_not_found')
+      await write(path, [Buffer.from('whole')])
+      expect(await failure(breakOff(path))).toBe('invalid_request')
+      expect((await read(path)).bytes.toString()).toBe('whole')
     })
 
     it('describes, lists, makes, moves and removes', async () => {

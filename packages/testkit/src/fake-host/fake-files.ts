@@ -7,6 +7,13 @@ import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
 
 const CHUNK_BYTES = 64 * 1024
 
+export interface FileWish {
+  readonly offset: bigint
+  readonly length?: bigint
+  readonly range: string | undefined
+  readonly statOnly: boolean
+}
+
 /** Files of one fake capsule, below a real directory. Paths that are below it already stay as they are. */
 export class FakeFiles {
   readonly root: string
@@ -26,11 +33,21 @@ export class FakeFiles {
     return plain === this.root || plain.startsWith(`${this.root}/`) ? plain : join(this.root, plain)
   }
 
-  async *read(path: string, offset: number, length: number | undefined) {
+  /** Of the headers of HTTP it knows `range` only. */
+  async *read(path: string, wish: FileWish) {
     await using file = await this.#openForReading(path)
     const { size } = await file.handle.stat()
-    const end = Math.min(size, length === undefined ? size : offset + length)
-    yield { part: { case: 'stat' as const, value: { size: BigInt(size), length: BigInt(Math.max(0, end - offset)) } } }
+    const asked = rangeOf(wish.range, size)
+    const offset = asked?.offset ?? Number(wish.offset)
+    const length = asked === undefined ? wish.length : asked.end - offset
+    const end = Math.min(size, length === undefined ? size : offset + Number(length))
+    const isBeyond = asked !== undefined && offset >= size
+    const range = isBeyond ? `bytes */${size}` : `bytes ${offset}-${end - 1}/${size}`
+    const headers: Record<string, string> = asked === undefined ? {} : { 'content-range': range }
+    const status = asked === undefined ? 200 : isBeyond ? 416 : 206
+    const value = { size: BigInt(size), length: BigInt(Math.max(0, end - offset)), status, headers }
+    yield { part: { case: 'stat' as const, value } }
+    if (wish.statOnly) return
     for (let at = offset; at < end; ) {
       const { bytesRead, buffer } = await file.handle.read(Buffer.alloc(Math.min(CHUNK_BYTES, end - at)), {
         position: at,
@@ -108,6 +125,13 @@ export class FakeFiles {
     await known(path, () => lstat(this.locate(path)))
     await rm(this.locate(path), { recursive: true })
   }
+}
+
+function rangeOf(header: string | undefined, size: number): { offset: number; end: number } | undefined {
+  const [, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/.exec(header ?? '') ?? []
+  if (first === '' && last === '') return undefined
+  if (first === '') return { offset: Math.max(0, size - Number(last)), end: size }
+  return { offset: Number(first), end: last === '' ? size : Number(last) + 1 }
 }
 
 async function known<T>(path: string, task: () => Promise<T>): Promise<T> {

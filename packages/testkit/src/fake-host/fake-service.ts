@@ -113,9 +113,10 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       usable(capsuleId).find(process).resize(cols, rows)
       return {}
     }),
-    readFile: stream(async function* ({ capsuleId, path, offset, length }) {
+    readFile: stream(async function* ({ capsuleId, path, offset, length, headers, statOnly }) {
       const { files, use } = usable(capsuleId)
-      for await (const part of files.read(path, Number(offset), length === undefined ? undefined : Number(length))) {
+      const wish = { offset, ...(length === undefined ? {} : { length }), range: headers.range, statOnly }
+      for await (const part of files.read(path, wish)) {
         use.throwIfAborted()
         yield part
       }
@@ -250,8 +251,10 @@ async function write(requests: AsyncIterable<WriteFileRequest>, usable: (id: str
   async function* chunks() {
     for (let next = await parts.next(); next.done !== true; next = await parts.next()) {
       use.throwIfAborted()
+      if (next.value.part.case === 'complete') return
       if (next.value.part.case === 'chunk') yield next.value.part.value
     }
+    throw new AppError('invalid_request', 'The upload ended before the file was complete.')
   }
   const bytes = await files.write(open.value.path, chunks(), open.value.mode)
   return { bytes: BigInt(bytes) }

@@ -1,7 +1,6 @@
 import type { Readable } from 'node:stream'
-import { AppError } from '@wrenn/base'
+import { AppError, contentCoding, unpacked } from '@wrenn/base'
 import {
-  type FileEntry,
   fileEntryAnswerSchema,
   fileListSchema,
   listDirRequestSchema,
@@ -14,12 +13,11 @@ import {
 } from '@wrenn/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
-import { type ByteRange, type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/files.js'
+import { type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/files.js'
 import type { HostClient } from '../../host/transport.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { readUpload } from '../multipart.js'
-import { parseRange } from '../range.js'
 import { bytes, capsuleParams, errors, noContent } from '../schemas.js'
 
 interface Named {
@@ -63,7 +61,8 @@ function readRoutes(app: App, target: TargetOf): void {
       async (request, reply) => {
         const { offset = 0, length } = request.body
         const file = await openFile(await target(request, request.params.id, request.body), { offset, length })
-        return await reply.type('application/octet-stream').header('content-length', file.length).send(file.body)
+        if (file.length !== undefined) void reply.header('content-length', file.length)
+        return await reply.type('application/octet-stream').send(file.body)
       },
     )
   }
@@ -74,7 +73,7 @@ function readRoutes(app: App, target: TargetOf): void {
     exposeHeadRoute: false,
     schema: {
       tags: ['files'],
-      summary: 'Download a file; answers one byte range (`Range`).',
+      summary: 'Download a file; answers one byte range (`Range`) and conditions (RFC 9110).',
       produces: ['application/octet-stream'],
       params: capsuleParams,
       querystring: rawFileQuerySchema,
@@ -82,63 +81,32 @@ function readRoutes(app: App, target: TargetOf): void {
     },
     handler: async (request, reply) => {
       const file = await target(request, request.params.id, request.query)
-      return request.method === 'HEAD' ? await head(file, reply) : await download(file, request.headers.range, reply)
+      return await send(file, request, reply)
     },
   })
 }
 
-async function statFile({ client, wake, capsule, path, user }: FileTarget): Promise<FileEntry> {
-  const capsuleId = capsule.id
-  return toFileEntry((await wake.use(capsule, () => client.statFile({ capsuleId, path, user }))).entry)
-}
+/** Which part a client wants, and of which version of the file. The guest judges them, on the file that it opened. */
+const passedOn = ['range', 'if-range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'] as const
 
-async function head(file: FileTarget, reply: FastifyReply): Promise<FastifyReply> {
-  const entry = await statFile(file)
-  if ((entry.target_type ?? entry.type) === 'directory') {
-    throw new AppError('is_a_directory', `${file.path} is a directory.`)
+async function send(file: FileTarget, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const asked: Record<string, string> = {}
+  for (const name of passedOn) {
+    const value = request.headers[name]
+    if (value !== undefined) asked[name] = String(value)
   }
-  return await reply
-    .type('application/octet-stream')
-    .header('accept-ranges', 'bytes')
-    .header('content-length', entry.size)
-    .header('last-modified', new Date(entry.modified_at * 1000).toUTCString())
-    .send()
-}
-
-async function download(file: FileTarget, rangeHeader: string | undefined, reply: FastifyReply): Promise<FastifyReply> {
-  const asked = parseRange(rangeHeader)
-  void reply.type('application/octet-stream').header('accept-ranges', 'bytes')
-  if (asked === undefined) {
-    const { body, length } = await openFile(file, { offset: 0 })
-    return await reply.header('content-length', length).send(body)
-  }
-  const { size } = await statFile(file)
-  const range = absolute(asked, size)
-  if (range === undefined) {
-    void reply.header('content-range', `bytes */${size}`)
-    throw new AppError('range_not_satisfiable', `The file has ${size} bytes.`)
-  }
-  const { body, length, size: total } = await openFile(file, range)
-  if (length === 0) {
+  const wish = Object.keys(asked).length === 0 ? { offset: 0 } : { headers: asked, statOnly: false }
+  const isHead = request.method === 'HEAD'
+  const { body, length, status, headers } = await openFile(file, isHead ? { headers: asked, statOnly: true } : wish)
+  void reply.type('application/octet-stream').headers(headers)
+  if (status === 416) {
     body.destroy()
-    void reply.header('content-range', `bytes */${total}`)
-    throw new AppError('range_not_satisfiable', `The file has ${total} bytes.`)
+    throw new AppError('range_not_satisfiable', 'The file does not have the bytes of that range.')
   }
-  return await reply
-    .status(206)
-    .header('content-range', `bytes ${range.offset}-${range.offset + length - 1}/${total}`)
-    .header('content-length', length)
-    .send(body)
-}
-
-function absolute(asked: NonNullable<ReturnType<typeof parseRange>>, size: number): ByteRange | undefined {
-  if ('last' in asked) {
-    if (asked.last === 0 || size === 0) return undefined
-    const offset = Math.max(0, size - asked.last)
-    return { offset, length: size - offset }
-  }
-  if (asked.offset >= size) return undefined
-  return { offset: asked.offset, length: Math.min(asked.length ?? size, size - asked.offset) }
+  void reply.status(status)
+  if (status === 304 || isHead) body.destroy()
+  if (length !== undefined && status !== 304) void reply.header('content-length', length)
+  return await (status === 304 || isHead ? reply.send() : reply.send(body))
 }
 
 function writeRoutes(app: App, target: TargetOf): void {
@@ -175,7 +143,7 @@ function writeRoutes(app: App, target: TargetOf): void {
       {
         schema: {
           tags: ['files'],
-          summary: 'Upload a file as the raw body. Makes the folders above it.',
+          summary: 'Upload a file as the raw body, as it is or packed with gzip. Makes the folders above it.',
           consumes: ['application/octet-stream'],
           params: capsuleParams,
           querystring: writeFileQuerySchema,
@@ -184,10 +152,19 @@ function writeRoutes(app: App, target: TargetOf): void {
       },
       async (request) => {
         const body: Readable = isReadable(request.body) ? request.body : request.raw
-        const { mode } = request.query
+        const coding = contentCoding(request.headers['content-encoding'])
         const file = await target(request, request.params.id, request.query)
-        const written = await writeFile(file, body, mode === undefined ? undefined : Number.parseInt(mode, 8))
-        return { path: request.query.path, bytes: written }
+        const { path, mode } = request.query
+        const bytes = await unpacked(body, coding)
+        try {
+          return {
+            path,
+            bytes: await writeFile(file, bytes, mode === undefined ? undefined : Number.parseInt(mode, 8)),
+          }
+        } finally {
+          // What is still sent of a body that is no gzip is read off, so that the client gets to read the answer.
+          if (bytes !== body) body.unpipe().resume()
+        }
       },
     )
   })
