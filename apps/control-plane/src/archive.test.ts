@@ -3,11 +3,20 @@ import { mkdir, mkdtemp, readdir, rm, stat, symlink, writeFile } from 'node:fs/p
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { waitFor } from '@wrenn/base'
-import { ArchiveUnframer, type Capsule, type ErrorBody, FRAMED_ARCHIVE_TYPE } from '@wrenn/protocol'
+import {
+  ArchiveUnframer,
+  type Capsule,
+  type ErrorBody,
+  type FileEntryAnswer,
+  FRAMED_ARCHIVE_TYPE,
+} from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createHostClient } from './host/transport.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
+
+/** An upload of at most this much is sent again by the control plane itself. */
+const REPLAY_BYTES = 1024 * 1024
 
 let postgres: TestPostgres
 let platform: Platform
@@ -60,10 +69,12 @@ async function writeLarge(): Promise<void> {
   await json(await fetch(platform.url + path, { method: 'PUT', headers, body }), 200)
 }
 
-/** Whether the folder of an archive has been made, which is what its unpacking begins with. */
-const begun = (path: string) => async (): Promise<true | undefined> => {
-  const { status } = await platform.call('POST', `/v1/capsules/${capsule.id}/files/stat`, { path })
-  return status === 200 ? true : undefined
+/** Whether so much of a file has arrived that the control plane no longer keeps the upload to send it again. */
+const hasArrived = (path: string) => async (): Promise<true | undefined> => {
+  const answer = await platform.call('POST', `/v1/capsules/${capsule.id}/files/stat`, { path })
+  if (answer.status !== 200) return undefined
+  const { entry } = await json<FileEntryAnswer>(answer, 200)
+  return entry.size > REPLAY_BYTES ? true : undefined
 }
 
 async function pausedByHost(): Promise<void> {
@@ -125,7 +136,7 @@ describe('an archive', () => {
       },
     })
     const answer = put('/up', body)
-    await waitFor(begun('/up'), { timeoutMs: 20_000, what: 'the archive to reach the host' })
+    await waitFor(hasArrived('/up/tree/large'), { timeoutMs: 20_000, what: 'the file to arrive' })
     await pausedByHost()
     source.controller?.enqueue(whole.subarray(half))
     source.controller?.close()
