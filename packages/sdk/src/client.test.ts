@@ -134,9 +134,9 @@ describe('exec', () => {
     expect(result).toMatchObject({ stdout: '\ufffdA', stdoutBytes: new Uint8Array([0xff, 0x41]), exitCode: 3 })
     server.handler = (_seen, response) =>
       sendJson(response, { ...answer, stdout: Buffer.from('\uFEFFA').toString('base64'), encoding: 'base64' })
-    expect((await found.exec('marked')).stdout).toBe('\uFEFFA')
     const body = JSON.parse(server.seen.at(-1)?.body ?? '')
     expect(body).toMatchObject({ cmd: '/bin/sh', args: ['-c', 'a | b'], timeout_sec: 1.5, stdin: 'AAE=' })
+    expect((await found.exec('marked')).stdout).toBe('\uFEFFA')
     await found.exec(['ls', '-l'])
     expect(JSON.parse(server.seen.at(-1)?.body ?? '')).toMatchObject({ cmd: 'ls', args: ['-l'] })
   })
