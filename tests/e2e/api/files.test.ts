@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { gzipSync } from 'node:zlib'
 import type { FileEntry, FileEntryAnswer, FileList } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { useCapsule } from '../harness/api.js'
+import { eventually } from '../harness/wait.js'
 
 const capsule = useCapsule()
 
@@ -107,6 +109,89 @@ describe('files', () => {
     expect([head.status, head.headers.get('content-length')]).toEqual([200, '10'])
   })
 
+  it('are sent in part only of the version that is named', async () => {
+    const path = '/root/versioned'
+    await capsule().write(path, 'first version')
+    const etag = await eventually(
+      'the file to have a tag',
+      async () => (await capsule().read(path)).headers.get('etag') ?? undefined,
+    )
+    const part = async (condition: string) => {
+      const answer = await capsule().read(path, { range: 'bytes=0-4', 'if-range': condition })
+      return [answer.status, answer.bytes.toString()]
+    }
+    const modified = String((await capsule().read(path)).headers.get('last-modified'))
+    expect(await part(etag)).toEqual([206, 'first'])
+    expect((await capsule().read(path, { 'if-none-match': etag })).status).toBe(304)
+    expect((await capsule().read(path, { 'if-match': '"other"' })).status).toBe(412)
+    await capsule().write(path, 'second version')
+    for (const stale of [etag, `W/${etag}`, modified, new Date(0).toUTCString()])
+      expect([stale, await part(stale)]).toEqual([stale, [200, 'second version']])
+  })
+
+  it('of the kernel are what cat gives, whole and in parts', async () => {
+    for (const path of ['/proc/version', '/proc/sys/kernel/random/boot_id', '/sys/class/net/lo/mtu']) {
+      const text = `${await capsule().text(`cat ${path}`)}\n`
+      const raw = await capsule().read(path)
+      expect([raw.status, raw.bytes.toString(), raw.headers.get('content-length')]).toEqual([
+        200,
+        text,
+        `${text.length}`,
+      ])
+      for (const verb of ['read', 'stream/read']) {
+        const read = await capsule().api.call('POST', `${capsule().path}/files/${verb}`, { json: { path } })
+        expect([read.status, read.bytes.toString()]).toEqual([200, text])
+      }
+      const part = await capsule().read(path, { range: 'bytes=1-3' })
+      expect([part.status, part.bytes.toString()]).toEqual([206, text.slice(1, 4)])
+      const head = await capsule().api.call('HEAD', `${capsule().path}/files`, { query: { path } })
+      expect(head.headers.get('content-length')).toBe(`${text.length}`)
+    }
+    const long = await capsule().text('wc -c < /proc/kallsyms')
+    expect((await capsule().read('/proc/kallsyms')).bytes.length).toBe(Number(long))
+  })
+
+  it('are unpacked when they come as gzip, and refused when they come packed otherwise', async () => {
+    const put = async (coding: string) =>
+      await capsule().api.call('PUT', `${capsule().path}/files`, {
+        query: { path: '/root/packed' },
+        body: gzipSync('plain'),
+        headers: { 'content-encoding': coding },
+      })
+    expect((await put('gzip')).json()).toMatchObject({ bytes: 5 })
+    expect(await capsule().text('cat /root/packed')).toBe('plain')
+    for (const coding of ['br', 'gzip, gzip']) expect((await put(coding)).status).toBe(415)
+  })
+
+  it('keep owner, group, mode, attributes and links when their content is replaced', async () => {
+    const set = 'cd /home/user && echo old > kept && chown user:user kept && chmod 660 kept && ln kept link'
+    await capsule().text(`${set} && python3 -c 'import os; os.setxattr("kept", "user.origin", b"here")'`)
+    const state = async () =>
+      await capsule().text(
+        `cd /home/user && stat -c '%U %G %a %h %i' kept && python3 -c 'import os; print(os.getxattr("kept", "user.origin"))'`,
+      )
+    const before = await state()
+    expect((await capsule().write('/home/user/kept', 'new')).status).toBe(200)
+    expect(await state()).toBe(before)
+    expect(await capsule().text('cat /home/user/link', { user: 'user' })).toBe('new')
+  })
+
+  it('whose names are not UTF-8 are told apart and reached', async () => {
+    await capsule().text(
+      `mkdir -p /root/odd && cd /root/odd && printf one > "$(printf '\\376')" && printf two > "$(printf '\\377')"`,
+    )
+    const entries = await list('/root/odd')
+    expect(entries.map(({ name }) => name)).toEqual(['\ufffdfe', '\ufffdff'])
+    const texts = await Promise.all(entries.map(async ({ path }) => (await capsule().read(path)).bytes.toString()))
+    expect(texts).toEqual(['one', 'two'])
+    expect(await stat('/root/odd/\ufffdff')).toMatchObject({ size: 3 })
+    await capsule().write('/root/odd/\ufffdff', 'written')
+    await capsule().file('move', { source: '/root/odd/\ufffdff', destination: '/root/odd/\ufffde9/\ufffdc3' })
+    expect(await capsule().text(`cat "/root/odd/$(printf '\\351/\\303')"`)).toBe('written')
+    await capsule().file('remove', { path: '/root/odd/\ufffdfe' })
+    expect((await list('/root/odd')).map(({ name }) => name)).toEqual(['\ufffde9'])
+  })
+
   it('that are missing answer 404, and directories say what they are', async () => {
     const read = { query: { path: '/root/missing' } }
     const missing = { status: 404, code: 'file_not_found' }
@@ -184,6 +269,24 @@ describe('files', () => {
       expect(answer.status).toBe(507)
       expect(await full.text('ls -A /root | grep -c too-big || true')).toBe('0')
       expect((await full.write('/root/small', Buffer.alloc(1024))).status).toBe(200)
+    } finally {
+      await full.destroy()
+    }
+  })
+
+  it('can be read, listed, replaced and removed when no inode is left, and new ones say disk_full until then', async () => {
+    const full = await capsule().api.create({ disk_size_mb: 64 })
+    try {
+      await full.write('/root/there', 'old')
+      const fill =
+        'import os\ntry:\n  [os.close(os.open(f"/root/many/{i}", os.O_CREAT)) for i in range(10**7)]\nexcept OSError as e: print(e.errno)'
+      await full.text(`mkdir /root/many && python3 -c '${fill}'`)
+      expect((await full.write('/root/new', 'x')).json()).toMatchObject({ error: { code: 'disk_full' } })
+      expect((await full.read('/root/there')).bytes.toString()).toBe('old')
+      expect((await full.write('/root/there', 'new')).status).toBe(200)
+      expect((await full.file<FileList>('list', { path: '/root', depth: 1 })).entries.length).toBeGreaterThan(1)
+      await full.file('remove', { path: '/root/many' })
+      expect((await full.write('/root/new', 'x')).status).toBe(200)
     } finally {
       await full.destroy()
     }
