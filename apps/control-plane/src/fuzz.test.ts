@@ -210,7 +210,7 @@ describe('every route of the document', () => {
 
   it('refuses a body that is too large, a form without a boundary, and a URL that cannot be decoded', async () => {
     const headers = { 'x-api-key': platform.key, 'content-type': 'application/json' }
-    const huge = Buffer.from(`{"name":"${'x'.repeat(3_000_000)}"}`)
+    const huge = Buffer.from(`{"name":"${'x'.repeat(9_000_000)}"}`)
     expect(await send('POST', '/v1/capsules', headers, huge)).toBe(413)
     const form = { ...headers, 'content-type': 'multipart/form-data' }
     expect(await send('POST', `/v1/capsules/${capsule.id}/files/write`, form, Buffer.from('{}'))).toBe(400)

@@ -6,6 +6,7 @@ import { basename, dirname } from 'node:path'
 import { AppError } from '@wrenn/base'
 import type { WriteArchiveRequest } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
+import { known } from './fake-files.js'
 
 type Usable = (capsuleId: string) => FakeCapsule
 
@@ -40,7 +41,7 @@ export async function writeArchive(requests: AsyncIterable<WriteArchiveRequest>,
   if (open?.case !== 'open') throw new AppError('invalid_request', 'The first message must be `open`.')
   const { files, use } = usable(open.value.capsuleId)
   const place = files.locate(open.value.path)
-  await mkdir(place, { recursive: true })
+  await known(open.value.path, () => mkdir(place, { recursive: true }))
   const tar = spawn('tar', ['--extract', '--file=-', '--no-same-owner', '--directory', place])
   const ended = once(tar, 'close')
   tar.stdin.on('error', () => {}) // its exit code tells

@@ -134,7 +134,8 @@ function rangeOf(header: string | undefined, size: number): { offset: number; en
   return { offset: Number(first), end: last === '' ? size : Number(last) + 1 }
 }
 
-async function known<T>(path: string, task: () => Promise<T>): Promise<T> {
+/** Runs a file operation; what a guest would refuse is refused with the same code. */
+export async function known<T>(path: string, task: () => Promise<T>): Promise<T> {
   try {
     return await task()
   } catch (error) {
