@@ -85,7 +85,7 @@ describe('wrenn capsule cp -r', () => {
     for (const name of ['dir/from', 'new', 'dir/parts']) expect((await readdir(at(name))).sort()).toEqual(['a', 'sub'])
     expect((await cp('-r', `${at('new')}/.`, remote('/srv/into'))).code).toBe(0)
     expect((await cp('-r', at('new'), remote('/srv/made/as'))).code).toBe(0)
-    expect(await capsule().text('cd /srv; ls into made/as | tr "\\n" " "')).toBe('into: a sub  made/as: a sub ')
+    expect(await capsule().text('cd /srv; ls into made/as | tr "\\n" " "')).toBe('into: a sub  made/as: a sub')
   })
 
   it('copies what it can, names the rest and fails', async () => {
@@ -98,7 +98,7 @@ describe('wrenn capsule cp -r', () => {
       stderr: expect.stringMatching(/closed: Cannot open[\s\S]*permission_denied/),
     })
     expect(await readdir(join(scratch, 'mixed'))).toEqual(['open'])
-    const refused = await cp('-r', '--user', 'user', join(scratch, 'mixed'), remote('/srv/'))
+    const refused = await cp('-r', '--user', 'user', join(scratch, 'mixed'), remote('/srv/refused'))
     expect(refused).toMatchObject({ code: 1, stderr: expect.stringContaining('permission_denied') })
   })
 
