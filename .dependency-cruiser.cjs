@@ -1,10 +1,11 @@
 /** The arrows of docs/architecture.md, checked. Anything not allowed here is a breach. */
+const TESTS = '\\.test\\.ts$|/conformance/|/src/testing/'
 const within = (path) => `^${path}/`
 const only = (from, allowed, extra = '') => ({
   name: `${from.replaceAll('/', '-')}-imports`,
   comment: `${from} may import ${allowed.length === 0 ? 'nothing of ours' : allowed.join(', ')}`,
   severity: 'error',
-  from: { path: within(from), pathNot: '\\.test\\.ts$|/conformance/|/src/testing/' },
+  from: { path: within(from), pathNot: TESTS },
   to: {
     path: '^(apps|packages)/',
     pathNot: [within(from), ...allowed.map(within), ...(extra ? [extra] : [])].join('|'),
@@ -17,6 +18,26 @@ const order = (app, later, earlier) => ({
   from: { path: `^${app}/src/(${later})/` },
   to: { path: `^${app}/src/(${earlier})/` },
 })
+/**
+ * A folder of rooms: one room per concern, each with an `index.ts` that says what others may use. The files beside the rooms are
+ * the ground that all rooms stand on; they hold everything together and may look into a room.
+ */
+const rooms = (folder) => [
+  {
+    name: `${folder.replaceAll('/', '-')}-rooms-by-their-index`,
+    comment: `a room of ${folder} uses another one by its index.ts`,
+    severity: 'error',
+    from: { path: `^${folder}/([^/]+)/`, pathNot: TESTS },
+    to: { path: `^${folder}/[^/]+/`, pathNot: `^${folder}/($1/|[^/]+/index\\.ts$)` },
+  },
+  {
+    name: `${folder.replaceAll('/', '-')}-by-its-indexes`,
+    comment: `who is outside ${folder} uses its rooms by their index.ts`,
+    severity: 'error',
+    from: { path: '^(apps|packages)/', pathNot: `^${folder}/|${TESTS}` },
+    to: { path: `^${folder}/[^/]+/`, pathNot: `^${folder}/[^/]+/index\\.ts$` },
+  },
+]
 
 module.exports = {
   forbidden: [
@@ -41,6 +62,8 @@ module.exports = {
     order('apps/control-plane', 'store|host', 'domain'),
     order('apps/host-agent', 'capsule|host', 'rpc'),
     order('apps/host-agent', 'host', 'capsule'),
+    ...rooms('apps/control-plane/src/domain'),
+    ...rooms('apps/host-agent/src/capsule'),
     {
       name: 'only-the-machine-layer-spawns',
       comment:

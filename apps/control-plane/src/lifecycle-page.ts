@@ -8,7 +8,7 @@ import {
   nextState,
   wireStatus,
 } from '@wrenn/protocol'
-import { isLegal, type Request, requests } from './domain/need-capsule.js'
+import { isLegal, type Request, requests } from './domain/capsules/index.js'
 
 const meanings: Readonly<Record<CapsuleState, string>> = {
   pending: 'Accepted; nothing was made yet.',

@@ -2,9 +2,9 @@ import { availableParallelism, freemem, totalmem } from 'node:os'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { GetHostResponseSchema } from '@wrenn/protocol/host'
-import type { HotPool } from './hot-pool.js'
 import type { Machine } from './machine.js'
 import type { CapsuleManager } from './manager.js'
+import type { HotPool } from './pool/hot-pool.js'
 
 const STARTING = 'The host agent is starting.'
 /** Images take minutes to prepare, everything else a second or two. */

@@ -1,5 +1,5 @@
 import type { Engine, GuestKernel } from '@wrenn/vmm'
-import type { Extents } from './blocks.js'
+import type { Extents } from './state/blocks.js'
 import type { EgressPolicy } from './types.js'
 
 /** A prepared place in the host's network for one guest. */

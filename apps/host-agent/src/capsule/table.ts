@@ -1,6 +1,6 @@
 import { AppError, type CapsuleId, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
-import type { Guest } from './guest.js'
+import type { Guest } from './guest/guest.js'
 import type { Journal } from './journal.js'
 import type { CapsuleRecord } from './types.js'
 

@@ -2,9 +2,14 @@ import { Readable } from 'node:stream'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type { HostService, WriteArchiveRequest } from '@wrenn/protocol/host'
-import { archivePieces, openArchive, unpackArchive } from '../capsule/guest-archive.js'
-import type { GuestClient, GuestStream } from '../capsule/guest-client.js'
-import { guestError } from '../capsule/guest-error.js'
+import {
+  archivePieces,
+  type GuestClient,
+  type GuestStream,
+  guestError,
+  openArchive,
+  unpackArchive,
+} from '../capsule/guest/index.js'
 import { parseCapsuleId } from './convert.js'
 import type { ServiceParts, Wrappers } from './handlers.js'
 

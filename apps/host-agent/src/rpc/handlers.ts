@@ -1,11 +1,11 @@
 import { Code, type ConnectError, type HandlerContext } from '@connectrpc/connect'
 import type { Logger } from '@wrenn/base'
-import type { CheckpointDiffer } from '../capsule/differ.js'
-import type { GarbageCollector } from '../capsule/garbage.js'
+import type { CheckpointDiffer } from '../capsule/diff/index.js'
+import type { CapsuleMetrics } from '../capsule/guest/index.js'
 import type { HostStatus } from '../capsule/host-status.js'
+import type { GarbageCollector } from '../capsule/lifecycle/index.js'
 import type { ImageStore } from '../capsule/machine.js'
 import type { CapsuleManager } from '../capsule/manager.js'
-import type { CapsuleMetrics } from '../capsule/metrics.js'
 import { toConnectError } from './convert.js'
 
 /** What exists once the machine is up. */

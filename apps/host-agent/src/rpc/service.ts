@@ -9,9 +9,16 @@ import type {
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
-import { asUser, type FileWish, type GuestClient, type GuestFile } from '../capsule/guest-client.js'
-import { guestError, isNoAnswer } from '../capsule/guest-error.js'
-import { connectProcess, startProcess } from '../capsule/guest-session.js'
+import {
+  asUser,
+  connectProcess,
+  type FileWish,
+  type GuestClient,
+  type GuestFile,
+  guestError,
+  isNoAnswer,
+  startProcess,
+} from '../capsule/guest/index.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
 import { archiveHandlers } from './archive.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'

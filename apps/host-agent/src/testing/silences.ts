@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { Worker } from 'node:worker_threads'
 import type { FakeGuest } from '@wrenn/testkit'
-import { GUEST_PORT } from '../capsule/guest-client.js'
+import { GUEST_PORT } from '../capsule/guest/client.js'
 
 /** Ways for a guest not to be reached, each beginning when it is called; disposing ends what it needs. */
 export const silences = {

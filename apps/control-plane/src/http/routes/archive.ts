@@ -9,7 +9,7 @@ import {
   uploadResultSchema,
 } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
-import { type OpenedArchive, openArchive, writeArchive } from '../../domain/archive.js'
+import { type OpenedArchive, openArchive, writeArchive } from '../../domain/commands/index.js'
 import type { App, Services } from '../context.js'
 import { bytes, capsuleParams, errors } from '../schemas.js'
 import { targetOf } from './files.js'

@@ -10,7 +10,7 @@ import {
 } from '@wrenn/protocol'
 import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
-import { toCapsule } from '../../domain/capsule-view.js'
+import { toCapsule } from '../../domain/capsules/index.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'

@@ -7,9 +7,7 @@ import {
   signalSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import { execBackground, execForeground } from '../../domain/exec.js'
-import { toProcessInfo, toSignal } from '../../domain/processes.js'
-import { parseSelector } from '../../domain/session.js'
+import { execBackground, execForeground, parseSelector, toProcessInfo, toSignal } from '../../domain/commands/index.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'

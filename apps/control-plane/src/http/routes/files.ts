@@ -13,7 +13,7 @@ import {
 } from '@wrenn/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
-import { type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/files.js'
+import { type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/commands/index.js'
 import type { HostClient } from '../../host/transport.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'

@@ -6,7 +6,7 @@ import {
   longLifecycleQuerySchema,
   updateCapsuleSchema,
 } from '@wrenn/protocol'
-import { toCapsule } from '../../domain/capsule-view.js'
+import { toCapsule } from '../../domain/capsules/index.js'
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'

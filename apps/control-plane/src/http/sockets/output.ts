@@ -1,5 +1,5 @@
 import { encodeBinaryFrame } from '@wrenn/protocol'
-import { exitInfo, type SessionEvent } from '../../domain/session.js'
+import { exitInfo, type SessionEvent } from '../../domain/commands/index.js'
 import type { Channel } from './channel.js'
 import { type TextPiece, TextPieces } from './text-pieces.js'
 

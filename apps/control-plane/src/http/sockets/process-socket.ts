@@ -6,8 +6,14 @@ import {
   processInputFrameSchema,
 } from '@wrenn/protocol'
 import { type ProcessSelector, Signal } from '@wrenn/protocol/guest'
-import { toSignal } from '../../domain/processes.js'
-import { connectSession, parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/session.js'
+import {
+  connectSession,
+  parseSelector,
+  type SessionEvent,
+  selectTag,
+  startSession,
+  toSignal,
+} from '../../domain/commands/index.js'
 import type { Services } from '../context.js'
 import { type Channel, type Message, parseFrame } from './channel.js'
 import { type OutputEncoding, OutputSender } from './output.js'

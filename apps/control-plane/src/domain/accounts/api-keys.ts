@@ -1,0 +1,85 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { readFile, stat } from 'node:fs/promises'
+import { AppError, isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
+import type { Db } from '../../store/database.js'
+import { type ApiKeyOwner, addKey, createTeam, findKeyOwner, hasAnyKey, touchKeys } from '../../store/teams.js'
+
+const CACHE_MS = 5_000
+const CACHE_LIMIT = 10_000
+const TOUCH_EVERY_MS = 30_000
+const PREFIX_LENGTH = 12
+
+/** `wrn_` and 32 hexadecimal digits. */
+export function newApiKey(): string {
+  return `wrn_${randomBytes(16).toString('hex')}`
+}
+
+export function hashApiKey(key: string): string {
+  return createHash('sha256').update(key).digest('hex')
+}
+
+interface CachedOwner {
+  readonly owner: ApiKeyOwner
+  readonly until: number
+}
+
+/** Knows whose an API key is. Answers are kept for 5 seconds, so a revoked key works at most that much longer. */
+export class ApiKeys {
+  readonly #db: Db
+  readonly #cache = new Map<string, CachedOwner>()
+  readonly #touchedAt = new Map<string, number>()
+
+  constructor(db: Db) {
+    this.#db = db
+  }
+
+  /** @throws AppError `unauthorized` */
+  async authenticate(key: string | undefined): Promise<ApiKeyOwner> {
+    if (key === undefined || key === '') throw new AppError('unauthorized', 'This call needs an API key.')
+    const hash = hashApiKey(key)
+    const cached = this.#cache.get(hash)
+    if (cached !== undefined && cached.until > performance.now()) return cached.owner
+    this.#cache.delete(hash)
+    const owner = await findKeyOwner(this.#db, hash)
+    if (owner === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
+    if (this.#cache.size >= CACHE_LIMIT) this.#cache.clear()
+    this.#cache.set(hash, { owner, until: performance.now() + CACHE_MS })
+    await this.#touch(owner.keyId)
+    return owner
+  }
+
+  async #touch(keyId: string): Promise<void> {
+    const now = performance.now()
+    if (now - (this.#touchedAt.get(keyId) ?? Number.NEGATIVE_INFINITY) < TOUCH_EVERY_MS) return
+    this.#touchedAt.set(keyId, now)
+    await touchKeys(this.#db, [keyId], new Date())
+  }
+}
+
+/**
+ * Makes a team and its first key when the database has none, and leaves the key in `file` (0600). A key that is already in
+ * the file is taken, so that a lost database or a crash between the two steps never invalidates it.
+ */
+export async function ensureFirstKey(db: Db, file: string, logger: Logger): Promise<void> {
+  if (await hasAnyKey(db)) {
+    if ((await existingKey(file)) === undefined) logger.warn({ file }, 'api_key.file_missing')
+    return
+  }
+  const kept = await existingKey(file)
+  const key = kept ?? newApiKey()
+  if (kept === undefined) await writeFileAtomic(file, `${key}\n`, 0o600)
+  const teamId = await createTeam(db, 'Default')
+  await addKey(db, { teamId, name: 'First key', prefix: key.slice(0, PREFIX_LENGTH), keyHash: hashApiKey(key) })
+  logger.info({ file, teamId }, 'api_key.created')
+}
+
+async function existingKey(file: string): Promise<string | undefined> {
+  try {
+    await stat(file)
+    const key = (await readFile(file, 'utf8')).trim()
+    return /^wrn_[0-9A-Za-z]{32}$/.test(key) ? key : undefined
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  }
+}

@@ -1,0 +1,1 @@
+export { ApiKeys, ensureFirstKey } from './api-keys.js'

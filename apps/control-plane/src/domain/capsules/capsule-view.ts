@@ -1,0 +1,80 @@
+import { type Capsule, isUsable, wireStatus } from '@wrenn/protocol'
+import type { CapsuleRow } from '../../store/schema.js'
+
+/** A capsule as the API shows it. Environment values never leave. */
+export function toCapsule(
+  row: CapsuleRow,
+  options: { readonly timings?: boolean; readonly lifecycleTimings?: boolean } = {},
+): Capsule {
+  return {
+    id: row.id,
+    status: wireStatus(row.state),
+    state: row.state,
+    template: row.template,
+    vcpus: row.vcpus,
+    memory_mb: row.memory_mib,
+    disk_size_mb: row.disk_size_mib,
+    timeout_sec: row.timeout_sec,
+    created_at: row.created_at.toISOString(),
+    last_updated: row.updated_at.toISOString(),
+    labels: row.labels,
+    metadata: versions(row),
+    auto_resume: row.auto_resume,
+    ...savedState(row),
+    ...defined({
+      name: row.name,
+      guest_ip: row.guest_address,
+      host_id: row.host_id,
+      started_at: row.started_at?.toISOString(),
+      last_active_at: row.last_active_at?.toISOString(),
+      egress: row.egress,
+      engine: row.engine,
+      path: row.path,
+      exit: row.exit,
+      pauses_at: pausesAt(row)?.toISOString(),
+      awake_because: row.awake_because === null || !isUsable(row.state) ? undefined : [...row.awake_because],
+      pause_reason: row.pause_reason,
+      paused_at: row.paused_at?.toISOString(),
+      notice: row.notice,
+      parent_id: row.parent_id,
+      snapshot_id: row.snapshot_id,
+      checkpoint_id: row.checkpoint_id,
+      disk_bytes: row.disk_bytes || undefined,
+    }),
+    ...(options.timings === true && row.timings !== null ? { timings: [...row.timings] } : {}),
+    ...(options.lifecycleTimings === true && row.lifecycle_timings !== null
+      ? { lifecycle_timings: [...row.lifecycle_timings] }
+      : {}),
+  }
+}
+
+/** When a capsule will be paused if nothing happens; `undefined` when it never will. */
+export function pausesAt(row: CapsuleRow): Date | undefined {
+  if (row.timeout_sec === 0 || !isUsable(row.state)) return undefined
+  const idleSince = row.last_active_at ?? row.started_at ?? row.created_at
+  return new Date(idleSince.getTime() + row.timeout_sec * 1000)
+}
+
+function savedState(row: CapsuleRow): Pick<Capsule, 'durable' | 'durable_at'> {
+  if (row.state !== 'paused') return {}
+  return { durable: row.durable_at !== null, ...(row.durable_at && { durable_at: row.durable_at.toISOString() }) }
+}
+
+function versions(row: CapsuleRow): Record<string, string> {
+  const known = {
+    engine: row.engine,
+    engine_version: row.engine_version,
+    kernel_version: row.kernel_version,
+    agent_version: row.agent_version,
+    envd_version: row.agent_version,
+  }
+  return Object.fromEntries(Object.entries(known).flatMap(([key, value]) => (value === null ? [] : [[key, value]])))
+}
+
+type Defined<T> = { [Key in keyof T]?: Exclude<T[Key], null | undefined> }
+
+/** Without the entries that are `null` or `undefined`. */
+function defined<T extends Record<string, unknown>>(entries: T): Defined<T> {
+  // The filter removes exactly what `Defined` leaves out.
+  return Object.fromEntries(Object.entries(entries).filter(([, value]) => value != null)) as Defined<T>
+}

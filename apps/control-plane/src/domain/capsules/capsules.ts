@@ -1,0 +1,235 @@
+import { AppError, capsuleIds } from '@wrenn/base'
+import {
+  type CapsuleState,
+  type CreateCapsuleInput,
+  capsuleDefaults,
+  capsuleStates,
+  isUsable,
+  type ListCapsulesQuery,
+  wireStatus,
+} from '@wrenn/protocol'
+import type { Limits } from '../../config.js'
+import type { Host } from '../../host/host.js'
+import { insertCapsule, listCapsules, type NewCapsule, transition } from '../../store/capsules.js'
+import type { Db } from '../../store/database.js'
+import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
+import type { CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
+import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
+import { checkEgress, checkLimits, reserve } from '../limits/index.js'
+import {
+  decodeCursor,
+  encodeCursor,
+  findEarlier,
+  hashJson,
+  insertNew,
+  LEASE_MS,
+  newOperation,
+  type Operations,
+  resultOf,
+  type Submission,
+  submit,
+} from '../operations/index.js'
+import { needCapsule } from './need-capsule.js'
+
+export interface CapsulesDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly operations: Operations
+  readonly limits: Limits
+  /** How long a call waits for its capsule to start. */
+  readonly startWaitMs: number
+}
+
+export interface CreateOptions {
+  readonly idempotencyKey: string | undefined
+  readonly waitMs: number
+}
+
+export interface CapsulePage {
+  readonly rows: readonly CapsuleRow[]
+  readonly nextCursor: string | undefined
+}
+
+/** What people do with capsules; every call is about one team. */
+export class Capsules {
+  readonly #deps: CapsulesDeps
+
+  constructor(deps: CapsulesDeps) {
+    this.#deps = deps
+  }
+
+  /**
+   * Creates a capsule and waits up to `waitMs` until it runs; the create goes on afterwards, and also when the caller leaves.
+   * @throws AppError `invalid_request`, `template_not_found`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
+   */
+  async create(teamId: string, input: CreateCapsuleInput, options: CreateOptions): Promise<CapsuleRow> {
+    const { operations, db } = this.#deps
+    const key = options.idempotencyKey
+    const submission = { teamId, kind: 'create', hash: hashJson(input), key } as const
+    const earlier = await findEarlier(db, submission)
+    const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input)))
+    await resultOf(operations, operation, options.waitMs)
+    return await this.get(teamId, operation.capsule_id)
+  }
+
+  async #submit(submission: Submission, { capsule, base }: Draft): Promise<OperationRow> {
+    const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
+    return await submit(this.#deps, submission, async (tx) => {
+      await reserve(tx, teamId, this.#deps.limits, { running: 1, vcpus, memoryMib, added: 1 })
+      if (snapshotId && (await lockSnapshot(tx, snapshotId))?.state !== 'ready') throw noTemplate(capsule.template)
+      const params = base === undefined ? undefined : { template: base }
+      return await insertNew(tx, submission, await insertCapsule(tx, capsule), params)
+    })
+  }
+
+  /** The row to be, and the built-in template below its snapshot, if it starts from one. */
+  async #draft(teamId: string, input: CreateCapsuleInput): Promise<Draft> {
+    const { db, host, limits } = this.#deps
+    const labels = { ...input.metadata, ...input.labels }
+    checkLimits({ ...input, labels }, limits)
+    checkEgress(input.egress)
+    const snapshot = await findSnapshotByName(db, teamId, input.template)
+    const sizes = snapshot === undefined ? await this.#templateSizes(input) : snapshotSizes(snapshot, input)
+    return {
+      base: snapshot?.template,
+      capsule: {
+        ...sizes,
+        id: capsuleIds.create(),
+        team_id: teamId,
+        name: input.name ?? null,
+        template: input.template,
+        snapshot_id: snapshot?.id ?? null,
+        timeout_sec: input.timeout_sec,
+        auto_resume: input.auto_resume,
+        labels: JSON.stringify(labels),
+        envs: JSON.stringify(input.envs),
+        egress: input.egress === undefined ? null : JSON.stringify(input.egress),
+        default_user: input.user ?? '',
+        default_cwd: input.cwd ?? '',
+        state: 'pending',
+        desired_state: 'running',
+        host_id: host.id ?? null,
+      },
+    }
+  }
+
+  async #templateSizes(input: CreateCapsuleInput) {
+    const template = await this.#deps.host.template(input.template)
+    return {
+      vcpus: input.vcpus ?? (template.defaultVcpus || capsuleDefaults.vcpus),
+      memory_mib: input.memory_mb ?? (template.defaultMemoryMib || capsuleDefaults.memoryMib),
+      disk_size_mib: input.disk_size_mb ?? this.#deps.limits.defaultDiskSizeMib,
+    }
+  }
+
+  /** @throws AppError `capsule_not_found` */
+  async get(teamId: string, id: string): Promise<CapsuleRow> {
+    return await needCapsule(this.#deps.db, teamId, id)
+  }
+
+  /**
+   * A capsule that can run commands; one that is just starting is waited for.
+   * @throws AppError `capsule_not_found`, `guest_died`, `invalid_state`, or why it did not start
+   */
+  async running(teamId: string, id: string): Promise<CapsuleRow> {
+    let row = await this.get(teamId, id)
+    if (row.state === 'pending' || row.state === 'starting') row = await this.#started(teamId, id)
+    if (isUsable(row.state)) return row
+    if (row.state === 'error' && row.exit !== null) {
+      const details = { exit: row.exit }
+      if (row.started_at === null)
+        throw new AppError('invalid_state', `The capsule did not start: ${row.exit.message}`, { details })
+      throw new AppError('guest_died', `The capsule has ended: ${row.exit.message}`, { details })
+    }
+    throw new AppError('invalid_state', `The capsule is ${row.state}, not running.`, { details: { state: row.state } })
+  }
+
+  /** Waits for the create of a capsule, or the fork that makes it; many clients use one as soon as they know its id. */
+  async #started(teamId: string, id: string): Promise<CapsuleRow> {
+    const { db, operations, startWaitMs } = this.#deps
+    const { parent_id: parentId } = await this.get(teamId, id)
+    const operation = parentId === null ? await findCreate(db, id) : await findFork(db, parentId, id)
+    if (operation !== undefined) await resultOf(operations, operation, startWaitMs)
+    return await this.get(teamId, id)
+  }
+
+  async list(teamId: string, query: ListCapsulesQuery): Promise<CapsulePage> {
+    const rows = await listCapsules(this.#deps.db, teamId, {
+      states: statesOf(query.status),
+      template: query.template,
+      name: query.name,
+      labels: labelsOf(query.label),
+      beforeSeq: query.cursor === undefined ? undefined : decodeCursor(query.cursor),
+      limit: query.limit + 1,
+    })
+    const page = rows.slice(0, query.limit)
+    const last = rows.length > query.limit ? page.at(-1) : undefined
+    return { rows: page, nextCursor: last === undefined ? undefined : encodeCursor(last.seq) }
+  }
+
+  /**
+   * Ends a capsule and removes its files; idempotent, and one under way is joined. Waits up to `waitMs`; when the host is away the
+   * wish stays recorded and is carried out when it answers.
+   * @throws AppError `capsule_not_found`
+   */
+  async destroy(teamId: string, id: string, waitMs: number): Promise<void> {
+    const { db, operations } = this.#deps
+    for (;;) {
+      const row = await this.get(teamId, id)
+      if (row.state === 'stopped') return
+      const running = row.state === 'stopping' ? await findRunning(db, id, ['destroy']) : undefined
+      if (running !== undefined) {
+        await operations.wait(running.id, waitMs)
+        return
+      }
+      const operation = await db.transaction().execute(async (tx) => {
+        const stopping = await transition(tx, row, 'destroy', { desired_state: 'stopped' })
+        if (stopping === undefined) return undefined
+        return await insertOperation(tx, newOperation('destroy', stopping, { hash: '' }), LEASE_MS)
+      })
+      if (operation === undefined) continue
+      operations.start(operation)
+      await operations.wait(operation.id, waitMs)
+      return
+    }
+  }
+}
+
+interface Draft {
+  readonly capsule: NewCapsule
+  readonly base: string | undefined
+}
+
+/** A snapshot has memory and disk of its own sizes. @throws AppError `invalid_request`, `template_not_found` */
+function snapshotSizes(snapshot: SnapshotRow, input: CreateCapsuleInput) {
+  if (snapshot.state !== 'ready') throw noTemplate(input.template)
+  const { vcpus, memory_mib, disk_size_mib } = snapshot
+  for (const [field, own] of [
+    ['vcpus', vcpus],
+    ['memory_mb', memory_mib],
+    ['disk_size_mb', disk_size_mib],
+  ] as const) {
+    const asked = input[field]
+    if (asked === undefined || asked === own) continue
+    const message = `${field} of the snapshot ${snapshot.name} is ${own} and cannot be ${asked}; leave it out.`
+    throw new AppError('invalid_request', message, { details: { field, value: own } })
+  }
+  return { vcpus, memory_mib, disk_size_mib }
+}
+
+function noTemplate(name: string): AppError {
+  return new AppError('template_not_found', `There is no template "${name}".`, { details: { template: name } })
+}
+
+function statesOf(wanted: ListCapsulesQuery['status']): readonly CapsuleState[] | undefined {
+  if (wanted === undefined) return capsuleStates.filter((state) => state !== 'stopped' && state !== 'error')
+  if (wanted.includes('all')) return undefined
+  // A status means every state shown as it; an exact transitional state means itself.
+  return capsuleStates.filter((state) => wanted.includes(state) || wanted.includes(wireStatus(state)))
+}
+
+function labelsOf(pairs: ListCapsulesQuery['label']): Record<string, string> {
+  return Object.fromEntries(
+    (pairs ?? []).map((pair) => [pair.slice(0, pair.indexOf('=')), pair.slice(pair.indexOf('=') + 1)]),
+  )
+}

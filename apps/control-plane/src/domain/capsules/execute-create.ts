@@ -1,0 +1,114 @@
+import { AppError, errorText } from '@wrenn/base'
+import type { CreateCapsuleResponse } from '@wrenn/protocol/host'
+import { findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
+import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import { factsOf, knownHostId } from '../hosts/index.js'
+import {
+  conclude,
+  destroyOnHost,
+  type Executor,
+  type ExecutorDeps,
+  failure,
+  fieldsOf,
+  overtaken,
+} from '../operations/index.js'
+
+/** A create that another process took over may have run out of time because of its first one. */
+const MAX_TIMEOUTS = 3
+const WHAT = 'it had started'
+
+/** Lets the host make a capsule; what fails leaves nothing there. */
+export function createExecutor(deps: ExecutorDeps): Executor {
+  return async (operation) => {
+    const { db, host } = deps
+    let row = await findAnyCapsule(db, operation.capsule_id)
+    if (row?.state === 'pending') row = (await transition(db, row, 'start')) ?? (await findAnyCapsule(db, row.id))
+    if (row === undefined || row.state !== 'starting') {
+      const isThere = row?.state === 'running'
+      return await conclude(db, operation, async () => (isThere ? {} : failure(overtaken(row, WHAT))))
+    }
+    let answer: CreateCapsuleResponse
+    try {
+      answer = await createOnHost(deps, operation, row)
+    } catch (thrown) {
+      return await createFailed(deps, operation, AppError.from(thrown))
+    }
+    const hostId = await knownHostId(db, host)
+    let isWanted = true
+    await conclude(db, operation, async (tx) => {
+      const current = await lockCapsule(tx, operation.capsule_id)
+      isWanted = current?.state === 'starting'
+      if (current === undefined || !isWanted) return failure(overtaken(current, WHAT))
+      const now = new Date()
+      await transition(tx, current, 'started', {
+        ...(answer.capsule === undefined ? {} : factsOf(answer.capsule)),
+        ...(hostId === undefined ? {} : { host_id: hostId }),
+        observed_state: 'running',
+        started_at: now,
+        last_active_at: now,
+      })
+      return {}
+    })
+    if (!isWanted) await destroyOnHost(host, operation.capsule_id)
+    return 'done'
+  }
+}
+
+async function createOnHost(
+  { host, createTimeoutMs }: ExecutorDeps,
+  operation: OperationRow,
+  row: CapsuleRow,
+): Promise<CreateCapsuleResponse> {
+  // The row names what the capsule was asked to be made of; a snapshot has a built-in template below it.
+  const template = operation.params?.template
+  return await host.call((client) =>
+    client.createCapsule(
+      {
+        capsuleId: row.id,
+        teamId: row.team_id,
+        template: typeof template === 'string' ? template : row.template,
+        snapshotId: row.snapshot_id ?? '',
+        vcpus: row.vcpus,
+        memoryMib: row.memory_mib,
+        diskSizeMib: row.disk_size_mib,
+        envs: row.envs,
+        defaultUser: row.default_user,
+        defaultCwd: row.default_cwd,
+        hostname: row.id,
+        generation: BigInt(row.generation),
+        egress: row.egress === null ? { internet: true } : { ...row.egress },
+      },
+      { timeoutMs: createTimeoutMs },
+    ),
+  )
+}
+
+async function createFailed(deps: ExecutorDeps, operation: OperationRow, error: AppError): Promise<'done' | 'retry'> {
+  const { db, host, logger } = deps
+  const again = isAgain(deps, operation, error)
+  logger[again && operation.attempts > 1 ? 'debug' : 'warn'](
+    { ...fieldsOf(operation), code: error.code, error: error.message, cause: errorText(error.cause) },
+    'capsule.create_failed',
+  )
+  if (again) return 'retry'
+  await conclude(db, operation, async (tx) => {
+    // Nothing may stay behind: what the host made late is destroyed, by us now or by the reconciler.
+    const row = await lockCapsule(tx, operation.capsule_id)
+    if (row?.state === 'starting') await transition(tx, row, 'failed', notStarted('create_failed', error))
+    return failure(error)
+  })
+  if (AppError.is(error, 'host_unavailable', 'timeout')) await destroyOnHost(host, operation.capsule_id).catch(() => {})
+  return 'done'
+}
+
+/** Asking again is harmless: a host that made the capsule answers with it, one that was restarted has given it up. */
+function isAgain({ createRetryMs }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
+  if (error.code === 'host_unavailable') return Date.now() - operation.created_at.getTime() < createRetryMs
+  return error.code === 'timeout' && operation.attempts > 1 && operation.attempts < MAX_TIMEOUTS
+}
+
+/** What is written of a capsule that never ran. */
+export function notStarted(cause: string, error: AppError) {
+  const exit = { cause, message: error.message, at: new Date().toISOString() }
+  return { desired_state: 'stopped' as const, exit: JSON.stringify(exit) }
+}

@@ -1,0 +1,145 @@
+import { AppError } from '@wrenn/base'
+import type { CapsuleCommand } from '@wrenn/protocol'
+import type { Capsule } from '@wrenn/protocol/host'
+import type { Host } from '../../host/host.js'
+import { type CapsulePatch, findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
+import type { Db } from '../../store/database.js'
+import type { Conclusion } from '../../store/operations.js'
+import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import { exitOf, factsOf, lifecycleTimingsOf } from '../hosts/index.js'
+import {
+  conclude,
+  type Executor,
+  type ExecutorDeps,
+  failure,
+  isSilence,
+  logFailure,
+  overtaken,
+  truthOf,
+} from '../operations/index.js'
+import { toCapsule } from './capsule-view.js'
+
+/** One direction between running and paused. */
+interface Move {
+  readonly via: 'pausing' | 'resuming'
+  readonly goal: 'paused' | 'running'
+  /** For the sentence of one that something else overtook. */
+  readonly what: string
+  /** What the host's state means for the row that is on its way. */
+  readonly commands: { readonly running: CapsuleCommand; readonly paused: CapsuleCommand }
+  readonly ask: (operation: OperationRow) => Promise<Capsule | undefined>
+}
+
+export function pauseExecutor(deps: ExecutorDeps): Executor {
+  const { host, lifecycleTimeoutMs: timeoutMs } = deps
+  return moveExecutor(deps, {
+    via: 'pausing',
+    goal: 'paused',
+    what: 'it was paused',
+    commands: { running: 'failed', paused: 'paused' },
+    ask: async ({ capsule_id: capsuleId, params }) => {
+      const reason = typeof params?.reason === 'string' ? params.reason : 'request'
+      return (await host.call((client) => client.pauseCapsule({ capsuleId, reason }, { timeoutMs }))).capsule
+    },
+  })
+}
+
+export function resumeExecutor(deps: ExecutorDeps): Executor {
+  const { host, lifecycleTimeoutMs: timeoutMs } = deps
+  return moveExecutor(deps, {
+    via: 'resuming',
+    goal: 'running',
+    what: 'it was resumed',
+    commands: { running: 'started', paused: 'failed' },
+    ask: async ({ capsule_id: capsuleId }) =>
+      (await host.call((client) => client.resumeCapsule({ capsuleId }, { timeoutMs }))).capsule,
+  })
+}
+
+function moveExecutor(deps: ExecutorDeps, move: Move): Executor {
+  const { db } = deps
+  return async (operation) => {
+    const row = await findAnyCapsule(db, operation.capsule_id)
+    if (row?.state !== move.via) {
+      const reached = row?.state === move.goal ? answer(row) : undefined
+      return await conclude(db, operation, async () => reached ?? failure(overtaken(row, move.what)))
+    }
+    try {
+      const capsule = await move.ask(operation)
+      return await conclude(db, operation, (tx) => arrive(tx, operation, move, { capsule }))
+    } catch (thrown) {
+      return await moveFailed(deps, operation, move, AppError.from(thrown))
+    }
+  }
+}
+
+/** The host refused or failed. What the capsule is now, the host knows; the row follows it. */
+async function moveFailed(
+  { db, host, logger }: ExecutorDeps,
+  operation: OperationRow,
+  move: Move,
+  error: AppError,
+): Promise<'done' | 'retry'> {
+  logFailure(logger, operation, error)
+  if (isSilence(error, operation)) return 'retry'
+  const truth = await settledTruthOf(host, operation.capsule_id)
+  if (truth === 'unsettled') return 'retry'
+  return await conclude(db, operation, (tx) => arrive(tx, operation, move, { capsule: truth, error }))
+}
+
+/** States in which a host leaves a capsule; all others pass. */
+const settledStates: readonly string[] = ['running', 'paused', 'error', 'stopped']
+
+/** Where a capsule has come to on its host; `unsettled` while that works on it, or says nothing now, whatever it said before. */
+export async function settledTruthOf(host: Host, capsuleId: string): Promise<Capsule | undefined | 'unsettled'> {
+  try {
+    const truth = await truthOf(host, capsuleId)
+    return truth === undefined || settledStates.includes(truth.state) ? truth : 'unsettled'
+  } catch {
+    return 'unsettled'
+  }
+}
+
+interface Arrival {
+  readonly capsule: Capsule | undefined
+  /** Of the call, when it failed. */
+  readonly error?: AppError
+}
+
+async function arrive(tx: Db, operation: OperationRow, move: Move, { capsule, error }: Arrival): Promise<Conclusion> {
+  const row = await lockCapsule(tx, operation.capsule_id)
+  if (row?.state !== move.via) {
+    return row?.state === move.goal ? answer(row) : failure(overtaken(row, move.what))
+  }
+  // A call that succeeded is believed whatever state its answer shows: it may be older than the next event.
+  const state = error === undefined ? move.goal : (capsule?.state ?? 'absent')
+  const patch = capsule === undefined ? {} : { ...factsOf(capsule), ...lifecycleTimingsOf(capsule) }
+  if (state === 'running' || state === 'paused') {
+    const settled = state === move.goal ? settledIn(state) : stayed(state)
+    const moved = await transition(tx, row, move.commands[state], { ...patch, ...settled })
+    if (state === move.goal && moved !== undefined) return answer(moved)
+  } else if (state === 'absent') {
+    await transition(tx, row, 'lost', { observed_state: 'absent', observed_at: new Date() })
+  } else {
+    const exit = JSON.stringify(exitOf(capsule?.exit))
+    await transition(tx, row, 'exited', { ...patch, exit, observed_state: 'error', stopped_at: new Date() })
+  }
+  return failure(error ?? new AppError('internal', 'The capsule did not move.'))
+}
+
+/** What is so of every capsule that has come to run or to rest. */
+export function settledIn(state: 'running' | 'paused'): CapsulePatch {
+  const now = new Date()
+  const both = { desired_state: state, observed_state: state, observed_at: now }
+  if (state === 'paused') return { ...both, awake_because: null }
+  return { ...both, started_at: now, last_active_at: now, stopped_at: null, exit: null, awake_because: null }
+}
+
+/** It is where it was before the attempt. */
+function stayed(state: 'running' | 'paused'): CapsulePatch {
+  return { desired_state: state, observed_state: state, observed_at: new Date() }
+}
+
+function answer(row: CapsuleRow): Conclusion {
+  return { result: { capsule: toCapsule(row, { lifecycleTimings: true }) } }
+}

@@ -1,0 +1,252 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { AppError, capsuleIds } from '@wrenn/base'
+import {
+  type Capsule,
+  type ForkInput,
+  type ForkResult,
+  isAsleep,
+  isUsable,
+  nextState,
+  type PauseReason,
+  type UpdateCapsuleInput,
+} from '@wrenn/protocol'
+import type { Limits } from '../../config.js'
+import type { Host } from '../../host/host.js'
+import { findCapsules, insertCapsule, patchCapsule, transition } from '../../store/capsules.js'
+import type { Db } from '../../store/database.js'
+import { findRunning } from '../../store/operations.js'
+import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import { checkLimits, reserve } from '../limits/index.js'
+import {
+  hashJson,
+  insertNew,
+  joinRunning,
+  type Operations,
+  resultOf,
+  type Submission,
+  submit,
+} from '../operations/index.js'
+import { toCapsule } from './capsule-view.js'
+import type { ForkParams } from './execute-fork.js'
+import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
+
+const LOOK_EVERY_MS = 50
+/** A capsule that is taken away this often while it is being woken belongs to somebody who wants it to sleep. */
+const MAX_WAKE_ATTEMPTS = 5
+
+export interface LifecycleDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly operations: Operations
+  readonly limits: Limits
+}
+
+export interface RequestOptions {
+  /** How long the answer may wait for the end; the work goes on afterwards. */
+  readonly waitMs: number
+  readonly idempotencyKey?: string | undefined
+}
+
+export interface PauseOptions extends RequestOptions {
+  /** @default 'request' */
+  readonly reason?: PauseReason
+  /** Looked at in the moment of the decision; when it says no, nothing happens but a `conflict`. */
+  readonly onlyIf?: (row: CapsuleRow) => boolean
+}
+
+export interface Forked {
+  readonly result: ForkResult
+  /** Whether all copies run. */
+  readonly isReady: boolean
+}
+
+/** Moves and copies capsules; every move is an operation that ends though its caller leaves. */
+export class Lifecycle {
+  readonly #deps: LifecycleDeps
+
+  constructor(deps: LifecycleDeps) {
+    this.#deps = deps
+  }
+
+  /**
+   * Saves a running capsule and gives its machine back. One that is under way is joined.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `idempotency_mismatch`, or why it failed
+   */
+  async pause(teamId: string, id: string, options: PauseOptions): Promise<Capsule> {
+    const { reason = 'request', onlyIf = () => true } = options
+    const submission = { teamId, kind: 'pause', hash: hashJson({ id }), key: options.idempotencyKey } as const
+    const operation = await submit(this.#deps, submission, async (tx) => {
+      const row = await needCapsule(tx, teamId, id)
+      const params = { reason }
+      if (row.state === 'pausing') {
+        return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row, params))
+      }
+      needLegal(row, 'pause')
+      if (!onlyIf(row)) throw new AppError('conflict', 'The capsule was used in the meantime.')
+      const pausing = await transition(tx, row, 'pause', { desired_state: 'paused' })
+      return pausing === undefined ? undefined : await insertNew(tx, submission, pausing, params)
+    })
+    return await this.#answer(operation, options.waitMs)
+  }
+
+  /**
+   * Lets a paused capsule run again, or one that ended with a saved state behind it. One that is under way is joined.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
+   */
+  async resume(teamId: string, id: string, options: RequestOptions): Promise<Capsule> {
+    const submission = { teamId, kind: 'resume', hash: hashJson({ id }), key: options.idempotencyKey } as const
+    const operation = await submit(this.#deps, submission, async (tx) => {
+      const row = await needCapsule(tx, teamId, id)
+      if (row.state === 'resuming') {
+        return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row))
+      }
+      needLegal(row, 'resume')
+      if (row.state === 'error' && !mayHaveSavedState(row)) {
+        throw new AppError('invalid_state', 'The capsule has ended and has no saved state to resume from.')
+      }
+      const demand = { running: 1, vcpus: row.vcpus, memoryMib: row.memory_mib, added: 0 }
+      await reserve(tx, teamId, this.#deps.limits, demand)
+      const resuming = await transition(tx, row, 'resume', { desired_state: 'running' })
+      return resuming === undefined ? undefined : await insertNew(tx, submission, resuming)
+    })
+    return await this.#answer(operation, options.waitMs)
+  }
+
+  /**
+   * Resumes a capsule that is asleep, also one that is just being paused, and waits until it runs.
+   * @throws AppError `timeout`, `invalid_state` and those of `resume`
+   */
+  async wake({ id, team_id: teamId }: CapsuleRow, waitMs: number): Promise<CapsuleRow> {
+    const deadline = performance.now() + waitMs
+    for (let attempts = 0; ; ) {
+      const row = await needCapsule(this.#deps.db, teamId, id)
+      if (isUsable(row.state)) return row
+      if (!isAsleep(row.state)) throw new AppError('invalid_state', `The capsule is ${row.state}, not running.`)
+      const left = deadline - performance.now()
+      if (left <= 0) {
+        throw new AppError('timeout', `The capsule did not wake within ${waitMs / 1000} s (WRENN_START_WAIT_SEC).`)
+      }
+      if (row.state === 'pausing') await this.#pauseEnds(id, left)
+      else {
+        attempts++
+        await this.resume(teamId, id, { waitMs: left }).catch((error: unknown) => {
+          // It moved between the look and the request; the next look says where it is.
+          if (!AppError.is(error, 'invalid_state') || attempts >= MAX_WAKE_ATTEMPTS) throw error
+        })
+      }
+    }
+  }
+
+  async #pauseEnds(id: string, waitMs: number): Promise<void> {
+    const { db, operations } = this.#deps
+    const pause = await findRunning(db, id, ['pause'])
+    if (pause === undefined) await delay(LOOK_EVERY_MS)
+    else await operations.wait(pause.id, waitMs)
+  }
+
+  /**
+   * Running copies of a running capsule, memory included: all of them or none.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`, `pool_exhausted`, `idempotency_mismatch`, or
+   * why it failed
+   */
+  async fork(teamId: string, id: string, input: ForkInput, options: RequestOptions): Promise<Forked> {
+    const { limits } = this.#deps
+    checkLimits({ labels: input.labels ?? {}, envs: input.envs }, limits)
+    const submission = {
+      teamId,
+      kind: 'fork',
+      hash: hashJson({ id, ...input }),
+      key: options.idempotencyKey,
+    } as const
+    const operation = await submit(this.#deps, submission, async (tx) => {
+      const source = await needCapsule(tx, teamId, id)
+      needLegal(source, 'fork')
+      const { count } = input
+      await reserve(tx, teamId, limits, {
+        running: count,
+        vcpus: count * source.vcpus,
+        memoryMib: count * source.memory_mib,
+        added: count,
+      })
+      const forking = await transition(tx, source, 'fork')
+      return forking === undefined ? undefined : await this.#insertFork(tx, submission, forking, input)
+    })
+    return await this.#forked(operation, options.waitMs)
+  }
+
+  async #insertFork(tx: Db, submission: Submission, source: CapsuleRow, input: ForkInput) {
+    const copies = Array.from({ length: input.count }, () => capsuleIds.create())
+    const envs = { ...source.envs, ...input.envs }
+    checkLimits({ labels: {}, envs }, this.#deps.limits)
+    for (const [index, copyId] of copies.entries()) {
+      await insertCapsule(tx, {
+        ...inherited(source),
+        id: copyId,
+        name: input.name === undefined ? null : input.count === 1 ? input.name : `${input.name}-${index + 1}`,
+        timeout_sec: input.timeout_sec ?? source.timeout_sec,
+        labels: JSON.stringify(input.labels ?? source.labels),
+        envs: JSON.stringify(envs),
+      })
+    }
+    const params: ForkParams = { copies, envs: input.envs }
+    return await insertNew(tx, submission, source, params)
+  }
+
+  async #forked(operation: OperationRow, waitMs: number): Promise<Forked> {
+    const result = await resultOf(this.#deps.operations, operation, waitMs)
+    // The executor wrote it in this form.
+    if (result !== undefined) return { result: result as unknown as ForkResult, isReady: true }
+    const { copies } = operation.params as unknown as ForkParams // as `#insertFork` made it
+    const rows = await findCapsules(this.#deps.db, copies)
+    return { result: { capsules: rows.map((row) => toCapsule(row)), pause_window_ms: 0, timings: [] }, isReady: false }
+  }
+
+  /**
+   * Changes name, labels, timeout or auto-resume. A new timeout counts from now.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`
+   */
+  async update(teamId: string, id: string, input: UpdateCapsuleInput): Promise<CapsuleRow> {
+    const { db, limits } = this.#deps
+    checkLimits({ labels: input.labels ?? {}, envs: {} }, limits)
+    const row = await needCapsule(db, teamId, id)
+    if (row.state === 'stopping' || row.state === 'stopped') throw illegal(row, 'a change')
+    const now = new Date()
+    const changed = await patchCapsule(db, id, {
+      updated_at: now,
+      ...(input.name === undefined ? {} : { name: input.name }),
+      ...(input.labels === undefined ? {} : { labels: JSON.stringify(input.labels) }),
+      ...(input.auto_resume === undefined ? {} : { auto_resume: input.auto_resume }),
+      ...(input.timeout_sec === undefined
+        ? {}
+        : { timeout_sec: input.timeout_sec, last_active_at: now, awake_because: null }),
+    })
+    return changed ?? row
+  }
+
+  /** The capsule as its operation left it, or as it is when that takes longer. */
+  async #answer(operation: OperationRow, waitMs: number): Promise<Capsule> {
+    const result = await resultOf(this.#deps.operations, operation, waitMs)
+    // The executor wrote it in this form.
+    if (result !== undefined) return result.capsule as Capsule
+    return toCapsule(await needCapsule(this.#deps.db, operation.team_id, operation.capsule_id))
+  }
+}
+
+/** What a copy has of its source. */
+function inherited(source: CapsuleRow) {
+  return {
+    team_id: source.team_id,
+    parent_id: source.id,
+    snapshot_id: source.snapshot_id,
+    template: source.template,
+    vcpus: source.vcpus,
+    memory_mib: source.memory_mib,
+    disk_size_mib: source.disk_size_mib,
+    egress: source.egress === null ? null : JSON.stringify(source.egress),
+    default_user: source.default_user,
+    default_cwd: source.default_cwd,
+    auto_resume: source.auto_resume,
+    state: nextState('pending', 'start') ?? 'pending',
+    desired_state: 'running' as const,
+  }
+}

@@ -1,0 +1,13 @@
+export { type OpenedArchive, openArchive, writeArchive } from './archive.js'
+export { execBackground, execForeground } from './exec.js'
+export { type FileTarget, openFile, toFileEntry, writeFile } from './files.js'
+export { toProcessInfo, toSignal } from './processes.js'
+export {
+  connectSession,
+  exitInfo,
+  parseSelector,
+  type SessionContext,
+  type SessionEvent,
+  selectTag,
+  startSession,
+} from './session.js'

@@ -1,0 +1,3 @@
+export { checkpointFactsOf, exitOf, factsOf, lifecycleTimingsOf, savedFactsOf, snapshotFactsOf } from './host-facts.js'
+export { knownHostId, rememberHost } from './known-host.js'
+export { type PoolUsageDeps, refreshPoolUsage } from './pool-usage.js'

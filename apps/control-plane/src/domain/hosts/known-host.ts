@@ -1,0 +1,20 @@
+import type { Host } from '../../host/host.js'
+import type { Db } from '../../store/database.js'
+import { recordHost } from '../../store/hosts.js'
+
+/** The id of the host that answers, once it is in the database; `undefined` when it does not answer now. */
+export async function knownHostId(db: Db, host: Host): Promise<string | undefined> {
+  if (host.id !== undefined) return host.id
+  const status = await host.status().catch(() => undefined) // the reconciler finds out later
+  if (status === undefined) return undefined
+  await rememberHost(db, host, status)
+  return host.id
+}
+
+type Status = Awaited<ReturnType<Host['status']>>
+
+export async function rememberHost(db: Db, host: Host, status: Status): Promise<void> {
+  const { hostId: id, agentVersion, engine } = status
+  await recordHost(db, { id, address: host.address, agentVersion, engine })
+  host.id = id
+}

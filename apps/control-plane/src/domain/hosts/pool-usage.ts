@@ -1,0 +1,31 @@
+import { AppError } from '@wrenn/base'
+import type { Host } from '../../host/host.js'
+import type { Db } from '../../store/database.js'
+import { recordPoolUsage } from '../../store/usage.js'
+import { knownHostId } from './known-host.js'
+
+const USAGE_TIMEOUT_MS = 5_000
+
+export interface PoolUsageDeps {
+  readonly db: Db
+  readonly host: Host
+}
+
+/**
+ * Takes over what the host says that each team takes of its pool. One that has just started and has not measured yet, or is
+ * silent, leaves what it said last.
+ */
+export async function refreshPoolUsage({ db, host }: PoolUsageDeps): Promise<void> {
+  try {
+    const { measured, teams } = await host.call((client) => client.getPoolUsage({}, { timeoutMs: USAGE_TIMEOUT_MS }))
+    const hostId = await knownHostId(db, host)
+    if (!measured || hostId === undefined) return
+    await recordPoolUsage(
+      db,
+      hostId,
+      teams.map(({ teamId, bytes }) => ({ teamId, bytes: Number(bytes) })),
+    )
+  } catch (error) {
+    if (!AppError.is(error, 'host_unavailable', 'timeout')) throw error
+  }
+}

@@ -1,0 +1,49 @@
+import { isIPv4 } from 'node:net'
+import { AppError } from '@wrenn/base'
+import type { EgressPolicy } from '@wrenn/protocol'
+import type { Limits } from '../../config.js'
+
+export interface Sizes {
+  readonly vcpus?: number | undefined
+  readonly memory_mb?: number | undefined
+  readonly disk_size_mb?: number | undefined
+  readonly labels: Readonly<Record<string, string>>
+  readonly envs: Readonly<Record<string, string>>
+}
+
+/** @throws AppError `invalid_request`, naming the field and the knob */
+export function checkLimits(sizes: Sizes, limits: Limits): void {
+  const checks: readonly (readonly [string, number, number, string])[] = [
+    ['vcpus', sizes.vcpus ?? 0, limits.maxVcpus, 'WRENN_MAX_VCPUS'],
+    ['memory_mb', sizes.memory_mb ?? 0, limits.maxMemoryMib, 'WRENN_MAX_MEMORY_MB'],
+    ['disk_size_mb', sizes.disk_size_mb ?? 0, limits.maxDiskSizeMib, 'WRENN_MAX_DISK_SIZE_MB'],
+    ['labels', Object.keys(sizes.labels).length, limits.maxLabels, 'labels per capsule'],
+    ['envs', JSON.stringify(sizes.envs).length, limits.maxEnvBytes, 'bytes of environment'],
+  ]
+  for (const [field, value, max, knob] of checks) {
+    if (value > max) {
+      throw new AppError('invalid_request', `${field} is ${value}; at most ${max} is allowed (${knob}).`, {
+        details: { field, max },
+      })
+    }
+  }
+}
+
+/** @throws AppError `invalid_request`, naming the entry that is no IPv4 address or network */
+export function checkEgress(policy: EgressPolicy | undefined): void {
+  for (const list of ['allow', 'deny'] as const) {
+    for (const entry of policy?.[list] ?? []) {
+      if (isIpv4Network(entry)) continue
+      throw new AppError(
+        'invalid_request',
+        `egress.${list}: "${entry.slice(0, 100)}" is no IPv4 address or network such as 203.0.113.0/24; domain names are not supported.`,
+        { details: { field: `egress.${list}`, entry } },
+      )
+    }
+  }
+}
+
+function isIpv4Network(entry: string): boolean {
+  const [, address = '', bits = '32'] = /^([\d.]+)(?:\/(\d{1,2}))?$/.exec(entry) ?? []
+  return isIPv4(address) && Number(bits) <= 32
+}

@@ -1,0 +1,69 @@
+import { AppError } from '@wrenn/base'
+import type { Snapshot } from '@wrenn/protocol/host'
+import type { OperationRow } from '../../store/schema.js'
+import { lockSnapshot, patchSnapshot, removeSnapshot } from '../../store/snapshots.js'
+import { snapshotFactsOf } from '../hosts/index.js'
+import {
+  conclude,
+  type Executor,
+  type ExecutorDeps,
+  failure,
+  isLasting,
+  isSilence,
+  logFailure,
+} from '../operations/index.js'
+import { snapshotTemplate } from './template-view.js'
+
+function snapshotIdOf(operation: OperationRow): string {
+  const id = operation.params?.snapshotId
+  if (typeof id !== 'string') throw new Error('a snapshot operation without its snapshot')
+  return id
+}
+
+/** Lets the host make a template of a capsule. */
+export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps): Executor {
+  return async (operation) => {
+    const snapshotId = snapshotIdOf(operation)
+    const capsuleId = operation.capsule_id
+    let made: Snapshot | undefined
+    try {
+      if (!(await isLasting(db, capsuleId))) {
+        throw new AppError('invalid_state', 'The capsule ended, or its host fell silent, before the snapshot.')
+      }
+      made = (await host.call((client) => client.createSnapshot({ capsuleId, snapshotId }, { timeoutMs }))).snapshot
+    } catch (thrown) {
+      const error = AppError.from(thrown)
+      logFailure(logger, operation, error)
+      if (isSilence(error, operation)) return 'retry'
+      await conclude(db, operation, async (tx) => {
+        await removeSnapshot(tx, snapshotId)
+        return failure(error)
+      })
+      // It was never offered to anybody; a host that made it all the same must not keep it.
+      await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs })).catch(() => {})
+      return 'done'
+    }
+    return await conclude(db, operation, async (tx) => {
+      if ((await lockSnapshot(tx, snapshotId)) === undefined) throw new Error(`the row of ${snapshotId} is gone`)
+      const row = await patchSnapshot(tx, snapshotId, {
+        state: 'ready',
+        ...(made === undefined ? {} : { ...snapshotFactsOf(made), ...basedOn(made) }),
+      })
+      return row === undefined ? {} : { result: { template: snapshotTemplate(row) } }
+    })
+  }
+}
+
+function basedOn(made: Snapshot) {
+  const versions = {
+    engine: made.engine,
+    engine_version: made.engineVersion,
+    kernel_version: made.kernelVersion,
+    agent_version: made.agentVersion,
+  }
+  const known = Object.entries(versions).filter(([, version]) => version !== '')
+  return {
+    versions: JSON.stringify(Object.fromEntries(known)),
+    ...(made.template === '' ? {} : { template: made.template }),
+  }
+}

@@ -1,0 +1,7 @@
+export { AtomicExecs } from './atomic.js'
+export { Checkpoints } from './checkpoints.js'
+export { checkpointExecutor, deleteCheckpointExecutor } from './execute-checkpoints.js'
+export { rollbackExecutor } from './execute-rollback.js'
+export { snapshotExecutor } from './execute-snapshot.js'
+export { SavedFiles } from './saved-files.js'
+export { Snapshots } from './snapshots.js'

@@ -1,0 +1,95 @@
+import { errorText, type Logger } from '@wrenn/base'
+import type { Host } from '../../host/host.js'
+import {
+  type CheckpointFacts,
+  listCheckpoints,
+  listWithCheckpoints,
+  recordCheckpoint,
+} from '../../store/checkpoints.js'
+import type { Db } from '../../store/database.js'
+import { listHeldSnapshots, patchSnapshot } from '../../store/snapshots.js'
+import { checkpointFactsOf, snapshotFactsOf } from '../hosts/index.js'
+import type { Snapshots } from './snapshots.js'
+
+const LIST_TIMEOUT_MS = 20_000
+
+export interface SavedFilesDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly snapshots: Snapshots
+  readonly logger: Logger
+}
+
+/**
+ * Compares the checkpoints and snapshots of the database with those of the host. Their sizes and durability follow the host;
+ * what the host has too much is told and stays, for it is somebody's data.
+ */
+export class SavedFiles {
+  readonly #deps: SavedFilesDeps
+  readonly #reported = new Set<string>()
+  #hasSeenAll = false
+
+  constructor(deps: SavedFilesDeps) {
+    this.#deps = deps
+  }
+
+  /** `capsuleIds`: those on the host. The first time all of them are looked at, later those with checkpoints. */
+  async compare(capsuleIds: readonly string[]): Promise<void> {
+    await this.#compareSnapshots()
+    const kept = new Set(await listWithCheckpoints(this.#deps.db))
+    for (const id of capsuleIds) if (!this.#hasSeenAll || kept.has(id)) await this.compareCheckpoints(id)
+    this.#hasSeenAll = true
+  }
+
+  async compareCheckpoints(capsuleId: string): Promise<void> {
+    const { db, host } = this.#deps
+    const rows = await listCheckpoints(db, capsuleId, { all: true })
+    const { checkpoints } = await host.call((client) =>
+      client.listCheckpoints({ capsuleId }, { timeoutMs: LIST_TIMEOUT_MS }),
+    )
+    const known = new Map(rows.map((row) => [row.id, row]))
+    for (const checkpoint of checkpoints) {
+      const { checkpointId } = checkpoint
+      const row = known.get(checkpointId)
+      const facts = checkpointFactsOf(checkpoint)
+      if (row === undefined) this.#reportOnce({ capsuleId, checkpointId }, 'checkpoint.unknown_on_host')
+      else if (row.state === 'ready' && differs(row, facts)) await recordCheckpoint(db, checkpointId, facts)
+    }
+    const held = new Set(checkpoints.map(({ checkpointId }) => checkpointId))
+    for (const { id, state } of rows) {
+      if (state === 'ready' && !held.has(id)) {
+        this.#reportOnce({ capsuleId, checkpointId: id }, 'checkpoint.missing_on_host')
+      }
+    }
+  }
+
+  async #compareSnapshots(): Promise<void> {
+    const { db, host, logger, snapshots } = this.#deps
+    const rows = new Map((await listHeldSnapshots(db)).map((row) => [row.id, row]))
+    const answer = await host.call((client) => client.listSnapshots({}, { timeoutMs: LIST_TIMEOUT_MS }))
+    for (const snapshot of answer.snapshots) {
+      const row = rows.get(snapshot.snapshotId)
+      const facts = snapshotFactsOf(snapshot)
+      if (row === undefined) this.#reportOnce({ snapshotId: snapshot.snapshotId }, 'snapshot.unknown_on_host')
+      else if (row.state === 'ready' && differs(row, facts)) await patchSnapshot(db, row.id, facts)
+    }
+    for (const row of rows.values()) {
+      if (row.state !== 'deleting') continue
+      await snapshots.purge(row).catch((error: unknown) => {
+        logger.warn({ snapshotId: row.id, error: errorText(error) }, 'snapshot.delete_deferred')
+      })
+    }
+  }
+
+  #reportOnce(what: Readonly<Record<string, string>>, event: string): void {
+    const key = `${event} ${Object.values(what).join(' ')}`
+    if (this.#reported.has(key)) return
+    this.#reported.add(key)
+    this.#deps.logger.warn(what, event)
+  }
+}
+
+function differs(row: CheckpointFacts, facts: CheckpointFacts): boolean {
+  const { size_bytes: sizeBytes = row.size_bytes } = facts
+  return row.size_bytes !== sizeBytes || row.durable_at?.getTime() !== facts.durable_at?.getTime()
+}

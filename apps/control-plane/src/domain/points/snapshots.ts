@@ -1,0 +1,141 @@
+import { randomBytes } from 'node:crypto'
+import { AppError, errorText, type Logger, snapshotIds } from '@wrenn/base'
+import type { CreateSnapshotInput, Template } from '@wrenn/protocol'
+import { transition } from '../../store/capsules.js'
+import type { CapsuleRow, SnapshotRow } from '../../store/schema.js'
+import {
+  findSnapshot,
+  findSnapshotByName,
+  findStarting,
+  insertSnapshot,
+  listSnapshots,
+  lockSnapshot,
+  patchSnapshot,
+} from '../../store/snapshots.js'
+import { type LifecycleDeps, needCapsule, needLegal, type RequestOptions } from '../capsules/index.js'
+import { reserveSpace } from '../limits/index.js'
+import { hashJson, insertNew, resultOf, submit } from '../operations/index.js'
+import { platformTemplate, snapshotTemplate } from './template-view.js'
+
+const DELETE_TIMEOUT_MS = 30_000
+
+export interface SnapshotsDeps extends LifecycleDeps {
+  readonly logger: Logger
+}
+
+export interface RequestedSnapshot {
+  readonly template: Template
+  /** Whether capsules can be created from it. */
+  readonly isReady: boolean
+}
+
+/** What capsules are created from: built-in templates, and a team's own snapshots. */
+export class Snapshots {
+  readonly #deps: SnapshotsDeps
+
+  constructor(deps: SnapshotsDeps) {
+    this.#deps = deps
+  }
+
+  /**
+   * Makes a template of a running or paused capsule, which stays as it was.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `name_reserved`, `template_name_taken`, `pool_exhausted`,
+   * `idempotency_mismatch`, or why it failed
+   */
+  async create(teamId: string, input: CreateSnapshotInput, options: RequestOptions): Promise<RequestedSnapshot> {
+    const { db, operations, limits } = this.#deps
+    const capsuleId = input.capsule_id ?? input.sandbox_id ?? ''
+    const submission = {
+      teamId,
+      kind: 'snapshot',
+      hash: hashJson({ capsuleId, name: input.name }),
+      key: options.idempotencyKey,
+    } as const
+    if (input.name !== undefined) await this.#refuseReserved(input.name)
+    const name = input.name ?? `template-${randomBytes(4).toString('hex')}`
+    const operation = await submit(this.#deps, submission, async (tx) => {
+      const row = await needCapsule(tx, teamId, capsuleId)
+      needLegal(row, 'snapshot')
+      await reserveSpace(tx, teamId, limits)
+      const moved = await transition(tx, row, 'snapshot')
+      if (moved === undefined) return undefined
+      const snapshot = await insertSnapshot(tx, draft(moved, name))
+      if (snapshot === undefined) throw new AppError('template_name_taken', `There is a snapshot ${name} already.`)
+      return await insertNew(tx, submission, moved, { snapshotId: snapshot.id })
+    })
+    const result = await resultOf(operations, operation, options.waitMs)
+    // The executor wrote it in this form.
+    if (result !== undefined) return { template: result.template as Template, isReady: true }
+    const drafted = await findSnapshot(db, String(operation.params?.snapshotId))
+    if (drafted === undefined) throw new AppError('template_not_found', `The snapshot ${name} was given up.`)
+    return { template: snapshotTemplate(drafted), isReady: false }
+  }
+
+  async #refuseReserved(name: string): Promise<void> {
+    if ((await this.#deps.host.findTemplate(name)) === undefined) return
+    throw new AppError('name_reserved', `${name} is the name of a built-in template.`)
+  }
+
+  /** Built-in templates, then the team's snapshots, oldest first. */
+  async list(teamId: string, type?: Template['type']): Promise<Template[]> {
+    const { db, host } = this.#deps
+    const base = type === 'snapshot' ? [] : (await host.templates()).map(platformTemplate)
+    const own = type === 'base' ? [] : (await listSnapshots(db, teamId)).map(snapshotTemplate)
+    return [...base, ...own]
+  }
+
+  /** @throws AppError `template_not_found` */
+  async get(teamId: string, name: string): Promise<Template> {
+    const own = await findSnapshotByName(this.#deps.db, teamId, name)
+    return own?.state === 'ready' ? snapshotTemplate(own) : platformTemplate(await this.#deps.host.template(name))
+  }
+
+  /**
+   * Deletes a snapshot; capsules made from it stay. When the host is away its files go when it is back.
+   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `in_use`, `invalid_state`
+   */
+  async remove(teamId: string, name: string): Promise<void> {
+    const { db, host } = this.#deps
+    const own = await findSnapshotByName(db, teamId, name)
+    if (own === undefined) {
+      await host.template(name)
+      throw new AppError('forbidden', `${name} is a built-in template and cannot be deleted.`)
+    }
+    await db.transaction().execute(async (tx) => {
+      const held = await lockSnapshot(tx, own.id)
+      if (held?.state === 'creating') throw new AppError('invalid_state', `The snapshot ${name} is still being made.`)
+      const starting = await findStarting(tx, own.id)
+      if (starting !== undefined) {
+        throw new AppError('in_use', `The capsule ${starting} is being created from ${name}.`)
+      }
+      if (held?.state === 'ready') await patchSnapshot(tx, own.id, { state: 'deleting', deleted_at: new Date() })
+    })
+    await this.purge(own).catch((error: unknown) => {
+      // It is no longer offered; its files go at the next comparison with the host.
+      const reason = errorText(error)
+      this.#deps.logger.warn({ snapshotId: own.id, error: reason }, 'snapshot.delete_deferred')
+    })
+  }
+
+  /** Removes the files of a snapshot that is not offered any more. @throws AppError when the host did not do it */
+  async purge({ id: snapshotId }: Pick<SnapshotRow, 'id'>): Promise<void> {
+    const { db, host } = this.#deps
+    await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs: DELETE_TIMEOUT_MS }))
+    await patchSnapshot(db, snapshotId, { state: 'deleted' })
+  }
+}
+
+function draft(capsule: CapsuleRow, name: string) {
+  return {
+    id: snapshotIds.create(),
+    team_id: capsule.team_id,
+    name,
+    capsule_id: capsule.id,
+    template: capsule.template,
+    vcpus: capsule.vcpus,
+    memory_mib: capsule.memory_mib,
+    disk_size_mib: capsule.disk_size_mib,
+    state: 'creating' as const,
+    versions: '{}',
+  }
+}

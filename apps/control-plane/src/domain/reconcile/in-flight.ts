@@ -1,0 +1,57 @@
+import type { Logger } from '@wrenn/base'
+import type { Host } from '../../host/host.js'
+import { CapsuleChanges } from '../../store/capsule-changes.js'
+import type { Db } from '../../store/database.js'
+import { type Activity, type Capsules, Idle, type Lifecycle, Wake } from '../capsules/index.js'
+import type { Operations } from '../operations/index.js'
+import { AtomicExecs, type Checkpoints } from '../points/index.js'
+
+export interface InFlightDeps {
+  readonly db: Db
+  readonly databaseUrl: string
+  readonly host: Host
+  readonly capsules: Capsules
+  readonly lifecycle: Lifecycle
+  readonly checkpoints: Checkpoints
+  readonly operations: Operations
+  readonly activity: Activity
+  readonly logger: Logger
+  /** How long a call waits for its capsule. */
+  readonly startWaitMs: number
+  readonly outputLimitBytes: number
+  /** How often idle capsules are looked for. @default 1000 */
+  readonly tickMs?: number
+}
+
+/** What becomes of work in flight when capsules sleep, wake and go back. */
+export interface InFlight {
+  readonly wake: Wake
+  readonly atomic: AtomicExecs
+  start(): void
+  /** Begins nothing new. */
+  settle(): Promise<void>
+  /** Lets go of what has not ended. */
+  stop(): Promise<void>
+}
+
+export function createInFlight(deps: InFlightDeps): InFlight {
+  const { db, host, capsules, lifecycle, checkpoints, operations, activity, logger } = deps
+  const changes = new CapsuleChanges({ db, url: deps.databaseUrl, logger })
+  const wake = new Wake({ db, capsules, lifecycle, changes, host, waitMs: deps.startWaitMs })
+  const { outputLimitBytes, tickMs = 1_000 } = deps
+  const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, outputLimitBytes, logger })
+  const idle = new Idle({ db, host, lifecycle, activity, logger, tickMs })
+  return {
+    wake,
+    atomic,
+    start: () => {
+      changes.start()
+      idle.start()
+    },
+    settle: () => idle.stop(),
+    stop: async () => {
+      atomic.stop()
+      await changes.stop()
+    },
+  }
+}

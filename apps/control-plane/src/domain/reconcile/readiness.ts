@@ -1,0 +1,78 @@
+import { AppError, errorText } from '@wrenn/base'
+import { capsuleDefaults, type Ready } from '@wrenn/protocol'
+import type { Host } from '../../host/host.js'
+import { type Db, pingDatabase } from '../../store/database.js'
+
+const CHECK_TIMEOUT_MS = 2_500
+
+type Check = Ready['checks']['host']
+
+/** Whether a create would work, part by part. */
+export class Readiness {
+  readonly #db: Db
+  readonly #host: Host
+
+  constructor(db: Db, host: Host) {
+    this.#db = db
+    this.#host = host
+  }
+
+  async check(): Promise<Ready> {
+    const [database, [host, template]] = await Promise.all([this.#checkDatabase(), this.#checkHost()])
+    return { ready: database.ok && host.ok && template.ok, checks: { database, host, template } }
+  }
+
+  async #checkDatabase(): Promise<Check> {
+    try {
+      await within(pingDatabase(this.#db))
+      return { ok: true }
+    } catch (error) {
+      return { ok: false, reason: `The database does not answer: ${errorText(error)}` }
+    }
+  }
+
+  async #checkHost(): Promise<[host: Check, template: Check]> {
+    try {
+      const status = await within(this.#host.status())
+      const details = {
+        host_id: status.hostId,
+        agent_version: status.agentVersion,
+        engine: status.engine,
+        engine_version: status.engineVersion,
+        engine_reason: status.engineReason,
+        running_capsules: status.runningCapsules,
+        pool_free_bytes: Number(status.poolFreeBytes),
+        memory_available_bytes: Number(status.memoryAvailableBytes),
+        pools: status.pools.map(({ template, vcpus, memoryMib, hot, target }) => ({
+          template,
+          vcpus,
+          memory_mb: memoryMib,
+          hot,
+          target,
+        })),
+      }
+      const template: Check = status.ready
+        ? { ok: true }
+        : { ok: false, reason: status.notReadyReason || `The template ${capsuleDefaults.template} is not ready yet.` }
+      return [{ ok: true, details }, template]
+    } catch (error) {
+      const reason = AppError.from(error).message
+      return [
+        { ok: false, reason },
+        { ok: false, reason: 'Unknown while the host does not answer.' },
+      ]
+    }
+  }
+}
+
+async function within<T>(task: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const timeUp = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new AppError('timeout', `No answer in ${CHECK_TIMEOUT_MS} ms.`)), CHECK_TIMEOUT_MS)
+  })
+  try {
+    return await Promise.race([task, timeUp])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,16 @@
+export { archivePieces, openArchive, unpackArchive } from './archive.js'
+export { asUser, type FileWish, type GuestClient, type GuestFile, type GuestStream } from './client.js'
+export { guestError, isNoAnswer } from './error.js'
+export { type Guest, GuestFactory, type GuestPlan, unrecordedPlan } from './guest.js'
+export { CapsuleMetrics } from './metrics.js'
+export { patienceOf } from './pulse.js'
+export { newSecret } from './secret.js'
+export {
+  connectProcess,
+  identify,
+  identifyCopy,
+  identifyFromSnapshot,
+  identifyWaiting,
+  startProcess,
+  warmUp,
+} from './session.js'

@@ -1,0 +1,5 @@
+export { capture } from './capture.js'
+export type { ForkCopy } from './fork.js'
+export { GarbageCollector } from './garbage.js'
+export type { Checkpoint } from './points.js'
+export type { Snapshot } from './snapshots.js'

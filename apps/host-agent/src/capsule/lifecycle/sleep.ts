@@ -1,0 +1,305 @@
+import { AppError, errorText } from '@wrenn/base'
+import type { PauseReason } from '@wrenn/protocol'
+import {
+  type Context,
+  closeLine,
+  currentDir,
+  DRAIN_MS,
+  dirs,
+  manifestOf,
+  planOf,
+  startRevival,
+  syncGuest,
+  tearDown,
+  watchExit,
+} from '../context.js'
+import type { Guest, GuestPlan } from '../guest/index.js'
+import { hardwareOf, type StateManifest } from '../state/index.js'
+import { StepTimer } from '../step-timer.js'
+import type { Entry } from '../table.js'
+import type { CapsuleRecord, VmResources } from '../types.js'
+
+/** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
+const SAVE_BYTES = 64 * 2 ** 20
+const IDLE_SYNC = { dropCaches: true, timeoutMs: 10_000 }
+
+/**
+ * Pause and resume. Neither grows with memory or disk: a pause takes the guest's files over in place (a reflink would first
+ * write back every dirty page), and a resume maps them again. Only a state that is durable already is resumed on clones,
+ * which are cheap then, so that the durable one stays to fall back on.
+ */
+export class Sleep {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /**
+   * @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure`; the capsule then runs as before
+   */
+  async pause(capsuleId: string, reason: PauseReason): Promise<CapsuleRecord> {
+    const { table } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const current = table.entry(capsuleId)
+      if (current.record.state === 'paused') return current.record
+      const entry = table.require(capsuleId, 'pause')
+      const { guest } = entry
+      if (guest === undefined) throw new AppError('invalid_state', 'The capsule has no running guest.')
+      // A capsule that fills the pool is stopped with what is left of it: refusing would let it go on.
+      if (reason !== 'pool_low') await this.#context.machine.pool.ensureSpace(SAVE_BYTES)
+      await this.#pause(entry, guest, reason)
+      return entry.record
+    })
+  }
+
+  /**
+   * @throws AppError `capsule_not_found`, `invalid_state`, `snapshot_damaged`, `engine_failure`, `disk_full`; the saved state
+   * then stays as it was
+   */
+  async resume(capsuleId: string): Promise<CapsuleRecord> {
+    const { table } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const current = table.entry(capsuleId)
+      if (current.record.state === 'running') return current.record
+      const entry = table.require(capsuleId, 'resume')
+      await this.#resume(entry)
+      return entry.record
+    })
+  }
+
+  async #pause(entry: Entry, guest: Guest, reason: PauseReason): Promise<void> {
+    const { calls, table, states, reach, logger } = this.#context
+    const timer = new StepTimer()
+    const dir = currentDir(entry)
+    await table.move(entry, 'pause')
+    try {
+      reach('pause:begun')
+      // Somebody waits for an asked-for pause; nobody for an idle one, which can make its files complete and small.
+      const synced = reason === 'idle' && (await syncGuest(entry, this.#context, IDLE_SYNC))
+      if (reason === 'idle') timer.mark('sync')
+      await calls.settled(entry.record.capsuleId, DRAIN_MS)
+      using _ = guest.client.pulse.hold()
+      await guest.vm.pause()
+      timer.mark('stop')
+      reach('pause:stopped')
+      const { sha256 } = await guest.vm.save(states.files(dir).statePath)
+      timer.mark('save')
+      reach('pause:saved')
+      await states.commit(dir, manifestOf(entry, guest, this.#context, synced), sha256)
+      timer.mark('commit')
+      reach('pause:committed')
+      await this.#fallAsleep(entry, reason, timer)
+    } catch (error) {
+      await this.#stayAwake(entry, guest, dir, error)
+      throw error
+    }
+    closeLine(entry)
+    tearDown(entry, this.#context, guest, async () => await table.settle(entry, { resources: undefined }))
+    this.flush(entry)
+    logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
+  }
+
+  /** The exact reverse of a pause that did not come to its end. */
+  async #stayAwake(entry: Entry, guest: Guest, dir: string, cause: unknown): Promise<void> {
+    const { table, states, logger } = this.#context
+    logger.warn({ capsuleId: entry.record.capsuleId, error: errorText(cause) }, 'capsule.pause_failed')
+    await states.retract(dir)
+    await guest.vm.resume().catch(() => {}) // a guest that has ended is noticed by its watch
+    await table.settleMove(entry, 'failed')
+  }
+
+  async #fallAsleep(entry: Entry, reason: PauseReason, timer: StepTimer): Promise<void> {
+    const { table, states } = this.#context
+    await states.seal(currentDir(entry))
+    await table.move(entry, 'paused', {
+      pauseReason: reason,
+      pausedAtMs: Date.now(),
+      durableAtMs: undefined,
+      exit: undefined,
+      reviving: undefined,
+      lifecycleTimings: timer.steps(),
+    })
+  }
+
+  /** Makes a paused capsule's state durable in the background, and then drops what was kept in its place. */
+  flush(entry: Entry): void {
+    const { flusher, states, table } = this.#context
+    const { capsuleId, files } = entry.record
+    const dir = currentDir(entry)
+    flusher.enqueue(dir, async (durableAtMs) => {
+      // Before an older state goes the journal must name this one even after a power loss. Nobody waits meanwhile.
+      await table.sync(entry)
+      const old = await table.exclusive(capsuleId, async () => {
+        const { record } = entry
+        if (table.find(capsuleId) !== entry || record.state !== 'paused' || record.files !== files) return undefined
+        if ((await states.durable(dir)) === undefined) return undefined // saved anew since, by a resume that failed
+        const { fallback } = record
+        await table.store(entry, { durableAtMs, fallback: undefined })
+        return fallback
+      })
+      // Nothing names it any more, and removing gigabytes takes a second: a resume must not wait for that.
+      if (old !== undefined) await this.#removeOld(dirs.generation(capsuleId, old))
+    })
+  }
+
+  async #resume(entry: Entry): Promise<void> {
+    const { table, states, machine, reach, logger, flusher } = this.#context
+    const timer = new StepTimer()
+    await entry.teardown
+    await this.#fallBack(entry)
+    const dir = currentDir(entry)
+    const [saved, durable] = await Promise.all([states.usable(dir), states.durable(dir)])
+    timer.mark('check')
+    await table.move(entry, 'resume', { engineVersion: await machine.engine.version() })
+    if (durable === undefined) flusher.cancel(dir)
+    try {
+      reach('resume:begun')
+      entry.guest =
+        durable === undefined
+          ? await this.#resumeInPlace(entry, timer, saved)
+          : await this.#resumeClone(entry, timer, saved)
+    } catch (error) {
+      await this.#sleepOn(entry, error)
+      throw error
+    }
+    await table.settleMove(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
+    const { guest } = entry
+    if (guest !== undefined) watchExit(entry, guest, this.#context)
+    startRevival(entry, this.#context)
+    logger.info(
+      { capsuleId: entry.record.capsuleId, clone: durable !== undefined, ms: timer.totalMs() },
+      'capsule.resumed',
+    )
+  }
+
+  /** A guest that ended by itself goes on from what was saved of it last: an older state, or the checkpoint it stands on. */
+  async #fallBack(entry: Entry): Promise<void> {
+    const { states, table } = this.#context
+    const { capsuleId, state, files, fallback, checkpointId, exit } = entry.record
+    if (state === 'paused' || (await states.read(currentDir(entry))) !== undefined) return
+    const generation = fallback === undefined ? undefined : dirs.generation(capsuleId, fallback)
+    const checkpoint = checkpointId === undefined ? undefined : dirs.checkpoint(capsuleId, checkpointId)
+    const newest = await this.#newest([generation, checkpoint])
+    if (newest === undefined) {
+      throw new AppError('invalid_state', 'The capsule has ended and no state of it was saved to resume from.')
+    }
+    const { dir, savedAtMs } = newest
+    if (dir === checkpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
+    const durable = dir === checkpoint ? undefined : await states.durable(dir)
+    const why = exit?.message ?? 'its host restarted'
+    await table.store(entry, {
+      files: dir === checkpoint || fallback === undefined ? files + 1 : fallback,
+      fallback: undefined,
+      durableAtMs: durable?.atMs,
+      notice: `The capsule had ended (${why}) and went on from the state saved at ${new Date(savedAtMs).toISOString()}.`,
+    })
+  }
+
+  async #newest(candidates: readonly (string | undefined)[]): Promise<{ dir: string; savedAtMs: number } | undefined> {
+    const found: { dir: string; savedAtMs: number }[] = []
+    for (const dir of candidates) {
+      const manifest = dir === undefined ? undefined : await this.#context.states.read(dir)
+      if (dir !== undefined && manifest !== undefined) found.push({ dir, savedAtMs: manifest.savedAtMs })
+    }
+    return found.sort((a, b) => b.savedAtMs - a.savedAtMs)[0]
+  }
+
+  async #resumeInPlace(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
+    const { states, reach, factory } = this.#context
+    const { record } = entry
+    const plan = this.#planOf(entry, record.files, saved)
+    const guest = await factory.restoreInPlace(plan)
+    timer.mark('restore')
+    try {
+      reach('resume:restored')
+      await this.#prepareToRun(entry)
+      // From here on the files belong to the guest: were the manifest still there, a crash could make us trust it.
+      await states.retract(plan.dir)
+      reach('resume:retracted')
+    } catch (error) {
+      await this.#drop(guest)
+      // Its vCPUs never ran: the files are what they were.
+      if (!(await states.exists(plan.dir))) await states.commit(plan.dir, saved)
+      throw error
+    }
+    try {
+      await guest.vm.resume()
+    } catch (error) {
+      await this.#drop(guest)
+      throw error
+    }
+    timer.mark('run')
+    return guest
+  }
+
+  async #resumeClone(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
+    const { states, reach, factory } = this.#context
+    const from = entry.record.files
+    const files = from + 1
+    const plan = this.#planOf(entry, files, saved)
+    await states.remove(plan.dir) // of a resume that did not come to its end
+    const guest = await factory.restore(plan, states.files(currentDir(entry)), { paused: true })
+    timer.mark('restore')
+    const { fallback } = entry.record
+    try {
+      reach('resume:restored')
+      await this.#prepareToRun(entry, { files, fallback: from })
+      reach('resume:switched')
+      await guest.vm.resume()
+    } catch (error) {
+      await this.#context.table.settle(entry, { files: from, fallback })
+      await this.#drop(guest)
+      await states.remove(plan.dir)
+      throw error
+    }
+    timer.mark('run')
+    if (fallback !== undefined) await this.#removeOld(dirs.generation(entry.record.capsuleId, fallback))
+    return guest
+  }
+
+  /** What cannot be removed now is garbage for the collector. */
+  async #removeOld(dir: string): Promise<void> {
+    const { states, logger } = this.#context
+    await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
+  }
+
+  #planOf(entry: Entry, files: number, saved: StateManifest): GuestPlan {
+    const onResources = (resources: VmResources) => this.#journal(entry, { resources })
+    const plan = planOf(entry, this.#context, { files, hardware: hardwareOf(saved), onResources })
+    return { ...plan, egress: entry.record.egress }
+  }
+
+  async #prepareToRun(entry: Entry, change: Partial<CapsuleRecord> = {}): Promise<void> {
+    await this.#journal(entry, { ...change, reviving: true })
+  }
+
+  async #journal(entry: Entry, change: Partial<CapsuleRecord>): Promise<void> {
+    await this.#context.table.store(entry, change)
+  }
+
+  async #drop(guest: Guest): Promise<void> {
+    guest.client.close()
+    await this.#context.factory.stop(guest.resources, guest.vm)
+  }
+
+  /** The exact reverse of a resume that did not come to its end. */
+  async #sleepOn(entry: Entry, cause: unknown): Promise<void> {
+    const { table, states, logger } = this.#context
+    logger.warn({ capsuleId: entry.record.capsuleId, error: errorText(cause) }, 'capsule.resume_failed')
+    const dir = currentDir(entry)
+    await states.seal(dir)
+    const gone = { resources: undefined, reviving: undefined }
+    if ((await states.read(dir)) !== undefined) {
+      await table.settleMove(entry, 'failed', gone)
+      if (entry.record.durableAtMs === undefined) this.flush(entry)
+      return
+    }
+    const exit = {
+      cause: 'engine_failure' as const,
+      message: `The capsule could not go on after its state was loaded: ${errorText(cause)}`,
+      ...{ exitCode: undefined, signal: undefined, consoleTail: '', atMs: Date.now() },
+    }
+    await table.settleMove(entry, 'exited', { ...gone, exit })
+  }
+}

@@ -1,0 +1,3 @@
+export type { Admission } from './admission.js'
+export { HotPool } from './hot-pool.js'
+export { isCurrent, type Shape, type ShapeSnapshot, ShapeStore } from './shapes.js'

@@ -1,0 +1,115 @@
+import { errorText, type Logger } from '@wrenn/base'
+import { STATE_FILES } from '../state-files.js'
+import type { Durable, StateStore } from './states.js'
+
+/** A state that is resumed at once never needs to reach the disk: give its owner this long to think again. */
+const SETTLE_MS = 1_000
+
+/** Brings files to the disk and hashes them; injected, because it works with the real file system. */
+export type MakeDurable = (
+  dir: string,
+  names: readonly string[],
+  options: { readonly signal: AbortSignal },
+) => Promise<Durable['files']>
+
+interface Job {
+  readonly dir: string
+  readonly abort: AbortController
+  readonly onDurable: (atMs: number) => Promise<void>
+}
+
+/**
+ * Makes saved states durable in the background, one after the other: neither `fsync` nor a checksum may sit on the path of a
+ * pause, because both grow with what the guest has touched.
+ */
+export class Flusher {
+  readonly #states: StateStore
+  readonly #makeDurable: MakeDurable
+  readonly #logger: Logger
+  readonly #settleMs: number
+  readonly #jobs: Job[] = []
+  #worker: Promise<void> | undefined
+  #current: Job | undefined
+  #closed = false
+
+  constructor(states: StateStore, makeDurable: MakeDurable, logger: Logger, settleMs = SETTLE_MS) {
+    this.#states = states
+    this.#makeDurable = makeDurable
+    this.#logger = logger
+    this.#settleMs = settleMs
+  }
+
+  /** Queues a complete state; `onDurable` is called once it would survive a power loss. */
+  enqueue(dir: string, onDurable: (atMs: number) => Promise<void>): void {
+    if (this.#closed) return
+    this.cancel(dir)
+    this.#jobs.push({ dir, abort: new AbortController(), onDurable })
+    this.#start()
+  }
+
+  #start(): void {
+    this.#worker ??= this.#work().finally(() => {
+      this.#worker = undefined
+      if (this.#jobs.length > 0) this.#start() // queued after the last look
+    })
+  }
+
+  /** The state is about to change or to go. */
+  cancel(dir: string): void {
+    const index = this.#jobs.findIndex((job) => job.dir === dir)
+    if (index !== -1) this.#jobs.splice(index, 1)
+    if (this.#current?.dir === dir) this.#current.abort.abort()
+  }
+
+  /** Everything below a directory is about to go. */
+  cancelBelow(prefix: string): void {
+    for (const { dir } of [...this.#jobs]) if (dir.startsWith(prefix)) this.cancel(dir)
+    if (this.#current?.dir.startsWith(prefix) === true) this.#current.abort.abort()
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true
+    this.#jobs.length = 0
+    this.#current?.abort.abort()
+    await this.#worker
+  }
+
+  async #work(): Promise<void> {
+    for (let job = this.#jobs.shift(); job !== undefined; job = this.#jobs.shift()) {
+      this.#current = job
+      await this.#flush(job).catch((error: unknown) => {
+        this.#logger.error({ dir: job?.dir, error: errorText(error) }, 'state.flush_failed')
+      })
+      this.#current = undefined
+    }
+  }
+
+  async #flush({ dir, abort, onDurable }: Job): Promise<void> {
+    const { signal } = abort
+    await settle(this.#settleMs, signal)
+    if (signal.aborted) return
+    const manifest = await this.#states.read(dir)
+    if (manifest === undefined) return // it was taken back or removed meanwhile
+    const started = performance.now()
+    try {
+      const files = await this.#makeDurable(this.#states.path(dir), Object.values(STATE_FILES), { signal })
+      if (signal.aborted) return
+      const atMs = await this.#states.markDurable(dir, manifest.stateSha256, files)
+      if (signal.aborted) return
+      await onDurable(atMs)
+      this.#logger.debug({ dir, ms: Math.round(performance.now() - started) }, 'state.durable')
+    } catch (error) {
+      if (!signal.aborted) throw error
+    }
+  }
+}
+
+async function settle(ms: number, signal: AbortSignal): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    signal.addEventListener('abort', () => {
+      clearTimeout(timer)
+      resolve()
+    })
+  })
+}

@@ -1,0 +1,1 @@
+export { hardwareOf, layersOfStates, type StateManifest } from './states.js'

@@ -1,0 +1,369 @@
+import { createHash, randomBytes } from 'node:crypto'
+import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { AppError, errorText, isErrno, settleAll, UndoStack, writeFileAtomic } from '@wrenn/base'
+import { type Hardware, hardwareOfVersion } from '@wrenn/vmm'
+import { z } from 'zod'
+import type { Machine, TemplateImage } from '../machine.js'
+import { type GuestFiles, hardwareSchema, STATE_FILES, type StoredImage, storedImageSchema } from '../state-files.js'
+
+const manifestSchema = z.object({
+  format: z.literal(1),
+  capsuleId: z.string(),
+  teamId: z.string(),
+  /** The checkpoint that the capsule stood on. */
+  parentId: z.string(),
+  template: z.string(),
+  vcpus: z.number(),
+  memoryMib: z.number(),
+  diskSizeMib: z.number(),
+  engine: z.string(),
+  /** What saved it, for people. */
+  engineVersion: z.string(),
+  /** What it loads into; absent in states from before guests had it. */
+  hardware: hardwareSchema.optional(),
+  kernelVersion: z.string(),
+  agentVersion: z.string(),
+  image: storedImageSchema,
+  /** The saved guest knows its host by this. */
+  secret: z.string(),
+  stateSha256: z.string(),
+  /** Whether the disk alone has every file: the guest had written all out when it was stopped. */
+  synced: z.boolean(),
+  savedAtMs: z.number(),
+  bootId: z.string(),
+})
+export type StateManifest = z.infer<typeof manifestSchema>
+
+const durableSchema = z.object({
+  format: z.literal(1),
+  /** Of the state that was flushed: a flush that ends late says nothing about the state that came after it. */
+  stateSha256: z.string(),
+  atMs: z.number(),
+  files: z.record(z.string(), z.object({ bytes: z.number(), sha256: z.string() })),
+})
+export type Durable = z.infer<typeof durableSchema>
+
+const MANIFEST = 'manifest.json'
+const DURABLE = 'durable.json'
+const DRAFT_SUFFIX = '.tmp'
+
+/**
+ * Digests of the read-only files that the states below a folder of the pool need; `undefined` while a manifest cannot be
+ * read, for it may be put right again.
+ */
+export async function layersOfStates(poolPath: string, folder: string): Promise<string[] | undefined> {
+  const paths = (await readdir(join(poolPath, folder)).catch(() => [])).map((name) => join(poolPath, folder, name))
+  const needed: string[] = []
+  for (const path of paths) {
+    try {
+      needed.push(...manifestSchema.parse(JSON.parse(await readFile(join(path, MANIFEST), 'utf8'))).image.layers)
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    }
+  }
+  return needed
+}
+
+/** What of the machine saved states depend on. */
+export type StateMachine = Pick<Machine, 'pool' | 'engine'>
+
+/** Only root reads a state that no guest runs on: the uid of the slot it ran in is another capsule's next. */
+const ROOT = { uid: 0, gid: 0, mode: 0o600 }
+const DIRECTORY_MODE = 0o711
+
+/**
+ * Saved states: a directory with device state, memory, disk and, last of all, a manifest. The manifest's rename is what makes
+ * a state exist; without one the directory is a draft, or belongs to a running guest. Paths are relative to the pool.
+ */
+export class StateStore {
+  readonly #machine: StateMachine
+
+  constructor(machine: StateMachine) {
+    this.#machine = machine
+  }
+
+  path(dir: string): string {
+    return join(this.#machine.pool.path, dir)
+  }
+
+  files(dir: string): GuestFiles {
+    const at = (name: string) => join(this.path(dir), name)
+    return {
+      diskPath: at(STATE_FILES.disk),
+      memoryPath: at(STATE_FILES.memory),
+      statePath: at(STATE_FILES.state),
+    }
+  }
+
+  /** Makes the state complete; from here on it exists. Whoever just wrote its device state may know the checksum already. */
+  async commit(
+    dir: string,
+    manifest: Omit<StateManifest, 'format' | 'stateSha256'>,
+    savedSha256?: string,
+  ): Promise<StateManifest> {
+    const stateSha256 = savedSha256 ?? (await sha256(this.files(dir).statePath))
+    const full: StateManifest = { ...manifest, format: 1, stateSha256 }
+    await remove(join(this.path(dir), DURABLE))
+    await replace(join(this.path(dir), MANIFEST), JSON.stringify(full))
+    return full
+  }
+
+  /** Takes the state's existence back: a guest is about to run on its files. */
+  async retract(dir: string): Promise<void> {
+    for (const name of [DURABLE, MANIFEST]) await remove(join(this.path(dir), name))
+  }
+
+  /** Whether there is a complete state, be it damaged. */
+  async exists(dir: string): Promise<boolean> {
+    return (await sizeOf(join(this.path(dir), MANIFEST))) !== undefined
+  }
+
+  /** The manifest of a complete state; `undefined` when there is none. @throws AppError `snapshot_damaged` */
+  async read(dir: string): Promise<StateManifest | undefined> {
+    return await this.#json(dir, MANIFEST, manifestSchema)
+  }
+
+  /** When and with which checksums the state reached the disk; `undefined` while it has not. */
+  async durable(dir: string): Promise<Durable | undefined> {
+    const [manifest, durable] = await Promise.all([this.read(dir), this.#json(dir, DURABLE, durableSchema)])
+    return durable?.stateSha256 === manifest?.stateSha256 ? durable : undefined
+  }
+
+  async markDurable(dir: string, stateSha256: string, files: Durable['files']): Promise<number> {
+    const durable: Durable = { format: 1, stateSha256, atMs: Date.now(), files }
+    await writeFileAtomic(join(this.path(dir), DURABLE), JSON.stringify(durable))
+    return durable.atMs
+  }
+
+  /**
+   * A state that can be restored here: it is intact, and the engine has the hardware that it was saved on.
+   * @throws AppError `snapshot_damaged` naming the file, `state_not_loadable`
+   */
+  async usable(dir: string): Promise<StateManifest> {
+    const manifest = await this.intact(dir)
+    await this.requireLoadable(manifest)
+    return manifest
+  }
+
+  /**
+   * A state of which nothing is missing, checked in constant time: the whole device state, the sizes of the rest.
+   * @throws AppError `snapshot_damaged` naming the file
+   */
+  async intact(dir: string): Promise<StateManifest> {
+    const manifest = await this.read(dir)
+    if (manifest === undefined) throw damaged(dir, `${MANIFEST} is missing`)
+    const { statePath, memoryPath, diskPath } = this.files(dir)
+    const { basePath, agentPath, kernelPath } = manifest.image
+    await Promise.all([
+      this.#requireSize(dir, memoryPath, manifest.memoryMib * 2 ** 20),
+      this.#requireSize(dir, diskPath, manifest.diskSizeMib * 2 ** 20),
+      this.#requireChecksum(dir, statePath, manifest.stateSha256),
+      ...[basePath, agentPath, kernelPath].map((path) => this.#requireLayer(dir, path)),
+    ])
+    return manifest
+  }
+
+  /** @throws AppError `state_not_loadable` when the engine, as it is installed now, lacks the hardware of a state */
+  async requireLoadable(manifest: StateManifest): Promise<void> {
+    const { engine } = this.#machine
+    const saved = `The state was saved by ${manifest.engine} (${manifest.engineVersion})`
+    const refuse = (why: string) =>
+      new AppError('state_not_loadable', `${saved} and cannot be loaded here: ${why}. Its files are all there.`)
+    if (manifest.engine !== engine.name) throw refuse(`this host runs ${engine.name} (${await engine.version()})`)
+    const obstacle = await engine.obstacle(hardwareOf(manifest))
+    if (obstacle !== undefined) throw refuse(obstacle)
+  }
+
+  /** Copies a state's files (by reflink) and its device state into a new draft, and makes it complete. */
+  async copy(from: string, to: string, change: Partial<StateManifest> = {}): Promise<StateManifest> {
+    const manifest = await this.intact(from)
+    await using draft = await this.draft(to)
+    const [source, target] = [this.files(from), this.files(draft.dir)]
+    await settleAll([
+      this.#machine.pool.clone(source.memoryPath, target.memoryPath, ROOT),
+      this.#machine.pool.clone(source.diskPath, target.diskPath, ROOT),
+      copyFile(source.statePath, target.statePath),
+    ])
+    const copied = await this.commit(draft.dir, { ...manifest, ...change })
+    await draft.keep()
+    return copied
+  }
+
+  /** An empty directory beside `dir` that takes its name with `keep()`, and is removed otherwise. */
+  async draft(dir: string): Promise<Draft> {
+    const draft = `${dir}.${randomBytes(4).toString('hex')}${DRAFT_SUFFIX}`
+    await this.#makeDirectory(draft)
+    const undo = new UndoStack()
+    await undo.defer(() => this.remove(draft))
+    return {
+      dir: draft,
+      keep: async () => {
+        await this.remove(dir)
+        await rename(this.path(draft), this.path(dir))
+        undo.move()
+      },
+      [Symbol.asyncDispose]: () => undo[Symbol.asyncDispose](),
+    }
+  }
+
+  async move(from: string, to: string): Promise<void> {
+    await this.#makeDirectory(dirname(to))
+    await rename(this.path(from), this.path(to))
+  }
+
+  /**
+   * Takes a directory's name away in one step, which needs no room on a disk, so that from then on it is not there: what is left
+   * is a draft. @returns the draft's name
+   */
+  async disown(dir: string): Promise<string> {
+    const draft = `${dir}.${randomBytes(4).toString('hex')}${DRAFT_SUFFIX}`
+    await rename(this.path(dir), this.path(draft))
+    return draft
+  }
+
+  /** The manifest first: a removal that is broken off must not leave what looks like a state. */
+  async remove(dir: string): Promise<void> {
+    await this.retract(dir)
+    await rm(this.path(dir), { recursive: true, force: true })
+  }
+
+  /** Nobody but root reads the state's files any more. */
+  async seal(dir: string): Promise<void> {
+    const sealFile = async (path: string): Promise<void> => {
+      await chown(path, ROOT.uid, ROOT.gid).catch(ignoreMissing)
+      await chmod(path, ROOT.mode).catch(ignoreMissing)
+    }
+    await Promise.all([...Object.values(this.files(dir)).map(sealFile), chown(this.path(dir), ROOT.uid, ROOT.gid)])
+  }
+
+  /** Names in a folder of the pool, without drafts. */
+  async list(dir: string): Promise<string[]> {
+    return (await this.#entries(dir)).filter((name) => !name.endsWith(DRAFT_SUFFIX))
+  }
+
+  /** Names in a folder of the pool, drafts too. */
+  async listAll(dir: string): Promise<string[]> {
+    return await this.#entries(dir)
+  }
+
+  /** Removes what an interrupted save left in a folder. */
+  async removeDrafts(dir: string): Promise<string[]> {
+    const drafts = (await this.#entries(dir)).filter((name) => name.endsWith(DRAFT_SUFFIX))
+    for (const name of drafts) await this.remove(join(dir, name))
+    return drafts
+  }
+
+  store(image: TemplateImage): StoredImage {
+    const below = (path: string) => relative(this.#machine.pool.path, path)
+    return {
+      digest: image.digest,
+      basePath: below(image.basePath),
+      agentPath: below(image.agentPath),
+      kernelPath: below(image.kernel.kernelPath),
+      initrdPath: below(image.kernel.initrdPath),
+      kernelArgs: [...image.kernel.args],
+      layers: [...image.layers],
+    }
+  }
+
+  async #makeDirectory(dir: string): Promise<void> {
+    const path = this.path(dir)
+    await mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
+    await chmod(path, DIRECTORY_MODE)
+  }
+
+  async #entries(dir: string): Promise<string[]> {
+    try {
+      return await readdir(this.path(dir))
+    } catch (error) {
+      if (isErrno(error, 'ENOENT')) return []
+      throw error
+    }
+  }
+
+  async #json<T>(dir: string, name: string, schema: z.ZodType<T>): Promise<T | undefined> {
+    let text: string
+    try {
+      text = await readFile(join(this.path(dir), name), 'utf8')
+    } catch (error) {
+      if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+      throw error
+    }
+    try {
+      return schema.parse(JSON.parse(text))
+    } catch (error) {
+      throw damaged(dir, `${name} cannot be understood`, error)
+    }
+  }
+
+  async #requireSize(dir: string, path: string, bytes: number): Promise<void> {
+    const found = await sizeOf(path)
+    const name = path.slice(path.lastIndexOf('/') + 1)
+    if (found === undefined) throw damaged(dir, `${name} is missing`)
+    if (found !== bytes) throw damaged(dir, `${name} has ${found} bytes instead of ${bytes}`)
+  }
+
+  async #requireChecksum(dir: string, path: string, wanted: string): Promise<void> {
+    const found = await sha256(path).catch((error: unknown) => {
+      throw damaged(dir, `${STATE_FILES.state} cannot be read (${errorText(error)})`)
+    })
+    if (found !== wanted) throw damaged(dir, `${STATE_FILES.state} does not match its checksum`)
+  }
+
+  async #requireLayer(dir: string, path: string): Promise<void> {
+    if ((await sizeOf(join(this.#machine.pool.path, path))) === undefined) {
+      throw damaged(dir, `its layer ${path} is missing`)
+    }
+  }
+}
+
+/** The hardware that a state loads into, or that a guest has, of which this is on record. */
+export function hardwareOf(saved: {
+  readonly engine: string
+  readonly engineVersion: string
+  readonly hardware?: Hardware | undefined
+}): Hardware {
+  const { engine, engineVersion } = saved
+  return saved.hardware ?? hardwareOfVersion(engine, engineVersion) ?? { machine: engineVersion, cpu: '', layout: 1 }
+}
+
+export interface Draft extends AsyncDisposable {
+  readonly dir: string
+  keep(): Promise<void>
+}
+
+function damaged(dir: string, problem: string, cause?: unknown): AppError {
+  return new AppError('snapshot_damaged', `The saved state ${dir} is damaged: ${problem}.`, { cause })
+}
+
+function ignoreMissing(error: unknown): void {
+  if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error
+}
+
+async function sizeOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).size
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    throw error
+  }
+}
+
+/** Replaced in one step and in the page cache at once; the flusher brings it to the disk later. */
+async function replace(path: string, text: string): Promise<void> {
+  const beside = `${path}${DRAFT_SUFFIX}`
+  await writeFile(beside, text, { mode: 0o600 })
+  await rename(beside, path)
+}
+
+async function remove(path: string): Promise<void> {
+  await unlink(path).catch(ignoreMissing)
+}
+
+/** Of a device state: half a megabyte. */
+async function sha256(path: string): Promise<string> {
+  return createHash('sha256')
+    .update(await readFile(path))
+    .digest('hex')
+}
