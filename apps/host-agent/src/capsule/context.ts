@@ -120,11 +120,14 @@ export async function syncGuest(
  * Refuses what would come to nothing: a copy is let go only when it has taken an identity of its own, or two capsules would share
  * names and random state. @throws AppError `guest_unreachable` when a running guest gives no sign
  */
-export async function requireReachable({ guest }: Entry, what: string): Promise<void> {
+export async function requireReachable(entry: Entry, what: string): Promise<void> {
+  const { guest } = entry
   try {
     await guest?.client.requireReachable()
   } catch (error) {
     if (!AppError.is(error, 'guest_unreachable')) throw error
+    // It was put to sleep, rolled back or destroyed meanwhile: whoever holds the capsule next sees what it is now.
+    if (entry.guest !== guest) return
     throw new AppError(error.code, `${error.message} ${what} could not be told who it is.`, { cause: error })
   }
 }

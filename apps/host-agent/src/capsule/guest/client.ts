@@ -170,10 +170,14 @@ export class GuestClient {
     })
   }
 
-  /** Asks for a sign of the guest. @throws AppError `guest_unreachable` */
+  /**
+   * Asks for a sign of the guest, on a connection of its own: one that was used before may have ended while nobody looked.
+   * @throws AppError `guest_unreachable`, also when the line is closed meanwhile
+   */
   async requireReachable(): Promise<void> {
     await this.pulse.guard(async (signal) => {
-      if (!(await this.#isHealthy({ signal }))) throw new AppError('guest_unreachable', 'The guest cannot be reached.')
+      if (!(await this.#isHealthy({ signal, isFresh: true })))
+        throw new AppError('guest_unreachable', 'The guest cannot be reached.')
     })
   }
 

@@ -440,6 +440,23 @@ describe('a fork', () => {
     await expectNothingLeft()
   })
 
+  it.each(['a fork', 'a snapshot'])(
+    '%s takes a capsule as it is that is paused while it asks whether it answers',
+    async (what) => {
+      await remember('kept')
+      const agent = test.agents.get(test.guestOf(record()).spec.id)
+      agent?.mute()
+      const copies = copiesOf(1)
+      const asked =
+        what === 'a fork' ? manager.fork(capsuleId, copies) : manager.snapshots.create(capsuleId, snapshotIds.create())
+      await manager.pause(capsuleId, 'request')
+      await asked
+      expect(record().state).toBe('paused')
+      for (const copy of what === 'a fork' ? copies : []) expect(await recall(copy.capsuleId)).toBe('kept')
+      await expectNothingLeft()
+    },
+  )
+
   for (const step of ['flushed', 'cloned', 'committed', 'restored', 'started', 'kept']) {
     it(`makes no copy when it fails at fork:${step}`, async () => {
       breakAt(`fork:${step}`)
