@@ -5,6 +5,9 @@ const shared = {
   ssr: { resolve: { conditions: ['wrenn-source'] } },
 } as const
 
+/** `npm test` tells each failure again in one line at its end: the message must say what was there instead. */
+const chaiConfig = { truncateThreshold: 800 }
+
 export default defineConfig({
   ...shared,
   test: {
@@ -13,6 +16,7 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          chaiConfig,
           name: 'unit',
           include: ['{apps,packages}/*/src/**/*.test.ts'],
           testTimeout: 30_000,
@@ -23,6 +27,7 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          chaiConfig,
           name: 'conformance',
           include: ['{apps,packages}/*/conformance/**/*.test.ts'],
           testTimeout: 240_000,
@@ -33,6 +38,7 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          chaiConfig,
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
           globalSetup: ['tests/e2e/setup.ts'],
@@ -44,6 +50,7 @@ export default defineConfig({
       {
         ...shared,
         test: {
+          chaiConfig,
           name: 'chaos',
           include: ['tests/chaos/**/*.test.ts'],
           globalSetup: ['tests/chaos/setup.ts'],

@@ -46,7 +46,7 @@ const counts = { passed: 0, failed: 0, skipped: 0 }
 /** One line for each test that failed, told at the very end, so that a log that was cut still tells them. */
 const failedTests = []
 const failures = []
-const MAX_LINE_CHARS = 400
+const MAX_LINE_CHARS = 1_000
 const OUTPUT_GRACE_MS = 5_000
 const nothingRan = { testResults: [], numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
 
