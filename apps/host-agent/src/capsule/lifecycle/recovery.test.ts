@@ -1,3 +1,5 @@
+import { truncate } from 'node:fs/promises'
+import { checkpointIds } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { input, nothing, TestMachine } from '../../testing/test-machine.js'
@@ -195,6 +197,47 @@ describe('after the host itself went down', () => {
     expect(await guest.readRam()).toEqual({ nonce: 'durable' })
     await after.manager.destroyAll()
     expect(await test.leftovers()).toEqual(nothing)
+  })
+
+  describe('a capsule with a pause, a checkpoint and another one after it goes back to', () => {
+    const cases = [
+      { damaged: [], to: 'second checkpoint' },
+      { damaged: ['second'], to: 'first checkpoint' },
+      { damaged: ['second', 'first'], to: 'pause' },
+    ] as const
+    it.each(cases)('the $to, with $damaged damaged', async ({ damaged, to }) => {
+      const ids = { first: checkpointIds.create(), second: checkpointIds.create() }
+      const { manager, hotPool } = await test.start()
+      const { capsuleId } = await manager.create(input())
+      await hotPool.close()
+      const remember = async (nonce: string) =>
+        await test.guestOf(manager.get(capsuleId) ?? { resources: undefined }).writeRam({ nonce })
+      const { states } = manager.context
+      await remember('pause')
+      await manager.pause(capsuleId, 'request')
+      await test.until(() => manager.get(capsuleId)?.durableAtMs)
+      await manager.resume(capsuleId)
+      for (const name of ['first', 'second'] as const) {
+        await remember(`${name} checkpoint`)
+        await manager.points.create(capsuleId, ids[name])
+        await test.until(async () => await states.durable(`capsules/${capsuleId}/checkpoints/${ids[name]}`))
+      }
+      await remember('newer')
+      await manager.detach()
+      await test.powerOff()
+      for (const name of damaged) {
+        await truncate(states.files(`capsules/${capsuleId}/checkpoints/${ids[name]}`).memoryPath, 1)
+      }
+      const after = await test.start('boot-2')
+      const standsOn = { 'second checkpoint': ids.second, 'first checkpoint': ids.first, pause: undefined }[to]
+      expect(after.manager.get(capsuleId)).toMatchObject({ state: 'paused', pauseReason: 'host_restart' })
+      expect(after.manager.get(capsuleId)?.checkpointId).toBe(standsOn)
+      await after.manager.resume(capsuleId)
+      const guest = test.guestOf(after.manager.get(capsuleId) ?? { resources: undefined })
+      expect(await guest.readRam()).toEqual({ nonce: to })
+      await after.manager.destroyAll()
+      expect(await test.leftovers()).toEqual(nothing)
+    })
   })
 
   it('a paused capsule whose state was not durable yet is kept, with a warning', async () => {

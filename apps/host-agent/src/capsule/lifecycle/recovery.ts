@@ -2,8 +2,10 @@ import { AppError } from '@wrenn/base'
 import type { VmExit } from '@wrenn/vmm'
 import { type Context, currentDir, dirs, recordExit, startRevival, watchExit } from '../context.js'
 import type { Guest } from '../guest/index.js'
+import type { Durable } from '../state/index.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, VmResources } from '../types.js'
+import { ancestorsOf } from './ancestors.js'
 import type { Sleep } from './sleep.js'
 
 const GUEST_LOST: Omit<VmExit, 'atMs' | 'message'> = {
@@ -169,25 +171,21 @@ export class Recovery {
   /** Puts the capsule on the newest older state that is durable. False when there is none. */
   async #fallBack(entry: Entry, why: string): Promise<boolean> {
     const { states, table, logger } = this.#context
-    const { capsuleId, fallback, checkpointId, files, state } = entry.record
-    const generation = fallback === undefined ? undefined : dirs.generation(capsuleId, fallback)
-    const checkpoint = checkpointId === undefined ? undefined : dirs.checkpoint(capsuleId, checkpointId)
-    for (const dir of [generation, checkpoint]) {
-      const durable = dir === undefined ? undefined : await states.durable(dir).catch(() => undefined)
-      if (dir === undefined || durable === undefined) continue
-      const manifest = await states.intact(dir).catch((error: unknown) => {
-        logger.error({ err: error, capsuleId, dir }, 'capsule.fallback_damaged')
-        return undefined
-      })
-      if (manifest === undefined) continue
-      if (dir === checkpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
+    const { capsuleId, fallback, files, state } = entry.record
+    const onDamage = (error: unknown, dir: string) =>
+      logger.error({ err: error, capsuleId, dir }, 'capsule.fallback_damaged')
+    for (const { dir, isCheckpoint, checkpointId, manifest } of await ancestorsOf(entry.record, states, onDamage)) {
+      const durable = await this.#durableAndIntact(dir, onDamage)
+      if (durable === undefined) continue
+      if (isCheckpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
       const change = {
-        files: dir === checkpoint || fallback === undefined ? files + 1 : fallback,
+        files: isCheckpoint || fallback === undefined ? files + 1 : fallback,
         fallback: undefined,
+        checkpointId,
         resources: undefined,
         reviving: undefined,
         exit: undefined,
-        durableAtMs: dir === checkpoint ? undefined : durable.atMs,
+        durableAtMs: isCheckpoint ? undefined : durable.atMs,
         pausedAtMs: Date.now(),
         pauseReason: 'host_restart' as const,
         notice: `The capsule went back to the state saved at ${new Date(manifest.savedAtMs).toISOString()}, because ${why}.`,
@@ -199,6 +197,18 @@ export class Recovery {
       return true
     }
     return false
+  }
+
+  async #durableAndIntact(dir: string, onDamage: (error: unknown, dir: string) => void): Promise<Durable | undefined> {
+    const { states } = this.#context
+    try {
+      const durable = await states.durable(dir)
+      if (durable !== undefined) await states.intact(dir)
+      return durable
+    } catch (error) {
+      onDamage(error, dir)
+      return undefined
+    }
   }
 
   /** Removes generations that nothing refers to, and drafts. */

@@ -1,1 +1,1 @@
-export { hardwareOf, layersOfStates, type StateManifest } from './states.js'
+export { type Durable, hardwareOf, layersOfStates, type StateManifest, type StateStore } from './states.js'
