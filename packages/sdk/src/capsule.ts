@@ -104,6 +104,8 @@ export type Forks = readonly Capsule[] & { readonly pauseWindowMs: number; reado
 const EXEC_TIMEOUT_MS = 30_000
 /** An answer may come this much after the command's own deadline: waking, killing and collecting take time too. */
 const EXEC_GRACE_MS = 30_000
+/** Node.js' fetch gives up where no answer begins for five minutes; interim answers keep it waiting. */
+const PREFER_SIGNS = { prefer: 'processing' }
 /** A checkpoint before the command and the way back after it. */
 const ATOMIC_GRACE_MS = 120_000
 
@@ -154,7 +156,7 @@ export class Capsule implements AsyncDisposable {
     const input = stdin instanceof Uint8Array ? { stdin: toBase64(stdin), stdin_encoding: 'base64' } : { stdin }
     const json = { ...commandFields(command), envs, cwd, user, ...input, timeout_sec: timeoutMs / 1000, atomic }
     const ask = (more: CallOptions) =>
-      this.#transport.json<wire.ExecResult>('POST', `${this.#path}/exec`, { ...more, json })
+      this.#transport.json<wire.ExecResult>('POST', `${this.#path}/exec`, { ...more, json, headers: PREFER_SIGNS })
     if (timeoutMs === 0 || call.requestTimeoutMs !== undefined) {
       return execResult(await ask({ requestTimeoutMs: 0, ...call }))
     }

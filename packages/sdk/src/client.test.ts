@@ -135,6 +135,7 @@ describe('exec', () => {
     server.handler = (_seen, response) =>
       sendJson(response, { ...answer, stdout: Buffer.from('\uFEFFA').toString('base64'), encoding: 'base64' })
     const body = JSON.parse(server.seen.at(-1)?.body ?? '')
+    expect(server.seen.at(-1)?.headers.prefer).toBe('processing') // or fetch gives up after five minutes
     expect(body).toMatchObject({ cmd: '/bin/sh', args: ['-c', 'a | b'], timeout_sec: 1.5, stdin: 'AAE=' })
     expect((await found.exec('marked')).stdout).toBe('\uFEFFA')
     await found.exec(['ls', '-l'])

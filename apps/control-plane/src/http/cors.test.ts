@@ -22,11 +22,13 @@ describe('allowOrigins', () => {
     const asked = await app.inject(preflight)
     expect(asked.statusCode).toBe(204)
     expect(asked.headers['access-control-allow-origin']).toBe('*')
-    expect(asked.headers['access-control-allow-headers']).toMatch(/X-API-Key.*Authorization.*Idempotency-Key.*Range/)
+    expect(asked.headers['access-control-allow-headers']).toMatch(
+      /X-API-Key.*Authorization.*Idempotency-Key.*Prefer.*Range.*If-Match/,
+    )
     expect(asked.headers['access-control-allow-methods']).toMatch(/POST.*DELETE/)
     const got = await app.inject({ url: '/v1/things', headers: { origin: 'https://app.example' } })
     expect(got.body).toBe('things')
-    expect(got.headers['access-control-expose-headers']).toMatch(/x-next-token.*content-range/)
+    expect(got.headers['access-control-expose-headers']).toMatch(/x-next-token.*content-range.*etag/)
   })
 
   it('names only the origins it was told, and tells caches so', async () => {

@@ -1,9 +1,12 @@
 import type { App } from './context.js'
 
 const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE'
-const REQUEST_HEADERS = 'X-API-Key, Authorization, Idempotency-Key, Content-Type, Range, Connect-Protocol-Version'
+const REQUEST_HEADERS = [
+  'X-API-Key, Authorization, Idempotency-Key, Content-Type, Content-Encoding, Prefer, Connect-Protocol-Version',
+  'Range, If-Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since',
+].join(', ')
 const ANSWER_HEADERS =
-  'x-request-id, x-next-token, content-range, content-length, accept-ranges, last-modified, retry-after'
+  'x-request-id, x-next-token, content-range, content-length, accept-ranges, etag, last-modified, retry-after'
 const PREFLIGHT_MAX_AGE_SEC = 86_400
 
 /**

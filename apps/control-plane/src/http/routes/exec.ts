@@ -11,6 +11,7 @@ import { execBackground, execForeground, parseSelector, toProcessInfo, toSignal 
 import { ownerOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
+import { signsOfWork } from '../processing.js'
 import { capsuleParams, errors, noContent, processParams } from '../schemas.js'
 
 const EXEC_BODY_BYTES = 64 * 1024 * 1024
@@ -26,7 +27,7 @@ export function execRoutes(app: App, services: Services): void {
         tags: ['processes'],
         summary: 'Run a command.',
         description:
-          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. Background: 202 at once. `timeout_sec` counts while the capsule runs: a command that is under way when it is paused waits, and goes on after the resume with the time that was left. When the guest cannot be reached (its network or agent is down), 504 `guest_unreachable` comes at most 5 s after `timeout_sec`, and the command may still run. With `atomic` the command runs to its end also when the client hangs up, one at a time in a capsule (409 in_use); what other commands do in the capsule meanwhile is undone with it. One whose guest dies (502 guest_died), or whose end cannot be known, has no exit code: it is answered by that error, with `details.rolled_back` true once the capsule runs again as before.',
+          'Foreground: 200 when it ended. A timeout is not an error: exit_code 124, timed_out true, the output so far, and the process tree is gone. When the client hangs up, the tree is killed. A client that gives up where no answer begins for minutes (such as Node.js fetch after five) sends `Prefer: processing` and gets an interim 102 every 60 s. Background: 202 at once. `timeout_sec` counts while the capsule runs: a command that is under way when it is paused waits, and goes on after the resume with the time that was left. When the guest cannot be reached (its network or agent is down), 504 `guest_unreachable` comes at most 5 s after `timeout_sec`, and the command may still run. With `atomic` the command runs to its end also when the client hangs up, one at a time in a capsule (409 in_use); what other commands do in the capsule meanwhile is undone with it. One whose guest dies (502 guest_died), or whose end cannot be known, has no exit code: it is answered by that error, with `details.rolled_back` true once the capsule runs again as before.',
         params: capsuleParams,
         body: execRequestSchema,
         response: { 200: execResultSchema, 202: backgroundResultSchema, ...errors },
@@ -41,6 +42,7 @@ export function execRoutes(app: App, services: Services): void {
           'atomic: a command in the background cannot be atomic; leave one of the two.',
         )
       }
+      using _ = signsOfWork(request, reply)
       if (body.atomic) {
         activity.touch(capsule.id)
         const result = await atomic.run(capsule, body)
