@@ -20,7 +20,8 @@ const refusal = (capsule: TestCapsule, method: string, path: string, json?: obje
   api.refusal(method, `${capsule.path}${path}`, json === undefined ? {} : { json })
 const sleeping = (sec: number, more: object = {}) => ({ cmd: 'sleep', args: [String(sec)], ...more })
 
-describe.each(['whose network is down', 'whose agent is stopped'] as const)('a capsule %s', (fault) => {
+// Beside each other: most of each is waiting.
+describe.concurrent.each(['whose network is down', 'whose agent is stopped'] as const)('a capsule %s', (fault) => {
   it('answers every call in time, can be paused, kept and rolled back, and is well again', async () => {
     await using capsule = await api.create({ memory_mb: 512 })
     await capsule.checkpoint('before')

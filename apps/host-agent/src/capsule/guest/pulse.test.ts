@@ -36,6 +36,19 @@ describe('a call to a guest', () => {
     expect(codeOf(watch.failure)).toBe('guest_unreachable')
   })
 
+  it('has all its probes wait on one end, which Node does not take for a leak', async () => {
+    const warnings: Error[] = []
+    const note = (warning: Error) => warnings.push(warning)
+    process.on('warning', note)
+    const silent = new Pulse(patience, (signal) => new Promise((_, reject) => signal.addEventListener('abort', reject)))
+    using watch = silent.watch()
+    watch.waits()
+    await pass(patience.silenceMs, false)
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', note)
+    expect(warnings).toEqual([])
+  })
+
   it('goes on for hours while the guest answers probes', async () => {
     using watch = pulse.watch()
     watch.waits()

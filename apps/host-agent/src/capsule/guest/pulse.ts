@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { AppError } from '@wrenn/base'
 
 /** How long a guest may give no sign before a call to it is given up. `patienceOf` says why each is what it is. */
@@ -153,7 +154,7 @@ export class Pulse {
   /** A slow guest may answer an early probe after later ones were sent: each is left until nobody waits any more. */
   #ask(): void {
     this.#probedAtMs = this.nowMs
-    this.#probes ??= new AbortController()
+    this.#probes ??= endOfMany()
     void this.#probe(this.#probes.signal).then(
       (answered) => {
         if (answered) this.heard()
@@ -249,6 +250,13 @@ export class Watch implements Disposable {
     const isStuck = overdueMs >= patience.stuckMs && nowMs - this.#newsAtMs >= patience.stuckMs
     return isStuck ? stuck(patience.stuckMs) : undefined
   }
+}
+
+/** Ends as many calls as there are; Node would take more than ten for a leak. */
+function endOfMany(): AbortController {
+  const abort = new AbortController()
+  setMaxListeners(0, abort.signal)
+  return abort
 }
 
 const seconds = (ms: number): string => `${Math.round(ms / 1000)} s`
