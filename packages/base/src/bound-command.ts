@@ -4,6 +4,7 @@ export interface RunAs {
   readonly gid: number
 }
 
+/** How a bound program dies, and who it is while it lives. */
 export interface BoundOptions {
   /** What the kernel sends it when we die, however we die. */
   readonly signal: 'INT' | 'TERM' | 'KILL'

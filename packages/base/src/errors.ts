@@ -1,3 +1,4 @@
+/** What an error carries beside code and sentence: facts for the caller, and the reason for us. */
 export interface AppErrorOptions {
   /** Machine-readable facts for the caller; goes over the wire, so never secrets. */
   readonly details?: Readonly<Record<string, unknown>>
@@ -11,6 +12,7 @@ export interface AppErrorOptions {
  */
 export class AppError extends Error {
   override readonly name = 'AppError'
+  /** A key of the error table of `@wrenn/protocol`, which this package cannot import; an unknown one counts as `internal`. */
   readonly code: string
   readonly details: Readonly<Record<string, unknown>> | undefined
 

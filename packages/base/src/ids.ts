@@ -3,11 +3,20 @@ import { randomBytes } from 'node:crypto'
 declare const brand: unique symbol
 type Branded<Name extends string> = string & { readonly [brand]: Name }
 
+/** `cl-` and 25 base-36 digits; part of the names of everything that the capsule has on its host. */
 export type CapsuleId = Branded<'CapsuleId'>
+/**
+ * `team-` and 25 base-36 digits. A team owns keys, capsules and snapshots; nothing is shared between teams but base
+ * templates.
+ */
 export type TeamId = Branded<'TeamId'>
+/** `key-` and 25 base-36 digits: names a key in logs and lists, and is not the key. */
 export type ApiKeyId = Branded<'ApiKeyId'>
+/** `host-` and 25 base-36 digits, made at the first start of a host agent and kept in its directory. */
 export type HostId = Branded<'HostId'>
+/** `cp-` and 25 base-36 digits. Where the API takes one, it takes the checkpoint's name too. */
 export type CheckpointId = Branded<'CheckpointId'>
+/** `snap-` and 25 base-36 digits. Users name snapshots by their template name instead. */
 export type SnapshotId = Branded<'SnapshotId'>
 
 const DIGITS = 25
@@ -27,11 +36,17 @@ function kind<Id extends string>(prefix: string) {
   }
 }
 
+/** `create()` makes a new random id; `is(text)` proves that a text from outside has the form, not that there is such a capsule. */
 export const capsuleIds = kind<CapsuleId>('cl')
+/** As {@link capsuleIds}, of teams. */
 export const teamIds = kind<TeamId>('team')
+/** As {@link capsuleIds}, of keys. */
 export const apiKeyIds = kind<ApiKeyId>('key')
+/** As {@link capsuleIds}, of hosts. */
 export const hostIds = kind<HostId>('host')
+/** As {@link capsuleIds}, of checkpoints. */
 export const checkpointIds = kind<CheckpointId>('cp')
+/** As {@link capsuleIds}, of snapshots. */
 export const snapshotIds = kind<SnapshotId>('snap')
 
 /** `prefix-` + 8 hex digits: tags of processes and terminals. */

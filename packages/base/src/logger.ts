@@ -9,6 +9,7 @@ export interface Logger {
 
 const nothing = (): void => {}
 
+/** Drops everything: for tests, and the default of whatever may run without a logger. */
 export const silentLogger: Logger = {
   debug: nothing,
   info: nothing,

@@ -4,8 +4,10 @@ import { isErrno } from './errors.js'
 
 /** A pid alone may come to name another process; its start time (in clock ticks since boot) tells them apart. */
 export const processIdSchema = z.object({ pid: z.number().int().positive(), startTicks: z.string() })
+/** A process on this machine since its boot: what records keep, so that a later start of ours can find or end it safely. */
 export type ProcessId = z.infer<typeof processIdSchema>
 
+/** One reading of /proc/pid/stat, whose name field cannot deceive it. */
 export interface ProcessStat extends ProcessId {
   /** By its number in proc_pid_stat(5), from 3 on. */
   field(number: number): string
@@ -27,6 +29,7 @@ export async function readProcessStat(pid: number): Promise<ProcessStat | undefi
   return { pid, startTicks: field(22), field }
 }
 
+/** The lasting name of a process that runs now; `undefined` when it has ended. */
 export async function identify(pid: number): Promise<ProcessId | undefined> {
   const stat = await readProcessStat(pid)
   return stat && { pid, startTicks: stat.startTicks }

@@ -13,6 +13,7 @@ export const politeLadder: readonly StopStep[] = [
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
 
+/** Whether Node has told of its end, by exit code or signal. To wait for it, listen to `exit` only while this is false. */
 export function hasExited(child: ChildProcess): boolean {
   return child.exitCode !== null || child.signalCode !== null
 }

@@ -1,10 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from './errors.js'
 
+/** How long and how often a condition is asked for. */
 export interface WaitOptions {
+  /** The last probe may begin this late; it is not cut short. */
   readonly timeoutMs: number
   /** @default 25 */
   readonly intervalMs?: number
+  /** Ends the wait with its reason. */
   readonly signal?: AbortSignal
   /** What is waited for, for the error's message: "the guest agent to answer". */
   readonly what: string

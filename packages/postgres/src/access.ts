@@ -10,6 +10,10 @@ export interface Identity {
   readonly differs: boolean
 }
 
+/**
+ * PostgreSQL refuses to run as root, so root must name another user; anybody else gets themselves, whatever they name.
+ * @throws AppError `invalid_config` for root without a `uid`, or with that of root
+ */
 export function chooseIdentity(uid: number | undefined, gid: number | undefined): Identity {
   const own = { uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 }
   if (own.uid !== 0) return { ...own, differs: false }

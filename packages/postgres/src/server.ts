@@ -32,6 +32,7 @@ const stopLadder: readonly StopStep[] = [
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
 
+/** Where the server lives and who it is. One directory belongs to one server at a time. */
 export interface EmbeddedPostgresOptions {
   /** Home of binaries, data, log and socket; made when missing. Its parents must be searchable by `uid`. */
   readonly dir: string
@@ -42,12 +43,13 @@ export interface EmbeddedPostgresOptions {
   /** Group whose members may connect, beside root and `uid`; being let in means superuser of the database. @default gid */
   readonly clientGid?: number
   readonly logger?: Logger
-  /** @default <dir>/postgres.log */
+  /** Begun anew at a start once it has more than 8 MiB; one older file (`.1`) is kept. @default <dir>/postgres.log */
   readonly logFile?: string
-  /** Extra server settings (`max_connections`, …). */
+  /** Extra server settings (`max_connections`, …), as for `postgres -c`; they win over our own. */
   readonly settings?: Readonly<Record<string, string | number>>
 }
 
+/** How the server process ended; both are null when it never started. */
 export interface ServerExit {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
@@ -56,12 +58,14 @@ export interface ServerExit {
 /** A running server. Disposing stops it. */
 export interface EmbeddedPostgres extends AsyncDisposable {
   readonly pid: number
+  /** The cluster; only the server's user may enter it. */
   readonly dataDir: string
   /** Folder of the unix socket: what `pg` and libpq take as host. */
   readonly socketDir: string
+  /** Only a part of the socket's name: nothing listens on TCP. */
   readonly port: number
   readonly user: 'postgres'
-  /** For `DATABASE_URL` and `pg`. */
+  /** For `DATABASE_URL` and `pg`. @param database @default postgres */
   connectionString(database?: string): string
   /** @returns false when the database exists already. */
   createDatabase(name: string): Promise<boolean>

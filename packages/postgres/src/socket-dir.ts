@@ -7,11 +7,16 @@ import { assertOwnedBy, type Identity } from './access.js'
 
 /** The port is only a part of the socket's name: the server does not listen on TCP. */
 export const SOCKET_PORT = 5432
+/** The name that libpq makes of a port and looks for in the socket's folder. */
 export const SOCKET_FILE = `.s.PGSQL.${SOCKET_PORT}`
 
 /** `sun_path` holds 108 bytes with its final zero, unix(7). */
 const MAX_SOCKET_PATH_BYTES = 107
 
+/**
+ * The folder below `dir`, or where that is too long for a unix socket one below /run (for root) or the temporary directory,
+ * named after a digest of `dir`, so that every start finds the same.
+ */
 export function chooseSocketDir(dir: string): string {
   const near = join(dir, 'socket')
   if (Buffer.byteLength(join(near, SOCKET_FILE)) <= MAX_SOCKET_PATH_BYTES) return near

@@ -159,8 +159,10 @@ export const errorTable = {
   },
 } as const satisfies Record<string, ErrorKind>
 
+/** A code that clients may branch on. It stays once it was released; a new one is an addition that clients must bear. */
 export type ErrorCode = keyof typeof errorTable
 
+/** Whether the table has the code. A newer server may send one that this client's table lacks. */
 export function isErrorCode(code: string): code is ErrorCode {
   return Object.hasOwn(errorTable, code)
 }

@@ -1,3 +1,7 @@
+/**
+ * Every state a capsule can be in; docs/lifecycle.md says what each means. The database checks its rows against the same
+ * list.
+ */
 export const capsuleStates = [
   'pending',
   'starting',
@@ -11,6 +15,10 @@ export const capsuleStates = [
   'missing',
   'error',
 ] as const
+/**
+ * The exact state, as `state` of a capsule shows it. Compare it here only: `isUsable` and `isAsleep` answer the usual
+ * questions.
+ */
 export type CapsuleState = (typeof capsuleStates)[number]
 
 /**
@@ -34,6 +42,7 @@ export const capsuleCommands = [
   'found',
   'failed',
 ] as const
+/** What moves a capsule through {@link capsuleTransitions}. */
 export type CapsuleCommand = (typeof capsuleCommands)[number]
 
 /**
@@ -97,6 +106,7 @@ export function nextState(state: CapsuleState, command: CapsuleCommand): Capsule
   return row[command]
 }
 
+/** The closed set of `status`, which clients from before the finer states match exhaustively: never add one. */
 export const wireStatuses = [
   'pending',
   'starting',
@@ -107,6 +117,7 @@ export const wireStatuses = [
   'missing',
   'error',
 ] as const
+/** What `status` of a capsule shows, made of its state by {@link wireStatus}. */
 export type WireStatus = (typeof wireStatuses)[number]
 
 const shownAs: Record<CapsuleState, WireStatus> = {

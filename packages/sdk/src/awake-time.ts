@@ -5,8 +5,11 @@ import { delay } from './wait.js'
 
 const ASLEEP_POLL_MS = 1_000
 
+/** A deadline that stands still while the capsule sleeps, and how to learn whether it does. */
 export interface AwakeTime {
+  /** Time in which the capsule was awake, not time on the clock. */
   readonly limitMs: number
+  /** Asked each time the limit is over, and every second while the capsule sleeps. A failure counts as `running`. */
   readonly askState: (signal: AbortSignal) => Promise<CapsuleState>
   readonly signal: AbortSignal | undefined
 }

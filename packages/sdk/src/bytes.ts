@@ -8,12 +8,17 @@ export function fromBase64(text: string): Uint8Array {
 
 const CHUNK = 0x8000
 
+/**
+ * Standard base64 with padding (RFC 4648, section 4), the form of every binary field of the API. Built in pieces, because one
+ * call of `String.fromCharCode` with millions of arguments overflows the stack.
+ */
 export function toBase64(bytes: Uint8Array): string {
   let binary = ''
   for (let at = 0; at < bytes.length; at += CHUNK) binary += String.fromCharCode(...bytes.subarray(at, at + CHUNK))
   return btoa(binary)
 }
 
+/** Input as it goes to a process or file: text becomes UTF-8, bytes stay the array they are, not a copy. */
 export function toBytes(data: string | Uint8Array): Uint8Array {
   return typeof data === 'string' ? new TextEncoder().encode(data) : data
 }

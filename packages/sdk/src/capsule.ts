@@ -25,14 +25,23 @@ import { wholeSeconds } from './wait.js'
 /** A string is a line for `/bin/sh -c`; an array is a program and its arguments, run as they are. */
 export type Command = string | readonly [command: string, ...args: string[]]
 
+/** Where, as whom and with what a command runs. None of these changes the capsule's own defaults. */
 export interface ProcessOptions {
-  /** Added to the capsule's environment. */
+  /**
+   * Added to the capsule's environment; the same name replaces. 128 KiB each with its name, 2 MiB together with the
+   * arguments.
+   */
   readonly envs?: Readonly<Record<string, string>>
+  /** Must exist; relative to the user's home. @default the `cwd` that the capsule was created with, else the user's home */
   readonly cwd?: string
+  /** A name of the guest's `/etc/passwd`, or `uid` or `uid:gid`. @default the capsule's user, else root */
   readonly user?: string
 }
+/**
+ * How a command that is waited for runs. Its output is kept up to a limit; for more, or to see it as it comes, use `stream`.
+ */
 export interface ExecOptions extends ProcessOptions, CallOptions {
-  /** Kill it after this time; 0 means never. @default 30_000 */
+  /** Kills it and its children after this time in which the capsule was awake; 0 means never. @default 30_000 */
   readonly timeoutMs?: number
   /** What it reads; then its input ends. @default no input */
   readonly stdin?: string | Uint8Array
@@ -42,6 +51,7 @@ export interface ExecOptions extends ProcessOptions, CallOptions {
    */
   readonly atomic?: boolean
 }
+/** How long and how patiently a process is listened to. None of these ends the process. */
 export interface FollowOptions {
   /** Ends the connection, not the process. */
   readonly signal?: AbortSignal
@@ -50,6 +60,9 @@ export interface FollowOptions {
   /** Told when the connection drops and comes back, and when the capsule is paused and goes on. */
   readonly onConnection?: (state: ConnectionState) => void
 }
+/**
+ * How a command that is followed runs; unlike {@link ExecOptions} without a deadline of its own and with its input closed.
+ */
 export interface StreamOptions extends ProcessOptions, FollowOptions {
   /** Kill it after this time; 0 means never. @default 0 */
   readonly timeoutMs?: number
@@ -58,25 +71,35 @@ export interface StreamOptions extends ProcessOptions, FollowOptions {
   /** Your name for it. @default a random one */
   readonly tag?: string
 }
+/** How a command that is left alone runs. Its output is kept in the capsule, within a limit, for whoever attaches later. */
 export interface StartOptions extends ProcessOptions, CallOptions {
-  /** @default 0 (never) */
+  /** Kills it and its children after this time in which the capsule was awake. @default 0 (never) */
   readonly timeoutMs?: number
+  /** Your name for it, unique among those that run: letters, digits and `. _ : -`, not digits alone. @default a random one */
   readonly tag?: string
 }
+/** From where on a process that runs already is followed. */
 export interface AttachOptions extends FollowOptions {
-  /** Replay output from this byte. @default only what comes from now on */
+  /**
+   * Replay output from this byte, counted over all streams together: `offset` plus length of the last event seen. Bytes that
+   * are no longer kept come as one `lost` event. With it a paused capsule is waited for.
+   * @default only what comes from now on; a paused capsule without `autoResume` is then InvalidStateError
+   */
   readonly fromOffset?: number
 }
+/** What runs in a terminal and how large that is. It outlives the connection: come back with `attachPty(tag)`. */
 export interface PtyOptions extends ProcessOptions, FollowOptions {
   /** @default /bin/bash */
   readonly command?: readonly [command: string, ...args: string[]]
-  /** @default 80 */
+  /** Columns, 1 to 65535. @default 80 */
   readonly cols?: number
-  /** @default 24 */
+  /** Lines, 1 to 65535. @default 24 */
   readonly rows?: number
+  /** The name to come back by. @default a random one */
   readonly tag?: string
 }
 
+/** What of a capsule may change while it lives; what is absent stays. */
 export interface UpdateOptions extends CallOptions {
   /** `null` takes the name away. */
   readonly name?: string | null
@@ -84,10 +107,12 @@ export interface UpdateOptions extends CallOptions {
   readonly labels?: Readonly<Record<string, string>>
   /** Pause it after this time without activity; 0 means never. */
   readonly idleTimeoutMs?: number
+  /** Whether using it wakes it while it is paused. */
   readonly autoResume?: boolean
 }
+/** What the copies have of their own; memory, processes, files and size are those of the source. */
 export interface ForkOptions extends LifecycleOptions {
-  /** @default 1 */
+  /** 1 to 100 copies, all or none. @default 1 */
   readonly count?: number
   /** Name of the copies; with several, `-1`, `-2`, … is added. */
   readonly name?: string
@@ -138,6 +163,7 @@ export class Capsule implements AsyncDisposable {
     return this.#info
   }
 
+  /** Asks the platform and keeps the answer as {@link info}. Does not count as activity. @throws CapsuleNotFoundError */
   async refresh(options: CallOptions = {}): Promise<CapsuleInfo> {
     return this.#seen(await this.#transport.json<wire.Capsule>('GET', this.#path, options))
   }
@@ -385,6 +411,7 @@ export class Capsule implements AsyncDisposable {
     await this.#transport.send('POST', `${this.#path}/ping`, { ...options, idempotent: true })
   }
 
+  /** What it uses now, seen from inside and from its host. @throws InvalidStateError unless it runs */
   async metrics(options: CallOptions = {}): Promise<CapsuleMetrics> {
     return capsuleMetrics(await this.#transport.json<wire.CapsuleMetrics>('GET', `${this.#path}/metrics`, options))
   }

@@ -12,37 +12,55 @@ const CREATE_TIMEOUT_MS = 180_000
 const ANSWER_WAIT_SEC = 20
 const POLL_MS = 250
 
+/** What a new capsule is. More than the platform allows is `invalid_request`, more than the team may have is LimitError. */
 export interface CreateOptions extends CallOptions {
   /** A base template, or a snapshot of yours, whose sizes it then has. @default 'minimal' */
   readonly template?: string
+  /** For people, up to 128 characters; need not be unique. */
   readonly name?: string
+  /** At most 64 of yours, to filter lists by; keys of 1 to 63 characters, values up to 256. */
   readonly labels?: Readonly<Record<string, string>>
-  /** Environment of every command. */
+  /** Environment of every command: 128 KiB each with its name, 256 KiB together as JSON. */
   readonly envs?: Readonly<Record<string, string>>
+  /** @default what the template asks for */
   readonly vcpus?: number
+  /** At least 128. @default what the template asks for */
   readonly memoryMib?: number
+  /** Writable space beside the template's, at least 64. @default 5120 */
   readonly diskSizeMib?: number
   /** Pause it after this time without activity; 0 means never. @default 0 */
   readonly idleTimeoutMs?: number
-  /** Wake it when it is used while paused: commands, files, terminals, its ports. @default true */
+  /**
+   * Wake it when it is used while paused: commands, files, terminals, its ports. The REST API's own default is false.
+   * @default true
+   */
   readonly autoResume?: boolean
+  /**
+   * What it may reach: `internet` for public addresses, IPv4 addresses and CIDR ranges in `allow` and `deny`, of which
+   * `allow` wins. Private ranges must be named in `allow`; the host and other capsules are out of reach whatever it says.
+   * @default public addresses only
+   */
   readonly egress?: Partial<EgressPolicy>
-  /** Default user and directory of commands. */
+  /** Default user of commands and files. @default root */
   readonly user?: string
+  /** Default directory of commands; relative to the user's home. @default that home */
   readonly cwd?: string
   /** Longest wait until it runs; after that it is destroyed. @default 180_000 */
   readonly createTimeoutMs?: number
 }
 
+/** Which capsules are listed; filters that are given must all match. */
 export interface ListCapsulesOptions extends CallOptions {
   /** @default all but stopped and error */
   readonly states?: readonly CapsuleState[] | 'all'
   readonly template?: string
+  /** Exact. */
   readonly name?: string
-  /** Asked for in pages of this many. @default 100 */
+  /** Asked for in pages of this many, 1 to 1000. @default 100 */
   readonly pageSize?: number
 }
 
+/** Makes and finds the team's capsules. Use it as `wrenn.capsules`. */
 export class Capsules {
   readonly #transport: Transport
 

@@ -7,14 +7,15 @@ import type { CheckpointInfo, FileChange } from './types.js'
 /** A checkpoint by id, by name, or as it was listed. */
 export type CheckpointRef = string | Pick<CheckpointInfo, 'id'>
 
+/** Which part of the difference is wanted, and in what portions it is fetched. */
 export interface DiffOptions extends CallOptions {
   /** Only below this absolute path. @default everything */
   readonly path?: string
-  /** Asked for in pages of this many. @default 1000 */
+  /** Asked for in pages of this many, 1 to 10,000. Only the speed depends on it. @default 1000 */
   readonly pageSize?: number
 }
 
-/** The points in time of one capsule. */
+/** The points in time of one capsule, as the methods of `Capsule` need them; these say what they throw. */
 export class Checkpoints {
   readonly #transport: Transport
   readonly #path: string

@@ -5,15 +5,23 @@ import type { WebSocketConstructor } from './socket.js'
 import { type CallOptions, Transport } from './transport.js'
 import type { Quota, TemplateInfo } from './types.js'
 
+/**
+ * Where the platform is and how to talk to it. Nothing is read from the environment, so that a browser and a server behave
+ * alike.
+ */
 export interface WrennOptions {
-  /** @default http://127.0.0.1:8000 */
+  /** Origin, and a path before `/v1` where a proxy adds one. @default http://127.0.0.1:8000 */
   readonly apiUrl?: string
+  /**
+   * Goes into the `X-API-Key` header, and into the first message of a WebSocket. `wrenn up` writes the first one to
+   * `<dir>/api-key`.
+   */
   readonly apiKey?: string
   /** @default the runtime's own */
   readonly fetch?: typeof globalThis.fetch
   /** WebSocket class for streams and terminals. Node.js before 22 has none: pass the one of `ws`. @default the runtime's own */
   readonly webSocket?: WebSocketConstructor
-  /** Longest wait for an answer; calls may set their own. @default 60_000 */
+  /** Longest wait for an answer; calls may set their own, and 0 waits for ever. @default 60_000 */
   readonly requestTimeoutMs?: number
 }
 
@@ -27,7 +35,9 @@ const DEFAULT_API_URL = 'http://127.0.0.1:8000'
  * console.log((await capsule.exec('uname -a')).stdout)
  */
 export class Wrenn {
+  /** The team's capsules. */
   readonly capsules: Capsules
+  /** What capsules start from. */
   readonly templates: Templates
   readonly #transport: Transport
 
@@ -50,6 +60,7 @@ export class Wrenn {
   }
 }
 
+/** Which templates are listed. */
 export interface ListTemplatesOptions extends CallOptions {
   /** `base`: what images bring; `snapshot`: made of capsules. @default both */
   readonly type?: TemplateInfo['type']
@@ -63,6 +74,7 @@ export class Templates {
     this.#transport = transport
   }
 
+  /** Those that are built in, and the team's snapshots. */
   async list(options: ListTemplatesOptions = {}): Promise<TemplateInfo[]> {
     const { type, ...call } = options
     const found = await this.#transport.json<wire.Template[]>('GET', '/v1/snapshots', { ...call, query: { type } })

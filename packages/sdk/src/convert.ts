@@ -17,6 +17,10 @@ function date(text: string | undefined): Date | undefined {
   return text === undefined ? undefined : new Date(text)
 }
 
+/**
+ * Wire to SDK, as all functions of this file: units go into names (`memory_mb` counts MiB), seconds become milliseconds, RFC
+ * 3339 texts become dates, and what is absent on the wire is there as `undefined`, so that destructuring and types agree.
+ */
 export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
   return {
     id: capsule.id,
@@ -58,6 +62,7 @@ export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
   }
 }
 
+/** A template; one that is built in has a size on the wire too, of its image. */
 export function templateInfo(template: wire.Template): TemplateInfo {
   return {
     name: template.name,
@@ -75,6 +80,7 @@ export function templateInfo(template: wire.Template): TemplateInfo {
   }
 }
 
+/** `output_offset`, where the next byte of output will be, is to people the number of bytes so far. */
 export function processInfo(process: wire.ProcessInfo): ProcessInfo {
   return {
     pid: process.pid,
@@ -89,6 +95,7 @@ export function processInfo(process: wire.ProcessInfo): ProcessInfo {
   }
 }
 
+/** The wire has Unix seconds; `Date` counts milliseconds. */
 export function fileInfo(entry: wire.FileEntry): FileInfo {
   return {
     name: entry.name,
@@ -105,6 +112,10 @@ export function fileInfo(entry: wire.FileEntry): FileInfo {
   }
 }
 
+/**
+ * Output comes as text, or as base64 for both streams when either is not UTF-8; the result has both forms whichever came. An
+ * older platform that says nothing of `oom_killed` has not killed.
+ */
 export function execResult(result: wire.ExecResult): ExecResult {
   const bytes = (text: string) => (result.encoding === 'base64' ? fromBase64(text) : toBytes(text))
   const text = (raw: string) => (result.encoding === 'base64' ? toText(fromBase64(raw)) : raw)
@@ -123,6 +134,7 @@ export function execResult(result: wire.ExecResult): ExecResult {
   }
 }
 
+/** `pauseWindowMs` is only in the answer to its making; listed checkpoints lack it. */
 export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
   return {
     id: checkpoint.id,
@@ -138,12 +150,14 @@ export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
   }
 }
 
+/** A name that is not UTF-8 comes as base64; then `path` is only for people and `pathBytes` is the name. */
 export function fileChange({ change, path, path_encoding, type, size, what }: wire.FileChange): FileChange {
   const pathBytes = path_encoding === 'base64' ? fromBase64(path) : undefined
   const text = pathBytes === undefined ? path : toText(pathBytes)
   return { change, path: text, pathBytes, type, sizeBytes: size, what }
 }
 
+/** The wire says `null` where there is no limit, because JSON has no `undefined`. */
 export function quota(answer: wire.Quota): Quota {
   const use = ({ used, limit }: { used: number; limit: number | null }): QuotaUse => ({
     used,
@@ -158,6 +172,7 @@ export function quota(answer: wire.Quota): Quota {
   }
 }
 
+/** Of the answer only what is measured now; `points` of a range repeats it. */
 export function capsuleMetrics({ current }: wire.CapsuleMetrics): CapsuleMetrics {
   return {
     timestamp: new Date(current.timestamp),

@@ -1,11 +1,15 @@
 import { errorKind } from '@wrenn/protocol'
 
+/** What a failure knows beyond its sentence. */
 export interface WrennErrorOptions {
+  /** Of the server's table (docs/errors.md), or `connection_failed` and `connection_lost`, which only this client has. */
   readonly code: string
   /** HTTP status; 0 when there was no answer. */
   readonly status?: number
+  /** @default that of the code, where it has one */
   readonly hint?: string
   readonly requestId?: string
+  /** Machine-readable facts; `retryAfterSec` when the server said when to come back. */
   readonly details?: Readonly<Record<string, unknown>>
   readonly cause?: unknown
 }
@@ -40,18 +44,28 @@ export class WrennError extends Error {
 export class AuthenticationError extends WrennError {
   override readonly name = 'AuthenticationError'
 }
+/**
+ * The team has no capsule of this id; another team's is as if it were not there. One that ended keeps its record for a while.
+ */
 export class CapsuleNotFoundError extends WrennError {
   override readonly name = 'CapsuleNotFoundError'
 }
+/** No built-in template and no snapshot of the team has this name or alias. */
 export class TemplateNotFoundError extends WrennError {
   override readonly name = 'TemplateNotFoundError'
 }
+/** This capsule has no checkpoint of this id or name; ids are looked up within one capsule only. */
 export class CheckpointNotFoundError extends WrennError {
   override readonly name = 'CheckpointNotFoundError'
 }
+/**
+ * The capsule has no such pid or tag among the processes started through the API; one that ended is forgotten with its
+ * output.
+ */
 export class ProcessNotFoundError extends WrennError {
   override readonly name = 'ProcessNotFoundError'
 }
+/** Nothing is at the path, or a parent is missing. `Files.exists` answers false instead. */
 export class FileNotFoundError extends WrennError {
   override readonly name = 'FileNotFoundError'
 }

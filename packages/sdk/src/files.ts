@@ -6,26 +6,34 @@ import { FileNotFoundError } from './errors.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { FileInfo } from './types.js'
 
+/** As whom the file system of a capsule is used. */
 export interface FileOptions extends CallOptions {
-  /** User inside the capsule whose rights count, and at whose home a relative path starts. @default the capsule's user */
+  /**
+   * User inside the capsule whose rights count, who owns what is made, and at whose home a relative path starts.
+   * @default the capsule's user
+   */
   readonly user?: string
 }
+/** Which part of a file is read: all of it, unless one of the two is given. */
 export interface ReadOptions extends FileOptions {
   /** First byte wanted. @default 0 */
   readonly offsetBytes?: number
-  /** @default to the end */
+  /** Bytes wanted; fewer come when the file ends before. @default to the end */
   readonly lengthBytes?: number
 }
+/** How a file is written; it appears whole under its name or not at all. */
 export interface WriteOptions extends FileOptions {
-  /** Permission bits. @default those of the file it replaces, else 0o644 */
+  /** Permission bits, 0 to 0o7777. @default those of the file it replaces, else 0o644 */
   readonly mode?: number
 }
+/** Who hears what a tar cannot carry. */
 export interface ReadArchiveOptions extends FileOptions {
   /** Told of what an archive leaves out although it is whole, such as a socket: a sentence for people. */
   readonly onNote?: (note: string) => void
 }
+/** How deep a directory is listed. */
 export interface ListOptions extends FileOptions {
-  /** Levels below the directory. @default 1 */
+  /** Levels below the directory, 0 to 64; 0 counts as 1. @default 1 */
   readonly depth?: number
 }
 
@@ -42,11 +50,16 @@ export class Files {
     this.#base = `/v1/capsules/${capsuleId}/files`
   }
 
+  /**
+   * The whole file, or the part that the options name, in memory.
+   * @throws WrennError `is_a_directory`, `permission_denied`
+   */
   async read(path: string, options: ReadOptions = {}): Promise<Uint8Array> {
     const response = await this.#open(path, options)
     return new Uint8Array(await response.arrayBuffer())
   }
 
+  /** As {@link read}, with U+FFFD for what is not UTF-8; a byte order mark stays. */
   async readText(path: string, options: ReadOptions = {}): Promise<string> {
     return toText(await this.read(path, options))
   }
@@ -113,17 +126,20 @@ export class Files {
     return { sizeBytes: result.bytes }
   }
 
+  /** What is below the directory, itself left out. @throws WrennError `not_a_directory` */
   async list(path: string, options: ListOptions = {}): Promise<FileInfo[]> {
     const { depth, ...rest } = options
     const { entries } = await this.#ask<{ entries: FileEntry[] }>('list', { path, depth }, rest)
     return entries.map(fileInfo)
   }
 
+  /** What is at the path; a symbolic link is told as such, with what it leads to in `targetType`. */
   async stat(path: string, options: FileOptions = {}): Promise<FileInfo> {
     const { entry } = await this.#ask<{ entry: FileEntry }>('stat', { path }, options)
     return fileInfo(entry)
   }
 
+  /** Whether something is at the path. A parent that may not be entered is an error, not a no. */
   async exists(path: string, options: FileOptions = {}): Promise<boolean> {
     try {
       await this.stat(path, options)
@@ -140,6 +156,7 @@ export class Files {
     return fileInfo(entry)
   }
 
+  /** Renames, replacing a file that is there; parents of the destination are made. Gives the destination. */
   async move(source: string, destination: string, options: FileOptions = {}): Promise<FileInfo> {
     const { entry } = await this.#ask<{ entry: FileEntry }>('move', { source, destination }, options, false)
     return fileInfo(entry)

@@ -12,14 +12,20 @@ const POLL_MS = 250
 /** Under way; the answer shows as much as there is of it. */
 const ACCEPTED = 202
 
+/** How long a call that moves a capsule is waited for. Giving up leaves the work under way. */
 export interface LifecycleOptions extends CallOptions {
-  /** Longest wait for the end; what was asked for goes on after it. @default 120_000 */
+  /**
+   * Longest wait for the end; what was asked for goes on after it. `requestTimeoutMs` bounds each answer on the way.
+   * @default 120_000
+   */
   readonly timeoutMs?: number
 }
 
+/** A request that may be sent again until it shows the end of what it asked for. */
 export interface Operation<Answer> {
   /** For people: `The pause`. */
   readonly what: string
+  /** Route of the POST, from `/v1` on. */
   readonly path: string
   readonly json?: object
   /** Whether an answer other than 202 shows the end, not a state on the way there. @default always */

@@ -5,6 +5,7 @@ import type { SignalName } from './types.js'
 
 /** What a process says. Bytes, because output need not be text; `offset` counts all its output. */
 export type ProcessEvent = Exclude<SessionEvent, { type: 'start' }>
+/** How a process ended: the last of its events. */
 export type ProcessExit = SessionExit
 
 type Events = AsyncGenerator<SessionEvent, void, undefined>
@@ -95,6 +96,7 @@ export class ProcessHandle extends Followed {
     await this.session.sendFrame({ type: 'stdin_close' })
   }
 
+  /** To the process and its children. Resolves when it is on its way; a refusal comes as an error of the events. */
   async signal(name: SignalName): Promise<void> {
     await this.session.sendFrame({ type: 'signal', signal: name })
   }
@@ -102,18 +104,23 @@ export class ProcessHandle extends Followed {
 
 /** A terminal: one stream of output, input as typed, a size. */
 export class PtyHandle extends Followed {
+  /** As if typed: a line ends with `\r`, and `\x03` is ^C. Resolves when little enough is on its way to send more. */
   async write(data: string | Uint8Array): Promise<void> {
     await this.session.sendInput(data)
   }
 
+  /** Columns and lines, 1 to 65535; programs in it get SIGWINCH. */
   async resize(cols: number, rows: number): Promise<void> {
     await this.session.sendFrame({ type: 'resize', cols, rows })
   }
 }
 
+/** A connection on which the first message has come: the process runs. A handle takes all of it over. */
 export interface OpenedSession {
   readonly session: Session
+  /** All after `first`; may be read once. */
   readonly events: Events
+  /** Usually `start`. Someone who attached from an offset may see output first, which must not be lost. */
   readonly first: SessionEvent
   readonly transport: Transport
   readonly plan: SessionPlan

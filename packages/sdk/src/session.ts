@@ -23,17 +23,26 @@ const INPUT_SETTLED_MS = 10_000
  */
 export type ConnectionState = 'lost' | 'restored' | 'paused' | 'resumed'
 
+/**
+ * `start` once; `stdout` and `stderr` of a process, `output` of a terminal, which mixes them; `lost` for bytes [from, to)
+ * that the guest no longer keeps; and the exit, after which nothing comes. Offsets count all output of the process, both
+ * streams together.
+ */
 export type SessionEvent =
   | { readonly type: 'start'; readonly pid: number; readonly tag: string }
   | { readonly type: 'stdout' | 'stderr' | 'output'; readonly data: Uint8Array; readonly offset: number }
   | { readonly type: 'lost'; readonly from: number; readonly to: number }
   | SessionExit
+/** The end of a process in the shell's terms. */
 export interface SessionExit {
   readonly type: 'exit'
+  /** 128 + n when signal n ended it, 124 after its `timeoutMs`. */
   readonly exitCode: number
   /** Number of the signal that ended it. */
   readonly signal: number | undefined
+  /** Killed because its `timeoutMs` was over. */
   readonly timedOut: boolean
+  /** The guest's kernel ended it for want of memory. */
   readonly oomKilled: boolean
 }
 
@@ -44,14 +53,17 @@ export interface Route {
   readonly frame?: object
 }
 
+/** How a session connects the first time and after each drop, and what it may lose on the way. */
 export interface SessionPlan {
   readonly capsuleId: string
   /** What names the process in the resume route. */
   readonly selector: string
   /** Absent: attach only. */
   readonly start: Route | undefined
+  /** The route that follows the running process from this byte of its output; `undefined`: from now on. */
   readonly resume: (fromOffset: number | undefined) => Route
   readonly fromOffset?: number
+  /** Ends the session with its reason, not the process. */
   readonly signal?: AbortSignal
   /** Time in which the capsule is paused does not count. @default 60_000 */
   readonly reconnectMs?: number
@@ -59,6 +71,7 @@ export interface SessionPlan {
   readonly inputMayBeLost: boolean
   /** Type of the JSON frame that carries input where binary frames are not spoken. */
   readonly inputType: 'stdin' | 'input'
+  /** Also makes the session ask for the capsule's state, which it does not need otherwise. */
   readonly onConnection?: (state: ConnectionState) => void
 }
 
@@ -115,6 +128,11 @@ export class Session {
     this.#signal.addEventListener('abort', () => this.#socket?.close(), { once: true })
   }
 
+  /**
+   * All events in their order; to be read once. Not reading them slows the process down. Leaving the loop disconnects.
+   * @throws WrennError `connection_lost` after `reconnectMs` without a connection, `rolled_back`, `invalid_state` when the
+   * capsule ended, `process_not_found`
+   */
   async *events(): AsyncGenerator<SessionEvent, void, undefined> {
     if (this.#plan.onConnection) void this.#watch.run(this.#signal)
     try {
@@ -139,6 +157,7 @@ export class Session {
     this.#end.abort(createError('The session was disconnected.', { code: 'connection_lost' }))
   }
 
+  /** In frames of 256 KiB; resolves when little enough is on its way to send more. */
   async sendInput(data: string | Uint8Array): Promise<void> {
     const bytes = toBytes(data)
     for (let at = 0; at < bytes.length; at += INPUT_FRAME_BYTES) {

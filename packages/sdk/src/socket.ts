@@ -15,6 +15,7 @@ export interface WebSocketLike {
   pause?(): void
   resume?(): void
 }
+/** A class such as the global `WebSocket`; the subprotocol asks for output as binary frames. */
 export type WebSocketConstructor = new (url: string, protocols?: string[]) => WebSocketLike
 
 const HIGH_WATER_BYTES = 4 * 1024 * 1024
@@ -23,6 +24,7 @@ const SEND_WATER_BYTES = 1024 * 1024
 const SEND_POLL_MS = 2
 const OPEN_TIMEOUT_MS = 20_000
 
+/** A text frame (JSON) as a string, a binary frame as bytes. */
 export type Message = string | Uint8Array
 
 /** One WebSocket as an async queue of messages. It never reconnects; whoever uses it decides that. */
@@ -84,6 +86,7 @@ export class Socket {
     return this.#closed
   }
 
+  /** Bytes handed over that the network has not taken; what is counted may be gone when the connection drops. */
   get unsentBytes(): number {
     return this.#socket.bufferedAmount
   }

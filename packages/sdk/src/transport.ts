@@ -14,18 +14,26 @@ export interface CallOptions {
   readonly requestTimeoutMs?: number
 }
 
+/** The client's options with its defaults filled in. */
 export interface TransportOptions {
+  /** Slashes at its end are dropped. */
   readonly apiUrl: string
   readonly apiKey: string | undefined
   readonly fetch: typeof globalThis.fetch
+  /** `undefined` where the runtime has none; streams then fail with a hint. */
   readonly webSocket: WebSocketConstructor | undefined
+  /** @default 60_000 */
   readonly requestTimeoutMs?: number
 }
 
+/** What one request carries beyond method and path. `json` and `body` exclude each other. */
 export interface RequestOptions extends CallOptions {
+  /** `undefined` leaves the parameter out. */
   readonly query?: Readonly<Record<string, string | number | undefined>>
   readonly json?: unknown
+  /** Sent as it is. A stream cannot be sent twice, so it must not be `idempotent`. */
   readonly body?: BodyInit
+  /** Replace those that the transport sets itself. */
   readonly headers?: Readonly<Record<string, string>>
   /** Doing it twice is the same as once, so a failed attempt may be repeated. @default false for POST, true for the others */
   readonly idempotent?: boolean
@@ -57,6 +65,11 @@ export class Transport {
     return response
   }
 
+  /**
+   * An answer of 2xx, its body unread. A failure that is `isRetryable` is tried up to three times more when the request is
+   * idempotent, after `Retry-After` (at most 30 s) or a growing wait; a deadline that passed is not.
+   * @throws WrennError of the class its code has; `options.signal`'s reason
+   */
   async request(method: Method, path: string, options: RequestOptions = {}): Promise<Response> {
     const idempotent = options.idempotent ?? method !== 'POST'
     for (let attempt = 0; ; attempt += 1) {
@@ -163,6 +176,9 @@ function lateError(timeoutMs: number): WrennError {
   return createError(`No answer within ${timeoutMs} ms (requestTimeoutMs).`, { code: 'timeout' })
 }
 
+/**
+ * The error for a request that got no answer at all: refused, no such name, TLS, or CORS, which browsers do not tell apart.
+ */
 export function unreachable(apiUrl: string, cause: unknown): WrennError {
   return createError(`No Wrenn server answers at ${apiUrl}.`, {
     code: 'connection_failed',

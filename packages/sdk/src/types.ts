@@ -62,12 +62,19 @@ export interface CapsuleInfo {
   readonly lifecycleTimings: readonly Timing[] | undefined
 }
 
+/** Why a capsule is in `error`, or was when it ended. */
 export interface CapsuleExitInfo {
+  /**
+   * guest_shutdown, guest_panic, guest_reset, oom_killed, killed, engine_failure, create_failed or unknown; others may come.
+   */
   readonly cause: string
+  /** A sentence for people. */
   readonly message: string
+  /** What the guest's console said last, where that was kept. */
   readonly consoleTail: string | undefined
 }
 
+/** What capsules start from, with the size they get unless the create says otherwise. */
 export interface TemplateInfo {
   readonly name: string
   readonly type: 'base' | 'snapshot'
@@ -77,56 +84,74 @@ export interface TemplateInfo {
   readonly snapshotId: string | undefined
   /** Whether it would survive a power loss of its host. */
   readonly durable: boolean | undefined
+  /** Other names that a create takes for it. */
   readonly aliases: readonly string[]
   readonly description: string | undefined
   readonly vcpus: number
   readonly memoryMib: number
+  /** Only of snapshots; a base template has the platform's default. */
   readonly diskSizeMib: number | undefined
-  /** Of a snapshot: bytes of the pool that only it holds; `undefined` until measured. */
+  /** Of a base template: its image. Of a snapshot: bytes of the pool that only it holds, 0 until measured. */
   readonly sizeBytes: number | undefined
   readonly createdAt: Date
 }
 
+/** A process that was started through the API; what those start themselves is not listed. */
 export interface ProcessInfo {
   readonly pid: number
+  /** The name to attach by; `undefined` for what others than this API started without one. */
   readonly tag: string | undefined
   readonly command: string
   readonly args: readonly string[]
   readonly cwd: string | undefined
+  /** Whether it is a terminal: attach with `attachPty`. */
   readonly pty: boolean
+  /** False only with `includeEnded`. */
   readonly running: boolean
+  /** All it wrote so far, both streams together; more than what is still kept. */
   readonly outputBytes: number
   readonly startedAt: Date | undefined
 }
 
+/** What is at a path. Of a symbolic link size, mode and owner are its target's, while the target is there. */
 export interface FileInfo {
   readonly name: string
+  /** Absolute, inside the capsule. */
   readonly path: string
   readonly type: 'file' | 'directory' | 'symlink' | 'unknown'
   readonly sizeBytes: number
   /** Permission bits. */
   readonly mode: number
+  /** As `ls -l` shows them, such as `-rw-r--r--`. */
   readonly permissions: string
+  /** Name in the guest, or the number when it has none. */
   readonly owner: string
   readonly group: string
+  /** To the second. */
   readonly modifiedAt: Date
+  /** The resolved path; what the link says, when that leads nowhere. `undefined` for what is no link. */
   readonly symlinkTarget: string | undefined
   /** What a symlink leads to. */
   readonly targetType: FileInfo['type'] | undefined
 }
 
+/** What a running capsule uses now. */
 export interface CapsuleMetrics {
+  /** By the guest's clock. */
   readonly timestamp: Date
   /** Percent of all vCPUs. */
   readonly cpuPct: number
   readonly cpuCount: number
+  /** Inside the guest, its page cache left out. */
   readonly memoryUsedBytes: number
   readonly memoryTotalBytes: number
   readonly diskUsedBytes: number
   readonly diskTotalBytes: number
+  /** What the capsule costs its host: resident memory of the process that runs it. */
   readonly hostRssBytes: number
 }
 
+/** What a command did. A command that fails, is killed or runs out of time is a result too; look at `exitCode`. */
 export interface ExecResult {
   /** Text of the output, with U+FFFD for what is not UTF-8; the exact bytes are in `stdoutBytes`. */
   readonly stdout: string
@@ -135,12 +160,15 @@ export interface ExecResult {
   readonly stderrBytes: Uint8Array
   /** 128 + n when signal n ended the process, 124 after `timeoutMs`, 127 for an unknown command. */
   readonly exitCode: number
+  /** Number of the signal that ended it, such as 9; `undefined` when it exited. */
   readonly signal: number | undefined
   /** Killed after `timeoutMs`; the output is what it wrote until then. */
   readonly timedOut: boolean
   /** There was more output than an answer holds; `stream` gives all of it. */
   readonly truncated: boolean
+  /** The guest's kernel ended it for want of memory. */
   readonly oomKilled: boolean
+  /** From when the platform asked the guest for it until its exit was known; time asleep counts. */
   readonly durationMs: number
   /** Only with `atomic`: whether the capsule was put back to where it was before the command. */
   readonly rolledBack: boolean | undefined

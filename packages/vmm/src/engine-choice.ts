@@ -28,13 +28,16 @@ const UP_MARKER =
 /** Kernel argument that makes Wrenn's initramfs print `wrenn-probe-ok` on the console and power off. */
 export const PROBE_KERNEL_ARG = 'wrenn.probe=1'
 
+/** An engine that may run here, and how to find out. */
 export interface EngineCandidate {
   readonly engine: Engine
+  /** How long its test guest may take, from the start of the engine to the guest's first program. */
   readonly deadlineMs: number
   /** Why a probe is pointless, found without booting; never cached. */
   readonly obstacle?: () => Promise<string | undefined>
 }
 
+/** What became of one candidate: it works, it does not, or it was not tried because a better one works. */
 export interface CandidateVerdict {
   readonly name: EngineName
   readonly ok: boolean
@@ -42,6 +45,7 @@ export interface CandidateVerdict {
   readonly reason: string
 }
 
+/** What a choice needs: something to boot, a place for it, and who it is. */
 export interface ChooseEngineOptions {
   /** Takes this engine without a probe (`WRENN_ENGINE`). */
   readonly override?: EngineName | undefined
@@ -57,10 +61,12 @@ export interface ChooseEngineOptions {
   readonly gid: number
   /** Best first. @default `defaultCandidates()` */
   readonly candidates?: readonly EngineCandidate[]
+  /** Changes with each boot of the host, which makes verdicts stale. @default '/proc/sys/kernel/random/boot_id' */
   readonly bootIdPath?: string
   readonly logger?: Logger
 }
 
+/** The engine that runs this machine's guests from now on. */
 export interface EngineChoice {
   readonly engine: Engine
   /** Why it is this engine. */
@@ -69,6 +75,7 @@ export interface EngineChoice {
   readonly candidates: readonly CandidateVerdict[]
 }
 
+/** What all candidates of this machine share. */
 export interface CandidateOptions {
   readonly logger?: Logger | undefined
   /** QEMU's program. @default 'qemu-system-x86_64' */

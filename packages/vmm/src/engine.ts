@@ -28,8 +28,10 @@ export interface Confinement {
   readonly cgroups: readonly string[]
 }
 
+/** What a fresh guest boots. A restored one has its kernel in RAM and uses `kernelPath` only to get the same devices. */
 export interface GuestKernel {
   readonly kernelPath: string
+  /** Wrenn's initramfs, which finds layers and disk by their serials and mounts them. */
   readonly initrdPath: string
   /** Extra kernel arguments, after the engine's own. */
   readonly args: readonly string[]
@@ -80,8 +82,13 @@ export interface VmRecord {
   readonly cgroups: readonly string[]
 }
 
+/** `paused` also while the host's disk is full: the engine then stops the guest instead of failing its writes. */
 export type VmState = 'running' | 'paused' | 'exited'
 
+/**
+ * By what the end is judged is in `qemu/exit-cause.ts`; `killed` is an end from outside, on request or by somebody on the
+ * host.
+ */
 export type VmExitCause =
   | 'guest_shutdown'
   | 'guest_panic'
@@ -96,15 +103,19 @@ export interface VmExit {
   readonly cause: VmExitCause
   /** A sentence for people, with what the console said last where that explains it. */
   readonly message: string
+  /** Of the engine's process; `undefined` after a signal, and for one that was not our child. */
   readonly exitCode: number | undefined
   readonly signal: string | undefined
   readonly consoleTail: string
+  /** Unix time in milliseconds. */
   readonly atMs: number
 }
 
+/** What the engine's process takes of the host; of the guest's own view the guest agent tells. */
 export interface VmStats {
   /** CPU time of the engine's process, all threads. */
   readonly cpuNs: bigint
+  /** Resident memory; pages of the RAM file that the process has touched count, shared ones too. */
   readonly rssBytes: number
 }
 
@@ -114,6 +125,7 @@ export interface Vm {
   readonly record: VmRecord
   /** Resolves once, when the engine's process is gone; never rejects. */
   readonly exited: Promise<VmExit>
+  /** `exited` as soon as the guest has ended, also while its process still waits to be collected. */
   status(): Promise<VmState>
   /** Stops the vCPUs; idempotent. */
   pause(): Promise<void>
@@ -128,6 +140,7 @@ export interface Vm {
   setBalloonMib(mib: number): Promise<void>
   /** MiB the guest has now, with the balloon taken off. */
   balloonMib(): Promise<number>
+  /** @throws AppError `guest_died` when the process is gone */
   stats(): Promise<VmStats>
   /** The end of what the guest wrote to its console. */
   consoleTail(maxBytes?: number): Promise<string>
@@ -137,13 +150,16 @@ export interface Vm {
   detach(): Promise<void>
 }
 
+/** Facts of a save, by which a later restore can prove that it reads the same. */
 export interface SavedState {
   readonly bytes: number
+  /** From the call until the file was closed. */
   readonly ms: number
   /** Of the device state as it came from the engine, in hexadecimal. */
   readonly sha256: string
 }
 
+/** From what and into which state a guest comes back. */
 export interface RestoreOptions {
   /** Device state from `Vm.save`. */
   readonly statePath: string

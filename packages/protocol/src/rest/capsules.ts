@@ -16,16 +16,25 @@ const templateName = text(128, 1).regex(
   'must start with a letter or digit and hold only letters, digits and . _ : / -',
 )
 
-export const egressPolicySchema = requestBody({
+/**
+ * Of IPv4; guests have no IPv6. `allow` wins over `deny`, and opens a private range only where it names a part of one. That
+ * an entry is an address or a network is checked where the policy is resolved, so that the message can name the entry.
+ */
+const egressPolicySchema = requestBody({
   internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
   allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
   deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
 }).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
+/** A policy with its defaults filled in. */
 export type EgressPolicy = z.infer<typeof egressPolicySchema>
 
 /** With less the guest's kernel, initramfs and agent do not fit, and no guest comes up. */
 export const minimumMemoryMib = 128
 
+/**
+ * Body of `POST /v1/capsules`. What is too much for this platform or team is refused later, by its configuration.
+ * `auto_resume` is false here and true in the SDK: existing clients expect a paused capsule to stay so.
+ */
 export const createCapsuleSchema = requestBody({
   template: templateName.default('minimal'),
   name: text(128, 1).optional().describe('A name for people; need not be unique.'),
@@ -54,10 +63,12 @@ export const createCapsuleSchema = requestBody({
   user: userSchema.optional().describe('Default user of commands and files.'),
   cwd: pathSchema.optional().describe('Default working directory of commands.'),
 }).meta({ id: 'CreateCapsule' })
+/** As a client sends it: everything may be left out. */
 export type CreateCapsuleRequest = z.input<typeof createCapsuleSchema>
+/** As the server reads it: with defaults; `labels` and its other name `metadata` are still two. */
 export type CreateCapsuleInput = z.output<typeof createCapsuleSchema>
 
-export const capsuleExitSchema = z
+const capsuleExitSchema = z
   .object({
     cause: z
       .string()
@@ -71,17 +82,31 @@ export const capsuleExitSchema = z
     at: timestampSchema.optional(),
   })
   .meta({ id: 'CapsuleExit' })
+/** Why a capsule ended by itself. `cause` is a text, not a closed set, so that a client outlives new causes. */
 export type CapsuleExit = z.infer<typeof capsuleExitSchema>
 
-export const timingSchema = z.object({ step: z.string(), ms: z.number() })
+const timingSchema = z.object({ step: z.string(), ms: z.number() })
 
 /** What counts as use of a capsule. */
 export const awakeReasons = ['stream', 'process', 'traffic', 'cpu', 'operation'] as const
+/**
+ * An open stream, a command that somebody waits for, more than 10 % of one CPU of the host. Nothing says `traffic` and
+ * `operation` yet; they are reserved.
+ */
 export type AwakeReason = (typeof awakeReasons)[number]
 
+/**
+ * Why it was paused: on request, by the idle rule, because its host was short of memory or of pool space, or by a restart of
+ * its host, after which it went back to its last saved state.
+ */
 export const pauseReasons = ['request', 'idle', 'memory_pressure', 'pool_low', 'host_restart'] as const
+/** Told as `pause_reason`, also after the capsule was resumed. */
 export type PauseReason = (typeof pauseReasons)[number]
 
+/**
+ * A capsule as every route answers. Fields are optional where a state or an older record lacks them; `last_updated`,
+ * `guest_ip` and `host_ip` are what existing clients read.
+ */
 export const capsuleSchema = z
   .object({
     id: capsuleIdSchema,
@@ -146,10 +171,12 @@ export const capsuleSchema = z
       .describe('Steps of the pause, resume or rollback that this answers.'),
   })
   .meta({ id: 'Capsule' })
+/** A capsule on the wire: times are texts, `memory_mb` and `disk_size_mb` count MiB. */
 export type Capsule = z.infer<typeof capsuleSchema>
 
 const waitSec = z.coerce.number().min(0).max(300)
 
+/** Query of `POST /v1/capsules`. The default answers before the 5 s after which existing clients give up. */
 export const createCapsuleQuerySchema = z.object({
   wait_sec: waitSec
     .default(4.5)
@@ -157,13 +184,13 @@ export const createCapsuleQuerySchema = z.object({
       'How long the answer may wait for `running`; afterwards it is the capsule in `starting`, and the create goes on.',
     ),
 })
-export type CreateCapsuleQuery = z.input<typeof createCapsuleQuerySchema>
 
 /** A query parameter that may come once, several times, or comma-separated. */
 const many = z
   .union([z.string(), z.array(z.string())])
   .transform((value) => [value].flat().flatMap((part) => part.split(',')))
 
+/** Query of `GET /v1/capsules`. Filters that are given must all match. */
 export const listCapsulesQuerySchema = z.object({
   status: many
     .pipe(z.array(z.enum([...capsuleStates, 'all'])).max(16))
@@ -180,10 +207,15 @@ export const listCapsulesQuerySchema = z.object({
   limit: z.coerce.number().int().min(1).max(1000).default(1000),
   cursor: text(256, 1).optional().describe('The `x-next-token` header of the page before.'),
 })
+/** As the server reads it: texts have become lists and numbers. */
 export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>
 
+/** What clients may ask for. The platform keeps no history, so that each is answered with the one point of now. */
 export const metricsRanges = ['5m', '10m', '1h', '2h', '6h', '12h', '24h'] as const
 
+/**
+ * Answer of `GET /v1/capsules/{id}/metrics`. Fields that begin with `host_` are measured outside the guest, the rest inside.
+ */
 export const metricsSchema = z
   .object({
     sandbox_id: capsuleIdSchema,
@@ -207,10 +239,13 @@ export const metricsSchema = z
     }),
   })
   .meta({ id: 'CapsuleMetrics' })
+/** What a running capsule uses; bytes throughout, and CPU in percent of all its vCPUs. */
 export type CapsuleMetrics = z.infer<typeof metricsSchema>
 
+/** `base`: what images bring, the same for all teams. `snapshot`: a capsule's saved state that its team kept. */
 export const templateTypes = ['base', 'snapshot'] as const
 
+/** A template as `/v1/snapshots` lists it; the route's name is older than base templates in its answer. */
 export const templateSchema = z
   .object({
     name: z.string(),
@@ -231,6 +266,10 @@ export const templateSchema = z
     created_at: timestampSchema,
   })
   .meta({ id: 'Template' })
+/**
+ * A template on the wire. `snapshot_id`, `disk_size_mb` and `durable` are only of snapshots, `description` only of base
+ * templates.
+ */
 export type Template = z.infer<typeof templateSchema>
 
 /** What a create without sizes gets; host agents keep the hot pool of this shape. */

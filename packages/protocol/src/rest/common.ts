@@ -13,6 +13,10 @@ export function text(maxLength: number, minLength = 0) {
     .refine((value) => !LONE_SURROGATE.test(value), { message: 'must be valid Unicode' })
 }
 
+/**
+ * The wire form of ids (128 random bits in base 36); as a path segment of a route it also decides that no other text reaches
+ * the database.
+ */
 export const capsuleIdSchema = z
   .string()
   .regex(/^cl-[0-9a-z]{25}$/, 'must be a capsule id: cl- and 25 characters 0-9a-z')
@@ -79,24 +83,37 @@ function utf8Bytes(value: string): number {
   return new TextEncoder().encode(value).length
 }
 
+/**
+ * Environment of one command. Linux bounds one variable to 32 pages and all that execve(2) passes to a quarter of the stack
+ * limit.
+ */
 export const envsSchema = environment(MAX_ENVIRONMENT_BYTES).describe(
   'Environment variables, added to the base environment; 128 KiB each, 2 MiB with all arguments.',
 )
 
+/**
+ * Environment of a capsule, which every command gets on top of its own: half of what fits, so that each keeps the other half.
+ */
 export const capsuleEnvsSchema = environment(MAX_CAPSULE_ENVIRONMENT_BYTES).describe(
   'Environment variables of every command in the capsule; 128 KiB each, 1 MiB together.',
 )
 
+/** Keys of 1 to 63 characters, values up to 256; how many there may be is the server's configuration. */
 export const labelsSchema = z
   .record(text(63, 1), text(256))
   .describe('Free key-value pairs of yours; list can filter by them.')
 
+/** Up to PATH_MAX of Linux (4096). Names that are not UTF-8 are written with the escapes of `pathText` in `@wrenn/base`. */
 export const pathSchema = text(4096, 1).describe(
   'Path inside the capsule; a relative one starts at the home of the user.',
 )
 
+/** A name of the guest's `/etc/passwd`, or numbers as container images have them: `1000`, `1000:1000`. */
 export const userSchema = text(64, 1).describe('User inside the capsule.')
 
+/**
+ * The body of every answer from 400 on. `details` never carries secrets; `requestId` is what an operator finds in the logs.
+ */
 export const errorBodySchema = z
   .object({
     error: z.object({
@@ -108,4 +125,5 @@ export const errorBodySchema = z
     }),
   })
   .meta({ id: 'Error' })
+/** An error on the wire; the SDK makes a class of its `code`. */
 export type ErrorBody = z.infer<typeof errorBodySchema>

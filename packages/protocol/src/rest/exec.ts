@@ -2,6 +2,7 @@ import { z } from 'zod'
 import { capsuleIdSchema, envsSchema, pathSchema, requestBody, text, timestampSchema, userSchema } from './common.js'
 
 const argument = text(1024 * 1024)
+/** Not digits alone, because a selector of digits is a process id. {@link processSelectorSchema} takes what this admits. */
 export const tagSchema = text(128, 1)
   .regex(/^[A-Za-z0-9._:-]*[^0-9][A-Za-z0-9._:-]*$/, 'must hold only letters, digits and . _ : - and not be a number')
   .describe('Your name for the process; unique among those that run in the capsule.')
@@ -9,8 +10,10 @@ export const tagSchema = text(128, 1)
 /** The deadline travels to the guest as 32-bit milliseconds. */
 const timeoutSec = z.number().min(0).max(4_000_000)
 
+/** How bytes travel in JSON. base64 is the answer's choice too, whenever output is not UTF-8. */
 export const encodings = ['utf-8', 'base64'] as const
 
+/** Body of `POST /v1/capsules/{id}/exec`. The program is run directly, without a shell, so that arguments need no quoting. */
 export const execRequestSchema = requestBody({
   cmd: text(1024 * 1024, 1).describe('Program, run directly; use /bin/sh with -c for a shell line.'),
   args: z.array(argument).max(4096).default([]),
@@ -33,9 +36,12 @@ export const execRequestSchema = requestBody({
       'All or nothing: when the command fails, times out, is killed or takes the guest down, memory, files and processes are as before it, and so is what others did in the capsule meanwhile. Foreground only, one at a time in a capsule; it ends also when the client hangs up.',
     ),
 }).meta({ id: 'ExecRequest' })
+/** As a client sends it: only `cmd` must be there. */
 export type ExecRequest = z.input<typeof execRequestSchema>
+/** As the server reads it. `timeout_sec` stays absent, because its default depends on `background`. */
 export type ExecInput = z.output<typeof execRequestSchema>
 
+/** Answer of a foreground exec. A command that fails, or whose time is over, is a 200 with its exit code, not an error. */
 export const execResultSchema = z
   .object({
     sandbox_id: capsuleIdSchema,
@@ -60,14 +66,17 @@ export const execResultSchema = z
       .describe('Only with `atomic`: whether the capsule was put back to where it was before the command.'),
   })
   .meta({ id: 'ExecResult' })
+/** What a foreground command did; output is text or base64, as `encoding` says. */
 export type ExecResult = z.infer<typeof execResultSchema>
 
+/** Answer (202) of a background exec: by `pid` or `tag` it is followed, signalled and listed. */
 export const backgroundResultSchema = z
   .object({ sandbox_id: capsuleIdSchema, capsule_id: capsuleIdSchema, cmd: z.string(), pid: z.int(), tag: z.string() })
   .meta({ id: 'BackgroundProcess' })
+/** A process that runs on by itself. */
 export type BackgroundResult = z.infer<typeof backgroundResultSchema>
 
-export const processInfoSchema = z
+const processInfoSchema = z
   .object({
     pid: z.int(),
     tag: z.string().optional(),
@@ -80,12 +89,15 @@ export const processInfoSchema = z
     started_at: timestampSchema.optional(),
   })
   .meta({ id: 'Process' })
+/** A process started through the API. `running` is false only where ended ones were asked for. */
 export type ProcessInfo = z.infer<typeof processInfoSchema>
 
+/** Answer of `GET /v1/capsules/{id}/processes`. */
 export const processListSchema = z.object({ processes: z.array(processInfoSchema) }).meta({ id: 'ProcessList' })
+/** The processes of one capsule that were started through the API. */
 export type ProcessList = z.infer<typeof processListSchema>
 
-export const signalNames = [
+const signalNames = [
   'SIGHUP',
   'SIGINT',
   'SIGQUIT',
@@ -96,7 +108,9 @@ export const signalNames = [
   'SIGCONT',
   'SIGSTOP',
 ] as const
+/** Signals by name, because numbers differ between architectures. These are the ones that the guest protocol has. */
 export type SignalName = (typeof signalNames)[number]
+/** The name in a query or a frame. */
 export const signalSchema = z.enum(signalNames)
 
 /** All digits: a process id; anything else: a tag. */

@@ -28,19 +28,21 @@ const waitSec = (fallback: number) =>
 
 /** Query of pause, resume, rollback: existing clients wait at most 5 s. */
 export const lifecycleQuerySchema = z.object({ wait_sec: waitSec(4.5) })
-export type LifecycleQuery = z.input<typeof lifecycleQuerySchema>
 
 /** Query of fork, checkpoint and snapshot, whose answers are made at their end. */
 export const longLifecycleQuerySchema = z.object({ wait_sec: waitSec(60) })
 
+/** Body of `PATCH /v1/capsules/{id}`: what is absent stays. A `name` of null takes the name away. */
 export const updateCapsuleSchema = requestBody({
   name: text(128, 1).nullable().optional(),
   labels: labelsSchema.optional().describe('Replaces all labels.'),
   timeout_sec: z.int().min(0).max(31_536_000).optional(),
   auto_resume: z.boolean().optional(),
 }).meta({ id: 'UpdateCapsule' })
+/** What of a capsule changes; nothing at all is a valid request. */
 export type UpdateCapsuleInput = z.output<typeof updateCapsuleSchema>
 
+/** Body of `POST /v1/capsules/{id}/fork`. Memory, disk, size and egress are the source's and cannot be chosen. */
 export const forkRequestSchema = requestBody({
   count: z.int().min(1).max(100).default(1),
   name: text(120, 1).optional().describe('Name of the copies; with several, `-1`, `-2`, … is added.'),
@@ -48,9 +50,12 @@ export const forkRequestSchema = requestBody({
   envs: capsuleEnvsSchema.default({}).describe('Added to the environment of the source.'),
   timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
 }).meta({ id: 'ForkRequest' })
+/** As a client sends it: an empty one makes one copy. */
 export type ForkRequest = z.input<typeof forkRequestSchema>
+/** As the server reads it. */
 export type ForkInput = z.output<typeof forkRequestSchema>
 
+/** Answer of a fork. All copies or none: there is no partial result. */
 export const forkResultSchema = z
   .object({
     capsules: z.array(capsuleSchema),
@@ -58,17 +63,19 @@ export const forkResultSchema = z
     timings: z.array(z.object({ step: z.string(), ms: z.number() })),
   })
   .meta({ id: 'ForkResult' })
+/** The copies in the order of their numbers, and what the source paid for them. */
 export type ForkResult = z.infer<typeof forkResultSchema>
 
-export const checkpointIdSchema = z
+const checkpointIdSchema = z
   .string()
   .regex(/^cp-[0-9a-z]{25}$/, 'must be a checkpoint id: cp- and 25 characters 0-9a-z')
 
+/** Body of `POST /v1/capsules/{id}/checkpoints`. */
 export const createCheckpointSchema = requestBody({
   name: safeNameSchema.optional().describe('Unique in its capsule. Default: checkpoint-1, -2, …'),
 }).meta({ id: 'CreateCheckpoint' })
-export type CreateCheckpointInput = z.output<typeof createCheckpointSchema>
 
+/** A point in time of a capsule. By `parent_id` they form a tree, in which a rollback begins a new branch. */
 export const checkpointSchema = z
   .object({
     id: checkpointIdSchema,
@@ -86,8 +93,10 @@ export const checkpointSchema = z
       .describe('How long the capsule stood still; only in the answer to its making.'),
   })
   .meta({ id: 'Checkpoint' })
+/** A checkpoint on the wire. */
 export type Checkpoint = z.infer<typeof checkpointSchema>
 
+/** One difference between two points in time. A rename is one `removed` and one `added`. */
 export const fileChangeSchema = z
   .object({
     change: z.enum(['added', 'changed', 'removed']),
@@ -98,14 +107,17 @@ export const fileChangeSchema = z
     what: z.array(z.string()).describe('For `changed`: content, mode, owner, type, target, xattr.'),
   })
   .meta({ id: 'FileChange' })
+/** What became of one path; `what` is empty unless it is `changed`. */
 export type FileChange = z.infer<typeof fileChangeSchema>
 
+/** Query of `GET /v1/capsules/{id}/checkpoints/{a}/diff/{b}`, whose `b` may be `current`. */
 export const diffQuerySchema = z.object({
   path: pathSchema.optional().describe('Only below this absolute path.'),
   limit: z.coerce.number().int().min(1).max(10_000).default(1000),
   cursor: text(8192, 1).optional().describe('`next_cursor` of the page before.'),
 })
 
+/** A page of a diff. Without `next_cursor` it is the last one. */
 export const diffResultSchema = z
   .object({
     from: z.string(),
@@ -114,8 +126,10 @@ export const diffResultSchema = z
     next_cursor: z.string().optional(),
   })
   .meta({ id: 'Diff' })
+/** Changes sorted by the bytes of their paths, so that pages fit together. */
 export type DiffResult = z.infer<typeof diffResultSchema>
 
+/** Body of `POST /v1/snapshots`. `sandbox_id` is what existing clients send; exactly one of the two must be there. */
 export const createSnapshotSchema = requestBody({
   sandbox_id: capsuleIdSchema.optional().describe('The capsule; another name for `capsule_id`.'),
   capsule_id: capsuleIdSchema.optional(),
@@ -125,6 +139,7 @@ export const createSnapshotSchema = requestBody({
     message: 'needs exactly one of sandbox_id and capsule_id',
   })
   .meta({ id: 'CreateSnapshot' })
+/** Which capsule, and the name of the template that it becomes. */
 export type CreateSnapshotInput = z.output<typeof createSnapshotSchema>
 
 /** The answer of `POST /v1/snapshots`. */
@@ -132,6 +147,7 @@ export const snapshotSchema = templateSchema
 
 const use = z.object({ used: z.number(), limit: z.number().nullable().describe('null: no limit.') })
 
+/** Answer of `GET /v1/quota`. A limit of null is none; what counts as running also counts what is about to run. */
 export const quotaSchema = z
   .object({
     running_capsules: use,
@@ -143,4 +159,5 @@ export const quotaSchema = z
     capsules: use.describe('All that are not ended, paused ones too.'),
   })
   .meta({ id: 'Quota' })
+/** What the team of the key uses and may use. */
 export type Quota = z.infer<typeof quotaSchema>

@@ -12,6 +12,7 @@ export const authFrameSchema = z.object({
   api_key: text(512, 1).optional(),
   token: text(8192, 1).optional(),
 })
+/** Credentials of a client that cannot set headers in a handshake, as no browser can. */
 export type AuthFrame = z.infer<typeof authFrameSchema>
 
 const base64 = z.base64()
@@ -34,6 +35,9 @@ export const execStartFrameSchema = execRequestSchema
       .default('text')
       .describe('How output frames carry data; text damages bytes that are not UTF-8.'),
   })
+/**
+ * As a client sends it: only `type` and `cmd` must be there. Fields beyond these are ignored, as existing clients send some.
+ */
 export type ExecStartFrame = z.input<typeof execStartFrameSchema>
 
 /** What a client may send on an exec or process stream after it started. */
@@ -43,6 +47,7 @@ export const processInputFrameSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('signal'), signal: signalSchema }),
   z.object({ type: z.literal('stop') }).describe('Kills the process and its children.'),
 ])
+/** Input of a process. Bytes may also come as binary frames of kind `input`. */
 export type ProcessInputFrame = z.infer<typeof processInputFrameSchema>
 
 /** What the server sends on exec and process streams. */
@@ -69,6 +74,7 @@ export const processOutputFrameSchema = z.discriminatedUnion('type', [
   }),
   stateFrame,
 ])
+/** Output of a process. Offsets count both its streams together; with the binary subprotocol bytes come as binary frames. */
 export type ProcessOutputFrame = z.infer<typeof processOutputFrameSchema>
 
 /** First message of `/v1/capsules/{id}/pty`. */
@@ -90,15 +96,22 @@ export const ptyStartFrameSchema = z.discriminatedUnion('type', [
     from_offset: offset.optional().describe('Replay from here. Absent: only what comes from now on.'),
   }),
 ])
+/** `start` opens a terminal, `connect` comes back to one by its tag. */
 export type PtyStartFrame = z.input<typeof ptyStartFrameSchema>
 
+/** What a client may send on `/v1/capsules/{id}/pty` after the first message. `kill` ends all processes of the terminal. */
 export const ptyInputFrameSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('input'), data: base64 }),
   z.object({ type: z.literal('resize'), cols: terminalSize, rows: terminalSize }),
   z.object({ type: z.literal('kill') }),
 ])
+/** Input of a terminal, as typed. Bytes may also come as binary frames of kind `input`. */
 export type PtyInputFrame = z.infer<typeof ptyInputFrameSchema>
 
+/**
+ * What the server sends on `/v1/capsules/{id}/pty`. `ping` comes beside the WebSocket's own, for clients whose library hides
+ * those; it wants no answer.
+ */
 export const ptyOutputFrameSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('started'), tag: z.string(), pid: z.int(), offset: firstOffset }),
   z.object({ type: z.literal('output'), data: base64, offset: offset.optional() }),
@@ -114,6 +127,7 @@ export const ptyOutputFrameSchema = z.discriminatedUnion('type', [
   z.object({ type: z.literal('ping') }),
   stateFrame,
 ])
+/** Output of a terminal: one stream, because a terminal mixes what programs write to it. */
 export type PtyOutputFrame = z.infer<typeof ptyOutputFrameSchema>
 
 /** Query of every WebSocket of a capsule. */
@@ -134,9 +148,9 @@ export const processStreamQuerySchema = socketQuerySchema.extend({
     .describe('Replay output from this byte. Absent: only what comes from now on.'),
   encoding: z.enum(['text', 'base64']).default('text'),
 })
-export type ProcessStreamQuery = z.input<typeof processStreamQuerySchema>
 
-export const binaryKinds = { input: 0, stdout: 1, stderr: 2, output: 3 } as const
+const binaryKinds = { input: 0, stdout: 1, stderr: 2, output: 3 } as const
+/** What a binary frame carries: input of a process or terminal, one of its streams, or output of a terminal. */
 export type BinaryKind = keyof typeof binaryKinds
 
 const HEADER_BYTES = 9
@@ -151,8 +165,10 @@ export function encodeBinaryFrame(kind: BinaryKind, offsetBytes: number | bigint
   return frame
 }
 
+/** A frame of the binary subprotocol, taken apart. */
 export interface BinaryFrame {
   readonly kind: BinaryKind
+  /** Where the payload begins in the output of the process; 0 in frames to the server. */
   readonly offset: number
   /** A view into the frame, not a copy. */
   readonly payload: Uint8Array

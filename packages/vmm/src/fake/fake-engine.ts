@@ -105,7 +105,9 @@ export class FakeMachine {
   }
 }
 
+/** What a test controls of the fake: its guests, its version, and what happens when one starts. */
 export interface FakeEngineOptions {
+  /** Give two engines the same to play a restart of the host agent. @default one of its own */
   readonly machine?: FakeMachine
   /** What the engine claims to be. @default 'fake 1' */
   readonly version?: string
@@ -120,6 +122,7 @@ export function createFakeEngine(options: FakeEngineOptions = {}): FakeEngine {
   return new FakeEngine(options)
 }
 
+/** The class behind {@link createFakeEngine}: a test reaches guests by `machine` and plays an upgrade by `installed`. */
 export class FakeEngine implements Engine {
   readonly name: EngineName = 'fake'
   readonly machine: FakeMachine

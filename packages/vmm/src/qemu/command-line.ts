@@ -2,8 +2,10 @@ import type { VmSpec } from '../engine.js'
 import { cpuArgument } from './hardware.js'
 import { runFiles } from './run-dir.js'
 
+/** How QEMU runs guest code: by the CPU's virtualization, or by translating it (TCG). */
 export type Accelerator = 'kvm' | 'tcg'
 
+/** What differs between guests of one layout beyond their spec. */
 export interface CommandLineOptions {
   readonly accelerator: Accelerator
   /** Cap of TCG's translation buffer. */

@@ -31,6 +31,7 @@ const LOAD_REFUSED = 'load of migration failed'
  */
 const DEFAULT_TCG_BUFFER_MIB = 128
 
+/** Which QEMU and how. The version is read anew when the program's file changes, so that an upgrade needs no restart. */
 export interface QemuEngineOptions {
   readonly accelerator: Accelerator
   /** Absolute path, or a name on the system's path. @default 'qemu-system-x86_64' */

@@ -17,6 +17,7 @@ export interface ExitEvidence {
   readonly engineLog: string
 }
 
+/** A judgement on {@link ExitEvidence}: what `VmExit` tells of it. */
 export interface ExitVerdict {
   readonly cause: VmExitCause
   readonly message: string

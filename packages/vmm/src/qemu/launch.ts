@@ -21,9 +21,12 @@ while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done
 shift
 exec "$@"`
 
+/** A command and the cage it is put into: cgroups, network namespace, user, no capabilities. */
 export interface LaunchOptions {
+  /** Program and arguments; found on a fixed PATH, because nothing of our own environment is passed on. */
   readonly command: readonly string[]
   readonly confinement: Confinement
+  /** `undefined` leaves it in our own namespace, as a guest without a network needs none. */
   readonly network: NetworkSlot | undefined
   /** Supplementary groups: the one of /dev/kvm, or none. */
   readonly groups: readonly number[]
@@ -31,12 +34,15 @@ export interface LaunchOptions {
   readonly logPath: string
 }
 
+/** One of the two is there. */
 export interface ChildExit {
   readonly exitCode: number | undefined
   readonly signal: string | undefined
 }
 
+/** A child in a session of its own: ending us does not end it. */
 export interface Launched {
+  /** Of the command itself: the launcher becomes it by exec. */
   readonly pid: number
   /** Resolves when the child has ended; never rejects. */
   readonly exited: Promise<ChildExit>
@@ -92,6 +98,7 @@ async function started(child: ChildProcess): Promise<Launched> {
   return { pid: child.pid, exited, release: () => child.unref() }
 }
 
+/** A listening socket for one peer. Disposing stops listening and leaves the accepted connection open. */
 export interface SocketOffer extends AsyncDisposable {
   /** The one connection that comes; its `error` events are the taker's business. */
   readonly accepted: Promise<Socket>

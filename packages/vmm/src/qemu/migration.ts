@@ -103,6 +103,11 @@ export async function settledRunState(qmp: QmpClient): Promise<string> {
   })
 }
 
+/**
+ * QEMU's own word for what it does (`RunState` of its QAPI schema), such as `running`, `paused`, `io-error`; `unknown` when
+ * its answer has none.
+ * @throws AppError `engine_failure` when QEMU does not answer
+ */
 export async function runState(qmp: QmpClient): Promise<string> {
   const answer = await qmp.execute('query-status')
   const known = typeof answer === 'object' && answer !== null && 'status' in answer

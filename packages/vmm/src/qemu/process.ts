@@ -11,8 +11,10 @@ const GONE_POLL_MS = 5
 const TICKS_PER_SECOND = 100n
 const PAGE_BYTES = 4096
 
+/** A process that no other can be taken for; {@link VmRecord} carries it across restarts of ours. */
 export interface ProcessIdentity {
   readonly pid: number
+  /** Clock ticks since boot: field 22 of proc_pid_stat(5), as text: it is only ever compared. */
   readonly startTicks: string
 }
 
@@ -34,6 +36,7 @@ export async function sampleProcess(pid: number): Promise<ProcessSample | undefi
   }
 }
 
+/** Whether the pid still means this process; false for a zombie. */
 export async function isSameProcess(identity: ProcessIdentity): Promise<boolean> {
   return (await sampleProcess(identity.pid))?.startTicks === identity.startTicks
 }
@@ -46,6 +49,7 @@ export async function processOwner(pid: number): Promise<{ readonly uid: number;
   return uid === undefined || gid === undefined ? undefined : { uid: Number(uid), gid: Number(gid) }
 }
 
+/** How a process that is not our child is watched. */
 export interface GoneOptions {
   /** @default no limit */
   readonly timeoutMs?: number

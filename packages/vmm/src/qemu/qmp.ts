@@ -8,12 +8,15 @@ export const QMP_GREETING_DEADLINE_MS = 5_000
 /** A line longer than this is not QMP; it bounds what a broken peer can make us hold. */
 const MAX_LINE_BYTES = 16 * 1024 * 1024
 
+/** An asynchronous message of the monitor, such as `STOP` or `MIGRATION`; `data` is empty where QEMU sends none. */
 export interface QmpEvent {
   readonly event: string
   readonly data: Readonly<Record<string, unknown>>
 }
 
+/** How patient one command is. */
 export interface QmpCommandOptions {
+  /** @default QMP_COMMAND_DEADLINE_MS */
   readonly deadlineMs?: number
 }
 

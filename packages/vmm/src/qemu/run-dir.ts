@@ -44,6 +44,7 @@ export function runFiles(runDir: string): RunFiles {
   }
 }
 
+/** Takes away sockets that an earlier guest left, at which a new QEMU could not listen. Missing ones are fine. */
 export async function removeSockets(files: RunFiles): Promise<void> {
   const sockets = [files.bootSocket, files.monitorSocket, files.saveSocket, files.loadSocket]
   await Promise.all(sockets.map((path) => rm(path, { force: true })))

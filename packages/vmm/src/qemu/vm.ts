@@ -26,6 +26,7 @@ const DISK_FULL_STATE = 'io-error'
 /** Run states in which QEMU only waits to be collected. */
 const ENDED_STATES = ['shutdown', 'guest-panicked', 'internal-error']
 
+/** What a view of a guest is made of. The monitor's connection belongs to the view from then on. */
 export interface QemuVmParts {
   readonly record: VmRecord
   readonly qmp: QmpClient
