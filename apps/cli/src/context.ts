@@ -1,4 +1,4 @@
-import { AppError } from '@wrenn/base'
+import { AppError, firstFailure } from '@wrenn/base'
 import { WrennError } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { type CliConfig, readConfig } from './config.js'
@@ -70,7 +70,8 @@ export function hintOf({ code, details, hint }: WrennError): string | undefined 
 }
 
 /** Prints what went wrong, and gives the exit code for it. */
-export function report(thrown: unknown, output: Output): number {
+export function report(failure: unknown, output: Output): number {
+  const thrown = firstFailure(failure)
   if (thrown instanceof ExitCode) return thrown.exitCode
   if (thrown instanceof WrennError) {
     output.error(thrown.message, thrown.code, hintOf(thrown))

@@ -24,14 +24,25 @@ export class AppError extends Error {
 
   /** Wraps anything thrown; an `AppError` comes back as it is. */
   static from(thrown: unknown): AppError {
-    if (thrown instanceof AppError) return thrown
-    return new AppError('internal', 'Something went wrong inside Wrenn.', { cause: thrown })
+    const first = firstFailure(thrown)
+    if (first instanceof AppError) return first
+    return new AppError('internal', 'Something went wrong inside Wrenn.', { cause: first })
   }
 
   /** True when `thrown` is an `AppError` with one of `codes`. */
   static is(thrown: unknown, ...codes: readonly string[]): thrown is AppError {
     return thrown instanceof AppError && (codes.length === 0 || codes.includes(thrown.code))
   }
+}
+
+/**
+ * What failed first: when the clean-up of a `using` fails too, the language throws the clean-up's failure, as a `SuppressedError`
+ * that has the other one inside. A caller is helped by what went wrong, not by what went wrong after it.
+ */
+export function firstFailure(thrown: unknown): unknown {
+  let first = thrown
+  while (first instanceof Error && first.name === 'SuppressedError' && 'suppressed' in first) first = first.suppressed
+  return first
 }
 
 /** The text of anything thrown, for logs and messages. */

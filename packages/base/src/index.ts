@@ -3,7 +3,7 @@ export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'
 export { loadConfig } from './config.js'
 export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'
 export { DirectoryLock } from './directory-lock.js'
-export { AppError, type AppErrorOptions, errorText, isErrno } from './errors.js'
+export { AppError, type AppErrorOptions, errorText, firstFailure, isErrno } from './errors.js'
 export {
   type ApiKeyId,
   apiKeyIds,
