@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { type TestCapsule, usePlatform } from '../harness/api.js'
 import { engineOf } from '../harness/host.js'
 import { Stream } from '../harness/stream.js'
+import { eventually } from '../harness/wait.js'
 
 const { api, platform } = usePlatform()
 const UNREACHABLE = { status: 504, code: 'guest_unreachable', message: expect.stringContaining('cannot be reached') }
@@ -10,6 +11,7 @@ const TIMEOUT_SEC = 5
 /** A command in the background that cuts the guest off after it was answered. `S`: seconds until it is given back. */
 const faults = {
   'whose network is down': 'ip link set eth0 down; sleep $S; ip link set eth0 up',
+  'whose answers are dropped': 'ip rule add blackhole pref 1; sleep $S; ip rule del pref 1',
   'whose agent is stopped': 'A=$(pgrep -of agent.mjs); kill -STOP $A; sleep $S; kill -CONT $A',
 } as const
 
@@ -21,7 +23,8 @@ const refusal = (capsule: TestCapsule, method: string, path: string, json?: obje
 const sleeping = (sec: number, more: object = {}) => ({ cmd: 'sleep', args: [String(sec)], ...more })
 
 // Beside each other: most of each is waiting.
-describe.concurrent.each(['whose network is down', 'whose agent is stopped'] as const)('a capsule %s', (fault) => {
+const kinds = ['whose network is down', 'whose answers are dropped', 'whose agent is stopped'] as const
+describe.concurrent.each(kinds)('a capsule %s', (fault) => {
   it('answers every call in time, can be paused, kept and rolled back, and is well again', async () => {
     await using capsule = await api.create({ memory_mb: 512 })
     await capsule.checkpoint('before')
@@ -93,6 +96,51 @@ describe('a capsule whose CPU is taken by 1,000 busy processes', () => {
     expect(body.timed_out ?? body.error?.code).toSatisfy((end) => end === true || end === 'guest_unreachable')
     await capsule.rollback('before')
     expect(await capsule.text('echo well')).toBe('well')
+  })
+})
+
+describe('a capsule whose memory is used up', () => {
+  it('answers every call by its deadline, and works on when the program that took it is gone', async () => {
+    await using capsule = await api.create()
+    const hog = 'parts = []\nwhile True: parts.append(b"x" * 2**20)'
+    const json = { cmd: 'python3', args: ['-c', hog], timeout_sec: 60 }
+    const ended = await api.call('POST', `${capsule.path}/exec`, { json })
+    expect(ended.json<{ exit_code: number }>()).toMatchObject({ exit_code: 137, timed_out: false })
+    expect(await capsule.text('echo well')).toBe('well')
+  })
+})
+
+describe('a capsule whose agent is killed again and again', () => {
+  it('answers every call, and works on when that ends', async () => {
+    await using capsule = await api.create()
+    const kill = 'sleep 1; for i in $(seq 40); do pkill -9 -f agent.mjs; sleep 0.5; done'
+    await capsule.background(`setsid sh -c '${kill}' >/dev/null 2>&1 &`)
+    const json = sleeping(1_000, { timeout_sec: TIMEOUT_SEC })
+    for (let round = 0; round < 3; round++) {
+      const { status } = await api.call('POST', `${capsule.path}/exec`, { json })
+      expect([200, 502, 504]).toContain(status)
+    }
+    await eventually('the agent to answer', async () => {
+      const { status, bytes } = await api.call('POST', `${capsule.path}/exec`, {
+        json: { cmd: 'echo', args: ['well'] },
+      })
+      return status === 200 && bytes.includes('well') ? true : undefined
+    })
+  })
+})
+
+describe('a capsule that is idle while its guest cannot be reached', () => {
+  it('is paused as every idle one, and answers when it was resumed and its network is up', async () => {
+    await using capsule = await api.create({ timeout_sec: 5 })
+    // Not a command of ours, which would keep it awake.
+    await capsule.text(`setsid sh -c 'S=20; sleep 1; ${faults['whose network is down']}' >/dev/null 2>&1 &`)
+    await capsule.untilState('paused')
+    await api.json('PATCH', capsule.path, { json: { timeout_sec: 0 } })
+    await capsule.resume()
+    await eventually('its network to be up', async () => {
+      const { status } = await api.call('POST', `${capsule.path}/exec`, { json: { cmd: 'true' } })
+      return status === 200 ? true : undefined
+    })
   })
 })
 
