@@ -18,6 +18,7 @@ const gateLists = [
     ['dependency direction', 'depcruise', ['apps', 'packages', '--config', '.dependency-cruiser.cjs']],
     ['dead code', 'knip', ['--no-config-hints']],
     ['documentation links', 'node', ['scripts/check-docs.mjs']],
+    ['documentation of exports', 'node', ['scripts/check-doc-comments.mjs']],
   ],
 ]
 /** Writes into the sources before it compares, so that nothing may read them meanwhile. */

@@ -8,6 +8,10 @@ import { showBytes, showSpan } from './units.js'
 
 const CAPSULE_ID = /^cl-[0-9a-z]{25}$/
 
+/**
+ * The capsule of an id; names are refused, because several capsules may have one.
+ * @throws AppError `invalid_request`; CapsuleNotFoundError
+ */
 export async function findCapsule(context: Context, id: string): Promise<Capsule> {
   if (!CAPSULE_ID.test(id)) {
     throw new AppError('invalid_request', `${id} is no capsule id (cl-…); \`wrenn capsule ls\` shows ids and names.`)
@@ -53,6 +57,10 @@ export function toJson(info: CapsuleInfo): object {
   }
 }
 
+/**
+ * What people read of one capsule, a fact per line; facts that there are none of are left out. `now` is what times are told
+ * from.
+ */
 export function showInfo(info: CapsuleInfo, now = new Date()): string {
   return facts({
     id: info.id,

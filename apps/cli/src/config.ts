@@ -18,9 +18,12 @@ const schema = z.object({
   TERM: z.string().optional(),
 })
 
+/** The environment, read once. Only commands of the machine use more than where the platform is; `--dir` replaces `dir`. */
 export interface CliConfig {
   readonly dir: string
+  /** @default the `wrenn up` of `dir`, else http://127.0.0.1:<port> */
   readonly apiUrl: string | undefined
+  /** @default the file api-key in `dir` */
   readonly apiKey: string | undefined
   readonly host: string
   readonly port: number
@@ -28,6 +31,7 @@ export interface CliConfig {
   readonly uidBase: number
   readonly databaseUrl: string | undefined
   readonly maxRestartDelayMs: number
+  /** Whether people want colours at all; each stream has some only while it is a terminal. */
   readonly color: boolean
   readonly term: string
   /** What children started by `wrenn up` inherit. */

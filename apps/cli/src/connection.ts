@@ -28,6 +28,10 @@ async function findApiKey(config: CliConfig): Promise<string | undefined> {
   }
 }
 
+/**
+ * The platform that commands talk to. Nothing is asked of it yet; a key that is missing is the first call's error.
+ * @throws AppError `unauthorized` when the key's file is not readable for this user
+ */
 export async function connect(config: CliConfig): Promise<Wrenn> {
   const apiUrl = (await findApiUrl(config)) ?? `http://127.0.0.1:${config.port}`
   const apiKey = await findApiKey(config)

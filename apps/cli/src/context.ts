@@ -4,11 +4,13 @@ import type { Command } from 'commander'
 import { type CliConfig, readConfig } from './config.js'
 import { Output } from './output.js'
 
+/** What every command has: settings, and the only way to say something. */
 export interface Context {
   readonly config: CliConfig
   readonly output: Output
 }
 
+/** What commander makes of {@link withJson} and {@link withDir}. */
 export interface CommonOptions {
   readonly json?: boolean
   readonly dir?: string
@@ -21,14 +23,17 @@ export class ExitCode extends Error {
   }
 }
 
+/** For commands with a result. The JSON is a contract: fields are added, never renamed. */
 export function withJson(command: Command): Command {
   return command.option('--json', 'print the result as JSON; nothing else goes to stdout')
 }
 
+/** For commands about the platform of this machine. */
 export function withDir(command: Command): Command {
   return command.option('--dir <path>', "the platform's directory (default: WRENN_DIR or /var/lib/wrenn)")
 }
 
+/** Reads the environment; `--dir` wins over WRENN_DIR. @throws AppError `invalid_config` */
 export function contextOf(options: CommonOptions): Context {
   const config = readConfig()
   const output = new Output({ json: options.json ?? false, color: config.color })
@@ -63,6 +68,7 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
 const wakeHint =
   '`wrenn capsule resume <capsule>` wakes it; `wrenn capsule update <capsule> --auto-resume` lets it wake when it is used.'
 
+/** The next step for a person: a command where there is one, else what the API says. */
 export function hintOf({ code, details, hint }: WrennError): string | undefined {
   // With `legal` it is the command that does not fit, and the message lists those that do.
   const isAsleep = code === 'invalid_state' && details?.state === 'paused' && details.legal === undefined

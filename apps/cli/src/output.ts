@@ -3,7 +3,7 @@ import { once } from 'node:events'
 const SPINNER = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏']
 const SPINNER_INTERVAL_MS = 100
 
-export interface OutputOptions {
+interface OutputOptions {
   readonly json: boolean
   readonly color: boolean
 }

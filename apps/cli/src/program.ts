@@ -27,6 +27,10 @@ Examples:
   wrenn shell "$(wrenn capsule create)"
   wrenn capsule create --timeout 10m      pauses when idle, wakes when used`
 
+/**
+ * A fresh command tree; errors of parsing are thrown, not printed, so that tests see them and `main.ts` decides the exit
+ * code.
+ */
 export function createProgram(): Command {
   const program = new Command('wrenn')
     .description('Run code in microVMs that start in a fraction of a second.')

@@ -11,7 +11,7 @@ import type { CopyReport } from './copy/report.js'
 import { unpackTar } from './copy/unpack.js'
 import { writeFully } from './output.js'
 
-export interface TransferOptions extends CopyReport {
+interface TransferOptions extends CopyReport {
   readonly recursive: boolean
   readonly user?: string
   readonly signal?: AbortSignal
@@ -111,6 +111,11 @@ function splitWhole(path: Buffer): { readonly folder: Buffer; readonly name: Buf
   return { folder: path.subarray(0, Math.max(1, at)), name: name.length === 0 ? Buffer.from('.') : name }
 }
 
+/**
+ * Like `cp`, the other way: `-` is stdout. A file appears under its name when it is whole. Links are followed unless
+ * `recursive`.
+ * @throws AppError `invalid_request`, `copy_incomplete`, …; WrennError
+ */
 export async function download(
   capsule: Capsule,
   source: string,

@@ -10,14 +10,20 @@ function parse(text: string, units: Readonly<Record<string, number>>, what: stri
   return Number(digits) * factor
 }
 
+/**
+ * MiB of `512`, `512m` or `2g`; fractions are rounded.
+ * @throws InvalidArgumentError, which commander shows beside the option
+ */
 export function parseMib(text: string): number {
   return Math.round(parse(text, sizeUnits, 'Give MiB (512, 512m) or GiB (2g).'))
 }
 
+/** Milliseconds of `30` (seconds), `500ms`, `5m` or `1h`. @throws InvalidArgumentError */
 export function parseDurationMs(text: string): number {
   return parse(text, timeUnits, 'Give seconds (30, 30s), minutes (5m), hours (1h) or milliseconds (500ms).')
 }
 
+/** Digits only: neither signs nor fractions. @throws InvalidArgumentError */
 export function parseInteger(text: string): number {
   if (!/^\d+$/.test(text)) throw new InvalidArgumentError('Give a whole number.')
   return Number(text)
@@ -32,6 +38,7 @@ export function collectPair(text: string, before: Readonly<Record<string, string
 
 const steps = ['B', 'KiB', 'MiB', 'GiB', 'TiB']
 
+/** In the largest unit of which there is one, by 1024: `1.5 GiB`. */
 export function showBytes(bytes: number): string {
   const step = Math.min(Math.floor(Math.log2(Math.max(bytes, 1)) / 10), steps.length - 1)
   const value = bytes / 1024 ** step
@@ -43,6 +50,7 @@ export function showOwnBytes(bytes: number | undefined): string {
   return bytes === undefined ? '-' : showBytes(bytes)
 }
 
+/** Milliseconds below 10 s, else seconds: `1234 ms`, `12.3 s`. */
 export function showMs(ms: number): string {
   return ms < 10_000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`
 }

@@ -4,10 +4,12 @@ import { type Context, ExitCode } from './context.js'
 import { Interrupt } from './interrupt.js'
 import { parseDurationMs } from './units.js'
 
+/** What commander makes of {@link withWait}. */
 export interface WaitOptions {
   readonly wait?: number
 }
 
+/** For commands whose work goes on when they give up: how long the end is waited for. */
 export function withWait(command: Command): Command {
   return command.option(
     '--wait <time>',

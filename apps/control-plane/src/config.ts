@@ -56,11 +56,16 @@ const schema = z.object({
   WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
 })
 
+/**
+ * What this platform allows. A request that wants more than a `max…` is `invalid_request`, one beyond a quota
+ * `pool_exhausted`.
+ */
 export interface Limits {
   readonly maxVcpus: number
   readonly maxMemoryMib: number
   readonly maxDiskSizeMib: number
   readonly defaultDiskSizeMib: number
+  /** Of a team, those that have not ended; 0: no limit. */
   readonly maxCapsules: number
   /** Of a team whose row has none of its own; 0: no limit. */
   readonly quota: {
@@ -70,16 +75,23 @@ export interface Limits {
     readonly poolBytes: number
   }
   readonly maxLabels: number
+  /** Of a capsule's environment, counted as JSON. */
   readonly maxEnvBytes: number
+  /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
   readonly execOutputBytes: number
 }
 
+/**
+ * PEM files for an `https://` address of the host agent: whom to trust, and who we are. TLS 1.3 at least; read once, at the
+ * start.
+ */
 export interface HostAgentTls {
   readonly caFile: string | undefined
   readonly certFile: string | undefined
   readonly keyFile: string | undefined
 }
 
+/** The environment, read once: the schema above says what each variable means, with its default and range. */
 export interface ControlPlaneConfig {
   readonly host: string
   readonly port: number

@@ -15,11 +15,13 @@ import { VERSION } from './version.js'
 const DRAIN_MS = 10_000
 const CLOSE_IDLE_EVERY_MS = 50
 
+/** A control plane that listens. Several may serve one database. */
 export interface ControlPlane extends AsyncDisposable {
   /** Where it listens. */
   readonly url: string
 }
 
+/** What only tests and `main.ts` set. */
 export interface ControlPlaneOptions {
   /** How often the reconciler looks. @default 1000 */
   readonly tickMs?: number

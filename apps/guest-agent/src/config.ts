@@ -19,7 +19,7 @@ export interface AgentConfig {
   readonly runDir?: string | undefined
 }
 
-export type Environment = Readonly<Record<string, string | undefined>>
+type Environment = Readonly<Record<string, string | undefined>>
 
 /** @throws AppError `invalid_config` */
 export function readConfig(env: Environment = process.env): AgentConfig {

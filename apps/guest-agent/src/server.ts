@@ -35,6 +35,7 @@ import { Tools } from './system/tools.js'
 /** Longer than any pool keeps an idle connection, so that it is always the client that closes first. */
 const KEEP_ALIVE_MS = 10 * 60_000
 
+/** What the agent does not find out by itself: its settings, and the guest it is in, which tests replace. */
 export interface AgentOptions {
   readonly config: AgentConfig
   readonly system: GuestSystem
@@ -50,6 +51,10 @@ export interface Agent extends AsyncDisposable {
   readonly port: number
 }
 
+/**
+ * Sets this process's umask to 022, opens the port and returns once it listens; processes can then be started.
+ * @throws the system's error when the port is taken
+ */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
   const { config, log } = options
   process.umask(0o022)

@@ -52,6 +52,10 @@ const schema = z.object({
   WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
 })
 
+/**
+ * The environment, read once: the schema above says what each variable means. Sizes are bytes here and MiB there; `undefined`
+ * leaves the choice to the part that it is for.
+ */
 export interface HostAgentConfig {
   readonly dir: string
   readonly socketPath: string

@@ -29,7 +29,9 @@ import { sweepVms } from './host/sweep.js'
 export const CAPSULE_UID_OFFSET = 100
 const BUILT_IN_TEMPLATE = 'minimal'
 
+/** The machine, brought up. What is on the host outlives it unless `release` is called. */
 export interface OpenMachine extends Machine {
+  /** A sentence: why it is this engine. */
   readonly engineReason: string
   /** Removes every process, cgroup, directory and file of VMs that are not in `keep`: VM id → the process a record knows. */
   sweep(keep: ReadonlyMap<string, number | undefined>): Promise<void>
@@ -41,6 +43,7 @@ export interface OpenMachine extends Machine {
   release(): Promise<void>
 }
 
+/** How bringing it up is followed and given up. */
 export interface OpenOptions {
   readonly logger: Logger
   readonly signal: AbortSignal
@@ -55,6 +58,9 @@ const imagesDir = fileURLToPath(new URL('../../../images', import.meta.url))
 const debianPackages = new URL('../../../scripts/debian-packages.mjs', import.meta.url)
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
+/**
+ * Where images are built from and to: caches in the platform's directory, manifests and the guest agent beside this program.
+ */
 export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: AbortSignal): BootOptions {
   const agentDir = config.guestAgentDir ?? guestAgentDir
   return {

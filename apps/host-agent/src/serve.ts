@@ -38,6 +38,7 @@ const MEASURE_EVERY_MS = 60_000
 const MEASURE_CPU_SHARE = 0.005
 const MEASURE_AT_LEAST_EVERY_MS = 15 * 60_000
 
+/** A host agent that answers, though perhaps not ready yet. */
 export interface RunningAgent {
   /** Rejects when the machine could not be brought up. */
   readonly ready: Promise<void>

@@ -338,6 +338,7 @@ async function showOutput(context: Context, capsule: Capsule, process_: ProcessI
   }
 }
 
+/** `wrenn capsule …`, also `wrenn c …`: all that is done with capsules. */
 export function addCapsule(program: Command): void {
   const capsule = program
     .command('capsule')

@@ -16,6 +16,7 @@ Examples:
   wrenn capsule rollback cl-… before-upgrade
   wrenn capsule checkpoint rm cl-… before-upgrade`
 
+/** `wrenn capsule checkpoint create|ls|rm`. */
 export function addCheckpoint(capsule: Command): void {
   const checkpoint = capsule
     .command('checkpoint')
@@ -76,6 +77,7 @@ another checkpoint has it. A running capsule runs afterwards, also one whose gue
 Example:
   wrenn capsule rollback cl-… before-upgrade`
 
+/** `wrenn capsule rollback`: takes a checkpoint's name or id, and waits until the capsule runs there. */
 export function addRollback(capsule: Command): void {
   const command = capsule
     .command('rollback <capsule> <checkpoint>')
@@ -97,6 +99,7 @@ Examples:
   wrenn capsule diff cl-… before-upgrade                  against now
   wrenn capsule diff cl-… before after --path /etc`
 
+/** `wrenn capsule diff`: prints changes as they come, page after page; with `--json` all of them as one array. */
 export function addDiff(capsule: Command): void {
   const command = capsule
     .command('diff <capsule> <from> [to]')

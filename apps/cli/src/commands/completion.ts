@@ -56,6 +56,10 @@ function fish(nodes: readonly Node[]): string {
   return ['# wrenn completion fish > ~/.config/fish/completions/wrenn.fish', ...lines].join('\n')
 }
 
+/**
+ * `wrenn completion <shell>`: a script made of the program's own commands and options. To be added last, when all others are
+ * there.
+ */
 export function addCompletion(program: Command): void {
   const scripts = {
     bash: (nodes: readonly Node[]) => bash(nodes),

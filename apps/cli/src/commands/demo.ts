@@ -21,6 +21,7 @@ print("python:", sys.version.split()[0], "cpus:", os.cpu_count(), flush=True)
 print("6 * 7 =", 6 * 7, flush=True)
 `
 
+/** `wrenn demo`: the first thing a newcomer runs, so it brings a platform up when none runs, and takes that down again. */
 export function addDemo(program: Command): void {
   const command = program
     .command('demo')

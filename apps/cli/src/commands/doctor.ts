@@ -20,10 +20,14 @@ const reportSchema = z.looseObject({
   candidates: z.array(z.looseObject({ name: z.string(), ok: z.boolean(), reason: z.string() })),
 })
 type Check = z.infer<typeof checkSchema>
-export type DoctorReport = z.infer<typeof reportSchema>
+type DoctorReport = z.infer<typeof reportSchema>
 
 type Style = Pick<Output, 'bold' | 'dim' | 'mark'>
 
+/**
+ * `wrenn doctor`: the host agent's own checks, for which no platform need run. Exit code 1 when a check fails; warnings do
+ * not count.
+ */
 export function addDoctor(program: Command): void {
   const command = program
     .command('doctor')

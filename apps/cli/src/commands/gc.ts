@@ -21,6 +21,7 @@ Examples:
   sudo wrenn gc --dry-run
   sudo wrenn gc --json`
 
+/** `wrenn gc`: asks the running host agent through its own program. Needs root, as its socket does. */
 export function addGc(program: Command): void {
   const command = program
     .command('gc')

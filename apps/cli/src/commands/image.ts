@@ -26,6 +26,7 @@ const removedSchema = z.looseObject({ removed: z.string(), existed: z.boolean() 
 
 const SHORT_DIGEST = 12
 
+/** `wrenn image build|ls|rm`: the host agent's own program does it, whether or not a platform runs. Needs root. */
 export function addImage(program: Command): void {
   const image = program.command('image').description('base images of this machine')
   addBuild(image)

@@ -17,6 +17,7 @@ Examples:
   wrenn capsule pause cl-…
   wrenn capsule pause cl-… --json | jq .lifecycle_timings`
 
+/** `wrenn capsule pause`: waits until the state is saved, and says whether a power loss would cost it. */
 export function addPause(capsule: Command): void {
   const command = capsule
     .command('pause <capsule>')
@@ -32,6 +33,7 @@ export function addPause(capsule: Command): void {
   })
 }
 
+/** `wrenn capsule resume`: waits until the capsule runs. */
 export function addResume(capsule: Command): void {
   const command = capsule
     .command('resume <capsule>')
@@ -70,6 +72,7 @@ type UpdateCommandOptions = CommonOptions &
     readonly label?: Readonly<Record<string, string>> | false
   }
 
+/** `wrenn capsule update`: what is not named stays; `--no-name` and `--no-label` take away. */
 export function addUpdate(capsule: Command): void {
   const command = capsule
     .command('update <capsule>')
@@ -109,6 +112,7 @@ type ForkCommandOptions = LifecycleCommandOptions & {
   readonly env?: Readonly<Record<string, string>>
 }
 
+/** `wrenn capsule fork`: prints the ids of the copies, one a line, for scripts. */
 export function addFork(capsule: Command): void {
   const command = capsule
     .command('fork <capsule>')

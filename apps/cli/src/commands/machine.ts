@@ -11,6 +11,7 @@ import { requireRoot } from '../up/requirements.js'
 /** Ending many capsules takes a while; a supervisor that needs longer says so in its log. */
 const DOWN_TIMEOUT_MS = 240_000
 
+/** `wrenn down`: stops the `wrenn up` of a directory, and what a killed one left behind. No platform there is fine. */
 export function addDown(program: Command): void {
   const command = program
     .command('down')
@@ -67,6 +68,10 @@ async function signalSupervisor(supervisor: ProcessId, signal: NodeJS.Signals): 
   }
 }
 
+/**
+ * `wrenn clean`: leaves nothing of a directory's platform on the machine. Needs root and asks first; refused while the
+ * platform runs.
+ */
 export function addClean(program: Command): void {
   const command = program
     .command('clean')

@@ -11,6 +11,7 @@ Paused capsules count for files only: pausing one frees its CPUs and memory.
 Example:
   wrenn quota --json | jq .running_capsules`
 
+/** `wrenn quota`: what the team of the key uses and may use. */
 export function addQuota(program: Command): void {
   const command = program
     .command('quota')

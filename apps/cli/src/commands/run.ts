@@ -15,6 +15,7 @@ import { Interrupt } from '../interrupt.js'
 import { writeFully } from '../output.js'
 import { collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
 
+/** What commander makes of {@link withShape}: sizes are MiB. */
 export interface ShapeOptions {
   readonly template?: string
   readonly vcpus?: number
@@ -23,10 +24,12 @@ export interface ShapeOptions {
   readonly name?: string
   readonly label?: Readonly<Record<string, string>>
 }
+/** What commander makes of {@link withIdleRules}: `idleTimeout` is milliseconds, 0 never. */
 export interface IdleOptions {
   readonly idleTimeout?: number
   readonly autoResume?: boolean
 }
+/** What commander makes of {@link withCommand}: `timeout` is milliseconds. */
 export interface CommandOptions {
   readonly env?: Readonly<Record<string, string>>
   readonly cwd?: string
@@ -35,9 +38,10 @@ export interface CommandOptions {
 }
 type RunOptions = CommonOptions & ShapeOptions & CommandOptions & { readonly keep?: boolean }
 
-export const TIMED_OUT = 124
+const TIMED_OUT = 124
 const UNKNOWN_COMMAND = 127
 
+/** Options of commands that create a capsule; read them by {@link createOptions}. */
 export function withShape(command: Command): Command {
   return command
     .option('--template <name>', 'template to start from (default: minimal)')
@@ -52,6 +56,10 @@ export function withShape(command: Command): Command {
     .option('--label <key=value>', 'label, may be repeated', collectPair)
 }
 
+/**
+ * Options of when a capsule sleeps and wakes; read them by {@link idleOptions}. `--timeout` is another name of
+ * `--idle-timeout`, so they do not go together with {@link withCommand}.
+ */
 export function withIdleRules(command: Command): Command {
   return command
     .option(
@@ -63,6 +71,7 @@ export function withIdleRules(command: Command): Command {
     .option('--no-auto-resume', 'wake it only with `wrenn capsule resume`')
 }
 
+/** Options of commands that run a program; read them by {@link processOptions}. */
 export function withCommand(command: Command): Command {
   return command
     .option('-e, --env <key=value>', 'environment variable, may be repeated', collectPair)
@@ -71,6 +80,7 @@ export function withCommand(command: Command): Command {
     .option('--timeout <time>', 'kill the command after this time (30, 5m); exit code 124', parseDurationMs)
 }
 
+/** What the SDK takes; an option that was not given is left out, so that the platform's default holds. */
 export function createOptions(options: ShapeOptions): CreateOptions {
   return {
     ...(options.template ? { template: options.template } : {}),
@@ -82,6 +92,7 @@ export function createOptions(options: ShapeOptions): CreateOptions {
   }
 }
 
+/** What the SDK takes; as with {@link createOptions}, only what was given. */
 export function idleOptions(options: IdleOptions): { idleTimeoutMs?: number; autoResume?: boolean } {
   return {
     ...(options.idleTimeout === undefined ? {} : { idleTimeoutMs: options.idleTimeout }),
@@ -98,6 +109,10 @@ Examples:
 The exit code is the command's: 124 after --timeout, 127 for an unknown command, 128 + n after signal n.
 With --json every line of stdout is one event.`
 
+/**
+ * `wrenn run -- …`: a capsule for one command, destroyed after it, also on ^C, unless `--keep`. Exits with the command's own
+ * code; 124 after `--timeout`.
+ */
 export function addRun(program: Command): void {
   const command = program
     .command('run')
@@ -159,6 +174,7 @@ export async function runCommand(
   }
 }
 
+/** What the SDK takes; as with {@link createOptions}, only what was given. */
 export function processOptions(options: CommandOptions): Pick<ExecOptions, 'envs' | 'cwd' | 'user'> {
   return {
     ...(options.env ? { envs: options.env } : {}),

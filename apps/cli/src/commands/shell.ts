@@ -25,6 +25,7 @@ Examples:
 Type Enter ~ . to detach: the shell keeps running, and its tag to come back is printed. When the connection drops, the
 terminal comes back by itself and shows what it missed; when the capsule is paused, it waits for the resume.`
 
+/** `wrenn shell`, and `wrenn capsule shell`: joins the person's terminal with one in a capsule. */
 export function addShell(parent: Command): void {
   const command = parent
     .command('shell <capsule> [command...]')

@@ -30,6 +30,7 @@ It runs in the foreground. ^C stops it; capsules keep running and are found agai
 unless --stop-capsules is given. WRENN_UID_BASE (default 500000) moves the block of user ids it uses:
 base + 1 the database, base + 2 the control plane, base + 100 and up one per capsule.`
 
+/** `wrenn up`: runs database, host agent and control plane as its children, in the foreground. */
 export function addUp(program: Command): void {
   const command = program
     .command('up')

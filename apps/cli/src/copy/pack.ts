@@ -21,7 +21,7 @@ const BATCH_BYTES = 256 * 1024
 /** Holes are found in steps of this; smaller ones are sent as zeros. */
 const HOLE_BYTES = 4096
 
-export interface PackSource {
+interface PackSource {
   /** The entry's directory, which may be reached through links. */
   readonly folder: Buffer
   readonly name: Buffer

@@ -6,6 +6,7 @@ export const BLOCK_BYTES = 512
 const MAX_OCTAL_SIZE = 8 ** 11 - 1
 const NAME_BYTES = 100
 
+/** What of POSIX's type flags (ustar, byte 156) is told apart; devices and what is not known are `other`. */
 export type EntryType = 'file' | 'hard link' | 'symlink' | 'directory' | 'fifo' | 'other'
 
 const flags: Readonly<Record<Exclude<EntryType, 'other'>, string>> = {
@@ -45,6 +46,7 @@ export function padded(bytes: Buffer): Buffer {
   return Buffer.concat([bytes, Buffer.alloc(paddingOf(bytes.length))])
 }
 
+/** Zeros after so many bytes until the next block begins. */
 export function paddingOf(size: number): number {
   return (BLOCK_BYTES - (size % BLOCK_BYTES)) % BLOCK_BYTES
 }
@@ -137,6 +139,7 @@ export function parseHead(block: Buffer): RawHead | undefined {
   }
 }
 
+/** The type of a header's flag. Archives from before POSIX mark a file by a zero byte, and `7` (contiguous) is one too. */
 export function typeOf(flag: string): EntryType {
   if (flag === '\0' || flag === '7') return 'file'
   for (const type of ['file', 'hard link', 'symlink', 'directory', 'fifo'] as const)
@@ -165,6 +168,7 @@ export function sizeOf(value: number): number {
   throw damaged()
 }
 
+/** The error for bytes that are no tar, or whose checksums and lengths contradict each other. */
 export function damaged(): AppError {
   return new AppError('invalid_request', 'The archive from the capsule is damaged.')
 }

@@ -27,6 +27,7 @@ import { readTar, type TarEntry } from './tar-reader.js'
 const MAX_DEPTH = 2_000
 const OWNER_MAY_ALL = 0o700
 
+/** Where an archive goes, and under which name. */
 export interface UnpackTarget {
   /** An existing directory, which may be reached through links. */
   readonly folder: string

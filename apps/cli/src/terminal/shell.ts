@@ -2,11 +2,12 @@ import type { PtyHandle } from '@wrenn/sdk'
 import { writeFully } from '../output.js'
 import { EscapeFilter } from './escape.js'
 
-export interface ShellEnd {
+interface ShellEnd {
   readonly exitCode: number
   readonly detached: boolean
 }
 
+/** Columns and lines of our own terminal; 80 × 24 where there is none. */
 export function terminalSize(): { cols: number; rows: number } {
   return { cols: process.stdout.columns || 80, rows: process.stdout.rows || 24 }
 }

@@ -11,9 +11,12 @@ const ladder: readonly StopStep[] = [
   { signal: 'SIGKILL', graceMs: 5_000 },
 ]
 
+/** How a platform of our own is started and followed. */
 export interface ChildPlatformOptions {
   readonly config: CliConfig
+  /** Told every line it says to people while it starts. */
   readonly onNote: (line: string) => void
+  /** Gives the start up; what has started is then ended. */
   readonly signal: AbortSignal
 }
 

@@ -8,6 +8,7 @@ import { appBundle } from './layout.js'
 
 const MAX_STDERR_LINES = 20
 
+/** One command of the host agent's program, which answers in lines of JSON. */
 export interface HostAgentRun<Schema extends z.ZodType> {
   readonly args: readonly string[]
   readonly config: CliConfig
@@ -23,6 +24,7 @@ const progressSchema = z.looseObject({
   detail: z.string(),
   fraction: z.number().optional(),
 })
+/** How far the command is; `fraction` from 0 to 1 where it can be told. */
 export type HostAgentProgress = z.infer<typeof progressSchema>
 
 const lineSchema = z.discriminatedUnion('type', [

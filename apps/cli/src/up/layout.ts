@@ -3,6 +3,7 @@ import { dirname, join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AppError, lifelinePath } from '@wrenn/base'
 
+/** The children of `wrenn up` that are our own programs, by the name of their folder below `apps`. */
 export type ServiceName = 'host-agent' | 'control-plane'
 
 /** Where things lie in a platform's directory. */
@@ -21,6 +22,7 @@ export interface Layout {
   readonly lifelines: Readonly<Record<ServiceName, string>>
 }
 
+/** Where everything of a platform's directory is. Nothing is made or looked for. */
 export function layoutOf(dir: string): Layout {
   const absolute = resolve(dir)
   const runDir = join(absolute, 'run')

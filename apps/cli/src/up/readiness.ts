@@ -9,6 +9,7 @@ const answerSchema = z.object({
   checks: z.record(z.string(), z.object({ ok: z.boolean(), reason: z.string().optional() })),
 })
 
+/** What `GET /ready` says, or that it is not answered yet. */
 export interface Readiness {
   readonly ready: boolean
   /** A Wrenn answered, ready or not. */

@@ -27,7 +27,9 @@ const recordSchema = z.object({
   apiUrl: z.string(),
   children: z.array(processIdSchema.extend({ name: z.string() })),
 })
+/** What a running `wrenn up` writes of itself, so that other commands find it and the next one finds what it left. */
 export type UpRecord = z.infer<typeof recordSchema>
+/** A child by pid and start time, so that a later process of the same pid is not ended in its place. */
 export type ChildRecord = UpRecord['children'][number]
 
 /** What `wrenn up` last wrote since this machine was booted; what cannot be read tells of nobody. */
@@ -47,6 +49,7 @@ export async function findRunning(layout: Layout): Promise<UpRecord | undefined>
   return (await isDying(record.supervisor)) ? undefined : record
 }
 
+/** The error for a second platform in one directory; says how to reach or to stop the first. */
 export function alreadyRunning(layout: Layout, record: UpRecord): AppError {
   return running(layout, record.supervisor.pid, `, ${record.apiUrl}`, { apiUrl: record.apiUrl })
 }

@@ -9,6 +9,7 @@ const EXIT_CONFIG = 78
 /** A child that ran this long was well: its next death starts the back-off anew. */
 const HEALTHY_AFTER_MS = 60_000
 
+/** How one child is started, told ready and stopped. */
 export interface ServiceOptions {
   readonly name: string
   readonly program: string
@@ -28,6 +29,7 @@ export interface ServiceOptions {
   readonly onDeath: (death: ServiceDeath) => void
 }
 
+/** A child ended although nobody had asked it to. */
 export interface ServiceDeath {
   readonly name: string
   readonly how: string

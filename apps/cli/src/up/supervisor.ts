@@ -31,6 +31,7 @@ const hostAgentLadder: readonly StopStep[] = [
 /** At SIGUSR2 it ends every capsule first. */
 const endCapsulesLadder: readonly StopStep[] = [{ signal: 'SIGUSR2', graceMs: 90_000 }, ...hostAgentLadder]
 
+/** What a platform is started with. */
 export interface SupervisorOptions {
   readonly layout: Layout
   readonly config: CliConfig

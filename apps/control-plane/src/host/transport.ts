@@ -13,6 +13,7 @@ const CONNECTION_WINDOW_BYTES = 1024 * 1024 * 1024
 const PING_INTERVAL_MS = 20_000
 const IDLE_CONNECTION_MS = 10 * 60_000
 
+/** The host agent's RPC, one promise or stream per method; errors are Connect's, which `fromHostError` turns into ours. */
 export type HostClient = ReturnType<typeof createHostClient>['client']
 
 class WideSessionManager extends Http2SessionManager {

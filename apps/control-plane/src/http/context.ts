@@ -32,6 +32,7 @@ export interface Services {
   readonly version: string
 }
 
+/** Fastify with types from zod: a route's schema is what its handler sees, and what the document says. */
 export type App = FastifyInstance<RawServerDefault, IncomingMessage, ServerResponse, FastifyBaseLogger, ZodTypeProvider>
 
 declare module 'fastify' {

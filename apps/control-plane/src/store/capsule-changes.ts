@@ -9,7 +9,7 @@ const RECONNECT_MS = 1_000
 /** Where notifications do not come through (a pooler in between), waiting still works, only later. */
 const LOOK_EVERY_MS = 2_000
 
-export interface CapsuleChangesDeps {
+interface CapsuleChangesDeps {
   readonly db: Db
   readonly url: string
   readonly logger: Logger

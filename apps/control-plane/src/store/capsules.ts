@@ -3,9 +3,12 @@ import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import type { CapsuleRow, CapsulesTable } from './schema.js'
 
+/** A row to insert; what has a default in the schema may be left out. */
 export type NewCapsule = Insertable<CapsulesTable>
+/** What may be written beside a move. State and generation change by `transition` only. */
 export type CapsulePatch = Omit<Updateable<CapsulesTable>, 'id' | 'team_id' | 'state' | 'generation' | 'updated_at'>
 
+/** Adds a capsule. To be called in a transaction with the operation that makes it, so that neither is there alone. */
 export async function insertCapsule(db: Db, capsule: NewCapsule): Promise<CapsuleRow> {
   return await db.insertInto('capsules').values(capsule).returningAll().executeTakeFirstOrThrow()
 }
@@ -55,7 +58,7 @@ export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatc
     .execute()
 }
 
-export interface CapsuleFilter {
+interface CapsuleFilter {
   readonly states: readonly CapsuleState[] | undefined
   readonly template: string | undefined
   readonly name: string | undefined

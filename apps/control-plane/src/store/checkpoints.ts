@@ -59,10 +59,12 @@ export async function hasVolatile(db: Db, capsuleId: string): Promise<boolean> {
   return row !== undefined
 }
 
+/** Moves a checkpoint on, whatever it was. */
 export async function setCheckpointState(db: Db, id: string, state: CheckpointState): Promise<void> {
   await db.updateTable('checkpoints').set({ state }).where('id', '=', id).execute()
 }
 
+/** What hosts report of checkpoints and snapshots. */
 export interface CheckpointFacts {
   /** Absent: not known now. */
   readonly size_bytes?: number

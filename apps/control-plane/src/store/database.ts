@@ -10,9 +10,10 @@ const STATEMENT_TIMEOUT_MS = 15_000
 /** Any number that nobody else uses in this database: the letters of "wrenn". */
 const MIGRATION_LOCK = 0x7772656e6e
 
+/** A pool or, the same to who uses it, a transaction. */
 export type Db = Kysely<Database>
 
-export interface OpenDatabaseOptions {
+interface OpenDatabaseOptions {
   readonly url: string
   readonly maxConnections?: number
   readonly logger?: Logger
@@ -66,6 +67,7 @@ async function alone(db: Db, task: () => Promise<void>): Promise<void> {
   })
 }
 
+/** One statement there and back. @throws the driver's error */
 export async function pingDatabase(db: Db): Promise<void> {
   await sql`SELECT 1`.execute(db)
 }

@@ -1,12 +1,13 @@
 import type { Db } from './database.js'
 
-export interface SeenHost {
+interface SeenHost {
   readonly id: string
   readonly address: string
   readonly agentVersion: string
   readonly engine: string
 }
 
+/** Adds a host, or notes that it was seen now and what it has become. */
 export async function recordHost(db: Db, host: SeenHost): Promise<void> {
   const seen = {
     address: host.address,

@@ -2,12 +2,13 @@ import type { AwakeReason } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
 
+/** A capsule whose idle timeout seems over; its host may know better. */
 export interface DueCapsule {
   readonly id: string
   readonly team_id: string
 }
 
-export interface IdleBackoff {
+interface IdleBackoff {
   readonly firstMs: number
   readonly maxMs: number
 }

@@ -3,6 +3,7 @@ import { type Insertable, type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { OperationKind, OperationRow, OperationsTable } from './schema.js'
 
+/** A row to insert; its lease begins with it. */
 export type NewOperation = Omit<Insertable<OperationsTable>, 'lease_until'>
 
 /** Adds an operation; `undefined` when the team used its idempotency key before. */
@@ -21,6 +22,7 @@ export async function insertOperation(
     .executeTakeFirst()
 }
 
+/** The operation that an idempotency key stands for; keys are told apart by team and kind. */
 export async function findByKey(
   db: Db,
   teamId: string,
@@ -36,6 +38,7 @@ export async function findByKey(
     .executeTakeFirst()
 }
 
+/** Ended ones too. */
 export async function findOperation(db: Db, id: string): Promise<OperationRow | undefined> {
   return await db.selectFrom('operations').selectAll().where('id', '=', id).executeTakeFirst()
 }
@@ -62,6 +65,7 @@ export async function hasLiveOperation(db: Db, capsuleId: string): Promise<boole
   return row !== undefined
 }
 
+/** Does nothing for one that has ended, so that a late renewal cannot bring it back. */
 export async function renewLease(db: Db, id: string, leaseMs: number): Promise<void> {
   await db
     .updateTable('operations')
@@ -123,6 +127,7 @@ export async function hasMovedSince(db: Db, operation: OperationRow): Promise<bo
   return row !== undefined
 }
 
+/** How an operation ends: with `error` it failed, without it succeeded. */
 export interface Conclusion {
   readonly error?: ErrorBody['error']
   /** What every later answer is made of. */

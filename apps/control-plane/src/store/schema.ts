@@ -7,6 +7,7 @@ type Json<T extends object | null> = JSONColumnType<T, string | null | undefined
 /** bigint columns come back as text; generations stay far below 2^53 and are parsed as numbers. */
 type Count = ColumnType<number, number | undefined, number>
 
+/** Who owns capsules. Keys belong to a team, and a key may do all that its team may. */
 export interface TeamsTable {
   id: string
   name: string
@@ -18,6 +19,7 @@ export interface TeamsTable {
   created_at: Time
 }
 
+/** Keys by digest: a key itself is in no table. Plain SHA-256 does, because a key has 128 random bits. */
 export interface ApiKeysTable {
   id: string
   team_id: string
@@ -30,6 +32,7 @@ export interface ApiKeysTable {
   last_used_at: OptionalTime
 }
 
+/** Hosts that have answered once. */
 export interface HostsTable {
   id: string
   address: string
@@ -39,16 +42,22 @@ export interface HostsTable {
   last_seen_at: Time
 }
 
+/** What people want of a capsule. What is on the way there is `state`; only the reconciler compares the two. */
 export type DesiredState = 'running' | 'paused' | 'stopped'
 
 /** What the host said last: `absent` when it answered without the capsule, `silent` when it did not answer. */
 export type ObservedState = CapsuleState | 'absent' | 'silent'
 
+/** A step of an operation, as the host measured it. */
 export interface Timing {
   readonly step: string
   readonly ms: number
 }
 
+/**
+ * Capsules, ended ones for as long as the platform keeps them. `generation` grows with each move; reports of an older one do
+ * not count.
+ */
 export interface CapsulesTable {
   id: string
   team_id: string
@@ -104,6 +113,7 @@ export interface CapsulesTable {
   updated_at: Time
 }
 
+/** What an operation does; each has an executor. */
 export type OperationKind =
   | 'create'
   | 'destroy'
@@ -115,8 +125,10 @@ export type OperationKind =
   | 'rollback'
   | 'snapshot'
   | 'atomic_exec'
+/** `running` also while it waits to be tried again, or for somebody to take it over. */
 export type OperationState = 'running' | 'succeeded' | 'failed'
 
+/** What was asked for and must come to its end, whoever dies meanwhile; also the memory of idempotency keys. */
 export interface OperationsTable {
   id: string
   team_id: string
@@ -139,8 +151,10 @@ export interface OperationsTable {
   updated_at: Time
 }
 
+/** Only `ready` ones are listed and can be gone back to. A `deleting` one waits for its host. */
 export type CheckpointState = 'creating' | 'ready' | 'deleting'
 
+/** Checkpoints; they go with their capsule. */
 export interface CheckpointsTable {
   id: string
   team_id: string
@@ -157,8 +171,10 @@ export interface CheckpointsTable {
   created_at: Time
 }
 
+/** `deleted`: its name is free, its files wait for the host. */
 export type SnapshotState = 'creating' | 'ready' | 'deleting' | 'deleted'
 
+/** Templates that teams made. They outlive the capsules they were made of. */
 export interface SnapshotsTable {
   id: string
   team_id: string
@@ -180,6 +196,7 @@ export interface SnapshotsTable {
   deleted_at: OptionalTime
 }
 
+/** What each host said last that a team takes of its pool, a shared block once. */
 export interface PoolUsageTable {
   team_id: string
   host_id: string
@@ -187,6 +204,7 @@ export interface PoolUsageTable {
   measured_at: Time
 }
 
+/** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
   api_keys: ApiKeysTable
@@ -198,7 +216,11 @@ export interface Database {
   pool_usage: PoolUsageTable
 }
 
+/** A capsule as it is read. */
 export type CapsuleRow = Selectable<CapsulesTable>
+/** An operation as it is read. */
 export type OperationRow = Selectable<OperationsTable>
+/** A checkpoint as it is read. */
 export type CheckpointRow = Selectable<CheckpointsTable>
+/** A snapshot as it is read. */
 export type SnapshotRow = Selectable<SnapshotsTable>

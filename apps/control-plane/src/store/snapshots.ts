@@ -23,6 +23,7 @@ export async function findSnapshotByName(db: Db, teamId: string, name: string): 
     .executeTakeFirst()
 }
 
+/** By id, deleted ones too. */
 export async function findSnapshot(db: Db, id: string): Promise<SnapshotRow | undefined> {
   return await db.selectFrom('snapshots').selectAll().where('id', '=', id).executeTakeFirst()
 }
@@ -48,6 +49,7 @@ export async function listHeldSnapshots(db: Db): Promise<SnapshotRow[]> {
   return await db.selectFrom('snapshots').selectAll().where('state', '!=', 'deleted').execute()
 }
 
+/** Writes what hosts report, or where it is on its way. */
 export async function patchSnapshot(
   db: Db,
   id: string,
@@ -56,6 +58,7 @@ export async function patchSnapshot(
   return await db.updateTable('snapshots').set(patch).where('id', '=', id).returningAll().executeTakeFirst()
 }
 
+/** Forgets it; its files are gone by then. */
 export async function removeSnapshot(db: Db, id: string): Promise<void> {
   await db.deleteFrom('snapshots').where('id', '=', id).execute()
 }

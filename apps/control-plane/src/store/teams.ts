@@ -1,11 +1,13 @@
 import { apiKeyIds, teamIds } from '@wrenn/base'
 import type { Db } from './database.js'
 
+/** Whose key it is, for rights and for logs. */
 export interface ApiKeyOwner {
   readonly keyId: string
   readonly teamId: string
 }
 
+/** By digest, so that the key itself is in no query and no log of the database. */
 export async function findKeyOwner(db: Db, keyHash: string): Promise<ApiKeyOwner | undefined> {
   const row = await db
     .selectFrom('api_keys')
@@ -15,17 +17,19 @@ export async function findKeyOwner(db: Db, keyHash: string): Promise<ApiKeyOwner
   return row === undefined ? undefined : { keyId: row.id, teamId: row.team_id }
 }
 
+/** False only before the first start. */
 export async function hasAnyKey(db: Db): Promise<boolean> {
   return (await db.selectFrom('api_keys').select('id').limit(1).executeTakeFirst()) !== undefined
 }
 
+/** Gives the new team's id. Names need not be unique. */
 export async function createTeam(db: Db, name: string): Promise<string> {
   const id = teamIds.create()
   await db.insertInto('teams').values({ id, name }).execute()
   return id
 }
 
-export interface NewApiKey {
+interface NewApiKey {
   readonly teamId: string
   readonly name: string
   readonly prefix: string
@@ -47,6 +51,7 @@ export async function addKey(db: Db, key: NewApiKey): Promise<void> {
     .execute()
 }
 
+/** Notes a use, for people who look for keys that nobody needs; callers do it rarely. */
 export async function touchKeys(db: Db, keyIds: readonly string[], at: Date): Promise<void> {
   if (keyIds.length === 0) return
   await db.updateTable('api_keys').set({ last_used_at: at }).where('id', 'in', keyIds).execute()

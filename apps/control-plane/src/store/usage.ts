@@ -6,6 +6,7 @@ import type { CapsuleRow, TeamsTable } from './schema.js'
 /** States in which a capsule has vCPUs and memory, or will have them in a moment. */
 const awake = ['pending', 'starting', 'running', 'pausing', 'resuming'] as const satisfies readonly CapsuleState[]
 
+/** What counts against the quotas of a team. */
 export interface Usage {
   readonly running: number
   readonly vcpus: number
@@ -15,6 +16,7 @@ export interface Usage {
   readonly open: number
 }
 
+/** A team's own limits: null is the platform's default, 0 no limit. */
 export type TeamQuota = Pick<TeamsTable, 'max_running' | 'max_vcpus' | 'max_memory_mib' | 'max_pool_bytes'>
 
 /**
@@ -25,6 +27,7 @@ export async function lockTeam(tx: Db, teamId: string): Promise<TeamQuota> {
   return await quotaColumns(tx, teamId).forNoKeyUpdate().executeTakeFirstOrThrow()
 }
 
+/** The same limits for reading; decisions take {@link lockTeam}. */
 export async function findQuota(db: Db, teamId: string): Promise<TeamQuota> {
   return await quotaColumns(db, teamId).executeTakeFirstOrThrow()
 }
@@ -84,7 +87,7 @@ export async function findLargest(
     .execute()
 }
 
-export interface LargeFiles {
+interface LargeFiles {
   readonly kind: 'checkpoint' | 'snapshot'
   readonly name: string
   readonly bytes: number

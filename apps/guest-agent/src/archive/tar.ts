@@ -35,6 +35,7 @@ const EXTRACT = [
   '--warning=no-timestamp',
 ]
 
+/** How GNU tar ended and what it said. Its exit codes alone do not tell what is missing; its messages do. */
 export interface TarEnd {
   /** 0: all well; 1: something changed meanwhile; 2: something failed; `undefined`: killed. */
   readonly code: number | undefined

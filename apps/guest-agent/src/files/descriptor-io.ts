@@ -231,6 +231,7 @@ function remainder(pieces: readonly Buffer[], written: number): Buffer[] {
 /** All bytes of a file to come: in memory, or in a file that is open for reading. */
 export type Content = Buffer | { readonly fd: number; readonly sizeBytes: number }
 
+/** Bytes of a received content, wherever it waits for its place. */
 export function sizeOf(content: Content): number {
   return Buffer.isBuffer(content) ? content.length : content.sizeBytes
 }

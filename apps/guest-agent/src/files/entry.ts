@@ -6,6 +6,7 @@ import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
 import type { UserDirectory } from '../identity/users.js'
 import { kernelPath } from './kernel-path.js'
 
+/** What is at a path, in the shape of the wire (`EntryInfo` of filesystem.proto). */
 export type Entry = MessageInitShape<typeof EntryInfoSchema>
 
 /** An entry with what tells whether metadata may hang on it. */

@@ -11,6 +11,10 @@ const MAX_PATHS_PER_RUN = 500
 /** Opens what needs no right but to be found, for naming it (open(2)). */
 const O_PATH = 0o10_000_000
 
+/**
+ * Key-value pairs of a file as clients of the E2B wire set them (`X-Metadata-…` headers), without the prefix of the
+ * attributes.
+ */
 export type Metadata = Readonly<Record<string, string>>
 
 /**

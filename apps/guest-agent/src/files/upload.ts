@@ -35,6 +35,7 @@ const O_TMPFILE = 0o20_000_000 | constants.O_DIRECTORY
 /** A content of this size or less waits in memory for its place. */
 const MAX_MEMORY_BYTES = 256 * 1024
 
+/** Where a received file goes, and with whose rights. */
 export interface UploadTarget {
   /** Absolute, as the client named it. */
   readonly path: string
@@ -43,6 +44,7 @@ export interface UploadTarget {
   readonly mode: number | undefined
 }
 
+/** What all uploads of one agent share. */
 export interface UploadSite {
   readonly metadata: MetadataStore
   readonly versions: FileVersions

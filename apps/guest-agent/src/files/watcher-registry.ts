@@ -6,9 +6,11 @@ import type { DirectoryWatcher } from './watcher.js'
 const MAX_WATCHERS = 1_000
 const MAX_IDLE_MS = 60 * 60_000
 
+/** A watcher with the events that its client has not asked for yet. */
 export interface PolledWatcher {
   readonly queue: EventQueue
   readonly watcher: DirectoryWatcher
+  /** Whether each event comes with what is then at its path. */
   readonly includeEntry: boolean
 }
 

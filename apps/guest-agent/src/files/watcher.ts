@@ -17,16 +17,21 @@ const networkTypes: ReadonlySet<number> = new Set([
 /** While one looks, anything may happen to a path; what cannot be reached under its name is not there for its watcher. */
 const UNREACHABLE = ['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENAMETOOLONG', 'EIO'] as const
 
+/** What is watched and with whose rights. */
 export interface WatchOptions {
+  /** Also directories below, those that are made later included. */
   readonly recursive: boolean
+  /** Network file systems do not tell of what other machines change: without this they are refused. */
   readonly allowNetworkMounts: boolean
   readonly user: GuestUser
 }
 
+/** One change below the watched directory. Names are texts as `pathText` makes them. */
 export interface WatchEvent {
   /** Relative to the watched directory. */
   readonly name: string
   readonly type: EventType
+  /** The same place as an absolute path. */
   readonly path: string
 }
 

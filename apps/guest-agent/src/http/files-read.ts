@@ -12,6 +12,7 @@ import { asUser } from '../system/as-user.js'
 import { evaluateConditions, rangeApplies } from './conditions.js'
 import { parseRange, prefersGzip } from './range.js'
 
+/** Which file is read, and with whose rights. */
 export interface ReadContext {
   /** Absolute. */
   readonly path: string

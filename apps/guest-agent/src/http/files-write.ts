@@ -10,10 +10,12 @@ import { sendJson } from './reply.js'
 
 const METADATA_PREFIX = 'x-metadata-'
 
+/** Where the files of one request go, and with whose rights. */
 export interface WriteContext {
   readonly user: GuestUser
   /** From the query; absent: the parts' file names are the paths. */
   readonly path: string | undefined
+  /** Permission bits; absent: those of the file that is replaced, else 0644. */
   readonly mode: number | undefined
   /** Makes a client's path absolute. */
   readonly resolve: (path: string) => string

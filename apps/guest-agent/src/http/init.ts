@@ -24,7 +24,7 @@ interface InitBody {
   readonly resumed: boolean
 }
 
-export interface InitDependencies {
+interface InitDependencies {
   readonly identity: Identity
   readonly system: GuestSystem
   readonly connections: Connections

@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
 
-export interface ByteRange {
+/** A satisfiable range: both ends lie in the file. */
+interface ByteRange {
   readonly start: number
   /** Inclusive. */
   readonly end: number

@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { AppError } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 
+/** Answers with a whole JSON document; its length is told, so that a client keeps the connection. */
 export function sendJson(response: ServerResponse, status: number, value: unknown): void {
   const body = Buffer.from(JSON.stringify(value))
   response.writeHead(status, { 'content-type': 'application/json', 'content-length': body.length }).end(body)

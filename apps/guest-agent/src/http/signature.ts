@@ -1,9 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { AppError } from '@wrenn/base'
 
-export type FileOperation = 'read' | 'write'
+type FileOperation = 'read' | 'write'
 
-export interface SignedRequest {
+interface SignedRequest {
   /** Exactly as the client passed it. */
   readonly path: string
   readonly operation: FileOperation

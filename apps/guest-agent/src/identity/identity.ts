@@ -4,8 +4,8 @@ import { AppError } from '@wrenn/base'
 import type { IdentityFile, IdentityValues } from './identity-file.js'
 import type { GuestUser, UserDirectory } from './users.js'
 
-export const SECRET_HEADER = 'x-wrenn-secret'
-export const TOKEN_HEADER = 'x-access-token'
+const SECRET_HEADER = 'x-wrenn-secret'
+const TOKEN_HEADER = 'x-access-token'
 
 /** Who this capsule is and who may talk to it. */
 export class Identity {
@@ -60,6 +60,9 @@ export class Identity {
   }
 }
 
+/**
+ * The error for a call that has neither the host's secret nor the client's token; which of them was wrong it does not say.
+ */
 export function unauthorized(): AppError {
   return new AppError('unauthorized', 'The secret or access token is missing or wrong.')
 }

@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { AppError } from '@wrenn/base'
 
+/** A user of the guest's userland with all groups, so that a process gets what a login would give it. */
 export interface GuestUser {
   readonly name: string
   readonly uid: number

@@ -4,9 +4,12 @@ import type { OutputLog } from './output-log.js'
 /** A reader this near to the end has caught up. */
 const LIVE_LAG_BYTES = 256 * 1024
 
+/** How a process ended, in the fields of the wire's end event. */
 export interface SessionEnd {
+  /** -1 where it did not exit by itself, as clients of this wire know it. */
   readonly exitCode: number
   readonly exited: boolean
+  /** For people: `exit status 1`, `signal: killed`. */
   readonly status: string
   readonly error: string | undefined
   readonly signal: number | undefined
@@ -22,7 +25,7 @@ export interface FollowedSession {
   unfollow(follower: Follower): void
 }
 
-export type FollowerItem =
+type FollowerItem =
   | { readonly type: 'chunk'; readonly chunk: OutputChunk }
   | { readonly type: 'lost'; readonly from: number; readonly to: number }
   | { readonly type: 'end'; readonly end: SessionEnd; readonly offset: number }

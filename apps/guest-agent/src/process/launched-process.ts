@@ -2,21 +2,27 @@ import type { GuestUser } from '../identity/users.js'
 import type { OutputKind } from './output-chunk.js'
 import type { ProcessTree } from './process-tree.js'
 
+/** A process to be, with all defaults resolved. */
 export interface LaunchSpec {
   readonly cmd: string
   readonly args: readonly string[]
+  /** Whole: nothing of the agent's own is added. */
   readonly env: Readonly<Record<string, string>>
+  /** Absolute; was checked for the user. */
   readonly cwd: string
   readonly user: GuestUser
   readonly pty: TerminalSize | undefined
+  /** Whether it can be written to; else it reads the end at once. */
   readonly stdin: boolean
 }
 
+/** In characters, 1 to 65535: the kernel keeps 16 bits (ioctl_tty(2), `struct winsize`). */
 export interface TerminalSize {
   readonly cols: number
   readonly rows: number
 }
 
+/** Who hears of a launched process. Chunks are the listener's: they are not written to again. */
 export interface ProcessListener {
   onOutput(kind: OutputKind, chunk: Buffer): void
   /** The main process has exited and all it wrote was delivered. */

@@ -15,7 +15,7 @@ import type { PipeEnds, PipePool } from './pipes.js'
 import type { ProcessTree } from './process-tree.js'
 import { PtyProcess } from './pty-process.js'
 
-export interface LauncherDependencies {
+interface LauncherDependencies {
   readonly pipes: PipePool
   readonly cgroups: CgroupTree | undefined
   readonly marks: Birthmarks | undefined

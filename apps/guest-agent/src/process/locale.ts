@@ -7,6 +7,7 @@ const FILES = ['etc/default/locale', 'etc/locale.conf']
 const DEFAULT = { LANG: 'C.UTF-8' }
 const MAX_BYTES = 64 * 1024
 
+/** `LANG`, `LANGUAGE` and `LC_*`. */
 export type LocaleVariables = Readonly<Record<string, string>>
 
 /** The language that programs start with: as the image's owner set it for all logins, else UTF-8. */

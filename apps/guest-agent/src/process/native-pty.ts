@@ -8,6 +8,7 @@ interface PtyModule {
   resize(fd: number, cols: number, rows: number): void
 }
 
+/** A pseudo-terminal between its opening and the start of its process. The numbers are descriptors of the agent. */
 export interface Terminal {
   /** Of the other side, such as `/dev/pts/3`. */
   readonly path: string

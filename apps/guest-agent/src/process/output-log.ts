@@ -2,6 +2,7 @@ import { DiskBudget } from './disk-budget.js'
 import type { OutputChunk, OutputKind } from './output-chunk.js'
 import { SpillFile } from './spill-file.js'
 
+/** How much of one process's output is kept for readers that come later or back. */
 export interface LogLimits {
   /** Newest output kept in memory. */
   readonly memoryBytes: number
@@ -11,6 +12,7 @@ export interface LogLimits {
   readonly totalDiskBytes?: number
 }
 
+/** 1 MiB in memory makes a short command cost no disk; 256 MiB on disk is what a reader may miss of a long one. */
 export const defaultLogLimits: LogLimits = { memoryBytes: 1024 * 1024, diskBytes: 256 * 1024 * 1024 }
 
 /** Small writes collect in one buffer up to this size. */

@@ -9,6 +9,7 @@ import type { Tools } from '../system/tools.js'
 const BATCH = 128
 const LOW_WATER = 16
 
+/** Both ends of one pipe, descriptors of the agent; each is closed by who uses it. */
 export interface PipeEnds {
   /** The agent's end; never blocks. */
   readonly ours: number

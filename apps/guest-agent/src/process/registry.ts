@@ -18,13 +18,16 @@ const ENDED_MEMORY_BYTES = 32 * 1024 * 1024
 const MAX_ENDED = 1_000
 const KEEP_AT_LEAST_MS = 30_000
 
+/** What all processes of one agent share. */
 export interface RegistryDependencies {
   readonly launcher: Launcher
   readonly cgroups: CgroupTree | undefined
+  /** Has the output logs in `output`, emptied at the start. */
   readonly stateDir: string
   readonly logLimits?: LogLimits
 }
 
+/** What differs from process to process; the rest of its session is the registry's. */
 export type StartOptions = Pick<SessionOptions, 'config' | 'spec' | 'tag' | 'foreground'>
 
 interface Ended {

@@ -13,10 +13,12 @@ const HIGH_LAG_BYTES = 512 * 1024
 /** A timer with more milliseconds would fire at once (a signed 32-bit number inside Node). */
 const MAX_TIMER_MS = 2 ** 31 - 1
 
+/** All that one process needs. */
 export interface SessionOptions {
   readonly config: ProcessConfig
   readonly spec: LaunchSpec
   readonly tag: string | undefined
+  /** Somebody waits for its end: it then keeps the capsule awake. */
   readonly foreground: boolean
   readonly logDirectory: string
   readonly logLimits: LogLimits

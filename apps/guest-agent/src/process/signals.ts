@@ -22,10 +22,12 @@ const signalTexts: Readonly<Record<string, string>> = {
   SIGSYS: 'bad system call',
 }
 
+/** The text of a signal in an end event's `status`; `signal 34` for one without a text. */
 export function signalText(name: NodeJS.Signals): string {
   return signalTexts[name] ?? `signal ${signalNumber(name)}`
 }
 
+/** The kernel's number on this architecture. */
 export function signalNumber(name: NodeJS.Signals): number {
   return constants.signals[name]
 }

@@ -25,6 +25,7 @@ function decodeOrThrow<T>(decode: () => T): T {
   }
 }
 
+/** Proto3 JSON. Unknown fields are ignored, so that newer clients work; an empty body is an empty message. */
 export const jsonCodec: Codec = {
   name: 'json',
   decode: (schema, bytes) =>
@@ -35,6 +36,7 @@ export const jsonCodec: Codec = {
   encode: (schema, message) => Buffer.from(toJsonString(schema, create(schema, message))),
 }
 
+/** Binary protobuf. */
 export const protoCodec: Codec = {
   name: 'proto',
   decode: (schema, bytes) => decodeOrThrow(() => fromBinary(schema, bytes)),

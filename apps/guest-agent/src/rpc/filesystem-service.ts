@@ -18,7 +18,7 @@ import { keepaliveOf } from './keepalive.js'
 import { Preencoded } from './preencoded.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 
-export interface FilesystemDependencies {
+interface FilesystemDependencies {
   readonly identity: Identity
   readonly users: UserDirectory
   readonly metadata: MetadataStore

@@ -2,10 +2,12 @@ import { AppError } from '@wrenn/base'
 
 /** Flags of a frame, https://connectrpc.com/docs/protocol#streaming-rpcs */
 export const FLAG_COMPRESSED = 0x01
+/** The frame ends the stream: its payload is the JSON of `endOfStream`. */
 export const FLAG_END = 0x02
 const HEADER_BYTES = 5
 const MAX_FRAME_BYTES = 64 * 1024 * 1024
 
+/** One byte of flags and four of length, big endian; the payload follows. */
 export function frameHeader(flags: number, length: number): Buffer {
   const header = Buffer.allocUnsafe(HEADER_BYTES)
   header[0] = flags
@@ -13,6 +15,7 @@ export function frameHeader(flags: number, length: number): Buffer {
   return header
 }
 
+/** One message of a stream, still encoded and perhaps compressed. */
 export interface Frame {
   readonly flags: number
   readonly payload: Buffer

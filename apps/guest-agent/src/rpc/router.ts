@@ -36,6 +36,7 @@ type Handler<Method> =
         ? (requests: AsyncIterable<MessageShape<I>>, call: RpcCall) => Promise<MessageInitShape<O>>
         : never
 
+/** One function per method of a service: unary ones return the answer, streaming ones send events until they return. */
 export type ServiceHandlers<Service extends DescService> = {
   readonly [Name in keyof Service['method']]: Handler<Service['method'][Name]>
 }

@@ -20,7 +20,7 @@ const statusOfConnectCode: Readonly<Record<string, number>> = {
   unauthenticated: 401,
 }
 
-export interface WireError {
+interface WireError {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
   readonly body: string

@@ -11,6 +11,7 @@ export const DATA_ADDRESS = 0x600040n
 /** What one call may send along. */
 export const MAX_DATA_BYTES = FRAME_BYTES - HEADER_BYTES
 
+/** A system call that Node has no function for. */
 export interface KernelCall {
   /** Number of the system call, x86-64. */
   readonly number: number
@@ -21,7 +22,9 @@ export interface KernelCall {
   readonly answerBytes?: number
 }
 
+/** What the kernel said. */
 export interface KernelAnswer {
+  /** Its return value; a negated errno has become an error before. */
   readonly result: number
   readonly data: Buffer
 }

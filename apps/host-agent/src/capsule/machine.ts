@@ -14,24 +14,35 @@ export interface Slot {
   readonly guestAddress: string
 }
 
+/** The prepared places of the host's network. A slot belongs to one guest at a time. */
 export interface SlotPool {
+  /**
+   * Gives a clean slot in which nothing may go out until a policy is applied. `owner` (VM id) is written beside it, so that a
+   * later start knows whose it is.
+   */
   acquire(owner: string): Promise<Slot>
   /** Gives the slot back, clean; idempotent. */
   release(index: number): Promise<void>
   /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
   rename(index: number, owner: string): Promise<void>
+  /** Replaces what the slot may reach, connections that the new policy forbids included. */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
 }
 
+/** Limits of engine processes, one group per VM. On a host without a controller its limit is not applied. */
 export interface CgroupStore {
   /** Directories that the engine's process joins. */
   create(id: string, limits: { readonly memoryMib: number; readonly vcpus: number }): Promise<readonly string[]>
+  /** Kills what is left inside; idempotent. */
   remove(id: string): Promise<void>
 }
 
+/** The directory whose files clone in constant time, which holds all disks and memory. */
 export interface FilePool {
   readonly path: string
+  /** `btrfs`, `xfs`, … */
   readonly filesystem: string
+  /** `to` must not exist, and is gone again when this fails. */
   clone(
     from: string,
     to: string,
@@ -61,9 +72,11 @@ export interface TemplateImage {
   readonly createdAtMs: number
 }
 
+/** What guests boot from. Files that it names stay as long as a name or a record refers to them. */
 export interface ImageStore {
   /** @throws AppError `template_not_found` */
   template(name: string): Promise<TemplateImage>
+  /** Those that are built; a manifest alone is no template. */
   list(): Promise<readonly TemplateImage[]>
   /** A formatted, empty, sparse disk to clone from. */
   blankDisk(sizeMib: number): Promise<string>

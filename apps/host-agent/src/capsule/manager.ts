@@ -29,6 +29,7 @@ export type { CapsuleEvent } from './table.js'
 /** Smaller changes are not worth a record. */
 const DISK_BYTES_STEP = 2 ** 20
 
+/** What the manager works with; `serve.ts` wires the real ones, tests a fake machine. */
 export interface ManagerDeps {
   readonly machine: Machine
   readonly journal: Journal
@@ -39,6 +40,7 @@ export interface ManagerDeps {
   /** Boot of this host. */
   readonly bootId: string
   readonly makeDurable: MakeDurable
+  /** Called at each step with its name, where tests break the process off. @default does nothing */
   readonly reach?: ReachStep
 }
 

@@ -13,6 +13,7 @@ export interface GuestFiles {
 /** @see Hardware of `@wrenn/vmm` */
 export const hardwareSchema = z.object({ machine: z.string(), cpu: z.string(), layout: z.number() })
 
+/** How manifests and the journal keep {@link StoredImage}. Fields are never renamed: states of earlier releases must load. */
 export const storedImageSchema = z.object({
   digest: z.string(),
   /** Paths below the pool, so that a pool may move with its directory. */

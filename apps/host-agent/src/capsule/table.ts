@@ -6,6 +6,7 @@ import type { CapsuleRecord } from './types.js'
 
 const REWRITE_AFTER_MS = 1_000
 
+/** A capsule at work: its record, its guest while it has one, and what is under way beside the command that holds it. */
 export interface Entry {
   record: CapsuleRecord
   guest: Guest | undefined
@@ -19,6 +20,7 @@ export interface Entry {
   rollbacks?: number
 }
 
+/** A record as it is from now on, or the id of a capsule that is no more. */
 export type CapsuleEvent = { readonly record: CapsuleRecord } | { readonly removed: CapsuleId }
 
 /** The capsules of this host: what is known of each, who is at work on it, and who wants to hear of changes. */

@@ -11,19 +11,24 @@ export interface CapsuleSpec {
   readonly diskSizeMib: number
 }
 
+/** What a create asks of this host, checked and complete: defaults and limits are the control plane's. */
 export interface CreateCapsuleInput extends CapsuleSpec {
   readonly capsuleId: CapsuleId
   readonly teamId: string
   readonly envs: Readonly<Record<string, string>>
   readonly egress: EgressPolicy
   readonly hostname: string
+  /** Of commands; empty means root. */
   readonly defaultUser: string
+  /** Of commands; empty means the user's home. */
   readonly defaultCwd: string
+  /** The control plane's counter for its record, which orders what it hears of it. */
   readonly generation: number
   /** Start from this snapshot instead of the template's. */
   readonly snapshotId?: string
 }
 
+/** What a capsule may reach, as its record keeps it; `host/network/policy.ts` says what it comes to. */
 export interface EgressPolicy {
   /** Internet allowed unless denied; false: only what `allow` lists. */
   readonly internet: boolean
@@ -34,6 +39,7 @@ export interface EgressPolicy {
 /** How a create was served: a waiting VM, a restored snapshot, or a boot that left a snapshot behind. */
 export type CreatePath = 'hot' | 'restore' | 'cold'
 
+/** One step of an operation, in the order of their ends; together they are about its whole time. */
 export interface Timing {
   readonly step: string
   readonly ms: number

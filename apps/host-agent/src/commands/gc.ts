@@ -8,7 +8,7 @@ import { type CollectGarbageResponse, HostService } from '@wrenn/protocol/host'
 /** Removing large files takes a while on a busy disk. */
 const GC_TIMEOUT_MS = 10 * 60_000
 
-export interface GarbageReport {
+interface GarbageReport {
   readonly items: readonly { readonly kind: string; readonly name: string; readonly bytes: number }[]
   readonly freedBytes: number
 }

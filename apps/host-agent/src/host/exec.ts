@@ -5,18 +5,22 @@ import { spawnTool } from './spawn-tool.js'
 /** Host tools live in sbin, which a service's or a user's PATH often lacks; nothing else of our environment leaks into them. */
 export const hostToolEnvironment = { PATH: '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
 
+/** How a host command is run. Its environment is fixed, see {@link hostToolEnvironment}. */
 export interface RunOptions {
   /** Text for stdin; without it stdin is empty. */
   readonly input?: string
   /** @default 30000 */
   readonly timeoutMs?: number
+  /** Ends the command; the call rejects with its reason. */
   readonly signal?: AbortSignal
   /** How much of each of stdout and stderr is kept; more than this on stdout is an error, stderr keeps its end. @default 16 MiB */
   readonly maxOutputBytes?: number
 }
 
+/** What a command wrote and how it ended. */
 export interface RunResult {
   readonly stdout: string
+  /** Its end, when there was more than `maxOutputBytes`. */
   readonly stderr: string
   readonly exitCode: number
 }

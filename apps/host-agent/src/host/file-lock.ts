@@ -7,7 +7,7 @@ const RELEASE_LADDER = [
   { signal: 'SIGKILL', graceMs: 2_000 },
 ] as const
 
-export interface FileLockOptions {
+interface FileLockOptions {
   readonly signal?: AbortSignal | undefined
   /** Called once when somebody else has the lock for longer than a moment. */
   readonly onWait?: () => void

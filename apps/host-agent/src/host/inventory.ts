@@ -8,7 +8,7 @@ import { parseLabel } from './network/label.js'
 import { listLinks, listNamespaces, TAP } from './network/slot.js'
 import { listLoopDevices } from './pool/loop-image.js'
 
-export type HostResourceKind = 'namespace' | 'link' | 'tap' | 'table' | 'loop' | 'mount' | 'cgroup' | 'process'
+type HostResourceKind = 'namespace' | 'link' | 'tap' | 'table' | 'loop' | 'mount' | 'cgroup' | 'process'
 
 /** Something on this machine that is ours by its name or place. */
 export interface HostResource {
@@ -19,7 +19,7 @@ export interface HostResource {
   readonly owner: string | undefined
 }
 
-export interface InventoryOptions {
+interface InventoryOptions {
   /** WRENN_INSTANCE. */
   readonly prefix: string
   /** WRENN_DIR. */

@@ -1,6 +1,7 @@
 import { readdir, readFile, readlink } from 'node:fs/promises'
 import { isErrno } from '@wrenn/base'
 
+/** A mount of this process's namespace. */
 export interface Mount {
   readonly target: string
   readonly source: string
@@ -9,7 +10,7 @@ export interface Mount {
   readonly options: readonly string[]
 }
 
-export interface Holder {
+interface Holder {
   readonly pid: number
   readonly name: string
 }
@@ -37,6 +38,7 @@ export function parseMounts(text: string): readonly Mount[] {
     })
 }
 
+/** All mounts, the lower ones of a place before those that cover them. */
 export async function listMounts(): Promise<readonly Mount[]> {
   return parseMounts(await readFile('/proc/self/mountinfo', 'utf8'))
 }

@@ -2,7 +2,7 @@ import { type ChildProcessByStdio, type SpawnOptions, spawn } from 'node:child_p
 import type { Readable, Writable } from 'node:stream'
 import { inheritedLifeline } from '@wrenn/base'
 
-export type ToolOptions = Omit<SpawnOptions, 'stdio' | 'detached'>
+type ToolOptions = Omit<SpawnOptions, 'stdio' | 'detached'>
 
 /**
  * Starts a tool of the host. It keeps our lifeline open: one that outlives us, killed while it formats, mounts or builds, is ended

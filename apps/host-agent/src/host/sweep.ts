@@ -4,7 +4,7 @@ import { identify, isErrno, isRunning, type Logger, type ProcessId, signalProces
 
 const KILL_TIMEOUT_MS = 10_000
 
-export interface SweepOptions {
+interface SweepOptions {
   /** One directory per VM; part of each engine process's command line. */
   readonly runDir: string
   /** `pool/capsules`. */

@@ -84,6 +84,10 @@ export function parseSnapshotId(text: string): string {
   throw new AppError('invalid_request', 'A snapshot id is `snap-` followed by 25 lower-case letters and digits.')
 }
 
+/**
+ * A record as the control plane hears it: without secret, environment and paths. Absent texts become empty ones, as protobuf
+ * has them.
+ */
 export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof CapsuleSchema> {
   const { exit } = record
   return {

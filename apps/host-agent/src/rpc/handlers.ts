@@ -17,6 +17,7 @@ export interface ServiceParts {
   readonly garbage: GarbageCollector
 }
 
+/** What the RPC service has from its first moment on; the rest comes with {@link ServiceParts}. */
 export interface ServiceDeps {
   readonly logger: Logger
   readonly status: HostStatus
@@ -27,6 +28,7 @@ export interface ServiceDeps {
 type Call<Request, Response> = (request: Request, context: HandlerContext) => Promise<Response>
 type Stream<Request, Response> = (request: Request, context: HandlerContext) => AsyncGenerator<Response>
 
+/** `unary` and `stream` as {@link createWrappers} makes them. */
 export type Wrappers = ReturnType<typeof createWrappers>
 
 /** Handlers whose errors leave with their Wrenn code; what is a bug of ours is logged, since its caller learns no more of it. */

@@ -4,9 +4,11 @@ import type { ServiceImpl } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { HostService } from '@wrenn/protocol/host'
 
-export interface ServerOptions {
+/** Where it listens and who may call. */
+interface ServerOptions {
   /** Unix socket; mTLS over TCP takes its place when hosts are remote. */
   readonly socketPath: string
+  /** Owner of the socket, which has mode 0600: the control plane's user. */
   readonly uid: number
   readonly gid: number
 }

@@ -14,7 +14,7 @@ export function newApiKey(): string {
   return `wrn_${randomBytes(16).toString('hex')}`
 }
 
-export function hashApiKey(key: string): string {
+function hashApiKey(key: string): string {
   return createHash('sha256').update(key).digest('hex')
 }
 

@@ -31,7 +31,7 @@ import {
 } from '../operations/index.js'
 import { needCapsule } from './need-capsule.js'
 
-export interface CapsulesDeps {
+interface CapsulesDeps {
   readonly db: Db
   readonly host: Host
   readonly operations: Operations
@@ -40,12 +40,18 @@ export interface CapsulesDeps {
   readonly startWaitMs: number
 }
 
+/** How a create is asked for. */
 export interface CreateOptions {
+  /**
+   * Of the team: a second create with the same key gives the first one's capsule, or its error. A failure that may pass gives
+   * the key back.
+   */
   readonly idempotencyKey: string | undefined
+  /** How long the answer may wait for `running`. */
   readonly waitMs: number
 }
 
-export interface CapsulePage {
+interface CapsulePage {
   readonly rows: readonly CapsuleRow[]
   readonly nextCursor: string | undefined
 }

@@ -25,7 +25,7 @@ export interface ForkParams extends Readonly<Record<string, unknown>> {
   readonly envs: Readonly<Record<string, string>>
 }
 
-export function forkParamsOf(operation: OperationRow): ForkParams {
+function forkParamsOf(operation: OperationRow): ForkParams {
   const { copies, envs } = operation.params ?? {}
   if (!Array.isArray(copies) || typeof envs !== 'object' || envs === null) throw new Error('a fork without its params')
   return { copies: copies.map(String), envs: Object.fromEntries(Object.entries(envs).map(([k, v]) => [k, String(v)])) }

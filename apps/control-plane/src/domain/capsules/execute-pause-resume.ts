@@ -30,6 +30,10 @@ interface Move {
   readonly ask: (operation: OperationRow) => Promise<Capsule | undefined>
 }
 
+/**
+ * Lets the host pause a capsule that is `pausing`. When the host refuses, the row becomes what the host says of the capsule;
+ * one that is silent is asked again.
+ */
 export function pauseExecutor(deps: ExecutorDeps): Executor {
   const { host, lifecycleTimeoutMs: timeoutMs } = deps
   return moveExecutor(deps, {
@@ -44,6 +48,7 @@ export function pauseExecutor(deps: ExecutorDeps): Executor {
   })
 }
 
+/** Lets the host resume a capsule that is `resuming`; otherwise as {@link pauseExecutor}. */
 export function resumeExecutor(deps: ExecutorDeps): Executor {
   const { host, lifecycleTimeoutMs: timeoutMs } = deps
   return moveExecutor(deps, {

@@ -20,7 +20,7 @@ const BACKOFF = { firstMs: 5_000, maxMs: 10 * 60_000 }
 
 type HostActivity = GetActivityResponse['capsules'][number]
 
-export interface IdleDeps {
+interface IdleDeps {
   readonly db: Db
   readonly host: Host
   readonly lifecycle: Pick<Lifecycle, 'pause'>

@@ -34,6 +34,7 @@ const LOOK_EVERY_MS = 50
 /** A capsule that is taken away this often while it is being woken belongs to somebody who wants it to sleep. */
 const MAX_WAKE_ATTEMPTS = 5
 
+/** What moves of capsules are decided and written with. */
 export interface LifecycleDeps {
   readonly db: Db
   readonly host: Host
@@ -41,20 +42,22 @@ export interface LifecycleDeps {
   readonly limits: Limits
 }
 
+/** How a move is asked for. */
 export interface RequestOptions {
   /** How long the answer may wait for the end; the work goes on afterwards. */
   readonly waitMs: number
+  /** Of the team and the kind of move: the same key finds the same operation. @default every request is one of its own */
   readonly idempotencyKey?: string | undefined
 }
 
-export interface PauseOptions extends RequestOptions {
+interface PauseOptions extends RequestOptions {
   /** @default 'request' */
   readonly reason?: PauseReason
   /** Looked at in the moment of the decision; when it says no, nothing happens but a `conflict`. */
   readonly onlyIf?: (row: CapsuleRow) => boolean
 }
 
-export interface Forked {
+interface Forked {
   readonly result: ForkResult
   /** Whether all copies run. */
   readonly isReady: boolean

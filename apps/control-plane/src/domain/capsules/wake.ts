@@ -15,7 +15,7 @@ const HOST_STATE_TIMEOUT_MS = 5_000
 /** A host that refuses although the capsule runs may have been asked in the moment it woke. Twice is no accident. */
 const MAX_REFUSALS_AWAKE = 2
 
-export interface WakeDeps {
+interface WakeDeps {
   readonly db: Db
   readonly capsules: Pick<Capsules, 'get' | 'running'>
   readonly lifecycle: Pick<Lifecycle, 'wake'>
@@ -31,7 +31,7 @@ export interface CapsuleRef {
   readonly id: string
 }
 
-export interface UseOptions {
+interface UseOptions {
   readonly signal?: AbortSignal
   /**
    * What becomes of a call on a capsule that sleeps. `refuse`: it wakes by `auto_resume`, else 409. `hold`: it wakes by

@@ -5,6 +5,7 @@ import type { ReadArchiveResponse } from '@wrenn/protocol/host'
 import { fromHostError } from '../../host/errors.js'
 import { type FileTarget, Upload } from './files.js'
 
+/** An archive whose beginning has come, so that what is wrong with its path has been said already. */
 export interface OpenedArchive {
   /**
    * The bytes of the tar, as fast as they are taken, then how it ended. A failure in the middle is thrown; ending it early ends the

@@ -11,15 +11,17 @@ const CHUNK_BYTES = 256 * 1024
 /** As much of an upload is kept as is needed to send it again when it met the moment of a pause. */
 const REPLAY_BYTES = 1024 * 1024
 
+/** A place in one capsule, and how calls get there. */
 export interface FileTarget {
   readonly client: HostClient
   readonly wake: Pick<Wake, 'use' | 'afterRefusal'>
   readonly capsule: CapsuleRef
   readonly path: string
+  /** Whose rights count; empty means the capsule's user. */
   readonly user: string
 }
 
-export interface OpenedFile {
+interface OpenedFile {
   /** Of what follows; `undefined` when only its end will tell. */
   readonly length: number | undefined
   /** 200, 206, 304 or 416. */
@@ -36,7 +38,7 @@ export interface HttpWish {
   readonly statOnly: boolean
 }
 
-export interface ByteRange {
+interface ByteRange {
   readonly offset: number
   /** Absent: to the end. */
   readonly length?: number | undefined

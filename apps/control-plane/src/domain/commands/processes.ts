@@ -1,6 +1,7 @@
 import type { ProcessInfo, SignalName } from '@wrenn/protocol'
 import { type ProcessInfo as GuestProcess, Signal } from '@wrenn/protocol/guest'
 
+/** A process of the guest as the API shows it; unset fields of protobuf become absent ones. */
 export function toProcessInfo(process: GuestProcess): ProcessInfo {
   const { config, tag } = process
   return {
@@ -16,6 +17,7 @@ export function toProcessInfo(process: GuestProcess): ProcessInfo {
   }
 }
 
+/** Both lists have the same names; the type checker proves it. */
 export function toSignal(name: SignalName): Signal {
   return Signal[name]
 }

@@ -13,6 +13,7 @@ const REFUSED_MS = 10_000
 const mayBeOfRollback: ReadonlySet<string> = new Set(['process_not_found', 'guest_error', 'guest_unreachable'])
 
 type Events = AsyncIterable<{ readonly event?: ProcessEvent | undefined }>
+/** `start`, `data`, `lost`, `end` and keepalives, as the guest says them. */
 export type SessionEvent = ProcessEvent['event']
 
 /** The capsule of a session, and who waits for it. */
@@ -26,6 +27,7 @@ export interface SessionContext {
   readonly signal: AbortSignal
 }
 
+/** A process that is to be started and followed. */
 export interface StartOptions {
   readonly cmd: string
   readonly args: readonly string[]
@@ -37,12 +39,14 @@ export interface StartOptions {
   /** Made for this process: nothing else ever had it. A tag of the caller's may have been used before. */
   readonly isNewTag: boolean
   readonly stdin: boolean
-  /** 0: none. */
+  /** Of the guest's time, which stands still while the capsule sleeps; 0: none. */
   readonly timeoutMs: number
+  /** Somebody waits for its end, which keeps the capsule from being paused as idle. */
   readonly foreground: boolean
   readonly pty?: { readonly cols: number; readonly rows: number }
 }
 
+/** A selector by tag, whatever the tag looks like; text of users goes through {@link parseSelector}. */
 export function selectTag(tag: string): { selector: { case: 'tag'; value: string } } {
   return { selector: { case: 'tag', value: tag } }
 }
@@ -264,6 +268,7 @@ function endOf(data: Data, position: number | undefined): number | undefined {
   return position === undefined ? undefined : position + length
 }
 
+/** The end of a process in the shell's terms. */
 export interface ProcessExit {
   readonly exitCode: number
   readonly signal: number | undefined

@@ -36,10 +36,12 @@ export function lifecycleTimingsOf(capsule: Capsule) {
   return { lifecycle_timings: JSON.stringify(timings) } satisfies CapsulePatch
 }
 
+/** What a host's report adds to a checkpoint's row. A size that was not measured yet leaves the known one. */
 export function checkpointFactsOf(checkpoint: Checkpoint): CheckpointFacts {
   return { ...measured('size_bytes', checkpoint.sizeBytes), durable_at: timeOf(checkpoint.durableAtMs) }
 }
 
+/** The same of a snapshot. */
 export function snapshotFactsOf(snapshot: Snapshot): CheckpointFacts {
   return { ...measured('size_bytes', snapshot.sizeBytes), durable_at: timeOf(snapshot.durableAtMs) }
 }
@@ -60,6 +62,7 @@ function isPauseReason(text: string): text is PauseReason {
   return pauseReasons.some((reason) => reason === text)
 }
 
+/** A host's report of an end as it is stored: text without what a database cannot hold. */
 export function exitOf(exit: Exit | undefined): CapsuleExit {
   if (exit === undefined) return { cause: 'unknown', message: 'The capsule ended and its host does not know why.' }
   return {

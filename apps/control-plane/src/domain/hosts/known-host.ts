@@ -13,6 +13,7 @@ export async function knownHostId(db: Db, host: Host): Promise<string | undefine
 
 type Status = Awaited<ReturnType<Host['status']>>
 
+/** Writes the host that has answered into the database, and its id into `host`, so that rows can refer to it. */
 export async function rememberHost(db: Db, host: Host, status: Status): Promise<void> {
   const { hostId: id, agentVersion, engine } = status
   await recordHost(db, { id, address: host.address, agentVersion, engine })

@@ -6,6 +6,7 @@ import { knownHostId } from './known-host.js'
 
 const USAGE_TIMEOUT_MS = 5_000
 
+/** Whom to ask, and where to keep the answer. */
 export interface PoolUsageDeps {
   readonly db: Db
   readonly host: Host

@@ -3,7 +3,7 @@ import { AppError } from '@wrenn/base'
 import type { EgressPolicy } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 
-export interface Sizes {
+interface Sizes {
   readonly vcpus?: number | undefined
   readonly memory_mb?: number | undefined
   readonly disk_size_mb?: number | undefined

@@ -13,6 +13,7 @@ const MAX_TIMEOUTS = 3
 const TRUTH_TIMEOUT_MS = 10_000
 const DESTROY_TIMEOUT_MS = 60_000
 
+/** What operations are carried out with; timeouts are those of one call to the host. */
 export interface ExecutorDeps {
   readonly db: Db
   readonly host: Host
@@ -95,6 +96,10 @@ export async function truthOf(host: Host, capsuleId: string): Promise<Capsule | 
   }
 }
 
+/**
+ * Ends a capsule on its host with all its files; one that the host does not have is fine.
+ * @throws AppError `host_unavailable`, …
+ */
 export async function destroyOnHost(host: Host, capsuleId: string): Promise<void> {
   await host.call((client) => client.destroyCapsule({ capsuleId }, { timeoutMs: DESTROY_TIMEOUT_MS }))
 }

@@ -6,6 +6,7 @@ import type { Db } from '../../store/database.js'
 import { findOperation, finishOperation, renewLease, takeExpired } from '../../store/operations.js'
 import type { OperationKind, OperationRow } from '../../store/schema.js'
 
+/** How long an operation of a process that died waits for another one: three times the interval of renewal. */
 export const LEASE_MS = 15_000
 const RENEW_MS = 5_000
 const RETRY_MS = 1_000
@@ -18,9 +19,9 @@ const LOOK_EVERY_MS = 100
  */
 export type Executor = (operation: OperationRow) => Promise<'done' | 'retry'>
 
-export type Executors = Readonly<Partial<Record<OperationKind, Executor>>>
+type Executors = Readonly<Partial<Record<OperationKind, Executor>>>
 
-export interface OperationsDeps {
+interface OperationsDeps {
   readonly db: Db
   readonly logger: Logger
   readonly executors: Executors
@@ -155,6 +156,7 @@ function retryDelayMs({ attempts }: OperationRow): number {
   return Math.min(RETRY_MS * 2 ** Math.min(attempts - 1, 10), MAX_RETRY_MS)
 }
 
+/** What every log line of an operation carries. */
 export function fieldsOf(operation: OperationRow) {
   return { operationId: operation.id, kind: operation.kind, capsuleId: operation.capsule_id }
 }

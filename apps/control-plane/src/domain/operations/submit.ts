@@ -7,7 +7,7 @@ import { refreshPoolUsage } from '../hosts/index.js'
 import { isPoolFull } from '../limits/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
 
-export interface SubmitDeps {
+interface SubmitDeps {
   readonly db: Db
   readonly host: Host
   readonly operations: Operations
@@ -22,7 +22,7 @@ export interface Submission {
   readonly key: string | undefined
 }
 
-export interface Submitted {
+interface Submitted {
   readonly operation: OperationRow
   /** It was made now, and nobody carries it out yet. */
   readonly isNew: boolean

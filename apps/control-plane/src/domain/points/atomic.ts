@@ -27,7 +27,7 @@ const NOT_STARTED = [
   'too_large',
 ] as const
 
-export interface AtomicDeps {
+interface AtomicDeps {
   readonly db: Db
   readonly host: Host
   readonly wake: Wake

@@ -41,24 +41,25 @@ const DIFF_TIMEOUT_MS = 10 * 60_000
 /** In a diff: the capsule as it is. */
 const NOW = 'current'
 
-export interface CreateCheckpointOptions extends RequestOptions {
+interface CreateCheckpointOptions extends RequestOptions {
   /** @default checkpoint-1, -2, … */
   readonly name?: string | undefined
   /** Made by the platform for itself: not listed, named by its id only. @default false */
   readonly hidden?: boolean
 }
 
-export interface RollbackOptions extends RequestOptions {
+interface RollbackOptions extends RequestOptions {
   /** Part of a command that must leave no trace: quotas that filled up meanwhile do not hinder it. @default false */
   readonly isUndo?: boolean
 }
 
-export interface RequestedCheckpoint {
+interface RequestedCheckpoint {
   readonly checkpoint: Checkpoint
   /** Whether it is made. */
   readonly isReady: boolean
 }
 
+/** Which part of a difference, and which page of it. */
 export interface DiffOptions extends z.output<typeof diffQuerySchema> {
   /** Ends when nobody wants the answer any more. */
   readonly signal?: AbortSignal
@@ -260,7 +261,7 @@ function placeOf(cursor: string): Place {
   return dot === -1 ? { after } : { after, captureId: cursor.slice(0, dot) }
 }
 
-export interface Points {
+interface Points {
   readonly from: string
   readonly to: string
 }

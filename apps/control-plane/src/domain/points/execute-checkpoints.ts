@@ -17,6 +17,7 @@ import {
 } from '../operations/index.js'
 import { toCheckpoint } from './checkpoint-view.js'
 
+/** The checkpoint that an operation is about; an operation without one is a bug of ours. */
 export function checkpointIdOf(operation: OperationRow): string {
   const id = operation.params?.checkpointId
   if (typeof id !== 'string') throw new Error(`${operation.kind} without its checkpoint`)
@@ -103,6 +104,7 @@ export async function needLasting({ db }: ExecutorDeps, { capsule_id, kind }: Op
   )
 }
 
+/** Whether the failure may be over soon, so that the operation is tried again instead of concluded; logs it either way. */
 export function isAgain({ logger }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
   logFailure(logger, operation, error)
   return isSilence(error, operation)

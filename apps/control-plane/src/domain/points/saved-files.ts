@@ -13,7 +13,7 @@ import type { Snapshots } from './snapshots.js'
 
 const LIST_TIMEOUT_MS = 20_000
 
-export interface SavedFilesDeps {
+interface SavedFilesDeps {
   readonly db: Db
   readonly host: Host
   readonly snapshots: Snapshots

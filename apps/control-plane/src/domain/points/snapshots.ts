@@ -19,11 +19,11 @@ import { platformTemplate, snapshotTemplate } from './template-view.js'
 
 const DELETE_TIMEOUT_MS = 30_000
 
-export interface SnapshotsDeps extends LifecycleDeps {
+interface SnapshotsDeps extends LifecycleDeps {
   readonly logger: Logger
 }
 
-export interface RequestedSnapshot {
+interface RequestedSnapshot {
   readonly template: Template
   /** Whether capsules can be created from it. */
   readonly isReady: boolean

@@ -6,7 +6,7 @@ import { type Activity, type Capsules, Idle, type Lifecycle, Wake } from '../cap
 import type { Operations } from '../operations/index.js'
 import { AtomicExecs, type Checkpoints } from '../points/index.js'
 
-export interface InFlightDeps {
+interface InFlightDeps {
   readonly db: Db
   readonly databaseUrl: string
   readonly host: Host
@@ -34,6 +34,9 @@ export interface InFlight {
   stop(): Promise<void>
 }
 
+/**
+ * Wires what watches changes of capsules, wakes them, runs atomic commands and pauses the idle. Nothing runs before `start`.
+ */
 export function createInFlight(deps: InFlightDeps): InFlight {
   const { db, host, capsules, lifecycle, checkpoints, operations, activity, logger } = deps
   const changes = new CapsuleChanges({ db, url: deps.databaseUrl, logger })

@@ -21,7 +21,7 @@ const PRUNE_LIMIT = 500
 /** States in which a capsule is at its host; when that is silent, nobody knows. */
 const shownMissing: ReadonlySet<CapsuleState> = new Set(['running', 'pausing', 'paused', 'resuming'])
 
-export interface ReconcilerDeps {
+interface ReconcilerDeps {
   readonly db: Db
   readonly host: Host
   readonly operations: Operations

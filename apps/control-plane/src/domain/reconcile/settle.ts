@@ -12,7 +12,7 @@ import { destroyOnHost } from '../operations/index.js'
 /** An absence counts as final only when it was seen this often. */
 const COMPARISONS_UNTIL_LOST = 2
 
-export interface SettlerDeps {
+interface SettlerDeps {
   readonly db: Db
   readonly host: Host
   readonly logger: Logger

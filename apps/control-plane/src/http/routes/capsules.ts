@@ -19,6 +19,7 @@ import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody 
 /** Existing clients give up after 5 seconds. */
 const ANSWER_WITHIN_MS = 4_500
 
+/** Create, list, get, destroy, ping and metrics. */
 export function capsuleRoutes(app: App, { capsules, host, activity }: Services): void {
   app.post(
     '/v1/capsules',

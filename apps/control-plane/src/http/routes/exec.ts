@@ -16,6 +16,7 @@ import { capsuleParams, errors, noContent, processParams } from '../schemas.js'
 
 const EXEC_BODY_BYTES = 64 * 1024 * 1024
 
+/** Commands in the foreground and background, the list of processes, and signals. */
 export function execRoutes(app: App, services: Services): void {
   const { wake, atomic, host, activity, limits } = services
 

@@ -25,6 +25,7 @@ interface Named {
   readonly user?: string | undefined
 }
 
+/** Files by JSON bodies and by raw bytes. Paths are only checked for form here; the guest decides what they lead to. */
 export function fileRoutes(app: App, services: Services): void {
   const target = targetOf(services)
   readRoutes(app, target)

@@ -6,11 +6,13 @@ const HIGH_WATER_BYTES = 1024 * 1024
 const MAX_QUEUED_BYTES = 1024 * 1024
 const PING_EVERY_MS = 30_000
 
+/** A message as it came; text frames are bytes too. */
 export interface Message {
   readonly data: Buffer
   readonly isBinary: boolean
 }
 
+/** How the other side is kept awake and watched. */
 export interface ChannelOptions {
   /** Called with every ping. */
   readonly onPing?: () => void

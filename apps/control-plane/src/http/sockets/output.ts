@@ -3,6 +3,7 @@ import { exitInfo, type SessionEvent } from '../../domain/commands/index.js'
 import type { Channel } from './channel.js'
 import { type TextPiece, TextPieces } from './text-pieces.js'
 
+/** How output travels: as text, which damages other bytes; as base64 in JSON; or as frames of the binary subprotocol. */
 export type OutputEncoding = 'text' | 'base64' | 'binary'
 
 type Data = Extract<SessionEvent, { case: 'data' }>['value']

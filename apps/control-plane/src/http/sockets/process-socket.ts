@@ -46,7 +46,7 @@ export async function execStream(connection: Connection, services: Services): Pr
   await relay(connection, services, { events, selector: selectTag(tag), tag, encoding: frame.encoding })
 }
 
-export interface ProcessStreamOptions {
+interface ProcessStreamOptions {
   readonly selector: string
   readonly fromOffset: number | undefined
   readonly encoding: OutputEncoding

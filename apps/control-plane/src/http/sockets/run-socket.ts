@@ -22,7 +22,7 @@ export interface Connection {
   readonly generation: number
 }
 
-export interface SocketTask {
+interface SocketTask {
   /** Sent every 30 seconds beside the protocol's own ping. */
   readonly pingFrame?: object
   /** Whether the client also wants to hear the state of its capsule. */

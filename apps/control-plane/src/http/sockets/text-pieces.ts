@@ -15,6 +15,7 @@ function unfinishedBytes(bytes: Buffer): number {
   return 0
 }
 
+/** Text that ends with a whole character. */
 export interface TextPiece {
   readonly text: string
   /** Of the first byte that `text` stands for; absent when the chunks came without. */

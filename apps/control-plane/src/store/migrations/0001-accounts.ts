@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 
+/** Teams and keys. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE TABLE teams (
     id text PRIMARY KEY,
@@ -18,6 +19,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE INDEX api_keys_team ON api_keys (team_id)`.execute(db)
 }
 
+/** Drops teams and keys. */
 export async function down(db: Kysely<unknown>): Promise<void> {
   await sql`DROP TABLE api_keys`.execute(db)
   await sql`DROP TABLE teams`.execute(db)

@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 
+/** Hosts, capsules and operations. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE TABLE hosts (
     id text PRIMARY KEY,
@@ -68,6 +69,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE INDEX operations_running ON operations (lease_until) WHERE state = 'running'`.execute(db)
 }
 
+/** Drops them, with all that is known of capsules. */
 export async function down(db: Kysely<unknown>): Promise<void> {
   await sql`DROP TABLE operations`.execute(db)
   await sql`DROP TABLE capsules`.execute(db)

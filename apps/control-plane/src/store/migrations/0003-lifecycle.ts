@@ -1,5 +1,6 @@
 import { type Kysely, sql } from 'kysely'
 
+/** Checkpoints, snapshots, quotas, and what capsules need to sleep, wake and fork. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`ALTER TABLE teams
     ADD COLUMN max_running bigint,

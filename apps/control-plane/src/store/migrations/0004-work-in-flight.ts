@@ -14,6 +14,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`CREATE INDEX capsules_timed ON capsules (state) WHERE timeout_sec > 0 AND state = 'running'`.execute(db)
 }
 
+/** Control planes hear of each other's moves by looking again only. */
 export async function down(db: Kysely<unknown>): Promise<void> {
   await sql`DROP INDEX capsules_timed`.execute(db)
   await sql`DROP INDEX operations_atomic`.execute(db)

@@ -11,6 +11,7 @@ export async function up(db: Kysely<unknown>): Promise<void> {
   )`.execute(db)
 }
 
+/** Forgets what was measured; hosts say it again. */
 export async function down(db: Kysely<unknown>): Promise<void> {
   await sql`DROP TABLE pool_usage`.execute(db)
 }

@@ -1,7 +1,9 @@
 /** What of a path differs. Times do not count: a file that was only touched is unchanged. */
 export const changedParts = ['content', 'mode', 'owner', 'type', 'target', 'xattr'] as const
+/** One word of a change's `what`, as the REST API passes it on. */
 export type ChangedPart = (typeof changedParts)[number]
 
+/** One path that differs between two disks. A rename is one `removed` and one `added`. */
 export interface FileChange {
   readonly change: 'added' | 'changed' | 'removed'
   /** Absolute, as a user inside the capsule sees it; bytes, because a name need not be text. */
@@ -14,6 +16,7 @@ export interface FileChange {
   readonly what: readonly ChangedPart[]
 }
 
+/** Devices, FIFOs and sockets are `other`; what they are is compared all the same. */
 export type FileKind = 'file' | 'directory' | 'symlink' | 'other'
 
 /** A path for the wire: text where it is UTF-8, else base64 of its bytes (`path_encoding` of the REST API). */

@@ -16,18 +16,21 @@ const KEEP_MS = 2 * 60_000
 /** Of one capsule; a further one takes the place of the one that was used longest ago. */
 const MAX_KEPT = 2
 
+/** Which two points are compared, and which page of the changes is wanted. */
 export interface DiffQuery {
   readonly capsuleId: string
   readonly fromCheckpointId: string
   /** `undefined`: the capsule as it is now. */
   readonly toCheckpointId: string | undefined
-  /** "Now" is when the page before this one was read. */
+  /** "Now" is when the page before this one was read. Absent on the first page, and when both points are checkpoints. */
   readonly captureId: string | undefined
+  /** Only this absolute path and what is below it, as a user in the capsule sees it. */
   readonly path: string | undefined
   /** Only changes whose paths come after it. */
   readonly after: Buffer | undefined
   /** Stops after so many changes. */
   readonly limit: number | undefined
+  /** Ends the reading of the disks, also between two changes. */
   readonly signal: AbortSignal
 }
 

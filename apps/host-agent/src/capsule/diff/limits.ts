@@ -9,6 +9,7 @@ export const MAX_VISITED = 2 ** 24
 /** Deeper trees can be made but hardly reached: a path in a system call has at most 4096 bytes. */
 export const MAX_PATH_BYTES = 65_536
 
+/** The error for a disk that would take more memory than one comparison may; hostile guests can make such disks. */
 export function tooLarge(what: string): AppError {
   return new AppError('too_large', `The disks cannot be compared: ${what} has more entries than a diff can hold.`)
 }

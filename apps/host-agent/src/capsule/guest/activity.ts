@@ -11,8 +11,10 @@ const MAX_SAMPLE_MS = 15_000
 const GUEST_TIMEOUT_MS = 2_000
 const NS_PER_MS = 1e6
 
+/** What a running capsule does, as far as its host sees it. Streams that end at the control plane it knows itself. */
 export interface Activity {
   readonly capsuleId: string
+  /** Unix time. A look that finds a reason counts as activity. */
   readonly lastActiveAtMs: number
   /** What keeps the capsule awake now; empty: idle. */
   readonly reasons: readonly AwakeReason[]

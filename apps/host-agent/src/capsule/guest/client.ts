@@ -8,6 +8,7 @@ import { z } from 'zod'
 import { guestError, httpFailure, isNoAnswer, readJson } from './error.js'
 import { type Patience, Pulse, patienceOf, type WatchOptions } from './pulse.js'
 
+/** TCP port of the guest agent, the same that existing clients of the guest's protocol use. */
 export const GUEST_PORT = 49983
 /** For calls that are repeated: a guest whose vCPUs do not yet run loses the SYN, and the next would follow after 1 s only. */
 const ATTEMPT_CONNECT_TIMEOUT_MS = 300
@@ -37,7 +38,7 @@ const metricsAnswer = z.object({
   disk_used: z.number().default(0),
   disk_total: z.number().default(0),
 })
-export type GuestMetrics = z.infer<typeof metricsAnswer>
+type GuestMetrics = z.infer<typeof metricsAnswer>
 
 const activityAnswer = z.object({ foreground: z.number(), processes: z.number(), openStreams: z.number() })
 /** `openStreams`: requests that the guest's agent has not answered to their end, file transfers and tunnels among them. */
@@ -52,7 +53,7 @@ const quiesceAnswer = z.object({
 /** What was done within the time: output logs written, data file system synced, page cache dropped. */
 export type QuiesceResult = z.infer<typeof quiesceAnswer>
 
-export interface QuiesceOptions {
+interface QuiesceOptions {
   /** Bring the whole data file system to the disk, so that the disk alone is complete. */
   readonly sync: boolean
   /** @default false */
@@ -108,6 +109,7 @@ export type FileWish =
 /** Headers that say something of the file itself. */
 const fileHeaders = ['etag', 'last-modified', 'accept-ranges', 'content-range'] as const
 
+/** An open file of the guest, or the answer that there is nothing to send (304, 416). */
 export interface GuestFile extends GuestStream {
   /** Of the whole file. */
   readonly size: number
@@ -473,6 +475,7 @@ async function* cutOut(
   }
 }
 
+/** The query of the guest's file routes; an empty user is left out, which means the guest's default user. */
 export function fileQuery(path: string, user: string): string {
   const query = new URLSearchParams({ path })
   if (user !== '') query.set('username', user)

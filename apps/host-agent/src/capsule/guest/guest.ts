@@ -18,12 +18,14 @@ export interface Guest {
 /** What a guest runs from, with absolute paths. */
 export type GuestImage = Pick<TemplateImage, 'basePath' | 'agentPath' | 'kernel'>
 
+/** What is needed to make one guest, whichever way: by boot, from clones of a saved state, or in place. */
 export interface GuestPlan {
   /** Names process, cgroup and run directory. */
   readonly vmId: string
   /** Directory for disk and memory, below the pool. */
   readonly dir: string
   readonly spec: CapsuleSpec
+  /** Of a boot the engine's newest, of a restore what the state was saved on. */
   readonly hardware: Hardware
   readonly image: GuestImage
   /** What the guest agent knows its host by. */

@@ -43,6 +43,7 @@ export function patienceOf(silenceMs: number = DEFAULT_SILENCE_MS): Patience {
   }
 }
 
+/** What a call that is watched over may expect of its guest. */
 export interface WatchOptions {
   /** When the command ends by its own timeout, on the clock of `performance.now()`. */
   readonly dueAtMs?: number | undefined

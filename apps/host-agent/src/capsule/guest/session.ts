@@ -12,7 +12,7 @@ const RESUME_PAUSE_MS = 100
 /** For a restored guest on a machine that is busy. */
 const IDENTIFY_TIMEOUT_MS = 60_000
 
-export type StartMessage = MessageInitShape<typeof StartRequestSchema>
+type StartMessage = MessageInitShape<typeof StartRequestSchema>
 
 const WARM_UP_ROUNDS = 3
 
@@ -88,7 +88,7 @@ export async function identifyFromSnapshot(
   return answer.agentVersion
 }
 
-export interface FollowOptions {
+interface FollowOptions {
   readonly signal: AbortSignal
   /** Says why the guest cannot answer any more, when it cannot. */
   readonly gone: () => AppError | undefined

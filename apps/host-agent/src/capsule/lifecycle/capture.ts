@@ -10,12 +10,14 @@ const FLUSH_ROUNDS = 4
 const SHORT_FLUSH_MS = 25
 const GUEST_SYNC_TIMEOUT_MS = 5_000
 
+/** A saved state, and what its making cost the capsule. */
 export interface Capture {
   readonly manifest: StateManifest
   /** How long the guest stood still; 0 for a capsule that is paused. */
   readonly pauseWindowMs: number
 }
 
+/** How a state is saved beside a capsule that goes on. */
 export interface CaptureOptions {
   /** Have the guest write its files to the disk first, so that the disk alone can be compared or read. */
   readonly syncFiles: boolean

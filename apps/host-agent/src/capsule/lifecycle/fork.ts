@@ -10,14 +10,17 @@ import { capture } from './capture.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 
+/** One copy to be, with the identity that it gets before anybody reaches it. */
 export interface ForkCopy {
   readonly capsuleId: CapsuleId
   readonly hostname: string
+  /** The control plane's counter for its record, which orders what it hears of it. */
   readonly generation: number
   /** Added to the source's environment. */
   readonly envs: Readonly<Record<string, string>>
 }
 
+/** The records of all copies, which run. Empty timings and a window of 0 when an earlier call had made them. */
 export interface ForkResult {
   readonly records: readonly CapsuleRecord[]
   /** How long the source stood still. */

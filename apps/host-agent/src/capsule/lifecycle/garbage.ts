@@ -9,10 +9,12 @@ const YOUNG_MS = 10 * 60_000
 const SCRATCH = /-(seed|diff)-[0-9a-f]{8}$/
 const BLOCK_BYTES = 512
 
+/** A directory that nothing owns: of a capsule that is gone, a state that was replaced, or a save that was broken off. */
 export interface GarbageItem {
   readonly kind: 'capsule_files' | 'generation' | 'draft'
   /** Directory below the pool. */
   readonly name: string
+  /** Allocated, shared blocks counted as if they were its own: more than removing it gives back. */
   readonly bytes: number
 }
 

@@ -29,7 +29,9 @@ interface HotShape {
   failures: number
 }
 
+/** How large the pool may become and when it must keep still. */
 export interface HotPoolOptions {
+  /** Guests per shape, whatever the demand: WRENN_HOT_POOL_MAX; 0 turns the pool off. */
   readonly max: number
   /** True while creates are under way: the pool then leaves them the CPU. */
   readonly busy: () => boolean

@@ -44,6 +44,7 @@ const manifestSchema = z.object({
 
 type ShapeManifest = z.infer<typeof manifestSchema>
 
+/** A saved guest that creates of its shape restore. It is nobody's yet: its secret is replaced when it becomes a capsule. */
 export interface ShapeSnapshot {
   /** Names its directory, too; of one that another version of the engine made, not the present shape's. */
   readonly key: string

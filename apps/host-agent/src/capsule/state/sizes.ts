@@ -15,6 +15,7 @@ export interface Holding {
   readonly fixedSinceMs: number | undefined
 }
 
+/** What counts against a team's quota of the pool. */
 export interface TeamUsage {
   readonly teamId: string
   /** What its files take of the pool, a block that several of them share once, those of templates not. */

@@ -33,6 +33,7 @@ const manifestSchema = z.object({
   savedAtMs: z.number(),
   bootId: z.string(),
 })
+/** What a saved state is and what it needs: plain JSON beside its files, whose rename makes the state exist. */
 export type StateManifest = z.infer<typeof manifestSchema>
 
 const durableSchema = z.object({
@@ -42,6 +43,7 @@ const durableSchema = z.object({
   atMs: z.number(),
   files: z.record(z.string(), z.object({ bytes: z.number(), sha256: z.string() })),
 })
+/** Proof that a state is on the disk: its checksums as they were read back after the flush. */
 export type Durable = z.infer<typeof durableSchema>
 
 const MANIFEST = 'manifest.json'
@@ -328,7 +330,7 @@ export function hardwareOf(saved: {
   return saved.hardware ?? hardwareOfVersion(engine, engineVersion) ?? { machine: engineVersion, cpu: '', layout: 1 }
 }
 
-export interface Draft extends AsyncDisposable {
+interface Draft extends AsyncDisposable {
   readonly dir: string
   keep(): Promise<void>
 }

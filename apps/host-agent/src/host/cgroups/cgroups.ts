@@ -18,19 +18,24 @@ const CPU_PERIOD_US = 100_000
 const OWN_PIDS = 96
 const EMPTY_TIMEOUT_MS = 5000
 
+/** What a guest has; the engine's own needs are added to it. */
 export interface CgroupLimits {
+  /** Of the guest. 384 MiB for the engine come on top. */
   readonly memoryMib: number
+  /** Of the guest. Half a core for the engine's own threads comes on top. */
   readonly vcpus: number
   /** @default 96 + vcpus */
   readonly pids?: number
 }
 
+/** What the kernel was told; `undefined` where the machine lacks the controller. */
 export interface AppliedLimits {
   readonly memoryBytes: number | undefined
   readonly cpus: number | undefined
   readonly pids: number | undefined
 }
 
+/** A group of one VM, which exists in one tree (version 2) or in one per controller (version 1). */
 export interface Cgroup {
   /** The process writes its pid to `cgroup.procs` in each before it starts. */
   readonly directories: readonly string[]
@@ -38,6 +43,7 @@ export interface Cgroup {
   readonly applied: AppliedLimits
 }
 
+/** What a group uses now. `undefined` where the controller is missing. */
 export interface CgroupStats {
   readonly memoryBytes: number | undefined
   readonly cpuNs: bigint | undefined
@@ -66,6 +72,7 @@ export interface Cgroups {
   removeAll(): Promise<void>
 }
 
+/** Where our groups go and what an engine needs beside its guest. */
 export interface CgroupsOptions {
   /** Name of our parent group: WRENN_INSTANCE. */
   readonly name: string
@@ -78,6 +85,10 @@ export interface CgroupsOptions {
   readonly mounts?: readonly Mount[]
 }
 
+/**
+ * Makes our parent group in each tree and switches its controllers on. What the machine lacks is logged once and left out,
+ * because a capsule without a limit is better than none on a machine of one's own.
+ */
 export async function createCgroups(options: CgroupsOptions): Promise<Cgroups> {
   const { name, logger, overheadMib = OVERHEAD_MIB, headroomCpus = HEADROOM_CPUS } = options
   const hierarchy = await openHierarchy(name, options.mounts ?? (await listMounts()))

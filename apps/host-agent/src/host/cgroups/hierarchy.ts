@@ -3,7 +3,9 @@ import { join } from 'node:path'
 import { errorText } from '@wrenn/base'
 import { listMounts, type Mount } from '../mounts.js'
 
+/** Those whose limits guests get. CPU time of version 1 is counted by a fourth, `cpuacct`, which limits nothing. */
 export const controllers = ['memory', 'cpu', 'pids'] as const
+/** A controller by the kernel's name (cgroups(7)). */
 export type Controller = (typeof controllers)[number]
 
 /** Where groups are made. With version 1 each controller has a tree of its own, and `cpuacct` may have another one. */

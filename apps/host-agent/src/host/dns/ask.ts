@@ -6,7 +6,7 @@ export const PATIENCE_MS = 1_000
 /** Questions to servers for one question of a guest. */
 const MAXIMUM_ATTEMPTS = 4
 
-export interface AskOptions {
+interface AskOptions {
   readonly message: Buffer
   readonly query: Query
   readonly exchange: Exchange

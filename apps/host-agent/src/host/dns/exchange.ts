@@ -4,6 +4,7 @@ import { connect, isIPv6 } from 'node:net'
 import { FrameReader, frame } from './frames.js'
 import { isAnswerTo, type Query, withId } from './message.js'
 
+/** A name server of the host; an IPv6 address may carry a zone (`fe80::1%eth0`). */
 export interface Server {
   readonly address: string
   readonly port: number
@@ -43,6 +44,10 @@ export const exchangeUdp: Exchange = (message, query, { address, port }, onEnd) 
   return giveUp
 }
 
+/**
+ * A connection per question, as guests open one for an answer that was too long for UDP. A server that closes it without an
+ * answer counts as not reachable.
+ */
 export const exchangeTcp: Exchange = (message, query, { address, port }, onEnd) => {
   const id = randomInt(0x10000)
   const socket = connect(port, address)

@@ -1,3 +1,4 @@
+/** How much clients may make us hold, together and each. */
 export interface FairQueueLimits {
   /** Tasks that wait, of all clients and of one. */
   readonly waiting: number

@@ -13,12 +13,14 @@ const TIMEOUT_MS = 4_500
 /** Room for a burst while this process is busy with something else; the kernel gives what net.core.rmem_max allows. */
 const RECEIVE_BUFFER_BYTES = 4 * 2 ** 20
 
+/** Where it listens, whom it asks and how long it waits. */
 export interface DnsForwarderOptions {
+  /** The only address that it listens on: the capsules' name server, unreachable for others by the root rules. */
   readonly address: string
   readonly logger: Logger
   /** @default 53 */
   readonly port?: number
-  /** @default '/etc/resolv.conf' */
+  /** Names the servers; read again when it changes. @default '/etc/resolv.conf' */
   readonly resolvConfPath?: string
   /** Port of the upstream servers. @default 53 */
   readonly upstreamPort?: number

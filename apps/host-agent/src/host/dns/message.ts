@@ -9,7 +9,9 @@ const MAXIMUM_LABELS = 128
 /** A name of 255 bytes and every option of EDNS that resolvers send fit; what is longer is no look-up. */
 export const MAXIMUM_QUERY_BYTES = 1500
 
+/** A look-up as far as a relay must understand it. */
 export interface Query {
+  /** The client's; toward servers each attempt has a random one of its own. */
   readonly id: number
   /** Header and first question, without other sections. */
   readonly question: Buffer
@@ -43,6 +45,7 @@ export function isFailure(answer: Buffer): boolean {
   return FAILURES.has(answer.readUInt8(3) & RCODE_MASK)
 }
 
+/** A copy under another id; the bytes may still be needed under the old one. */
 export function withId(message: Buffer, id: number): Buffer {
   const copy = Buffer.from(message)
   copy.writeUInt16BE(id, 0)

@@ -19,7 +19,7 @@ const LIMITS: FairQueueLimits = {
 /** Askers of one question that has no answer yet. */
 const MAXIMUM_ASKERS = 2048
 
-export interface QuestionsOptions {
+interface QuestionsOptions {
   readonly upstreams: Upstreams
   readonly upstreamPort: number
   /** From a question's arrival to its answer, be it SERVFAIL. */
@@ -28,9 +28,9 @@ export interface QuestionsOptions {
   readonly logger: Logger
 }
 
-export type Transport = 'udp' | 'tcp'
+type Transport = 'udp' | 'tcp'
 
-export interface Asker {
+interface Asker {
   /** The guest's address: limits are per client. */
   readonly client: string
   /** Tells its sockets apart: the same question with the same id from the same socket is a retransmission. */

@@ -27,6 +27,7 @@ import {
 } from './network-checks.js'
 import { type DoctorCheck, type DoctorReport, reportOf } from './report.js'
 
+/** What is to be looked at. Whatever the caller does not know is left out of the verdict, not failed. */
 export interface DoctorOptions {
   /** WRENN_DIR; need not exist yet. */
   readonly dir: string

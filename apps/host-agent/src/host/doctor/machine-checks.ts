@@ -70,6 +70,10 @@ export function checkEngine(engine: EngineChoice | undefined, unreadable?: strin
   return { id: 'engine', title, status: 'warn', detail, fix }
 }
 
+/**
+ * Warns of a kernel that is not the preferred one: without its VMGENID driver only our agent reseeds the random generator of
+ * a restored guest, a moment later.
+ */
 export function checkGuestKernel(kernel: GuestKernel | undefined): DoctorCheck {
   const base = { id: 'guest-kernel', title: 'Guest kernel' }
   if (kernel === undefined)
@@ -80,6 +84,10 @@ export function checkGuestKernel(kernel: GuestKernel | undefined): DoctorCheck {
   return { ...base, status: 'warn', detail, fix }
 }
 
+/**
+ * Warns at most: without KVM guests run too. That it can be opened proves nothing; the engine check says whether a guest
+ * boots on it.
+ */
 export async function checkKvm(): Promise<DoctorCheck> {
   const base = { id: 'kvm', title: 'Hardware virtualization' }
   try {
@@ -106,6 +114,7 @@ export async function checkQemu(program = qemuProgram()): Promise<DoctorCheck> {
   return { ...base, status: 'ok', detail: version.split('\n')[0] ?? version }
 }
 
+/** Fails for a missing program without which something does not work, and names all packages in one command to install. */
 export async function checkPackages(programs: readonly HostProgram[]): Promise<DoctorCheck> {
   const base = { id: 'packages', title: 'Debian packages' }
   const present = await Promise.all(programs.map(async ({ program }) => await isInstalled(program)))
@@ -131,6 +140,7 @@ export async function checkReflink(dir: string): Promise<DoctorCheck> {
   return { ...base, status: 'warn', detail, fix: `Mount a btrfs disk at ${dir}/pool.` }
 }
 
+/** Warns of each controller whose limits cannot be applied. */
 export async function checkCgroups(): Promise<DoctorCheck> {
   const base = { id: 'cgroups', title: 'Resource limits' }
   const { version, found } = await findControllers()
@@ -141,6 +151,7 @@ export async function checkCgroups(): Promise<DoctorCheck> {
   return { ...base, status: 'warn', detail, fix }
 }
 
+/** Never worse than ok: no engine of today needs it. It reads /proc/kallsyms, because to try it would need a privilege. */
 export async function checkUserfaultfd(): Promise<DoctorCheck> {
   const base = { id: 'userfaultfd', title: 'userfaultfd' }
   const symbols = await readFile('/proc/kallsyms', 'utf8').catch(() => '')
@@ -152,6 +163,7 @@ export async function checkUserfaultfd(): Promise<DoctorCheck> {
   }
 }
 
+/** By MemAvailable: ok from 2 GiB on, a warning from 768 MiB on, below that a failure. */
 export async function checkMemory(): Promise<DoctorCheck> {
   const base = { id: 'memory', title: 'Memory' }
   const text = await readFile('/proc/meminfo', 'utf8')
@@ -167,6 +179,7 @@ export async function checkMemory(): Promise<DoctorCheck> {
   }
 }
 
+/** By the space that others than root have: ok from 20 GiB on, a warning from 4 GiB on, below that a failure. */
 export async function checkDisk(dir: string): Promise<DoctorCheck> {
   const base = { id: 'disk', title: 'Disk space' }
   const { bavail, bsize } = await statfs(await nearestExisting(dir))
@@ -185,6 +198,7 @@ export async function checkWriteBack(): Promise<DoctorCheck> {
   return { ...base, detail, fix: 'On a dedicated host `sysctl -w vm.dirty_expire_centisecs=30000` writes less.' }
 }
 
+/** Whether a program is on the tools' own path, which has sbin, whatever the PATH of who asks. */
 export async function isInstalled(program: string): Promise<boolean> {
   return (await runForResult('sh', ['-c', `command -v ${program}`])).exitCode === 0
 }

@@ -8,13 +8,17 @@ import { dnsLink } from '../network/host-setup.js'
 import { isInstalled } from './machine-checks.js'
 import type { DoctorCheck } from './report.js'
 
+/** What the platform's network is to be, as its configuration says. */
 export interface NetworkSettings {
+  /** WRENN_INSTANCE: links that begin with it are our own and no clash. */
   readonly prefix: string
+  /** WRENN_NETWORK_CIDR. */
   readonly cidr: string
   /** @default '/etc/resolv.conf' */
   readonly resolvConfPath?: string
 }
 
+/** Fails when the device is missing, warns when it is not open to all: the host agent opens it at its start. */
 export async function checkTun(): Promise<DoctorCheck> {
   const base = { id: 'tun', title: 'TAP devices' }
   try {
@@ -28,6 +32,7 @@ export async function checkTun(): Promise<DoctorCheck> {
   }
 }
 
+/** Makes one and lets it go again, because containers forbid it in many ways that no file tells of. */
 export async function checkNamespaces(): Promise<DoctorCheck> {
   const base = { id: 'netns', title: 'Network namespaces' }
   const { exitCode, stderr } = await runForResult('unshare', ['--net', 'true'])
@@ -40,6 +45,7 @@ export async function checkNamespaces(): Promise<DoctorCheck> {
   }
 }
 
+/** Asks the kernel, not only for the program: nf_tables may be neither built in nor loaded. */
 export async function checkNftables(): Promise<DoctorCheck> {
   const base = { id: 'nftables', title: 'nftables' }
   if (!(await isInstalled('nft')))
@@ -49,6 +55,7 @@ export async function checkNftables(): Promise<DoctorCheck> {
   return { ...base, status: 'fail', detail: stderr.trim(), fix: 'modprobe nf_tables' }
 }
 
+/** Always ok: the host agent switches forwarding on and leaves it on. */
 export async function checkForwarding(): Promise<DoctorCheck> {
   const on = (await readFile('/proc/sys/net/ipv4/ip_forward', 'utf8')).trim() === '1'
   const detail = on ? 'IPv4 forwarding is on.' : 'IPv4 forwarding is off; the host agent switches it on at its start.'
@@ -65,6 +72,7 @@ export async function checkFirewall(prefix: string): Promise<DoctorCheck> {
   return { ...base, status: 'warn', detail, fix }
 }
 
+/** Warns when no server can be read out of the file; capsules then resolve no names, and all else works. */
 export async function checkResolver({
   resolvConfPath: path = '/etc/resolv.conf',
 }: NetworkSettings): Promise<DoctorCheck> {
@@ -78,6 +86,7 @@ export async function checkResolver({
   }
 }
 
+/** Fails when an interface of this machine has addresses of the range, or the range is none. */
 export async function checkRange({ prefix, cidr }: NetworkSettings): Promise<DoctorCheck> {
   const base = { id: 'range', title: 'Address range' }
   try {

@@ -1,6 +1,9 @@
+/** `warn`: capsules run, but slower or less well bounded. `fail`: something does not work. */
 export type CheckStatus = 'ok' | 'warn' | 'fail'
 
+/** The verdict on one property of the machine. */
 export interface DoctorCheck {
+  /** Stable: scripts select by it in `wrenn doctor --json`. */
   readonly id: string
   readonly title: string
   readonly status: CheckStatus
@@ -10,6 +13,7 @@ export interface DoctorCheck {
   readonly fix?: string
 }
 
+/** All checks in the order in which they are shown. */
 export interface DoctorReport {
   readonly checks: readonly DoctorCheck[]
   /** The one thing that would help most; `undefined` when there is nothing to gain. */

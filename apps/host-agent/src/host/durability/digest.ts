@@ -6,6 +6,7 @@ const CHUNK_BYTES = 2 ** 20
 const zeros = Buffer.alloc(CHUNK_BYTES)
 const FORMAT = 'wrenn-sparse-sha256-v1\n'
 
+/** How a long reading is ended and followed. */
 export interface DigestOptions {
   readonly signal?: AbortSignal | undefined
   /** Called with the number of bytes read since the last call. */

@@ -4,6 +4,7 @@ import { errorText, isErrno } from '@wrenn/base'
 import { type DigestOptions, sparseDigest } from './digest.js'
 import { syncAll } from './sync.js'
 
+/** Size and digest of one file; the size alone finds a file that was cut. */
 export interface FileChecksum {
   readonly bytes: number
   /** As `sparseDigest` defines it, hexadecimal. */

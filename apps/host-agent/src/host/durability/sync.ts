@@ -4,6 +4,7 @@ import { runForResult } from '../exec.js'
 /** Long enough for the dirty pages of a large guest on a slow disk; an abort ends the wait at once. */
 const SYNC_TIMEOUT_MS = 30 * 60_000
 
+/** How the wait for a disk is ended; the kernel goes on writing. */
 export interface SyncOptions {
   readonly signal?: AbortSignal | undefined
 }

@@ -162,6 +162,10 @@ export class BlockDevice {
   }
 }
 
+/**
+ * First four bytes, big endian, of every block of the journal's own (https://docs.kernel.org/filesystems/ext4/journal.html).
+ * A data block that begins with them is journaled with zeros there and marked as escaped.
+ */
 export const JOURNAL_MAGIC = 0xc03b3998
 
 /** Where the journal keeps a newer version of a block. */

@@ -1,5 +1,6 @@
 import { damaged } from './damage.js'
 
+/** A name in a directory and the inode that it means; its stored file type is not trusted. */
 export interface DirectoryEntry {
   /** Bytes of the name as latin1: `<` on such strings is the order of the bytes. */
   readonly name: string

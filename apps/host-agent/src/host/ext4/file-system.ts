@@ -7,12 +7,14 @@ import { type Mapping, mappings } from './mapping.js'
 import { descriptorPlace, parseSuperblock, SUPERBLOCK_BYTES, SUPERBLOCK_OFFSET, type Superblock } from './superblock.js'
 import { hasXattrs, INLINE_DATA, readXattrs, type Xattrs } from './xattr.js'
 
+/** Inode of the root directory: `EXT4_ROOT_INO` of the kernel, fixed by the format. */
 export const ROOT_INODE = 2
 const MAX_SYMLINK_BYTES = 4096
 const DESCRIPTOR_TABLE_HIGH = 0x28
 
 const noXattrs: Xattrs = new Map()
 
+/** How a reading is ended; checked at each read of the file. */
 export interface Ext4Options {
   readonly signal?: AbortSignal | undefined
 }

@@ -17,13 +17,17 @@ export interface Inode {
   readonly xattrBlock: number
 }
 
+/** What `i_mode` calls the file. */
 export type InodeKind = 'file' | 'directory' | 'symlink' | 'char' | 'block' | 'fifo' | 'socket'
 
+/** Of `i_flags`, those that change how content is found or whether it can be read. */
 export const inodeFlag = { extents: 0x80000, inlineData: 0x10000000, encrypted: 0x800 } as const
 
 /** Where `i_block`, 60 bytes of map or content, begins. */
 export const MAP_OFFSET = 0x28
+/** Length of `i_block`: twelve direct and three indirect block numbers, or the root of the extent tree. */
 export const MAP_BYTES = 60
+/** Size of an inode before ext4; what larger ones have beyond it says its own length (`i_extra_isize`). */
 export const GOOD_OLD_BYTES = 128
 
 const kinds = new Map<number, InodeKind>([

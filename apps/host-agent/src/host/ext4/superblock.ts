@@ -1,6 +1,8 @@
 import { damaged } from './damage.js'
 
+/** Of the first copy, in bytes: what boots from the disk has the first KiB. */
 export const SUPERBLOCK_OFFSET = 1024
+/** Length, whatever the block size. */
 export const SUPERBLOCK_BYTES = 1024
 
 /** https://docs.kernel.org/filesystems/ext4/super.html */

@@ -32,6 +32,11 @@ function isInInode({ bytes }: Inode, start: number): boolean {
   return start + 4 <= bytes.length && bytes.readUInt32LE(start) === MAGIC
 }
 
+/**
+ * All attributes of a file, those in its inode and those in a block of their own. Values in inodes of their own (ea_inode) do
+ * not occur: the superblock's features rule them out.
+ * @throws AppError `snapshot_damaged`
+ */
 export async function readXattrs(device: BlockDevice, inode: Inode): Promise<Xattrs> {
   const found = new Map<string, Buffer>()
   const start = GOOD_OLD_BYTES + extraBytes(inode.bytes)

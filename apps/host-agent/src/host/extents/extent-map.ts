@@ -16,6 +16,7 @@ export interface Extent {
   readonly unwritten: boolean
 }
 
+/** How the listing is ended; the tool is killed then. */
 export interface ExtentOptions {
   readonly signal?: AbortSignal | undefined
 }

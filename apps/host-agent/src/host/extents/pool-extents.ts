@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { type ExtentOptions, extentsOf, isUnsupported } from './extent-map.js'
 
+/** Where some files lie on the device of the pool, so that blocks that they share can be counted once. */
 export interface PoolExtents {
   /** Where the files' pieces begin and end on the device, in the order of the files. */
   readonly starts: Float64Array

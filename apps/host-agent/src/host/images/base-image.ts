@@ -22,6 +22,7 @@ export interface BaseImage {
   readonly packages: Readonly<Record<string, string>>
 }
 
+/** Whether an image is built although there is one. */
 export interface BuildOptions extends ImageStoreOptions {
   /** Build also when the manifest's image exists, to take up new package versions. @default false */
   readonly rebuild?: boolean
@@ -118,6 +119,7 @@ export async function listImages(poolDir: string): Promise<readonly BaseImage[]>
   return await Promise.all(entries.filter((entry) => entry !== undefined).map((entry) => toImage(store, entry)))
 }
 
+/** What must not be in use for an image to go. */
 export interface RemoveOptions extends Pick<ImageStoreOptions, 'poolDir' | 'signal' | 'onProgress'> {
   /** Whether a capsule or template still has this layer. */
   readonly inUse: (digest: string) => boolean

@@ -22,6 +22,7 @@ export const kernelArgs: readonly string[] = [
   'initcall_blacklist=jent_mod_init',
 ]
 
+/** Where boot files are built and what the agent drive is made of. */
 export interface BootOptions extends KernelOptions {
   readonly agent: AgentInputs
 }

@@ -1,7 +1,7 @@
 import { AppError, isErrno, stopChild } from '@wrenn/base'
 import { spawnTool } from '../spawn-tool.js'
 
-export interface CommandOptions {
+interface CommandOptions {
   readonly signal?: AbortSignal | undefined
   /** @default 120000 */
   readonly timeoutMs?: number
@@ -12,7 +12,7 @@ export interface CommandOptions {
   readonly debianPackage?: string
 }
 
-export interface CommandResult {
+interface CommandResult {
   readonly stdout: Buffer
   readonly stderr: string
 }

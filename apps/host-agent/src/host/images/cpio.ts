@@ -5,6 +5,7 @@ export type CpioEntry =
   | { readonly kind: 'symlink'; readonly name: string; readonly target: string }
   | CpioDevice
 
+/** A device node; the kernel makes it while it unpacks, before anything of user space runs. */
 export interface CpioDevice {
   readonly kind: 'device'
   readonly name: string

@@ -11,7 +11,7 @@ const LAYER_UUIDS = {
   agent: '57524e4e-4c41-4945-8000-000000000002',
 } as const
 
-export interface LayerOptions {
+interface LayerOptions {
   /** What a capsule has this layer for. */
   readonly role: keyof typeof LAYER_UUIDS
   /** Seconds since 1970 for the file system's own times. */

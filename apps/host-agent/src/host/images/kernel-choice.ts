@@ -6,6 +6,7 @@ import type { Apt } from './apt.js'
 const PREFERRED = 'linux-image-6.12-cloud-amd64'
 const SECOND = 'linux-image-cloud-amd64'
 
+/** How the index of boot files keeps a choice. */
 export const kernelChoice = z.object({
   /** The package that was taken. */
   package: z.string(),
@@ -13,6 +14,7 @@ export const kernelChoice = z.object({
   /** A sentence for people: why this one. */
   reason: z.string(),
 })
+/** Which kernel guests boot and why, for `wrenn doctor` and `wrenn image ls`. */
 export type KernelChoice = z.infer<typeof kernelChoice>
 
 /**

@@ -44,6 +44,7 @@ const APPLETS = [
   'umount',
 ]
 
+/** How kernel and initramfs are made. */
 export interface KernelOptions extends ImageStoreOptions {
   /** Download kernel and busybox again. @default false */
   readonly rebuild?: boolean

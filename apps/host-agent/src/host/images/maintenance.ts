@@ -1,6 +1,7 @@
 import type { ImageStoreOptions } from './progress.js'
 import { LayerStore } from './store.js'
 
+/** What became of a check of all layers. */
 export interface VerifyResult {
   readonly checked: number
   /** Digests whose file no longer has that content. */

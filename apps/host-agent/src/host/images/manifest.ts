@@ -56,7 +56,7 @@ export async function readManifest(imagesDir: string, nameOrAlias: string): Prom
   throw new AppError('template_not_found', `There is no image "${nameOrAlias}". Known images: ${known}.`)
 }
 
-export async function readManifests(imagesDir: string): Promise<readonly ImageManifest[]> {
+async function readManifests(imagesDir: string): Promise<readonly ImageManifest[]> {
   const names = await readdir(imagesDir).catch((error: unknown) => {
     if (!isErrno(error, 'ENOENT')) throw error
     throw new AppError('invalid_config', `The folder of image manifests, ${imagesDir}, does not exist.`)

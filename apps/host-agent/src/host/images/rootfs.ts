@@ -40,7 +40,7 @@ const LEFTOVERS = [
   'var/log/dpkg.log',
 ]
 
-export interface Rootfs {
+interface Rootfs {
   /** Newest time of any packaged file: the same for the same packages. */
   readonly epochSeconds: number
   readonly packages: Readonly<Record<string, string>>

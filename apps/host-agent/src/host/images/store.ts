@@ -144,7 +144,7 @@ export class LayerStore {
   }
 }
 
-export class BuildLease implements AsyncDisposable {
+class BuildLease implements AsyncDisposable {
   readonly scratchDir: string
   readonly #undo: UndoStack
 
@@ -175,6 +175,7 @@ async function syncPath(path: string): Promise<void> {
   }
 }
 
+/** Of all bytes, holes read as zeros; hexadecimal. Names the layer, so unlike `sparseDigest` it is what `sha256sum` says. */
 export async function sha256File(path: string): Promise<string> {
   const hash = createHash('sha256')
   await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash)
@@ -185,6 +186,7 @@ async function removeTree(path: string): Promise<void> {
   await rm(path, { recursive: true, force: true, maxRetries: 3 })
 }
 
+/** Whether something is at the path and can be reached; a link counts by its target. */
 export async function exists(path: string): Promise<boolean> {
   return await access(path).then(
     () => true,

@@ -7,6 +7,7 @@ export interface Cidr {
   readonly bits: number
 }
 
+/** The two usable addresses of a slot's /30. */
 export interface SlotAddresses {
   /** The root namespace's end of the veth pair. */
   readonly host: string
@@ -19,11 +20,13 @@ const BLOCK = 4
 const MINIMUM_BITS = 8
 const MAXIMUM_BITS = 26
 
+/** An IPv4 address as a number (first byte highest), so that networks are ranges; `undefined` for anything else. */
 export function parseAddress(text: string): number | undefined {
   if (!isIPv4(text)) return undefined
   return text.split('.').reduce((number, part) => number * 256 + Number(part), 0)
 }
 
+/** The dotted form of such a number. */
 export function formatAddress(address: number): string {
   return [24, 16, 8, 0].map((shift) => (address >>> shift) & 255).join('.')
 }
@@ -37,10 +40,12 @@ export function parseCidr(text: string): Cidr | undefined {
   return { base: address - (address % sizeOf(bits)), bits }
 }
 
+/** As nftables takes it: a single address has no `/32`. */
 export function formatCidr({ base, bits }: Cidr): string {
   return bits === 32 ? formatAddress(base) : `${formatAddress(base)}/${bits}`
 }
 
+/** Whether some address is in both. */
 export function overlaps(a: Cidr, b: Cidr): boolean {
   return a.base < b.base + sizeOf(b.bits) && b.base < a.base + sizeOf(a.bits)
 }

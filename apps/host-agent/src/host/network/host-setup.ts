@@ -8,6 +8,9 @@ import { listLinks, removeSlots } from './slot.js'
 const TUN = '/dev/net/tun'
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward'
 
+/**
+ * Name of the link that has the forwarder's address; without the dash of slots' links, so that their rules do not match it.
+ */
 export function dnsLink(prefix: string): string {
   return `${prefix}dns`
 }
@@ -27,7 +30,7 @@ export async function tearDownHost(prefix: string): Promise<void> {
   await run('nft', ['-f', '-'], { input: `table inet ${prefix}\ndelete table inet ${prefix}\n` })
 }
 
-export async function loadRootRules(prefix: string, range: SlotRange): Promise<void> {
+async function loadRootRules(prefix: string, range: SlotRange): Promise<void> {
   await run('nft', ['-f', '-'], { input: rootRules(prefix, range) })
 }
 

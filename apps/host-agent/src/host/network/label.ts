@@ -8,10 +8,12 @@ export interface LinkLabel {
 
 const FREE = '-'
 
+/** As the kernel keeps it: an alias has at most 255 bytes (`IFALIASZ`). */
 export function formatLabel({ platform, owner }: LinkLabel): string {
   return `wrenn ${platform} ${owner ?? FREE}`
 }
 
+/** `undefined` for an alias that is not ours. */
 export function parseLabel(alias: string): LinkLabel | undefined {
   const match = /^wrenn (.+) (\S+)$/.exec(alias)
   if (!match?.[1] || !match[2]) return undefined

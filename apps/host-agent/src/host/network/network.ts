@@ -25,6 +25,7 @@ const RESERVED_UIDS = new Set([65_534, 65_535])
 /** More namespaces than this on one machine are a mistake, not a load. */
 const MAXIMUM_SLOTS = 4000
 
+/** What the network of one platform is, all of it from configuration. */
 export interface NetworkConfig {
   /** Prefix of namespaces, links and tables: WRENN_INSTANCE. */
   readonly prefix: string
@@ -40,6 +41,7 @@ export interface NetworkConfig {
   readonly resolvConfPath?: string
 }
 
+/** What {@link createNetwork} needs; nothing on the machine changes before `start`. */
 export interface NetworkOptions {
   readonly config: NetworkConfig
   readonly logger: Logger
@@ -57,11 +59,13 @@ export interface Slot {
   readonly guestAddress: string
 }
 
+/** What is known of guests that run since an earlier start of this process. */
 export interface StartOptions {
   /** Slot index → capsule or VM id of every slot that something still runs in. */
   readonly inUse: ReadonlyMap<number, string>
 }
 
+/** What became of the slots of an earlier start. */
 export interface StartResult {
   /** Taken over as they were. Load their policies again: networks allowed inside the private ranges are closed until then. */
   readonly adopted: readonly Slot[]

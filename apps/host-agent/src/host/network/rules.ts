@@ -1,7 +1,9 @@
 import { formatCidr, type SlotAddresses, type SlotRange } from './address.js'
 import { neverRanges, privateRanges, type ResolvedPolicy } from './policy.js'
 
+/** Of every guest, each in its own namespace: link-local (RFC 3927), so that it meets no real network. */
 export const GUEST_ADDRESS = '169.254.0.21'
+/** The namespace's side of the tap: the guest's gateway, in every namespace the same. */
 export const GATEWAY_ADDRESS = '169.254.0.22'
 
 /** The slots' links are `<prefix>-<n>`; a prefix has no dash, so two platforms' patterns never meet. */

@@ -4,6 +4,7 @@ import { run } from '../exec.js'
 import type { SlotRange } from './address.js'
 import { GATEWAY_ADDRESS, GUEST_ADDRESS, slotRules } from './rules.js'
 
+/** Name of the tap in every slot; it is alone in its namespace. */
 export const TAP = 'tap0'
 /** The same in every slot, so that a snapshot restores in any. The gateway's too: the guest has it in its neighbour table. */
 export const GUEST_MAC = '02:57:52:00:00:05'
@@ -81,6 +82,7 @@ export async function removeSlots(names: readonly string[]): Promise<void> {
   if (commands.length > 0) await run('ip', ['-force', '-batch', '-'], { input: `${commands.join('\n')}\n` })
 }
 
+/** Loads an nftables script inside a slot's namespace, as one transaction. @throws AppError `engine_failure` */
 export async function loadInSlot(name: string, rules: string): Promise<void> {
   await run('nsenter', [`--net=${NAMESPACE_DIR}/${name}`, 'nft', '-f', '-'], { input: rules })
 }
@@ -95,6 +97,7 @@ export async function forgetConnections(guestAddress: string): Promise<void> {
   await run('sh', ['-c', script])
 }
 
+/** Named network namespaces of this machine, others' too. */
 export async function listNamespaces(): Promise<readonly string[]> {
   try {
     return await readdir(NAMESPACE_DIR)
@@ -105,7 +108,7 @@ export async function listNamespaces(): Promise<readonly string[]> {
   }
 }
 
-export interface Link {
+interface Link {
   readonly name: string
   readonly alias: string
 }

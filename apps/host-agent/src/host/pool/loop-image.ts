@@ -10,17 +10,18 @@ const MINIMUM_DEFAULT_BYTES = 8 * GIB
 /** What mkfs.btrfs needs for a file system that can be worked with. */
 const MINIMUM_BYTES = 256 * 2 ** 20
 
-export interface LoopImageOptions {
+interface LoopImageOptions {
   readonly dir: string
   readonly sizeBytes?: number
   readonly logger: Logger
 }
 
-export interface LoopDevice {
+interface LoopDevice {
   readonly name: string
   readonly backingFile: string
 }
 
+/** The pool's image of a platform's directory; sparse, so that it takes only what is in it. */
 export function imagePath(dir: string): string {
   return join(dir, 'pool.img')
 }

@@ -23,6 +23,7 @@ const fileSystemNames = new Map<number, string>([
   [0xca451a4e, 'bcachefs'],
 ])
 
+/** Where the pool is, and how large it becomes where it must be an image. */
 export interface PoolOptions {
   /** WRENN_DIR. */
   readonly dir: string
@@ -31,12 +32,17 @@ export interface PoolOptions {
   readonly logger: Logger
 }
 
+/**
+ * Mode and owner of the clone, the mode first, so that no owner finds it more open than it is to be.
+ * @default those of a new file of this process
+ */
 export interface CloneOptions {
   readonly mode?: number
   readonly uid?: number
   readonly gid?: number
 }
 
+/** Space of the pool, as guests and quotas feel it. */
 export interface PoolUsage {
   readonly totalBytes: number
   readonly usedBytes: number

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { isErrno } from '@wrenn/base'
 
+/** How short of memory the host is: by what is left (/proc/meminfo) and by who waits for it (PSI, /proc/pressure/memory). */
 export interface MemoryReading {
   readonly totalBytes: number
   /** MemAvailable. Guest memory is a file in the page cache, so part of it counts as available: pressure tells the rest. */

@@ -13,6 +13,7 @@ export interface PressureCapsule {
   readonly priority?: number
 }
 
+/** What the host lacks, and how much of it pauses should make up for. */
 export interface Shortage {
   readonly kind: 'memory' | 'pool'
   readonly missingBytes: number

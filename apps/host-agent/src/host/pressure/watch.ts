@@ -9,8 +9,10 @@ const RECOVERY = 1.25
 const PSI_SETTLE_MS = 10_000
 const RETRY_MS = 30_000
 
+/** Told as the capsule's `pause_reason`. */
 export type PressureReason = 'memory_pressure' | 'pool_low'
 
+/** When the host counts as short. */
 export interface PressureLimits {
   /** Memory kept available for the host. @default the larger of 512 MiB and 5 % */
   readonly memoryReserveBytes?: number
@@ -20,6 +22,7 @@ export interface PressureLimits {
   readonly psiFullAvg10Max?: number
 }
 
+/** What the watch looks at and what it may do about it. */
 export interface PressureWatchOptions {
   readonly readMemory: () => Promise<MemoryReading>
   readonly poolUsage: () => Promise<{ readonly totalBytes: number; readonly freeBytes: number }>
@@ -35,6 +38,7 @@ export interface PressureWatchOptions {
   readonly now?: () => number
 }
 
+/** One reading against its reserve; short until it is a quarter above it again. */
 export interface ResourceStatus {
   readonly totalBytes: number
   readonly freeBytes: number
@@ -43,6 +47,7 @@ export interface ResourceStatus {
   readonly short: boolean
 }
 
+/** What the watch has seen last, and done since it started. */
 export interface PressureStatus {
   /** `undefined` before the first reading. */
   readonly memory: (ResourceStatus & { readonly psiSomeAvg10?: number; readonly psiFullAvg10?: number }) | undefined
