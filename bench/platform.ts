@@ -213,6 +213,12 @@ export class Platform implements AsyncDisposable {
   }
 }
 
+/** Ends the platform of a directory in the middle of anything, and removes the directory if asked to. */
+export async function stopPlatform(dir: string, clean: boolean): Promise<void> {
+  await wrenn(['down', '--stop-capsules', '--dir', dir])
+  if (clean) await cleanDir(dir)
+}
+
 /** Removes a directory and everything on the machine that belongs to it. */
 export async function cleanDir(dir: string): Promise<void> {
   await wrenn(['clean', '--yes', '--dir', dir])
