@@ -1,4 +1,4 @@
-import { lstatSync, readlinkSync, realpathSync, type Stats, statSync } from 'node:fs'
+import { type BigIntStats, lstatSync, readlinkSync, realpathSync, statSync } from 'node:fs'
 import { basename } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { isErrno, pathText } from '@wrenn/base'
@@ -24,28 +24,28 @@ export interface FoundEntry {
  */
 export function describe(path: string, users: UserDirectory): FoundEntry {
   const place = kernelPath(path)
-  const own = lstatSync(place)
+  const own = lstatSync(place, { bigint: true })
   const target = own.isSymbolicLink() ? followed(place) : undefined
   const shown = target?.stats ?? own
   const entry: Entry = {
     name: basename(path),
     type: typeOf(shown),
     path,
-    size: BigInt(shown.size),
-    mode: shown.mode & 0o7777,
+    size: shown.size,
+    mode: Number(shown.mode) & 0o7777,
     permissions: permissionText(shown),
-    owner: users.userName(shown.uid),
-    group: users.groupName(shown.gid),
-    modifiedTime: timestamp(shown.mtimeMs),
+    owner: users.userName(Number(shown.uid)),
+    group: users.groupName(Number(shown.gid)),
+    modifiedTime: timestamp(shown.mtimeNs),
     isSymlink: own.isSymbolicLink(),
     ...(target === undefined ? {} : { symlinkTarget: target.path }),
   }
-  return { entry, inode: shown.ino, isDirectory: own.isDirectory() }
+  return { entry, inode: Number(shown.ino), isDirectory: own.isDirectory() }
 }
 
-function followed(place: string | Buffer): { readonly path: string; readonly stats: Stats | undefined } {
+function followed(place: string | Buffer): { readonly path: string; readonly stats: BigIntStats | undefined } {
   try {
-    return { path: realPath(place), stats: statSync(place) }
+    return { path: realPath(place), stats: statSync(place, { bigint: true }) }
   } catch (error) {
     if (!isErrno(error, 'ENOENT', 'EACCES', 'ELOOP', 'ENOTDIR', 'ENAMETOOLONG')) throw error
     return { path: linkTarget(place), stats: undefined }
@@ -62,24 +62,26 @@ export function linkTarget(place: string | Buffer): string {
   return pathText(readlinkSync(place, { encoding: 'buffer' }))
 }
 
-function typeOf(stats: Stats): FileType {
+function typeOf(stats: BigIntStats): FileType {
   if (stats.isDirectory()) return FileType.DIRECTORY
   if (stats.isSymbolicLink()) return FileType.SYMLINK
   return stats.isFile() ? FileType.FILE : FileType.UNSPECIFIED
 }
 
 /** What a Timestamp can say: years 1 to 9999 (google/protobuf/timestamp.proto). */
-const FIRST_SECOND = -62_135_596_800
-const LAST_SECOND = 253_402_300_799
+const FIRST_SECOND = -62_135_596_800n
+const LAST_SECOND = 253_402_300_799n
+const SECOND_NS = 1_000_000_000n
 
-function timestamp(ms: number): { seconds: bigint; nanos: number } {
-  const seconds = Math.floor(ms / 1000)
-  if (seconds < FIRST_SECOND) return { seconds: BigInt(FIRST_SECOND), nanos: 0 }
-  if (seconds > LAST_SECOND) return { seconds: BigInt(LAST_SECOND), nanos: 0 }
-  return { seconds: BigInt(seconds), nanos: Math.round((ms - seconds * 1000) * 1e6) }
+function timestamp(ns: bigint): { seconds: bigint; nanos: number } {
+  const nanos = ((ns % SECOND_NS) + SECOND_NS) % SECOND_NS
+  const seconds = (ns - nanos) / SECOND_NS
+  if (seconds < FIRST_SECOND) return { seconds: FIRST_SECOND, nanos: 0 }
+  if (seconds > LAST_SECOND) return { seconds: LAST_SECOND, nanos: 0 }
+  return { seconds, nanos: Number(nanos) }
 }
 
-const typeLetters: readonly (readonly [(stats: Stats) => boolean, string])[] = [
+const typeLetters: readonly (readonly [(stats: BigIntStats) => boolean, string])[] = [
   [(stats) => stats.isDirectory(), 'd'],
   [(stats) => stats.isSymbolicLink(), 'l'],
   [(stats) => stats.isCharacterDevice(), 'c'],
@@ -88,10 +90,10 @@ const typeLetters: readonly (readonly [(stats: Stats) => boolean, string])[] = [
   [(stats) => stats.isSocket(), 's'],
 ]
 
-const knownTexts = new Map<number, string>()
+const knownTexts = new Map<bigint, string>()
 
 /** Type and permissions as `ls -l` writes them. There are few different modes, and many files. */
-export function permissionText(stats: Stats): string {
+export function permissionText(stats: BigIntStats): string {
   const known = knownTexts.get(stats.mode)
   if (known !== undefined) return known
   const text = makePermissionText(stats)
@@ -99,9 +101,9 @@ export function permissionText(stats: Stats): string {
   return text
 }
 
-function makePermissionText(stats: Stats): string {
+function makePermissionText(stats: BigIntStats): string {
   const type = typeLetters.find(([is]) => is(stats))?.[1] ?? '-'
-  const { mode } = stats
+  const mode = Number(stats.mode)
   const bits = ['r', 'w', 'x', 'r', 'w', 'x', 'r', 'w', 'x'].map((letter, at) =>
     (mode >> (8 - at)) & 1 ? letter : '-',
   )

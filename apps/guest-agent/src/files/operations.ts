@@ -1,11 +1,12 @@
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, type Stats, statSync, unlinkSync } from 'node:fs'
+import { basename, dirname, join } from 'node:path'
 import { AppError, isErrno, pathBytes } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
 import { randomHex } from '../system/random.js'
 import { runAs } from '../system/run-as.js'
 import type { Tools } from '../system/tools.js'
+import { realPath } from './entry.js'
 import { fileError, onPath } from './file-error.js'
 import { kernelPath } from './kernel-path.js'
 import { temporaryName } from './temporary-name.js'
@@ -37,17 +38,23 @@ export function makeParents(path: string, user: GuestUser): void {
 /**
  * Renames; parents of the destination are made. Where the kernel cannot rename (another file system, or a directory of the
  * image below the capsule's overlay) the tree is copied and the source removed.
- * @throws AppError `file_not_found` when there is no source
+ * @returns where it is now, by a path without links: what was moved may be the very link that `destination` went through
+ * @throws AppError `file_not_found` when there is no source, `conflict` when both are names of one file
  */
-export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<void> {
+export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<string> {
   onPath(source, () => asUser(user, () => lstatSync(kernelPath(source))))
   makeParents(destination, user)
+  const place = onPath(destination, () => asUser(user, () => entryOf(destination)))
   try {
-    asUser(user, () => renameSync(kernelPath(source), kernelPath(destination)))
+    asUser(user, () => {
+      requireOtherFile(source, destination)
+      renameSync(kernelPath(source), kernelPath(destination))
+    })
   } catch (error) {
     if (!isErrno(error, 'EXDEV')) throw fileError(error, destination)
     await moveAcross(source, destination, user, tools)
   }
+  return place
 }
 
 /** To a name beside the destination first, so that what breaks off leaves the source whole and nothing half in place. */
@@ -75,6 +82,23 @@ async function runMove(from: string, to: string, user: GuestUser, tools: Tools):
   await runAs(user, tools, [...tools.applet('xargs'), '-0', ...tools.applet('mv'), '-fT', '--'], names)
 }
 
+/**
+ * rename(2) does nothing, and says that it went well, where both names are of one file. As `mv` does, that is refused: to remove one
+ * of the names instead could lose the file when somebody moves the other way at the same time.
+ */
+function requireOtherFile(source: string, destination: string): void {
+  const stats = lstatSync(kernelPath(source))
+  const there = lstatSync(kernelPath(destination), { throwIfNoEntry: false })
+  if (there === undefined || stats.isDirectory() || stats.ino !== there.ino || stats.dev !== there.dev) return
+  if (entryOf(source) === entryOf(destination)) return
+  throw new AppError('conflict', `path '${destination}' is another name of the same file as '${source}'`)
+}
+
+/** The one path of an entry that goes through no link. */
+function entryOf(path: string): string {
+  return join(realPath(kernelPath(dirname(path))), basename(path))
+}
+
 /** Removes a file, a link or a whole tree; what is not there counts as removed. */
 export async function remove(path: string, user: GuestUser): Promise<void> {
   if (path === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
@@ -99,15 +123,40 @@ const LONG_PATH_BYTES = 4_096 - 260
 
 /** One system call's worth of removing per step, so that a large tree does not stop the agent. */
 function* removeSteps(place: Buffer, top: Buffer): Generator<undefined, void> {
-  const stats = lstatSync(place, { throwIfNoEntry: false })
+  const stats = lstatIfThere(place)
   if (stats === undefined) return
   if (!stats.isDirectory()) return ignoringMissing(() => unlinkSync(place))
   const path = place.length > LONG_PATH_BYTES ? movedTo(top, place) : place
-  for (const name of readdirSync(path, { encoding: 'buffer' })) {
+  for (const name of namesToRemove(path)) {
     yield undefined
     yield* removeSteps(Buffer.concat([path, Buffer.from('/'), name]), top)
   }
   ignoringMissing(() => rmdirSync(path))
+}
+
+/** Below what is no directory there is nothing. */
+function lstatIfThere(place: Buffer): Stats | undefined {
+  try {
+    return lstatSync(place)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    throw error
+  }
+}
+
+/** A directory that is empty can be removed by who may not look into it. */
+function namesToRemove(directory: Buffer): readonly Buffer[] {
+  try {
+    return readdirSync(directory, { encoding: 'buffer' })
+  } catch (error) {
+    if (!isErrno(error, 'EACCES')) throw error
+    try {
+      rmdirSync(directory)
+    } catch {
+      throw error // that its content cannot be seen says more than that there is some
+    }
+    return []
+  }
 }
 
 function movedTo(top: Buffer, path: Buffer): Buffer {

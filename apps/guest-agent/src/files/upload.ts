@@ -250,12 +250,23 @@ async function replaceContent(
 ): Promise<void> {
   const fd = openOrMake(path, user)
   try {
-    if (!fstatSync(fd).isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
-    if (mode !== undefined) asUser(user, () => fchmodSync(fd, mode))
-    await versions.replace(fd, () => overwrite(fd, content, user, () => prepare(fd)))
+    const stats = fstatSync(fd)
+    if (!stats.isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
+    if (mode !== undefined) requireOwner(stats, user, path)
+    await versions.replace(fd, async () => {
+      await overwrite(fd, content, user, () => prepare(fd))
+      // Last, because the content takes set-uid and set-gid away, and a file that could not be written keeps its mode.
+      if (mode !== undefined) asUser(user, () => fchmodSync(fd, mode))
+    })
   } finally {
     closeSync(fd)
   }
+}
+
+/** Only the owner sets a mode: chmod(2). Known before anything is written. */
+function requireOwner({ uid }: Stats, user: GuestUser, path: string): void {
+  if (user.uid === 0 || user.uid === uid) return
+  throw new AppError('permission_denied', `path '${path}' belongs to somebody else, who alone may change its mode`)
 }
 
 /** Non-blocking, so that a FIFO that has come to lie there does not hang the agent. */

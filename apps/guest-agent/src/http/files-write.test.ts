@@ -263,6 +263,21 @@ describe('POST /files over a file that is there', () => {
     for (const name of readdirSync(dir)) expect(identity(`${dir}/${name}`).attributes).toEqual([])
   })
 
+  it('sets the whole mode that an owner asks for, and leaves the old one where there is no room for the content', async () => {
+    const dir = fresh('whole-mode')
+    const asOwner = `&username=${TESTER.name}&mode=4755`
+    for (const content of ['new', 'over']) expect((await put(`${dir}/file`, content, octets, asOwner)).status).toBe(200)
+    expect(statSync(`${dir}/file`).mode & 0o7777).toBe(0o4755)
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'wrenn-test-mode', dir])
+    try {
+      writeFileSync(`${dir}/file`, 'old', { mode: 0o640 })
+      expect((await put(`${dir}/file`, Buffer.alloc(2 * MIB), octets, '&mode=777')).status).toBe(507)
+      expect(statSync(`${dir}/file`).mode & 0o777).toBe(0o640)
+    } finally {
+      execFileSync('umount', [dir])
+    }
+  })
+
   it('refuses a mode from a user who does not own the file, and keeps its content then', async () => {
     const dir = fresh('not-owner')
     writeFileSync(`${dir}/file`, 'old')

@@ -126,6 +126,18 @@ describe.each(['json', 'binary'] as const)('filesystem.Filesystem over %s', (cod
     expect(existsSync(dir)).toBe(false)
   })
 
+  it('knows times to the nanosecond, also before 1970', async () => {
+    const path = join(harness.dir, `nanoseconds-${codec}`)
+    writeFileSync(path, '')
+    for (const [time, seconds, nanos] of [
+      ['1700000000.999999999', 1_700_000_000n, 999_999_999],
+      ['-86399.25', -86_400n, 750_000_000],
+    ] as const) {
+      execFileSync('touch', ['-d', `@${time}`, path])
+      expect((await client().stat({ path })).entry?.modifiedTime).toMatchObject({ seconds, nanos })
+    }
+  })
+
   it('describes files whose times are beyond what the wire can say', async () => {
     const dir = fresh(`times-${codec}`)
     for (const [name, seconds] of [
@@ -316,6 +328,27 @@ describe('Move', () => {
     expect(existsSync(`${dir}/moved/inner`)).toBe(true)
   })
 
+  it('refuses another name of the same file, and does nothing where both are one', async () => {
+    const dir = fresh('two-names')
+    writeFileSync(`${dir}/a`, 'A')
+    linkSync(`${dir}/a`, `${dir}/b`)
+    symlinkSync('.', `${dir}/here`)
+    await expect(root().move({ source: `${dir}/a`, destination: `${dir}/b` })).rejects.toMatchObject({ code: 6 })
+    expect(readdirSync(dir)).toEqual(['a', 'b', 'here'])
+    for (const destination of [`${dir}/b`, `${dir}/here/b`]) {
+      await root().move({ source: `${dir}/b`, destination })
+      expect(readFileSync(`${dir}/b`, 'utf8')).toBe('A')
+    }
+  })
+
+  it('describes what it moved also where that was the link on the way', async () => {
+    const dir = fresh('by-itself')
+    symlinkSync('.', `${dir}/link`)
+    const { entry } = await root().move({ source: `${dir}/link`, destination: `${dir}/link/moved` })
+    expect(entry).toMatchObject({ path: `${dir}/link/moved`, name: 'moved', isSymlink: true })
+    expect(readdirSync(dir)).toEqual(['moved'])
+  })
+
   it('refuses a directory into itself, over a full directory, and without rights', async () => {
     const dir = fresh('stuck')
     mkdirSync(`${dir}/a/full`, { recursive: true })
@@ -359,6 +392,19 @@ describe('Remove', () => {
     symlinkSync(kept, `${harness.dir}/link-to-kept`)
     await root().remove({ path: `${harness.dir}/link-to-kept` })
     expect(existsSync(kept)).toBe(true)
+  })
+
+  it('counts what lies below a file as removed, and needs no look into a directory that is empty', async () => {
+    const dir = fresh('odd-removals')
+    writeFileSync(`${dir}/file`, '')
+    await root().remove({ path: `${dir}/file/x` })
+    for (const name of ['empty', 'full/x']) {
+      await asTester().makeDir({ path: `${dir}/${name}` })
+      chmodSync(`${dir}/${name.slice(0, 5).replace('/', '')}`, 0)
+    }
+    await asTester().remove({ path: `${dir}/empty` })
+    await expect(asTester().remove({ path: `${dir}/full` })).rejects.toMatchObject({ code: 7 })
+    expect(readdirSync(dir)).toEqual(['file', 'full'])
   })
 
   it('refuses the root directory by any name, and what the user may not remove', async () => {

@@ -33,10 +33,10 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
     const user = identity.userOf(call.headers)
     return { user, path: clientPath(path, user, identity.values.defaultCwd) }
   }
-  const entryAt = async (path: string, user: GuestUser): Promise<{ entry: Entry }> => {
-    const found = onPath(path, () => asUser(user, () => describe(path, users)))
+  const entryAt = async (path: string, user: GuestUser, place = path): Promise<{ entry: Entry }> => {
+    const found = onPath(path, () => asUser(user, () => describe(place, users)))
     await metadata.complete([found])
-    return found
+    return { entry: { ...found.entry, path } }
   }
   const watchAt = (
     request: Omit<WatchDirRequest, '$typeName'>,
@@ -65,8 +65,7 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
     move: async (request, call) => {
       const { path: source, user } = located(request.source, call)
       const { path: destination } = located(request.destination, call)
-      await move(source, destination, user, tools)
-      return entryAt(destination, user)
+      return entryAt(destination, user, await move(source, destination, user, tools))
     },
     listDir: async (request, call) => {
       const { path, user } = located(request.path, call)
