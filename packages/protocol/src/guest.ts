@@ -1,2 +1,4 @@
+import './text-encoding.js'
+
 export * from './gen/filesystem/filesystem_pb.js'
 export * from './gen/process/process_pb.js'
