@@ -1,5 +1,5 @@
 import { gzipSync } from 'node:zlib'
-import type { Capsule, ErrorBody, ExecResult } from '@wrenn/protocol'
+import type { Capsule, ErrorBody, ExecResult, FileList } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
@@ -356,6 +356,28 @@ describe('files', () => {
     expect(head.headers.get('content-length')).toBe('3000000')
     const part = await platform.call('POST', at('/files/stream/read'), { path: '/data/b.bin', offset: 5, length: 3 })
     expect(Buffer.from(await part.arrayBuffer()).equals(bytes.subarray(5, 8))).toBe(true)
+  })
+
+  it('are reached by names that are not UTF-8, by their text or byte by byte in a URL, and never others', async () => {
+    const key = { 'x-api-key': platform.key }
+    const raw = `${platform.url}${at('/files')}?path=/data/odd/caf%E9`
+    const text = '/data/odd/caf\ufffde9'
+    const put = await fetch(raw, { method: 'PUT', headers: key, body: 'odd' })
+    expect(await json(put, 200)).toEqual({ path: text, bytes: 3 })
+    expect(await (await fetch(raw, { headers: key })).text()).toBe('odd')
+    expect(await (await platform.call('GET', at(`/files?path=${encodeURIComponent(text)}`))).text()).toBe('odd')
+    const { entries } = await json<FileList>(await platform.call('POST', at('/files/list'), { path: '/data/odd' }), 200)
+    expect(entries.map(({ path, name }) => [path, name])).toEqual([[text, 'caf\ufffde9']])
+    for (const other of ['%FE', '%EF%BF%BD', 'caf%C3%A9']) {
+      const missing = await platform.call('GET', at(`/files?path=/data/odd/${other}`))
+      expect(await errorCode(missing, 404)).toBe('file_not_found')
+    }
+    const body = Buffer.concat([Buffer.from('{"path":"/data/odd/caf'), Buffer.from([0xe9]), Buffer.from('"}')])
+    for (const verb of ['stat', 'mkdir', 'remove', 'read']) {
+      const headers = { ...key, 'content-type': 'application/json' }
+      const refused = await fetch(`${platform.url}${at(`/files/${verb}`)}`, { method: 'POST', headers, body })
+      expect(await errorCode(refused, 400)).toBe('invalid_request')
+    }
   })
 
   it('are unpacked when they come as gzip, and refused when they come packed otherwise', async () => {

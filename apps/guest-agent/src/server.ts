@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
-import { AppError, type Logger } from '@wrenn/base'
+import { AppError, type Logger, queryText } from '@wrenn/base'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
 import { FileVersions } from './files/file-versions.js'
@@ -163,7 +163,7 @@ class RequestHandler {
       else await handleQuiesce(request, response, registry, this.#dependencies.system)
     } else if (path === '/files' && this.#identity.isClaimed) {
       connections.began(response)
-      await handleFiles(request, response, new URLSearchParams(query), this.#identity, {
+      await handleFiles(request, response, queryText(query), this.#identity, {
         metadata,
         versions: this.#versions,
         spoolDir: join(this.#dependencies.config.stateDir, 'uploads'),
@@ -175,7 +175,7 @@ class RequestHandler {
       await router.handle(path, request, response)
     } else if (path === '/archive') {
       connections.began(response)
-      await handleArchive(request, response, new URLSearchParams(query), this.#identity, tools)
+      await handleArchive(request, response, queryText(query), this.#identity, tools)
     } else if (path === '/metrics' && request.method === 'GET') {
       sendJson(response, 200, this.#metrics.read())
     } else if (path === '/envs' && request.method === 'GET') {

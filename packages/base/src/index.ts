@@ -22,7 +22,7 @@ export {
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'
-export { hasEscapes, pathBytes, pathText } from './path-text.js'
+export { hasEscapes, pathBytes, pathText, pathTextFrom } from './path-text.js'
 export {
   identify,
   isDying,
@@ -32,6 +32,7 @@ export {
   readProcessStat,
   signalProcess,
 } from './process-id.js'
+export { queryText } from './query-text.js'
 export { settleAll } from './settle-all.js'
 export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'

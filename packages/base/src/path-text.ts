@@ -9,6 +9,21 @@ const REPLACEMENT_BYTES = Buffer.from(ESCAPE)
  * `pathBytes` gives the very bytes back; a name that really has U+FFFD before two such digits is escaped too.
  */
 export function pathText(raw: Uint8Array): string {
+  return textOf(raw, looksEscaped)
+}
+
+/**
+ * What a client wrote that may use the text form and may also write bytes as they are, such as `%FE` in a URL: UTF-8 stays as it is,
+ * escapes among it too, and every other byte becomes one.
+ */
+export function pathTextFrom(raw: Uint8Array): string {
+  return textOf(raw, () => false)
+}
+
+type NeedsEscape = (bytes: Buffer, at: number, sequence: Buffer) => boolean
+
+/** @param needsEscape says of a well-formed sequence whether it cannot stay as it is */
+function textOf(raw: Uint8Array, needsEscape: NeedsEscape): string {
   const bytes = Buffer.from(raw.buffer, raw.byteOffset, raw.byteLength)
   const text = bytes.toString('utf8')
   if (!text.includes(ESCAPE)) return text
@@ -16,7 +31,7 @@ export function pathText(raw: Uint8Array): string {
   for (let at = 0; at < bytes.length; ) {
     const length = sequenceLength(bytes, at)
     const sequence = bytes.subarray(at, at + Math.max(1, length))
-    result += length === 0 || looksEscaped(bytes, at, sequence) ? escaped(sequence) : sequence.toString('utf8')
+    result += length === 0 || needsEscape(bytes, at, sequence) ? escaped(sequence) : sequence.toString('utf8')
     at += sequence.length
   }
   return result

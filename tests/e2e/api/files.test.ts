@@ -52,6 +52,7 @@ describe('files', () => {
     ['UTF-8', 'grüße-日本-🐦'],
     ['quotes and signs', `'"$(x);&|<>*?#%2F+\\`],
     ['a dash in front', '-rf'],
+    ['a byte order mark in front', '\ufeffmarked'],
     ['255 bytes', `${'ß'.repeat(127)}x`],
   ])('may have names with %s', async (_, name) => {
     const path = `/root/names/${name}`
@@ -63,6 +64,19 @@ describe('files', () => {
     await capsule().file('move', { source: path, destination: moved })
     await capsule().file('remove', { path: moved })
     expect((await list('/root/names')).map((entry) => entry.name)).not.toContain(name)
+  })
+
+  it('may have names that are not UTF-8, given by their text or byte by byte in a URL', async () => {
+    const { api, path: base } = capsule()
+    const raw = `${base}/files?path=/root/odd/%FE-caf%E9`
+    const text = '/root/odd/\ufffdfe-caf\ufffde9'
+    expect((await api.call('PUT', raw, { body: 'odd' })).json()).toEqual({ path: text, bytes: 3 })
+    expect(await capsule().text('ls /root/odd | od -An -c')).toMatch(/^ *376 +- +c +a +f +351 +\\n$/)
+    expect((await api.call('GET', raw)).bytes.toString()).toBe('odd')
+    expect((await capsule().read(text)).bytes.toString()).toBe('odd')
+    expect((await list('/root/odd')).map(({ path }) => path)).toEqual([text])
+    const other = await api.refusal('GET', `${base}/files?path=/root/odd/%FF-caf%E9`)
+    expect(other).toMatchObject({ status: 404, code: 'file_not_found' })
   })
 
   it('may be ten thousand in one directory', async () => {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import multipart from '@fastify/multipart'
 import websocket from '@fastify/websocket'
-import { AppError } from '@wrenn/base'
+import { AppError, queryText } from '@wrenn/base'
 import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -34,7 +34,7 @@ export async function createApp(services: Services): Promise<App> {
     logger: false,
     bodyLimit: BODY_BYTES,
     genReqId: () => `req-${randomBytes(8).toString('hex')}`,
-    routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
+    routerOptions: { maxParamLength: MAX_PARAM_LENGTH, querystringParser: queryFields },
     forceCloseConnections: 'idle',
     frameworkErrors: (error, request, reply) => void onError(error, request, reply),
   }).withTypeProvider<ZodTypeProvider>()
@@ -85,12 +85,36 @@ export async function createApp(services: Services): Promise<App> {
   return app
 }
 
-/** Clients send `content-type: application/json` also where they have no body. */
+/** One value for each name, or a list where it comes more than once. */
+function queryFields(query: string): Record<string, string | string[]> {
+  const fields: Record<string, string | string[]> = Object.create(null)
+  const all = queryText(query)
+  for (const name of new Set(all.keys())) {
+    const [value = '', ...more] = all.getAll(name)
+    fields[name] = more.length === 0 ? value : [value, ...more]
+  }
+  return fields
+}
+
+/**
+ * Clients send `content-type: application/json` also where they have no body. Bytes that are not UTF-8 are refused (RFC 8259 §8.1): read
+ * as something else, a path would name another file.
+ */
 function acceptEmptyJson(app: App): void {
   const parse = app.getDefaultJsonParser('error', 'error')
-  app.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    if (body === '') done(null, undefined)
-    else void parse(request, String(body), done)
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (request, body, done) => {
+    if (body.length === 0) return done(null, undefined)
+    try {
+      void parse(request, decoder.decode(Buffer.from(body)), done)
+    } catch {
+      done(
+        new AppError(
+          'invalid_request',
+          'The body is not UTF-8. Names of files have a text form that is: see docs/files.md.',
+        ),
+      )
+    }
   })
 }
 

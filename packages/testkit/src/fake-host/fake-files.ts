@@ -2,7 +2,7 @@ import type { Stats } from 'node:fs'
 import { lstat, mkdir, open, readdir, readlink, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { AppError, isErrno } from '@wrenn/base'
+import { AppError, isErrno, pathBytes, pathText } from '@wrenn/base'
 import { type EntryInfoSchema, FileType } from '@wrenn/protocol/guest'
 
 const CHUNK_BYTES = 64 * 1024
@@ -33,6 +33,10 @@ export class FakeFiles {
     return plain === this.root || plain.startsWith(`${this.root}/`) ? plain : join(this.root, plain)
   }
 
+  #place(path: string): Buffer {
+    return pathBytes(this.locate(path))
+  }
+
   /** Of the headers of HTTP it knows `range` only. */
   async *read(path: string, wish: FileWish) {
     await using file = await this.#openForReading(path)
@@ -59,7 +63,7 @@ export class FakeFiles {
   }
 
   async #openForReading(path: string) {
-    const handle = await known(path, () => open(this.locate(path), 'r'))
+    const handle = await known(path, () => open(this.#place(path), 'r'))
     if ((await handle.stat()).isDirectory()) {
       await handle.close()
       throw new AppError('is_a_directory', `${path} is a directory.`)
@@ -70,15 +74,15 @@ export class FakeFiles {
   /** The file appears only when it is whole. */
   async write(path: string, chunks: AsyncIterable<Uint8Array>, mode?: number): Promise<number> {
     const target = this.locate(path)
-    await known(path, () => mkdir(dirname(target), { recursive: true }))
-    const beside = `${target}.upload`
+    await known(path, () => mkdir(pathBytes(dirname(target)), { recursive: true }))
+    const beside = pathBytes(`${target}.upload`)
     const handle = await known(path, () => open(beside, 'w'))
     let bytes = 0
     try {
       for await (const chunk of chunks) bytes += (await handle.write(chunk)).bytesWritten
       if (mode !== undefined) await handle.chmod(mode)
       await handle.close()
-      await known(path, () => rename(beside, target))
+      await known(path, () => rename(beside, pathBytes(target)))
       return bytes
     } catch (error) {
       await handle.close()
@@ -88,11 +92,12 @@ export class FakeFiles {
   }
 
   async stat(path: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
-    return await known(path, () => entryOf(this.locate(path), path))
+    return await known(path, () => entryOf(this.#place(path), path))
   }
 
   async list(path: string, depth: number): Promise<MessageInitShape<typeof EntryInfoSchema>[]> {
-    const names = (await known(path, () => readdir(this.locate(path)))).sort()
+    const found = await known(path, () => readdir(this.#place(path), { encoding: 'buffer' }))
+    const names = found.map(pathText).sort()
     const entries: MessageInitShape<typeof EntryInfoSchema>[] = []
     for (const name of names) {
       const below = `${path.replace(/\/$/, '')}/${name}`
@@ -106,7 +111,7 @@ export class FakeFiles {
   }
 
   async makeDir(path: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
-    const target = this.locate(path)
+    const target = this.#place(path)
     const existing = await lstat(target).catch(() => undefined)
     if (existing?.isDirectory()) throw new AppError('conflict', `${path} exists already.`)
     if (existing !== undefined) throw new AppError('not_a_directory', `${path} is not a directory.`)
@@ -116,14 +121,14 @@ export class FakeFiles {
 
   async move(source: string, destination: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
     const to = this.locate(destination)
-    await known(destination, () => mkdir(dirname(to), { recursive: true }))
-    await known(source, () => rename(this.locate(source), to))
+    await known(destination, () => mkdir(pathBytes(dirname(to)), { recursive: true }))
+    await known(source, () => rename(this.#place(source), pathBytes(to)))
     return await this.stat(destination)
   }
 
   async remove(path: string): Promise<void> {
-    await known(path, () => lstat(this.locate(path)))
-    await rm(this.locate(path), { recursive: true })
+    await known(path, () => lstat(this.#place(path)))
+    await rm(this.#place(path), { recursive: true })
   }
 }
 
@@ -147,7 +152,7 @@ export async function known<T>(path: string, task: () => Promise<T>): Promise<T>
   }
 }
 
-async function entryOf(real: string, shown: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
+async function entryOf(real: Buffer, shown: string): Promise<MessageInitShape<typeof EntryInfoSchema>> {
   const own = await lstat(real)
   const isSymlink = own.isSymbolicLink()
   const target: Stats = isSymlink ? await stat(real).catch(() => own) : own
@@ -162,7 +167,7 @@ async function entryOf(real: string, shown: string): Promise<MessageInitShape<ty
     group: 'root',
     modifiedTime: { seconds: BigInt(Math.floor(target.mtimeMs / 1000)), nanos: 0 },
     isSymlink,
-    ...(isSymlink ? { symlinkTarget: await readlink(real) } : {}),
+    ...(isSymlink ? { symlinkTarget: pathText(await readlink(real, { encoding: 'buffer' })) } : {}),
   }
 }
 
