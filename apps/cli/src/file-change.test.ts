@@ -21,8 +21,8 @@ describe('a changed file', () => {
     expect(showChange(change({ path: '/\u202egpj' }), plain)).toBe('A "/\\342\\200\\256gpj"')
   })
 
-  it('has its exact bytes when they are not text', () => {
-    const pathBytes = new Uint8Array([0x2f, 0xff, 0x22])
-    expect(showChange(change({ path: '/\ufffd"', pathBytes }), plain)).toBe('A "/\\377\\""')
+  it('has the text form of its name where that is not UTF-8, and its very bytes among escapes', () => {
+    expect(showChange(change({ path: '/\ufffdff"' }), plain)).toBe('A /\ufffdff"')
+    expect(showChange(change({ path: '/\ufffdff\n"' }), plain)).toBe('A "/\\377\\012\\""')
   })
 })

@@ -28,6 +28,18 @@ export function toText(bytes: Uint8Array): string {
   return new TextDecoder('utf-8', { ignoreBOM: true }).decode(bytes)
 }
 
+const ESCAPED_BYTE = /\ufffd([89a-f][0-9a-f])/
+
+/** The bytes of a path that has some which are not UTF-8, each written as U+FFFD and two hexadecimal digits; else `undefined`. */
+export function escapedBytes(path: string): Uint8Array | undefined {
+  const pieces = path.split(ESCAPED_BYTE)
+  if (pieces.length === 1) return undefined
+  // Text and the digits of an escape take turns.
+  return Uint8Array.from(
+    pieces.flatMap((piece, at) => (at % 2 === 0 ? [...toBytes(piece)] : [Number.parseInt(piece, 16)])),
+  )
+}
+
 /** `prefix-` and 16 random hex digits. */
 export function randomName(prefix: string): string {
   const bytes = crypto.getRandomValues(new Uint8Array(8))

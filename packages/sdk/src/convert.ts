@@ -1,5 +1,5 @@
 import type * as wire from '@wrenn/protocol'
-import { fromBase64, toBytes, toText } from './bytes.js'
+import { escapedBytes, fromBase64, toBytes, toText } from './bytes.js'
 import type {
   CapsuleInfo,
   CapsuleMetrics,
@@ -152,9 +152,10 @@ export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
 
 /** A name that is not UTF-8 comes as base64; then `path` is only for people and `pathBytes` is the name. */
 export function fileChange({ change, path, path_encoding, type, size, what }: wire.FileChange): FileChange {
-  const pathBytes = path_encoding === 'base64' ? fromBase64(path) : undefined
-  const text = pathBytes === undefined ? path : toText(pathBytes)
-  return { change, path: text, pathBytes, type, sizeBytes: size, what }
+  if (path_encoding !== 'base64') return { change, path, pathBytes: escapedBytes(path), type, sizeBytes: size, what }
+  // A server from before there was one text form of names.
+  const pathBytes = fromBase64(path)
+  return { change, path: toText(pathBytes), pathBytes, type, sizeBytes: size, what }
 }
 
 /** The wire says `null` where there is no limit, because JSON has no `undefined`. */

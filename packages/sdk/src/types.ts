@@ -197,8 +197,9 @@ export interface CheckpointInfo {
 /** One file that differs between two points in time. */
 export interface FileChange {
   readonly change: 'added' | 'changed' | 'removed'
-  /** With U+FFFD for what is not UTF-8; the exact name is then in `pathBytes`. */
+  /** As every call on files takes it: a byte that is not UTF-8 is U+FFFD and its two hexadecimal digits. */
   readonly path: string
+  /** The name itself, when it is not UTF-8. */
   readonly pathBytes: Uint8Array | undefined
   readonly type: 'file' | 'directory' | 'symlink' | 'other'
   readonly sizeBytes: number

@@ -151,6 +151,7 @@ describe('the difference between two points', () => {
     'added symlink /srv/link',
     'changed file /srv/mode mode',
     'added file /srv/new\nline',
+    'added file /srv/odd-\ufffdff',
     'changed file /srv/owner owner',
     'removed directory /srv/removed dir',
     'removed file /srv/removed dir/in it',
@@ -182,9 +183,7 @@ describe('the difference between two points', () => {
     const { from, to, changes } = await diff('a', 'b', { path: '/srv' })
     const ids = new Map((await capsule.checkpoints()).map(({ id, name }) => [name, id]))
     expect([from, to]).toEqual([ids.get('a'), ids.get('b')])
-    const odd = changes.filter(({ path_encoding }) => path_encoding === 'base64')
-    expect(odd).toMatchObject([{ change: 'added', path: Buffer.from('/srv/odd-\xff', 'latin1').toString('base64') }])
-    expect(changes.filter((change) => !odd.includes(change)).map(short)).toEqual(expected)
+    expect(changes.map(short)).toEqual(expected)
   })
 
   it('comes in pages, backwards, of a part only, and against now', async () => {

@@ -120,9 +120,8 @@ export function addDiff(capsule: Command): void {
   )
 }
 
-function changeToJson({ change, path, pathBytes, type, sizeBytes, what }: FileChange): object {
-  const name = pathBytes ? { path: Buffer.from(pathBytes).toString('base64'), path_encoding: 'base64' } : { path }
-  return { change, ...name, type, size: sizeBytes, what }
+function changeToJson({ change, path, type, sizeBytes, what }: FileChange): object {
+  return { change, path, type, size: sizeBytes, what }
 }
 
 function toJson(checkpoint: CheckpointInfo): object {

@@ -1,9 +1,9 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { ServiceImpl } from '@connectrpc/connect'
-import { AppError, type CapsuleId } from '@wrenn/base'
+import { AppError, type CapsuleId, pathText } from '@wrenn/base'
 import { type PauseReason, pauseReasons } from '@wrenn/protocol'
 import type { CheckpointSchema, FileChangeSchema, HostService, SnapshotSchema } from '@wrenn/protocol/host'
-import { type DiffPage, type FileChange, pathText } from '../capsule/diff/index.js'
+import type { DiffPage, FileChange } from '../capsule/diff/index.js'
 import type { Checkpoint, ForkCopy, Snapshot } from '../capsule/lifecycle/index.js'
 import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule } from './convert.js'
 import type { ServiceDeps, Wrappers } from './handlers.js'
@@ -180,10 +180,8 @@ function toRemoval(freed: number | undefined): { existed: boolean; freedBytes: b
 }
 
 function toFileChange(change: FileChange): MessageInitShape<typeof FileChangeSchema> {
-  const { path, encoding } = pathText(change.path)
   return {
-    path,
-    pathEncoding: encoding === 'utf-8' ? '' : encoding,
+    path: pathText(change.path),
     change: change.change,
     type: change.type,
     size: BigInt(change.size),

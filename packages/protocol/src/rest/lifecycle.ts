@@ -100,8 +100,11 @@ export type Checkpoint = z.infer<typeof checkpointSchema>
 export const fileChangeSchema = z
   .object({
     change: z.enum(['added', 'changed', 'removed']),
-    path: z.string(),
-    path_encoding: z.enum(['utf-8', 'base64']).optional().describe('base64 when the name is not UTF-8.'),
+    path: z.string().describe('Each byte that is not UTF-8 as U+FFFD and its two hexadecimal digits, as everywhere.'),
+    path_encoding: z
+      .enum(['utf-8', 'base64'])
+      .optional()
+      .describe('Of older servers: base64 when the name is not UTF-8. Not sent any more.'),
     type: z.enum(['file', 'directory', 'symlink', 'other']),
     size: z.number(),
     what: z.array(z.string()).describe('For `changed`: content, mode, owner, type, target, xattr.'),

@@ -29,10 +29,12 @@ export function describeDiff(host: TestHost): void {
       await capsule.output('cd diff && mkdir new && echo 1 > new/inner; echo 1 > ../beside/other')
       const odd = ['.hidden', '-dash', ' blank ', 'line\nbreak', 'quote\'"', 'back\\slash', 'ünïcödé', '日本', '*?[x]']
       for (const name of odd) await capsule.outputOf('/bin/sh', ['-c', 'printf 12345 > "diff/$1"', 'sh', name])
+      await capsule.outputOf('/bin/sh', ['-c', 'touch "diff/$(printf \'not-text-\\377\')"'])
       const { checkpointId: to } = await checkpoint(capsule)
 
       const expected = [
         ...odd.map((name) => ['added', name, 'file']),
+        ['added', 'not-text-\ufffdff', 'file'],
         ['changed', 'edited', 'file', 'content'],
         ['changed', 'file-now', 'file', 'type'],
         ['removed', 'gone', 'directory'],

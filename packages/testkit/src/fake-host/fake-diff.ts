@@ -2,6 +2,7 @@ import type { Stats } from 'node:fs'
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
+import { pathBytes, pathText } from '@wrenn/base'
 import type { FileChangeSchema } from '@wrenn/protocol/host'
 
 type FileChange = MessageInitShape<typeof FileChangeSchema>
@@ -33,9 +34,9 @@ export async function treeBytes(dir: string): Promise<number> {
 async function scan(root: string): Promise<Tree> {
   const tree = new Map<string, Stats>()
   const walk = async (dir: string): Promise<void> => {
-    for (const name of await readdir(join(root, dir))) {
-      const path = `${dir}/${name}`
-      const stats = await lstat(join(root, path))
+    for (const name of await readdir(pathBytes(join(root, dir)), { encoding: 'buffer' })) {
+      const path = `${dir}/${pathText(name)}`
+      const stats = await lstat(pathBytes(join(root, path)))
       tree.set(path, stats)
       if (stats.isDirectory()) await walk(path)
     }
@@ -56,12 +57,16 @@ async function differences(a: Entry, b: Entry): Promise<string[]> {
   if (type === 'file' && !(await sameContent(a, b))) what.push('content')
   if (a.stats.mode !== b.stats.mode) what.push('mode')
   if (a.stats.uid !== b.stats.uid || a.stats.gid !== b.stats.gid) what.push('owner')
-  if (type === 'symlink' && (await readlink(a.path)) !== (await readlink(b.path))) what.push('target')
+  if (type === 'symlink' && !(await linkOf(a)).equals(await linkOf(b))) what.push('target')
   return what
 }
 
 async function sameContent(a: Entry, b: Entry): Promise<boolean> {
-  return a.stats.size === b.stats.size && (await readFile(a.path)).equals(await readFile(b.path))
+  return a.stats.size === b.stats.size && (await readFile(pathBytes(a.path))).equals(await readFile(pathBytes(b.path)))
+}
+
+async function linkOf({ path }: Entry): Promise<Buffer> {
+  return await readlink(pathBytes(path), { encoding: 'buffer' })
 }
 
 function describe(stats: Stats): { type: string; size: bigint } {
@@ -80,5 +85,5 @@ function isBelow(path: string, folder: string): boolean {
 }
 
 function byBytes(a: string, b: string): number {
-  return Buffer.compare(Buffer.from(a), Buffer.from(b))
+  return Buffer.compare(pathBytes(a), pathBytes(b))
 }

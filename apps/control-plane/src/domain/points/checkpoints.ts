@@ -1,4 +1,4 @@
-import { AppError, checkpointIds } from '@wrenn/base'
+import { AppError, checkpointIds, pathBytes, pathText } from '@wrenn/base'
 import {
   type Capsule,
   type Checkpoint,
@@ -250,8 +250,9 @@ interface Place {
 }
 
 /** The path a page ended with and, before a dot, the capture that all pages compare. */
+/** Hosts sort paths by their bytes. */
 function cursorOf(last: FileChange, captureId: string): string {
-  const path = bytesOf(last).toString('base64url')
+  const path = pathBytes(last.path).toString('base64url')
   return captureId === '' ? path : `${captureId}.${path}`
 }
 
@@ -355,11 +356,6 @@ function notFound(ref: string): AppError {
 
 /** @throws ZodError when the host does not keep to the contract */
 function toFileChange({ change, path, type, size, what, pathEncoding }: HostFileChange): FileChange {
-  const encoding = pathEncoding === '' ? {} : { path_encoding: pathEncoding }
-  return fileChangeSchema.parse({ change, path, type, size: Number(size), what, ...encoding })
-}
-
-/** Hosts sort paths by their bytes. */
-function bytesOf({ path, path_encoding: encoding }: FileChange): Buffer {
-  return Buffer.from(path, encoding === 'base64' ? 'base64' : 'utf8')
+  const text = pathEncoding === 'base64' ? pathText(Buffer.from(path, 'base64')) : path
+  return fileChangeSchema.parse({ change, path: text, type, size: Number(size), what })
 }

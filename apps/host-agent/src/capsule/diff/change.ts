@@ -18,10 +18,3 @@ export interface FileChange {
 
 /** Devices, FIFOs and sockets are `other`; what they are is compared all the same. */
 export type FileKind = 'file' | 'directory' | 'symlink' | 'other'
-
-/** A path for the wire: text where it is UTF-8, else base64 of its bytes (`path_encoding` of the REST API). */
-export function pathText(path: Buffer): { readonly path: string; readonly encoding: 'utf-8' | 'base64' } {
-  const text = path.toString('utf8')
-  if (Buffer.from(text, 'utf8').equals(path)) return { path: text, encoding: 'utf-8' }
-  return { path: path.toString('base64'), encoding: 'base64' }
-}

@@ -1,4 +1,4 @@
-export { type ChangedPart, type FileChange, type FileKind, pathText } from './change.js'
+export type { ChangedPart, FileChange, FileKind } from './change.js'
 export { CheckpointDiffer, type DiffPage } from './differ.js'
 export { diffDisks } from './disk-diff.js'
 export type { DiffInput } from './input.js'

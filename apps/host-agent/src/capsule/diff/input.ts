@@ -8,7 +8,7 @@ export interface DiffInput {
   readonly toDisk: string
   /** The base image of both. */
   readonly basePath: string
-  /** Only this absolute path and what is below it. @default everything */
-  readonly path?: string | Buffer | undefined
+  /** Only this absolute path, in the form of `pathText`, and what is below it. @default everything */
+  readonly path?: string | undefined
   readonly signal?: AbortSignal | undefined
 }

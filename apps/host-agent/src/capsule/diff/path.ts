@@ -1,8 +1,8 @@
-import { AppError } from '@wrenn/base'
+import { AppError, pathBytes } from '@wrenn/base'
 
-/** The names of an absolute path, as latin1; none for the root. @throws AppError `invalid_request` */
-export function pathNames(path: string | Buffer | undefined): readonly string[] {
-  const text = Buffer.isBuffer(path) ? path.toString('latin1') : Buffer.from(path ?? '', 'utf8').toString('latin1')
+/** The names of an absolute path (in the form of `pathText`), as latin1; none for the root. @throws AppError `invalid_request` */
+export function pathNames(path: string | undefined): readonly string[] {
+  const text = pathBytes(path ?? '').toString('latin1')
   if (text === '') return []
   const names = text.split('/').filter((name) => name !== '' && name !== '.')
   if (!text.startsWith('/') || names.includes('..')) {
