@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { ArchiveUnframer, endFrame, frameHead } from './archive-frames.js'
+import { ArchiveFrameError, ArchiveUnframer, endFrame, frameHead } from './archive-frames.js'
 
 const end = { notes: ['a: socket ignored'], error: { code: 'permission_denied', message: 'b: Permission denied' } }
 
@@ -30,10 +30,15 @@ describe('an archive in frames', () => {
     }
   })
 
-  it('is not anything else', () => {
-    const unframe = (bytes: Uint8Array) => () => Array.from(new ArchiveUnframer().push(bytes))
-    expect(unframe(Uint8Array.of(7, 0, 0, 0, 1))).toThrow('not an archive in frames')
-    expect(unframe(Uint8Array.of(0, 255, 0, 0, 1))).toThrow('not an archive in frames')
-    expect(unframe(Uint8Array.of(...endFrame(end), 1))).toThrow('after the end')
+  it.each([
+    ['of a kind that there is not', [7, 0, 0, 0, 1], 'not an archive in frames'],
+    ['longer than any of ours', [0, 255, 0, 0, 1], 'not an archive in frames'],
+    ['behind the end', [...endFrame(end), 1], 'after the end'],
+    ['whose end is no JSON', [1, 0, 0, 0, 2, 0x7b, 0x7b], 'something else than an end'],
+    ['whose end is no object', [1, 0, 0, 0, 1, 0x37], 'something else than an end'],
+  ])('is not anything with a frame %s', (_, bytes, message) => {
+    const unframe = () => Array.from(new ArchiveUnframer().push(Uint8Array.from(bytes)))
+    expect(unframe).toThrow(ArchiveFrameError)
+    expect(unframe).toThrow(expect.objectContaining({ code: 'guest_error', message: expect.stringContaining(message) }))
   })
 })

@@ -1,3 +1,5 @@
+import type { ErrorCode } from './errors.js'
+
 /** A tar as it is; a connection that is cut is the only sign of one that is not complete. */
 export const ARCHIVE_TYPE = 'application/x-tar'
 /** A tar in frames, the last of which says how it ended: for clients that should tell their user why. */
@@ -9,6 +11,13 @@ export interface ArchiveEnd {
   readonly error?: { readonly code: string; readonly message: string }
   /** What was left out or may be torn: a sentence for people each. */
   readonly notes: readonly string[]
+}
+
+/** What was read is no archive in frames, or a damaged one. */
+export class ArchiveFrameError extends Error {
+  override readonly name = 'ArchiveFrameError'
+  /** Of the error table: who packed the frames is at fault. */
+  readonly code = 'guest_error' satisfies ErrorCode
 }
 
 /** Kind of the frame, then the length of what follows as an unsigned 32-bit number, big-endian. */
@@ -53,10 +62,10 @@ export class ArchiveUnframer {
     return this.#end
   }
 
-  /** The bytes of the archive in this piece. @throws Error when it is not made of frames */
+  /** The bytes of the archive in this piece. @throws ArchiveFrameError when it is not made of frames */
   *push(piece: Uint8Array): Generator<Uint8Array> {
     for (let at = 0; at < piece.length; ) {
-      if (this.#end !== undefined) throw new Error('There are bytes after the end of the archive.')
+      if (this.#end !== undefined) throw new ArchiveFrameError('There are bytes after the end of the archive.')
       if (this.#left > 0 && this.#kind === BYTES) {
         const bytes = piece.subarray(at, at + this.#left)
         this.#left -= bytes.length
@@ -90,16 +99,27 @@ export class ArchiveUnframer {
     }
     this.#kind = bytes[0] ?? BYTES
     this.#left = new DataView(bytes.buffer).getUint32(1)
-    if (this.#kind > END || this.#left > MAX_FRAME_BYTES) throw new Error('That is not an archive in frames.')
+    if (this.#kind > END || this.#left > MAX_FRAME_BYTES)
+      throw new ArchiveFrameError('That is not an archive in frames.')
   }
 }
 
 function parseEnd(text: string): ArchiveEnd {
-  const value: unknown = JSON.parse(text)
-  if (typeof value !== 'object' || value === null) throw new Error('The archive ends with something else than an end.')
+  const value = parseObject(text)
   const notes = 'notes' in value && Array.isArray(value.notes) ? value.notes.map(String) : []
   const error = 'error' in value ? parseError(value.error) : undefined
   return { notes, ...(error === undefined ? {} : { error }) }
+}
+
+function parseObject(text: string): object {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    // Not JSON: the same as JSON that is no object.
+  }
+  if (typeof value === 'object' && value !== null) return value
+  throw new ArchiveFrameError('The archive ends with something else than an end.')
 }
 
 function parseError(error: unknown): ArchiveEnd['error'] {

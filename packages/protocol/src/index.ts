@@ -1,6 +1,7 @@
 export {
   ARCHIVE_TYPE,
   type ArchiveEnd,
+  ArchiveFrameError,
   ArchiveUnframer,
   endFrame,
   FRAMED_ARCHIVE_TYPE,

@@ -1,4 +1,4 @@
-import { ArchiveUnframer } from '@wrenn/protocol'
+import { ArchiveFrameError, ArchiveUnframer } from '@wrenn/protocol'
 import { createError } from './errors.js'
 
 /** The tar in an answer in frames, as it is read. It fails when the answer says that something is missing, or has no end. */
@@ -34,6 +34,8 @@ async function* unframed(
   try {
     for (let next = await read(path, reader); !next.done; next = await read(path, reader))
       yield* unframer.push(next.value)
+  } catch (error) {
+    throw error instanceof ArchiveFrameError ? createError(error.message, { code: error.code, cause: error }) : error
   } finally {
     await reader.cancel().catch(() => {}) // it may have failed already, and its caller is told of that
   }

@@ -61,6 +61,11 @@ describe('an archive', () => {
     expect((await read()).error).toMatchObject({ code: 'connection_lost' })
   })
 
+  it('in damaged frames gives what came before them', async () => {
+    body = framed(frameHead(3), data, Uint8Array.of(9, 9, 9, 9, 9))
+    expect(await read()).toMatchObject({ bytes: [1, 2, 3], error: { code: 'guest_error' } })
+  })
+
   it('is sent as it is', async () => {
     expect(await found.files.writeArchive('/srv', 'tar', { user: 'user' })).toEqual({ sizeBytes: 3 })
     const { method, path, headers, body: sent } = server.seen.at(-1) ?? {}

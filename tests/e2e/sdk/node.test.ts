@@ -1,4 +1,8 @@
+import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import type { Capsule, ProcessHandle, PtyHandle, Wrenn } from '@wrenn/sdk'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
@@ -152,6 +156,36 @@ describe('the SDK in Node', () => {
     expect(await files.exists('/root/sdk')).toBe(false)
     await files.write('text.txt', 'grüße\n', { user: 'user' })
     expect(await files.readText('/home/user/text.txt')).toBe('grüße\n')
+  })
+
+  it('moves whole trees as tars, both ways', async () => {
+    const dir = mkdtempSync(join(tmpdir(), 'we2e-sdk-tar-'))
+    try {
+      const make =
+        'mkdir -p in/sub/empty; echo kept > in/file; chmod 640 in/file; ln in/file in/same; ln -s file in/link'
+      const odd = 'touch -d @1000000000 "in/sub/$(printf \'odd\\376\')"'
+      const sh = (script: string): string => execFileSync('bash', ['-c', script], { cwd: dir, encoding: 'latin1' })
+      sh(`${make}; ${odd}; tar -cf sent.tar -C in .`)
+      const sent = execFileSync('cat', [join(dir, 'sent.tar')])
+      const written = await capsule.files.writeArchive('/root/sdk-tree', new Blob([new Uint8Array(sent)]))
+      expect(written).toEqual({ sizeBytes: sent.length })
+      const notes: string[] = []
+      const pieces: Uint8Array[] = []
+      const stream = await capsule.files.readArchive('/root/sdk-tree', { onNote: (note) => notes.push(note) })
+      for await (const piece of stream) pieces.push(piece)
+      execFileSync('tar', ['-xpf', '-', '-C', dir], { input: Buffer.concat(pieces) })
+      const facts = (tree: string): string =>
+        sh(
+          `cd ${tree} && find . -mindepth 1 -type d -printf '%P %m\\n' -o ! -type d -printf '%P %y %m %n %Ts %s %l\\n' | sort`,
+        )
+      expect(facts('sdk-tree')).toBe(facts('in'))
+      expect(notes).toEqual([])
+      await expect(capsule.files.readArchive('/root/missing')).rejects.toMatchObject({ code: 'file_not_found' })
+      const torn = capsule.files.writeArchive('/root/torn', new Blob([new Uint8Array(sent.subarray(0, 700))]))
+      await expect(torn).rejects.toMatchObject({ code: 'invalid_request' })
+    } finally {
+      rmSync(dir, { recursive: true, force: true })
+    }
   })
 
   it('has an error class wherever a caller branches', async () => {

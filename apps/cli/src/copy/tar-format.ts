@@ -174,9 +174,13 @@ export function damaged(): AppError {
 }
 
 function text(block: Buffer, at: number, length: number): Buffer {
-  const field = block.subarray(at, at + length)
+  return Buffer.from(untilZero(block.subarray(at, at + length)))
+}
+
+/** The bytes of a field up to the zero that ends it, if there is one. */
+export function untilZero(field: Buffer): Buffer {
   const end = field.indexOf(0)
-  return Buffer.from(end < 0 ? field : field.subarray(0, end))
+  return end < 0 ? field : field.subarray(0, end)
 }
 
 /** Octal digits, or with the highest bit set a number in base 256 as GNU tar writes it. */

@@ -9,6 +9,7 @@ import {
   type RawHead,
   sizeOf,
   typeOf,
+  untilZero,
 } from './tar-format.js'
 
 /** An extended header or a long name beyond this is not from any tar. */
@@ -65,6 +66,11 @@ interface Extra {
   readonly records?: ReadonlyMap<string, Buffer>
 }
 
+/** A record that is ASCII in any tar: a number. */
+function recordText({ records }: Extra, key: string): string | undefined {
+  return records?.get(key)?.toString('latin1')
+}
+
 /** What an entry of its own says of the entry behind it. */
 async function readExtension(head: RawHead, bytes: ByteReader): Promise<Extra | undefined> {
   if (!'xgLK'.includes(head.flag)) return undefined
@@ -73,8 +79,7 @@ async function readExtension(head: RawHead, bytes: ByteReader): Promise<Extra | 
   if (head.flag === 'x') return { records: parseRecords(body) }
   // Records for the whole archive are of no use for what is copied.
   if (head.flag === 'g') return {}
-  const end = body.indexOf(0)
-  const name = end < 0 ? body : body.subarray(0, end)
+  const name = untilZero(body)
   return head.flag === 'L' ? { path: name } : { link: name }
 }
 
@@ -91,12 +96,11 @@ class TarItem implements TarEntry {
   #padding: number
 
   private constructor(head: RawHead, extra: Extra, bytes: ByteReader, packed: number, sparse: Sparse | undefined) {
-    const value = (key: string): string | undefined => extra.records?.get(key)?.toString('latin1')
     this.type = typeOf(head.flag)
     this.path = extra.records?.get('GNU.sparse.name') ?? extra.records?.get('path') ?? extra.path ?? head.path
     this.link = extra.records?.get('linkpath') ?? extra.link ?? head.link
     this.mode = head.mode
-    const mtime = Number(value('mtime') ?? head.mtimeSec)
+    const mtime = Number(recordText(extra, 'mtime') ?? head.mtimeSec)
     this.mtimeSec = Number.isFinite(mtime) ? mtime : 0
     this.#left = packed - (sparse?.mapBytes ?? 0)
     this.#padding = paddingOf(packed)
@@ -106,11 +110,11 @@ class TarItem implements TarEntry {
   }
 
   static async open(head: RawHead, extra: Extra, bytes: ByteReader): Promise<TarItem> {
-    const said = extra.records?.get('size')
+    const said = recordText(extra, 'size')
     const hasData = ['file', 'other'].includes(typeOf(head.flag))
-    const packed = hasData ? sizeOf(said === undefined ? head.size : Number(said.toString('latin1'))) : 0
-    const isSparse = extra.records?.get('GNU.sparse.major')?.toString('latin1') === '1'
-    const sparse = isSparse ? await readMap(bytes, packed, extra.records) : undefined
+    const packed = hasData ? sizeOf(said === undefined ? head.size : Number(said)) : 0
+    const isSparse = recordText(extra, 'GNU.sparse.major') === '1'
+    const sparse = isSparse ? await readMap(bytes, packed, extra) : undefined
     return new TarItem(head, extra, bytes, packed, sparse)
   }
 
@@ -136,8 +140,8 @@ interface Sparse {
 }
 
 /** How many runs there are, then offset and length of each: decimal numbers, a line each, up to a whole block. */
-async function readMap(bytes: ByteReader, packed: number, records: Extra['records']): Promise<Sparse> {
-  const realSize = sizeOf(Number(records?.get('GNU.sparse.realsize')?.toString('latin1')))
+async function readMap(bytes: ByteReader, packed: number, extra: Extra): Promise<Sparse> {
+  const realSize = sizeOf(Number(recordText(extra, 'GNU.sparse.realsize')))
   let partial = ''
   let mapBytes = 0
   const numbers: number[] = []

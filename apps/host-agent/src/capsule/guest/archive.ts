@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream'
 import { AppError } from '@wrenn/base'
-import { ARCHIVE_TYPE, type ArchiveEnd, ArchiveUnframer } from '@wrenn/protocol'
+import { ARCHIVE_TYPE, type ArchiveEnd, ArchiveFrameError, ArchiveUnframer } from '@wrenn/protocol'
 import { z } from 'zod'
 import { fileQuery, type GuestClient, type GuestStream } from './client.js'
 
@@ -19,10 +19,14 @@ export async function openArchive(
   return await explained(client.open(`/archive?${fileQuery(path, user)}`, signal))
 }
 
-/** The pieces of an archive, then how it ended. @throws AppError `guest_error` when the guest leaves its end out */
+/** The pieces of an archive, then how it ended. @throws AppError `guest_error` when its frames are damaged or its end is left out */
 export async function* archivePieces({ chunks }: GuestStream): AsyncGenerator<Uint8Array, ArchiveEnd> {
   const unframer = new ArchiveUnframer()
-  for await (const chunk of chunks) yield* unframer.push(chunk)
+  try {
+    for await (const chunk of chunks) yield* unframer.push(chunk)
+  } catch (error) {
+    throw error instanceof ArchiveFrameError ? new AppError(error.code, error.message, { cause: error }) : error
+  }
   if (unframer.end === undefined) throw new AppError('guest_error', 'The guest agent ended the archive too early.')
   return unframer.end
 }
