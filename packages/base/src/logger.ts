@@ -4,6 +4,7 @@ export interface Logger {
   info(fields: Readonly<Record<string, unknown>>, event: string): void
   warn(fields: Readonly<Record<string, unknown>>, event: string): void
   error(fields: Readonly<Record<string, unknown>>, event: string): void
+  /** One that adds `fields` to each line, such as `capsuleId`. */
   child(fields: Readonly<Record<string, unknown>>): Logger
 }
 

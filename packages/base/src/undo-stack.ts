@@ -9,6 +9,9 @@ export class UndoStack implements AsyncDisposable {
   #inverses: (() => unknown)[] = []
   #state: 'open' | 'moved' | 'disposed' = 'open'
 
+  /**
+   * Registers how to undo what was just done. After the stack was unwound it runs at once, so that nothing is left behind.
+   */
   async defer(inverse: () => unknown): Promise<void> {
     if (this.#state === 'disposed') await inverse()
     else this.#inverses.push(inverse)

@@ -142,7 +142,9 @@ function commandFields(command: Command): { cmd: string; args: string[] } {
 
 /** One capsule. Disposing destroys it. */
 export class Capsule implements AsyncDisposable {
+  /** `cl-` and 25 letters and digits; enough to find it again with `capsules.get`. */
   readonly id: string
+  /** Its files; using them wakes it where `autoResume` is set. */
   readonly files: Files
   readonly #transport: Transport
   readonly #path: string

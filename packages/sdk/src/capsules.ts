@@ -53,6 +53,7 @@ export interface CreateOptions extends CallOptions {
 export interface ListCapsulesOptions extends CallOptions {
   /** @default all but stopped and error */
   readonly states?: readonly CapsuleState[] | 'all'
+  /** Exact, as capsules show it. */
   readonly template?: string
   /** Exact. */
   readonly name?: string

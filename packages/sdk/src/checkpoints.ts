@@ -54,6 +54,7 @@ export class Checkpoints {
     } while (cursor !== undefined)
   }
 
+  /** Route of one checkpoint, by id or name. */
   pathOf(checkpoint: CheckpointRef): string {
     return `${this.#path}/${refOf(checkpoint)}`
   }

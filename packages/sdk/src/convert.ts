@@ -150,7 +150,7 @@ export function checkpointInfo(checkpoint: wire.Checkpoint): CheckpointInfo {
   }
 }
 
-/** A name that is not UTF-8 comes as base64; then `path` is only for people and `pathBytes` is the name. */
+/** `path` is the one text form of names; `pathBytes` is there where that has escapes, for who compares with names of elsewhere. */
 export function fileChange({ change, path, path_encoding, type, size, what }: wire.FileChange): FileChange {
   if (path_encoding !== 'base64') return { change, path, pathBytes: escapedBytes(path), type, sizeBytes: size, what }
   // A server from before there was one text form of names.

@@ -8,21 +8,26 @@ export interface WrennErrorOptions {
   readonly status?: number
   /** @default that of the code, where it has one */
   readonly hint?: string
+  /** Of the answer; `undefined` where a proxy answered instead of the platform. */
   readonly requestId?: string
   /** Machine-readable facts; `retryAfterSec` when the server said when to come back. */
   readonly details?: Readonly<Record<string, unknown>>
+  /** What was thrown below, such as the failure of `fetch`. */
   readonly cause?: unknown
 }
 
 /** Every failure of this client. Branch on `code` (listed in docs/errors.md) or on a subclass. */
 export class WrennError extends Error {
   override readonly name: string = 'WrennError'
+  /** What to branch on; it stays the same while messages may change. */
   readonly code: string
+  /** HTTP status; 0 when there was no answer, and for errors of a stream. */
   readonly status: number
   /** The next step, for a person. */
   readonly hint: string | undefined
   /** What the operator needs to find the request in the logs. */
   readonly requestId: string | undefined
+  /** Machine-readable facts, such as `retryAfterSec`, or `max` of a limit. */
   readonly details: Readonly<Record<string, unknown>> | undefined
 
   constructor(message: string, options: WrennErrorOptions) {

@@ -21,7 +21,10 @@ export interface ReadOptions extends FileOptions {
   /** Bytes wanted; fewer come when the file ends before. @default to the end */
   readonly lengthBytes?: number
 }
-/** How a file is written; it appears whole under its name or not at all. */
+/**
+ * How a file is written. None of its bytes is seen before the last has come; a file that is there keeps owner, attributes and
+ * hard links.
+ */
 export interface WriteOptions extends FileOptions {
   /** Permission bits, 0 to 0o7777. @default those of the file it replaces, else 0o644 */
   readonly mode?: number

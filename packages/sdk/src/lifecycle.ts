@@ -27,6 +27,7 @@ export interface Operation<Answer> {
   readonly what: string
   /** Route of the POST, from `/v1` on. */
   readonly path: string
+  /** The body; the same each time, because the idempotency key stands for it. @default none */
   readonly json?: object
   /** Whether an answer other than 202 shows the end, not a state on the way there. @default always */
   readonly isDone?: (answer: Answer) => boolean

@@ -10,6 +10,7 @@ export class Patience {
     this.#limitMs = limitMs
   }
 
+  /** Whether it has failed for the whole limit; false before the first failure. */
   get isOver(): boolean {
     return this.#since !== undefined && performance.now() - this.#since >= this.#limitMs
   }

@@ -50,6 +50,7 @@ export interface SessionExit {
 export interface Route {
   readonly path: string
   readonly query?: Readonly<Record<string, string | number | undefined>>
+  /** Sent as soon as the connection is open. @default the server speaks first */
   readonly frame?: object
 }
 
@@ -171,6 +172,7 @@ export class Session {
     }
   }
 
+  /** A JSON frame on the open connection, which is waited for; one that drops under way loses it. */
   async sendFrame(frame: object): Promise<void> {
     const socket = await this.#connected()
     socket.sendJson(frame)

@@ -5,7 +5,9 @@ import { delay } from './wait.js'
 /** What this client needs of a WebSocket: the browser's, or the class of the `ws` package. */
 export interface WebSocketLike {
   binaryType: string
+  /** Bytes handed over that the network has not taken. */
   readonly bufferedAmount: number
+  /** The subprotocol that the server chose; empty for none. */
   readonly protocol: string
   send(data: string | Uint8Array<ArrayBuffer>): void
   close(code?: number, reason?: string): void
@@ -91,6 +93,7 @@ export class Socket {
     return this.#socket.bufferedAmount
   }
 
+  /** Dropped without a word once the connection is over; whoever reads hears of that. */
   sendJson(frame: object): void {
     if (!this.#closed) this.#socket.send(JSON.stringify(frame))
   }
@@ -119,6 +122,7 @@ export class Socket {
     return message
   }
 
+  /** Also when it is closed already. What is queued may still be read. */
   close(): void {
     // A paused connection would never read the answer to its close.
     if (this.#paused) this.#socket.resume?.()

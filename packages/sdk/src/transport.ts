@@ -18,6 +18,7 @@ export interface CallOptions {
 export interface TransportOptions {
   /** Slashes at its end are dropped. */
   readonly apiUrl: string
+  /** `undefined` sends none, for servers behind a proxy that adds one. */
   readonly apiKey: string | undefined
   readonly fetch: typeof globalThis.fetch
   /** `undefined` where the runtime has none; streams then fail with a hint. */
@@ -30,6 +31,7 @@ export interface TransportOptions {
 export interface RequestOptions extends CallOptions {
   /** `undefined` leaves the parameter out. */
   readonly query?: Readonly<Record<string, string | number | undefined>>
+  /** Becomes the body; fields that are `undefined` are left out. */
   readonly json?: unknown
   /** Sent as it is. A stream cannot be sent twice, so it must not be `idempotent`. */
   readonly body?: BodyInit

@@ -4,27 +4,34 @@ export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, SignalName }
 
 /** A step of an operation and how long it took. */
 export interface Timing {
+  /** A stable name for machines, such as `restore` or `save`. */
   readonly step: string
+  /** Milliseconds, with fractions. */
   readonly ms: number
 }
 
 /** A capsule as the platform last knew it. */
 export interface CapsuleInfo {
   readonly id: string
+  /** For people; need not be unique. */
   readonly name: string | undefined
   /** One of a small closed set; `state` is exact. */
   readonly status: wire.WireStatus
   readonly state: wire.CapsuleState
+  /** As it was asked for: perhaps an alias. */
   readonly template: string
   readonly vcpus: number
   readonly memoryMib: number
+  /** Writable space as it was asked for; how much of the pool it takes says `diskBytes`. */
   readonly diskSizeMib: number
   /** Time without activity after which it is paused; 0 means never. */
   readonly timeoutMs: number
   readonly labels: Readonly<Record<string, string>>
   readonly hostId: string | undefined
   readonly createdAt: Date
+  /** When it came to run last: by its create or a resume. */
   readonly startedAt: Date | undefined
+  /** When it was used last; up to some seconds late. */
   readonly lastActiveAt: Date | undefined
   /** firecracker, qemu-kvm or qemu-tcg. */
   readonly engine: string | undefined
@@ -47,6 +54,7 @@ export interface CapsuleInfo {
   readonly pausedAt: Date | undefined
   /** Whether the saved state of a paused capsule would survive a power loss of its host. */
   readonly durable: boolean | undefined
+  /** Since when it is. */
   readonly durableAt: Date | undefined
   /** What its owner should know, such as that an older state had to be resumed. */
   readonly notice: string | undefined
@@ -76,6 +84,7 @@ export interface CapsuleExitInfo {
 
 /** What capsules start from, with the size they get unless the create says otherwise. */
 export interface TemplateInfo {
+  /** What a create takes. */
   readonly name: string
   readonly type: 'base' | 'snapshot'
   /** Built in, the same for every team; cannot be deleted. */
@@ -98,9 +107,11 @@ export interface TemplateInfo {
 
 /** A process that was started through the API; what those start themselves is not listed. */
 export interface ProcessInfo {
+  /** Inside the capsule. Its number may come to mean another process; a `tag` does not. */
   readonly pid: number
   /** The name to attach by; `undefined` for what others than this API started without one. */
   readonly tag: string | undefined
+  /** The program, as it was started: `/bin/sh` for a command given as a line. */
   readonly command: string
   readonly args: readonly string[]
   readonly cwd: string | undefined
@@ -118,6 +129,7 @@ export interface FileInfo {
   readonly name: string
   /** Absolute, inside the capsule. */
   readonly path: string
+  /** `unknown`: a device, FIFO or socket. */
   readonly type: 'file' | 'directory' | 'symlink' | 'unknown'
   readonly sizeBytes: number
   /** Permission bits. */
@@ -145,6 +157,7 @@ export interface CapsuleMetrics {
   /** Inside the guest, its page cache left out. */
   readonly memoryUsedBytes: number
   readonly memoryTotalBytes: number
+  /** Of the capsule's writable space. */
   readonly diskUsedBytes: number
   readonly diskTotalBytes: number
   /** What the capsule costs its host: resident memory of the process that runs it. */
@@ -156,6 +169,7 @@ export interface ExecResult {
   /** Text of the output, with U+FFFD for what is not UTF-8; the exact bytes are in `stdoutBytes`. */
   readonly stdout: string
   readonly stderr: string
+  /** As they were written, cut where `truncated` says so. */
   readonly stdoutBytes: Uint8Array
   readonly stderrBytes: Uint8Array
   /** 128 + n when signal n ended the process, 124 after `timeoutMs`, 127 for an unknown command. */
@@ -189,6 +203,7 @@ export interface CheckpointInfo {
   readonly sizeBytes: number | undefined
   /** Whether it would survive a power loss of its host. */
   readonly durable: boolean
+  /** Since when it is. */
   readonly durableAt: Date | undefined
   /** How long the capsule stood still; only in the answer to its making. */
   readonly pauseWindowMs: number | undefined
@@ -202,6 +217,7 @@ export interface FileChange {
   /** The name itself, when it is not UTF-8. */
   readonly pathBytes: Uint8Array | undefined
   readonly type: 'file' | 'directory' | 'symlink' | 'other'
+  /** Of a file's content or a link's target, on the newer side unless it was removed; 0 for all else. */
   readonly sizeBytes: number
   /** For `changed`: content, mode, owner, type, target, xattr. */
   readonly what: readonly string[]
@@ -210,11 +226,13 @@ export interface FileChange {
 /** What is used of a limit; `undefined` is no limit. */
 export interface QuotaUse {
   readonly used: number
+  /** `undefined`: no limit. */
   readonly limit: number | undefined
 }
 
 /** What the team uses and may use. */
 export interface Quota {
+  /** Those that are about to run count too. */
   readonly runningCapsules: QuotaUse
   /** Of running capsules. */
   readonly vcpus: QuotaUse

@@ -28,10 +28,12 @@ export class Host {
     }
   }
 
+  /** What the host says of itself; answers also while it is starting. @throws AppError `host_unavailable`, `timeout` */
   async status(): Promise<GetHostResponse> {
     return await this.call((client) => client.getHost({}, { timeoutMs: STATUS_TIMEOUT_MS }))
   }
 
+  /** Built-in templates, asked for anew after a few seconds. @throws AppError `host_unavailable`, `timeout` */
   async templates(): Promise<readonly Template[]> {
     if (this.#templates !== undefined && this.#templates.untilMs > performance.now()) return this.#templates.list
     const { templates } = await this.call((client) => client.listTemplates({}, { timeoutMs: STATUS_TIMEOUT_MS }))

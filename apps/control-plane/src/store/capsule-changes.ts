@@ -48,6 +48,7 @@ export class CapsuleChanges {
     void this.#listen()
   }
 
+  /** Whoever still waits is told `host_unavailable`. */
   async stop(): Promise<void> {
     this.#stopped = true
     clearTimeout(this.#retry)

@@ -6,6 +6,7 @@ export class EndWatch {
   #zeros = 0
   #bytes = 0
 
+  /** Looks at the next bytes of the archive; costs no more than their last 1024. */
   push(chunk: Uint8Array): void {
     this.#bytes += chunk.length
     let at = chunk.length
@@ -19,6 +20,7 @@ export class EndWatch {
     return this.#bytes
   }
 
+  /** Whether the last 1024 bytes are zeros: the two blocks that end a tar. */
   get isComplete(): boolean {
     return this.#zeros >= END_BYTES
   }

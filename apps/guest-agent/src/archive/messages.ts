@@ -40,10 +40,12 @@ export class TarMessages {
     else this.#more++
   }
 
+  /** What tar said, a line each, without what is of no interest; the last one counts those that were too many. */
   get notes(): readonly string[] {
     return this.#more === 0 ? this.#notes : [...this.#notes, `and ${this.#more} more`]
   }
 
+  /** Whether the disk was full, which explains all that failed after it. */
   get isFull(): boolean {
     return this.#notes.some((note) => codeOf(note) === 'disk_full')
   }

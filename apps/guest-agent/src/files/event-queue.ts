@@ -10,6 +10,10 @@ export class EventQueue {
   #overflowed = false
   #wake: (() => void) | undefined
 
+  /**
+   * An event like the one before it is dropped, unless it is a creation. When too many wait, all are dropped, and whoever
+   * takes the next is told so.
+   */
   push(event: WatchEvent): void {
     const last = this.#events.at(-1)
     if (last !== undefined && event.type !== EventType.CREATE && last.type === event.type && last.path === event.path)
@@ -49,6 +53,7 @@ export class EventQueue {
     })
   }
 
+  /** Makes whoever waits look again, as when the watch ends. */
   wake(): void {
     this.#wake?.()
   }

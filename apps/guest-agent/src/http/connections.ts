@@ -22,6 +22,7 @@ export class Connections {
     })
   }
 
+  /** Requests and tunnels that are under way. */
   get busy(): number {
     return this.#busy
   }

@@ -38,6 +38,7 @@ export class IdentityFile {
     this.#path = path
   }
 
+  /** What was written last and whole; `undefined` when nothing was. */
   read(): IdentityValues | undefined {
     let text: string
     try {
@@ -53,6 +54,7 @@ export class IdentityFile {
     return undefined
   }
 
+  /** Appends, so that a write that breaks off leaves the one before it valid. */
   write(values: IdentityValues): void {
     const line = Buffer.from(`${JSON.stringify(values)}\n`)
     if (this.#fd === undefined || this.#bytes > MAX_BYTES) this.#begin(line)

@@ -24,10 +24,12 @@ export class Identity {
     return this.#values
   }
 
+  /** Whether an `/init` has given it a secret; until then it takes one from anybody. */
   get isClaimed(): boolean {
     return this.#values.secret !== undefined
   }
 
+  /** Changes what is given; `undefined` leaves a value as it is. */
   update(values: { readonly [Name in keyof IdentityValues]?: IdentityValues[Name] | undefined }): void {
     const given = Object.entries(values).filter(([, value]) => value !== undefined)
     this.#values = { ...this.#values, ...Object.fromEntries(given) }

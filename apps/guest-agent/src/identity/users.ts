@@ -105,6 +105,7 @@ export class UserDirectory {
     return this.#freshNames().users.get(uid) ?? String(uid)
   }
 
+  /** As {@link userName}, of a group. */
   groupName(gid: number): string {
     return this.#freshNames().groups.get(gid) ?? String(gid)
   }

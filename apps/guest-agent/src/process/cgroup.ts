@@ -97,6 +97,7 @@ export class CgroupTree {
     if (!tryRemove(group)) this.#left.add(group)
   }
 
+  /** Removes groups that were still in use when their process ended, where they are empty by now. */
   sweep(): void {
     for (const groups of [this.#left, this.#orphans])
       for (const group of groups) if (tryRemove(group)) groups.delete(group)

@@ -78,6 +78,7 @@ export class Follower {
     this.#wake?.()
   }
 
+  /** Ends the reading; a `next` that waits resolves. */
   close(): void {
     this.#session.unfollow(this)
     this.wake()

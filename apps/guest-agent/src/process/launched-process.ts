@@ -32,12 +32,19 @@ export interface ProcessListener {
 /** A running process behind pipes or a terminal. */
 export interface LaunchedProcess {
   readonly tree: ProcessTree
+  /** Begins to deliver output and, at last, the exit. */
   start(listener: ProcessListener): void
+  /** Reads no more of its output, so that the process waits once its pipe is full. */
   pause(): void
   resume(): void
   /** Resolves when the process's side has taken the bytes. @throws AppError `invalid_state` when its input is closed. */
   write(input: 'stdin' | 'pty', data: Uint8Array): Promise<void>
+  /**
+   * Ends its input when all that was written before has gone.
+   * @throws AppError `invalid_state` in a terminal, which wants ^D
+   */
   closeStdin(): Promise<void>
+  /** @throws AppError `invalid_state` without a terminal */
   resize(size: TerminalSize): void
   /** Reports the end, by SIGKILL, of a process that was killed and that the kernel does not let go. */
   abandon(): void

@@ -46,6 +46,10 @@ export class Launcher {
     this.#system = dependencies.system
   }
 
+  /**
+   * Returns once the program is started; what it writes waits in its pipe until `start`.
+   * @throws AppError `too_large` for arguments and environment that do not fit, `guest_error` when nothing can be started, …
+   */
   async launch(spec: LaunchSpec): Promise<LaunchedProcess> {
     return spec.pty === undefined ? this.#withPipes(spec) : this.#withTerminal(spec, spec.pty)
   }

@@ -85,6 +85,7 @@ export class ProcessRegistry {
     return session
   }
 
+  /** Oldest first. */
   running(): readonly Session[] {
     return [...this.#running.values()]
   }

@@ -65,6 +65,7 @@ export class SpillFile {
     return [...this.#segments.map((segment) => segment.start), ...pending]
   }
 
+  /** Queues a chunk for the disk; it can be read at once. */
   append(chunk: OutputChunk): void {
     if (this.#state === 'disposed') return
     this.#queue.push(chunk)
@@ -77,6 +78,7 @@ export class SpillFile {
     return this.#work
   }
 
+  /** Some chunks from `offset` on, the first one cut to begin there; none when the place is not held. */
   async read(offset: number): Promise<readonly OutputChunk[]> {
     const pending = [...this.#writing, ...this.#queue].find((chunk) => holds(chunk, offset))
     if (pending !== undefined) return [from(pending, offset)]
@@ -91,6 +93,7 @@ export class SpillFile {
     return segments.length > 0
   }
 
+  /** Removes the files; what is being written goes with them. */
   dispose(): void {
     this.#state = 'disposed'
     this.#queue = []

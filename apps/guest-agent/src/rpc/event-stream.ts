@@ -26,6 +26,9 @@ export class EventStream<Desc extends DescMessage> {
     this.#response.once('close', listener)
   }
 
+  /**
+   * Sends one message. The answer, where there is one, resolves when the client has room again: await it, or memory fills.
+   */
   send(message: MessageInitShape<Desc>): Promise<void> | undefined {
     const payload = this.codec.encode(this.#schema, message)
     return this.sendParts([payload], payload.length)
@@ -41,6 +44,7 @@ export class EventStream<Desc extends DescMessage> {
     return flowing ? undefined : this.#drained()
   }
 
+  /** Sends the last frame: all went well, or the error with its code. */
   end(thrown?: unknown): void {
     if (this.isClosed) return
     const payload = Buffer.from(endOfStream(thrown))

@@ -61,6 +61,7 @@ export class RpcRouter {
     this.#log = log
   }
 
+  /** Every method of the service must have a handler. @throws Error, a bug of ours, when one has none */
   add<Service extends DescService>(service: Service, handlers: ServiceHandlers<Service>): this {
     const byName: Readonly<Record<string, (...args: never[]) => unknown>> = handlers
     for (const method of service.methods) {
@@ -75,6 +76,7 @@ export class RpcRouter {
     return this.#routes.has(path)
   }
 
+  /** Answers a request, with an error of the protocol where it must. */
   async handle(path: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
     const route = this.#routes.get(path)
     if (route === undefined) return sendUnaryError(response, new AppError('method_not_allowed', `No RPC ${path}.`))

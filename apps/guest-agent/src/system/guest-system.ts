@@ -11,7 +11,12 @@ export interface GuestSystem {
    * @returns what is still wrong afterwards, in ms
    */
   setClock(timestampNs: bigint, beganNs: bigint): Promise<number>
+  /**
+   * Of the kernel, /etc/hostname and /etc/hosts. The name that it had before is no news: what the capsule's owner made of these
+   * files since then stays.
+   */
   setHostname(hostname: string): void
+  /** What systemd and D-Bus tell machines apart by (machine-id(5)): 32 hexadecimal digits. Otherwise as the host name. */
   setMachineId(machineId: string): void
   /** Mixes bytes into the kernel's random pool; what is read from then on depends on them. */
   addEntropy(bytes: Uint8Array): Promise<void>

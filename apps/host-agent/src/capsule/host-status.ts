@@ -30,6 +30,7 @@ export class HostStatus {
     this.#agentVersion = agentVersion
   }
 
+  /** From now on the machine's own facts are part of the answer. */
   attach(parts: { machine: Machine; manager: CapsuleManager; hotPool: HotPool; engineReason: string }): void {
     this.#parts = parts
   }
@@ -50,6 +51,7 @@ export class HostStatus {
     return new AppError('host_unavailable', message, { details: { retryAfterSec: RETRY_AFTER_SEC } })
   }
 
+  /** The answer of GetHost; given while the host is starting too, then without what is not known yet. */
   async read(): Promise<MessageInitShape<typeof GetHostResponseSchema>> {
     const basics = {
       hostId: this.#hostId,

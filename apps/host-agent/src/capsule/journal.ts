@@ -45,6 +45,7 @@ export class Journal {
     return this.#unreadable
   }
 
+  /** All records that can be read; the others stay as files beside them and are named in {@link unreadable}. */
   async open(): Promise<CapsuleRecord[]> {
     await mkdir(this.#dir, { recursive: true, mode: 0o700 })
     const records: CapsuleRecord[] = []
@@ -97,6 +98,7 @@ export class Journal {
     }
   }
 
+  /** Idempotent. */
   async remove(capsuleId: string): Promise<void> {
     try {
       await rm(this.#path(capsuleId))

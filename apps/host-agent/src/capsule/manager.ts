@@ -202,6 +202,7 @@ export class CapsuleManager {
     }
   }
 
+  /** Ends every capsule of this host, its files included. */
   async destroyAll(): Promise<void> {
     await Promise.all(this.#table.list().map(({ capsuleId }) => this.destroy(capsuleId)))
   }

@@ -6,12 +6,14 @@ export class StepTimer {
   readonly #steps: Timing[] = []
   #last = this.#start
 
+  /** Ends a step, which began with the end of the one before. */
   mark(step: string): void {
     const now = performance.now()
     this.#steps.push({ step, ms: round(now - this.#last) })
     this.#last = now
   }
 
+  /** All steps so far and, last, their `total`. */
   steps(): readonly Timing[] {
     return [...this.#steps, { step: 'total', ms: this.totalMs() }]
   }

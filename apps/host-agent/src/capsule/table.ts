@@ -62,6 +62,7 @@ export class CapsuleTable {
     return entry
   }
 
+  /** A capsule that is in the journal already; nobody is told of it. */
   add(record: CapsuleRecord): Entry {
     const entry: Entry = {
       record,
@@ -74,6 +75,7 @@ export class CapsuleTable {
     return entry
   }
 
+  /** The capsule is no more: out of the table, out of the journal, and listeners hear of it. */
   async remove(entry: Entry): Promise<void> {
     this.#entries.delete(entry.record.capsuleId)
     this.#unwritten.delete(entry)

@@ -57,6 +57,7 @@ export class FakeVmGuest {
     await file.write(text, 0, text.length, 0)
   }
 
+  /** What `writeRam` wrote last, here or in the guest that the file was cloned from; `{}` before. */
   async readRam(): Promise<Readonly<Record<string, unknown>>> {
     await using file = await open(this.spec.memoryPath, 'r')
     const { buffer } = await file.read(Buffer.alloc(RAM_BYTES), 0, RAM_BYTES, 0)
@@ -80,6 +81,7 @@ export class FakeMachine {
   readonly guests = new Map<number, FakeVmGuest>()
   #nextPid = 1_000_000_000 // beyond every real process id
 
+  /** Adds a guest with a pid of its own; pids are beyond every real one, so that nothing of the host is ever taken for it. */
   start(spec: VmSpec, state: 'running' | 'paused'): FakeVmGuest {
     const pid = this.#nextPid++
     const { id, hardware, runDir, confinement } = spec

@@ -130,6 +130,7 @@ export class QmpClient {
     return () => this.#listeners.delete(listener)
   }
 
+  /** Drops the connection; QEMU and its guest go on. Commands that wait are rejected. */
   close(): void {
     this.#goneBecause ??= 'the connection was closed on our side'
     this.#socket.destroy()

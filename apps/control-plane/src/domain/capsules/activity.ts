@@ -20,6 +20,7 @@ export class Activity {
     this.#logger = logger
   }
 
+  /** It was used just now. */
   touch(capsuleId: string): void {
     this.#times.set(capsuleId, new Date())
     this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS).unref()
@@ -32,6 +33,7 @@ export class Activity {
     return { [Symbol.dispose]: () => this.#close(capsuleId) }
   }
 
+  /** Whether a stream to it is open in this process; those of other control planes the database tells. */
   hasStreams(capsuleId: string): boolean {
     return this.#streams.has(capsuleId)
   }
@@ -55,6 +57,7 @@ export class Activity {
     for (const capsuleId of this.#streams.keys()) this.touch(capsuleId)
   }
 
+  /** Writes what was collected. Failing is logged and costs only those times. */
   async flush(): Promise<void> {
     clearTimeout(this.#timer)
     this.#timer = undefined

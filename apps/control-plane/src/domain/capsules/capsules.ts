@@ -159,6 +159,10 @@ export class Capsules {
     return await this.get(teamId, id)
   }
 
+  /**
+   * A page, newest first; the cursor stays valid while capsules come and go.
+   * @throws AppError `invalid_request` for a cursor that is none
+   */
   async list(teamId: string, query: ListCapsulesQuery): Promise<CapsulePage> {
     const rows = await listCapsules(this.#deps.db, teamId, {
       states: statesOf(query.status),

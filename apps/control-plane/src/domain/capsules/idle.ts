@@ -49,6 +49,7 @@ export class Idle {
     this.#done = this.#repeat()
   }
 
+  /** Waits for the round that is under way. */
   async stop(): Promise<void> {
     this.#abort.abort()
     await this.#done

@@ -203,6 +203,7 @@ export class Upload {
     this.#source = source[Symbol.asyncIterator]()
   }
 
+  /** All chunks from the first one that is still there: from the beginning as long as it can be sent again. */
   async *chunks(): AsyncGenerator<Uint8Array> {
     for (let at = this.#dropped; ; at++) {
       if (at === this.#dropped + this.#kept.length && !(await this.#pull())) return
@@ -225,6 +226,7 @@ export class Upload {
     return new AppError('upload_interrupted', message, { cause: failure })
   }
 
+  /** Tells the source that nobody reads on. */
   close(): void {
     void this.#source.return?.().catch(() => {})
   }

@@ -41,6 +41,7 @@ export class SavedFiles {
     this.#hasSeenAll = true
   }
 
+  /** Makes the rows of one capsule and what its host has of checkpoints the same; the host's files follow the rows. */
   async compareCheckpoints(capsuleId: string): Promise<void> {
     const { db, host } = this.#deps
     const rows = await listCheckpoints(db, capsuleId, { all: true })

@@ -17,6 +17,7 @@ export class Readiness {
     this.#host = host
   }
 
+  /** Never throws: what cannot be asked is a check that is not ok, with a sentence. */
   async check(): Promise<Ready> {
     const [database, [host, template]] = await Promise.all([this.#checkDatabase(), this.#checkHost()])
     return { ready: database.ok && host.ok && template.ok, checks: { database, host, template } }

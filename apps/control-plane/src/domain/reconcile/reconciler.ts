@@ -64,6 +64,7 @@ export class Reconciler {
     this.#done = Promise.all([this.#repeat(() => this.#watch()), this.#repeat(() => this.#tick())])
   }
 
+  /** Waits for what is under way; both loops end. */
   async stop(): Promise<void> {
     this.#abort.abort()
     await this.#done

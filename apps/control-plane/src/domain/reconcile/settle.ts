@@ -48,6 +48,10 @@ export class Settler {
     for (const id of this.#absences.keys()) if (!ids.has(id)) this.#absences.delete(id)
   }
 
+  /**
+   * Brings one row and what its host says of it (`undefined`: it does not have it) together. Leaves alone what an operation
+   * works on.
+   */
   async settle(row: CapsuleRow, capsule: Capsule | undefined): Promise<void> {
     if (capsule !== undefined) this.#absences.delete(row.id)
     // Its operation is at work, or will be taken over.

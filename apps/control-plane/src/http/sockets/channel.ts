@@ -51,6 +51,7 @@ export class Channel {
     return this.#closed.signal
   }
 
+  /** Whether the client asked for binary frames by the subprotocol. */
   get binary(): boolean {
     return this.#socket.protocol !== ''
   }
@@ -80,6 +81,7 @@ export class Channel {
     return message
   }
 
+  /** JSON of an object, bytes as they are. Does nothing once the peer is gone. */
   async send(message: object | Uint8Array): Promise<void> {
     if (this.#socket.readyState !== this.#socket.OPEN) return
     const data = message instanceof Uint8Array ? message : JSON.stringify(message)
@@ -87,6 +89,7 @@ export class Channel {
     else await new Promise<void>((resolve) => this.#socket.send(data, () => resolve()))
   }
 
+  /** With a close code of RFC 6455, section 7.4; `reason` has at most 123 bytes. */
   close(code: number, reason: string): void {
     this.#socket.close(code, reason)
   }

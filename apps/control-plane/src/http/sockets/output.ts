@@ -20,6 +20,7 @@ export class OutputSender {
     this.#encoding = channel.binary ? 'binary' : encoding
   }
 
+  /** Sends a piece of output; in text form a character that is cut waits for its rest. */
   async data({ output, offset }: Data): Promise<void> {
     if (output.value === undefined || output.value.length === 0) return
     const type = output.case === 'pty' ? 'output' : output.case
@@ -48,11 +49,13 @@ export class OutputSender {
     for (const type of ['stdout', 'stderr'] as const) await this.#text(type, this.#texts[type]?.end())
   }
 
+  /** Tells of output that is no longer kept, [from, to). */
   async lost(from: bigint, to: bigint): Promise<void> {
     await this.#flush()
     await this.#channel.send({ type: 'lost', from: Number(from), to: Number(to) })
   }
 
+  /** Sends what still waits, then the end. */
   async exit(end: Extract<SessionEvent, { case: 'end' }>['value']): Promise<void> {
     await this.#flush()
     const exit = exitInfo(end)

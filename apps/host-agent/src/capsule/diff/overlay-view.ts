@@ -44,6 +44,7 @@ export class OverlayView {
     private readonly lower: Ext4,
   ) {}
 
+  /** The root directory as a user inside sees it. */
   async root(): Promise<Node> {
     const folders = await collect(this.upper, await this.upper.inode(ROOT_INODE))
     const number = folders.get(UPPER_FOLDER)
@@ -52,6 +53,7 @@ export class OverlayView {
     return await this.#upperNode(await this.upper.inode(number), ROOT_INODE, new Map())
   }
 
+  /** Names of a directory in both layers; {@link child} says which of them are seen. */
   async list({ upper, lower }: DirectorySource): Promise<Listing> {
     return { upper: await entriesOf(this.upper, upper), lower: await entriesOf(this.lower, lower) }
   }

@@ -7,6 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 export class ShortCalls {
   readonly #running = new Map<string, Set<Promise<unknown>>>()
 
+  /** Makes a call that a pause lets come to its end. */
   async run<T>(capsuleId: string, call: () => Promise<T>): Promise<T> {
     const calls = this.#running.get(capsuleId) ?? new Set()
     this.#running.set(capsuleId, calls)

@@ -35,6 +35,10 @@ export class Creator {
     this.#snapshots = snapshots
   }
 
+  /**
+   * Makes a running capsule, from the hot pool, a snapshot or a boot, whichever is the fastest that there is.
+   * @throws as `CapsuleManager.create`
+   */
   async create(input: CreateCapsuleInput): Promise<CapsuleRecord> {
     const { snapshotId } = input
     if (snapshotId === undefined) return await this.#fromTemplate(input)

@@ -31,6 +31,7 @@ export class GarbageCollector {
     this.#isLive = isLive
   }
 
+  /** Gives what was found and, unless `dryRun`, is gone. Nothing that was touched in the last ten minutes counts. */
   async collect(dryRun: boolean): Promise<readonly GarbageItem[]> {
     const { states, table, logger } = this.#context
     const items: GarbageItem[] = []

@@ -31,6 +31,7 @@ export class Recovery {
     this.#destroy = destroy
   }
 
+  /** Takes up the capsules of an earlier start: guests that still run, states that can be resumed, and what was under way. */
   async adopt(records: readonly CapsuleRecord[]): Promise<void> {
     const running = new Set<string>(records.filter(({ state }) => state === 'running').map((each) => each.capsuleId))
     for (const record of records) {

@@ -56,6 +56,7 @@ export class Snapshots {
     return found
   }
 
+  /** Those that can be read; damaged ones are logged and left out. */
   async list(): Promise<Snapshot[]> {
     const { states, logger } = this.#context
     const found: Snapshot[] = []

@@ -11,6 +11,7 @@ export class Admission {
     this.#limit = limit
   }
 
+  /** Runs `task` when there is a place, in the order of the calls. */
   async run<T>(task: () => Promise<T>): Promise<T> {
     if (this.#running >= this.#limit) await new Promise<void>((resolve) => this.#waiting.push(resolve))
     else this.#running++

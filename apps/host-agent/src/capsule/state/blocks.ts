@@ -30,6 +30,7 @@ export class Blocks {
     this.#unplacedBytes = unplacedBytes
   }
 
+  /** What files cover, from their extents; a block that several share counts once. */
   static of({ starts, ends, unplacedBytes }: Extents): Blocks {
     // Where pieces overlap, which end belongs to which start makes no difference to what they cover.
     const [from, to] = [starts.slice().sort(), ends.slice().sort()]
@@ -42,6 +43,7 @@ export class Blocks {
     return new Blocks(new Builder(0).done(), 0)
   }
 
+  /** What any of them covers. Yields to others now and then: there may be millions of pieces. */
   static async union(sets: readonly Blocks[]): Promise<Blocks> {
     const all = await overlay(sets.map((set) => set.#stretches))
     const builder = new Builder(all.starts.length)
@@ -54,6 +56,7 @@ export class Blocks {
     )
   }
 
+  /** All together, those without a place included. */
   get bytes(): number {
     return this.#unplacedBytes + lengthOf(this.#stretches)
   }

@@ -67,6 +67,7 @@ export class Flusher {
     if (this.#current?.dir.startsWith(prefix) === true) this.#current.abort.abort()
   }
 
+  /** Breaks off the flush that is under way; the states stay and are flushed after the next start. */
   async close(): Promise<void> {
     this.#closed = true
     this.#jobs.length = 0

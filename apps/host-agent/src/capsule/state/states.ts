@@ -85,10 +85,12 @@ export class StateStore {
     this.#machine = machine
   }
 
+  /** The absolute path of a directory of the pool. */
   path(dir: string): string {
     return join(this.#machine.pool.path, dir)
   }
 
+  /** Where its three files are, whether or not they exist. */
   files(dir: string): GuestFiles {
     const at = (name: string) => join(this.path(dir), name)
     return {
@@ -132,6 +134,7 @@ export class StateStore {
     return durable?.stateSha256 === manifest?.stateSha256 ? durable : undefined
   }
 
+  /** Notes that the state with this checksum has reached the disk. @returns when, Unix milliseconds */
   async markDurable(dir: string, stateSha256: string, files: Durable['files']): Promise<number> {
     const durable: Durable = { format: 1, stateSha256, atMs: Date.now(), files }
     await writeFileAtomic(join(this.path(dir), DURABLE), JSON.stringify(durable))
@@ -209,6 +212,7 @@ export class StateStore {
     }
   }
 
+  /** A rename: `to` must not be there. */
   async move(from: string, to: string): Promise<void> {
     await this.#makeDirectory(dirname(to))
     await rename(this.path(from), this.path(to))
@@ -256,6 +260,7 @@ export class StateStore {
     return drafts
   }
 
+  /** A template's files as states refer to them: relative, so that the pool may move. */
   store(image: TemplateImage): StoredImage {
     const below = (path: string) => relative(this.#machine.pool.path, path)
     return {

@@ -63,6 +63,7 @@ export interface Cgroups {
   stats(id: string): Promise<CgroupStats>
   /** How often the kernel killed something in the group for its memory limit; 0 when it cannot be known. */
   oomKills(id: string): Promise<number>
+  /** Ids of all our groups, in whichever tree. */
   list(): Promise<readonly string[]>
   /** Kills what is left inside, waits until it is gone and removes the group; idempotent. */
   remove(id: string): Promise<void>

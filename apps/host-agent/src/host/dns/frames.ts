@@ -20,6 +20,7 @@ export class FrameReader {
     return this.#oversized
   }
 
+  /** The messages that are complete by now; none any more once one was too long. */
   push(chunk: Buffer): readonly Buffer[] {
     if (this.#oversized) return []
     let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk])

@@ -37,6 +37,7 @@ export class Upstreams {
     private readonly now: () => number = () => performance.now(),
   ) {}
 
+  /** Servers in the order in which to ask them: those that kept silent of late come last. */
   async list(): Promise<readonly string[]> {
     // One look for all who ask at the same time: a burst must not queue in the thread pool.
     this.#reading ??= this.#read().finally(() => {

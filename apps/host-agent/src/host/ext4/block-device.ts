@@ -52,12 +52,14 @@ export class BlockDevice {
     await this.file.close()
   }
 
+  /** What the superblock says; forgets what was read under another block size. */
   setShape(blockSize: number, blockCount: number): void {
     this.blockSize = blockSize
     this.blockCount = blockCount
     this.#pages.clear()
   }
 
+  /** From now on each block that is read counts, and one too many is an error. */
   setLimits(limits: WorkLimits): void {
     this.#metadataLeft = limits.metadataBlocks
     this.#contentLeft = limits.contentBlocks

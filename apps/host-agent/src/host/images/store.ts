@@ -61,6 +61,7 @@ export class LayerStore {
     return present.every(Boolean) ? parsed.data : undefined
   }
 
+  /** Makes `name` mean this entry from now on, in one step. */
   async writeIndex(name: string, entry: unknown): Promise<void> {
     await writeFileAtomic(this.#indexPath(name), `${JSON.stringify(entry, null, 2)}\n`, 0o644)
   }
@@ -74,6 +75,7 @@ export class LayerStore {
     return names.filter((name) => name.endsWith('.json')).map((name) => name.slice(0, -'.json'.length))
   }
 
+  /** All layers that are there, named or not. */
   async digests(): Promise<readonly string[]> {
     return (await listFolder(this.#root)).filter((name) => digestPattern.test(name))
   }
@@ -88,6 +90,7 @@ export class LayerStore {
     return found
   }
 
+  /** Whoever has it open keeps it. Missing ones are fine. */
   async removeLayer(digest: string): Promise<void> {
     await rm(this.layerPath(digest), { force: true })
   }
@@ -100,6 +103,7 @@ export class LayerStore {
     return { digest, path, sizeBytes: (await stat(path)).size }
   }
 
+  /** As {@link adopt}, under a name instead of a digest. @returns its path */
   async publishBlank(scratchPath: string, name: string): Promise<string> {
     const path = this.blankPath(name)
     await publish(scratchPath, path)

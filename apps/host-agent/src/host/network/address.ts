@@ -78,6 +78,7 @@ export class SlotRange {
     this.lastIndex = sizeOf(cidr.bits) / BLOCK - 1
   }
 
+  /** Of the slot of this number, which is at least 1; not checked. */
   addresses(index: number): SlotAddresses {
     const block = this.cidr.base + index * BLOCK
     return { host: formatAddress(block + 1), guest: formatAddress(block + 2) }

@@ -95,7 +95,9 @@ export interface Network {
   rename(index: number, owner: string): Promise<void>
   /** Effective at once, also for open connections. @throws AppError `invalid_request` naming the entry. */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
+  /** Facts of a slot by its number, whether or not it exists. */
   slot(index: number): Slot
+  /** `ready`: made and waiting; `owned`: in use; `free`: numbers that are left. */
   counts(): { readonly ready: number; readonly owned: number; readonly free: number }
   /** The address of the DNS forwarder. */
   readonly dnsAddress: string

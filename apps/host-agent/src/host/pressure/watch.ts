@@ -83,6 +83,7 @@ export class PressureWatch {
     this.#now = options.now ?? (() => performance.now())
   }
 
+  /** Checks from now on, once per interval; does not keep this process alive. */
   start(): void {
     this.#timer ??= setInterval(() => void this.check(), this.#options.intervalMs ?? 1000)
     this.#timer.unref()
