@@ -6,7 +6,7 @@ import { type TestCapsule, usePlatform } from './harness/api.js'
 import { COUNT, expectComplete, STOP_FILE } from './harness/counting.js'
 import { engineOf } from './harness/host.js'
 import { killAllButGuests, killAndAwait, untilReady } from './harness/kill.js'
-import { collect, type Platform, spawnWrenn, up, wrenn } from './harness/platform.js'
+import { collect, type Platform, pidsOf, spawnWrenn, up, wrenn } from './harness/platform.js'
 import { openClient } from './harness/sdk.js'
 import { endOf, type Frame, outputOf, Stream } from './harness/stream.js'
 import { eventually } from './harness/wait.js'
@@ -101,6 +101,19 @@ describe('when the control plane is killed', () => {
     expectComplete((await cliEnd).stdout)
     expect((await cliEnd).code).toBe(0)
     expect(await capsule.get()).toMatchObject({ state: 'running' })
+  })
+})
+
+describe('the control plane', () => {
+  it('has no rights on its machine: no user of its, no groups, no capabilities, no way to them', async () => {
+    const { 'control-plane': pid } = await pidsOf(platform)
+    const status = await readFile(`/proc/${pid}/status`, 'utf8')
+    const uid = Number(platform.env.WRENN_UID_BASE) + 2
+    expect(status).toMatch(new RegExp(`^Uid:(\\s+${uid}){4}$`, 'm'))
+    expect(status).toMatch(new RegExp(`^Gid:(\\s+${uid}){4}$`, 'm'))
+    expect(status).toMatch(/^Groups:\s*$/m)
+    for (const set of ['Prm', 'Eff', 'Amb']) expect(status).toMatch(new RegExp(`^Cap${set}:\\s+0+$`, 'm'))
+    expect(status).toMatch(/^NoNewPrivs:\s+1$/m)
   })
 })
 

@@ -20,7 +20,7 @@ async function findApiKey(config: CliConfig): Promise<string | undefined> {
   if (config.apiKey) return config.apiKey
   const file = layoutOf(config.dir).apiKeyFile
   try {
-    return (await readFile(file, 'utf8')).trim()
+    return (await readFile(file, 'utf8')).trim() || undefined // empty: the database has keys, and this file never had the first
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
     if (!isErrno(error, 'EACCES')) throw error

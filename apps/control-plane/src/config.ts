@@ -19,11 +19,8 @@ const schema = z.object({
   WRENN_HOST_AGENT_KEY: z.string().optional(),
   /** Origins of web pages that may use the API, separated by commas; `*` is any. */
   WRENN_CORS_ORIGINS: z.string().default('*'),
-  /** Where the first API key is written when the database has none. */
+  /** Where the first API key is written when the database has none; made when missing, if its folder may be written. */
   WRENN_API_KEY_FILE: z.string().optional(),
-  /** User and group to become after start-up; the group defaults to the user's number. */
-  WRENN_CONTROL_PLANE_UID: integer(1, 2 ** 31).optional(),
-  WRENN_CONTROL_PLANE_GID: integer(1, 2 ** 31).optional(),
   WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
   WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
   /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
@@ -101,8 +98,6 @@ export interface ControlPlaneConfig {
   readonly hostAgentTls: HostAgentTls
   readonly corsOrigins: readonly string[]
   readonly apiKeyFile: string | undefined
-  readonly uid: number | undefined
-  readonly gid: number | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
   readonly createRetryMs: number
@@ -132,8 +127,6 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       .map((origin) => origin.trim().replace(/\/$/, ''))
       .filter((origin) => origin !== ''),
     apiKeyFile: values.WRENN_API_KEY_FILE,
-    uid: values.WRENN_CONTROL_PLANE_UID,
-    gid: values.WRENN_CONTROL_PLANE_GID ?? values.WRENN_CONTROL_PLANE_UID,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
     createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,

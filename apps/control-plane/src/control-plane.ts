@@ -27,8 +27,6 @@ export interface ControlPlaneOptions {
   readonly tickMs?: number
   /** How long requests and operations may go on when it stops. @default 10 000 */
   readonly drainMs?: number
-  /** Called when everything that needs the first user's rights is done, before the first request. */
-  readonly onPrepared?: () => void
 }
 
 /** Migrates the database, starts the reconciler and listens. Disposing finishes requests and operations, then leaves. */
@@ -48,7 +46,7 @@ export async function startControlPlane(
   const lifecycle = new Lifecycle({ db, host, operations, limits })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
-  const { tickMs = 1_000, drainMs = DRAIN_MS, onPrepared } = options
+  const { tickMs = 1_000, drainMs = DRAIN_MS } = options
   const reconciler = new Reconciler({
     db,
     host,
@@ -109,7 +107,6 @@ export async function startControlPlane(
   try {
     await migrateUp(db)
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
-    onPrepared?.()
     const url = await app.listen({ host: config.host, port: config.port })
     reconciler.start()
     inFlight.start()

@@ -8,7 +8,7 @@ const STOP_WITHIN_MS = 30_000
 async function main(): Promise<void> {
   const config = readConfig()
   const logger = createLogger(config.logLevel)
-  const running = await startControlPlane(config, logger, { onPrepared: () => dropRights(config.uid, config.gid) })
+  const running = await startControlPlane(config, logger)
   let stopping = false
   const stop = (signal: string): void => {
     if (stopping) return
@@ -25,14 +25,6 @@ async function main(): Promise<void> {
   }
   process.on('SIGTERM', () => stop('SIGTERM'))
   process.on('SIGINT', () => stop('SIGINT'))
-}
-
-/** Root is needed for the key file at most; requests are served as somebody else. */
-function dropRights(uid: number | undefined, gid: number | undefined): void {
-  if (uid === undefined || process.getuid?.() !== 0) return
-  process.setgroups?.([])
-  process.setgid?.(gid ?? uid)
-  process.setuid?.(uid)
 }
 
 main().catch((error: unknown) => {

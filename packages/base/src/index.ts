@@ -33,6 +33,7 @@ export {
   signalProcess,
 } from './process-id.js'
 export { queryText } from './query-text.js'
+export { obstacleOn } from './reachable.js'
 export { settleAll } from './settle-all.js'
 export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'

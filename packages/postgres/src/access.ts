@@ -1,6 +1,5 @@
-import { lstat, stat } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { AppError } from '@wrenn/base'
+import { lstat } from 'node:fs/promises'
+import { AppError, obstacleOn } from '@wrenn/base'
 
 /** Who the server runs as: another user when we are root, ourselves otherwise. */
 export interface Identity {
@@ -26,28 +25,18 @@ export function chooseIdentity(uid: number | undefined, gid: number | undefined)
   return { uid, gid: gid ?? uid, differs: true }
 }
 
-function canSearch(mode: number, owner: { uid: number; gid: number }, who: Identity): boolean {
-  if (owner.uid === who.uid) return (mode & 0o100) !== 0
-  if (owner.gid === who.gid) return (mode & 0o010) !== 0
-  return (mode & 0o001) !== 0
-}
-
 /**
  * PostgreSQL must be able to walk to its data directory.
  * @throws AppError `invalid_config` naming the folder that its user cannot enter (`/root`, usually).
  */
 export async function assertReachable(dir: string, who: Identity): Promise<void> {
-  for (let at = dir; ; at = dirname(at)) {
-    const info = await stat(at)
-    if (!canSearch(info.mode, info, who)) {
-      throw new AppError(
-        'invalid_config',
-        `The user of the embedded PostgreSQL (uid ${who.uid}) cannot enter ${at}: choose a directory outside it ` +
-          `(for example /var/lib/wrenn), or run \`chmod o+x ${at}\`.`,
-      )
-    }
-    if (at === dirname(at)) return
-  }
+  const at = await obstacleOn(dir, who)
+  if (at === undefined) return
+  throw new AppError(
+    'invalid_config',
+    `The user of the embedded PostgreSQL (uid ${who.uid}) cannot enter ${at}: choose a directory outside it ` +
+      `(for example /var/lib/wrenn), or run \`chmod o+x ${at}\`.`,
+  )
 }
 
 /** A folder that another user made before us must not become our socket's home. */

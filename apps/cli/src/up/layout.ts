@@ -18,6 +18,8 @@ export interface Layout {
   readonly apiKeyFile: string
   /** Who runs here: pid of the supervisor and of its children. */
   readonly recordFile: string
+  /** Copies of what services run where their users cannot read the original. */
+  readonly programsDir: string
   /** What a service and its tools keep open, to be found by it. */
   readonly lifelines: Readonly<Record<ServiceName, string>>
 }
@@ -35,6 +37,7 @@ export function layoutOf(dir: string): Layout {
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
     recordFile: join(runDir, 'up.json'),
+    programsDir: join(runDir, 'programs'),
     lifelines: {
       'host-agent': lifelinePath(join(runDir, 'host-agent')),
       'control-plane': lifelinePath(join(runDir, 'control-plane')),

@@ -1,11 +1,11 @@
 import { existsSync, readFileSync } from 'node:fs'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identify, lifelinePath, waitFor } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { LogFile } from './log-file.js'
-import { Service, type ServiceDeath } from './service.js'
+import { Service, type ServiceDeath, type ServiceOptions } from './service.js'
 
 let dir = ''
 let deaths: ServiceDeath[] = []
@@ -19,7 +19,11 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true })
 })
 
-function create(script: string, maxRestartDelayMs = 60_000): { service: Service; log: LogFile } {
+function create(
+  script: string,
+  maxRestartDelayMs = 60_000,
+  more: Partial<ServiceOptions> = {},
+): { service: Service; log: LogFile } {
   const log = new LogFile(join(dir, 'child.log'))
   const service = new Service({
     name: 'child',
@@ -35,6 +39,7 @@ function create(script: string, maxRestartDelayMs = 60_000): { service: Service;
     ],
     onChange: () => {},
     onDeath: (death) => void deaths.push(death),
+    ...more,
   })
   return { service, log }
 }
@@ -75,6 +80,23 @@ describe('Service', () => {
     expect(await identify(tools[1] ?? 0)).toBeUndefined()
     await log.close()
   })
+
+  it.runIf(process.getuid?.() === 0)(
+    'runs a program as somebody who may not enter the folder that it lies in',
+    async () => {
+      await mkdir(join(dir, 'closed'), { mode: 0o700 })
+      await copyFile('/bin/sh', join(dir, 'closed/sh'))
+      const user = { uid: 64_914, gid: 64_915 }
+      const program = { program: join(dir, 'closed/sh'), user, isOpened: true }
+      const { service, log } = create('id -u; id -G; exec sleep 600', 60_000, program)
+      service.start()
+      await waitFor(() => (log.lastLines.length >= 2 ? true : undefined), soon)
+      expect(log.lastLines).toEqual(['64914', '64915'])
+      await service.stop()
+      expect(deaths).toEqual([])
+      await log.close()
+    },
+  )
 
   it('stops a child that ignores SIGTERM, and leaves it stopped', async () => {
     const { service, log } = create('trap "" TERM; echo up; while :; do sleep 1; done')

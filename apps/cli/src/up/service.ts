@@ -6,6 +6,8 @@ import type { LogFile } from './log-file.js'
 const FIRST_BACKOFF_MS = 250
 /** EX_CONFIG of sysexits.h. */
 const EXIT_CONFIG = 78
+/** After stdin, stdout, stderr and the lifeline. */
+const PROGRAM_DESCRIPTOR = 4
 /** A child that ran this long was well: its next death starts the back-off anew. */
 const HEALTHY_AFTER_MS = 60_000
 
@@ -16,6 +18,8 @@ export interface ServiceOptions {
   readonly args: readonly string[]
   /** @default as ourselves */
   readonly user?: RunAs
+  /** Start the program from a descriptor: its user may not enter the folder that it lies in. @default false */
+  readonly isOpened?: boolean
   /** Open in it and in the tools it starts. */
   readonly lifeline: string
   readonly env: Readonly<Record<string, string | undefined>>
@@ -76,14 +80,16 @@ export class Service {
   }
 
   #spawn(): ChildProcess {
-    const { program, args, user, env, lifeline } = this.#options
-    const [command, ...rest] = boundCommand(program, args, { signal: 'TERM', user })
-    const descriptor = openSync(lifeline, 'a', 0o600)
+    const { program, args, user, isOpened = false, env, lifeline } = this.#options
+    const command = isOpened ? `/proc/self/fd/${PROGRAM_DESCRIPTOR}` : program
+    const [first, ...rest] = boundCommand(command, args, { signal: 'TERM', user })
+    const inherited = [openSync(lifeline, 'a', 0o600)]
     try {
+      if (isOpened) inherited.push(openSync(program, 'r'))
       // Own session: ^C at the terminal reaches only the supervisor, which stops its children in order.
-      return spawn(command, rest, { env, stdio: ['ignore', 'pipe', 'pipe', descriptor], detached: true })
+      return spawn(first, rest, { env, stdio: ['ignore', 'pipe', 'pipe', ...inherited], detached: true })
     } finally {
-      closeSync(descriptor)
+      for (const descriptor of inherited) closeSync(descriptor)
     }
   }
 

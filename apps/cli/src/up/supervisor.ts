@@ -1,13 +1,14 @@
-import { chown, mkdir, readdir } from 'node:fs/promises'
+import { chown, mkdir, open, readdir } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
-import { AppError, identify, isErrno, type StopStep, UndoStack, waitFor } from '@wrenn/base'
+import { AppError, identify, isErrno, type RunAs, type StopStep, UndoStack, waitFor } from '@wrenn/base'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
 import type { CliConfig } from '../config.js'
 import { appBundle, type Layout, type ServiceName } from './layout.js'
 import { LogFile } from './log-file.js'
+import { programFor } from './program-for.js'
 import type { ChildRecord, DirectoryClaim } from './record.js'
-import { Service, type ServiceDeath } from './service.js'
+import { Service, type ServiceDeath, type ServiceOptions } from './service.js'
 
 /** 7 MB less memory per service. Source maps would cost another 50 MB each: they are read at start, not when needed. */
 const SMALL_HEAP = ['--max-semi-space-size=1']
@@ -67,10 +68,20 @@ export class Supervisor implements AsyncDisposable {
   async start(): Promise<void> {
     const databaseUrl = this.#options.config.databaseUrl ?? (await this.#startPostgres())
     this.#hostAgent = await this.#startService('host-agent', () => this.#hostAgentSteps, this.#hostAgentEnv())
+    await this.#startControlPlane(databaseUrl)
+  }
+
+  async #startControlPlane(databaseUrl: string): Promise<void> {
+    const { layout } = this.#options
+    const uid = this.#uids.controlPlane
+    const user = { uid, gid: uid }
+    await makeKeyFile(layout, user)
+    const { bundle, ...program } = await programFor(user, appBundle('control-plane'), layout.programsDir)
     this.#controlPlane = await this.#startService(
       'control-plane',
       () => controlPlaneLadder,
       this.#controlPlaneEnv(databaseUrl),
+      { ...program, user, args: [...SMALL_HEAP, bundle] },
     )
   }
 
@@ -151,7 +162,6 @@ export class Supervisor implements AsyncDisposable {
 
   #controlPlaneEnv(databaseUrl: string): Record<string, string | undefined> {
     const { layout, host, port } = this.#options
-    const uid = String(this.#uids.controlPlane)
     return {
       WRENN_DIR: layout.dir,
       DATABASE_URL: databaseUrl,
@@ -159,8 +169,6 @@ export class Supervisor implements AsyncDisposable {
       WRENN_HOST: host,
       WRENN_PORT: String(port),
       WRENN_API_KEY_FILE: layout.apiKeyFile,
-      WRENN_CONTROL_PLANE_UID: uid,
-      WRENN_CONTROL_PLANE_GID: uid,
     }
   }
 
@@ -168,12 +176,14 @@ export class Supervisor implements AsyncDisposable {
     name: ServiceName,
     ladder: () => readonly StopStep[],
     env: Readonly<Record<string, string | undefined>>,
+    program: Partial<ServiceOptions> = {},
   ): Promise<Service> {
     const log = new LogFile(join(this.#options.layout.logsDir, `${name}.log`))
     const service = new Service({
       name,
       program: process.execPath,
       args: [...SMALL_HEAP, appBundle(name)],
+      ...program,
       lifeline: this.#options.layout.lifelines[name],
       env: { ...this.#options.config.inherited, ...env },
       log,
@@ -262,7 +272,13 @@ async function hasCapsules(layout: Layout): Promise<boolean> {
   }
 }
 
-/** Makes the platform's folders; the control plane may enter `run/` (its host agent's socket) and write its key file. */
+/** The control plane, which has no rights in the directory, writes the first API key into it, or finds it there. */
+async function makeKeyFile(layout: Layout, user: RunAs): Promise<void> {
+  await using file = await open(layout.apiKeyFile, 'a', 0o600)
+  await file.chown(user.uid, user.gid)
+}
+
+/** Makes the platform's folders; the control plane may enter `run/` (its host agent's socket). */
 export async function makeFolders(layout: Layout, controlPlaneUid: number): Promise<void> {
   await mkdir(layout.dir, { recursive: true, mode: 0o755 })
   await mkdir(layout.runDir, { recursive: true, mode: 0o755 })

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { readFile, stat } from 'node:fs/promises'
-import { AppError, isErrno, type Logger, writeFileAtomic } from '@wrenn/base'
+import { open, readFile, stat } from 'node:fs/promises'
+import { AppError, isErrno, type Logger } from '@wrenn/base'
 import type { Db } from '../../store/database.js'
 import { type ApiKeyOwner, addKey, createTeam, findKeyOwner, hasAnyKey, touchKeys } from '../../store/teams.js'
 
@@ -67,10 +67,17 @@ export async function ensureFirstKey(db: Db, file: string, logger: Logger): Prom
   }
   const kept = await existingKey(file)
   const key = kept ?? newApiKey()
-  if (kept === undefined) await writeFileAtomic(file, `${key}\n`, 0o600)
+  if (kept === undefined) await writeKey(file, key)
   const teamId = await createTeam(db, 'Default')
   await addKey(db, { teamId, name: 'First key', prefix: key.slice(0, PREFIX_LENGTH), keyHash: hashApiKey(key) })
   logger.info({ file, teamId }, 'api_key.created')
+}
+
+/** In place: its folder need not be ours to write. Half a key that a crash leaves is no key, and the next start writes anew. */
+async function writeKey(path: string, key: string): Promise<void> {
+  await using file = await open(path, 'w', 0o600)
+  await file.writeFile(`${key}\n`)
+  await file.sync()
 }
 
 async function existingKey(file: string): Promise<string | undefined> {
