@@ -46,6 +46,26 @@ function installModules() {
   if (run.status !== 0) fail('`npm ci` failed; its output is above.')
 }
 
+/** Linked to libraries of the machine, as distributions build it: it would miss them, and more, in a guest. */
+function isNodeOfDistribution() {
+  return Object.entries(process.config.variables).some(
+    ([name, value]) => name.startsWith('node_shared') && value === true,
+  )
+}
+
+/** Guests run the machine's Node.js where that can stand alone; else one that is installed for them, beside the workspace. */
+function installGuestNode() {
+  const home = join(root, 'apps/guest-agent/runtime')
+  const installed = join(home, 'node_modules/.package-lock.json')
+  if (!isNodeOfDistribution() || modifiedAt(installed) >= modifiedAt(join(home, 'package-lock.json'))) return
+  say("› installing a Node.js for guests, which this machine's own is not made for (npm ci)")
+  const run = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--ignore-scripts'], {
+    cwd: home,
+    stdio: ['ignore', 2, 2],
+  })
+  if (run.status !== 0) fail('`npm ci` in apps/guest-agent/runtime failed; its output is above.')
+}
+
 /** @param {readonly string[]} wanted */
 function installDebianPackages(wanted) {
   const missing = missingPackages(wanted)
@@ -107,6 +127,7 @@ function build() {
 export function prepare({ forTests = false } = {}) {
   checkNode()
   installModules()
+  installGuestNode()
   installDebianPackages(forTests ? [...debianPackages, ...packagesForTests()] : debianPackages)
   build()
 }

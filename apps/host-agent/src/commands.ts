@@ -15,6 +15,7 @@ import {
   listImages,
   type Progress,
   readKernelChoice,
+  readNodeChoice,
   removeImage,
 } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
@@ -84,6 +85,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
     qemu: config.qemu,
     network: { prefix: config.instance, cidr: config.networkCidr, resolvConfPath: config.resolvConfPath },
     guestKernel: async () => await readKernelChoice(join(config.dir, 'pool')),
+    guestNode: async () => await readNodeChoice(join(config.dir, 'pool')),
     programs: await loadHostPrograms(),
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
@@ -131,6 +133,7 @@ async function image(args: readonly string[], config: HostAgentConfig, logger: L
     const listed = await withOpenPool(pool, async () => ({
       images: await listImages(options.poolDir),
       kernel: await readKernelChoice(options.poolDir),
+      node: await readNodeChoice(options.poolDir),
     }))
     return print({ type: 'result', ...listed })
   }

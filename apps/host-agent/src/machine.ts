@@ -56,6 +56,10 @@ export interface OpenOptions {
 const imagesDir = fileURLToPath(new URL('../../../images', import.meta.url))
 /** Plain JavaScript, because it also runs before anything is installed or built. */
 const debianPackages = new URL('../../../scripts/debian-packages.mjs', import.meta.url)
+/** Installed only where this machine's Node.js cannot run in a guest. */
+const bundledNode = fileURLToPath(
+  new URL(`../../guest-agent/runtime/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url),
+)
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
 /**
@@ -69,7 +73,11 @@ export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: A
     imagesDir,
     logger,
     ...(signal ? { signal } : {}),
-    agent: { bundlePath: join(agentDir, 'agent.mjs'), ptyAddonPath: join(agentDir, 'pty.node') },
+    agent: {
+      bundlePath: join(agentDir, 'agent.mjs'),
+      ptyAddonPath: join(agentDir, 'pty.node'),
+      node: { bundled: bundledNode },
+    },
   }
 }
 

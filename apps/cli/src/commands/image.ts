@@ -20,7 +20,14 @@ type Image = z.infer<typeof imageSchema>
 const kernelSchema = z.looseObject({ kernelVersion: z.string(), isPreferred: z.boolean(), reason: z.string() })
 type Kernel = z.infer<typeof kernelSchema>
 
-const listSchema = z.looseObject({ images: z.array(imageSchema), kernel: kernelSchema.optional() })
+const nodeSchema = z.looseObject({ version: z.string(), isHosts: z.boolean(), reason: z.string() })
+type GuestNode = z.infer<typeof nodeSchema>
+
+const listSchema = z.looseObject({
+  images: z.array(imageSchema),
+  kernel: kernelSchema.optional(),
+  node: nodeSchema.optional(),
+})
 const builtSchema = z.looseObject({ image: imageSchema })
 const removedSchema = z.looseObject({ removed: z.string(), existed: z.boolean() })
 
@@ -31,10 +38,14 @@ export function addImage(program: Command): void {
   const image = program.command('image').description('base images of this machine')
   addBuild(image)
   withDir(withJson(image.command('ls').description('list images'))).action(async (options: CommonOptions) => {
-    const { images, kernel } = await ask(['ls'], listSchema, options)
+    const { images, kernel, node } = await ask(['ls'], listSchema, options)
     const { output } = contextOf(options)
-    const listed = images.map((image) => ({ ...toJson(image), ...(kernel && { kernel: kernelToJson(kernel) }) }))
-    output.result(listed, () => [showImages(images), ...(kernel ? ['', showKernel(kernel, output)] : [])].join('\n'))
+    const shared = { ...(kernel && { kernel: kernelToJson(kernel) }), ...(node && { node: nodeToJson(node) }) }
+    const notes = [...(kernel ? [showKernel(kernel, output)] : []), ...(node ? [showNode(node, output)] : [])]
+    output.result(
+      images.map((image) => ({ ...toJson(image), ...shared })),
+      () => [showImages(images), ...(notes.length > 0 ? ['', ...notes] : [])].join('\n'),
+    )
   })
   withDir(withJson(image.command('rm <name>').description('remove an image that no capsule uses'))).action(
     async (name: string, options: CommonOptions) => {
@@ -103,6 +114,14 @@ function kernelToJson({ kernelVersion, isPreferred, reason }: Kernel): object {
 /** All images boot the same one. */
 function showKernel({ kernelVersion, isPreferred, reason }: Kernel, style: Pick<Output, 'mark'>): string {
   return `${style.mark(isPreferred ? 'ok' : 'warn')} Guest kernel ${kernelVersion}. ${reason}`
+}
+
+function nodeToJson({ version, isHosts, reason }: GuestNode): object {
+  return { version, of_host: isHosts, reason }
+}
+
+function showNode({ version, reason }: GuestNode, style: Pick<Output, 'mark'>): string {
+  return `${style.mark('ok')} Node.js of guests ${version}. ${reason}`
 }
 
 function showImages(images: readonly Image[]): string {

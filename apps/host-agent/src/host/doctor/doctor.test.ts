@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { loadHostPrograms } from '../../machine.js'
 import { attempt, examineHost, seenBy } from './doctor.js'
-import { checkEngine, checkGuestKernel, checkPackages } from './machine-checks.js'
+import { checkEngine, checkGuestKernel, checkGuestNode, checkPackages } from './machine-checks.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -122,6 +122,14 @@ describe('the doctor', () => {
       fix: expect.stringContaining('sources'),
     })
     expect(checkGuestKernel(undefined).status).toBe('ok')
+  })
+
+  it('says which Node.js guests run and why', () => {
+    expect(checkGuestNode({ version: 'v20.20.2', reason: 'The own one refuses.' })).toMatchObject({
+      status: 'ok',
+      detail: 'v20.20.2. The own one refuses.',
+    })
+    expect(checkGuestNode(undefined).status).toBe('ok')
   })
 
   it('tells an engine that booted from one that is only expected, and from none', () => {

@@ -4,6 +4,7 @@ import {
   checkDisk,
   checkEngine,
   checkGuestKernel,
+  checkGuestNode,
   checkKvm,
   checkMemory,
   checkPackages,
@@ -13,6 +14,7 @@ import {
   checkWriteBack,
   type EngineChoice,
   type GuestKernel,
+  type GuestNode,
   type HostProgram,
 } from './machine-checks.js'
 import {
@@ -41,17 +43,20 @@ export interface DoctorOptions {
   readonly engineUnreadable?: string
   /** Which kernel guests boot; gives `undefined` while there is none. */
   readonly guestKernel?: () => Promise<GuestKernel | undefined>
+  /** Which Node.js is on their agent drive; gives `undefined` while there is none. */
+  readonly guestNode?: () => Promise<GuestNode | undefined>
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
 export async function examineHost(options: DoctorOptions): Promise<DoctorReport> {
-  const { dir, qemu, network, programs, engine, engineUnreadable, guestKernel } = options
+  const { dir, qemu, network, programs, engine, engineUnreadable, guestKernel, guestNode } = options
   const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', 'Hardware virtualization', checkKvm],
     ['packages', 'Debian packages', () => checkPackages(programs)],
     ['qemu', 'QEMU', () => checkQemu(qemu)],
     ['guest-kernel', 'Guest kernel', async () => checkGuestKernel(await guestKernel?.())],
+    ['guest-node', 'Node.js of guests', async () => checkGuestNode(await guestNode?.())],
     ['memory', 'Memory', checkMemory],
     ['disk', 'Disk space', () => checkDisk(dir)],
     ['reflink', 'Cloning file system', () => checkReflink(dir)],

@@ -32,6 +32,13 @@ export interface GuestKernel {
   readonly reason: string
 }
 
+/** The Node.js that runs the agent in guests. */
+export interface GuestNode {
+  readonly version: string
+  /** A sentence: why this one. */
+  readonly reason: string
+}
+
 /** A program of the host and the Debian package that brings it. */
 export interface HostProgram {
   readonly program: string
@@ -82,6 +89,12 @@ export function checkGuestKernel(kernel: GuestKernel | undefined): DoctorCheck {
   if (kernel.isPreferred) return { ...base, status: 'ok', detail }
   const fix = "Name Debian's security archive in apt's sources; the next start of the platform takes the newer kernel."
   return { ...base, status: 'warn', detail, fix }
+}
+
+/** Without one that works nothing is built, and the host agent's log says why. */
+export function checkGuestNode(node: GuestNode | undefined): DoctorCheck {
+  const detail = node ? `${node.version}. ${node.reason}` : 'Not in sight before the platform has started here.'
+  return { id: 'guest-node', title: 'Node.js of guests', status: 'ok', detail }
 }
 
 /**

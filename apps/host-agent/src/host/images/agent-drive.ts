@@ -7,12 +7,11 @@ import {
   readdir,
   readFile,
   realpath,
-  stat,
   symlink,
   utimes,
   writeFile,
 } from 'node:fs/promises'
-import { basename, join } from 'node:path'
+import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { Apt } from './apt.js'
@@ -20,11 +19,19 @@ import { missingPackage, runCommand } from './command.js'
 import { createCpio } from './cpio.js'
 import { packagePath, unpackPackage } from './debian.js'
 import { createLayer } from './ext4.js'
+import {
+  chooseNode,
+  identityOfNodes,
+  type NodeChoice,
+  type NodeSources,
+  nodeChoice,
+  sharedLibraries,
+} from './guest-node.js'
 import { BOOT_SUITE, type KernelFiles } from './kernel.js'
 import { kernelCaller } from './kernel-caller.js'
 import { deviceNodes } from './kernel-modules.js'
 import type { ImageStoreOptions } from './progress.js'
-import { exists, type LayerFile, type LayerStore } from './store.js'
+import { exists, type LayerFile, LayerStore } from './store.js'
 import { walk } from './walk.js'
 
 /** What the agent drive is made of, beside the tools of this machine. */
@@ -33,8 +40,8 @@ export interface AgentInputs {
   readonly bundlePath: string
   /** `pty.node` of `@lydell/node-pty-linux-x64`. */
   readonly ptyAddonPath: string
-  /** The Node.js that runs in the guest. @default process.execPath */
-  readonly nodePath?: string
+  /** Where the Node.js of guests comes from. @default this machine's own alone */
+  readonly node?: NodeSources
 }
 
 /** Dynamic tools that the agent runs through the bundled loader, so that any distribution's userland will do. */
@@ -52,7 +59,8 @@ const SPACE_NEEDED = 700 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000
 
-const driveIndex = z.object({ inputs: z.string(), digest: z.string() })
+/** Drives of before it was noted have no `node`. */
+const driveIndex = z.object({ inputs: z.string(), digest: z.string(), node: nodeChoice.optional() })
 const digestsOf = (entry: z.infer<typeof driveIndex>): readonly string[] => [entry.digest]
 
 /** Parts of the kernel's package that the drive carries. */
@@ -77,18 +85,30 @@ export async function ensureAgentDrive(
   await store.requireSpace(SPACE_NEEDED, 'the agent drive')
   options.onProgress?.({ step: 'agent-drive', detail: 'Making the agent drive' })
   const folder = join(lease.scratchDir, 'drive')
-  await fillDrive(folder, lease.scratchDir, store.layerPath(kernel.busyboxDigest), options)
+  const node = await chooseNode(options.agent.node ?? {}, lease.scratchDir, options.signal)
+  if (!node.choice.isHosts) options.logger.info(node.choice, 'images.guest_node_bundled')
+  await fillDrive(
+    folder,
+    lease.scratchDir,
+    { busybox: store.layerPath(kernel.busyboxDigest), node: node.path },
+    options,
+  )
   await addModules(folder, store.layerPath(kernel.modulesDigest), options.signal)
   await setTimes(folder, EPOCH_SECONDS)
   const image = join(lease.scratchDir, 'agent.ext4')
   await createLayer(folder, image, { role: 'agent', epochSeconds: EPOCH_SECONDS, signal: options.signal })
   const drive = await store.adopt(image)
-  await store.writeIndex('agent-drive', { inputs, digest: drive.digest })
+  await store.writeIndex('agent-drive', { inputs, digest: drive.digest, node: node.choice })
   options.logger.info({ digest: drive.digest, sizeBytes: drive.sizeBytes }, 'images.agent_drive_built')
   return drive
 }
 
-/** Small inputs count by content; Node.js, 100 MB that change only with a package, by identity. */
+/** Which Node.js guests run, and why; `undefined` before the first build. */
+export async function readNodeChoice(poolDir: string): Promise<NodeChoice | undefined> {
+  return (await new LayerStore(poolDir).readIndex('agent-drive', driveIndex, digestsOf))?.node
+}
+
+/** Small inputs count by content, Node.js by identity. */
 async function inputsDigest(
   options: ImageStoreOptions & { readonly agent: AgentInputs },
   { busyboxDigest, modulesDigest }: KernelInputs,
@@ -98,13 +118,8 @@ async function inputsDigest(
   for (const path of [agent.bundlePath, agent.ptyAddonPath, join(imagesDir, 'boot', 'agent-init')]) {
     hash.update(await readInput(path)).update('\0')
   }
-  const node = await stat(nodePath(agent))
-  hash.update(`${node.size}\0${node.mtimeMs}`)
+  hash.update(await identityOfNodes(agent.node ?? {}))
   return hash.digest('hex')
-}
-
-function nodePath(agent: AgentInputs): string {
-  return agent.nodePath ?? process.execPath
 }
 
 async function readInput(path: string): Promise<Buffer> {
@@ -115,7 +130,7 @@ async function readInput(path: string): Promise<Buffer> {
 async function fillDrive(
   drive: string,
   scratchDir: string,
-  busybox: string,
+  from: { readonly busybox: string; readonly node: string },
   options: ImageStoreOptions & { readonly agent: AgentInputs },
 ): Promise<void> {
   for (const folder of ['.', 'bin', 'lib', 'data', 'modules']) {
@@ -129,12 +144,12 @@ async function fillDrive(
   await put(join(options.imagesDir, 'boot', 'agent-init'), 'init', 0o755)
   await put(options.agent.bundlePath, 'agent.mjs', 0o644)
   await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
-  await put(busybox, 'bin/busybox', 0o755)
+  await put(from.busybox, 'bin/busybox', 0o755)
   await symlink('busybox', join(drive, 'bin', 'modprobe'))
   const caller = kernelCaller()
   if (caller !== undefined) await writeFile(join(drive, 'bin', 'kernel-caller'), caller, { mode: 0o755 })
   const programs = [
-    { name: 'node', path: nodePath(options.agent) },
+    { name: 'node', path: from.node },
     ...(await Promise.all(HOST_TOOLS.map(({ name, debianPackage }) => hostTool(name, debianPackage)))),
     ...(await attrTools(scratchDir, options)),
   ]
@@ -176,18 +191,6 @@ async function attrTools(scratchDir: string, options: ImageStoreOptions): Promis
   if (installed.every(Boolean)) return ATTR_TOOLS.map((name) => ({ name, path: join('/usr/bin', name) }))
   const attr = await unpackPackage(await Apt.open(BOOT_SUITE, options), 'attr', scratchDir, options.signal)
   return await Promise.all(ATTR_TOOLS.map(async (name) => ({ name, path: await packagePath(attr, `bin/${name}`) })))
-}
-
-/** Name in the drive's `lib` → path, as ldd resolves them on this machine; the loader is among them. */
-async function sharedLibraries(path: string, signal: AbortSignal | undefined): Promise<ReadonlyMap<string, string>> {
-  const { stdout } = await runCommand('ldd', [path], { signal, debianPackage: 'libc-bin' })
-  const found = new Map<string, string>()
-  for (const line of stdout.toString().split('\n')) {
-    if (/=> not found/.test(line)) throw new AppError('image_build_failed', `${path} lacks a library: ${line.trim()}`)
-    const library = /(?:=> )?(\/\S+) \(0x/.exec(line)?.[1]
-    if (library !== undefined) found.set(basename(library), library)
-  }
-  return found
 }
 
 /** Gives everything below `folder`, and itself, one modification time. */

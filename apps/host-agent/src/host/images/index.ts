@@ -1,4 +1,4 @@
-export type { AgentInputs } from './agent-drive.js'
+export { type AgentInputs, readNodeChoice } from './agent-drive.js'
 export {
   type BaseImage,
   type BuildOptions,
