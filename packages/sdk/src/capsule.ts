@@ -210,7 +210,13 @@ export class Capsule implements AsyncDisposable {
     return this.#openProcess('stream', this.#processPlan(tag, follow, start))
   }
 
-  /** Starts a command and leaves it running. */
+  /**
+   * Starts a command and leaves it running: it outlives this connection and this client.
+   * @example
+   * const { tag } = await capsule.start('python3 -m http.server', { tag: 'web' })
+   * for await (const event of capsule.attach(tag, { fromOffset: 0 })) console.log(event)
+   * @throws WrennError `file_not_found` for an unknown program, `conflict` for a tag that is in use
+   */
   async start(command: Command, options: StartOptions = {}): Promise<{ pid: number; tag: string }> {
     const { envs, cwd, user, timeoutMs = 0, tag = randomName('proc'), ...call } = options
     const process = { ...commandFields(command), envs, cwd, user, timeout_sec: timeoutMs / 1000, tag }
@@ -248,7 +254,13 @@ export class Capsule implements AsyncDisposable {
     }
   }
 
-  /** Opens a terminal. */
+  /**
+   * Opens a terminal. Disposing it kills what runs in it; `disconnect` leaves it for `attachPty`.
+   * @example
+   * await using terminal = await capsule.pty({ cols: 120, rows: 40 })
+   * await terminal.write('top\r')
+   * for await (const event of terminal) if (event.type === 'output') process.stdout.write(event.data)
+   */
   pty(options: PtyOptions = {}): Opening<PtyHandle> {
     const {
       command = ['/bin/bash'],
@@ -310,6 +322,10 @@ export class Capsule implements AsyncDisposable {
   /**
    * Saves memory, processes and disk as they are and gives the machine back. Streams and terminals stay open and go on after
    * the resume.
+   * @example
+   * await capsule.pause()
+   * const later = await wrenn.capsules.get(capsule.id)
+   * await later.exec('date') // wakes it, with `autoResume`
    * @throws InvalidStateError; TimeoutError after `timeoutMs`
    */
   async pause(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
@@ -332,7 +348,12 @@ export class Capsule implements AsyncDisposable {
     return this.#info
   }
 
-  /** Changes what is given and leaves the rest. */
+  /**
+   * Changes what is given and leaves the rest. A new idle timeout counts from now.
+   * @example
+   * await capsule.update({ idleTimeoutMs: 10 * 60_000, labels: { job: '42' } })
+   * @throws InvalidStateError once it is being destroyed
+   */
   async update(options: UpdateOptions): Promise<CapsuleInfo> {
     const { name, labels, idleTimeoutMs, autoResume, ...call } = options
     const timeout_sec = idleTimeoutMs === undefined ? undefined : wholeSeconds(idleTimeoutMs)
@@ -359,7 +380,15 @@ export class Capsule implements AsyncDisposable {
     return Object.assign(copies, { pauseWindowMs: answer.pause_window_ms, timings: answer.timings })
   }
 
-  /** Saves a point in time to go back to; the capsule runs on. @default name checkpoint-1, -2, … */
+  /**
+   * Saves a point in time to go back to; the capsule runs on.
+   * @example
+   * const before = await capsule.checkpoint('before-upgrade')
+   * const { exitCode } = await capsule.exec('apt-get -y upgrade', { timeoutMs: 600_000 })
+   * if (exitCode !== 0) await capsule.rollback(before)
+   * @default name checkpoint-1, -2, …
+   * @throws WrennError `conflict` for a name that the capsule has; InvalidStateError
+   */
   async checkpoint(name?: string, options: LifecycleOptions = {}): Promise<CheckpointInfo> {
     return await this.#checkpoints.create(name, options)
   }
@@ -400,7 +429,11 @@ export class Capsule implements AsyncDisposable {
   }
 
   /**
-   * Makes a template of it, from which new capsules start warm: `capsules.create({ template: name })`. It stays as it was.
+   * Makes a template of it, from which new capsules start warm. It stays as it was.
+   * @example
+   * const { name } = await capsule.snapshot('with-dependencies')
+   * const copy = await wrenn.capsules.create({ template: name })
+   * @throws WrennError `name_reserved`, `template_name_taken`; InvalidStateError
    * @default name template- and 8 hexadecimal digits
    */
   async snapshot(name?: string, options: LifecycleOptions = {}): Promise<TemplateInfo> {

@@ -71,6 +71,8 @@ export class Capsules {
 
   /**
    * Creates a capsule and waits until it runs. A capsule that never does is destroyed, so nothing is left behind.
+   * @example
+   * await using capsule = await wrenn.capsules.create({ memoryMib: 1024, idleTimeoutMs: 5 * 60_000 })
    * @throws TimeoutError after `createTimeoutMs`; WrennError when it could not start.
    */
   async create(options: CreateOptions = {}): Promise<Capsule> {
@@ -101,7 +103,11 @@ export class Capsules {
     return new Capsule(this.#transport, capsuleInfo(await this.#transport.json<wire.Capsule>('GET', path, options)))
   }
 
-  /** Newest first, page after page. */
+  /**
+   * Newest first, page after page.
+   * @example
+   * for await (const { id, state } of wrenn.capsules.list({ states: ['running', 'paused'] })) console.log(id, state)
+   */
   async *list(options: ListCapsulesOptions = {}): AsyncGenerator<CapsuleInfo, void, undefined> {
     const { states, template, name, pageSize = 100, ...call } = options
     const status = typeof states === 'string' ? states : states?.join(',')

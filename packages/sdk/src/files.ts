@@ -67,7 +67,11 @@ export class Files {
     return toText(await this.read(path, options))
   }
 
-  /** For what should not be in memory at once. Not reading it slows the sender down. */
+  /**
+   * For what should not be in memory at once. Not reading it slows the sender down.
+   * @example
+   * for await (const chunk of await capsule.files.readStream('/var/log/syslog')) process.stdout.write(chunk)
+   */
   async readStream(path: string, options: ReadOptions = {}): Promise<ReadableStream<Uint8Array>> {
     const response = await this.#open(path, options)
     return response.body ?? new ReadableStream({ start: (controller) => controller.close() })
@@ -82,6 +86,9 @@ export class Files {
   /**
    * Replaces the file, making its parent directories.
    * Streaming a body needs HTTP/2 in browsers; pass a `Blob` there.
+   * @example
+   * await capsule.files.write('/root/run.sh', '#!/bin/sh\necho hello\n', { mode: 0o755 })
+   * @throws WrennError `is_a_directory`, `permission_denied`, `disk_full`, `upload_interrupted` by a pause
    */
   async write(path: string, content: FileContent, options: WriteOptions = {}): Promise<{ sizeBytes: number }> {
     const { user, mode, ...call } = options
@@ -100,6 +107,8 @@ export class Files {
   /**
    * A file or directory with everything in it as a tar: modes, times, links and names of any bytes. Entries begin with the last
    * part of `path`. The stream fails, after all that could be read, when something is missing.
+   * @example
+   * await copy.files.writeArchive('/root', await capsule.files.readArchive('/root/project'))
    * @throws WrennError `file_not_found`, `permission_denied`, …; the stream: `permission_denied`, `conflict` for what changed
    * meanwhile, `transfer_interrupted` by a pause, `connection_lost`
    */

@@ -216,11 +216,11 @@ export interface Database {
   pool_usage: PoolUsageTable
 }
 
-/** A capsule as it is read. */
+/** A capsule as queries give it: times are `Date`s, counts numbers, JSON is parsed, and absence is null. */
 export type CapsuleRow = Selectable<CapsulesTable>
-/** An operation as it is read. */
+/** An operation, in the form of {@link CapsuleRow}. */
 export type OperationRow = Selectable<OperationsTable>
-/** A checkpoint as it is read. */
+/** A checkpoint, in the form of {@link CapsuleRow}. */
 export type CheckpointRow = Selectable<CheckpointsTable>
-/** A snapshot as it is read. */
+/** A snapshot, in the form of {@link CapsuleRow}. */
 export type SnapshotRow = Selectable<SnapshotsTable>
