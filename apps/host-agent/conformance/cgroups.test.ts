@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access } from 'node:fs/promises'
+import { access, readFile } from 'node:fs/promises'
 import { silentLogger } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Cgroup, type Cgroups, type CgroupsOptions, createCgroups } from '../src/host/cgroups/index.js'
@@ -65,6 +65,49 @@ describe.skipIf(process.getuid?.() !== 0)('cgroups (needs root)', () => {
     expect((await once(child, 'exit'))[1]).toBe('SIGKILL')
     expect(await cgroups.oomKills('cl-oom')).toBeGreaterThan(0)
     await cgroups.remove('cl-oom')
+  })
+
+  it('kills only in the group that reached its memory limit, with version 2 all of it', async ({ skip }) => {
+    if (cgroups.missing.has('memory')) return skip(`no memory controller: ${cgroups.missing.get('memory')}`)
+    const full = await bare.create('cl-full', { memoryMib: 64, vcpus: 1 })
+    const neighbour = await bare.create('cl-neighbour', { memoryMib: 64, vcpus: 1 })
+    const bystander = spawnIn(neighbour, 'exec sleep 300')
+    const mate = spawnIn(full, 'exec sleep 300')
+    for (const { stdout } of [bystander, mate]) if (stdout) await once(stdout, 'data')
+    const mateEnded = once(mate, 'exit')
+    const hog = spawnIn(
+      full,
+      `exec ${process.execPath} -e 'const kept = []; for (;;) kept.push(Buffer.alloc(8 << 20, 1))'`,
+    )
+    expect((await once(hog, 'exit'))[1]).toBe('SIGKILL')
+    if (cgroups.version === 2) expect((await mateEnded)[1]).toBe('SIGKILL')
+    else expect(mate.exitCode).toBeNull()
+    expect(bystander.exitCode ?? bystander.signalCode).toBeNull()
+    expect(await cgroups.oomKills('cl-neighbour')).toBe(0)
+    for (const id of ['cl-full', 'cl-neighbour']) await cgroups.remove(id)
+  })
+
+  it('lets a group make no more processes than its limit', async ({ skip }) => {
+    if (cgroups.missing.has('pids')) return skip(`no pids controller: ${cgroups.missing.get('pids')}`)
+    const group = await bare.create('cl-pids', { memoryMib: 64, vcpus: 1, pids: 4 })
+    const child = spawnIn(group, 'for i in 1 2 3 4 5 6; do sleep 300 & done 2>&1')
+    let said = ''
+    child.stdout?.on('data', (text: Buffer) => {
+      said += text.toString()
+    })
+    await expect.poll(() => said).toMatch(/fork/i)
+    expect((await cgroups.stats('cl-pids')).pids).toBeLessThanOrEqual(4)
+    await cgroups.remove('cl-pids')
+  })
+
+  it('takes its processes out of what a service manager ends with a service or a login session', async () => {
+    const group = await cgroups.create('cl-tracked', { memoryMib: 64, vcpus: 1 })
+    const child = spawnIn(group, 'exec sleep 300')
+    if (child.stdout) await once(child.stdout, 'data')
+    const membership = await readFile(`/proc/${child.pid}/cgroup`, 'utf8')
+    const tracked = membership.split('\n').filter((line) => /^\d+:(name=.*)?:/.test(line))
+    for (const line of tracked) expect(line).toMatch(/:\/(.*\/)?wrenntest\/cl-tracked$/)
+    await cgroups.remove('cl-tracked')
   })
 
   it('holds a busy group to its quota', async ({ skip }) => {

@@ -114,6 +114,10 @@ class HostCgroups implements Cgroups {
     return this.hierarchy.missing
   }
 
+  get #parents(): readonly string[] {
+    return [...new Set([...this.hierarchy.parents.values(), ...this.hierarchy.tracking])]
+  }
+
   async create(id: string, { memoryMib, vcpus, pids = OWN_PIDS + vcpus }: CgroupLimits): Promise<Cgroup> {
     const directories = this.#directories(id)
     await settleAll(directories.map((directory) => mkdir(directory, { recursive: true })))
@@ -144,7 +148,7 @@ class HostCgroups implements Cgroups {
 
   async list(): Promise<readonly string[]> {
     const ids = new Set<string>()
-    for (const parent of this.hierarchy.parents.values()) {
+    for (const parent of this.#parents) {
       const entries = await readdir(parent, { withFileTypes: true })
       for (const entry of entries) if (entry.isDirectory()) ids.add(entry.name)
     }
@@ -163,7 +167,7 @@ class HostCgroups implements Cgroups {
 
   async removeAll(): Promise<void> {
     await this.sweep(new Set())
-    for (const parent of new Set(this.hierarchy.parents.values())) await removeGroup(parent)
+    for (const parent of this.#parents) await removeGroup(parent)
   }
 
   async #limitMemory(id: string, bytes: number): Promise<boolean> {
@@ -203,7 +207,7 @@ class HostCgroups implements Cgroups {
 
   #directories(id: string): readonly string[] {
     if (!/^[\w.-]+$/.test(id) || id.startsWith('.')) throw new Error(`not a cgroup name: ${id}`)
-    return [...new Set(this.hierarchy.parents.values())].map((parent) => join(parent, id))
+    return this.#parents.map((parent) => join(parent, id))
   }
 
   /** False when the controller is missing. A kernel built without this one knob (swap, group kill) is fine too. */

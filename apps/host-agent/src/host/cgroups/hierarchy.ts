@@ -13,6 +13,11 @@ export interface Hierarchy {
   readonly version: 1 | 2
   /** Our parent directory per controller; the same one for all with version 2. */
   readonly parents: ReadonlyMap<Controller | 'cpuacct', string>
+  /**
+   * Our parents in trees without controllers, by which a service manager knows the processes of a service or login session and
+   * ends them with it. With version 2 that tree is the one of the controllers.
+   */
+  readonly tracking: readonly string[]
   /** Why a controller cannot be used. */
   readonly missing: ReadonlyMap<Controller, string>
 }
@@ -51,7 +56,12 @@ async function openUnified(mount: Mount, available: readonly string[], name: str
   const usable = controllers.filter((controller) => !missing.has(controller))
   // Without any controller the group still says which processes belong together.
   const keys = usable.length > 0 ? usable : (['cpu'] as const)
-  return { version: 2, parents: new Map([...keys, 'cpuacct' as const].map((key) => [key, parent])), missing }
+  return {
+    version: 2,
+    parents: new Map([...keys, 'cpuacct' as const].map((key) => [key, parent])),
+    tracking: [],
+    missing,
+  }
 }
 
 /** A controller reaches a group's children only when each group above hands it down. */
@@ -73,7 +83,17 @@ async function openSeparate(mounts: readonly Mount[], name: string): Promise<Hie
     if (mount && problem === undefined) parents.set(controller, join(mount.target, name))
     else if (controller !== 'cpuacct') missing.set(controller, problem ?? '')
   }
-  return { version: 1, parents, missing }
+  return { version: 1, parents, tracking: await openTracking(mounts, name), missing }
+}
+
+/** systemd has a named tree of version 1, and beside it version 2 without controllers where it runs in its hybrid mode. */
+async function openTracking(mounts: readonly Mount[], name: string): Promise<readonly string[]> {
+  const trees = mounts.filter(
+    ({ type, options }) => type === 'cgroup2' || (type === 'cgroup' && options.some((option) => /^name=/.test(option))),
+  )
+  const parents = [...new Set(trees.map(({ target }) => join(target, name)))]
+  const problems = await Promise.all(parents.map(tryMkdir))
+  return parents.filter((_, at) => problems[at] === undefined)
 }
 
 async function tryMkdir(path: string): Promise<string | undefined> {
