@@ -7,7 +7,8 @@ import type { ImageManifest } from './manifest.js'
 import type { ImageStoreOptions } from './progress.js'
 import { walk } from './walk.js'
 
-const BOOTSTRAP_TIMEOUT_MS = 15 * 60_000
+/** Against one that hangs: 90 s on an ordinary machine, more than 15 minutes on one that is emulated itself. */
+const BOOTSTRAP_TIMEOUT_MS = 90 * 60_000
 
 /** Kept out of the image, also when the guest installs more later. */
 const TRIMMED = [
