@@ -14,6 +14,8 @@ const schema = z.object({
   DATABASE_URL: z.string().optional(),
   /** The longest that `wrenn up` waits before it starts a child again that keeps dying. */
   WRENN_MAX_RESTART_DELAY_MS: integer(50, 600_000).default(15_000),
+  /** Of a service manager that waits until the platform is ready. */
+  NOTIFY_SOCKET: z.string().optional(),
   NO_COLOR: z.string().optional(),
   TERM: z.string().optional(),
 })
@@ -32,6 +34,7 @@ export interface CliConfig {
   readonly databaseUrl: string | undefined
   readonly maxRestartDelayMs: number
   /** Whether people want colours at all; each stream has some only while it is a terminal. */
+  readonly notifySocket: string | undefined
   readonly color: boolean
   readonly term: string
   /** What children started by `wrenn up` inherit. */
@@ -51,8 +54,9 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,
     maxRestartDelayMs: values.WRENN_MAX_RESTART_DELAY_MS,
+    notifySocket: values.NOTIFY_SOCKET,
     color: values.NO_COLOR === undefined && values.TERM !== 'dumb',
     term: values.TERM ?? 'xterm-256color',
-    inherited: env,
+    inherited: { ...env, NOTIFY_SOCKET: undefined },
   }
 }

@@ -5,6 +5,7 @@ import { addDemo } from './commands/demo.js'
 import { addDoctor } from './commands/doctor.js'
 import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
+import { addInstall } from './commands/install.js'
 import { addClean, addDown } from './commands/machine.js'
 import { addQuota } from './commands/quota.js'
 import { addRun } from './commands/run.js'
@@ -48,6 +49,7 @@ export function createProgram(): Command {
   addDoctor(program)
   addGc(program)
   addClean(program)
+  addInstall(program)
   addDemo(program)
   addCompletion(program)
   inherit(program, 'wrenn')

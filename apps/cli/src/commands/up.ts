@@ -10,6 +10,7 @@ import { alreadyRunning, DirectoryClaim, findRunning } from '../up/record.js'
 import { requireDebianPackages, requireFreePort, requireRoot, requireWritable } from '../up/requirements.js'
 import type { ServiceDeath } from '../up/service.js'
 import { makeFolders, Supervisor } from '../up/supervisor.js'
+import { notifyReady } from '../up/systemd.js'
 
 interface UpOptions extends CommonOptions {
   readonly port?: number
@@ -112,6 +113,7 @@ async function run(
     progress.done()
     const keyFile = layoutOf(config.dir).apiKeyFile
     announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids })
+    await notifyReady(config.notifySocket, `Ready at ${apiUrl}`)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
   } catch (error) {
     if (!signal.aborted) throw error
