@@ -1,0 +1,17 @@
+# Runs in the machine: the steps of the plan, one after the other; what it says with @ is read from its console.
+luggage=/mnt/luggage
+rm -rf /root/wrenn.new && mkdir -p /root/wrenn /root/wrenn.new
+tar -xf $luggage/checkout.tar -C /root/wrenn.new
+# What earlier runs installed is kept; the sources are this run's.
+[ ! -d /root/wrenn/node_modules ] || mv /root/wrenn/node_modules /root/wrenn.new/
+rm -rf /root/wrenn && mv /root/wrenn.new /root/wrenn
+mkdir -p /var/lib/wrenn/pool
+mountpoint -q /var/lib/wrenn/pool || mount LABEL=pool /var/lib/wrenn/pool
+export STEPS=$luggage/steps
+while read -r step limit; do
+  cd /root/wrenn || exit 1
+  echo "@begin $step"
+  start=$(date +%s)
+  timeout --kill-after=30 "$limit" bash -eu -o pipefail "$STEPS/$step.sh" </dev/null
+  echo "@step $step $? $(($(date +%s) - start))"
+done <$luggage/plan

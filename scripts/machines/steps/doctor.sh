@@ -1,0 +1,2 @@
+# Nothing may be wrong after the demo; warnings may be there.
+npx wrenn doctor
