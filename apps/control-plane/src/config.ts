@@ -72,8 +72,6 @@ export interface Limits {
     readonly poolBytes: number
   }
   readonly maxLabels: number
-  /** Of a capsule's environment, counted as JSON. */
-  readonly maxEnvBytes: number
   /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
   readonly execOutputBytes: number
 }
@@ -148,7 +146,6 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
         poolBytes: values.WRENN_QUOTA_POOL_BYTES,
       },
       maxLabels: 64,
-      maxEnvBytes: 256 * 1024,
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,
     },
   }

@@ -229,6 +229,15 @@ describe('fork', () => {
     for (const { id } of [source, ...capsules]) await destroy(id)
   })
 
+  it('is refused when what it adds makes the environment of a copy larger than that of a capsule may be', async () => {
+    const many = (prefix: string, count: number) =>
+      Object.fromEntries(Array.from({ length: count }, (_, at) => [`${prefix}${at}`, 'é'.repeat(50_000)]))
+    const { id } = await platform.create({ envs: many('A', 2) })
+    const { message } = await refusal(await ask(id, 'fork', { body: { envs: many('B', 1) } }), 400)
+    expect(message).toBe('envs is 300012; at most 262144 is allowed (bytes of environment).')
+    await destroy(id)
+  })
+
   it('leaves nothing on the host when it fails', async () => {
     const { id } = await platform.create({ labels: { failing: 'fork' } })
     for (const point of ['before', 'after'] as const) {

@@ -20,7 +20,7 @@ export interface CreateOptions extends CallOptions {
   readonly name?: string
   /** At most 64 of yours, to filter lists by; keys of 1 to 63 characters, values up to 256. */
   readonly labels?: Readonly<Record<string, string>>
-  /** Environment of every command: 128 KiB each with its name, 256 KiB together as JSON. */
+  /** Environment of every command: 128 KiB each with its name, 256 KiB together. */
   readonly envs?: Readonly<Record<string, string>>
   /** @default what the template asks for */
   readonly vcpus?: number

@@ -19,7 +19,8 @@ describe('an environment', () => {
   it('is refused as a whole when a program cannot be given it, or when it would leave nothing to the commands', () => {
     expect(messageOf(many(20, 100_000))).toBeUndefined()
     expect(messageOf(many(30, 100_000))).toMatch(/the environment has 3000\d+ bytes, at most 2097152/)
-    expect(messageOf(many(20, 100_000), capsuleEnvsSchema)).toMatch(/at most 1048576/)
+    expect(messageOf(many(20, 100_000), capsuleEnvsSchema)).toMatch(/at most 262144/)
+    expect(messageOf(many(2, 100_000), capsuleEnvsSchema)).toBeUndefined()
   })
 
   it('is refused with names that no environment can hold, and with NUL bytes', () => {

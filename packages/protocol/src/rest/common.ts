@@ -58,8 +58,8 @@ function isNear(one: string, other: string): boolean {
 const MAX_VARIABLE_BYTES = 128 * 1024 - 1
 /** What it passes in all arguments and variables together, with a stack limit of 8 MiB. */
 const MAX_ENVIRONMENT_BYTES = 2 * 1024 * 1024
-/** Half of that for every command of a capsule leaves it the other half for its own. */
-const MAX_CAPSULE_ENVIRONMENT_BYTES = 1024 * 1024
+/** Every command of a capsule gets it, and the capsule's rows and saved states carry it; most of what fits stays a command's own. */
+export const MAX_CAPSULE_ENVIRONMENT_BYTES = 256 * 1024
 
 /** Names cannot hold `=`; values are anything without a NUL byte. Both are bounded by what a program can be given. */
 function environment(maxBytes: number) {
@@ -72,11 +72,16 @@ function environment(maxBytes: number) {
         const message = `has ${size} bytes with its name, at most ${MAX_VARIABLE_BYTES} can be passed; use a file for more`
         issues.push({ code: 'custom', message, path: [name], input: envs })
       }
-      const total = sizes.reduce((sum, [, size]) => sum + size + 1, 0)
+      const total = environmentBytes(envs)
       if (total <= maxBytes) return
       const message = `the environment has ${total} bytes, at most ${maxBytes} can be passed; use a file for more`
       issues.push({ code: 'custom', message, input: envs })
     })
+}
+
+/** What a program is passed for these variables: each as `name=value` in UTF-8 with a NUL byte after it. */
+export function environmentBytes(envs: Readonly<Record<string, string>>): number {
+  return Object.entries(envs).reduce((sum, [name, value]) => sum + utf8Bytes(`${name}=${value}`) + 1, 0)
 }
 
 function utf8Bytes(value: string): number {
@@ -92,10 +97,10 @@ export const envsSchema = environment(MAX_ENVIRONMENT_BYTES).describe(
 )
 
 /**
- * Environment of a capsule, which every command gets on top of its own: half of what fits, so that each keeps the other half.
+ * Environment of a capsule, which every command gets on top of its own.
  */
 export const capsuleEnvsSchema = environment(MAX_CAPSULE_ENVIRONMENT_BYTES).describe(
-  'Environment variables of every command in the capsule; 128 KiB each, 1 MiB together.',
+  'Environment variables of every command in the capsule; 128 KiB each, 256 KiB together.',
 )
 
 /** Keys of 1 to 63 characters, values up to 256; how many there may be is the server's configuration. */

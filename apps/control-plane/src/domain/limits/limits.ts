@@ -1,6 +1,6 @@
 import { isIPv4 } from 'node:net'
 import { AppError } from '@wrenn/base'
-import type { EgressPolicy } from '@wrenn/protocol'
+import { type EgressPolicy, environmentBytes, MAX_CAPSULE_ENVIRONMENT_BYTES } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 
 interface Sizes {
@@ -8,6 +8,7 @@ interface Sizes {
   readonly memory_mb?: number | undefined
   readonly disk_size_mb?: number | undefined
   readonly labels: Readonly<Record<string, string>>
+  /** As every command gets them, those that a fork adds among them. */
   readonly envs: Readonly<Record<string, string>>
 }
 
@@ -18,7 +19,7 @@ export function checkLimits(sizes: Sizes, limits: Limits): void {
     ['memory_mb', sizes.memory_mb ?? 0, limits.maxMemoryMib, 'WRENN_MAX_MEMORY_MB'],
     ['disk_size_mb', sizes.disk_size_mb ?? 0, limits.maxDiskSizeMib, 'WRENN_MAX_DISK_SIZE_MB'],
     ['labels', Object.keys(sizes.labels).length, limits.maxLabels, 'labels per capsule'],
-    ['envs', JSON.stringify(sizes.envs).length, limits.maxEnvBytes, 'bytes of environment'],
+    ['envs', environmentBytes(sizes.envs), MAX_CAPSULE_ENVIRONMENT_BYTES, 'bytes of environment'],
   ]
   for (const [field, value, max, knob] of checks) {
     if (value > max) {
