@@ -380,6 +380,41 @@ describe('files', () => {
     }
   })
 
+  it('of a form are written once all of it is there: not when it has more files, or breaks off behind the first', async () => {
+    const form = (...parts: readonly string[]): RequestInit => ({
+      method: 'POST',
+      headers: { 'x-api-key': platform.key, 'content-type': 'multipart/form-data; boundary=B' },
+      body: parts.map((part) => `--B\r\nContent-Disposition: form-data; ${part}\r\n`).join(''),
+    })
+    const named = 'name="path"\r\n\r\n/data/form'
+    const file = 'name="file"; filename="x"\r\n\r\ncontent'
+    const send = async (...parts: readonly string[]) =>
+      await fetch(`${platform.url}${at('/files/write')}`, form(...parts))
+    for (const parts of [
+      [named, file, file, '--B--'],
+      [named, file, 'name="later"'],
+      [named, file],
+    ]) {
+      expect(await errorCode(await send(...parts), 400)).toBe('invalid_request')
+      expect(await errorCode(await platform.call('GET', at('/files?path=/data/form')), 404)).toBe('file_not_found')
+    }
+    expect((await send(named, `${file}\r\n--B--`)).status).toBe(204)
+    expect(await (await platform.call('GET', at('/files?path=/data/form'))).text()).toBe('content')
+  })
+
+  it('are put under the conditions that a client sends', async () => {
+    const put = async (headers: Record<string, string>) =>
+      await fetch(`${platform.url}${at('/files')}?path=/data/once`, {
+        method: 'PUT',
+        headers: { 'x-api-key': platform.key, ...headers },
+        body: 'x',
+      })
+    expect(await errorCode(await put({ 'if-match': '*' }), 412)).toBe('precondition_failed')
+    expect((await put({ 'if-none-match': '*' })).status).toBe(200)
+    expect(await errorCode(await put({ 'if-none-match': '*' }), 412)).toBe('precondition_failed')
+    expect((await put({ 'if-match': '*' })).status).toBe(200)
+  })
+
   it('are unpacked when they come as gzip, and refused when they come packed otherwise', async () => {
     const put = async (coding: string, body: Uint8Array<ArrayBuffer>) =>
       await fetch(`${platform.url}${at('/files')}?path=/packed`, {

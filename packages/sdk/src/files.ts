@@ -28,6 +28,8 @@ export interface ReadOptions extends FileOptions {
 export interface WriteOptions extends FileOptions {
   /** Permission bits, 0 to 0o7777. @default those of the file it replaces, else 0o644 */
   readonly mode?: number
+  /** Whether a file that is there may be replaced; if not, that is a WrennError `precondition_failed`. @default true */
+  readonly overwrite?: boolean
 }
 /** Who hears what a tar cannot carry. */
 export interface ReadArchiveOptions extends FileOptions {
@@ -91,15 +93,16 @@ export class Files {
    * @throws WrennError `is_a_directory`, `permission_denied`, `disk_full`, `upload_interrupted` by a pause
    */
   async write(path: string, content: FileContent, options: WriteOptions = {}): Promise<{ sizeBytes: number }> {
-    const { user, mode, ...call } = options
+    const { user, mode, overwrite = true, ...call } = options
     const result = await this.#transport.json<UploadResult>('PUT', this.#base, {
       // An upload takes as long as it takes; only the caller knows how much there is.
       requestTimeoutMs: 0,
       ...call,
       query: { path, user, mode: mode?.toString(8).padStart(3, '0') },
       body: content,
-      headers: { 'Content-Type': 'application/octet-stream' },
-      idempotent: !(content instanceof ReadableStream),
+      headers: { 'Content-Type': 'application/octet-stream', ...(overwrite ? {} : { 'If-None-Match': '*' }) },
+      // Sent again after its answer was lost, it would find its own file in the way.
+      idempotent: overwrite && !(content instanceof ReadableStream),
     })
     return { sizeBytes: result.bytes }
   }

@@ -20,12 +20,15 @@ let dir: string
 let wrenn: Wrenn
 /** The most that buffers held while an upload was received. */
 let peakBytes: number
+let conditions: (string | undefined)[]
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), 'wrenn-sdk-upload-'))
   peakBytes = 0
+  conditions = []
   server = createServer(async (request, response) => {
     if (request.method === 'GET') return sendJson(response, capsule('running'))
+    conditions.push(request.headers['if-none-match'])
     let bytes = 0
     for await (const chunk of request) {
       bytes += chunk.length
@@ -62,6 +65,13 @@ describe('a file that is sent', () => {
     const { files } = await wrenn.capsules.get(ID)
     expect(await files.write('/big', chunks())).toEqual({ sizeBytes: UPLOAD_BYTES })
     expect(peakBytes - before).toBeLessThan(KEPT_BYTES)
+  })
+
+  it('replaces one that is there unless told not to', async () => {
+    const { files } = await wrenn.capsules.get(ID)
+    await files.write('/big', 'x')
+    await files.write('/big', 'x', { overwrite: false })
+    expect(conditions).toEqual([undefined, '*'])
   })
 
   it('as a blob is not kept in memory', async () => {

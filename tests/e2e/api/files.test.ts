@@ -143,6 +143,22 @@ describe('files', () => {
       expect([stale, await part(stale)]).toEqual([stale, [200, 'second version']])
   })
 
+  it('are replaced only where they are the version that is named, and made only where there is none', async () => {
+    const path = '/root/conditional'
+    const put = async (content: string, headers: Record<string, string>): Promise<number> =>
+      (await capsule().write(path, content, {}, headers)).status
+    expect(await put('x', { 'if-match': '*' })).toBe(412)
+    const [...made] = await Promise.all([1, 2, 3].map((each) => put(`first ${each}`, { 'if-none-match': '*' })))
+    expect(made.sort()).toEqual([200, 412, 412])
+    const etag = await eventually(
+      'the file to have a tag',
+      async () => (await capsule().read(path)).headers.get('etag') ?? undefined,
+    )
+    const replaced = await Promise.all([1, 2, 3].map((each) => put(`second ${each}`, { 'if-match': etag })))
+    expect([...replaced].sort()).toEqual([200, 412, 412])
+    expect((await capsule().read(path)).bytes.toString()).toBe(`second ${replaced.indexOf(200) + 1}`)
+  })
+
   it('of the kernel are what cat gives, whole and in parts', async () => {
     for (const path of ['/proc/version', '/proc/sys/kernel/random/boot_id', '/sys/class/net/lo/mtu']) {
       const text = `${await capsule().text(`cat ${path}`)}\n`

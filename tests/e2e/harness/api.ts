@@ -169,8 +169,13 @@ export class TestCapsule implements AsyncDisposable {
     return await this.api.json<T>('POST', `${this.path}/files/${verb}`, { json })
   }
 
-  async write(path: string, body: NonNullable<RequestInit['body']>, query: Query = {}): Promise<Answer> {
-    const headers = { 'content-type': 'application/octet-stream' }
+  async write(
+    path: string,
+    body: NonNullable<RequestInit['body']>,
+    query: Query = {},
+    conditions: Readonly<Record<string, string>> = {},
+  ): Promise<Answer> {
+    const headers = { 'content-type': 'application/octet-stream', ...conditions }
     return await this.api.call('PUT', `${this.path}/files`, { query: { path, ...query }, body, headers })
   }
 

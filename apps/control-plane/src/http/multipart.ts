@@ -1,5 +1,6 @@
-import type { Readable } from 'node:stream'
-import { AppError, contentCoding, errorText } from '@wrenn/base'
+import { Readable } from 'node:stream'
+import type { Multipart } from '@fastify/multipart'
+import { AppError, contentCoding, errorText, isErrno } from '@wrenn/base'
 import { pathRequestSchema } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 
@@ -12,7 +13,7 @@ interface Destination {
 
 /**
  * Reads a form with the fields `path` and `user` and then one `file`, whose bytes go straight to `store`. Fields may come in
- * the query instead.
+ * the query instead. The bytes end only when the whole form is there and is a good one, so that nothing is stored of another.
  * @throws AppError `invalid_request`, `unsupported_media_type`
  */
 export async function readUpload(
@@ -26,10 +27,11 @@ export async function readUpload(
   requirePlain(request)
   const fields: Record<string, unknown> = { ...query }
   const limits = { fieldSize: MAX_FIELD_BYTES, fields: 8, files: 1, parts: 9, fileSize: Number.POSITIVE_INFINITY }
-  let stored = false
   let storing = false
   try {
-    for await (const part of request.parts({ limits })) {
+    const parts = request.parts({ limits })[Symbol.asyncIterator]()
+    for (let next = await parts.next(); !next.done; next = await parts.next()) {
+      const part = next.value
       if (part.type === 'field') {
         fields[part.fieldname] = part.value
         continue
@@ -37,9 +39,7 @@ export async function readUpload(
       requirePlainPart(part.encoding)
       const destination = destinationOf(fields)
       storing = true
-      await store(destination, part.file)
-      storing = false
-      stored = true
+      return await store(destination, Readable.from(untilFormEnds(part.file, parts), { objectMode: false }))
     }
   } catch (error) {
     // Let the rest of the body run off, so that the client gets to read the answer.
@@ -47,7 +47,26 @@ export async function readUpload(
     request.raw.resume()
     throw storing || AppError.is(error) ? error : unreadable(error)
   }
-  if (!stored) throw new AppError('invalid_request', 'The form has no `file` part.')
+  throw new AppError('invalid_request', 'The form has no `file` part.')
+}
+
+/** The bytes of the file. @throws AppError `invalid_request` when what follows them is not the end of a good form */
+async function* untilFormEnds(file: Readable, parts: AsyncIterator<Multipart>): AsyncGenerator<Uint8Array> {
+  yield* file
+  try {
+    for (let next = await parts.next(); !next.done; next = await parts.next())
+      if (next.value.type === 'file') throw severalFiles()
+  } catch (error) {
+    if (isErrno(error, 'FST_FILES_LIMIT')) throw severalFiles()
+    throw AppError.is(error) ? error : unreadable(error)
+  }
+}
+
+function severalFiles(): AppError {
+  return new AppError(
+    'invalid_request',
+    'A form carries one file: send the others in forms of their own. Nothing was written.',
+  )
 }
 
 /** The parser reads the form from the request itself, so one that is packed cannot be unpacked on the way. */

@@ -23,10 +23,14 @@ export class FileVersions {
     return await this.#replacing.run(key, async () => this.#begin(key))
   }
 
-  /** Runs `work`, which replaces the file's content, while no other replacement of the same file runs. */
-  async replace<T>(fd: number, work: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `work`, which replaces the file's content, while no other replacement of the same file runs.
+   * @param judge may throw to leave it as it is; what it sees is what is replaced
+   */
+  async replace<T>(fd: number, work: () => Promise<T>, judge: () => void = () => {}): Promise<T> {
     const key = keyOf(fstatSync(fd, { bigint: true }))
     return await this.#replacing.run(key, async () => {
+      judge()
       for (const reading of this.#readings.get(key) ?? []) reading.isStale = true
       return await work()
     })

@@ -39,7 +39,8 @@ export function makeParents(path: string, user: GuestUser): void {
  * Renames; parents of the destination are made. Where the kernel cannot rename (another file system, or a directory of the
  * image below the capsule's overlay) the tree is copied and the source removed.
  * @returns where it is now, by a path without links: what was moved may be the very link that `destination` went through
- * @throws AppError `file_not_found` when there is no source, `conflict` when both are names of one file
+ * @throws AppError `file_not_found` when there is no source, `conflict` when both are names of one file, or one is a link to
+ * the other
  */
 export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<string> {
   onPath(source, () => asUser(user, () => lstatSync(kernelPath(source))))
@@ -83,15 +84,31 @@ async function runMove(from: string, to: string, user: GuestUser, tools: Tools):
 }
 
 /**
- * rename(2) does nothing, and says that it went well, where both names are of one file. As `mv` does, that is refused: to remove one
- * of the names instead could lose the file when somebody moves the other way at the same time.
+ * Refuses what `mv` refuses. Where both names are of one file rename(2) does nothing, and says that it went well; to remove one of them
+ * instead could lose the file when somebody moves the other way at the same time. A link in the place of the file that it leads to
+ * would end in itself, and the file would be gone.
  */
 function requireOtherFile(source: string, destination: string): void {
-  const stats = lstatSync(kernelPath(source))
+  const from = kernelPath(source)
+  const stats = lstatSync(from)
   const there = lstatSync(kernelPath(destination), { throwIfNoEntry: false })
-  if (there === undefined || stats.isDirectory() || stats.ino !== there.ino || stats.dev !== there.dev) return
-  if (entryOf(source) === entryOf(destination)) return
-  throw new AppError('conflict', `path '${destination}' is another name of the same file as '${source}'`)
+  if (there === undefined || stats.isDirectory()) return
+  const isSameInode = stats.ino === there.ino && stats.dev === there.dev
+  if (isSameInode && entryOf(source) !== entryOf(destination)) {
+    throw new AppError('conflict', `path '${destination}' is another name of the same file as '${source}'`)
+  }
+  if (stats.isSymbolicLink() && !isSameInode && leadsTo(from, entryOf(destination))) {
+    throw new AppError('conflict', `path '${destination}' is what the link '${source}' leads to`)
+  }
+}
+
+function leadsTo(link: string | Buffer, place: string): boolean {
+  try {
+    return realPath(link) === place
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR', 'ELOOP', 'EACCES', 'ENAMETOOLONG')) return false
+    throw error
+  }
 }
 
 /** The one path of an entry that goes through no link. */

@@ -1,6 +1,7 @@
-import { type BigIntStats, fstatSync } from 'node:fs'
+import { type BigIntStats, fstatSync, statfsSync } from 'node:fs'
 import { AppError, isErrno } from '@wrenn/base'
 import { readHere } from './descriptor-io.js'
+import { descriptorPath } from './kernel-path.js'
 
 /** What is read before an answer begins: all of most files. */
 const HEAD_BYTES = 256 * 1024
@@ -40,6 +41,11 @@ export async function inspect(fd: number, path: string): Promise<ReadableFile> {
   if (after.size >= length && (isOnDisk(after) || after.size > 0n))
     return { sizeBytes: Number(after.size), head, validators }
   return { sizeBytes: undefined, head, validators: {} }
+}
+
+/** What a reader of an open file would be told now: nothing of one that the kernel makes, whose file system has no blocks at all. */
+export function currentValidators(fd: number): Validators {
+  return statfsSync(descriptorPath(fd)).blocks === 0 ? {} : validatorsOf(fstatSync(fd, { bigint: true }))
 }
 
 /** True for a file with blocks of its own. Those of `/proc` and `/sys` have none; tiny and sparse ones on a disk may have none. */

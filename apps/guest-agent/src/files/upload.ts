@@ -42,7 +42,14 @@ export interface UploadTarget {
   readonly user: GuestUser
   /** Permission bits; absent: those of the file it replaces, else 0644. */
   readonly mode: number | undefined
+  /**
+   * Judges the file that is to be replaced, by an open descriptor, or that there is none. Called early, so that a body which will be
+   * refused is not waited for, and in the same step as the replacement. @throws AppError `precondition_failed`
+   */
+  readonly judge?: Judge | undefined
 }
+
+export type Judge = (fd: number | undefined) => void
 
 /** What all uploads of one agent share. */
 export interface UploadSite {
@@ -129,13 +136,16 @@ export class Upload {
 }
 
 function wayTo(target: UploadTarget, site: UploadSite): Way {
-  const { path, user } = target
+  const { path, user, judge } = target
   const existing = asUser(user, () => statSync(kernelPath(path), { throwIfNoEntry: false }))
-  if (existing === undefined) return wayToNewFile(target, site)
+  if (existing === undefined) {
+    judge?.(undefined)
+    return wayToNewFile(target, site)
+  }
   if (existing.isDirectory()) throw new AppError('is_a_directory', `path is a directory: ${path}`)
   if (!existing.isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
   try {
-    closeSync(openForWriting(path, user))
+    withFile(openForWriting(path, user), (fd) => judge?.(fd))
   } catch (error) {
     // The links to a running program would part, which nobody asked for.
     if (!isErrno(error, 'ETXTBSY') || existing.nlink > 1) throw error
@@ -152,7 +162,7 @@ function wayToNewFile(target: UploadTarget, { versions }: UploadSite): Way {
     ...temporary,
     place: async (content, prepare) => {
       await prepare(temporary.fd)
-      if (appear(temporary.path, path, user)) return
+      if (appear(temporary.path, path, target)) return
       // Somebody else has made the file meanwhile: it is theirs, and gets the content.
       await replaceContent(target, content, versions, prepare)
     },
@@ -188,8 +198,17 @@ function wayToNewProgram(target: UploadTarget, existing: Stats, { metadata }: Up
       fchmodSync(fd, target.mode ?? existing.mode & keptBits)
       await copyAttributes(path, fd, metadata)
       await prepare(fd)
+      if (target.judge !== undefined) withFile(openSync(kernelPath(path), constants.O_RDONLY), target.judge)
       asUser(user, () => renameSync(kernelPath(temporary.path), kernelPath(path)))
     },
+  }
+}
+
+function withFile(fd: number, work: (fd: number) => void): void {
+  try {
+    work(fd)
+  } finally {
+    closeSync(fd)
   }
 }
 
@@ -226,9 +245,14 @@ function createBeside(path: string, { user }: UploadTarget, mode: number): Tempo
 }
 
 /** Gives a temporary file its name unless something has that name by now. */
-function appear(temporary: string, path: string, user: GuestUser): boolean {
+function appear(temporary: string, path: string, { user, judge }: UploadTarget): boolean {
   const [from, to] = [kernelPath(temporary), kernelPath(path)]
   return asUser(user, () => {
+    if (judge !== undefined) {
+      // What is there by now is judged where it is replaced.
+      if (lstatSync(to, { throwIfNoEntry: false })) return false
+      judge(undefined)
+    }
     try {
       linkSync(from, to)
       return true
@@ -243,21 +267,22 @@ function appear(temporary: string, path: string, user: GuestUser): boolean {
 }
 
 async function replaceContent(
-  { path, user, mode }: UploadTarget,
+  { path, user, mode, judge }: UploadTarget,
   content: Content,
   versions: FileVersions,
   prepare: Prepare,
 ): Promise<void> {
-  const fd = openOrMake(path, user)
+  const { fd, isNew } = openOrMake(path, user, judge)
   try {
     const stats = fstatSync(fd)
     if (!stats.isFile()) throw new AppError('invalid_request', `path '${path}' is not a regular file`)
     if (mode !== undefined) requireOwner(stats, user, path)
-    await versions.replace(fd, async () => {
+    const replace = async (): Promise<void> => {
       await overwrite(fd, content, user, () => prepare(fd))
       // Last, because the content takes set-uid and set-gid away, and a file that could not be written keeps its mode.
       if (mode !== undefined) asUser(user, () => fchmodSync(fd, mode))
-    })
+    }
+    await versions.replace(fd, replace, () => (isNew ? undefined : judge?.(fd)))
   } finally {
     closeSync(fd)
   }
@@ -276,12 +301,17 @@ function openForWriting(path: string, user: GuestUser, more = 0): number {
 }
 
 /** The file may have been removed since the upload began. */
-function openOrMake(path: string, user: GuestUser): number {
+function openOrMake(
+  path: string,
+  user: GuestUser,
+  judge: Judge | undefined,
+): { readonly fd: number; readonly isNew: boolean } {
   try {
-    return openForWriting(path, user)
+    return { fd: openForWriting(path, user), isNew: false }
   } catch (error) {
     if (!isErrno(error, 'ENOENT')) throw error
-    return openForWriting(path, user, constants.O_CREAT)
+    judge?.(undefined)
+    return { fd: openForWriting(path, user, constants.O_CREAT), isNew: true }
   }
 }
 

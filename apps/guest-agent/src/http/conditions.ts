@@ -23,6 +23,29 @@ export function evaluateConditions(headers: IncomingHttpHeaders, file: Validator
   return isKnown && !isNewerThan(file, headers['if-modified-since']) ? 'not_modified' : 'send'
 }
 
+/** The headers of an upload that say which version of the file it may replace (RFC 9110 §13.1). */
+export type WriteConditions = Pick<IncomingHttpHeaders, 'if-match' | 'if-none-match' | 'if-unmodified-since'>
+
+/** Those that a request has; `undefined` when it has none. */
+export function writeConditions(headers: IncomingHttpHeaders): WriteConditions | undefined {
+  const { 'if-match': match, 'if-none-match': noneMatch, 'if-unmodified-since': since } = headers
+  if (match === undefined && noneMatch === undefined && since === undefined) return undefined
+  return {
+    ...(match === undefined ? {} : { 'if-match': match }),
+    ...(noneMatch === undefined ? {} : { 'if-none-match': noneMatch }),
+    ...(since === undefined ? {} : { 'if-unmodified-since': since }),
+  }
+}
+
+/**
+ * Whether an upload may replace the file as it is. `file`: `undefined` when there is none.
+ * @throws AppError `precondition_failed`
+ */
+export function requireConditions(conditions: WriteConditions, file: Validators | undefined): void {
+  if (file === undefined) requireCondition(conditions['if-match'] === undefined)
+  else requireCondition(evaluateConditions(conditions, file) === 'send')
+}
+
 /**
  * Whether the bytes that a client already has belong to the file as it is (`If-Range`, RFC 9110 §13.1.5): only by a strong tag
  * that is the same, or by a date that is the same and names a second which is over.

@@ -16,7 +16,8 @@ export async function handleFiles(
   identity: Identity,
   site: UploadSite,
 ): Promise<void> {
-  const operation = request.method === 'POST' ? 'write' : 'read'
+  const isWrite = request.method === 'POST' || request.method === 'PUT'
+  const operation = isWrite ? 'write' : 'read'
   const path = query.get('path') ?? undefined
   const username = query.get('username') ?? ''
   if (!identity.isClient(request.headers)) {
@@ -28,10 +29,10 @@ export async function handleFiles(
   const resolve = (each: string): string => resolvePath(each, user, identity)
   if (request.method === 'GET' || request.method === 'HEAD') {
     await readFile(request, response, { path: resolve(path ?? ''), user, versions: site.versions })
-  } else if (request.method === 'POST') {
+  } else if (isWrite) {
     await writeFiles(request, response, { user, path, mode: modeOf(query), resolve, site })
   } else {
-    throw new AppError('method_not_allowed', 'Use GET, HEAD or POST on /files.')
+    throw new AppError('method_not_allowed', 'Use GET, HEAD, POST or PUT on /files.')
   }
 }
 

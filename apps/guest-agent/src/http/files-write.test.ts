@@ -377,6 +377,106 @@ describe('POST /files over a file that is there', () => {
   })
 })
 
+describe('PUT /files with conditions', () => {
+  const write = async (
+    path: string,
+    body: string,
+    headers: Record<string, string>,
+  ): Promise<readonly [number, string | null]> => {
+    const url = `/files?path=${encodeURIComponent(path)}`
+    const response = await harness.fetch(url, { method: 'PUT', body, headers: { ...octets, ...headers } })
+    return [response.status, response.headers.get(ERROR_CODE_HEADER)]
+  }
+  const failed = [412, 'precondition_failed']
+
+  /** A packed answer has a weak tag, which no condition of an upload holds for. */
+  async function tagOf(path: string): Promise<string> {
+    let etag = ''
+    await eventually('the file to have a tag', async () => {
+      const request = { method: 'HEAD', headers: { 'accept-encoding': 'identity' } }
+      etag = (await harness.fetch(`/files?path=${path}`, request)).headers.get('etag') ?? ''
+      return etag !== ''
+    })
+    return etag
+  }
+
+  it('replaces only the version that is named', async () => {
+    const path = join(fresh('if-match'), 'file')
+    expect(await write(path, 'x', { 'if-match': '*' })).toEqual(failed)
+    expect(await write(path, 'x', { 'if-match': '"none"' })).toEqual(failed)
+    expect(existsSync(path)).toBe(false)
+    await put(path, 'one')
+    const etag = await tagOf(path)
+    const modified = statSync(path).mtime
+    const [before, after] = [-1, 1].map((days) => new Date(modified.getTime() + days * 86_400_000).toUTCString())
+    for (const headers of [
+      { 'if-match': '"other"' },
+      { 'if-match': `W/${etag}` },
+      { 'if-none-match': etag },
+      { 'if-none-match': `W/${etag}` },
+      { 'if-none-match': '*' },
+      { 'if-unmodified-since': before ?? '' },
+    ])
+      expect([headers, ...(await write(path, 'x', headers))]).toEqual([headers, ...failed])
+    expect(readFileSync(path, 'utf8')).toBe('one')
+    expect(await write(path, 'two', { 'if-match': `"other", ${etag}` })).toEqual([200, null])
+    expect(await write(path, 'x', { 'if-match': etag })).toEqual(failed)
+    expect(await write(path, 'three', { 'if-match': '*', 'if-none-match': '"other"' })).toEqual([200, null])
+    expect(await write(path, 'four', { 'if-unmodified-since': after ?? '' })).toEqual([200, null])
+    expect(readFileSync(path, 'utf8')).toBe('four')
+  })
+
+  it('makes a file only where there is none, and lets one of many do so', async () => {
+    const dir = fresh('if-none-match')
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_, each) => write(`${dir}/new`, `content ${each}`, { 'if-none-match': '*' })),
+    )
+    expect(answers.map(([status]) => status).sort()).toEqual([200, ...Array(7).fill(412)])
+    expect(readFileSync(`${dir}/new`, 'utf8')).toBe(`content ${answers.findIndex(([status]) => status === 200)}`)
+    expect(readdirSync(dir)).toEqual(['new'])
+  })
+
+  it('lets one of many replace a version, and the others know', async () => {
+    const path = join(fresh('one-of-many'), 'file')
+    await put(path, 'old')
+    const etag = await tagOf(path)
+    const answers = await Promise.all(
+      Array.from({ length: 8 }, (_, each) => write(path, `new ${each}`, { 'if-match': etag })),
+    )
+    expect(answers.map(([status]) => status).sort()).toEqual([200, ...Array(7).fill(412)])
+    expect(readFileSync(path, 'utf8')).toBe(`new ${answers.findIndex(([status]) => status === 200)}`)
+  })
+
+  it('judges at the replacement, and cuts no reader off when it is not made', async () => {
+    const path = join(fresh('late'), 'file')
+    writeFileSync(path, 'old')
+    const etag = await tagOf(path)
+    const outgoing = begin(path, { ...octets, 'if-match': etag })
+    outgoing.write('new')
+    await eventually('the upload to be there', async () => {
+      const busy = await harness.fetch('/activity').then((answer) => answer.text())
+      return JSON.parse(busy).openStreams > 0
+    })
+    writeFileSync(path, 'by somebody else')
+    const answered = new Promise<number | undefined>((resolve) =>
+      outgoing.once('response', (answer) => resolve(answer.statusCode)),
+    )
+    outgoing.end()
+    expect(await answered).toBe(412)
+    expect(readFileSync(path, 'utf8')).toBe('by somebody else')
+  })
+
+  it('is about one file', async () => {
+    const response = await harness.fetch('/files', {
+      method: 'PUT',
+      body: form(['file', 'x', `${harness.dir}/a`]),
+      headers: { 'if-none-match': '*' },
+    })
+    expect(response.status).toBe(400)
+    expect(existsSync(`${harness.dir}/a`)).toBe(false)
+  })
+})
+
 describe('POST /files with a form', () => {
   it('takes one part to the path of the query, with or without a file name', async () => {
     const dir = fresh('one')
@@ -464,6 +564,24 @@ describe('POST /files with a form', () => {
     outgoing.destroy()
     await eventually('all to be cleared away', () => readdirSync(dir).length === 0)
     await eventually('the files to be closed', () => openFilesIn(dir).length === 0)
+  })
+
+  it('names what is written already when a later file cannot take its place', async () => {
+    const mount = fresh('half-written')
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'wrenn-test-half', mount])
+    try {
+      writeFileSync(`${mount}/old`, 'old')
+      const big = Buffer.alloc(600 * 1024, 'x').toString()
+      const answer = await post(form(['file', 'new', `${mount}/new`], ['file', big, `${mount}/old`]))
+      expect([answer.status, JSON.parse(await answer.text()).message]).toEqual([
+        507,
+        expect.stringMatching(new RegExp(`^path '${mount}/old' .*; written before it: '${mount}/new'$`)),
+      ])
+      expect(readFileSync(`${mount}/old`, 'utf8')).toBe('old')
+      expect(readFileSync(`${mount}/new`, 'utf8')).toBe('new')
+    } finally {
+      execFileSync('umount', [mount])
+    }
   })
 
   it('refuses a form whose second file may not be written, and keeps the first away too', async () => {

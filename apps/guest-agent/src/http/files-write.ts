@@ -4,8 +4,10 @@ import type { Readable } from 'node:stream'
 import type { Busboy } from '@fastify/busboy'
 import { ACCEPTED_CODINGS, AppError, codingError, contentCoding, errorText, isErrno, unpacked } from '@wrenn/base'
 import type { Metadata } from '../files/metadata.js'
-import { Upload, type UploadSite } from '../files/upload.js'
+import { currentValidators } from '../files/readable-file.js'
+import { type Judge, Upload, type UploadSite } from '../files/upload.js'
 import type { GuestUser } from '../identity/users.js'
+import { requireConditions, writeConditions } from './conditions.js'
 import { sendJson } from './reply.js'
 
 const METADATA_PREFIX = 'x-metadata-'
@@ -17,6 +19,7 @@ export interface WriteContext {
   readonly path: string | undefined
   /** Permission bits; absent: those of the file that is replaced, else 0644. */
   readonly mode: number | undefined
+  readonly judge: Judge | undefined
   /** Makes a client's path absolute. */
   readonly resolve: (path: string) => string
   readonly site: UploadSite
@@ -27,15 +30,20 @@ interface Received {
   readonly upload: Upload
 }
 
-/** `POST /files`: one file as the body itself, or any number as parts of a form. All of them appear, or none. */
+/**
+ * `POST /files`: one file as the body itself, or any number as parts of a form. None of them appears before all have come; when one
+ * cannot take its place then, the error says which have. `PUT /files` is the same with conditions, which agents before this one would
+ * not look at.
+ */
 export async function writeFiles(
   request: IncomingMessage,
   response: ServerResponse,
-  context: WriteContext,
+  asked: Omit<WriteContext, 'judge'>,
 ): Promise<void> {
   const received = new Map<string, Upload>()
   let body: Readable = request
   try {
+    const context = { ...asked, judge: judgeOf(request, asked.path) }
     body = await unpacked(request, contentCoding(request.headers['content-encoding']))
     if (isMultipart(request)) await receiveForm(request, body, context, received)
     else await receiveBody(body, context, received)
@@ -50,6 +58,15 @@ export async function writeFiles(
     request.resume()
     if (body !== request) body.destroy()
   }
+}
+
+/** @throws AppError `invalid_request` for conditions on more than one file */
+function judgeOf({ headers }: IncomingMessage, path: string | undefined): Judge | undefined {
+  const conditions = writeConditions(headers)
+  if (conditions === undefined) return undefined
+  if (path === undefined)
+    throw new AppError('invalid_request', 'Conditions are about one file: give its path in the query.')
+  return (fd) => requireConditions(conditions, fd === undefined ? undefined : currentValidators(fd))
 }
 
 function isMultipart(request: IncomingMessage): boolean {
@@ -159,7 +176,8 @@ function open(path: string, context: WriteContext, received: Map<string, Upload>
       `you cannot upload multiple files to the same path '${absolute}' in one upload request`,
     )
   }
-  const upload = Upload.open({ path: absolute, user: context.user, mode: context.mode }, context.site)
+  const { user, mode, judge } = context
+  const upload = Upload.open({ path: absolute, user, mode, judge }, context.site)
   received.set(absolute, upload)
   return { path: absolute, upload }
 }
@@ -167,11 +185,26 @@ function open(path: string, context: WriteContext, received: Map<string, Upload>
 async function commitAll(received: ReadonlyMap<string, Upload>, metadata: Metadata): Promise<unknown> {
   const answer: unknown[] = []
   for (const [path, upload] of received) {
-    await upload.commit(metadata)
+    try {
+      await upload.commit(metadata)
+    } catch (error) {
+      throw answer.length === 0 ? error : partlyWritten(error, [...received.keys()].slice(0, answer.length))
+    }
     const shown = Object.keys(metadata).length === 0 ? {} : { metadata }
     answer.push({ path, name: basename(path), type: 'file', ...shown })
   }
   return answer
+}
+
+/** Not more names than a person reads. */
+const MAX_NAMED = 20
+
+/** What is written stays, for it may have replaced something; whoever sent the form learns what that is. */
+function partlyWritten(thrown: unknown, written: readonly string[]): AppError {
+  const { code, message, cause } = AppError.from(thrown)
+  const names = written.slice(0, MAX_NAMED).map((path) => `'${path}'`)
+  const more = written.length > MAX_NAMED ? ` and ${written.length - MAX_NAMED} more` : ''
+  return new AppError(code, `${message}; written before it: ${names.join(', ')}${more}`, { cause })
 }
 
 function metadataOf(request: IncomingMessage): Metadata {

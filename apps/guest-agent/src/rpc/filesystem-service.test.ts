@@ -328,12 +328,15 @@ describe('Move', () => {
     expect(existsSync(`${dir}/moved/inner`)).toBe(true)
   })
 
-  it('refuses another name of the same file, and does nothing where both are one', async () => {
+  it('refuses another name of the same file and what a link leads to, and does nothing where both are one', async () => {
     const dir = fresh('two-names')
     writeFileSync(`${dir}/a`, 'A')
     linkSync(`${dir}/a`, `${dir}/b`)
     symlinkSync('.', `${dir}/here`)
     await expect(root().move({ source: `${dir}/a`, destination: `${dir}/b` })).rejects.toMatchObject({ code: 6 })
+    symlinkSync('a', `${dir}/link`)
+    await expect(root().move({ source: `${dir}/link`, destination: `${dir}/a` })).rejects.toMatchObject({ code: 6 })
+    await root().remove({ path: `${dir}/link` })
     expect(readdirSync(dir)).toEqual(['a', 'b', 'here'])
     for (const destination of [`${dir}/b`, `${dir}/here/b`]) {
       await root().move({ source: `${dir}/b`, destination })

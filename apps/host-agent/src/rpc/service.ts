@@ -268,7 +268,7 @@ async function writeFile(
   if (first.done || first.value.part.case !== 'open') {
     throw new AppError('invalid_request', 'The first message of WriteFile must be `open`.')
   }
-  const { capsuleId, path, user, mode } = first.value.part.value
+  const { capsuleId, path, user, mode, headers } = first.value.part.value
   let bytes = 0n
   const body = Readable.from(
     (async function* () {
@@ -285,7 +285,7 @@ async function writeFile(
   )
   const close = manager.activity.open(capsuleId)
   try {
-    await guestCall(capsuleId, (client) => client.writeFile(path, user, body, signal, mode))
+    await guestCall(capsuleId, (client) => client.writeFile(path, user, body, { mode, headers }, signal))
   } finally {
     close()
   }

@@ -1,4 +1,4 @@
-import type { Stats } from 'node:fs'
+import { existsSync, type Stats } from 'node:fs'
 import { lstat, mkdir, open, readdir, readlink, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, isAbsolute, join, resolve } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
@@ -12,6 +12,11 @@ export interface FileWish {
   readonly length?: bigint
   readonly range: string | undefined
   readonly statOnly: boolean
+}
+
+interface WriteWish {
+  readonly mode: number | undefined
+  readonly headers: Readonly<Record<string, string>>
 }
 
 /** Files of one fake capsule, below a real directory. Paths that are below it already stay as they are. */
@@ -71,8 +76,8 @@ export class FakeFiles {
     return { handle, [Symbol.asyncDispose]: () => handle.close() }
   }
 
-  /** The file appears only when it is whole. */
-  async write(path: string, chunks: AsyncIterable<Uint8Array>, mode?: number): Promise<number> {
+  /** The file appears only when it is whole. Of conditions it knows `*`: whether there is a file at all. */
+  async write(path: string, chunks: AsyncIterable<Uint8Array>, { mode, headers }: WriteWish): Promise<number> {
     const target = this.locate(path)
     await known(path, () => mkdir(pathBytes(dirname(target)), { recursive: true }))
     const beside = pathBytes(`${target}.upload`)
@@ -82,6 +87,10 @@ export class FakeFiles {
       for await (const chunk of chunks) bytes += (await handle.write(chunk)).bytesWritten
       if (mode !== undefined) await handle.chmod(mode)
       await handle.close()
+      const isThere = existsSync(pathBytes(target))
+      if ((headers['if-none-match'] === '*' && isThere) || (headers['if-match'] !== undefined && !isThere)) {
+        throw new AppError('precondition_failed', 'The file is not the version that the request is about.')
+      }
       await known(path, () => rename(beside, pathBytes(target)))
       return bytes
     } catch (error) {

@@ -256,6 +256,7 @@ async function write(requests: AsyncIterable<WriteFileRequest>, usable: (id: str
     }
     throw new AppError('invalid_request', 'The upload ended before the file was complete.')
   }
-  const bytes = await files.write(open.value.path, chunks(), open.value.mode)
+  const { path, mode, headers } = open.value
+  const bytes = await files.write(path, chunks(), { mode, headers })
   return { bytes: BigInt(bytes) }
 }

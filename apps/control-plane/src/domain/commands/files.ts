@@ -38,6 +38,13 @@ export interface HttpWish {
   readonly statOnly: boolean
 }
 
+interface WriteWish {
+  /** Permission bits; absent: those of the file that is replaced, else 0644. */
+  readonly mode?: number | undefined
+  /** Conditions of an HTTP client, by lower-case name, for the guest to judge when it replaces the file. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
 interface ByteRange {
   readonly offset: number
   /** Absent: to the end. */
@@ -155,13 +162,13 @@ async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
 
 /**
  * Writes a file from a stream, as fast as the guest takes it. When `source` fails nothing counts as written.
- * @param mode permission bits; absent: those of the file that is replaced, else 0644
  * @returns how many bytes were written
+ * @throws AppError `precondition_failed`, …
  */
-export async function writeFile(target: FileTarget, source: Readable, mode?: number): Promise<number> {
+export async function writeFile(target: FileTarget, source: Readable, wish: WriteWish = {}): Promise<number> {
   const upload = new Upload(source)
   try {
-    return await target.wake.use(target.capsule, () => send(target, upload, mode))
+    return await target.wake.use(target.capsule, () => send(target, upload, wish))
   } finally {
     upload.close()
   }
@@ -170,9 +177,9 @@ export async function writeFile(target: FileTarget, source: Readable, mode?: num
 async function send(
   { client, capsule, path, user }: FileTarget,
   upload: Upload,
-  mode: number | undefined,
+  { mode, headers = {} }: WriteWish,
 ): Promise<number> {
-  const open = { capsuleId: capsule.id, path, user, ...(mode === undefined ? {} : { mode }) }
+  const open = { capsuleId: capsule.id, path, user, headers: { ...headers }, ...(mode === undefined ? {} : { mode }) }
   async function* requests() {
     yield { part: { case: 'open' as const, value: open } }
     for await (const value of upload.chunks()) yield { part: { case: 'chunk' as const, value } }

@@ -90,12 +90,20 @@ function readRoutes(app: App, target: TargetOf): void {
 /** Which part a client wants, and of which version of the file. The guest judges them, on the file that it opened. */
 const passedOn = ['range', 'if-range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'] as const
 
-async function send(file: FileTarget, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+/** Which version of a file an upload may replace. */
+const passedOnWrites = ['if-match', 'if-none-match', 'if-unmodified-since'] as const
+
+function headersOf({ headers }: FastifyRequest, names: readonly string[]): Record<string, string> {
   const asked: Record<string, string> = {}
-  for (const name of passedOn) {
-    const value = request.headers[name]
+  for (const name of names) {
+    const value = headers[name]
     if (value !== undefined) asked[name] = String(value)
   }
+  return asked
+}
+
+async function send(file: FileTarget, request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> {
+  const asked = headersOf(request, passedOn)
   const wish = Object.keys(asked).length === 0 ? { offset: 0 } : { headers: asked, statOnly: false }
   const isHead = request.method === 'HEAD'
   const { body, length, status, headers } = await openFile(file, isHead ? { headers: asked, statOnly: true } : wish)
@@ -109,6 +117,9 @@ async function send(file: FileTarget, request: FastifyRequest, reply: FastifyRep
   if (length !== undefined && status !== 304) void reply.header('content-length', length)
   return await (status === 304 || isHead ? reply.send() : reply.send(body))
 }
+
+const writeText = `Takes \`If-Match\`, \`If-None-Match\` and \`If-Unmodified-Since\` (RFC 9110): 412 when the file is another version at
+the moment it would be replaced. \`If-None-Match: *\` writes only where there is no file.`
 
 function writeRoutes(app: App, target: TargetOf): void {
   for (const url of ['/v1/capsules/:id/files/write', '/v1/capsules/:id/files/stream/write']) {
@@ -145,6 +156,7 @@ function writeRoutes(app: App, target: TargetOf): void {
         schema: {
           tags: ['files'],
           summary: 'Upload a file as the raw body, as it is or packed with gzip. Makes the folders above it.',
+          description: writeText,
           consumes: ['application/octet-stream'],
           params: capsuleParams,
           querystring: writeFileQuerySchema,
@@ -158,10 +170,11 @@ function writeRoutes(app: App, target: TargetOf): void {
         const { path, mode } = request.query
         const bytes = await unpacked(body, coding)
         try {
-          return {
-            path,
-            bytes: await writeFile(file, bytes, mode === undefined ? undefined : Number.parseInt(mode, 8)),
+          const wish = {
+            mode: mode === undefined ? undefined : Number.parseInt(mode, 8),
+            headers: headersOf(request, passedOnWrites),
           }
+          return { path, bytes: await writeFile(file, bytes, wish) }
         } finally {
           // What is still sent of a body that is no gzip is read off, so that the client gets to read the answer.
           if (bytes !== body) body.unpipe().resume()

@@ -106,6 +106,14 @@ export type FileWish =
   | { readonly offset: number; readonly length: number | undefined }
   | { readonly headers: Readonly<Record<string, string>>; readonly statOnly: boolean }
 
+/** How a file is to be written. */
+export interface WriteWish {
+  /** Permission bits; absent: those of the file that is replaced, else 0644. */
+  readonly mode?: number | undefined
+  /** Conditions of an HTTP client, by lower-case name. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
 /** Headers that say something of the file itself. */
 const fileHeaders = ['etag', 'last-modified', 'accept-ranges', 'content-range'] as const
 
@@ -330,19 +338,33 @@ export class GuestClient {
     }
   }
 
-  /** Streams `body` into a file, creating parents. @throws AppError `disk_full`, `permission_denied`, `is_a_directory` */
-  async writeFile(path: string, user: string, body: Readable, signal?: AbortSignal, mode?: number): Promise<void> {
-    const bits = mode === undefined ? '' : `&mode=${mode.toString(8).padStart(3, '0')}`
-    const type = 'application/octet-stream'
-    await this.send(`/files?${fileQuery(path, user)}${bits}`, type, body, signal)
+  /**
+   * Streams `body` into a file, creating parents.
+   * @throws AppError `disk_full`, `permission_denied`, `is_a_directory`, `precondition_failed`, `method_not_allowed` from an agent that
+   * knows no conditions
+   */
+  async writeFile(path: string, user: string, body: Readable, wish: WriteWish, signal?: AbortSignal): Promise<void> {
+    const bits = wish.mode === undefined ? '' : `&mode=${wish.mode.toString(8).padStart(3, '0')}`
+    const headers = { ...wish.headers, 'content-type': 'application/octet-stream' }
+    // An agent that would not look at the conditions knows no PUT.
+    const method = Object.keys(wish.headers).length === 0 ? 'POST' : 'PUT'
+    try {
+      await this.#upload({ method, path: `/files?${fileQuery(path, user)}${bits}`, headers, body }, signal)
+    } catch (error) {
+      if (!AppError.is(error, 'method_not_allowed')) throw error
+      const text = 'This capsule runs since before its guest agent knew conditions of uploads: upload without them.'
+      throw new AppError('method_not_allowed', text, { cause: error })
+    }
   }
 
   /** Streams `body` to a route. @returns its answer's JSON @throws AppError with the guest's code */
   async send(path: string, type: string, body: Readable, signal?: AbortSignal): Promise<unknown> {
-    const headers = { 'content-type': type }
+    return await this.#upload({ method: 'POST', path, headers: { 'content-type': type }, body }, signal)
+  }
+
+  async #upload(options: HttpOptions, signal: AbortSignal | undefined): Promise<unknown> {
     return await this.pulse.guard(
-      async (given) =>
-        await readJson(await this.#http({ method: 'POST', path, headers, body, signal: either(signal, given) })),
+      async (given) => await readJson(await this.#http({ ...options, signal: either(signal, given) })),
     )
   }
 
