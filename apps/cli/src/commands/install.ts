@@ -40,7 +40,7 @@ async function installService(options: InstallOptions): Promise<void> {
     [
       `Wrote ${unit}; the platform in ${dir} starts at each boot.`,
       `  Now       systemctl start ${name}`,
-      '  Settings  /etc/default/wrenn',
+      `  Settings  /etc/default/${name}`,
       `  Messages  journalctl -u ${name}`,
     ].join('\n'),
   )

@@ -113,7 +113,8 @@ async function run(
     progress.done()
     const keyFile = layoutOf(config.dir).apiKeyFile
     announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids })
-    await notifyReady(config.notifySocket, `Ready at ${apiUrl}`)
+    const untold = await notifyReady(config.notifySocket, `Ready at ${apiUrl}`)
+    if (untold !== undefined) output.warn(`The service manager could not be told that Wrenn is ready: ${untold}`)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
   } catch (error) {
     if (!signal.aborted) throw error

@@ -1,4 +1,5 @@
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,6 +20,7 @@ const command = ['/bin/true', 'up', '--dir', '/srv/my wrenn/100%']
 describe('the systemd unit', () => {
   it('starts the platform of a directory, whatever its name, and leaves nothing to be filled in', async () => {
     const text = await renderUnit({ name: 'wrenn', dir: '/srv/my wrenn/100%', command })
+    expect(text).toContain('EnvironmentFile=-/etc/default/wrenn\n')
     expect(text).toContain('ExecStart=/bin/true up --dir "/srv/my wrenn/100%%"\n')
     expect(text).not.toMatch(/@[A-Z]+@/)
   })
@@ -40,6 +42,30 @@ describe('the systemd unit', () => {
 
 describe('who waits for the platform', () => {
   it('is nobody where no service manager has started it', async () => {
-    await notifyReady(undefined, 'ready')
+    expect(await notifyReady(undefined, 'ready')).toBeUndefined()
   })
+
+  it('may be gone, which ends nothing', async () => {
+    expect(await notifyReady(join(dir, 'gone'), 'ready')).toMatch(/systemd-notify/)
+  })
+
+  it.skipIf(!has('systemd-notify') || spawnSync('socat', ['-V']).error !== undefined)(
+    'is told at the socket that it names (needs systemd-notify and socat)',
+    async () => {
+      const socket = join(dir, 'notify')
+      const manager = spawn('socat', ['-u', `UNIX-RECV:${socket}`, 'STDOUT'], { stdio: ['ignore', 'pipe', 'inherit'] })
+      let heard = ''
+      manager.stdout.on('data', (text: Buffer) => {
+        heard += text.toString()
+      })
+      try {
+        await expect.poll(() => existsSync(socket)).toBe(true)
+        expect(await notifyReady(socket, 'Ready at http://127.0.0.1:8000')).toBeUndefined()
+        await expect.poll(() => heard).toContain('STATUS=Ready at http://127.0.0.1:8000')
+        expect(heard).toContain('READY=1')
+      } finally {
+        manager.kill()
+      }
+    },
+  )
 })

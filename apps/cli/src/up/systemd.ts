@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, isErrno, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, isErrno, writeFileAtomic } from '@wrenn/base'
 import { findRoot } from './layout.js'
 
 /** Where the machine's owner keeps units; systemd.unit(5). */
@@ -64,10 +64,20 @@ export async function uninstallUnit(name: string): Promise<boolean> {
   return true
 }
 
-/** Says to a service manager that waits for it that the platform is ready; sd_notify(3). */
-export async function notifyReady(notifySocket: string | undefined, status: string): Promise<void> {
-  if (notifySocket === undefined) return
-  await run('systemd-notify', ['--ready', `--status=${status}`], { NOTIFY_SOCKET: notifySocket })
+/**
+ * Says to a service manager that waits for it that the platform is ready; sd_notify(3).
+ * @returns why it could not be told, which is no reason to end what runs
+ */
+export async function notifyReady(notifySocket: string | undefined, status: string): Promise<string | undefined> {
+  if (notifySocket === undefined) return undefined
+  // It speaks for us, and we live on: nobody needs to wait until the message was taken.
+  const args = ['--ready', '--no-block', `--status=${status}`]
+  try {
+    await run('systemd-notify', args, { NOTIFY_SOCKET: notifySocket })
+    return undefined
+  } catch (error) {
+    return errorText(error)
+  }
 }
 
 function unitPath(name: string): string {
