@@ -41,4 +41,5 @@ for (const release of positionals.length > 0 ? positionals : DEFAULT_RELEASES) {
 }
 process.stdout.write(`${tableOf(results)}\n`)
 if (values.record) record(results)
-if (results.some((result) => result.steps.some(({ outcome }) => outcome === 'failed'))) process.exit(1)
+if (results.some((result) => result.steps.some(({ outcome }) => outcome === 'failed' || outcome === 'did not end')))
+  process.exit(1)

@@ -90,7 +90,7 @@ function configure(root) {
   if (existsSync(npmrc)) run('cp', [npmrc, join(root, 'root/.npmrc')])
   run('cp', ['/etc/ssl/certs/ca-certificates.crt', join(root, 'etc/ssl/certs/ca-certificates.crt')])
   const files = {
-    'etc/network/interfaces': 'auto lo\niface lo inet loopback\nauto enp0s2\niface enp0s2 inet dhcp\n',
+    'etc/network/interfaces': 'auto lo\niface lo inet loopback\nauto eth0\niface eth0 inet dhcp\n',
     'etc/resolv.conf': 'nameserver 10.0.2.3\n',
     'etc/hostname': 'machine\n',
     'etc/hosts': '127.0.0.1 localhost machine\n',

@@ -8,6 +8,8 @@ rm -rf /root/wrenn && mv /root/wrenn.new /root/wrenn
 mkdir -p /var/lib/wrenn/pool
 mountpoint -q /var/lib/wrenn/pool || mount LABEL=pool /var/lib/wrenn/pool
 export STEPS=$luggage/steps
+# A machine without a network fails at everything, which says nothing about the checkout.
+curl -sS -o /dev/null --retry 5 --retry-connrefused --max-time 120 https://registry.npmjs.org/zod || { ip address; echo '@fact network none'; }
 while read -r step limit; do
   cd /root/wrenn || exit 1
   echo "@begin $step"

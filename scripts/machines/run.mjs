@@ -39,7 +39,8 @@ export async function runMachine(dir, disks, steps) {
       ...['-display', 'none', '-nodefaults', '-no-reboot', '-serial', `file:${serial}`],
       ...['-kernel', join(dir, 'vmlinuz'), '-initrd', join(dir, 'initrd')],
       '-append',
-      'root=/dev/vda rw console=ttyS0 mitigations=off no_timer_check systemd.mask=serial-getty@ttyS0.service',
+      // The network card's name would depend on how many disks there are.
+      'root=/dev/vda rw console=ttyS0 net.ifnames=0 mitigations=off no_timer_check systemd.mask=serial-getty@ttyS0.service',
       ...drives,
       ...['-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n,romfile='],
     ],
@@ -63,7 +64,7 @@ export function readResult(log, steps) {
     facts,
     steps: steps.map((name) => {
       const end = ended.get(name)
-      if (end === undefined) return { name, outcome: begun.has(name) ? 'failed' : 'not run', seconds: undefined }
+      if (end === undefined) return { name, outcome: begun.has(name) ? 'did not end' : 'not run', seconds: undefined }
       return { name, outcome: end.status === '0' ? 'passed' : 'failed', seconds: Number(end.s) }
     }),
   }
