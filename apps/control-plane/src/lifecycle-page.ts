@@ -72,7 +72,7 @@ The diagram leaves out \`destroy\`, which every state allows, and what does not 
 A cell is the state afterwards; an empty one means 409 \`invalid_state\`, whose message says what is possible. Every request is an
 operation: it goes on when its caller leaves, happens once for one \`Idempotency-Key\`, and is taken over when a control plane dies. A
 pause that meets a pause under way joins it, and a resume a resume. \`destroy\` wins over whatever is under way. A resume out of
-\`error\` needs a saved state, a rollback a checkpoint; either makes it run again.
+\`error\` needs a saved state, or \`{"from": "disk"}\`, a rollback a checkpoint; either makes it run again.
 
 ${matrix(requests, (state, request) => (isLegal(state, request) ? nextState(state, request) : undefined))}
 

@@ -49,7 +49,7 @@ export const errorTable = {
     status: 409,
     connect: 'failed_precondition',
     retryable: false,
-    hint: 'Nothing of the state was touched. The operator can run a QEMU that has what the message names: `wrenn up --qemu`.',
+    hint: 'Nothing of the state was touched. A capsule can start from its disk, with its files and without its processes: resume or rollback with {"from": "disk"} (`wrenn capsule resume --from disk`). Or the operator runs a QEMU that has what the message names: `wrenn up --qemu`.',
   },
   name_reserved: {
     status: 409,
@@ -142,7 +142,7 @@ export const errorTable = {
     status: 500,
     connect: 'internal',
     retryable: false,
-    hint: 'The message names the damaged file. Resume from an older checkpoint, or roll back.',
+    hint: 'The message names the damaged file. Roll back to an older checkpoint, or start the capsule from its disk: resume with {"from": "disk"}.',
   },
   image_build_failed: {
     status: 500,

@@ -4,7 +4,7 @@ import { randomName, toBase64 } from './bytes.js'
 import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
 import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
 import { Files } from './files.js'
-import { type LifecycleOptions, perform } from './lifecycle.js'
+import { bodyOf, type LifecycleOptions, perform, type ResumeOptions } from './lifecycle.js'
 import { type Opening, opening } from './opening.js'
 import { openSession, ProcessHandle, PtyHandle } from './process.js'
 import type { ConnectionState, SessionPlan } from './session.js'
@@ -332,14 +332,30 @@ export class Capsule implements AsyncDisposable {
     return await this.#move('pause', 'pausing', options)
   }
 
-  /** Lets it run on where it was paused. With `autoResume`, using it does the same. @throws InvalidStateError */
-  async resume(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
-    return await this.#move('resume', 'resuming', options)
+  /**
+   * Lets it run on where it was paused. With `autoResume`, using it does the same. `from: 'disk'` starts it from its files
+   * instead, without its memory and processes: the way out where its memory cannot be loaded.
+   * @throws StateNotLoadableError; InvalidStateError
+   * @example
+   * await capsule.resume().catch((error) => {
+   *   if (!(error instanceof StateNotLoadableError)) throw error
+   *   return capsule.resume({ from: 'disk' })
+   * })
+   */
+  async resume(options: ResumeOptions = {}): Promise<CapsuleInfo> {
+    const { from, ...rest } = options
+    return await this.#move('resume', 'resuming', rest, from)
   }
 
-  async #move(verb: 'pause' | 'resume', onTheWay: CapsuleInfo['state'], options: LifecycleOptions) {
+  async #move(
+    verb: 'pause' | 'resume',
+    onTheWay: CapsuleInfo['state'],
+    options: LifecycleOptions,
+    from?: ResumeOptions['from'],
+  ) {
     const isDone = ({ state }: wire.Capsule): boolean => state !== onTheWay
-    const operation = { what: `The ${verb}`, path: `${this.#path}/${verb}`, isDone }
+    const path = `${this.#path}/${verb}`
+    const operation = { what: `The ${verb}`, path, isDone, ...bodyOf(from) }
     return this.#seen(await perform<wire.Capsule>(this.#transport, operation, options))
   }
 
@@ -405,14 +421,17 @@ export class Capsule implements AsyncDisposable {
 
   /**
    * Goes back to a checkpoint: memory, processes and files as they were then, under the same id. Streams of processes that
-   * did not run then end with the error `rolled_back`. A capsule that had ended by itself (`error`) runs again.
-   * @throws CheckpointNotFoundError; InvalidStateError
+   * did not run then end with the error `rolled_back`. A capsule that had ended by itself (`error`) runs again. `from: 'disk'`
+   * brings back its files only.
+   * @throws CheckpointNotFoundError; StateNotLoadableError; InvalidStateError
    */
-  async rollback(checkpoint: CheckpointRef, options: LifecycleOptions = {}): Promise<CapsuleInfo> {
+  async rollback(checkpoint: CheckpointRef, options: ResumeOptions = {}): Promise<CapsuleInfo> {
+    const { from, ...rest } = options
     const path = `${this.#checkpoints.pathOf(checkpoint)}/rollback`
     // Its state is the same before, meanwhile and afterwards; only the end has steps to tell of.
     const isDone = (answer: wire.Capsule): boolean => answer.lifecycle_timings !== undefined
-    return this.#seen(await perform<wire.Capsule>(this.#transport, { what: 'The rollback', path, isDone }, options))
+    const operation = { what: 'The rollback', path, isDone, ...bodyOf(from) }
+    return this.#seen(await perform<wire.Capsule>(this.#transport, operation, rest))
   }
 
   /**

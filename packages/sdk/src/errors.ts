@@ -78,6 +78,13 @@ export class FileNotFoundError extends WrennError {
 export class InvalidStateError extends WrennError {
   override readonly name = 'InvalidStateError'
 }
+/**
+ * The saved memory cannot be loaded by what the host runs now; nothing of it was touched. `resume({ from: 'disk' })` and
+ * `rollback(checkpoint, { from: 'disk' })` start the capsule from its files.
+ */
+export class StateNotLoadableError extends WrennError {
+  override readonly name = 'StateNotLoadableError'
+}
 /** A limit was reached; try again later or make room. */
 export class LimitError extends WrennError {
   override readonly name = 'LimitError'
@@ -100,6 +107,7 @@ const classes: Readonly<Record<string, new (message: string, options: WrennError
   process_not_found: ProcessNotFoundError,
   file_not_found: FileNotFoundError,
   invalid_state: InvalidStateError,
+  state_not_loadable: StateNotLoadableError,
   limit_exceeded: LimitError,
   pool_exhausted: LimitError,
   timeout: TimeoutError,

@@ -24,6 +24,7 @@ export {
   InvalidStateError,
   LimitError,
   ProcessNotFoundError,
+  StateNotLoadableError,
   TemplateNotFoundError,
   TimeoutError,
   WrennError,
@@ -38,7 +39,7 @@ export {
   type ReadOptions,
   type WriteOptions,
 } from './files.js'
-export type { LifecycleOptions } from './lifecycle.js'
+export type { LifecycleOptions, ResumeOptions } from './lifecycle.js'
 export type { Opening } from './opening.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export type { ConnectionState } from './session.js'

@@ -5,6 +5,7 @@ import {
   CheckpointNotFoundError,
   type FileChange,
   InvalidStateError,
+  StateNotLoadableError,
   TimeoutError,
   Wrenn,
 } from './index.js'
@@ -63,6 +64,19 @@ describe('pause and resume', () => {
     expect(keys().size).toBe(1)
     await found.resume()
     expect(keys().size).toBe(2)
+  })
+
+  it('start from the disk when that is wanted, which the error of memory that does not load asks for', async () => {
+    server.handler = (seen, response) => {
+      if (bodyOf(seen) === null) sendJson(response, errorBody('state_not_loadable'), 409)
+      else sendJson(response, capsule('running', { lifecycle_timings: [] }))
+    }
+    const refused = await found.resume().catch((error: unknown) => error)
+    expect(refused).toBeInstanceOf(StateNotLoadableError)
+    expect(refused).toMatchObject({ hint: expect.stringContaining('resume') })
+    expect(await found.resume({ from: 'disk' })).toMatchObject({ state: 'running' })
+    await found.rollback('before', { from: 'disk' })
+    expect(server.seen.map(bodyOf)).toEqual([null, { from: 'disk' }, { from: 'disk' }])
   })
 
   it('give up waiting after timeoutMs and say that the work goes on', async () => {

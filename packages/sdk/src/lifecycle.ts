@@ -21,6 +21,17 @@ export interface LifecycleOptions extends CallOptions {
   readonly timeoutMs?: number
 }
 
+/** How `resume` and `rollback` start a capsule. */
+export interface ResumeOptions extends LifecycleOptions {
+  /** `disk`: from its files alone; memory and processes are gone then. @default 'memory' */
+  readonly from?: 'memory' | 'disk'
+}
+
+/** Nothing for what is the default, so that older platforms understand the request. */
+export function bodyOf(from: ResumeOptions['from'] = 'memory'): { readonly json?: object } {
+  return from === 'memory' ? {} : { json: { from } }
+}
+
 /** A request that may be sent again until it shows the end of what it asked for. */
 export interface Operation<Answer> {
   /** For people: `The pause`. */

@@ -99,6 +99,38 @@ export class ResumeDurable extends ResumeInPlace {
   }
 }
 
+export class ResumeFromDisk extends Command {
+  readonly title = 'a resume from the disk'
+  readonly steps = [
+    step('resume:begun', 'old'),
+    step('guest:launched', 'old'),
+    step('resume:booted', 'old'),
+    step('resume:switched', 'new'),
+  ]
+
+  async prepare(subject: Subject): Promise<void> {
+    await subject.mark('files')
+    await subject.pause()
+    await untilDurable(this.agent, subject.id)
+  }
+
+  async run({ id: capsuleId }: Subject): Promise<void> {
+    await this.agent.client.resumeCapsule({ capsuleId, fromDisk: { envs: {}, defaultUser: '', defaultCwd: '' } })
+  }
+
+  async moment(subject: Subject): Promise<Moment> {
+    const moment = momentOf(await subject.state(), { paused: 'old', running: 'new' })
+    if (moment === 'new' && (await subject.markedOnDisk()) !== 'files')
+      throw new Error('The files are not those of the pause.')
+    return moment
+  }
+
+  /** Its memory is gone, and with it what the next case looks for. */
+  override async cleanUp(subject: Subject): Promise<void> {
+    await subject.startOver()
+  }
+}
+
 export async function untilDurable({ client }: HostAgent, capsuleId: string): Promise<void> {
   await eventually('the state to be durable', async () => {
     const { capsule } = await client.getCapsule({ capsuleId })

@@ -20,10 +20,16 @@ export class Subject {
   static async create(agent: HostAgent): Promise<Subject> {
     const subject = new Subject(agent, capsuleIds.create())
     await create(agent, subject.id)
-    await subject.#witnesses.start(subject.capsule)
-    const { nonce } = subject.#witnesses
-    await subject.capsule.output(`echo ${nonce} > /dev/shm/nonce; echo ${nonce} > /root/nonce; sync`)
+    await subject.startOver()
     return subject
+  }
+
+  /** Puts back what is in memory, which is lost by what keeps files only. */
+  async startOver(): Promise<void> {
+    await this.#witnesses.start(this.capsule)
+    const { nonce } = this.#witnesses
+    await this.capsule.output(`echo ${nonce} > /dev/shm/nonce; echo ${nonce} > /root/nonce; sync`)
+    this.#counted = 0
   }
 
   /** Through the line to the host agent as it runs now. */
@@ -59,6 +65,10 @@ export class Subject {
     const marks = (await this.capsule.output('cat /dev/shm/mark /root/mark')).split('\n')
     if (new Set(marks).size !== 1) throw new Error(`Memory and disk are of different moments: ${marks.join(', ')}.`)
     return marks[0] ?? ''
+  }
+
+  async markedOnDisk(): Promise<string> {
+    return await this.capsule.output('cat /root/mark')
   }
 
   /** What the counter has reached belongs to the moment that a rollback gives up. */

@@ -7,7 +7,7 @@ import { treeOf } from '../lifecycle-words.js'
 import { type Output, table } from '../output.js'
 import { showMs, showOwnBytes, showSpan } from '../units.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
-import { showMoved } from './lifecycle.js'
+import { type FromOptions, fromOf, showMoved, withFrom } from './lifecycle.js'
 
 const help = `
 Examples:
@@ -73,9 +73,13 @@ function addRemove(checkpoint: Command): void {
 const rollbackHelp = `
 Memory, processes and files are as they were at the checkpoint; id and URLs stay. What came after it is gone, unless
 another checkpoint has it. A running capsule runs afterwards, also one whose guest had ended; a paused one stays paused.
+With --from disk only the files are as they were, and no process runs: for a checkpoint whose memory cannot be loaded any more.
 
-Example:
-  wrenn capsule rollback cl-… before-upgrade`
+Examples:
+  wrenn capsule rollback cl-… before-upgrade
+  wrenn capsule rollback cl-… before-upgrade --from disk`
+
+type RollbackOptions = CommonOptions & WaitOptions & FromOptions
 
 /** `wrenn capsule rollback`: takes a checkpoint's name or id, and waits until the capsule runs there. */
 export function addRollback(capsule: Command): void {
@@ -83,11 +87,13 @@ export function addRollback(capsule: Command): void {
     .command('rollback <capsule> <checkpoint>')
     .description('go back to a checkpoint, by name or id')
     .addHelpText('after', rollbackHelp)
-  withWait(withJson(command)).action(async (id: string, name: string, options: CommonOptions & WaitOptions) => {
+  withFrom(withWait(withJson(command))).action(async (id: string, name: string, options: RollbackOptions) => {
     const context = contextOf(options)
     const found = await findCapsule(context, id)
     const startedAt = performance.now()
-    const info = await waiting(context, 'rolling back', options, (wait) => found.rollback(name, wait))
+    const info = await waiting(context, 'rolling back', options, (wait) =>
+      found.rollback(name, { ...wait, ...fromOf(options) }),
+    )
     showMoved(context, info, `Back at ${name} after ${showMs(performance.now() - startedAt)}`)
   })
 }

@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
 import type { CapsuleInfo, Timing } from '@wrenn/sdk'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { findCapsule, showInfo, toJson } from '../capsule-view.js'
 import { type CommonOptions, type Context, contextOf, withJson } from '../context.js'
 import { savedWords } from '../lifecycle-words.js'
@@ -33,17 +33,41 @@ export function addPause(capsule: Command): void {
   })
 }
 
+const resumeHelp = `
+With --from disk it starts from its files: memory, processes and open terminals are gone. That is the way out when its memory
+cannot be loaded any more (state_not_loadable), and brings back a capsule that ended without a saved state. Keep the memory
+with \`wrenn capsule checkpoint create\` first if it may be wanted later.
+
+Examples:
+  wrenn capsule resume cl-…
+  wrenn capsule resume cl-… --from disk`
+
+export interface FromOptions {
+  readonly from?: 'memory' | 'disk'
+}
+
+/** From what a capsule starts. */
+export function withFrom(command: Command): Command {
+  return command.addOption(
+    new Option('--from <source>', 'its memory, or its files alone').choices(['memory', 'disk']).default('memory'),
+  )
+}
+
+export function fromOf({ from }: FromOptions): FromOptions {
+  return from === undefined ? {} : { from }
+}
+
 /** `wrenn capsule resume`: waits until the capsule runs. */
 export function addResume(capsule: Command): void {
   const command = capsule
     .command('resume <capsule>')
     .description('let a paused capsule run on where it was')
-    .addHelpText('after', '\nExample:\n  wrenn capsule resume cl-…')
-  withWait(withJson(command)).action(async (id: string, options: LifecycleCommandOptions) => {
+    .addHelpText('after', resumeHelp)
+  withFrom(withWait(withJson(command))).action(async (id: string, options: LifecycleCommandOptions & FromOptions) => {
     const context = contextOf(options)
     const found = await findCapsule(context, id)
     const startedAt = performance.now()
-    const info = await waiting(context, 'resuming', options, (wait) => found.resume(wait))
+    const info = await waiting(context, 'resuming', options, (wait) => found.resume({ ...wait, ...fromOf(options) }))
     showMoved(context, info, `Runs again after ${showMs(performance.now() - startedAt)}`)
   })
 }

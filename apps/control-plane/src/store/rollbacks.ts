@@ -1,7 +1,8 @@
+import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 
 /**
- * The capsule's generation now, when a rollback of it began at or after `generation`. Generations, not times: those of several
+ * The capsule's generation now, when a rollback of it, or a start from its disk, began at or after `generation`. Generations, not times: those of several
  * control planes need not agree.
  */
 export async function findRollback(db: Db, capsuleId: string, generation: number): Promise<number | undefined> {
@@ -10,7 +11,12 @@ export async function findRollback(db: Db, capsuleId: string, generation: number
     .innerJoin('capsules', 'capsules.id', 'operations.capsule_id')
     .select('capsules.generation')
     .where('capsule_id', '=', capsuleId)
-    .where('operations.kind', '=', 'rollback')
+    .where((eb) =>
+      eb.or([
+        eb('operations.kind', '=', 'rollback'),
+        eb.and([eb('operations.kind', '=', 'resume'), sql<SqlBool>`operations.params->>'from' = 'disk'`]),
+      ]),
+    )
     .where('operations.state', '!=', 'failed')
     .where('operations.generation', '>=', generation)
     .limit(1)

@@ -22,7 +22,7 @@ import { holdingsOf } from './state/holdings.js'
 import { Sizes, type TeamUsage } from './state/sizes.js'
 import { layersOfStates, StateStore } from './state/states.js'
 import { type CapsuleEvent, CapsuleTable } from './table.js'
-import type { CapsuleRecord, CreateCapsuleInput } from './types.js'
+import type { CapsuleRecord, CreateCapsuleInput, FromDisk } from './types.js'
 
 export type { CapsuleEvent } from './table.js'
 
@@ -151,8 +151,8 @@ export class CapsuleManager {
   }
 
   /** @see Sleep.resume */
-  async resume(capsuleId: string): Promise<CapsuleRecord> {
-    return await this.#counted(() => this.#sleep.resume(capsuleId))
+  async resume(capsuleId: string, fromDisk?: FromDisk): Promise<CapsuleRecord> {
+    return await this.#counted(() => this.#sleep.resume(capsuleId, fromDisk))
   }
 
   /** @see Fork.run */

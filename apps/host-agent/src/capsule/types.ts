@@ -28,6 +28,9 @@ export interface CreateCapsuleInput extends CapsuleSpec {
   readonly snapshotId?: string
 }
 
+/** What a capsule's memory knew and its disk does not: whoever starts it from its disk alone gives it again. */
+export type FromDisk = Pick<CreateCapsuleInput, 'envs' | 'defaultUser' | 'defaultCwd'>
+
 /** What a capsule may reach, as its record keeps it; `host/network/policy.ts` says what it comes to. */
 export interface EgressPolicy {
   /** Internet allowed unless denied; false: only what `allow` lists. */
@@ -59,7 +62,10 @@ export interface VmResources {
 }
 
 /** What a rollback changes of a capsule that had, or has, a guest. */
-export type RollbackUndo = Pick<CapsuleRecord, 'state' | 'files' | 'fallback' | 'checkpointId' | 'reviving' | 'exit'>
+export type RollbackUndo = Pick<
+  CapsuleRecord,
+  'state' | 'files' | 'fallback' | 'checkpointId' | 'reviving' | 'exit' | 'notice'
+>
 
 /** The journal's record of one capsule: the host's truth about it. Plain JSON; what is `undefined` is not in the file. */
 export interface CapsuleRecord extends CapsuleSpec {

@@ -37,8 +37,8 @@ export function lifecycleHandlers(
     pauseCapsule: unary(async ({ capsuleId, reason }) => ({
       capsule: toCapsule(await parts().manager.pause(parseCapsuleId(capsuleId), parseReason(reason))),
     })),
-    resumeCapsule: unary(async ({ capsuleId }) => ({
-      capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId))),
+    resumeCapsule: unary(async ({ capsuleId, fromDisk }) => ({
+      capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId), fromDisk)),
     })),
     forkCapsule: unary(async ({ capsuleId, copies }) => {
       const source = parseCapsuleId(capsuleId)
@@ -62,9 +62,10 @@ export function lifecycleHandlers(
       const { points } = parts().manager
       return toRemoval(await points.remove(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId)))
     }),
-    rollbackCapsule: unary(async ({ capsuleId, checkpointId }) => {
+    rollbackCapsule: unary(async ({ capsuleId, checkpointId, fromDisk }) => {
       const { points } = parts().manager
-      return { capsule: toCapsule(await points.rollback(parseCapsuleId(capsuleId), parseCheckpointId(checkpointId))) }
+      const target = parseCheckpointId(checkpointId)
+      return { capsule: toCapsule(await points.rollback(parseCapsuleId(capsuleId), target, fromDisk)) }
     }),
     diffCheckpoints: stream(async function* (request, context) {
       const page: DiffPage = { captureId: undefined }

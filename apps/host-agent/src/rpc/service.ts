@@ -44,7 +44,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     const putBack = () =>
       manager.rollbacks(capsuleId) === rollbacks
         ? undefined
-        : new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.')
+        : new AppError('rolled_back', 'The capsule was rolled back to a checkpoint or started from its disk.')
     return {
       signal: context.signal,
       gone: () => manager.whyGone(capsuleId) ?? putBack(),

@@ -32,6 +32,21 @@ export const lifecycleQuerySchema = z.object({ wait_sec: waitSec(4.5) })
 /** Query of fork, checkpoint and snapshot, whose answers are made at their end. */
 export const longLifecycleQuerySchema = z.object({ wait_sec: waitSec(60) })
 
+const startFrom = z
+  .enum(['memory', 'disk'])
+  .default('memory')
+  .describe(
+    '`disk`: start from the files alone, where the memory cannot be loaded or is not wanted; processes are gone then.',
+  )
+
+/** Body of `POST /v1/capsules/{id}/resume`; may be absent. */
+export const resumeRequestSchema = requestBody({ from: startFrom }).meta({ id: 'ResumeRequest' })
+/** `resumeRequestSchema` as the server has it, defaults filled in. */
+export type ResumeInput = z.output<typeof resumeRequestSchema>
+
+/** Body of `POST /v1/capsules/{id}/checkpoints/{cid}/rollback`; may be absent. */
+export const rollbackRequestSchema = requestBody({ from: startFrom }).meta({ id: 'RollbackRequest' })
+
 /** Body of `PATCH /v1/capsules/{id}`: what is absent stays. A `name` of null takes the name away. */
 export const updateCapsuleSchema = requestBody({
   name: text(128, 1).nullable().optional(),

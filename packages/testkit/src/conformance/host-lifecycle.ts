@@ -4,6 +4,7 @@ import { describeCheckpoint } from './host-checkpoint.js'
 import { drain, failure } from './host-client.js'
 import { describeDiff } from './host-diff.js'
 import { describeFork } from './host-fork.js'
+import { describeFromDisk } from './host-from-disk.js'
 import { describePause } from './host-pause.js'
 import { describeSnapshot } from './host-snapshot.js'
 import { checkpoint, pause, resume, rollback, SHAPE, type TestHost } from './test-host.js'
@@ -15,6 +16,7 @@ const NEVER = 'while :; do sleep 1; done'
 export function describeHostLifecycle(host: TestHost): void {
   afterEach(() => host.destroyAll(), host.timeoutMs)
   describePause(host)
+  describeFromDisk(host)
   describeFork(host)
   describeCheckpoint(host)
   describeDiff(host)

@@ -32,7 +32,9 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     pauseCapsule: unary(async ({ capsuleId, reason }) => ({
       capsule: (await lifecycle.pause(host, capsuleId, reason)).message(),
     })),
-    resumeCapsule: unary(async ({ capsuleId }) => ({ capsule: (await lifecycle.resume(host, capsuleId)).message() })),
+    resumeCapsule: unary(async ({ capsuleId, fromDisk }) => ({
+      capsule: (await lifecycle.resume(host, capsuleId, fromDisk)).message(),
+    })),
     forkCapsule: unary(async (request) => {
       const { capsules, pauseWindowMs } = await lifecycle.fork(host, request)
       const timings = [{ step: 'save', ms: pauseWindowMs }]
@@ -46,8 +48,8 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
       checkpoints: [...lifecycle.knownCapsule(host, capsuleId).checkpoints.values()].map(({ record }) => record),
     })),
     deleteCheckpoint: unary(({ capsuleId, checkpointId }) => lifecycle.deleteCheckpoint(host, capsuleId, checkpointId)),
-    rollbackCapsule: unary(async ({ capsuleId, checkpointId }) => ({
-      capsule: (await lifecycle.rollback(host, capsuleId, checkpointId)).message(),
+    rollbackCapsule: unary(async ({ capsuleId, checkpointId, fromDisk }) => ({
+      capsule: (await lifecycle.rollback(host, capsuleId, checkpointId, fromDisk)).message(),
     })),
     diffCheckpoints: stream(async function* (request) {
       const { changes, captureId } = await diffPage(host, request)

@@ -1,6 +1,6 @@
 import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
-import type { CreateCapsuleRequest, ForkCapsuleRequest } from '@wrenn/protocol/host'
+import type { CreateCapsuleRequest, ForkCapsuleRequest, FromDisk } from '@wrenn/protocol/host'
 import type { FakeCapsule, FakeCheckpoint } from './fake-capsule.js'
 import type { FakeCapture } from './fake-capture.js'
 import type { FakeOperation } from './fake-faults.js'
@@ -120,16 +120,18 @@ function newestOf({ saved, fallback, checkpoints, standsOn }: FakeCapsule): Fake
 }
 
 /** @throws AppError `capsule_not_found`, `invalid_state` */
-export async function resume(host: FakeHostState, id: string): Promise<FakeCapsule> {
+export async function resume(host: FakeHostState, id: string, fromDisk?: FromDisk): Promise<FakeCapsule> {
   return await exclusive(host, id, async (capsule) => {
     if (capsule.state === 'running') return capsule
-    const ended = capsule.state === 'error' ? newestOf(capsule) : undefined
-    if (ended === undefined) needState(capsule, 'resume', 'paused')
+    const ended = capsule.state === 'error' && fromDisk === undefined ? newestOf(capsule) : undefined
+    if (ended === undefined)
+      needState(capsule, 'resume', 'paused', ...(fromDisk === undefined ? [] : ['error' as const]))
     const startedAt = performance.now()
     await through(host, capsule, 'resuming', async () => {
       await host.faults.pass('resume', 'before')
       stillIn(host, capsule, 'resuming')
       await ended?.restoreInto(capsule)
+      if (fromDisk !== undefined) await bootAgain(capsule, fromDisk)
     })
     if (ended !== undefined) capsule.notice = 'The guest had ended; it goes on from its newest saved state.'
     if (capsule.saved?.capture === undefined) capsule.saved = capsule.fallback
@@ -141,6 +143,15 @@ export async function resume(host: FakeHostState, id: string): Promise<FakeCapsu
     await host.faults.pass('resume', 'after')
     return capsule
   })
+}
+
+/** Files stay, processes do not. */
+async function bootAgain(capsule: FakeCapsule, { envs, defaultUser, defaultCwd }: FromDisk): Promise<void> {
+  capsule.endUse(new AppError('rolled_back', 'The capsule was started from its disk.'))
+  await capsule.killProcesses()
+  capsule.processes = []
+  capsule.request = capsule.request && { ...capsule.request, envs, defaultUser, defaultCwd }
+  capsule.notice = 'The capsule was started from its disk.'
 }
 
 /** The state of a paused capsule, its checkpoints and the snapshots made of it are on the disk now. */
@@ -291,7 +302,12 @@ export async function deleteCheckpoint(host: FakeHostState, id: string, checkpoi
 }
 
 /** @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state` */
-export async function rollback(host: FakeHostState, id: string, checkpointId: string): Promise<FakeCapsule> {
+export async function rollback(
+  host: FakeHostState,
+  id: string,
+  checkpointId: string,
+  fromDisk?: FromDisk,
+): Promise<FakeCapsule> {
   return await exclusive(host, id, async (capsule) => {
     const checkpoint = knownCheckpoint(capsule, checkpointId)
     needState(capsule, 'rollback', 'running', 'paused', 'error')
@@ -300,6 +316,7 @@ export async function rollback(host: FakeHostState, id: string, checkpointId: st
     const startedAt = performance.now()
     capsule.endUse(new AppError('rolled_back', 'The capsule was rolled back to a checkpoint.'))
     await checkpoint.capture.restoreInto(capsule)
+    if (fromDisk !== undefined) await bootAgain(capsule, fromDisk)
     capsule.standsOn = checkpointId
     capsule.lifecycleTimings = [{ step: 'restore', ms: performance.now() - startedAt }]
     await forgetSaved(capsule)

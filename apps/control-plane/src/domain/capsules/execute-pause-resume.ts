@@ -27,7 +27,7 @@ interface Move {
   readonly what: string
   /** What the host's state means for the row that is on its way. */
   readonly commands: { readonly running: CapsuleCommand; readonly paused: CapsuleCommand }
-  readonly ask: (operation: OperationRow) => Promise<Capsule | undefined>
+  readonly ask: (operation: OperationRow, row: CapsuleRow) => Promise<Capsule | undefined>
 }
 
 /**
@@ -56,9 +56,24 @@ export function resumeExecutor(deps: ExecutorDeps): Executor {
     goal: 'running',
     what: 'it was resumed',
     commands: { running: 'started', paused: 'failed' },
-    ask: async ({ capsule_id: capsuleId }) =>
-      (await host.call((client) => client.resumeCapsule({ capsuleId }, { timeoutMs }))).capsule,
+    ask: async ({ capsule_id: capsuleId, params }, row) => {
+      const request = { capsuleId, ...fromDiskOf(params, row) }
+      return (await host.call((client) => client.resumeCapsule(request, { timeoutMs }))).capsule
+    },
   })
+}
+
+/** What the host needs to start a capsule without its memory, when that is what an operation is for. */
+export function fromDiskOf(params: OperationRow['params'], row: CapsuleRow): { fromDisk?: FromDisk } {
+  if (params?.from !== 'disk') return {}
+  return { fromDisk: { envs: row.envs, defaultUser: row.default_user, defaultCwd: row.default_cwd } }
+}
+
+/** What only the memory of a capsule knows. */
+interface FromDisk {
+  readonly envs: Record<string, string>
+  readonly defaultUser: string
+  readonly defaultCwd: string
 }
 
 function moveExecutor(deps: ExecutorDeps, move: Move): Executor {
@@ -70,7 +85,7 @@ function moveExecutor(deps: ExecutorDeps, move: Move): Executor {
       return await conclude(db, operation, async () => reached ?? failure(overtaken(row, move.what)))
     }
     try {
-      const capsule = await move.ask(operation)
+      const capsule = await move.ask(operation, row)
       return await conclude(db, operation, (tx) => arrive(tx, operation, move, { capsule }))
     } catch (thrown) {
       return await moveFailed(deps, operation, move, AppError.from(thrown))

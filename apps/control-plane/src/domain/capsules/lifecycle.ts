@@ -8,6 +8,7 @@ import {
   isUsable,
   nextState,
   type PauseReason,
+  type ResumeInput,
   type UpdateCapsuleInput,
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
@@ -48,6 +49,11 @@ export interface RequestOptions {
   readonly waitMs: number
   /** Of the team and the kind of move: the same key finds the same operation. @default every request is one of its own */
   readonly idempotencyKey?: string | undefined
+}
+
+export interface ResumeOptions extends RequestOptions {
+  /** @default 'memory' */
+  readonly from?: ResumeInput['from']
 }
 
 interface PauseOptions extends RequestOptions {
@@ -93,15 +99,23 @@ export class Lifecycle {
   }
 
   /**
-   * Lets a paused capsule run again, or one that ended with a saved state behind it. One that is under way is joined.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
+   * Lets a paused capsule run again, or one that ended with a saved state behind it; with `from: 'disk'` without its memory. One
+   * that is under way is joined.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
-  async resume(teamId: string, id: string, options: RequestOptions): Promise<Capsule> {
-    const submission = { teamId, kind: 'resume', hash: hashJson({ id }), key: options.idempotencyKey } as const
+  async resume(teamId: string, id: string, options: ResumeOptions): Promise<Capsule> {
+    const params = paramsOf(options.from)
+    const submission = {
+      teamId,
+      kind: 'resume',
+      hash: hashJson({ id, ...params }),
+      key: options.idempotencyKey,
+    } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
       if (row.state === 'resuming') {
-        return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row))
+        if (params !== undefined) await refuseToJoinFromMemory(tx, id)
+        return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row, params))
       }
       needLegal(row, 'resume')
       if (row.state === 'error' && !mayHaveSavedState(row)) {
@@ -110,7 +124,7 @@ export class Lifecycle {
       const demand = { running: 1, vcpus: row.vcpus, memoryMib: row.memory_mib, added: 0 }
       await reserve(tx, teamId, this.#deps.limits, demand)
       const resuming = await transition(tx, row, 'resume', { desired_state: 'running' })
-      return resuming === undefined ? undefined : await insertNew(tx, submission, resuming)
+      return resuming === undefined ? undefined : await insertNew(tx, submission, resuming, params)
     })
     return await this.#answer(operation, options.waitMs)
   }
@@ -233,6 +247,18 @@ export class Lifecycle {
     if (result !== undefined) return result.capsule as Capsule
     return toCapsule(await needCapsule(this.#deps.db, operation.team_id, operation.capsule_id))
   }
+}
+
+/** Absent for what resumes and rollbacks have always done, so that their keys stay good. */
+export function paramsOf(from: ResumeInput['from'] = 'memory'): { readonly from: 'disk' } | undefined {
+  return from === 'disk' ? { from } : undefined
+}
+
+/** Whoever wants the capsule from its disk does not get it from its memory. @throws AppError `conflict` */
+async function refuseToJoinFromMemory(tx: Db, id: string): Promise<void> {
+  const running = await findRunning(tx, id, ['resume'])
+  if (running === undefined || running.params?.from === 'disk') return
+  throw new AppError('conflict', 'The capsule is being resumed from its memory. Ask again when that has failed.')
 }
 
 /** What a copy has of its source. */

@@ -200,7 +200,10 @@ class Session {
     const { processes } = await client.listProcesses({ capsuleId: capsule.id, includeEnded: true }, { signal })
     const same = processes.find(({ pid, tag }) => pid === this.#process?.pid && tag === this.#process.tag)
     if (same === undefined) {
-      throw new AppError('rolled_back', 'The capsule was rolled back to a moment at which this process did not exist.')
+      throw new AppError(
+        'rolled_back',
+        'The capsule was rolled back to a moment at which this process did not exist, or started from its disk.',
+      )
     }
     this.#generation = generation
     if (this.#position !== undefined) this.#position = Math.min(this.#position, Number(same.outputOffset))

@@ -28,7 +28,9 @@ import {
   mayHaveSavedState,
   needCapsule,
   needLegal,
+  paramsOf,
   type RequestOptions,
+  type ResumeOptions,
   toCapsule,
 } from '../capsules/index.js'
 import { reserve, reserveSpace } from '../limits/index.js'
@@ -48,7 +50,7 @@ interface CreateCheckpointOptions extends RequestOptions {
   readonly hidden?: boolean
 }
 
-interface RollbackOptions extends RequestOptions {
+interface RollbackOptions extends ResumeOptions {
   /** Part of a command that must leave no trace: quotas that filled up meanwhile do not hinder it. @default false */
   readonly isUndo?: boolean
 }
@@ -125,16 +127,17 @@ export class Checkpoints {
 
   /**
    * The capsule as it was at the checkpoint, under the same id; a running one runs, a paused one stays paused, one that had
-   * ended runs again.
+   * ended runs again. With `from: 'disk'` its files only.
    * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `pool_exhausted`, `idempotency_mismatch`,
    * or why it failed
    */
   async rollback(teamId: string, capsuleId: string, ref: string, options: RollbackOptions): Promise<Capsule> {
     const { db, operations } = this.#deps
+    const from = paramsOf(options.from)
     const submission = {
       teamId,
       kind: 'rollback',
-      hash: hashJson({ capsuleId, ref }),
+      hash: hashJson({ capsuleId, ref, ...from }),
       key: options.idempotencyKey,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
@@ -144,7 +147,7 @@ export class Checkpoints {
       const checkpoint = await holdCheckpoint(tx, capsuleId, ref)
       needLegal(row, 'rollback')
       const moved = await transition(tx, row, 'rollback', isEnded ? { desired_state: 'running' } : {})
-      const params: RollbackParams = { checkpointId: checkpoint.id, isEnded }
+      const params: RollbackParams = { checkpointId: checkpoint.id, isEnded, ...from }
       return moved === undefined ? undefined : await insertNew(tx, submission, moved, { ...params })
     })
     const result = await resultOf(operations, operation, options.waitMs)

@@ -5,7 +5,7 @@ import { type CapsulePatch, findAnyCapsule, patchCapsule, transition } from '../
 import type { Db } from '../../store/database.js'
 import { hasMovedSince, setParams } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
-import { settledIn, settledTruthOf, toCapsule } from '../capsules/index.js'
+import { fromDiskOf, settledIn, settledTruthOf, toCapsule } from '../capsules/index.js'
 import { exitOf, factsOf, lifecycleTimingsOf } from '../hosts/index.js'
 import {
   conclude,
@@ -23,6 +23,8 @@ export interface RollbackParams {
   readonly checkpointId: string
   /** Its guest had ended: the rollback takes the capsule out of that, through `resuming`. */
   readonly isEnded: boolean
+  /** Absent: to the checkpoint's memory, too. */
+  readonly from?: 'disk'
 }
 
 /** Lets the host put a capsule back to a point in time. */
@@ -109,10 +111,12 @@ function isStill(row: CapsuleRow): boolean {
 }
 
 async function rollBackOnHost(
-  { host, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps,
+  { db, host, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps,
   operation: OperationRow,
 ): Promise<Capsule | undefined> {
-  const request = { capsuleId: operation.capsule_id, checkpointId: checkpointIdOf(operation) }
+  const row = await findAnyCapsule(db, operation.capsule_id)
+  const fromDisk = row === undefined ? {} : fromDiskOf(operation.params, row)
+  const request = { capsuleId: operation.capsule_id, checkpointId: checkpointIdOf(operation), ...fromDisk }
   return (await host.call((client) => client.rollbackCapsule(request, { timeoutMs }))).capsule
 }
 

@@ -6,6 +6,7 @@ import {
   diffResultSchema,
   lifecycleQuerySchema,
   longLifecycleQuerySchema,
+  rollbackRequestSchema,
   safeNameSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
@@ -96,8 +97,9 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
         tags: ['checkpoints'],
         summary: 'Put a capsule back to a checkpoint, under the same id.',
         description:
-          'A running capsule runs afterwards, a paused one stays paused, and one that had ended (`error`) runs again. Processes started since are gone.',
+          'A running capsule runs afterwards, a paused one stays paused, and one that had ended (`error`) runs again. Processes started since are gone. With `{"from": "disk"}` only the files are those of the checkpoint, and no process runs; a paused one is then resumed from its disk, too.',
         params: checkpointParams,
+        body: optionalBody(rollbackRequestSchema),
         querystring: lifecycleQuerySchema,
         headers: idempotencyHeaders,
         response: { 200: capsuleSchema, ...errors },
@@ -105,7 +107,10 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     },
     (request) => {
       const { id, cid } = request.params
-      return checkpoints.rollback(ownerOf(request).teamId, id, cid, requestOptions(request))
+      return checkpoints.rollback(ownerOf(request).teamId, id, cid, {
+        ...requestOptions(request),
+        from: request.body.from,
+      })
     },
   )
 

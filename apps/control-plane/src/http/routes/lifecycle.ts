@@ -4,6 +4,7 @@ import {
   forkResultSchema,
   lifecycleQuerySchema,
   longLifecycleQuerySchema,
+  resumeRequestSchema,
   updateCapsuleSchema,
 } from '@wrenn/protocol'
 import { toCapsule } from '../../domain/capsules/index.js'
@@ -37,14 +38,18 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
         tags: ['capsules'],
         summary: 'Let a paused capsule go on, exactly where it was.',
         description:
-          'A resume that is under way is joined. After `wait_sec` the answer shows `state: resuming`. A capsule that ended with a saved state behind it goes on from that.',
+          'A resume that is under way is joined. After `wait_sec` the answer shows `state: resuming`. A capsule that ended with a saved state behind it goes on from that. With `{"from": "disk"}` it starts from its files, without its memory and processes: also one whose saved state cannot be loaded (`state_not_loadable`, `snapshot_damaged`), or that ended without one.',
         params: capsuleParams,
+        body: optionalBody(resumeRequestSchema),
         querystring: lifecycleQuerySchema,
         headers: idempotencyHeaders,
         response: { 200: capsuleSchema, ...errors },
       },
     },
-    (request) => lifecycle.resume(ownerOf(request).teamId, request.params.id, requestOptions(request)),
+    (request) => {
+      const options = { ...requestOptions(request), from: request.body.from }
+      return lifecycle.resume(ownerOf(request).teamId, request.params.id, options)
+    },
   )
 
   app.post(

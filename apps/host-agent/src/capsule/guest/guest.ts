@@ -1,6 +1,6 @@
 import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wrenn/base'
+import { AppError, type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wrenn/base'
 import { type Hardware, killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import type { Machine, Slot, TemplateImage } from '../machine.js'
 import { type GuestFiles, STATE_FILES, type StoredImage } from '../state-files.js'
@@ -43,6 +43,9 @@ interface Making {
   readonly start: (vmSpec: VmSpec) => Promise<Vm>
 }
 
+/** A cold boot on a busy machine without hardware virtualization. */
+export const BOOT_TIMEOUT_MS = 120_000
+
 const noRecord = async (): Promise<void> => {}
 const DIRECTORY_MODE = 0o711
 
@@ -74,13 +77,13 @@ export class GuestFactory {
     this.#patience = patience
   }
 
-  /** Boots a fresh guest on an empty disk; returns while it is still coming up. */
-  async boot(plan: GuestPlan): Promise<Guest> {
+  /** Boots a fresh guest on a clone of `disk`, by default of an empty one; returns while it is still coming up. */
+  async boot(plan: GuestPlan, disk?: string): Promise<Guest> {
     return await this.#make(plan, {
       files: async ({ diskPath }, slot, undo) => {
         await this.#makeDirectory(plan.dir, undo)
-        const blank = await this.#machine.images.blankDisk(plan.spec.diskSizeMib)
-        await this.#machine.pool.clone(blank, diskPath, ownerOf(slot))
+        const source = disk ?? (await this.#machine.images.blankDisk(plan.spec.diskSizeMib))
+        await this.#machine.pool.clone(source, diskPath, ownerOf(slot))
       },
       start: (vmSpec) => this.#machine.engine.boot(vmSpec),
     })
@@ -243,6 +246,15 @@ export class GuestFactory {
     await mkdir(path, { recursive: true, mode: DIRECTORY_MODE })
     for (const each of [dirname(path), path]) await chmod(each, DIRECTORY_MODE)
   }
+}
+
+/** The outcome of `task`, unless the guest ends meanwhile. @throws AppError `guest_died` */
+export async function unlessItDies<T>(guest: Guest, task: Promise<T>): Promise<T> {
+  const died = guest.vm.exited.then((exit) => {
+    throw new AppError('guest_died', exit.message)
+  })
+  died.catch(() => {}) // it matters only while the guest is asked
+  return await Promise.race([task, died])
 }
 
 async function makeOwn(runDir: string, { uid, gid }: Slot): Promise<void> {

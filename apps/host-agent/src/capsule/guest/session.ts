@@ -3,7 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { CallOptions } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type { ProcessEvent, StartRequestSchema } from '@wrenn/protocol/guest'
-import type { CreateCapsuleInput } from '../types.js'
+import type { CreateCapsuleInput, FromDisk } from '../types.js'
 import { asUser, type GuestClient, type GuestIdentity, type IdentifyAnswer } from './client.js'
 import { guestError, isBrokenLine } from './error.js'
 import { unreachable } from './pulse.js'
@@ -61,6 +61,23 @@ export async function identify(client: GuestClient, input: CreateCapsuleInput, s
 /** Tells a guest that went on from a saved state: the time, fresh entropy, and that its old connections are dead. */
 export async function revive(client: GuestClient): Promise<IdentifyAnswer> {
   return await client.identify({ entropy: freshness().entropy, resumed: true }, IDENTIFY_TIMEOUT_MS)
+}
+
+/**
+ * Makes a guest that was booted on a capsule's disk this capsule again; its machine id is on the disk. A default user that its
+ * owner has removed since, and knows to be gone, does not keep the capsule from starting.
+ */
+export async function identifyBooted(
+  client: GuestClient,
+  who: Pick<GuestIdentity, 'capsuleId' | 'hostname' | 'secret'>,
+  { envs, defaultUser, defaultCwd }: FromDisk,
+): Promise<void> {
+  const { entropy } = freshness()
+  await client.identify({ ...who, entropy, envs }, IDENTIFY_TIMEOUT_MS)
+  if (defaultUser === '' && defaultCwd === '') return
+  await client.identify({ defaultUser, defaultCwd }, IDENTIFY_TIMEOUT_MS).catch((error: unknown) => {
+    if (!AppError.is(error, 'invalid_request')) throw error
+  })
 }
 
 /** Makes a copy of a guest a capsule of its own. Its processes, files and default user stay those of its source; `envs` is added. */

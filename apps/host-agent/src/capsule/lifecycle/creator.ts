@@ -3,12 +3,14 @@ import { AppError, UndoStack } from '@wrenn/base'
 import type { Hardware } from '@wrenn/vmm'
 import { type Context, planOf, release, watchExit } from '../context.js'
 import {
+  BOOT_TIMEOUT_MS,
   type Guest,
   type GuestPlan,
   identify,
   identifyFromSnapshot,
   identifyWaiting,
   newSecret,
+  unlessItDies,
   unrecordedPlan,
   warmUp,
 } from '../guest/index.js'
@@ -19,8 +21,8 @@ import type { Entry } from '../table.js'
 import type { CapsuleRecord, CreateCapsuleInput, CreatePath, VmResources } from '../types.js'
 import type { Snapshot, Snapshots } from './snapshots.js'
 
-/** A cold boot on a busy machine without hardware virtualization. */
-const BOOT_TIMEOUT_MS = 120_000
+const WAY_OUT =
+  'A new capsule starts from the memory of a snapshot only: make the snapshot anew, of a capsule that was started from its disk.'
 
 /** Makes capsules: from a waiting guest, from a shape's snapshot, by booting a shape for the first time, or from a user's snapshot. */
 export class Creator {
@@ -105,7 +107,7 @@ export class Creator {
     const { states, factory, machine, reach } = this.#context
     requireShapeOf(manifest, input)
     const dir = `snapshots/${snapshotId}`
-    await states.usable(dir)
+    await states.usable(dir, WAY_OUT)
     const { template, engine, kernelVersion, image } = manifest
     const engineVersion = await machine.engine.version()
     const base = { ...newRecord(input, this.#context.bootId), snapshotId }
@@ -265,14 +267,6 @@ export class Creator {
     const onResources = async (resources: VmResources) => await this.#context.table.store(entry, { resources })
     return planOf(entry, this.#context, { files: 0, hardware, onResources })
   }
-}
-
-async function unlessItDies<T>(guest: Guest, task: Promise<T>): Promise<T> {
-  const died = guest.vm.exited.then((exit) => {
-    throw new AppError('guest_died', exit.message)
-  })
-  died.catch(() => {}) // it matters only while the guest is asked
-  return await Promise.race([task, died])
 }
 
 /** A memory snapshot fixes the size of its machine. */

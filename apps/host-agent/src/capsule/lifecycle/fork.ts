@@ -9,6 +9,7 @@ import type { CapsuleRecord, Timing, VmResources } from '../types.js'
 import { capture } from './capture.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
+const WAY_OUT = 'Start the capsule from its disk first, then fork it.'
 
 /** One copy to be, with the identity that it gets before anybody reaches it. */
 export interface ForkCopy {
@@ -75,7 +76,7 @@ export class Fork {
         await machine.pool.ensureSpace(SAVE_BYTES * (copies.length + 1))
         this.#context.reach('fork:begun')
         const saved = await capture(entry, this.#context, seed, { syncFiles: false, name: 'fork', timer })
-        await states.requireLoadable(saved.manifest)
+        await states.requireLoadable(saved.manifest, WAY_OUT)
         return { ...saved, source: entry.record }
       })
       const records = await this.#startAll(source, manifest, seed, copies)

@@ -12,12 +12,13 @@ import {
   tearDown,
   watchExit,
 } from '../context.js'
-import type { Guest } from '../guest/index.js'
+import type { Guest, GuestPlan } from '../guest/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
-import type { CapsuleRecord, RollbackUndo, Timing, VmResources } from '../types.js'
+import type { CapsuleRecord, FromDisk, RollbackUndo, Timing, VmResources } from '../types.js'
 import { capture } from './capture.js'
+import { bootOnDisk, noticeOf } from './cold-start.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 const END_NOTICED_MS = 2_000
@@ -34,6 +35,15 @@ export interface Checkpoint {
   /** Only of one that was just made. */
   readonly pauseWindowMs?: number
   readonly timings?: readonly Timing[]
+}
+
+/** Where a rollback goes to. */
+interface Target {
+  readonly dir: string
+  readonly checkpointId: string
+  readonly saved: StateManifest
+  /** Absent: to its memory, too. */
+  readonly fromDisk: FromDisk | undefined
 }
 
 /** Checkpoints of a capsule, and going back to one. */
@@ -114,10 +124,10 @@ export class Points {
 
   /**
    * Puts a capsule back to a checkpoint: a running one runs on from there, a paused one resumes from there, and one whose
-   * guest has ended runs again.
+   * guest has ended runs again. With `fromDisk` it is started from the checkpoint's disk alone, a paused one when it is resumed.
    * @throws AppError `checkpoint_not_found`, `snapshot_damaged`, `invalid_state`, `engine_failure`; it then stays as it was
    */
-  async rollback(capsuleId: string, checkpointId: string): Promise<CapsuleRecord> {
+  async rollback(capsuleId: string, checkpointId: string, fromDisk?: FromDisk): Promise<CapsuleRecord> {
     const { table, states, machine } = this.#context
     return await table.exclusive(capsuleId, async () => {
       const entry = table.require(capsuleId, 'rollback')
@@ -125,14 +135,14 @@ export class Points {
       if ((await states.read(dir)) === undefined) {
         throw new AppError('checkpoint_not_found', `The capsule has no checkpoint ${checkpointId}.`)
       }
-      const saved = await states.usable(dir)
+      const saved = await (fromDisk === undefined ? states.usable(dir) : states.intact(dir))
       await machine.pool.ensureSpace(SAVE_BYTES)
       const { guest, record } = entry
       if (guest === undefined && isUsable(record.state)) {
         throw new AppError('invalid_state', 'The capsule has no running guest.')
       }
       if (isAsleep(record.state)) await this.#rollBackPaused(entry, dir, checkpointId)
-      else await this.#rollBackGuest(entry, dir, checkpointId, saved)
+      else await this.#rollBackGuest(entry, { dir, checkpointId, saved, fromDisk })
       return entry.record
     })
   }
@@ -160,7 +170,8 @@ export class Points {
   }
 
   /** The next guest is complete, vCPUs stopped, before the present one is given up, which may have ended by itself. */
-  async #rollBackGuest(entry: Entry, from: string, checkpointId: string, saved: StateManifest): Promise<void> {
+  async #rollBackGuest(entry: Entry, target: Target): Promise<void> {
+    const { checkpointId } = target
     const { calls, table, states, factory, machine, reach, logger } = this.#context
     const timer = new StepTimer()
     await entry.teardown // of a rollback just before: when it ends it removes every generation but the present one
@@ -169,18 +180,27 @@ export class Points {
     const files = record.files + 1
     const vmId = `${capsuleId}-${files}`
     const onResources = (other: VmResources) => table.store(entry, { other })
-    const plan = planOf(entry, this.#context, { files, hardware: hardwareOf(saved), onResources, vmId })
+    const hardware = target.fromDisk === undefined ? hardwareOf(target.saved) : await machine.engine.newHardware()
+    const plan = planOf(entry, this.#context, { files, hardware, onResources, vmId })
     reach('rollback:begun')
     await states.remove(plan.dir) // of a rollback that did not come to its end
     let next: Guest | undefined
     try {
-      next = await factory.restore(plan, states.files(from), { paused: true })
-      timer.mark('restore')
+      next = await this.#startNext(plan, entry, target)
+      timer.mark(target.fromDisk === undefined ? 'restore' : 'boot')
       reach('rollback:restored')
       await machine.slots.applyPolicy(next.resources.slotIndex, record.egress)
       await calls.settled(capsuleId, DRAIN_MS)
       if (guest !== undefined) await standStill(guest)
-      const change = { resources: next.resources, other: guest?.resources, files, fallback: undefined, checkpointId }
+      const notice = target.fromDisk === undefined ? record.notice : noticeOf(target.saved)
+      const change = {
+        resources: next.resources,
+        other: guest?.resources,
+        files,
+        fallback: undefined,
+        checkpointId,
+        notice,
+      }
       await table.move(entry, 'rollback', { ...change, undo: undoOf(record), reviving: true, exit: undefined })
       reach('rollback:switched')
       await next.vm.resume()
@@ -211,6 +231,13 @@ export class Points {
     logger.info({ capsuleId, checkpointId, ended: guest === undefined, ms: timer.totalMs() }, 'capsule.rolled_back')
   }
 
+  /** From memory with its vCPUs stopped; from the disk alone it runs already, and on files of its own. */
+  async #startNext(plan: GuestPlan, entry: Entry, { dir, fromDisk }: Target): Promise<Guest> {
+    const { factory, states } = this.#context
+    if (fromDisk === undefined) return await factory.restore(plan, states.files(dir), { paused: true })
+    return await bootOnDisk({ ...plan, egress: entry.record.egress }, dir, fromDisk, entry, this.#context)
+  }
+
   /** The exact reverse of a rollback that did not come to its end; the journal first, so that a crash finds the old guest. */
   async #goOnAsBefore(
     entry: Entry,
@@ -219,9 +246,9 @@ export class Points {
     next: Guest | undefined,
   ): Promise<void> {
     const { table } = this.#context
-    const { files, fallback, checkpointId, reviving, exit } = before
+    const { files, fallback, checkpointId, reviving, exit, notice } = before
     const guests = { resources: guest?.resources, other: next?.resources, undo: undefined }
-    const change = { ...guests, files, fallback, checkpointId, reviving, exit }
+    const change = { ...guests, files, fallback, checkpointId, reviving, exit, notice }
     if (entry.record.state === before.state) await table.settle(entry, change)
     else await table.settleMove(entry, 'exited', change)
     await guest?.vm.resume().catch(() => {}) // one that has ended is noticed by its watch
@@ -262,8 +289,8 @@ export class Points {
   }
 }
 
-function undoOf({ state, files, fallback, checkpointId, reviving, exit }: CapsuleRecord): RollbackUndo {
-  return { state, files, fallback, checkpointId, reviving, exit }
+function undoOf({ state, files, fallback, checkpointId, reviving, exit, notice }: CapsuleRecord): RollbackUndo {
+  return { state, files, fallback, checkpointId, reviving, exit, notice }
 }
 
 /** A guest that ends meanwhile stands still, too; its end may be noticed a moment after the line to it breaks. */

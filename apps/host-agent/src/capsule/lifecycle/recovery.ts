@@ -70,9 +70,9 @@ export class Recovery {
     const { states, table, logger } = this.#context
     const { undo, other, resources, capsuleId, files } = entry.record
     if (undo === undefined || (await states.list(dirs.capsule(capsuleId))).includes(String(files))) return
-    const { fallback, checkpointId, reviving, exit } = undo
+    const { fallback, checkpointId, reviving, exit, notice } = undo
     const guests = { resources: other, other: resources, undo: undefined }
-    const change = { ...guests, files: undo.files, fallback, checkpointId, reviving, exit }
+    const change = { ...guests, files: undo.files, fallback, checkpointId, reviving, exit, notice }
     if (entry.record.state === undo.state) await table.store(entry, change)
     else await table.move(entry, 'exited', change)
     logger.warn({ capsuleId }, 'capsule.rollback_undone')
@@ -83,6 +83,10 @@ export class Recovery {
     const { resources, other, undo, secret, state } = entry.record
     if (other !== undefined) await factory.stop(other, undefined)
     if (other !== undefined || undo !== undefined) await table.store(entry, { other: undefined, undo: undefined })
+    if (state === 'resuming' && resources !== undefined && resources.dir !== currentDir(entry)) {
+      await this.#undoStart(entry, resources)
+      return
+    }
     const saved = (await states.read(currentDir(entry))) !== undefined
     if (saved && (state === 'pausing' || state === 'resuming' || state === 'paused')) {
       await this.#stayPaused(entry, resources)
@@ -92,6 +96,18 @@ export class Recovery {
     if (guest !== undefined) await this.#goOn(entry, guest)
     // The exit of one that was about to go on is of the guest before.
     else if (state !== 'error' || entry.record.exit === undefined) await this.#guestLost(entry)
+  }
+
+  /** A guest was being started on a clone of the capsule's files, and did not become the capsule: they are what it was. */
+  async #undoStart(entry: Entry, resources: VmResources): Promise<void> {
+    const { factory, states, table, logger } = this.#context
+    const { capsuleId, exit } = entry.record
+    const saved = await states.exists(currentDir(entry))
+    if (saved) return await this.#stayPaused(entry, resources)
+    await factory.stop(resources, undefined)
+    const lost = { ...GUEST_LOST, message: 'The guest ended.', atMs: Date.now() }
+    await table.move(entry, 'exited', { resources: undefined, reviving: undefined, exit: exit ?? lost })
+    logger.info({ capsuleId }, 'capsule.start_undone')
   }
 
   /** A create that died half-way left nobody waiting for it: its caller asks again. */

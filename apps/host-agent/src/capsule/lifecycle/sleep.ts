@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import {
@@ -17,10 +18,13 @@ import type { Guest, GuestPlan } from '../guest/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
-import type { CapsuleRecord, VmResources } from '../types.js'
+import type { CapsuleRecord, FromDisk, VmResources } from '../types.js'
+import { ColdStart } from './cold-start.js'
 
 /** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
 const SAVE_BYTES = 64 * 2 ** 20
+/** More than a guest with few unwritten files takes; one with gigabytes of them is not waited for. */
+const SYNC_MS = 250
 const IDLE_SYNC = { dropCaches: true, timeoutMs: 10_000 }
 
 /**
@@ -30,9 +34,11 @@ const IDLE_SYNC = { dropCaches: true, timeoutMs: 10_000 }
  */
 export class Sleep {
   readonly #context: Context
+  readonly #coldStart: ColdStart
 
   constructor(context: Context) {
     this.#context = context
+    this.#coldStart = new ColdStart(context)
   }
 
   /**
@@ -54,16 +60,18 @@ export class Sleep {
   }
 
   /**
-   * @throws AppError `capsule_not_found`, `invalid_state`, `snapshot_damaged`, `engine_failure`, `disk_full`; the saved state
-   * then stays as it was
+   * Lets a capsule go on from its saved state, or starts it from its disk alone.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `snapshot_damaged`, `state_not_loadable`, `engine_failure`, `disk_full`;
+   * the saved state then stays as it was
    */
-  async resume(capsuleId: string): Promise<CapsuleRecord> {
+  async resume(capsuleId: string, fromDisk?: FromDisk): Promise<CapsuleRecord> {
     const { table } = this.#context
     return await table.exclusive(capsuleId, async () => {
       const current = table.entry(capsuleId)
       if (current.record.state === 'running') return current.record
       const entry = table.require(capsuleId, 'resume')
-      await this.#resume(entry)
+      if (fromDisk === undefined) await this.#resume(entry)
+      else await this.#coldStart.run(entry, fromDisk)
       return entry.record
     })
   }
@@ -75,10 +83,11 @@ export class Sleep {
     await table.move(entry, 'pause')
     try {
       reach('pause:begun')
-      // Somebody waits for an asked-for pause; nobody for an idle one, which can make its files complete and small.
-      const synced = reason === 'idle' && (await syncGuest(entry, this.#context, IDLE_SYNC))
-      if (reason === 'idle') timer.mark('sync')
-      await calls.settled(entry.record.capsuleId, DRAIN_MS)
+      const [synced] = await Promise.all([
+        this.#writtenOut(entry, reason),
+        calls.settled(entry.record.capsuleId, DRAIN_MS),
+      ])
+      timer.mark('sync')
       using _ = guest.client.pulse.hold()
       await guest.vm.pause()
       timer.mark('stop')
@@ -98,6 +107,18 @@ export class Sleep {
     tearDown(entry, this.#context, guest, async () => await table.settle(entry, { resources: undefined }))
     this.flush(entry)
     logger.info({ capsuleId: entry.record.capsuleId, reason, ms: timer.totalMs() }, 'capsule.paused')
+  }
+
+  /**
+   * Has the guest write its files out, so that its disk alone is worth something should its memory ever not load. Nobody waits
+   * for an idle pause, which also makes the files small; an asked-for one gives it a moment and takes what was written by then.
+   * Where the host is short of memory or space, it is stopped as it is.
+   */
+  async #writtenOut(entry: Entry, reason: PauseReason): Promise<boolean> {
+    if (reason === 'idle') return await syncGuest(entry, this.#context, IDLE_SYNC)
+    if (reason !== 'request') return false
+    const synced = syncGuest(entry, this.#context, { timeoutMs: SYNC_MS })
+    return await Promise.race([synced, delay(SYNC_MS, false)])
   }
 
   /** The exact reverse of a pause that did not come to its end. */
@@ -185,6 +206,7 @@ export class Sleep {
       throw new AppError('invalid_state', 'The capsule has ended and no state of it was saved to resume from.')
     }
     const { dir, savedAtMs } = newest
+    await states.usable(dir) // before the files that the guest left are given up for it
     if (dir === checkpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
     const durable = dir === checkpoint ? undefined : await states.durable(dir)
     const why = exit?.message ?? 'its host restarted'

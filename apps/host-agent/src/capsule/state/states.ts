@@ -145,9 +145,9 @@ export class StateStore {
    * A state that can be restored here: it is intact, and the engine has the hardware that it was saved on.
    * @throws AppError `snapshot_damaged` naming the file, `state_not_loadable`
    */
-  async usable(dir: string): Promise<StateManifest> {
+  async usable(dir: string, wayOut?: string): Promise<StateManifest> {
     const manifest = await this.intact(dir)
-    await this.requireLoadable(manifest)
+    await this.requireLoadable(manifest, wayOut)
     return manifest
   }
 
@@ -158,23 +158,36 @@ export class StateStore {
   async intact(dir: string): Promise<StateManifest> {
     const manifest = await this.read(dir)
     if (manifest === undefined) throw damaged(dir, `${MANIFEST} is missing`)
-    const { statePath, memoryPath, diskPath } = this.files(dir)
-    const { basePath, agentPath, kernelPath } = manifest.image
+    const { statePath, memoryPath } = this.files(dir)
     await Promise.all([
       this.#requireSize(dir, memoryPath, manifest.memoryMib * 2 ** 20),
-      this.#requireSize(dir, diskPath, manifest.diskSizeMib * 2 ** 20),
       this.#requireChecksum(dir, statePath, manifest.stateSha256),
-      ...[basePath, agentPath, kernelPath].map((path) => this.#requireLayer(dir, path)),
+      this.intactDisk(dir, manifest),
     ])
     return manifest
   }
 
-  /** @throws AppError `state_not_loadable` when the engine, as it is installed now, lacks the hardware of a state */
-  async requireLoadable(manifest: StateManifest): Promise<void> {
+  /** What a guest needs to boot on the disk in `dir` is all there. @throws AppError `snapshot_damaged` naming the file */
+  async intactDisk(dir: string, made: Pick<StateManifest, 'diskSizeMib' | 'image'>): Promise<void> {
+    const { basePath, agentPath, kernelPath, initrdPath } = made.image
+    await Promise.all([
+      this.#requireSize(dir, this.files(dir).diskPath, made.diskSizeMib * 2 ** 20),
+      ...[basePath, agentPath, kernelPath, initrdPath].map((path) => this.#requireLayer(dir, path)),
+    ])
+  }
+
+  /**
+   * `wayOut` is a sentence for where a start from the disk is not the next step itself.
+   * @throws AppError `state_not_loadable` when the engine, as it is installed now, lacks the hardware of a state
+   */
+  async requireLoadable(manifest: StateManifest, wayOut = ''): Promise<void> {
     const { engine } = this.#machine
     const saved = `The state was saved by ${manifest.engine} (${manifest.engineVersion})`
     const refuse = (why: string) =>
-      new AppError('state_not_loadable', `${saved} and cannot be loaded here: ${why}. Its files are all there.`)
+      new AppError(
+        'state_not_loadable',
+        `${saved} and cannot be loaded here: ${why}. Its files are all there. ${wayOut}`.trim(),
+      )
     if (manifest.engine !== engine.name) throw refuse(`this host runs ${engine.name} (${await engine.version()})`)
     const obstacle = await engine.obstacle(hardwareOf(manifest))
     if (obstacle !== undefined) throw refuse(obstacle)
