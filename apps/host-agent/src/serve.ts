@@ -17,7 +17,7 @@ import { HostStatus } from './capsule/host-status.js'
 import { Journal } from './capsule/journal.js'
 import { GarbageCollector } from './capsule/lifecycle/index.js'
 import { CapsuleManager } from './capsule/manager.js'
-import { HotPool, isCurrent, ShapeStore } from './capsule/pool/index.js'
+import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable } from './host/durability/index.js'
@@ -90,6 +90,7 @@ class Agent {
   #manager: CapsuleManager | undefined
   #hotPool: HotPool | undefined
   #differ: CheckpointDiffer | undefined
+  #renewal: Renewal | undefined
   #housekeeping: NodeJS.Timeout | undefined
   #pressure: PressureWatch | undefined
   #measuring: Measuring | undefined
@@ -164,20 +165,30 @@ class Agent {
     this.#hotPool = hotPool
     this.#manager = manager
     this.#status.attach({ machine, manager, hotPool, engineReason: machine.engineReason })
-    this.#housekeeping = setInterval(() => hotPool.wake(), HOUSEKEEPING_MS)
+    this.#housekeeping = setInterval(() => {
+      hotPool.wake()
+      void this.#renewal?.look()
+    }, HOUSEKEEPING_MS)
     this.#measuring = repeatMeasuring(manager, logger)
     return { manager, shapes, hotPool }
   }
 
   async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {
+    const shape = await shapes.describe(DEFAULT_SHAPE)
+    const { hotPoolMin } = this.#config
+    const renew = (each: Shape) => manager.renewShape(each, each.family === shape.family ? hotPoolMin : 0)
+    this.#renewal = new Renewal({ machine, shapes, renew, logger: this.#logger })
+    const outdated = await this.#renewal.find() // the sweep takes away those that do not load
     await shapes.sweep(await machine.images.list())
+    this.#renewal.begin(outdated)
     const layers = await manager.layersInUse()
     if (layers !== undefined) await machine.pruneLayers(() => layers)
+    const loadable = await shapes.findLoadable(shape)
+    if (loadable !== undefined) this.#hotPool?.offer(loadable, hotPoolMin)
+    // It is being made anew: creates wait for that boot, or boot for themselves, and none is refused.
+    if (loadable !== undefined || outdated.some(({ key }) => key === shape.key)) return
     this.#status.setNotReady('Booting the template minimal once; creates then restore its snapshot.')
-    const shape = await shapes.describe(DEFAULT_SHAPE)
-    const snapshot = (await shapes.findLoadable(shape)) ?? (await manager.prepareShape(shape))
-    this.#hotPool?.offer(snapshot, this.#config.hotPoolMin)
-    if (!isCurrent(snapshot)) manager.renewShape(shape)
+    this.#hotPool?.offer(await manager.prepareShape(shape), hotPoolMin)
   }
 }
 

@@ -230,8 +230,8 @@ export class CapsuleManager {
   }
 
   /** @see Creator.renewShape */
-  renewShape(shape: Shape): void {
-    this.#creator.renewShape(shape)
+  async renewShape(shape: Shape, minimum?: number): Promise<void> {
+    await this.#creator.renewShape(shape, minimum)
   }
 
   /** Digests of read-only files that capsules, checkpoints and snapshots need; `undefined` when that cannot be told. */

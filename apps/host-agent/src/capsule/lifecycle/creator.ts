@@ -68,20 +68,20 @@ export class Creator {
   }
 
   /**
-   * Makes a shape's snapshot anew in the background, and its waiting guests after it, because the engine was replaced by another
-   * version; meanwhile creates use what the earlier one left.
+   * Makes a shape's snapshot anew, and its waiting guests after it (at least `minimum`), because the engine was replaced by another
+   * version; meanwhile creates use what the earlier one left. Never rejects: the next create of the shape tries again.
    */
-  renewShape(shape: Shape): void {
+  async renewShape(shape: Shape, minimum = 0): Promise<void> {
     if (this.#coldBoots.has(shape.key)) return
     const { hotPool, logger } = this.#context
-    void this.#admission
+    await this.#admission
       .run(() => this.prepareShape(shape))
-      .then((snapshot) => hotPool.offer(snapshot, 0))
+      .then((snapshot) => hotPool.offer(snapshot, minimum))
       .catch((error: unknown) => logger.error({ err: error, shape: shape.key }, 'shape.not_renewed'))
   }
 
   #renewUnlessCurrent(used: ShapeSnapshot | undefined, shape: Shape): void {
-    if (used !== undefined && used.key !== shape.key) this.renewShape(shape)
+    if (used !== undefined && used.key !== shape.key) void this.renewShape(shape)
   }
 
   async #fromTemplate(input: CreateCapsuleInput): Promise<CapsuleRecord> {

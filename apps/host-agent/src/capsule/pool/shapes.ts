@@ -113,6 +113,20 @@ export class ShapeStore {
     return undefined
   }
 
+  /** Shapes that another version of the engine made snapshots of, and the present one none; loadable or not. */
+  async outdated(current: readonly TemplateImage[]): Promise<Shape[]> {
+    const names = new Set(await this.#names())
+    const found = new Map<string, Shape>()
+    for (const name of names) {
+      const manifest = await this.#manifest(name).catch(() => undefined) // damaged, or half removed: nothing to make anew
+      const image = current.find(({ digest }) => digest === manifest?.imageDigest)
+      if (manifest === undefined || image === undefined) continue
+      const shape = await this.describe({ ...manifest, template: image.name })
+      if (!names.has(shape.key) && isOf(manifest, shape, this.#machine)) found.set(shape.key, shape)
+    }
+    return [...found.values()]
+  }
+
   /** Saves a warmed guest as its shape's snapshot. The guest is stopped for the moment and runs on afterwards. */
   async save(shape: Shape, guest: Guest, secret: string, agentVersion: string): Promise<ShapeSnapshot> {
     const dir = this.#dir(shape.key)
