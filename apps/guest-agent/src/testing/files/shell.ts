@@ -58,7 +58,7 @@ class Shell {
     const become = who === 'root' ? '' : `setpriv ${ids.join(' ')} `
     const env = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LC_ALL: 'C' }
     const script = `umask 022; exec 8>>${word(this.#stdout)} 9>>${word(this.#stderr)}; exec ${become}bash --norc -s`
-    this.#child = spawn('bash', ['-c', script], { env, cwd: '/', stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#child = spawn('bash', ['--norc', '-c', script], { env, cwd: '/', stdio: ['pipe', 'pipe', 'inherit'] })
     this.#codes = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]()
   }
 
