@@ -77,6 +77,22 @@ function unpacked(tar: Buffer): string {
   return target
 }
 
+describe('a long archive', () => {
+  it('leaves nothing behind for each time that tar is slower than its sender', async () => {
+    const warnings: string[] = []
+    const onWarning = ({ name }: Error): void => void warnings.push(name)
+    process.on('warning', onWarning)
+    try {
+      writeFileSync(join(dir, 'long'), Buffer.alloc(24 * 1024 * 1024, 'x'))
+      expect((await put(join(dir, 'out'), tarOf('long'))).status).toBe(200)
+      expect((await get(join(dir, 'out'))).end).toEqual({ notes: [] })
+    } finally {
+      process.off('warning', onWarning)
+    }
+    expect(warnings).toEqual([])
+  })
+})
+
 describe('GET /archive', () => {
   it('has modes, times, links of both kinds, empty folders and holes', async () => {
     const tree = join(dir, 'tree')

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Writable } from 'node:stream'
 import { AppError } from '@wrenn/base'
 import { type ArchiveEnd, endFrame, FRAMED_ARCHIVE_TYPE, frameHead } from '@wrenn/protocol'
 import { EndWatch } from '../archive/archive-end.js'
@@ -61,13 +62,11 @@ function sendFrame(response: ServerResponse, chunk: Buffer): boolean {
 }
 
 /** Resolves when more may be written, or when nobody reads any more. */
-async function writable(response: ServerResponse): Promise<void> {
-  if (response.destroyed) return
+async function writable(sink: Writable): Promise<void> {
+  if (sink.destroyed) return
   const abort = new AbortController()
   const { signal } = abort
-  await Promise.race([once(response, 'drain', { signal }), once(response, 'close', { signal })]).finally(() =>
-    abort.abort(),
-  )
+  await Promise.race([once(sink, 'drain', { signal }), once(sink, 'close', { signal })]).finally(() => abort.abort())
 }
 
 function archiveEnd(path: string, { code, messages }: TarEnd): ArchiveEnd {
@@ -107,7 +106,7 @@ async function feed(request: IncomingMessage, tar: Tar, watch: EndWatch): Promis
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       watch.push(chunk)
       if (input.destroyed) return
-      if (!input.write(chunk)) await Promise.race([once(input, 'drain').catch(() => {}), once(input, 'close')])
+      if (!input.write(chunk)) await writable(input)
     }
   } catch (error) {
     throw new AppError('invalid_request', 'The upload ended early.', { cause: error })
