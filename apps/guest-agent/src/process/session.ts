@@ -8,7 +8,7 @@ import { type LogLimits, OutputLog } from './output-log.js'
 import { killTree, signalTree } from './process-tree.js'
 import { signalNumber, signalText } from './signals.js'
 
-/** A follower this far behind makes the process wait; less than the log keeps in memory, so it never has to read the disk. */
+/** A follower this far behind makes the process wait. */
 const HIGH_LAG_BYTES = 512 * 1024
 /** A timer with more milliseconds would fire at once (a signed 32-bit number inside Node). */
 const MAX_TIMER_MS = 2 ** 31 - 1
@@ -47,6 +47,7 @@ export class Session {
   /** Until the tree is dead; its end is told then. */
   #killing: Promise<void> | undefined
   readonly #oomKillsBefore: number
+  readonly #highLagBytes: number
 
   constructor(process: LaunchedProcess, options: SessionOptions, onEnd: (session: Session) => void) {
     this.pid = process.tree.pid
@@ -57,6 +58,8 @@ export class Session {
     this.#process = process
     this.#options = options
     this.log = new OutputLog(options.logDirectory, options.logLimits, () => this.#adjustFlow(), options.diskBudget)
+    // Well within what the log keeps in memory: what a reader that keeps up has yet to read is never on the disk, which may be full.
+    this.#highLagBytes = Math.min(HIGH_LAG_BYTES, options.logLimits.memoryBytes / 2)
     this.#oomKillsBefore = options.countOomKills()
     process.start({
       onOutput: (kind, chunk) => this.#produce(kind, chunk),
@@ -139,7 +142,7 @@ export class Session {
    */
   #adjustFlow(): void {
     const live = [...this.#followers].filter((follower) => follower.isLive)
-    const allLag = live.length > 0 && live.every((follower) => follower.lag > HIGH_LAG_BYTES)
+    const allLag = live.length > 0 && live.every((follower) => follower.lag > this.#highLagBytes)
     if (allLag || this.log.isCongested) this.#process.pause()
     else this.#process.resume()
   }

@@ -243,7 +243,7 @@ describe('an agent that starts again', () => {
   it('is claimed as before, forgets the old logs and can write its own', async () => {
     const stateDir = mkdtempSync(join(tmpdir(), 'guest-agent-again-'))
     const runDir = join(stateDir, 'run')
-    const logLimits = { memoryBytes: 100_000, diskBytes: 1e9 }
+    const logLimits = { memoryBytes: 400_000, diskBytes: 1e9 }
     mkdirSync(join(stateDir, 'output/0'), { recursive: true })
     writeFileSync(join(stateDir, 'output/0/0.log'), 'of a killed agent')
     const many = shell('head -c 5000000 /dev/zero')
@@ -280,7 +280,7 @@ describe('a disk without a single inode or block left', () => {
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k,nr_inodes=6', 'wrenn-test-inodes', mount])
     try {
       execFileSync('sh', ['-c', 'i=0; while touch $i 2>/dev/null; do i=$((i+1)); done'], { cwd: mount })
-      const logLimits = { memoryBytes: 100_000, diskBytes: 1e9 }
+      const logLimits = { memoryBytes: 400_000, diskBytes: 1e9 }
       await using full = await AgentHarness.start({ stateDir: join(mount, 'state'), runDir, logLimits })
       const client = full.client(Process)
       for (let run = 0; run < 150; run++) {
