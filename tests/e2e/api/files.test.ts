@@ -68,14 +68,14 @@ describe('files', () => {
 
   it('may have names that are not UTF-8, given by their text or byte by byte in a URL', async () => {
     const { api, path: base } = capsule()
-    const raw = `${base}/files?path=/root/odd/%FE-caf%E9`
-    const text = '/root/odd/\ufffdfe-caf\ufffde9'
+    const raw = `${base}/files?path=/root/raw/%FE-caf%E9`
+    const text = '/root/raw/\ufffdfe-caf\ufffde9'
     expect((await api.call('PUT', raw, { body: 'odd' })).json()).toEqual({ path: text, bytes: 3 })
-    expect(await capsule().text('ls /root/odd | od -An -c')).toMatch(/^ *376 +- +c +a +f +351 +\\n$/)
+    expect(await capsule().text('ls /root/raw | od -An -c')).toMatch(/^ *376 +- +c +a +f +351 +\\n$/)
     expect((await api.call('GET', raw)).bytes.toString()).toBe('odd')
     expect((await capsule().read(text)).bytes.toString()).toBe('odd')
-    expect((await list('/root/odd')).map(({ path }) => path)).toEqual([text])
-    const other = await api.refusal('GET', `${base}/files?path=/root/odd/%FF-caf%E9`)
+    expect((await list('/root/raw')).map(({ path }) => path)).toEqual([text])
+    const other = await api.refusal('GET', `${base}/files?path=/root/raw/%FF-caf%E9`)
     expect(other).toMatchObject({ status: 404, code: 'file_not_found' })
   })
 

@@ -133,7 +133,7 @@ describe('GET /files', () => {
     expect(await status(join(harness.dir, 'fifo'))).toEqual([400, 400])
     const unknown = await harness.fetch(url(path, '&username=zork'))
     expect([unknown.status, await unknown.json()]).toEqual([401, { code: 401, message: "invalid username: 'zork'" }])
-    expect((await harness.fetch(url(path), { method: 'PUT' })).status).toBe(405)
+    expect((await harness.fetch(url(path), { method: 'PATCH' })).status).toBe(405)
   })
 
   it('resolves ~, relative paths and links for the user of the query', async () => {
