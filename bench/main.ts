@@ -8,10 +8,11 @@ import { fileRows } from './rows/files.js'
 import { idleRows } from './rows/idle.js'
 import { hotRows, restoreRows } from './rows/lifecycle.js'
 import { forkRows, sleepRows } from './rows/sleep.js'
+import { treeRows } from './rows/trees.js'
 
 const usage = `npm run bench [-- options]
-  --only NAMES      comma-separated: restore, sleep, fork, exec, stdout, files, idle,
-                    hot (default: all)
+  --only NAMES      comma-separated: restore, sleep, fork, exec, stdout, files, trees,
+                    idle, hot (default: all)
   --iterations N    creates per path; commands and transfers scale with it (default 20)
   --transfer-mib N  size of a file transfer (default 256)
   --port N          port of the platform under test (default 8206)
@@ -31,6 +32,7 @@ const withoutHotPool: Record<string, Group> = {
   exec: execRows,
   stdout: stdoutRows,
   files: fileRows,
+  trees: treeRows,
 }
 const withHotPool: Record<string, Group> = { hot: hotRows }
 

@@ -6,7 +6,7 @@ export type Verdict = 'met' | 'missed' | 'info'
 export interface Row {
   readonly id: string
   readonly what: string
-  readonly unit: 'ms' | 'MiB/s' | 'MiB' | '% CPU'
+  readonly unit: 'ms' | 'MiB/s' | 'files/s' | 'MiB' | '% CPU'
   readonly p50: number | undefined
   readonly p95: number | undefined
   readonly samples: number
@@ -38,7 +38,7 @@ export function row(measured: Measured): Row {
     what,
     unit,
     p50: round(p50),
-    p95: round(percentile(samples, unit === 'MiB/s' ? 5 : 95)),
+    p95: round(percentile(samples, ['MiB/s', 'files/s'].includes(unit) ? 5 : 95)),
     samples: samples.length,
     floorP50: floorP50 === undefined ? undefined : round(floorP50),
     ratio: floorP50 === undefined ? undefined : round(p50 / floorP50, 2),

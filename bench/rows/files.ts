@@ -51,7 +51,7 @@ export async function fileRows(bench: Bench): Promise<Row[]> {
       unit: 'MiB/s',
       samples: [transferMib / ((await plainStreamMs(bytes)) / 1000)],
     }),
-    ...growthRows(growth, transferMib),
+    ...growthRows(growth, ['file', `a ${transferMib} MiB transfer`]),
   ]
 }
 
@@ -79,13 +79,14 @@ function rateRows(direction: 'up' | 'down', sizeMib: number, rates: ReadonlyMap<
   ]
 }
 
-type Growth = Record<'control plane' | 'host agent' | 'guest agent', number[]>
+export type Growth = Record<'control plane' | 'host agent' | 'guest agent', number[]>
 
-function growthRows(growth: Growth, sizeMib: number): Row[] {
+/** @param what a transfer's group in ids, and what it was in words */
+export function growthRows(growth: Growth, [group, what]: readonly [string, string]): Row[] {
   return Object.entries(growth).map(([name, samples]) =>
     row({
-      id: `file.growth.${name.replace(' ', '-')}`,
-      what: `peak RSS growth of the ${name} during a ${sizeMib} MiB transfer`,
+      id: `${group}.growth.${name.replace(' ', '-')}`,
+      what: `peak RSS growth of the ${name} during ${what}`,
       unit: 'MiB',
       samples,
       budget: `≤ ${MAX_GROWTH_MIB} MiB`,
@@ -96,7 +97,7 @@ function growthRows(growth: Growth, sizeMib: number): Row[] {
 }
 
 /** Runs a transfer and notes by how much each process on its way grew at most, from where it stood just before. */
-async function watched(
+export async function watched(
   platform: Platform,
   direct: DirectGuest,
   agentPid: string,
@@ -119,7 +120,7 @@ async function watched(
   growth['guest agent'].push((await guestRss(direct, agentPid, 'VmHWM')) - guestBefore)
 }
 
-async function guestAgentPid(direct: DirectGuest): Promise<string> {
+export async function guestAgentPid(direct: DirectGuest): Promise<string> {
   const script = 'grep -l "agent[.]mjs" /proc/[0-9]*/cmdline'
   const path = (await direct.execText('/bin/sh', ['-c', script])).trim().split('\n')[0]
   const pid = path?.split('/')[2]
