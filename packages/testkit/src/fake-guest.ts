@@ -85,6 +85,12 @@ export class FakeGuest implements AsyncDisposable {
     for (const socket of this.#sockets) socket.resetAndDestroy()
   }
 
+  /** The agent was killed inside the guest and started anew: it knows no process of the one before. */
+  startAnew(): void {
+    this.#sessions.clear()
+    this.dropConnections()
+  }
+
   /** From now on the agent takes connections and requests and answers none, as one that was stopped; its processes go on. */
   mute(): void {
     this.#muted ??= signal()

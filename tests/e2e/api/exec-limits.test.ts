@@ -32,7 +32,7 @@ describe('what a program can be given', () => {
     })
     expect(await api.refusal('POST', '/v1/capsules', { json: { envs: large(20, 100_000) } })).toMatchObject({
       ...invalid,
-      message: expect.stringMatching(/environment.*1048576/),
+      message: expect.stringMatching(/environment.*262144/),
     })
   })
 

@@ -106,6 +106,21 @@ describe('a process stream', () => {
     await expect(read()).rejects.toBe(died)
   })
 
+  it('says that a command was lost with its agent, not that there is no such process', async () => {
+    const follow = { signal: new AbortController().signal, gone: () => undefined, line: async () => client }
+    const start = { process: { cmd: '/bin/sh', args: ['-c', 'echo up; sleep 60'] }, stdin: false }
+    const read = async (): Promise<void> => {
+      for await (const { event } of startProcess(client, start, '', follow))
+        if (event.case === 'data') guest.startAnew()
+    }
+    await expect(read()).rejects.toMatchObject({
+      code: 'guest_error',
+      message: expect.stringContaining('started anew'),
+    })
+    const unknown = connectProcess(client, { tag: 'unknown' }, 0n, follow).next()
+    await expect(unknown).rejects.toMatchObject({ code: 'not_found' })
+  })
+
   it('tells a guest the time again when the call was long on its way', async () => {
     guest.nextInitLateMs = 700
     await client.identify({ secret: 'first' }, 5_000)

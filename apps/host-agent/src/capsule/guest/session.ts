@@ -186,6 +186,7 @@ async function* follow(
       if (options.signal.aborted) return
       const gone = options.gone()
       if (gone !== undefined) throw gone
+      if (position.started && AppError.is(guestError(error), 'process_not_found', 'not_found')) throw agentStartedAnew(error)
       if (position.chosen === undefined || !isBrokenLine(error)) throw guestError(error)
       brokenAtMs ??= performance.now()
       if (isGivenUp(brokenAtMs, line, options)) throw unreachable(performance.now() - brokenAtMs, error)
@@ -194,6 +195,13 @@ async function* follow(
     await new Promise((resolve) => setTimeout(resolve, RESUME_PAUSE_MS))
     line = await options.line()
   }
+}
+
+/** Its agent knows no more of what it has told the start of: whoever killed it inside the guest took that from it. */
+function agentStartedAnew(cause: unknown): AppError {
+  const message =
+    "The capsule's guest agent was ended inside the guest and started anew; the output and the end of the command are lost. It may still run."
+  return new AppError('guest_error', message, { cause })
 }
 
 /** Where every attempt fails at once nothing is silent, so the bounds are counted here. */
