@@ -1,5 +1,6 @@
 import { Agent, type IncomingMessage, request } from 'node:http'
 import type { Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
 import { AppError, waitFor } from '@wrenn/base'
@@ -60,6 +61,10 @@ interface QuiesceOptions {
   readonly dropCaches?: boolean
   readonly timeoutMs: number
 }
+
+/** A guest that refuses connections for two seconds is not just busy with them. */
+const SIGN_ATTEMPTS = 10
+const SIGN_PAUSE_MS = 200
 
 /** How much longer than the guest's own deadline its answer may take. */
 const QUIESCE_GRACE_MS = 1_000
@@ -186,8 +191,11 @@ export class GuestClient {
    */
   async requireReachable(): Promise<void> {
     await this.pulse.guard(async (signal) => {
-      if (!(await this.#isHealthy({ signal, isFresh: true })))
-        throw new AppError('guest_unreachable', 'The guest cannot be reached.')
+      for (let attempt = 1; !(await this.#isHealthy({ signal, isFresh: true })); attempt++) {
+        // One that just goes on from a saved state ends every connection it finds; an agent that was killed is started anew.
+        if (attempt === SIGN_ATTEMPTS || signal.aborted || this.#closed.signal.aborted) throw unreachableNow()
+        await delay(SIGN_PAUSE_MS)
+      }
     })
   }
 
@@ -419,6 +427,10 @@ export class GuestClient {
     if ((answer.statusCode ?? 500) < 400 || answer.statusCode === options.accepts) return answer
     throw await httpFailure(answer)
   }
+}
+
+function unreachableNow(): AppError {
+  return new AppError('guest_unreachable', 'The guest cannot be reached.')
 }
 
 function attemptMs(timeoutMs: number): number {

@@ -186,7 +186,8 @@ async function* follow(
       if (options.signal.aborted) return
       const gone = options.gone()
       if (gone !== undefined) throw gone
-      if (position.started && AppError.is(guestError(error), 'process_not_found', 'not_found')) throw agentStartedAnew(error)
+      if (position.started && AppError.is(guestError(error), 'process_not_found', 'not_found'))
+        throw agentStartedAnew(error)
       if (position.chosen === undefined || !isBrokenLine(error)) throw guestError(error)
       brokenAtMs ??= performance.now()
       if (isGivenUp(brokenAtMs, line, options)) throw unreachable(performance.now() - brokenAtMs, error)

@@ -440,6 +440,20 @@ describe('a fork', () => {
     await expectNothingLeft()
   })
 
+  it('of a guest that drops its connections for a moment, as one that just goes on, waits for it', async () => {
+    await remember('kept')
+    const agent = test.agents.get(test.guestOf(record()).spec.id)
+    if (agent === undefined) throw new Error('The capsule has a guest.')
+    agent.resetsConnections = true
+    const copies = copiesOf(1)
+    const asked = manager.fork(capsuleId, copies)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    agent.resetsConnections = false
+    await asked
+    for (const copy of copies) expect(await recall(copy.capsuleId)).toBe('kept')
+    await expectNothingLeft()
+  })
+
   it.each(['a fork', 'a snapshot'])(
     '%s takes a capsule as it is that is paused while it asks whether it answers',
     async (what) => {
