@@ -48,18 +48,22 @@ describe('eight clients that move one capsule at once', () => {
       }
       return answers
     }
-    const answers = (await Promise.all(Array.from({ length: CLIENTS }, (_, first) => client(first)))).flat()
-    expect(answers.length).toBe(CLIENTS * rounds.length)
-    expect(answers.filter((answer) => !isLegal(answer)).map(({ bytes }) => bytes.toString())).toEqual([])
-    const { state } = await capsule.get()
-    expect(['running', 'paused']).toContain(state)
-    const copies = await copiesOf(capsule)
-    const forked = answers.filter(({ status, bytes }) => status === 201 && bytes.includes('"capsules"'))
-    expect(copies.length).toBe(forked.length)
-    if (state === 'paused') await capsule.resume()
-    const all = await Promise.all([capsule, ...copies].map((one) => one.text('cat /dev/shm/kept')))
-    expect(new Set(all)).toEqual(new Set(['kept']))
-    await Promise.all(copies.map((copy) => copy.destroy()))
+    try {
+      const answers = (await Promise.all(Array.from({ length: CLIENTS }, (_, first) => client(first)))).flat()
+      expect(answers.length).toBe(CLIENTS * rounds.length)
+      expect(answers.filter((answer) => !isLegal(answer)).map(({ bytes }) => bytes.toString())).toEqual([])
+      const { state } = await capsule.get()
+      expect(['running', 'paused']).toContain(state)
+      const copies = await copiesOf(capsule)
+      const forked = answers.filter(({ status, bytes }) => status === 201 && bytes.includes('"capsules"'))
+      expect(copies.length).toBe(forked.length)
+      if (state === 'paused') await capsule.resume()
+      const all = await Promise.all([capsule, ...copies].map((one) => one.text('cat /dev/shm/kept')))
+      expect(new Set(all)).toEqual(new Set(['kept']))
+    } finally {
+      // Also of a run that failed: what comes after it counts the capsules of its team.
+      for (const copy of await copiesOf(capsule)) await copy.destroy()
+    }
   })
 
   it('may destroy it meanwhile: then it is gone, and so is everything that belonged to it', async () => {
