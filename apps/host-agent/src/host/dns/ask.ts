@@ -16,6 +16,8 @@ interface AskOptions {
   readonly timeoutMs: number
   /** @default PATIENCE_MS */
   readonly patienceMs?: number
+  /** Gives up, without an answer. */
+  readonly signal?: AbortSignal
   readonly onAnswer: (server: Server) => void
   /** It did not answer within the patience, or cannot be reached. */
   readonly onSilence: (server: Server) => void
@@ -39,12 +41,14 @@ class Hunt {
   #patience: NodeJS.Timeout | undefined
   #failure: Buffer | undefined
   #done = false
+  readonly #giveUp = (): void => this.#finish(undefined)
 
   constructor(options: AskOptions, resolve: (answer: Buffer | undefined) => void) {
     this.#options = options
     this.#resolve = resolve
     this.#remaining = [...options.servers]
     this.#deadline = setTimeout(() => this.#finish(this.#failure), options.timeoutMs)
+    options.signal?.addEventListener('abort', this.#giveUp)
   }
 
   next(): void {
@@ -84,6 +88,7 @@ class Hunt {
     this.#done = true
     clearTimeout(this.#patience)
     clearTimeout(this.#deadline)
+    this.#options.signal?.removeEventListener('abort', this.#giveUp)
     for (const giveUp of this.#open) giveUp()
     this.#resolve(answer)
   }

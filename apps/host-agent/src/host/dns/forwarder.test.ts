@@ -4,6 +4,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { silentLogger } from '@wrenn/base'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
@@ -211,6 +212,21 @@ describe('the DNS forwarder', () => {
     await other.all
     expect(new Set(other.answers.map(rcode))).toEqual(new Set([0]))
     expect(flooding.answers).toEqual([])
+  })
+
+  it('asks nobody any more once it is closed, and answers nobody', async () => {
+    let asked = 0
+    await upstream(`${NETWORK}.2`, () => {
+      asked++
+      return []
+    })
+    await start([`${NETWORK}.2`])
+    const { answers } = await burst('127.0.0.1', questions(100, 'example'))
+    await vi.waitFor(() => expect(asked).toBeGreaterThanOrEqual(100))
+    await forwarder.close()
+    const atClose = asked
+    await delay(500)
+    expect([asked - atClose, answers]).toEqual([0, []])
   })
 
   it('asks once what a guest asks again, and answers each of its sockets', async () => {

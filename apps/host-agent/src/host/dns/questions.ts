@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import { errorText, type Logger } from '@wrenn/base'
 import { ask } from './ask.js'
 import { type Exchange, exchangeTcp, exchangeUdp, type Server } from './exchange.js'
@@ -58,9 +59,11 @@ export class Questions {
   readonly #options: QuestionsOptions
   readonly #open = new Map<string, Question>()
   readonly #queue: FairQueue<Question>
+  readonly #closing = new AbortController()
 
   constructor(options: QuestionsOptions) {
     this.#options = options
+    setMaxListeners(LIMITS.running, this.#closing.signal)
     this.#queue = new FairQueue(
       LIMITS,
       async (question) => await this.#answer(question),
@@ -90,14 +93,18 @@ export class Questions {
     return true
   }
 
+  /** Forgets all of them, and those too that servers have been asked already. */
   close(): void {
     this.#queue.clear()
+    this.#closing.abort()
     this.#open.clear()
   }
 
   async #answer(question: Question): Promise<void> {
     const { message, query, key, askers } = question
     const answer = (await this.#find(question)) ?? serverFailure(message, query)
+    // The guest asks again, and whoever listens next answers it.
+    if (this.#closing.signal.aborted) return
     this.#open.delete(key)
     for (const { id, send } of askers.values()) send(withId(answer, id))
   }
@@ -107,10 +114,12 @@ export class Questions {
     const leftMs = Math.ceil(arrivedAtMs + timeoutMs - performance.now())
     if (leftMs <= 0) return undefined
     try {
+      const servers = (await upstreams.list()).map((address) => ({ address, port }))
+      const { signal } = this.#closing
+      if (signal.aborted) return undefined
       return await ask({
-        ...{ message, query, patienceMs },
+        ...{ message, query, patienceMs, servers, signal },
         exchange: EXCHANGES[transport],
-        servers: (await upstreams.list()).map((address) => ({ address, port })),
         timeoutMs: leftMs,
         onAnswer: ({ address }: Server) => upstreams.noteAnswer(address),
         onSilence: ({ address }: Server) => upstreams.noteSilence(address),
