@@ -57,7 +57,7 @@ export class Subject {
 
   /** What tells one moment of the capsule from another, in its memory and on its disk. */
   async mark(mark: string): Promise<void> {
-    await this.capsule.output(`echo ${mark} > /dev/shm/mark; echo ${mark} > /root/mark`)
+    await this.capsule.output(`echo ${mark} > /dev/shm/mark; echo ${mark} > /root/mark; sync /root/mark`)
   }
 
   /** @throws Error when memory and disk are of different moments */

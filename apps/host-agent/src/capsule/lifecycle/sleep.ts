@@ -23,8 +23,8 @@ import { ColdStart } from './cold-start.js'
 
 /** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
 const SAVE_BYTES = 64 * 2 ** 20
-/** More than a guest with few unwritten files takes; one with gigabytes of them is not waited for. */
-const SYNC_MS = 100
+/** Many times what an emulated guest on a busy host takes for a few files; one with gigabytes of them is not waited for. */
+const SYNC_MS = 2_000
 const IDLE_SYNC = { dropCaches: true, timeoutMs: 10_000 }
 
 /**
