@@ -19,6 +19,7 @@ import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, FromDisk, VmResources } from '../types.js'
+import { ancestorsOf } from './ancestors.js'
 import { ColdStart } from './cold-start.js'
 
 /** Device state, manifests and the file system's own records; memory and disk are on the pool already. */
@@ -199,32 +200,29 @@ export class Sleep {
     const { states, table } = this.#context
     const { capsuleId, state, files, fallback, checkpointId, exit } = entry.record
     if (state === 'paused' || (await states.read(currentDir(entry))) !== undefined) return
-    const generation = fallback === undefined ? undefined : dirs.generation(capsuleId, fallback)
-    const checkpoint = checkpointId === undefined ? undefined : dirs.checkpoint(capsuleId, checkpointId)
-    const newest = await this.#newest([generation, checkpoint])
+    const nearest = [
+      fallback === undefined ? undefined : dirs.generation(capsuleId, fallback),
+      checkpointId === undefined ? undefined : dirs.checkpoint(capsuleId, checkpointId),
+    ]
+    const [newest] = await ancestorsOf(entry.record, states, (error, dir) => {
+      if (nearest.includes(dir)) throw error // somebody must choose to lose more than that
+    })
     if (newest === undefined) {
       throw new AppError('invalid_state', 'The capsule has ended and no state of it was saved to resume from.')
     }
-    const { dir, savedAtMs } = newest
+    const { dir, isCheckpoint, manifest } = newest
     await states.usable(dir) // before the files that the guest left are given up for it
-    if (dir === checkpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
-    const durable = dir === checkpoint ? undefined : await states.durable(dir)
+    if (isCheckpoint) await states.copy(dir, dirs.generation(capsuleId, files + 1))
+    const durable = isCheckpoint ? undefined : await states.durable(dir)
     const why = exit?.message ?? 'its host restarted'
+    const when = new Date(manifest.savedAtMs).toISOString()
     await table.store(entry, {
-      files: dir === checkpoint || fallback === undefined ? files + 1 : fallback,
+      files: isCheckpoint || fallback === undefined ? files + 1 : fallback,
       fallback: undefined,
+      checkpointId: newest.checkpointId,
       durableAtMs: durable?.atMs,
-      notice: `The capsule had ended (${why}) and went on from the state saved at ${new Date(savedAtMs).toISOString()}.`,
+      notice: `The capsule had ended (${why}) and went on from the state saved at ${when}.`,
     })
-  }
-
-  async #newest(candidates: readonly (string | undefined)[]): Promise<{ dir: string; savedAtMs: number } | undefined> {
-    const found: { dir: string; savedAtMs: number }[] = []
-    for (const dir of candidates) {
-      const manifest = dir === undefined ? undefined : await this.#context.states.read(dir)
-      if (dir !== undefined && manifest !== undefined) found.push({ dir, savedAtMs: manifest.savedAtMs })
-    }
-    return found.sort((a, b) => b.savedAtMs - a.savedAtMs)[0]
   }
 
   async #resumeInPlace(entry: Entry, timer: StepTimer, saved: StateManifest): Promise<Guest> {
