@@ -67,6 +67,29 @@ describe('a capsule whose guest ended', () => {
   })
 })
 
+describe('a resume of a capsule whose guest ended', () => {
+  const breakManifest = (checkpointId: string) =>
+    test.damage(`capsules/${capsuleId}/checkpoints/${checkpointId}/manifest.json`, '{')
+
+  it('does not need what lies behind the checkpoint that it goes back to', async () => {
+    const parent = checkpointIds.create()
+    await manager.points.create(capsuleId, parent)
+    const checkpointId = await endedWithCheckpoint()
+    await breakManifest(parent)
+    expect(await manager.resume(capsuleId)).toMatchObject({ state: 'running', checkpointId })
+    expect(await recall()).toBe('then')
+  })
+
+  it('goes no further back by itself when that checkpoint is damaged', async () => {
+    const parent = checkpointIds.create()
+    await manager.points.create(capsuleId, parent)
+    await breakManifest(await endedWithCheckpoint())
+    await expect(manager.resume(capsuleId)).rejects.toMatchObject({ code: 'snapshot_damaged' })
+    await manager.points.rollback(capsuleId, parent)
+    expect(record().state).toBe('running')
+  })
+})
+
 /** A capsule with a checkpoint, whose guest then ended. */
 async function endedWithCheckpoint(): Promise<string> {
   const checkpointId = checkpointIds.create()
