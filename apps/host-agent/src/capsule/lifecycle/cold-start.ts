@@ -1,10 +1,11 @@
 import { errorText } from '@wrenn/base'
-import { type Context, currentDir, dirs, planOf, watchExit } from '../context.js'
+import { type Context, currentDir, planOf, watchExit } from '../context.js'
 import { BOOT_TIMEOUT_MS, type Guest, type GuestPlan, identifyBooted, unlessItDies } from '../guest/index.js'
 import type { StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, FromDisk, VmResources } from '../types.js'
+import { removeUnnamedGenerations } from './generations.js'
 
 /** Memory that a guest touches while it boots, and the file system's own records. */
 const BOOT_BYTES = 256 * 2 ** 20
@@ -52,7 +53,7 @@ export class ColdStart {
     entry.rollbacks = (entry.rollbacks ?? 0) + 1 // who followed a process follows none of these
     await table.settleMove(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
     watchExit(entry, guest, this.#context)
-    await this.#removeOthers(entry)
+    await removeUnnamedGenerations(entry.record, this.#context)
     logger.info({ capsuleId: before.capsuleId, was: before.state, ms: timer.totalMs() }, 'capsule.started_from_disk')
   }
 
@@ -69,18 +70,6 @@ export class ColdStart {
     const durable = await states.durable(from).catch(isDamaged)
     if (fallback !== undefined && durable === undefined) return fallback
     return (await states.read(from).catch(isDamaged)) === undefined ? fallback : files
-  }
-
-  /** What cannot be removed now is garbage for the collector. */
-  async #removeOthers(entry: Entry): Promise<void> {
-    const { states, flusher, logger } = this.#context
-    const { capsuleId, files, fallback } = entry.record
-    for (const name of await states.list(dirs.capsule(capsuleId))) {
-      if (!/^\d+$/.test(name) || Number(name) === files || Number(name) === fallback) continue
-      const dir = dirs.generation(capsuleId, Number(name))
-      flusher.cancel(dir)
-      await states.remove(dir).catch((error: unknown) => logger.warn({ err: error, dir }, 'state.not_removed'))
-    }
   }
 
   /** The exact reverse of a start that did not come to its end. */

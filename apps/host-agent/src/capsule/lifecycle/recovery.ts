@@ -6,6 +6,7 @@ import type { Durable } from '../state/index.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, VmResources } from '../types.js'
 import { ancestorsOf } from './ancestors.js'
+import { removeUnnamedGenerations } from './generations.js'
 import type { Sleep } from './sleep.js'
 
 const GUEST_LOST: Omit<VmExit, 'atMs' | 'message'> = {
@@ -231,13 +232,10 @@ export class Recovery {
   /** Removes generations that nothing refers to, and drafts. */
   async #tidy(entry: Entry): Promise<void> {
     const { states, flusher } = this.#context
-    const { capsuleId, files, fallback } = entry.record
+    const { capsuleId } = entry.record
     await states.removeDrafts(dirs.capsule(capsuleId))
     await states.removeDrafts(dirs.checkpoints(capsuleId))
-    for (const name of await states.list(dirs.capsule(capsuleId))) {
-      if (!/^\d+$/.test(name) || Number(name) === files || Number(name) === fallback) continue
-      await states.remove(dirs.generation(capsuleId, Number(name)))
-    }
+    await removeUnnamedGenerations(entry.record, this.#context)
     for (const id of await states.list(dirs.checkpoints(capsuleId))) {
       const dir = dirs.checkpoint(capsuleId, id)
       if ((await states.durable(dir).catch(ignoreDamage)) === undefined) flusher.enqueue(dir, async () => {})
