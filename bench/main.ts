@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { probeNames, runAgainst } from './against/run.js'
 import type { Bench } from './context.js'
 import { describeMachine } from './machine.js'
 import { cleanDir, Platform, scratchDir, stopPlatform } from './platform.js'
@@ -18,6 +19,8 @@ const usage = `npm run bench [-- options]
   --port N          port of the platform under test (default 8206)
   --json            machine-readable result on stdout
   --strict          exit with 1 when a budget is missed
+  --against REF     builds that commit beside this checkout and compares both, turn by turn;
+                    --only then knows: ${probeNames.join(', ')}
 WRENN_BENCH_DIR keeps the platform's directory, with its images, for the next run.`
 
 type Group = (bench: Bench) => Promise<Row[]>
@@ -43,12 +46,14 @@ function options() {
       iterations: { type: 'string', default: '20' },
       'transfer-mib': { type: 'string', default: '256' },
       port: { type: 'string', default: '8206' },
+      against: { type: 'string' },
       json: { type: 'boolean', default: false },
       strict: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   })
-  const all = [...Object.keys(withoutHotPool), ...Object.keys(withHotPool)]
+  const groups = [...Object.keys(withoutHotPool), ...Object.keys(withHotPool)]
+  const all = values.against === undefined ? groups : probeNames
   const only = values.only?.split(',') ?? all
   const unknown = only.filter((name) => !all.includes(name))
   if (unknown.length > 0) throw new Error(`--only knows ${all.join(', ')}, not ${unknown.join(', ')}.`)
@@ -113,7 +118,10 @@ async function run(wanted: Options): Promise<boolean> {
 
 const wanted = options()
 if (wanted.help) console.log(usage)
-else {
+else if (wanted.against !== undefined) {
+  await runAgainst({ ...wanted, ref: wanted.against, log })
+  process.exit(0)
+} else {
   const kept = await run(wanted)
   process.exit(kept || !wanted.strict ? 0 : 1)
 }

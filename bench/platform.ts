@@ -33,6 +33,10 @@ export interface PlatformOptions {
   readonly port: number
   /** Most waiting VMs per shape; 0 makes every create a restore. */
   readonly hotPoolMax: number
+  /** The built command line that starts and ends it. @default that of this checkout */
+  readonly cli?: string
+  /** Beside `platformEnv`. */
+  readonly env?: Readonly<Record<string, string>>
 }
 
 export interface Capsule {
@@ -68,10 +72,12 @@ export class Platform implements AsyncDisposable {
   readonly #apiUrl: string
   readonly #apiKey: string
   readonly #child: ChildProcess
+  readonly #cli: string
   readonly #agent = new Agent({ keepAlive: true, noDelay: true })
 
-  private constructor(dir: string, child: ChildProcess, ready: Ready, apiKey: string) {
+  private constructor({ dir, cli = CLI }: PlatformOptions, child: ChildProcess, ready: Ready, apiKey: string) {
     this.dir = dir
+    this.#cli = cli
     this.#child = child
     this.#apiUrl = ready.api_url
     this.#apiKey = apiKey
@@ -91,9 +97,10 @@ export class Platform implements AsyncDisposable {
     this.wrenn = new Wrenn({ apiUrl: ready.api_url, apiKey, webSocket, requestTimeoutMs: REQUEST_TIMEOUT_MS })
   }
 
-  static async start({ dir, port, hotPoolMax }: PlatformOptions): Promise<Platform> {
-    const child = spawn(process.execPath, [CLI, 'up', '--dir', dir, '--port', String(port), '--json', '--install'], {
-      env: platformEnv({ WRENN_HOT_POOL_MAX: String(hotPoolMax) }),
+  static async start(options: PlatformOptions): Promise<Platform> {
+    const { dir, port, hotPoolMax, cli = CLI, env } = options
+    const child = spawn(process.execPath, [cli, 'up', '--dir', dir, '--port', String(port), '--json', '--install'], {
+      env: platformEnv({ WRENN_HOT_POOL_MAX: String(hotPoolMax), ...env }),
       stdio: ['ignore', 'pipe', 'pipe'],
     })
     // Progress while it starts; later, which service died.
@@ -104,7 +111,7 @@ export class Platform implements AsyncDisposable {
         const message: unknown = JSON.parse(line)
         if (!isReady(message)) continue
         const apiKey = (await readFile(join(dir, 'api-key'), 'utf8')).trim()
-        return new Platform(dir, child, message, apiKey)
+        return new Platform(options, child, message, apiKey)
       }
       throw new Error('The platform did not start; its words are above.')
     } finally {
@@ -208,25 +215,25 @@ export class Platform implements AsyncDisposable {
     this.#agent.destroy()
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const exited = once(this.#child, 'exit')
-    await wrenn(['down', '--stop-capsules', '--dir', this.dir])
+    await wrenn(['down', '--stop-capsules', '--dir', this.dir], this.#cli)
     await exited
   }
 }
 
 /** Ends the platform of a directory in the middle of anything, and removes the directory if asked to. */
-export async function stopPlatform(dir: string, clean: boolean): Promise<void> {
-  await wrenn(['down', '--stop-capsules', '--dir', dir])
-  if (clean) await cleanDir(dir)
+export async function stopPlatform(dir: string, clean: boolean, cli = CLI): Promise<void> {
+  await wrenn(['down', '--stop-capsules', '--dir', dir], cli)
+  if (clean) await cleanDir(dir, cli)
 }
 
 /** Removes a directory and everything on the machine that belongs to it. */
-export async function cleanDir(dir: string): Promise<void> {
-  await wrenn(['clean', '--yes', '--dir', dir])
+export async function cleanDir(dir: string, cli = CLI): Promise<void> {
+  await wrenn(['clean', '--yes', '--dir', dir], cli)
   await rm(dir, { recursive: true, force: true })
 }
 
-async function wrenn(args: readonly string[]): Promise<void> {
-  await promisify(execFile)(process.execPath, [CLI, ...args], { env: platformEnv({}) })
+async function wrenn(args: readonly string[], cli: string): Promise<void> {
+  await promisify(execFile)(process.execPath, [cli, ...args], { env: platformEnv({}) })
 }
 
 /** Names, addresses and uids of its own, so that a platform beside it on the machine is not in the way. */

@@ -1,0 +1,130 @@
+import { waitFor } from '@wrenn/base'
+import type { Platform } from '../platform.js'
+import { timed } from '../stats.js'
+
+const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
+const COPIES = 10
+const STDOUT_MIB = 64
+const MIB = 2 ** 20
+const WARM_UP = 10
+const HOT_WAIT_MS = 120_000
+const PATIENCE = '?wait_sec=200'
+
+/** What one turn took, in ms, by the name of what was measured. */
+type Sample = Readonly<Record<string, number>>
+
+/** Something that is done to both platforms in turn, through what old and new builds have in common: REST and the SDK. */
+export interface Probe {
+  /** Turns for each of `--iterations`. */
+  readonly turnsPerIteration: number
+  readonly hotPool: boolean
+  /** Prepares a platform; what it gives is called for each turn. */
+  readonly begin: (platform: Platform) => Promise<() => Promise<Sample>>
+}
+
+/** In one capsule that lives as long as the platform does. */
+function inCapsule(turn: (platform: Platform, id: string) => Promise<Sample>, warmUp = 1): Probe['begin'] {
+  return async (platform) => {
+    const { id } = await platform.create(SHAPE)
+    for (let run = 0; run < warmUp; run++) await turn(platform, id)
+    return async () => await turn(platform, id)
+  }
+}
+
+async function exec(platform: Platform, id: string): Promise<Sample> {
+  const { ms } = await timed(() => platform.exec(id, '/bin/true'))
+  return { 'true, warm': ms }
+}
+
+/** From the call to the first byte that the shell prints, which is its prompt. */
+async function pty(platform: Platform, id: string): Promise<Sample> {
+  const capsule = await platform.wrenn.capsules.get(id)
+  const start = performance.now()
+  const terminal = await capsule.pty({ user: 'root' })
+  let ms = Number.NaN
+  for await (const event of terminal) {
+    if (event.type !== 'output' || !Number.isNaN(ms)) continue
+    ms = performance.now() - start
+    await terminal.kill()
+  }
+  return { 'terminal → prompt': ms }
+}
+
+async function stdout(platform: Platform, id: string): Promise<Sample> {
+  const capsule = await platform.wrenn.capsules.get(id)
+  let bytes = 0
+  const start = performance.now()
+  const command = ['/usr/bin/head', '-c', String(STDOUT_MIB * MIB), '/dev/zero'] as const
+  for await (const event of await capsule.stream(command, { user: 'root' })) {
+    if (event.type === 'stdout') bytes += event.data.length
+  }
+  if (bytes !== STDOUT_MIB * MIB) throw new Error(`${bytes} bytes of output came instead of ${STDOUT_MIB} MiB.`)
+  return { [`${STDOUT_MIB} MiB of stdout`]: performance.now() - start }
+}
+
+async function sleep(platform: Platform, id: string): Promise<Sample> {
+  const pause = await timed(() => platform.call('POST', `/v1/capsules/${id}/pause${PATIENCE}`))
+  const resume = await timed(() => platform.call('POST', `/v1/capsules/${id}/resume${PATIENCE}`))
+  const first = await timed(() => platform.exec(id, '/bin/true'))
+  return { pause: pause.ms, 'resume right after it': resume.ms, 'resume → first output': resume.ms + first.ms }
+}
+
+async function fork(platform: Platform, id: string): Promise<Sample> {
+  interface Forked {
+    readonly capsules: readonly { readonly id: string }[]
+    readonly pause_window_ms: number
+  }
+  const path = `/v1/capsules/${id}/fork${PATIENCE}`
+  const { ms, value } = await timed(async () => {
+    const forked = await platform.call<Forked>('POST', path, { count: COPIES })
+    await Promise.all(forked.capsules.map((copy) => platform.exec(copy.id, '/bin/true')))
+    return forked
+  })
+  for (const copy of value.capsules) await platform.destroy(copy.id)
+  return {
+    [`fork of ${COPIES}, per copy → first output`]: ms / COPIES,
+    'fork: source stands still': value.pause_window_ms,
+  }
+}
+
+async function create(platform: Platform, path: string): Promise<Sample> {
+  const made = await timed(() => platform.create(SHAPE))
+  const { id } = made.value
+  if (made.value.path !== path) throw new Error(`A create took the path ${made.value.path}, not ${path}.`)
+  const first = await timed(() => platform.exec(id, '/bin/true'))
+  await platform.destroy(id)
+  return { [`create, ${path} → running`]: made.ms, [`create, ${path} → first output`]: made.ms + first.ms }
+}
+
+/** Until every pool is as full as it wants to be: filling it takes the CPU from what is measured. */
+async function hotGuestsWait(platform: Platform): Promise<void> {
+  const probe = async () => {
+    const { pools } = await platform.host.getHost({})
+    return (pools.length > 0 && pools.every(({ hot, target }) => hot >= target && hot > 0)) || undefined
+  }
+  await waitFor(probe, { timeoutMs: HOT_WAIT_MS, intervalMs: 100, what: 'the hot pool to fill' })
+}
+
+export const probes: Readonly<Record<string, Probe>> = {
+  exec: { turnsPerIteration: 3, hotPool: false, begin: inCapsule(exec, WARM_UP) },
+  pty: { turnsPerIteration: 1, hotPool: false, begin: inCapsule(pty) },
+  stdout: { turnsPerIteration: 0.25, hotPool: false, begin: inCapsule(stdout) },
+  sleep: { turnsPerIteration: 1, hotPool: false, begin: inCapsule(sleep) },
+  fork: { turnsPerIteration: 0.25, hotPool: false, begin: inCapsule(fork) },
+  restore: {
+    ...{ turnsPerIteration: 1, hotPool: false },
+    begin: async (platform) => {
+      await platform.destroy((await platform.create(SHAPE)).id) // the first one finds cold files, or makes them
+      return async () => await create(platform, 'restore')
+    },
+  },
+  hot: {
+    ...{ turnsPerIteration: 1, hotPool: true },
+    begin: async (platform) => async () => {
+      await hotGuestsWait(platform)
+      const sample = await create(platform, 'hot')
+      await hotGuestsWait(platform) // the other one's turn is not to pay for this
+      return sample
+    },
+  },
+}
