@@ -37,18 +37,29 @@ export const debianPackages = [...packagesOf(hostPrograms), KEYRING]
 export const requiredPackages = [...packagesOf(hostPrograms.filter(({ isOptional }) => !isOptional)), KEYRING]
 
 /** What the tests need beside that, other than a PostgreSQL: a browser, and peers for taps and connections. */
-const testTools = ['chromium', 'socat', 'python3']
+const testTools = ['socat', 'python3']
+/** Where distributions give it as something else than a package (Ubuntu: a snap), the tests in a browser are left out, by name. */
+const BROWSER = 'chromium'
 /** The oldest PostgreSQL we support, by its major version. */
 const OLDEST_POSTGRES = 15
 
 /**
- * What the tests need beside `debianPackages`: Debian's own PostgreSQL too, the oldest that we support of those that are
- * installed, else of those that apt offers. Its name differs from release to release.
- * @returns {{ packages: string[], postgres: string | undefined }}
+ * What the tests need beside `debianPackages`: a browser, and Debian's own PostgreSQL too, the oldest that we support of those
+ * that are installed, else of those that apt offers. Its name differs from release to release.
+ * @returns {{ packages: string[], postgres: string | undefined, browser: string | undefined }}
  */
 export function testPackages() {
   const postgres = oldestOf(installedPostgres()) ?? oldestOf(offeredPostgres())
-  return { packages: [...testTools, ...(postgres === undefined ? [] : [postgres])], postgres }
+  const browser = missingPackages([BROWSER]).length === 0 || isOffered(BROWSER) ? BROWSER : undefined
+  const packages = [...testTools, browser, postgres].filter((name) => name !== undefined)
+  return { packages, postgres, browser }
+}
+
+/** @param {string} name */
+function isOffered(name) {
+  if (!hasPackageLists()) aptGet(['update'])
+  const policy = spawnSync('apt-cache', ['policy', name], { encoding: 'utf8', env: { ...process.env, LC_ALL: 'C' } })
+  return /^ *Candidate: (?!\(none\))/m.test(policy.stdout ?? '')
 }
 
 /**

@@ -80,7 +80,8 @@ function installDebianPackages(wanted) {
 }
 
 function packagesForTests() {
-  const { packages, postgres } = testPackages()
+  const { packages, postgres, browser } = testPackages()
+  if (browser === undefined) say('› apt offers no chromium: tests in a browser are left out')
   say(
     postgres === undefined
       ? '› apt offers no PostgreSQL from 15 on: tests that want an older one than the embedded run on the embedded one alone'
