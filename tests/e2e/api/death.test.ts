@@ -59,7 +59,7 @@ describe('a guest that ends by itself', () => {
     ['reboots', 'echo b > /proc/sysrq-trigger', 'guest_reset', /restarted/],
   ])('is in error when it %s, and its record says so', async (_, line, cause, message) => {
     await using capsule = await api.create()
-    await capsule.background(line)
+    await capsule.endBy(line)
     const ended = await capsule.untilState('error')
     expect(ended.exit).toMatchObject({ cause, message: expect.stringMatching(message) })
     await expectGone(capsule)

@@ -157,6 +157,14 @@ export class TestCapsule implements AsyncDisposable {
     return await this.api.json<BackgroundResult>('POST', `${this.path}/exec`, { json })
   }
 
+  /** A shell line that ends the guest, which may be gone before its agent can say that the line runs. */
+  async endBy(line: string): Promise<void> {
+    const json = { cmd: '/bin/sh', args: ['-c', line], background: true }
+    const answer = await this.api.call('POST', `${this.path}/exec`, { json })
+    if (answer.status >= 300 && !answer.bytes.includes('"guest_died"'))
+      throw new Error(`A line that ends the guest: ${answer.status} ${answer.bytes.toString()}`)
+  }
+
   /** Waits until a process of that tag runs. */
   async untilRuns(tag: string): Promise<void> {
     await eventually(`the process ${tag} to run`, async () => {

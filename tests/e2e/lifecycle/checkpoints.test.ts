@@ -119,7 +119,7 @@ describe('going back', () => {
   it('makes a capsule run again whose guest has ended, from any checkpoint', async () => {
     await capsule.rollback('first')
     await capsule.checkpoint('newer')
-    await capsule.background('echo c > /proc/sysrq-trigger')
+    await capsule.endBy('echo c > /proc/sysrq-trigger')
     await capsule.untilState('error')
     const back = await capsule.rollback('first')
     expect([back.id, back.state, back.exit]).toEqual([capsule.id, 'running', undefined])
