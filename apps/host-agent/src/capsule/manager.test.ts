@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { input, nothing, shape, TestMachine } from '../testing/test-machine.js'
 import type { CapsuleEvent } from './manager.js'
@@ -123,5 +124,17 @@ describe('the capsule manager', () => {
     expect(await manager.destroy(capsuleId)).toBe(true)
     expect(await manager.destroy(capsuleId)).toBe(false)
     expect(await leftovers()).toEqual(nothing)
+  })
+
+  it('tells a call that was cut why, also when it was cut before the end of the guest was noticed', async () => {
+    const { manager, capsuleId } = await test.startWithCapsule()
+    const cut = Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' })
+    expect(await manager.explain(capsuleId, cut)).toMatchObject({ code: 'guest_unreachable' })
+    const explained = manager.explain(capsuleId, cut)
+    for (const guest of test.vms.guests.values()) guest.end('guest_shutdown', 'The guest shut itself down.')
+    expect(await explained).toMatchObject({ code: 'guest_died', message: 'The guest shut itself down.' })
+    const full = new AppError('disk_full', 'The disk is full.')
+    expect(await manager.explain(capsuleId, full)).toBe(full)
+    await manager.destroyAll()
   })
 })

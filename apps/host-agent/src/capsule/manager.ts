@@ -1,8 +1,9 @@
 import { availableParallelism } from 'node:os'
-import { AppError, type Logger, noSteps, type ReachStep } from '@wrenn/base'
+import { AppError, type Logger, noSteps, type ReachStep, waitFor } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import { type Context, dirs, release, requireMade } from './context.js'
 import { ActivityTracker } from './guest/activity.js'
+import { guestError, isCutLine, isNoAnswer } from './guest/error.js'
 import type { Guest, GuestFactory } from './guest/guest.js'
 import type { WatchOptions } from './guest/pulse.js'
 import { ShortCalls } from './guest/short-calls.js'
@@ -28,6 +29,8 @@ export type { CapsuleEvent } from './table.js'
 
 /** Smaller changes are not worth a record. */
 const DISK_BYTES_STEP = 2 ** 20
+/** From the cut of a guest's connections to the host's record of its end, on a busy machine. */
+const END_NOTICE_MS = 1_000
 
 /** What the manager works with; `serve.ts` wires the real ones, tests a fake machine. */
 export interface ManagerDeps {
@@ -114,6 +117,18 @@ export class CapsuleManager {
   /** Why a capsule cannot answer, when it cannot. */
   whyGone(capsuleId: string): AppError | undefined {
     return this.#table.whyGone(capsuleId)
+  }
+
+  /**
+   * What to tell whose call to a guest failed: why the capsule cannot answer, when it cannot, whatever the connection looked like.
+   * A guest that ends cuts its connections a moment before its host hears of it, so a cut line is given that moment.
+   */
+  async explain(capsuleId: string, thrown: unknown): Promise<AppError> {
+    const failure = guestError(thrown)
+    if (!isNoAnswer(failure)) return failure
+    const gone = (): AppError | undefined => this.whyGone(capsuleId)
+    if (!isCutLine(failure)) return gone() ?? failure
+    return await waitFor(gone, { timeoutMs: END_NOTICE_MS, what: 'the end of the guest' }).catch(() => failure)
   }
 
   /** How often its running guest was rolled back; only good for comparing. */

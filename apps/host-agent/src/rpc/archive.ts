@@ -6,7 +6,6 @@ import {
   archivePieces,
   type GuestClient,
   type GuestStream,
-  guestError,
   openArchive,
   unpackArchive,
 } from '../capsule/guest/index.js'
@@ -19,11 +18,7 @@ type ArchiveCalls = Pick<ServiceImpl<typeof HostService>, 'readArchive' | 'write
 
 /** Archives in and out of guests. While one is under way its capsule is in use. */
 export function archiveHandlers(parts: () => ServiceParts, { unary, stream }: Wrappers): ArchiveCalls {
-  /** A guest that died or fell asleep says so, whatever the broken connection looked like. */
-  const explain = (capsuleId: string, thrown: unknown): AppError => {
-    const failure = guestError(thrown)
-    return failure.code === 'guest_error' ? (parts().manager.whyGone(capsuleId) ?? failure) : failure
-  }
+  const explain = async (capsuleId: string, thrown: unknown) => await parts().manager.explain(capsuleId, thrown)
   const guestOf = async (capsuleId: string): Promise<GuestClient> =>
     (await parts().manager.running(parseCapsuleId(capsuleId))).client
 
@@ -41,7 +36,7 @@ export function archiveHandlers(parts: () => ServiceParts, { unary, stream }: Wr
         const { error, notes } = next.value
         yield { part: { case: 'end', value: { notes: [...notes], ...error } } }
       } catch (error) {
-        throw explain(capsuleId, error)
+        throw await explain(capsuleId, error)
       } finally {
         body?.close()
         close()
@@ -56,7 +51,7 @@ export function archiveHandlers(parts: () => ServiceParts, { unary, stream }: Wr
         const body = Readable.from(chunks(messages), { objectMode: false, highWaterMark: CHUNK_BYTES })
         return { bytes: BigInt(await unpackArchive(client, path, user, body, signal)) }
       } catch (error) {
-        throw explain(capsuleId, error)
+        throw await explain(capsuleId, error)
       } finally {
         close()
       }

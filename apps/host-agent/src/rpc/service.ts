@@ -15,8 +15,6 @@ import {
   type FileWish,
   type GuestClient,
   type GuestFile,
-  guestError,
-  isNoAnswer,
   startProcess,
 } from '../capsule/guest/index.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
@@ -57,6 +55,8 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     const close = parts().manager.activity.open(capsuleId)
     try {
       yield* items
+    } catch (error) {
+      throw await parts().manager.explain(capsuleId, error)
     } finally {
       close()
     }
@@ -67,9 +67,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     try {
       return await ask(client)
     } catch (error) {
-      const failure = guestError(error)
-      if (!isNoAnswer(failure)) throw failure
-      throw parts().manager.whyGone(capsuleId) ?? failure
+      throw await parts().manager.explain(capsuleId, error)
     }
   }
   /** A pause waits for these to be answered; one that was cut all the same may have been carried out, so it says no other. */
@@ -167,8 +165,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const { path, user } = request
       const wish = wishOf(request)
       const file = await guestCall(request.capsuleId, (client) => client.readFile(path, user, wish, context.signal))
-      const whyBroken = (error: unknown) => parts().manager.whyGone(request.capsuleId) ?? guestError(error)
-      yield* counted(request.capsuleId, fileParts(file, whyBroken))
+      yield* counted(request.capsuleId, fileParts(file))
     }),
     writeFile: unary(async (requests, context) => await writeFile(requests, context.signal, longCall, parts().manager)),
     statFile: unary(async ({ capsuleId, path, user }) => {
@@ -241,17 +238,12 @@ function wishOf({ offset, length, headers, statOnly }: ReadFileRequest): FileWis
   return { offset: Number(offset), length: optionalNumber(length) }
 }
 
-async function* fileParts(
-  file: GuestFile,
-  whyBroken: (error: unknown) => AppError,
-): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
+async function* fileParts(file: GuestFile): AsyncGenerator<MessageInitShape<typeof ReadFileResponseSchema>> {
   try {
     const { status, headers, unsized } = file
     const value = { size: BigInt(file.size), length: BigInt(file.length), unsized, status, headers: { ...headers } }
     yield { part: { case: 'stat', value } }
     for await (const chunk of file.chunks) yield { part: { case: 'chunk', value: chunk } }
-  } catch (error) {
-    throw whyBroken(error)
   } finally {
     file.close()
   }

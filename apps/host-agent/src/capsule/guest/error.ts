@@ -72,8 +72,14 @@ export function guestError(thrown: unknown): AppError {
 }
 
 /** The guest gave no answer, good or bad. */
-export function isNoAnswer({ code }: AppError): boolean {
+export function isNoAnswer({ code }: Pick<AppError, 'code'>): boolean {
   return code === 'guest_error' || code === 'guest_unreachable'
+}
+
+/** Its connection was refused or cut, which also befalls the last calls to a guest that ends. */
+export function isCutLine({ code, cause }: AppError): boolean {
+  if (code === 'guest_unreachable') return isErrno(cause, ...NOBODY_THERE)
+  return code === 'guest_error' && cause instanceof ConnectError && isBrokenLine(cause)
 }
 
 /** Connection-level failures after which a stream may be resumed from its offset. */
