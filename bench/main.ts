@@ -2,7 +2,7 @@ import { parseArgs } from 'node:util'
 import { probeNames, runAgainst } from './against/run.js'
 import type { Bench } from './context.js'
 import { describeMachine } from './machine.js'
-import { cleanDir, Platform, scratchDir, stopPlatform } from './platform.js'
+import { cleanDir, endOnSignal, Platform, scratchDir, stopPlatform } from './platform.js'
 import { type Row, table } from './report.js'
 import { execRows, stdoutRows } from './rows/exec.js'
 import { fileRows } from './rows/files.js'
@@ -99,12 +99,7 @@ async function run(wanted: Options): Promise<boolean> {
   const kept = process.env.WRENN_BENCH_DIR
   const dir = kept ?? (await scratchDir('wrenn-bench-'))
   const rows: Row[] = []
-  for (const [signal, code] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-  ] as const) {
-    process.once(signal, () => void stopPlatform(dir, kept === undefined).finally(() => process.exit(code)))
-  }
+  endOnSignal(() => stopPlatform(dir, kept === undefined))
   try {
     rows.push(...(await measure(withoutHotPool, 0, dir, wanted)))
     rows.push(...(await measure(withHotPool, 4, dir, wanted)))

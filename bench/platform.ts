@@ -226,6 +226,16 @@ export async function stopPlatform(dir: string, clean: boolean, cli = CLI): Prom
   if (clean) await cleanDir(dir, cli)
 }
 
+/** Runs `end`, once, when this process is told to stop, and stops it then. */
+export function endOnSignal(end: () => Promise<unknown>): void {
+  for (const [signal, code] of [
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const) {
+    process.once(signal, () => void end().finally(() => process.exit(code)))
+  }
+}
+
 /** Removes a directory and everything on the machine that belongs to it. */
 export async function cleanDir(dir: string, cli = CLI): Promise<void> {
   await wrenn(['clean', '--yes', '--dir', dir], cli)

@@ -11,7 +11,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { errorText } from '@wrenn/base'
 import { KillableUp } from './killable-up.js'
-import { cleanDir, scratchDir } from './platform.js'
+import { cleanDir, endOnSignal, scratchDir, stopPlatform } from './platform.js'
 import { seededRandom } from './random.js'
 import { log } from './soak.js'
 import { percentile, round } from './stats.js'
@@ -33,6 +33,7 @@ const seed = Number(values.seed)
 const random = seededRandom(seed)
 const kept = process.env.WRENN_BENCH_DIR
 const dir = kept ?? (await scratchDir('wrenn-soak-'))
+endOnSignal(() => stopPlatform(dir, kept === undefined))
 
 interface Capsule {
   readonly id: string

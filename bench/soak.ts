@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs, promisify } from 'node:util'
-import { cleanDir, Platform, scratchDir } from './platform.js'
+import { cleanDir, endOnSignal, Platform, scratchDir, stopPlatform } from './platform.js'
 
 export interface SoakOptions {
   readonly count: number
@@ -30,6 +30,7 @@ export function log(text: string): void {
 export async function withPlatform<T>(port: number, work: (platform: Platform) => Promise<T>): Promise<T> {
   const kept = process.env.WRENN_BENCH_DIR
   const dir = kept ?? (await scratchDir('wrenn-soak-'))
+  endOnSignal(() => stopPlatform(dir, kept === undefined))
   try {
     await using platform = await Platform.start({ dir, port, hotPoolMax: 4 })
     return await work(platform)

@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { settleAll } from '@wrenn/base'
 import { describeMachine } from '../machine.js'
-import { CLI, cleanDir, Platform, type PlatformOptions, scratchDir, stopPlatform } from '../platform.js'
+import { CLI, cleanDir, endOnSignal, Platform, type PlatformOptions, scratchDir, stopPlatform } from '../platform.js'
 import { buildRef, describeCheckout } from './build.js'
 import { type Comparison, compare, comparisonTable } from './compare.js'
 import { type Probe, probes } from './probes.js'
@@ -49,12 +49,7 @@ export async function runAgainst(options: AgainstOptions): Promise<void> {
   const end = async (clean: boolean): Promise<void> => {
     await settleAll([theirs, ours].map(({ platform }) => stopPlatform(platform.dir, clean, platform.cli ?? CLI)))
   }
-  for (const [signal, code] of [
-    ['SIGINT', 130],
-    ['SIGTERM', 143],
-  ] as const) {
-    process.once(signal, () => void end(kept === undefined).finally(() => process.exit(code)))
-  }
+  endOnSignal(() => end(kept === undefined))
   const samples = new Map<string, [number[], number[]]>()
   try {
     for (const { platform } of [ours, theirs]) await mkdir(platform.dir, { recursive: true, mode: 0o711 })
