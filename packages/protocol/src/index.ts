@@ -16,6 +16,15 @@ export {
   isErrorCode,
   RETRY_AFTER_HEADER,
 } from './errors.js'
+export {
+  grants,
+  type Permission,
+  permissions,
+  permissionsOf,
+  type Scope,
+  scopes,
+  scopesFor,
+} from './permissions.js'
 export * from './rest/index.js'
 export {
   type CapsuleCommand,

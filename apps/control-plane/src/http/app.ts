@@ -5,7 +5,8 @@ import { AppError, queryText } from '@wrenn/base'
 import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
-import { authenticate } from './auth.js'
+import type { Principal } from '../domain/accounts/index.js'
+import { authenticate, requirePermissions } from './auth.js'
 import type { App, Services } from './context.js'
 import { allowOrigins } from './cors.js'
 import { createErrorHandler } from './errors.js'
@@ -42,13 +43,14 @@ export async function createApp(services: Services): Promise<App> {
   app.setSerializerCompiler(serializerCompiler)
   app.setErrorHandler(onError)
   acceptEmptyJson(app)
-  app.decorateRequest('owner', null)
+  app.decorateRequest('principal', null)
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
   })
   allowOrigins(app, services.corsOrigins)
   logRequests(app, services)
   answerUnknownRoutes(app)
+  requirePermissions(app)
   exposeMetrics(app)
   await app.register(multipart)
   await app.register(websocket, {
@@ -128,12 +130,16 @@ function logRequests(app: App, { logger }: Services): void {
         route: request.routeOptions.url ?? 'unknown',
         status: reply.statusCode,
         ms: Math.round(reply.elapsedTime * 10) / 10,
-        ...(request.owner === null ? {} : { teamId: request.owner.teamId }),
+        ...principalFields(request.principal),
         ...capsuleOf(request.params),
       },
       'request.ended',
     )
   })
+}
+
+function principalFields(principal: Principal | null) {
+  return principal === null ? {} : { teamId: principal.teamId, keyId: principal.id }
 }
 
 function capsuleOf(params: unknown): { capsuleId?: string } {

@@ -1,15 +1,14 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Logger } from '@wrenn/base'
-import type { Quota } from '@wrenn/protocol'
+import type { Permission, Quota } from '@wrenn/protocol'
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
-import type { ApiKeys } from '../domain/accounts/index.js'
+import type { ApiKeys, Principal } from '../domain/accounts/index.js'
 import type { Activity, Capsules, Lifecycle, Wake } from '../domain/capsules/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Host } from '../host/host.js'
-import type { ApiKeyOwner } from '../store/teams.js'
 
 /** What requests are served with. */
 export interface Services {
@@ -37,10 +36,12 @@ export type App = FastifyInstance<RawServerDefault, IncomingMessage, ServerRespo
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Whose key came with the request; `null` only where a WebSocket authenticates by its first message. */
-    owner: ApiKeyOwner | null
+    /** Who makes the request; `null` on public routes, and where a WebSocket authenticates by its first message. */
+    principal: Principal | null
   }
   interface FastifyContextConfig {
+    /** What a request needs; every route says it. `public`: no credentials at all. */
+    permission?: Permission | 'public'
     /** `socket`: credentials may come as the first message. @default 'required' */
     auth?: 'required' | 'socket'
   }

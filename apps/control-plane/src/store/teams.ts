@@ -1,20 +1,20 @@
 import { apiKeyIds, teamIds } from '@wrenn/base'
 import type { Db } from './database.js'
 
-/** Whose key it is, for rights and for logs. */
-export interface ApiKeyOwner {
-  readonly keyId: string
+interface KnownKey {
+  readonly id: string
   readonly teamId: string
+  readonly name: string
 }
 
 /** By digest, so that the key itself is in no query and no log of the database. */
-export async function findKeyOwner(db: Db, keyHash: string): Promise<ApiKeyOwner | undefined> {
+export async function findKey(db: Db, keyHash: string): Promise<KnownKey | undefined> {
   const row = await db
     .selectFrom('api_keys')
-    .select(['id', 'team_id'])
+    .select(['id', 'team_id', 'name'])
     .where('key_hash', '=', keyHash)
     .executeTakeFirst()
-  return row === undefined ? undefined : { keyId: row.id, teamId: row.team_id }
+  return row === undefined ? undefined : { id: row.id, teamId: row.team_id, name: row.name }
 }
 
 /** False only before the first start. */

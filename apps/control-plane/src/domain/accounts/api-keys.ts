@@ -1,8 +1,10 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { open, readFile, stat } from 'node:fs/promises'
 import { AppError, isErrno, type Logger } from '@wrenn/base'
+import { permissionsOf, scopes } from '@wrenn/protocol'
 import type { Db } from '../../store/database.js'
-import { type ApiKeyOwner, addKey, createTeam, findKeyOwner, hasAnyKey, touchKeys } from '../../store/teams.js'
+import { addKey, createTeam, findKey, hasAnyKey, touchKeys } from '../../store/teams.js'
+import type { Principal } from './principal.js'
 
 const CACHE_MS = 5_000
 const CACHE_LIMIT = 10_000
@@ -18,15 +20,15 @@ function hashApiKey(key: string): string {
   return createHash('sha256').update(key).digest('hex')
 }
 
-interface CachedOwner {
-  readonly owner: ApiKeyOwner
+interface CachedKey {
+  readonly principal: Principal
   readonly until: number
 }
 
 /** Knows whose an API key is. Answers are kept for 5 seconds, so a revoked key works at most that much longer. */
 export class ApiKeys {
   readonly #db: Db
-  readonly #cache = new Map<string, CachedOwner>()
+  readonly #cache = new Map<string, CachedKey>()
   readonly #touchedAt = new Map<string, number>()
 
   constructor(db: Db) {
@@ -34,18 +36,19 @@ export class ApiKeys {
   }
 
   /** @throws AppError `unauthorized` */
-  async authenticate(key: string | undefined): Promise<ApiKeyOwner> {
-    if (key === undefined || key === '') throw new AppError('unauthorized', 'This call needs an API key.')
-    const hash = hashApiKey(key)
+  async authenticate(apiKey: string | undefined): Promise<Principal> {
+    if (apiKey === undefined || apiKey === '') throw new AppError('unauthorized', 'This call needs an API key.')
+    const hash = hashApiKey(apiKey)
     const cached = this.#cache.get(hash)
-    if (cached !== undefined && cached.until > performance.now()) return cached.owner
+    if (cached !== undefined && cached.until > performance.now()) return cached.principal
     this.#cache.delete(hash)
-    const owner = await findKeyOwner(this.#db, hash)
-    if (owner === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
+    const key = await findKey(this.#db, hash)
+    if (key === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
+    const principal: Principal = { kind: 'key', ...key, scopes, permissions: permissionsOf(scopes) }
     if (this.#cache.size >= CACHE_LIMIT) this.#cache.clear()
-    this.#cache.set(hash, { owner, until: performance.now() + CACHE_MS })
-    await this.#touch(owner.keyId)
-    return owner
+    this.#cache.set(hash, { principal, until: performance.now() + CACHE_MS })
+    await this.#touch(principal.id)
+    return principal
   }
 
   async #touch(keyId: string): Promise<void> {

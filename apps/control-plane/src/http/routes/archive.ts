@@ -28,6 +28,7 @@ export function archiveRoutes(app: App, services: Services): void {
     '/v1/capsules/:id/files/archive',
     {
       exposeHeadRoute: false,
+      config: { permission: 'capsules.use' },
       schema: {
         tags: ['files'],
         summary: 'Download a file or directory as a tar.',
@@ -59,6 +60,7 @@ export function archiveRoutes(app: App, services: Services): void {
     raw.put(
       '/v1/capsules/:id/files/archive',
       {
+        config: { permission: 'capsules.use' },
         schema: {
           tags: ['files'],
           summary: 'Unpack a tar into a directory.',

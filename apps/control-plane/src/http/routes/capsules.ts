@@ -11,7 +11,7 @@ import {
 import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
 import { toCapsule } from '../../domain/capsules/index.js'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody } from '../schemas.js'
@@ -25,6 +25,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
     '/v1/capsules',
     {
       bodyLimit: ENVIRONMENT_BODY_BYTES,
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Create a capsule.',
@@ -35,7 +36,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request, reply) => {
-      const row = await capsules.create(ownerOf(request).teamId, request.body, requestOptions(request))
+      const row = await capsules.create(principalOf(request).teamId, request.body, requestOptions(request))
       return await reply.status(201).send(toCapsule(row, { timings: true }))
     },
   )
@@ -43,6 +44,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
   app.get(
     '/v1/capsules',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['capsules'],
         summary: 'List capsules, newest first.',
@@ -52,7 +54,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request, reply) => {
-      const page = await capsules.list(ownerOf(request).teamId, request.query)
+      const page = await capsules.list(principalOf(request).teamId, request.query)
       if (page.nextCursor !== undefined) void reply.header('x-next-token', page.nextCursor)
       return page.rows.map((row) => toCapsule(row))
     },
@@ -61,6 +63,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
   app.get(
     '/v1/capsules/:id',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['capsules'],
         summary: 'Get a capsule, also one that has ended.',
@@ -68,12 +71,13 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
         response: { 200: capsuleSchema, ...errors },
       },
     },
-    async (request) => toCapsule(await capsules.get(ownerOf(request).teamId, request.params.id)),
+    async (request) => toCapsule(await capsules.get(principalOf(request).teamId, request.params.id)),
   )
 
   app.delete(
     '/v1/capsules/:id',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Destroy a capsule and its files; repeats succeed.',
@@ -82,7 +86,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request, reply) => {
-      await capsules.destroy(ownerOf(request).teamId, request.params.id, ANSWER_WITHIN_MS)
+      await capsules.destroy(principalOf(request).teamId, request.params.id, ANSWER_WITHIN_MS)
       return await reply.status(204).send()
     },
   )
@@ -90,6 +94,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
   app.post(
     '/v1/capsules/:id/ping',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Count as activity.',
@@ -98,7 +103,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request, reply) => {
-      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
+      const row = await capsules.running(principalOf(request).teamId, request.params.id)
       activity.touch(row.id)
       return await reply.status(204).send()
     },
@@ -107,6 +112,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
   app.get(
     '/v1/capsules/:id/metrics',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['capsules'],
         summary: 'What a running capsule uses now.',
@@ -116,7 +122,7 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request) => {
-      const row = await capsules.running(ownerOf(request).teamId, request.params.id)
+      const row = await capsules.running(principalOf(request).teamId, request.params.id)
       const metrics = await host.call((client) =>
         client.getMetrics({ capsuleId: row.id }, { timeoutMs: ANSWER_WITHIN_MS }),
       )

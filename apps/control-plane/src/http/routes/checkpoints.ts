@@ -10,7 +10,7 @@ import {
   safeNameSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
@@ -28,6 +28,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
   app.post(
     '/v1/capsules/:id/checkpoints',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['checkpoints'],
         summary: 'Save a point in time of a running or paused capsule.',
@@ -41,7 +42,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     },
     async (request, reply) => {
       const options = { ...requestOptions(request), name: request.body.name }
-      const made = await checkpoints.request(ownerOf(request).teamId, request.params.id, options)
+      const made = await checkpoints.request(principalOf(request).teamId, request.params.id, options)
       return await reply.status(made.isReady ? 201 : 202).send(made.checkpoint)
     },
   )
@@ -49,6 +50,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
   app.get(
     '/v1/capsules/:id/checkpoints',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['checkpoints'],
         summary: 'List the checkpoints of a capsule, oldest first; `parent_id` makes a tree of them.',
@@ -56,12 +58,13 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
         response: { 200: z.array(checkpointSchema), ...errors },
       },
     },
-    (request) => checkpoints.list(ownerOf(request).teamId, request.params.id),
+    (request) => checkpoints.list(principalOf(request).teamId, request.params.id),
   )
 
   app.get(
     '/v1/capsules/:id/checkpoints/:cid',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['checkpoints'],
         summary: 'Get a checkpoint by its id or name.',
@@ -69,12 +72,13 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
         response: { 200: checkpointSchema, ...errors },
       },
     },
-    (request) => checkpoints.get(ownerOf(request).teamId, request.params.id, request.params.cid),
+    (request) => checkpoints.get(principalOf(request).teamId, request.params.id, request.params.cid),
   )
 
   app.delete(
     '/v1/capsules/:id/checkpoints/:cid',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['checkpoints'],
         summary: 'Delete a checkpoint; those made after it stay.',
@@ -85,7 +89,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     },
     async (request, reply) => {
       const { id, cid } = request.params
-      await checkpoints.remove(ownerOf(request).teamId, id, cid, { waitMs: request.query.wait_sec * 1000 })
+      await checkpoints.remove(principalOf(request).teamId, id, cid, { waitMs: request.query.wait_sec * 1000 })
       return await reply.status(204).send()
     },
   )
@@ -93,6 +97,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
   app.post(
     '/v1/capsules/:id/checkpoints/:cid/rollback',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['checkpoints'],
         summary: 'Put a capsule back to a checkpoint, under the same id.',
@@ -107,7 +112,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     },
     (request) => {
       const { id, cid } = request.params
-      return checkpoints.rollback(ownerOf(request).teamId, id, cid, {
+      return checkpoints.rollback(principalOf(request).teamId, id, cid, {
         ...requestOptions(request),
         from: request.body.from,
       })
@@ -117,6 +122,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
   app.get(
     '/v1/capsules/:id/checkpoints/:a/diff/:b',
     {
+      config: { permission: 'capsules.read' },
       schema: {
         tags: ['checkpoints'],
         summary: 'List files that differ between two checkpoints, or a checkpoint and now.',
@@ -129,7 +135,7 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     (request, reply) => {
       const { id, a, b } = request.params
       const options = { ...request.query, signal: hangUpOf(reply) }
-      return checkpoints.diff(ownerOf(request).teamId, id, { from: a, to: b }, options)
+      return checkpoints.diff(principalOf(request).teamId, id, { from: a, to: b }, options)
     },
   )
 }

@@ -8,7 +8,7 @@ import {
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import { execBackground, execForeground, parseSelector, toProcessInfo, toSignal } from '../../domain/commands/index.js'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
 import { signsOfWork } from '../processing.js'
@@ -24,6 +24,7 @@ export function execRoutes(app: App, services: Services): void {
     '/v1/capsules/:id/exec',
     {
       bodyLimit: EXEC_BODY_BYTES,
+      config: { permission: 'capsules.use' },
       schema: {
         tags: ['processes'],
         summary: 'Run a command.',
@@ -36,7 +37,7 @@ export function execRoutes(app: App, services: Services): void {
     },
     async (request, reply) => {
       const { body } = request
-      const capsule = { teamId: ownerOf(request).teamId, id: request.params.id }
+      const capsule = { teamId: principalOf(request).teamId, id: request.params.id }
       if (body.atomic && body.background) {
         throw new AppError(
           'invalid_request',
@@ -66,6 +67,7 @@ export function execRoutes(app: App, services: Services): void {
   app.get(
     '/v1/capsules/:id/processes',
     {
+      config: { permission: 'capsules.use' },
       schema: {
         tags: ['processes'],
         summary: 'List processes started through the API.',
@@ -78,7 +80,7 @@ export function execRoutes(app: App, services: Services): void {
       const { id } = request.params
       const includeEnded = request.query.include_ended
       const list = () => host.client.listProcesses({ capsuleId: id, includeEnded })
-      const answer = await wake.use({ teamId: ownerOf(request).teamId, id }, list)
+      const answer = await wake.use({ teamId: principalOf(request).teamId, id }, list)
       activity.touch(id)
       return { processes: answer.processes.map(toProcessInfo) }
     },
@@ -87,6 +89,7 @@ export function execRoutes(app: App, services: Services): void {
   app.delete(
     '/v1/capsules/:id/processes/:selector',
     {
+      config: { permission: 'capsules.use' },
       schema: {
         tags: ['processes'],
         summary: 'Signal a process and its children.',
@@ -99,7 +102,7 @@ export function execRoutes(app: App, services: Services): void {
       const { id, selector } = request.params
       const signal = { process: parseSelector(selector), signal: toSignal(request.query.signal) }
       const kill = () => host.client.signalProcess({ capsuleId: id, signal })
-      await wake.use({ teamId: ownerOf(request).teamId, id }, kill)
+      await wake.use({ teamId: principalOf(request).teamId, id }, kill)
       activity.touch(id)
       return await reply.status(204).send()
     },

@@ -15,7 +15,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { z } from 'zod'
 import { type FileTarget, openFile, toFileEntry, writeFile } from '../../domain/commands/index.js'
 import type { HostClient } from '../../host/transport.js'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { readUpload } from '../multipart.js'
 import { bytes, capsuleParams, errors, noContent } from '../schemas.js'
@@ -38,7 +38,7 @@ type TargetOf = (request: FastifyRequest, id: string, file: Named) => Promise<Fi
 /** Also makes the capsule ready, so that a file of one that cannot be used is refused before a byte of it is read. */
 export function targetOf({ wake, host, activity }: Services): TargetOf {
   return async (request, id, { path, user }) => {
-    const capsule = { teamId: ownerOf(request).teamId, id }
+    const capsule = { teamId: principalOf(request).teamId, id }
     await wake.ready(capsule)
     activity.touch(id)
     return { client: host.client, wake, capsule, path, user: user ?? '' }
@@ -50,6 +50,7 @@ function readRoutes(app: App, target: TargetOf): void {
     app.post(
       url,
       {
+        config: { permission: 'capsules.use' },
         schema: {
           tags: ['files'],
           summary: 'Read a file, or a part of it.',
@@ -72,6 +73,7 @@ function readRoutes(app: App, target: TargetOf): void {
     method: ['GET', 'HEAD'],
     url: '/v1/capsules/:id/files',
     exposeHeadRoute: false,
+    config: { permission: 'capsules.use' },
     schema: {
       tags: ['files'],
       summary: 'Download a file; answers one byte range (`Range`) and conditions (RFC 9110).',
@@ -126,6 +128,7 @@ function writeRoutes(app: App, target: TargetOf): void {
     app.post(
       url,
       {
+        config: { permission: 'capsules.use' },
         schema: {
           tags: ['files'],
           summary: 'Write a file from a form: `path` (and `user`) first, then `file`. Makes the folders above it.',
@@ -153,6 +156,7 @@ function writeRoutes(app: App, target: TargetOf): void {
     raw.put(
       '/v1/capsules/:id/files',
       {
+        config: { permission: 'capsules.use' },
         schema: {
           tags: ['files'],
           summary: 'Upload a file as the raw body, as it is or packed with gzip. Makes the folders above it.',
@@ -195,12 +199,13 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
     id: string,
     call: (client: HostClient, capsuleId: string) => Promise<T>,
   ): Promise<T> => {
-    const answer = await wake.use({ teamId: ownerOf(request).teamId, id }, () => call(host.client, id))
+    const answer = await wake.use({ teamId: principalOf(request).teamId, id }, () => call(host.client, id))
     activity.touch(id)
     return answer
   }
   const route = <Body extends z.ZodType, Answer extends z.ZodType>(summary: string, body: Body, answer: Answer) =>
     ({
+      config: { permission: 'capsules.use' },
       schema: { tags: ['files'], summary, params: capsuleParams, body, response: { 200: answer, ...errors } },
     }) as const
 
@@ -255,6 +260,7 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
   app.post(
     '/v1/capsules/:id/files/remove',
     {
+      config: { permission: 'capsules.use' },
       schema: {
         tags: ['files'],
         summary: 'Remove a file, or a directory with all in it.',

@@ -8,7 +8,7 @@ import {
   updateCapsuleSchema,
 } from '@wrenn/protocol'
 import { toCapsule } from '../../domain/capsules/index.js'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, optionalBody } from '../schemas.js'
@@ -18,6 +18,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
   app.post(
     '/v1/capsules/:id/pause',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Save memory, processes and disk of a running capsule and stop it.',
@@ -28,12 +29,13 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
         response: { 200: capsuleSchema, ...errors },
       },
     },
-    (request) => lifecycle.pause(ownerOf(request).teamId, request.params.id, requestOptions(request)),
+    (request) => lifecycle.pause(principalOf(request).teamId, request.params.id, requestOptions(request)),
   )
 
   app.post(
     '/v1/capsules/:id/resume',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Let a paused capsule go on, exactly where it was.',
@@ -48,7 +50,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
     },
     (request) => {
       const options = { ...requestOptions(request), from: request.body.from }
-      return lifecycle.resume(ownerOf(request).teamId, request.params.id, options)
+      return lifecycle.resume(principalOf(request).teamId, request.params.id, options)
     },
   )
 
@@ -56,6 +58,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
     '/v1/capsules/:id/fork',
     {
       bodyLimit: ENVIRONMENT_BODY_BYTES,
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Make running copies of a running capsule, memory included.',
@@ -68,7 +71,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
       },
     },
     async (request, reply) => {
-      const { teamId } = ownerOf(request)
+      const { teamId } = principalOf(request)
       const forked = await lifecycle.fork(teamId, request.params.id, request.body, requestOptions(request))
       return await reply.status(forked.isReady ? 201 : 202).send(forked.result)
     },
@@ -77,6 +80,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
   app.patch(
     '/v1/capsules/:id',
     {
+      config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
         summary: 'Change name, labels, timeout or auto-resume.',
@@ -86,6 +90,6 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
         response: { 200: capsuleSchema, ...errors },
       },
     },
-    async (request) => toCapsule(await lifecycle.update(ownerOf(request).teamId, request.params.id, request.body)),
+    async (request) => toCapsule(await lifecycle.update(principalOf(request).teamId, request.params.id, request.body)),
   )
 }

@@ -21,7 +21,7 @@ export function socketRoutes(app: App, services: Services): void {
   app.route({
     method: 'GET',
     url: '/v1/capsules/:id/exec/stream',
-    config: { auth: 'socket' },
+    config: { permission: 'capsules.use', auth: 'socket' },
     schema: {
       tags: ['processes'],
       summary: 'Start a process and follow it (WebSocket).',
@@ -44,7 +44,7 @@ export function socketRoutes(app: App, services: Services): void {
   app.route({
     method: 'GET',
     url: '/v1/capsules/:id/processes/:selector/stream',
-    config: { auth: 'socket' },
+    config: { permission: 'capsules.use', auth: 'socket' },
     schema: {
       tags: ['processes'],
       summary: 'Follow a process (WebSocket).',
@@ -68,7 +68,7 @@ export function socketRoutes(app: App, services: Services): void {
   app.route({
     method: 'GET',
     url: '/v1/capsules/:id/pty',
-    config: { auth: 'socket' },
+    config: { permission: 'capsules.use', auth: 'socket' },
     schema: {
       tags: ['processes'],
       summary: 'Open a terminal (WebSocket).',

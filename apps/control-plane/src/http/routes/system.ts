@@ -4,17 +4,23 @@ import type { App, Services } from '../context.js'
 import { renderDocs } from '../docs-page.js'
 import { apiDocument } from '../openapi.js'
 
+const config = { permission: 'public' } as const
+
 /** Routes without credentials: is it alive, does it work, what does it offer. */
 export function systemRoutes(app: App, { readiness, version }: Services): void {
   app.get(
     '/health',
-    { schema: { tags: ['system'], summary: 'The process is alive.', response: { 200: healthSchema }, security: [] } },
+    {
+      config,
+      schema: { tags: ['system'], summary: 'The process is alive.', response: { 200: healthSchema }, security: [] },
+    },
     async () => ({ status: 'ok' as const, version }),
   )
 
   app.get(
     '/ready',
     {
+      config,
       schema: {
         tags: ['system'],
         summary: 'A create would work: database, host and template answer.',
@@ -28,10 +34,10 @@ export function systemRoutes(app: App, { readiness, version }: Services): void {
     },
   )
 
-  app.get('/openapi.json', { schema: { hide: true, response: { 200: z.any() } } }, async () => apiDocument(app))
+  app.get('/openapi.json', { config, schema: { hide: true, response: { 200: z.any() } } }, async () => apiDocument(app))
 
   let page: string | undefined
-  app.get('/docs', { schema: { hide: true } }, async (_request, reply) => {
+  app.get('/docs', { config, schema: { hide: true } }, async (_request, reply) => {
     page ??= renderDocs(apiDocument(app))
     return await reply
       .type('text/html; charset=utf-8')

@@ -8,7 +8,7 @@ import {
   templateTypes,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import { ownerOf } from '../auth.js'
+import { principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { errors, noContent } from '../schemas.js'
@@ -18,6 +18,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
   app.post(
     '/v1/snapshots',
     {
+      config: { permission: 'templates.write' },
       schema: {
         tags: ['templates'],
         summary: 'Make a template of a running or paused capsule.',
@@ -30,7 +31,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
       },
     },
     async (request, reply) => {
-      const made = await snapshots.create(ownerOf(request).teamId, request.body, requestOptions(request))
+      const made = await snapshots.create(principalOf(request).teamId, request.body, requestOptions(request))
       return await reply.status(made.isReady ? 201 : 202).send(made.template)
     },
   )
@@ -38,6 +39,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
   app.get(
     '/v1/snapshots',
     {
+      config: { permission: 'templates.read' },
       schema: {
         tags: ['templates'],
         summary: 'List what a capsule can be created from: built-in templates and snapshots of the team.',
@@ -45,12 +47,13 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
         response: { 200: z.array(templateSchema), ...errors },
       },
     },
-    (request) => snapshots.list(ownerOf(request).teamId, request.query.type),
+    (request) => snapshots.list(principalOf(request).teamId, request.query.type),
   )
 
   app.delete(
     '/v1/snapshots/:name',
     {
+      config: { permission: 'templates.write' },
       schema: {
         tags: ['templates'],
         summary: 'Delete a snapshot; capsules made from it stay.',
@@ -59,7 +62,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
       },
     },
     async (request, reply) => {
-      await snapshots.remove(ownerOf(request).teamId, request.params.name)
+      await snapshots.remove(principalOf(request).teamId, request.params.name)
       return await reply.status(204).send()
     },
   )
@@ -67,12 +70,13 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
   app.get(
     '/v1/quota',
     {
+      config: { permission: 'quota.read' },
       schema: {
         tags: ['capsules'],
         summary: 'What the team uses and what it may use.',
         response: { 200: quotaSchema, ...errors },
       },
     },
-    (request) => quota(ownerOf(request).teamId),
+    (request) => quota(principalOf(request).teamId),
   )
 }

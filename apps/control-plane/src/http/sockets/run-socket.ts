@@ -2,10 +2,11 @@ import { AppError } from '@wrenn/base'
 import { authFrameSchema, errorKind } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
+import type { Principal } from '../../domain/accounts/index.js'
 import type { CapsuleRef } from '../../domain/capsules/index.js'
 import type { SessionContext } from '../../domain/commands/index.js'
 import { fromHostError } from '../../host/errors.js'
-import type { ApiKeyOwner } from '../../store/teams.js'
+import { admit } from '../auth.js'
 import type { Services } from '../context.js'
 import { Channel, type Message, parseFrame } from './channel.js'
 
@@ -66,11 +67,11 @@ async function serve(
   const startedAt = performance.now()
   let code = 'ok'
   try {
-    const owner = request.owner ?? (await firstMessage(channel, apiKeys))
-    const { id, generation } = await capsules.get(owner.teamId, capsuleId)
+    const { teamId } = request.principal ?? (await firstMessage(channel, request, apiKeys))
+    const { id, generation } = await capsules.get(teamId, capsuleId)
     using _ = activity.open(id)
     if (task.states) void wake.follow(id, (state) => void channel.send({ type: 'state', state }), channel.signal)
-    await task.run({ channel, capsule: { teamId: owner.teamId, id }, generation })
+    await task.run({ channel, capsule: { teamId, id }, generation })
     channel.close(CLOSE_NORMAL, 'done')
   } catch (thrown) {
     if (!channel.signal.aborted) {
@@ -86,13 +87,19 @@ async function serve(
   logger.info({ requestId: request.id, route: request.routeOptions.url, capsuleId, code, ms }, 'socket.closed')
 }
 
-async function firstMessage(channel: Channel, apiKeys: Services['apiKeys']): Promise<ApiKeyOwner> {
+async function firstMessage(
+  channel: Channel,
+  request: FastifyRequest,
+  apiKeys: Services['apiKeys'],
+): Promise<Principal> {
   const timer = setTimeout(() => channel.close(CLOSE_POLICY, 'unauthorized'), AUTH_WITHIN_MS)
   try {
     const message = await channel.next()
     if (message === undefined) throw new AppError('unauthorized', 'No credentials came within 5 seconds.')
     const frame = parseFrame(message, authFrameSchema)
-    return await apiKeys.authenticate(frame.api_key ?? frame.token)
+    const principal = await apiKeys.authenticate(frame.api_key ?? frame.token)
+    admit(request, principal)
+    return principal
   } finally {
     clearTimeout(timer)
   }

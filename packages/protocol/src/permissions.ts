@@ -1,0 +1,40 @@
+/** What a route may need. Each of them names its own; a new route adds a row here only when none of these says it. */
+export const permissions = [
+  /** Records of capsules, their numbers, checkpoints and differences; nothing that a capsule holds. */
+  'capsules.read',
+  /** Create, change, move and end them. */
+  'capsules.write',
+  /** Reach into them: commands, processes, files, terminals. */
+  'capsules.use',
+  'templates.read',
+  /** Make and delete snapshots. */
+  'templates.write',
+  'quota.read',
+] as const
+export type Permission = (typeof permissions)[number]
+
+/** What a key may be made for. A key without the scope `admin` cannot make keys. */
+export const scopes = ['read', 'capsules', 'templates', 'admin'] as const
+export type Scope = (typeof scopes)[number]
+
+const seeing = ['capsules.read', 'templates.read', 'quota.read'] as const
+
+/**
+ * Who may do what: the only place that says it. Checks of routes, the OpenAPI document, and refusals derive from this table.
+ */
+export const grants = {
+  read: seeing,
+  capsules: [...seeing, 'capsules.write', 'capsules.use'],
+  templates: [...seeing, 'templates.write'],
+  admin: [],
+} as const satisfies Record<Scope, readonly Permission[]>
+
+/** All that these scopes allow together. */
+export function permissionsOf(held: readonly Scope[]): ReadonlySet<Permission> {
+  return new Set(held.flatMap((scope): readonly Permission[] => grants[scope]))
+}
+
+/** The scopes that allow it, each by itself. */
+export function scopesFor(permission: Permission): readonly Scope[] {
+  return scopes.filter((scope) => permissionsOf([scope]).has(permission))
+}
