@@ -6,6 +6,7 @@ import { addDoctor } from './commands/doctor.js'
 import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
 import { addInstall } from './commands/install.js'
+import { addKey } from './commands/key.js'
 import { addClean, addDown } from './commands/machine.js'
 import { addQuota } from './commands/quota.js'
 import { addRun } from './commands/run.js'
@@ -45,6 +46,7 @@ export function createProgram(): Command {
   addShell(program)
   addSnapshot(program)
   addQuota(program)
+  addKey(program)
   addImage(program)
   addDoctor(program)
   addGc(program)

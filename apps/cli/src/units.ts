@@ -1,7 +1,7 @@
 import { InvalidArgumentError } from 'commander'
 
 const sizeUnits: Readonly<Record<string, number>> = { '': 1, m: 1, mib: 1, g: 1024, gib: 1024 }
-const timeUnits: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000, h: 3_600_000 }
+const timeUnits: Readonly<Record<string, number>> = { ms: 1, '': 1000, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
 function parse(text: string, units: Readonly<Record<string, number>>, what: string): number {
   const [, digits, unit = ''] = /^(\d+(?:\.\d+)?)([a-z]*)$/i.exec(text.trim()) ?? []
@@ -18,9 +18,9 @@ export function parseMib(text: string): number {
   return Math.round(parse(text, sizeUnits, 'Give MiB (512, 512m) or GiB (2g).'))
 }
 
-/** Milliseconds of `30` (seconds), `500ms`, `5m` or `1h`. @throws InvalidArgumentError */
+/** Milliseconds of `30` (seconds), `500ms`, `5m`, `1h` or `7d`. @throws InvalidArgumentError */
 export function parseDurationMs(text: string): number {
-  return parse(text, timeUnits, 'Give seconds (30, 30s), minutes (5m), hours (1h) or milliseconds (500ms).')
+  return parse(text, timeUnits, 'Give seconds (30, 30s), minutes (5m), hours (1h), days (7d) or milliseconds (500ms).')
 }
 
 /** Digits only: neither signs nor fractions. @throws InvalidArgumentError */

@@ -1,6 +1,6 @@
 import type { Logger } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
-import { ApiKeys, ensureFirstKey } from './domain/accounts/index.js'
+import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
@@ -10,6 +10,7 @@ import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
 import { migrateUp, openDatabase } from './store/database.js'
+import { Notifications } from './store/notifications.js'
 import { VERSION } from './version.js'
 
 const DRAIN_MS = 10_000
@@ -36,6 +37,9 @@ export async function startControlPlane(
   options: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
+  const notifications = new Notifications({ url: config.databaseUrl, logger })
+  const apiKeys = new ApiKeys({ db, notifications, logger })
+  const keyWatch = new KeyWatch({ db, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
   const { limits, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
@@ -60,7 +64,7 @@ export async function startControlPlane(
   })
   const inFlight = createInFlight({
     db,
-    databaseUrl: config.databaseUrl,
+    notifications,
     host,
     capsules,
     lifecycle,
@@ -75,7 +79,9 @@ export async function startControlPlane(
   const app = await createApp({
     wake: inFlight.wake,
     atomic: inFlight.atomic,
-    apiKeys: new ApiKeys(db),
+    apiKeys,
+    keyAdmin: new KeyAdmin({ db, apiKeys }),
+    keyWatch,
     capsules,
     lifecycle,
     checkpoints,
@@ -99,14 +105,18 @@ export async function startControlPlane(
     await reconciler.stop()
     await inFlight.settle()
     await operations.drain(drainMs)
-    await inFlight.stop()
+    inFlight.stop()
+    keyWatch.stop()
+    await notifications.stop()
     await activity.flush()
+    await apiKeys.flush()
     hostLink.close()
     await db.destroy()
   }
   try {
     await migrateUp(db)
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
+    notifications.start()
     const url = await app.listen({ host: config.host, port: config.port })
     reconciler.start()
     inFlight.start()

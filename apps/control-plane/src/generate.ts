@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { silentLogger } from '@wrenn/base'
 import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
-import { ApiKeys } from './domain/accounts/index.js'
+import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
@@ -16,6 +16,7 @@ import { createApp } from './http/app.js'
 import { apiDocument } from './http/openapi.js'
 import { lifecyclePage } from './lifecycle-page.js'
 import { openDatabase } from './store/database.js'
+import { Notifications } from './store/notifications.js'
 import { VERSION } from './version.js'
 
 /** Writes docs/openapi.json, docs/errors.md and docs/lifecycle.md; with `--check` it only tells whether they are up to date. */
@@ -48,12 +49,16 @@ async function openApi(): Promise<string> {
   const lifecycle = new Lifecycle(deps)
   const checkpoints = new Checkpoints(deps)
   const activity = new Activity(db, logger)
-  const parts = { ...deps, capsules, lifecycle, checkpoints, activity }
-  const { wake, atomic } = createInFlight({ ...parts, databaseUrl: '', startWaitMs: 0, outputLimitBytes: 0 })
+  const notifications = new Notifications({ url: '', logger })
+  const apiKeys = new ApiKeys({ db, notifications, logger })
+  const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity }
+  const { wake, atomic } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
   const app = await createApp({
     wake,
     atomic,
-    apiKeys: new ApiKeys(db),
+    apiKeys,
+    keyAdmin: new KeyAdmin({ db, apiKeys }),
+    keyWatch: new KeyWatch({ db, logger }),
     capsules,
     lifecycle,
     checkpoints,

@@ -1,5 +1,4 @@
-import type { Permission } from '@wrenn/protocol'
-import { permissions } from '@wrenn/protocol'
+import { type NewApiKey, type Permission, permissions, permissionsOf, scopes } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
@@ -54,7 +53,24 @@ describe('every route', () => {
     }
   })
 
-  it('lets a key with all scopes through', async () => {
-    for (const route of routes) expect([401, 403], route.url).not.toContain(await statusOf(route, platform.key))
+  it.each(scopes)('lets a key with the scope %s do what the table grants it, and nothing else', async (scope) => {
+    const { key } = await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes: [scope] }), 201)
+    const granted = permissionsOf([scope])
+    for (const route of routes) {
+      const isGranted = route.permission === undefined || granted.has(route.permission)
+      const status = await statusOf(route, key)
+      expect([route, status === 403, status === 401]).toEqual([route, !isGranted, false])
+    }
+  })
+
+  it('that is a WebSocket refuses a key that comes in its first message just so', async () => {
+    const { id } = await platform.create()
+    const { key } = await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes: ['read'] }), 201)
+    for (const path of ['pty', 'exec/stream', 'processes/1/stream']) {
+      const socket = platform.open(`/v1/capsules/${id}/${path}`, { key: undefined })
+      await socket.send({ type: 'auth', api_key: key })
+      expect(await socket.frame()).toMatchObject({ type: 'error', code: 'forbidden', fatal: true })
+      await expect.poll(() => socket.closed?.code).toBe(1008)
+    }
   })
 })

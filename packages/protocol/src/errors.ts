@@ -40,6 +40,12 @@ export const errorTable = {
     retryable: false,
     hint: 'List checkpoints with GET /v1/capsules/{id}/checkpoints.',
   },
+  api_key_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'List the keys of the team with GET /v1/api-keys.',
+  },
   process_not_found: { status: 404, connect: 'not_found', retryable: false },
   file_not_found: { status: 404, connect: 'not_found', retryable: false },
   method_not_allowed: { status: 405, connect: 'unimplemented', retryable: false },

@@ -18,6 +18,7 @@ export {
 } from './errors.js'
 export {
   grants,
+  isScope,
   type Permission,
   permissions,
   permissionsOf,

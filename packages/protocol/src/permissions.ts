@@ -10,12 +10,20 @@ export const permissions = [
   /** Make and delete snapshots. */
   'templates.write',
   'quota.read',
+  'keys.read',
+  /** Make and revoke keys. */
+  'keys.write',
 ] as const
 export type Permission = (typeof permissions)[number]
 
 /** What a key may be made for. A key without the scope `admin` cannot make keys. */
 export const scopes = ['read', 'capsules', 'templates', 'admin'] as const
 export type Scope = (typeof scopes)[number]
+
+/** A newer server may have some that this table lacks. */
+export function isScope(text: string): text is Scope {
+  return scopes.some((scope) => scope === text)
+}
 
 const seeing = ['capsules.read', 'templates.read', 'quota.read'] as const
 
@@ -26,7 +34,7 @@ export const grants = {
   read: seeing,
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
-  admin: [],
+  admin: ['keys.read', 'keys.write'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

@@ -1,4 +1,5 @@
 import type * as wire from '@wrenn/protocol'
+import { ApiKeys } from './api-keys.js'
 import { Capsules } from './capsules.js'
 import { quota, templateInfo } from './convert.js'
 import type { WebSocketConstructor } from './socket.js'
@@ -39,6 +40,8 @@ export class Wrenn {
   readonly capsules: Capsules
   /** What capsules start from. */
   readonly templates: Templates
+  /** The team's keys; for clients whose own key has the scope `admin`. */
+  readonly apiKeys: ApiKeys
   readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
@@ -51,6 +54,7 @@ export class Wrenn {
     })
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
+    this.apiKeys = new ApiKeys(transport)
     this.#transport = transport
   }
 

@@ -1,6 +1,7 @@
 import type * as wire from '@wrenn/protocol'
 import { escapedBytes, fromBase64, toBytes, toText } from './bytes.js'
 import type {
+  ApiKeyInfo,
   CapsuleInfo,
   CapsuleMetrics,
   CheckpointInfo,
@@ -156,6 +157,20 @@ export function fileChange({ change, path, path_encoding, type, size, what }: wi
   // A server from before there was one text form of names.
   const pathBytes = fromBase64(path)
   return { change, path: toText(pathBytes), pathBytes, type, sizeBytes: size, what }
+}
+
+/** A key, without what authenticates. */
+export function apiKeyInfo(key: wire.ApiKey): ApiKeyInfo {
+  return {
+    id: key.id,
+    name: key.name,
+    prefix: key.key_prefix,
+    scopes: key.scopes,
+    createdBy: key.created_by,
+    createdAt: new Date(key.created_at),
+    expiresAt: date(key.expires_at),
+    lastUsedAt: date(key.last_used),
+  }
 }
 
 /** The wire says `null` where there is no limit, because JSON has no `undefined`. */

@@ -1,3 +1,4 @@
+export { ApiKeys, type CreateApiKeyOptions } from './api-keys.js'
 export {
   type AttachOptions,
   Capsule,
@@ -45,22 +46,25 @@ export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from '.
 export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
 export type { CallOptions } from './transport.js'
-export type {
-  AwakeReason,
-  CapsuleExitInfo,
-  CapsuleInfo,
-  CapsuleMetrics,
-  CapsuleState,
-  CheckpointInfo,
-  EgressPolicy,
-  ExecResult,
-  FileChange,
-  FileInfo,
-  PauseReason,
-  ProcessInfo,
-  Quota,
-  QuotaUse,
-  SignalName,
-  TemplateInfo,
-  Timing,
+export {
+  type ApiKeyInfo,
+  type ApiKeyScope,
+  type AwakeReason,
+  apiKeyScopes,
+  type CapsuleExitInfo,
+  type CapsuleInfo,
+  type CapsuleMetrics,
+  type CapsuleState,
+  type CheckpointInfo,
+  type EgressPolicy,
+  type ExecResult,
+  type FileChange,
+  type FileInfo,
+  type PauseReason,
+  type ProcessInfo,
+  type Quota,
+  type QuotaUse,
+  type SignalName,
+  type TemplateInfo,
+  type Timing,
 } from './types.js'

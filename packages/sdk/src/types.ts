@@ -1,4 +1,4 @@
-import type * as wire from '@wrenn/protocol'
+import * as wire from '@wrenn/protocol'
 
 export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, SignalName } from '@wrenn/protocol'
 
@@ -242,4 +242,26 @@ export interface Quota {
   readonly poolBytes: QuotaUse
   /** All that are not ended, paused ones too. */
   readonly capsules: QuotaUse
+}
+
+/** What a key is made for: see; also make, move and use capsules; also make and delete snapshots; manage keys. */
+export type ApiKeyScope = wire.Scope
+/** All scopes that this client knows. */
+export const apiKeyScopes: readonly ApiKeyScope[] = wire.scopes
+
+/** A key as it is known after it was made: what it is good for, not itself. */
+export interface ApiKeyInfo {
+  readonly id: string
+  readonly name: string
+  /** Its first characters. */
+  readonly prefix: string
+  /** A newer server may have scopes that this client does not know. */
+  readonly scopes: readonly string[]
+  /** Id of the key that made it. */
+  readonly createdBy: string | undefined
+  readonly createdAt: Date
+  /** `undefined`: never. */
+  readonly expiresAt: Date | undefined
+  /** Some seconds late. */
+  readonly lastUsedAt: Date | undefined
 }

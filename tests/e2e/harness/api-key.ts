@@ -15,7 +15,7 @@ interface PgClient {
   end(): Promise<void>
 }
 
-/** A key of a new team. There is no public way to make one yet, so this writes the rows itself. */
+/** A key of a new team. There is no public way to make a team yet, so this writes the rows itself. */
 export async function addTeamKey(platform: Platform, team: string): Promise<string> {
   const pg: { Client: new (options: { connectionString: string }) => PgClient } = createRequire(
     join(platform.artefacts, 'package.json'),
@@ -26,12 +26,10 @@ export async function addTeamKey(platform: Platform, team: string): Promise<stri
   await client.connect()
   try {
     await client.query('INSERT INTO teams (id, name) VALUES ($1, $2)', [id, team])
-    await client.query('INSERT INTO api_keys (id, team_id, name, prefix, key_hash) VALUES ($1, $1, $2, $3, $4)', [
-      id,
-      'e2e',
-      key.slice(0, 12),
-      createHash('sha256').update(key).digest('hex'),
-    ])
+    await client.query(
+      'INSERT INTO api_keys (id, team_id, name, prefix, key_hash, scopes) VALUES ($1, $1, $2, $3, $4, $5)',
+      [id, 'e2e', key.slice(0, 12), createHash('sha256').update(key).digest('hex'), '{read,capsules,templates,admin}'],
+    )
   } finally {
     await client.end()
   }

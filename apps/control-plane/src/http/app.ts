@@ -12,6 +12,7 @@ import { allowOrigins } from './cors.js'
 import { createErrorHandler } from './errors.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
+import { apiKeyRoutes } from './routes/api-keys.js'
 import { archiveRoutes } from './routes/archive.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
@@ -82,6 +83,7 @@ export async function createApp(services: Services): Promise<App> {
     archiveRoutes(closed, services)
     fileRoutes(closed, services)
     templateRoutes(closed, services)
+    apiKeyRoutes(closed, services)
     socketRoutes(closed, services)
   })
   return app

@@ -4,7 +4,7 @@ import type { Permission, Quota } from '@wrenn/protocol'
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
-import type { ApiKeys, Principal } from '../domain/accounts/index.js'
+import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
 import type { Activity, Capsules, Lifecycle, Wake } from '../domain/capsules/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
@@ -13,6 +13,9 @@ import type { Host } from '../host/host.js'
 /** What requests are served with. */
 export interface Services {
   readonly apiKeys: ApiKeys
+  readonly keyAdmin: KeyAdmin
+  /** Tells what is open for long that its key has ended. */
+  readonly keyWatch: KeyWatch
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly checkpoints: Checkpoints

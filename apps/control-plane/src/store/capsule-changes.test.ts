@@ -6,6 +6,7 @@ import { freshDatabase } from '../testing/harness.js'
 import { CapsuleChanges } from './capsule-changes.js'
 import { findAnyCapsule, insertCapsule, transition } from './capsules.js'
 import { type Db, migrateUp, openDatabase } from './database.js'
+import { Notifications } from './notifications.js'
 import type { CapsuleRow } from './schema.js'
 import { createTeam } from './teams.js'
 
@@ -16,6 +17,7 @@ let postgres: TestPostgres
 let url: string
 let db: Db
 let capsule: CapsuleRow
+let notifications: Notifications
 let changes: CapsuleChanges
 
 beforeAll(async () => {
@@ -28,6 +30,7 @@ beforeEach(async () => {
   url = await freshDatabase(postgres.url)
   db = openDatabase({ url })
   await migrateUp(db)
+  notifications = new Notifications({ url, logger: silentLogger })
   capsule = await insertCapsule(db, {
     id: capsuleIds.create(),
     team_id: await createTeam(db, 'Team'),
@@ -40,21 +43,21 @@ beforeEach(async () => {
   })
 })
 afterEach(async () => {
-  await changes.stop()
+  changes.stop()
+  await notifications.stop()
   await db.destroy()
 })
 
 /** Listening, as the server sees it. */
 async function listening(lookEveryMs = NEVER_MS): Promise<void> {
-  changes = new CapsuleChanges({ db, url, logger: silentLogger, lookEveryMs })
-  changes.start()
-  await expect.poll(listeners).toHaveLength(1)
+  changes = new CapsuleChanges({ db, notifications, logger: silentLogger, lookEveryMs })
+  notifications.start()
+  await expect.poll(() => notifications.isFresh).toBe(true)
 }
 
 async function listeners(): Promise<number[]> {
   const { rows } = await sql<{ pid: number }>`SELECT pid FROM pg_stat_activity
-    WHERE application_name = 'wrenn-control-plane-changes' AND query LIKE 'LISTEN%' AND state = 'idle'
-    AND datname = current_database()`.execute(db)
+    WHERE application_name = 'wrenn-control-plane-changes' AND datname = current_database()`.execute(db)
   return rows.map(({ pid }) => pid)
 }
 
@@ -86,9 +89,9 @@ describe('CapsuleChanges', () => {
         return selectFrom(...args)
       },
     })
-    changes = new CapsuleChanges({ db: counted, url, logger: silentLogger, lookEveryMs: NEVER_MS })
-    changes.start()
-    await expect.poll(listeners).toHaveLength(1)
+    changes = new CapsuleChanges({ db: counted, notifications, logger: silentLogger, lookEveryMs: NEVER_MS })
+    notifications.start()
+    await expect.poll(() => notifications.isFresh).toBe(true)
     expect(reads).toBe(0)
     const all = Promise.all(Array.from({ length: 50 }, () => until('pausing')))
     await until('running')
@@ -107,11 +110,11 @@ describe('CapsuleChanges', () => {
     await move('pause')
     await move('paused')
     expect((await waiting).state).toBe('paused')
-    await expect.poll(listeners).toHaveLength(1)
+    await expect.poll(() => notifications.isFresh).toBe(true)
   })
 
   it('looks from time to time where notifications do not come through', async () => {
-    changes = new CapsuleChanges({ db, url, logger: silentLogger, lookEveryMs: 20 })
+    changes = new CapsuleChanges({ db, notifications, logger: silentLogger, lookEveryMs: 20 })
     const waiting = until('pausing')
     await move('pause')
     expect((await waiting).state).toBe('pausing')
@@ -132,6 +135,7 @@ describe('CapsuleChanges', () => {
       open(),
     )
     await expect(thrown).rejects.toThrow('enough')
-    await Promise.all([expect(stopped).rejects.toThrow('stopping'), changes.stop()])
+    changes.stop()
+    await expect(stopped).rejects.toThrow('stopping')
   })
 })

@@ -1,17 +1,16 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import pg from 'pg'
 import type { Db } from './database.js'
+import type { Notifications } from './notifications.js'
 import type { CapsuleRow } from './schema.js'
 
 /** Also the channel's name in the trigger of the migration. */
 const CHANNEL = 'capsule_moved'
-const RECONNECT_MS = 1_000
 /** Where notifications do not come through (a pooler in between), waiting still works, only later. */
 const LOOK_EVERY_MS = 2_000
 
 interface CapsuleChangesDeps {
   readonly db: Db
-  readonly url: string
+  readonly notifications: Notifications
   readonly logger: Logger
   /** @default 2000 */
   readonly lookEveryMs?: number
@@ -29,31 +28,28 @@ interface Watched {
 }
 
 /**
- * Tells those who wait for capsules when their rows move. One connection listens for the whole process and rows are read once
- * per change, however many wait; the database is not asked at all while nobody waits.
+ * Tells those who wait for capsules when their rows move. Rows are read once per change, however many wait; the database is not asked at
+ * all while nobody waits.
  */
 export class CapsuleChanges {
   readonly #deps: CapsuleChangesDeps
   readonly #watched = new Map<string, Watched>()
-  #listener: pg.Client | undefined
-  #retry: NodeJS.Timeout | undefined
   #look: NodeJS.Timeout | undefined
   #stopped = false
 
   constructor(deps: CapsuleChangesDeps) {
     this.#deps = deps
-  }
-
-  start(): void {
-    void this.#listen()
+    deps.notifications.listen(
+      CHANNEL,
+      (id) => this.#moved(id),
+      () => this.#lookAtAll(),
+    )
   }
 
   /** Whoever still waits is told `host_unavailable`. */
-  async stop(): Promise<void> {
+  stop(): void {
     this.#stopped = true
-    clearTimeout(this.#retry)
     for (const { waiters } of this.#watched.values()) for (const { cancel } of waiters) cancel(stopping())
-    await this.#listener?.end().catch(() => {})
   }
 
   /**
@@ -141,35 +137,6 @@ export class CapsuleChanges {
   async #rows(ids: readonly string[]): Promise<Map<string, CapsuleRow>> {
     const rows = await this.#deps.db.selectFrom('capsules').selectAll().where('id', 'in', ids).execute()
     return new Map(rows.map((row) => [row.id, row]))
-  }
-
-  async #listen(): Promise<void> {
-    const client = new pg.Client({
-      connectionString: this.#deps.url,
-      application_name: 'wrenn-control-plane-changes',
-      keepAlive: true,
-    })
-    this.#listener = client
-    let ended = false
-    const onEnd = (error?: Error): void => {
-      if (ended) return
-      ended = true
-      client.end().catch(() => {})
-      if (this.#stopped) return
-      this.#deps.logger.warn({ error: error?.message }, 'capsule_changes.connection_lost')
-      this.#retry = setTimeout(() => void this.#listen(), RECONNECT_MS)
-    }
-    client.on('error', onEnd)
-    client.on('end', () => onEnd())
-    client.on('notification', ({ payload = '' }) => this.#moved(payload))
-    try {
-      await client.connect()
-      await client.query(`LISTEN ${CHANNEL}`)
-      // What moved while nobody listened.
-      this.#lookAtAll()
-    } catch (error) {
-      onEnd(error instanceof Error ? error : undefined)
-    }
   }
 }
 

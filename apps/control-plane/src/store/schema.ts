@@ -7,7 +7,7 @@ type Json<T extends object | null> = JSONColumnType<T, string | null | undefined
 /** bigint columns come back as text; generations stay far below 2^53 and are parsed as numbers. */
 type Count = ColumnType<number, number | undefined, number>
 
-/** Who owns capsules. Keys belong to a team, and a key may do all that its team may. */
+/** Who owns capsules. Keys belong to a team. */
 export interface TeamsTable {
   id: string
   name: string
@@ -28,6 +28,13 @@ export interface ApiKeysTable {
   prefix: string
   /** SHA-256 of the whole key, hexadecimal. */
   key_hash: string
+  /** A newer version may have written some that this one does not know. */
+  scopes: ColumnType<string[], readonly string[], readonly string[]>
+  /** Id of the key that made it. */
+  created_by: string | null
+  expires_at: OptionalTime
+  /** Revoked keys stay, so that nothing can bring them back. */
+  revoked_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
   created_at: Time
   last_used_at: OptionalTime
 }
@@ -216,6 +223,8 @@ export interface Database {
   pool_usage: PoolUsageTable
 }
 
+/** A key, in the form of {@link CapsuleRow}. */
+export type ApiKeyRow = Selectable<ApiKeysTable>
 /** A capsule as queries give it: times are `Date`s, counts numbers, JSON is parsed, and absence is null. */
 export type CapsuleRow = Selectable<CapsulesTable>
 /** An operation, in the form of {@link CapsuleRow}. */

@@ -1,3 +1,4 @@
+export * from './api-keys.js'
 export * from './capsules.js'
 export * from './common.js'
 export * from './exec.js'

@@ -1,95 +1,121 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { open, readFile, stat } from 'node:fs/promises'
-import { AppError, isErrno, type Logger } from '@wrenn/base'
-import { permissionsOf, scopes } from '@wrenn/protocol'
+import { AppError, errorText, type Logger } from '@wrenn/base'
+import { type ApiKeyForm, isScope, permissionsOf } from '@wrenn/protocol'
+import { findKey, touchKeys } from '../../store/api-keys.js'
 import type { Db } from '../../store/database.js'
-import { addKey, createTeam, findKey, hasAnyKey, touchKeys } from '../../store/teams.js'
+import type { Notifications } from '../../store/notifications.js'
+import type { ApiKeyRow } from '../../store/schema.js'
 import type { Principal } from './principal.js'
 
-const CACHE_MS = 5_000
+/** Also the channel's name in the trigger of the migration. */
+const CHANNEL = 'api_key_changed'
 const CACHE_LIMIT = 10_000
-const TOUCH_EVERY_MS = 30_000
+const TOUCH_EVERY_MS = 5_000
 const PREFIX_LENGTH = 12
 
-/** `wrn_` and 32 hexadecimal digits. */
-export function newApiKey(): string {
-  return `wrn_${randomBytes(16).toString('hex')}`
+/** `wrn_` and 32 hexadecimal digits, or `e2b_` and 40: clients made for E2B refuse others. */
+export function newApiKey(form: ApiKeyForm = 'wrn'): string {
+  return `${form}_${randomBytes(form === 'wrn' ? 16 : 20).toString('hex')}`
 }
 
-function hashApiKey(key: string): string {
-  return createHash('sha256').update(key).digest('hex')
+/** What of a key is stored: what people tell keys apart by, and the digest of all of it. */
+export function storedForm(apiKey: string): { readonly prefix: string; readonly keyHash: string } {
+  return { prefix: apiKey.slice(0, PREFIX_LENGTH), keyHash: hashOf(apiKey) }
 }
 
-interface CachedKey {
-  readonly principal: Principal
-  readonly until: number
+function hashOf(apiKey: string): string {
+  return createHash('sha256').update(apiKey).digest('hex')
 }
 
-/** Knows whose an API key is. Answers are kept for 5 seconds, so a revoked key works at most that much longer. */
+interface ApiKeysDeps {
+  readonly db: Db
+  readonly notifications: Pick<Notifications, 'isFresh' | 'listen'>
+  readonly logger: Logger
+}
+
+/**
+ * Knows whose an API key is. Answers are kept, and believed only while the database is heard: a revoked key is refused at once by who
+ * hears of it, and within a second by one that has lost its connection.
+ */
 export class ApiKeys {
-  readonly #db: Db
-  readonly #cache = new Map<string, CachedKey>()
-  readonly #touchedAt = new Map<string, number>()
+  readonly #deps: ApiKeysDeps
+  readonly #cache = new Map<string, Principal>()
+  /** Grows with each change; what was read before one is not kept after it. */
+  #version = 0
+  readonly #used = new Map<string, Date>()
+  #timer: NodeJS.Timeout | undefined
 
-  constructor(db: Db) {
-    this.#db = db
+  constructor(deps: ApiKeysDeps) {
+    this.#deps = deps
+    const forget = (): void => this.forget()
+    deps.notifications.listen(CHANNEL, forget, forget)
   }
 
   /** @throws AppError `unauthorized` */
   async authenticate(apiKey: string | undefined): Promise<Principal> {
     if (apiKey === undefined || apiKey === '') throw new AppError('unauthorized', 'This call needs an API key.')
-    const hash = hashApiKey(apiKey)
-    const cached = this.#cache.get(hash)
-    if (cached !== undefined && cached.until > performance.now()) return cached.principal
-    this.#cache.delete(hash)
-    const key = await findKey(this.#db, hash)
-    if (key === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
-    const principal: Principal = { kind: 'key', ...key, scopes, permissions: permissionsOf(scopes) }
-    if (this.#cache.size >= CACHE_LIMIT) this.#cache.clear()
-    this.#cache.set(hash, { principal, until: performance.now() + CACHE_MS })
-    await this.#touch(principal.id)
+    const hash = hashOf(apiKey)
+    const known = this.#deps.notifications.isFresh ? this.#cache.get(hash) : undefined
+    const principal = known ?? (await this.#load(hash))
+    if (hasExpired(principal)) throw new AppError('unauthorized', 'The API key has expired.')
+    this.#touch(principal.id)
     return principal
   }
 
-  async #touch(keyId: string): Promise<void> {
-    const now = performance.now()
-    if (now - (this.#touchedAt.get(keyId) ?? Number.NEGATIVE_INFINITY) < TOUCH_EVERY_MS) return
-    this.#touchedAt.set(keyId, now)
-    await touchKeys(this.#db, [keyId], new Date())
+  /** Reads all keys anew. Changes are rare and keys of one process few, so none is worth telling apart. */
+  forget(): void {
+    this.#version++
+    this.#cache.clear()
+  }
+
+  /** Writes when keys were used. Failing is logged and costs only those times. */
+  async flush(): Promise<void> {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const times = new Map(this.#used)
+    this.#used.clear()
+    if (times.size === 0) return
+    try {
+      await touchKeys(this.#deps.db, times)
+    } catch (error) {
+      this.#deps.logger.warn({ error: errorText(error), keys: times.size }, 'api_keys.use_not_written')
+    }
+  }
+
+  async #load(hash: string): Promise<Principal> {
+    const version = this.#version
+    const row = await findKey(this.#deps.db, hash)
+    if (row === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
+    if (row.revoked_at !== null) throw new AppError('unauthorized', 'The API key was revoked.')
+    const principal = principalOf(row)
+    if (version === this.#version) {
+      if (this.#cache.size >= CACHE_LIMIT) this.#cache.clear()
+      this.#cache.set(hash, principal)
+    }
+    return principal
+  }
+
+  #touch(keyId: string): void {
+    this.#used.set(keyId, new Date())
+    this.#timer ??= setTimeout(() => void this.flush(), TOUCH_EVERY_MS).unref()
   }
 }
 
-/**
- * Makes a team and its first key when the database has none, and leaves the key in `file` (0600). A key that is already in
- * the file is taken, so that a lost database or a crash between the two steps never invalidates it.
- */
-export async function ensureFirstKey(db: Db, file: string, logger: Logger): Promise<void> {
-  if (await hasAnyKey(db)) {
-    if ((await existingKey(file)) === undefined) logger.warn({ file }, 'api_key.file_missing')
-    return
+/** A scope of a newer version lets nobody do anything here. */
+function principalOf(row: ApiKeyRow): Principal {
+  const scopes = row.scopes.filter(isScope)
+  return {
+    kind: 'key',
+    id: row.id,
+    name: row.name,
+    teamId: row.team_id,
+    scopes,
+    permissions: permissionsOf(scopes),
+    expiresAt: row.expires_at ?? undefined,
   }
-  const kept = await existingKey(file)
-  const key = kept ?? newApiKey()
-  if (kept === undefined) await writeKey(file, key)
-  const teamId = await createTeam(db, 'Default')
-  await addKey(db, { teamId, name: 'First key', prefix: key.slice(0, PREFIX_LENGTH), keyHash: hashApiKey(key) })
-  logger.info({ file, teamId }, 'api_key.created')
 }
 
-/** In place: its folder need not be ours to write. Half a key that a crash leaves is no key, and the next start writes anew. */
-async function writeKey(path: string, key: string): Promise<void> {
-  await using file = await open(path, 'w', 0o600)
-  await file.writeFile(`${key}\n`)
-  await file.sync()
-}
-
-async function existingKey(file: string): Promise<string | undefined> {
-  try {
-    await stat(file)
-    const key = (await readFile(file, 'utf8')).trim()
-    return /^wrn_[0-9A-Za-z]{32}$/.test(key) ? key : undefined
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return undefined
-    throw error
-  }
+/** Whether the time of the key is over. */
+export function hasExpired({ expiresAt }: Principal): boolean {
+  return expiresAt !== undefined && expiresAt.getTime() <= Date.now()
 }

@@ -1,2 +1,5 @@
-export { ApiKeys, ensureFirstKey } from './api-keys.js'
+export { ApiKeys, newApiKey, storedForm } from './api-keys.js'
+export { ensureFirstKey } from './first-key.js'
+export { KeyAdmin } from './key-admin.js'
+export { KeyWatch } from './key-watch.js'
 export { need, type Principal } from './principal.js'

@@ -12,6 +12,8 @@ export interface Principal {
   readonly scopes: readonly Scope[]
   /** All that the scopes allow together. */
   readonly permissions: ReadonlySet<Permission>
+  /** Afterwards it may do nothing. */
+  readonly expiresAt: Date | undefined
 }
 
 /** @throws AppError `forbidden`, naming what would do */

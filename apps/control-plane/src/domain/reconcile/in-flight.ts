@@ -2,13 +2,14 @@ import type { Logger } from '@wrenn/base'
 import type { Host } from '../../host/host.js'
 import { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
+import type { Notifications } from '../../store/notifications.js'
 import { type Activity, type Capsules, Idle, type Lifecycle, Wake } from '../capsules/index.js'
 import type { Operations } from '../operations/index.js'
 import { AtomicExecs, type Checkpoints } from '../points/index.js'
 
 interface InFlightDeps {
   readonly db: Db
-  readonly databaseUrl: string
+  readonly notifications: Notifications
   readonly host: Host
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
@@ -31,7 +32,7 @@ export interface InFlight {
   /** Begins nothing new. */
   settle(): Promise<void>
   /** Lets go of what has not ended. */
-  stop(): Promise<void>
+  stop(): void
 }
 
 /**
@@ -39,7 +40,7 @@ export interface InFlight {
  */
 export function createInFlight(deps: InFlightDeps): InFlight {
   const { db, host, capsules, lifecycle, checkpoints, operations, activity, logger } = deps
-  const changes = new CapsuleChanges({ db, url: deps.databaseUrl, logger })
+  const changes = new CapsuleChanges({ db, notifications: deps.notifications, logger })
   const wake = new Wake({ db, capsules, lifecycle, changes, host, waitMs: deps.startWaitMs })
   const { outputLimitBytes, tickMs = 1_000 } = deps
   const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, outputLimitBytes, logger })
@@ -47,14 +48,11 @@ export function createInFlight(deps: InFlightDeps): InFlight {
   return {
     wake,
     atomic,
-    start: () => {
-      changes.start()
-      idle.start()
-    },
+    start: () => idle.start(),
     settle: () => idle.stop(),
-    stop: async () => {
+    stop: () => {
       atomic.stop()
-      await changes.stop()
+      changes.stop()
     },
   }
 }

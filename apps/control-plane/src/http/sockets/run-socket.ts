@@ -61,13 +61,15 @@ async function serve(
   channel: Channel,
   request: FastifyRequest,
   capsuleId: string,
-  { capsules, apiKeys, activity, wake, logger }: Services,
+  { capsules, apiKeys, keyWatch, activity, wake, logger }: Services,
   task: SocketTask,
 ): Promise<void> {
   const startedAt = performance.now()
   let code = 'ok'
   try {
-    const { teamId } = request.principal ?? (await firstMessage(channel, request, apiKeys))
+    const principal = request.principal ?? (await firstMessage(channel, request, apiKeys))
+    const { teamId } = principal
+    using _followed = keyWatch.follow(principal, (why) => void refuse(channel, why))
     const { id, generation } = await capsules.get(teamId, capsuleId)
     using _ = activity.open(id)
     if (task.states) void wake.follow(id, (state) => void channel.send({ type: 'state', state }), channel.signal)
@@ -77,14 +79,18 @@ async function serve(
     if (!channel.signal.aborted) {
       const error = fromHostError(thrown)
       code = error.code
-      await channel.send(errorFrame(error, true))
-      channel.close(errorKind(code).status < 500 ? CLOSE_POLICY : CLOSE_FAILED, code)
+      await refuse(channel, error)
     } else {
       code = 'client_closed'
     }
   }
   const ms = Math.round(performance.now() - startedAt)
   logger.info({ requestId: request.id, route: request.routeOptions.url, capsuleId, code, ms }, 'socket.closed')
+}
+
+async function refuse(channel: Channel, error: AppError): Promise<void> {
+  await channel.send(errorFrame(error, true))
+  channel.close(errorKind(error.code).status < 500 ? CLOSE_POLICY : CLOSE_FAILED, error.code)
 }
 
 async function firstMessage(

@@ -1,0 +1,118 @@
+import { AppError } from '@wrenn/base'
+import { type ApiKey, type CreateApiKeyInput, type NewApiKey, permissionsOf, type Scope, scopes } from '@wrenn/protocol'
+import { addKey, countKeys, listKeys, lockKey, revokeKey } from '../../store/api-keys.js'
+import type { Db } from '../../store/database.js'
+import type { ApiKeyRow } from '../../store/schema.js'
+import { lockTeam } from '../../store/usage.js'
+import { type ApiKeys, newApiKey, storedForm } from './api-keys.js'
+import type { Principal } from './principal.js'
+
+/** People look through them; a program that makes one for each of its runs should let them expire and revoke them. */
+const MAX_KEYS = 1_000
+
+interface KeyAdminDeps {
+  readonly db: Db
+  readonly apiKeys: ApiKeys
+}
+
+/** Makes, lists and revokes the keys of a team. */
+export class KeyAdmin {
+  readonly #deps: KeyAdminDeps
+
+  constructor(deps: KeyAdminDeps) {
+    this.#deps = deps
+  }
+
+  /** Those that are not revoked, newest first; expired ones too. */
+  async list(teamId: string): Promise<ApiKey[]> {
+    return (await listKeys(this.#deps.db, teamId)).map(toApiKey)
+  }
+
+  /**
+   * Makes a key that may do no more, and lives no longer, than the one that asks for it.
+   * @throws AppError `forbidden`, `limit_exceeded`, `unauthorized` when the asking key was revoked meanwhile
+   */
+  async create(maker: Principal, input: CreateApiKeyInput): Promise<NewApiKey> {
+    const wanted = [...new Set(input.scopes ?? maker.scopes)]
+    refuseMore(maker, wanted)
+    const expiresAt = endOf(maker, input.expires_in_sec)
+    const key = newApiKey(input.format)
+    const row = await this.#deps.db.transaction().execute(async (tx) => {
+      await lockTeam(tx, maker.teamId)
+      const own = await lockKey(tx, maker.teamId, maker.id)
+      if (own === undefined || own.revoked_at !== null) throw new AppError('unauthorized', 'The API key was revoked.')
+      const { all } = await countKeys(tx, maker.teamId)
+      if (all >= MAX_KEYS) {
+        throw new AppError('limit_exceeded', `The team has ${all} keys, as many as it may have; revoke some.`)
+      }
+      const { name } = input
+      return await addKey(tx, {
+        teamId: maker.teamId,
+        name,
+        scopes: wanted,
+        createdBy: maker.id,
+        expiresAt,
+        ...storedForm(key),
+      })
+    })
+    if (row === undefined) throw new Error('a new random key was there already')
+    return { ...toApiKey(row), key }
+  }
+
+  /**
+   * Ends a key; repeats do nothing. The last one that may do everything for ever stays, or nobody could make another.
+   * @throws AppError `api_key_not_found`, `conflict`
+   */
+  async revoke({ teamId }: Principal, id: string): Promise<void> {
+    const { db, apiKeys } = this.#deps
+    await db.transaction().execute(async (tx) => {
+      await lockTeam(tx, teamId)
+      const row = await lockKey(tx, teamId, id)
+      if (row === undefined) throw new AppError('api_key_not_found', `The team has no key ${id}.`)
+      if (row.revoked_at !== null) return
+      if (isLastingFull(row) && (await countKeys(tx, teamId, id)).lastingFull === 0) {
+        const message =
+          'This is the last key of the team that may do everything and does not expire. Make another one like it first.'
+        throw new AppError('conflict', message)
+      }
+      await revokeKey(tx, id)
+    })
+    // Others hear of it.
+    apiKeys.forget()
+  }
+}
+
+function isLastingFull(row: ApiKeyRow): boolean {
+  return row.expires_at === null && scopes.every((scope) => row.scopes.includes(scope))
+}
+
+/** @throws AppError `forbidden` */
+function refuseMore(maker: Principal, wanted: readonly Scope[]): void {
+  const beyond = wanted.filter((scope) => [...permissionsOf([scope])].some((each) => !maker.permissions.has(each)))
+  if (beyond.length === 0) return
+  const message = `A key cannot make one that may do more than itself; this one has not the scope ${beyond.join(', ')}.`
+  throw new AppError('forbidden', message, { details: { scopes: beyond } })
+}
+
+/** @throws AppError `forbidden` */
+function endOf({ expiresAt }: Principal, expiresInSec: number | undefined): Date | undefined {
+  if (expiresInSec === undefined) return expiresAt
+  const end = new Date(Date.now() + expiresInSec * 1000)
+  if (expiresAt === undefined || end <= expiresAt) return end
+  const message = `A key cannot make one that lives longer than itself; this one expires at ${expiresAt.toISOString()}.`
+  throw new AppError('forbidden', message)
+}
+
+function toApiKey(row: ApiKeyRow): ApiKey {
+  return {
+    id: row.id,
+    team_id: row.team_id,
+    name: row.name,
+    key_prefix: row.prefix,
+    scopes: row.scopes,
+    created_at: row.created_at.toISOString(),
+    ...(row.created_by === null ? {} : { created_by: row.created_by }),
+    ...(row.expires_at === null ? {} : { expires_at: row.expires_at.toISOString() }),
+    ...(row.last_used_at === null ? {} : { last_used: row.last_used_at.toISOString() }),
+  }
+}
