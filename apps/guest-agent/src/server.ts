@@ -83,12 +83,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const handler = new RequestHandler({ identity, router, metadata, registry, connections, tools, ...options })
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
   server.on('connection', (socket) => connections.add(socket))
+  let ownPort = config.port
   server.on('upgrade', (request, socket, head) => {
     connections.began(socket)
-    void handleUpgrade(request, socket, head, identity)
+    void handleUpgrade(request, socket, head, { identity, ownPort })
   })
   await listen(server, config)
   const { port } = server.address() as AddressInfo
+  ownPort = port
   log.info({ port }, 'agent.listening')
   return {
     port,

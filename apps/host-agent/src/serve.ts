@@ -28,6 +28,7 @@ import { watchPressure } from './pressure.js'
 import type { ServiceParts } from './rpc/handlers.js'
 import { startServer } from './rpc/server.js'
 import { createHostService } from './rpc/service.js'
+import { createTunnelServer } from './rpc/tunnel.js'
 import { version } from './version.js'
 
 /** The shape every host keeps ready: what a create without options asks for. */
@@ -51,30 +52,31 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
   await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o711 })
   const status = new HostStatus(await hostId(config.dir), version)
   let parts: ServiceParts | undefined
-  const service = createHostService({
-    logger,
-    status,
-    parts: () => {
-      if (parts === undefined) throw status.refusal()
-      return parts
+  const ready = (): ServiceParts => {
+    if (parts === undefined) throw status.refusal()
+    return parts
+  }
+  const service = createHostService({ logger, status, parts: ready })
+  const server = await startServer(
+    service,
+    createTunnelServer(() => ready().manager),
+    {
+      socketPath: config.socketPath,
+      uid: config.socketUid,
+      gid: config.socketGid,
     },
-  })
-  const server = await startServer(service, {
-    socketPath: config.socketPath,
-    uid: config.socketUid,
-    gid: config.socketGid,
-  })
+  )
   const stopping = new AbortController()
   const agent = new Agent(config, logger, status, stopping.signal)
-  const ready = agent.bringUp((made) => {
+  const broughtUp = agent.bringUp((made) => {
     parts = made
   })
   return {
-    ready,
+    ready: broughtUp,
     async stop(endCapsules) {
       // To end capsules they must first be taken up: a start under way is then finished, not broken off.
       if (!endCapsules) stopping.abort()
-      await ready.catch(() => {}) // reported by whoever awaits `ready`
+      await broughtUp.catch(() => {}) // reported by whoever awaits `ready`
       await agent.shutDown(endCapsules)
       await server[Symbol.asyncDispose]()
     },

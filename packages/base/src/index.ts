@@ -1,3 +1,4 @@
+export { acceptBoth } from './accept-both.js'
 export { writeFileAtomic } from './atomic-file.js'
 export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'
 export { loadConfig } from './config.js'
@@ -19,6 +20,7 @@ export {
   type TeamId,
   teamIds,
 } from './ids.js'
+export { breakOff, joinSockets } from './join-sockets.js'
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'

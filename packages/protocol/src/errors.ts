@@ -105,6 +105,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Use a new Idempotency-Key for a different request.',
   },
+  capsule_ended: {
+    status: 410,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Ports lead to a running capsule. One that is in error may still be resumed, or rolled back to a checkpoint.',
+  },
   precondition_failed: {
     status: 412,
     connect: 'failed_precondition',
@@ -122,6 +128,12 @@ export const errorTable = {
     hint: 'Destroy or pause a capsule, or raise the limit.',
   },
   internal: { status: 500, connect: 'internal', retryable: false, hint: 'Report the request id to the operator.' },
+  port_closed: {
+    status: 502,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Start a service on that port of the capsule; 0.0.0.0, 127.0.0.1 and ::1 will all do.',
+  },
   guest_error: { status: 502, connect: 'unavailable', retryable: true },
   guest_died: {
     status: 502,

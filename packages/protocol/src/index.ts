@@ -40,3 +40,4 @@ export {
   wireStatus,
   wireStatuses,
 } from './states.js'
+export { GUEST_AGENT_PORT, parseTunnelPath, TUNNEL_PROTOCOL, type TunnelTarget, tunnelPath } from './tunnel.js'

@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { type ConnectRequest, Process, type ProcessEvent, type StartRequest } from '@wrenn/protocol/guest'
+import { answerTunnel } from './fake-tunnel.js'
 
 interface Session {
   readonly pid: number
@@ -67,6 +68,10 @@ export class FakeGuest implements AsyncDisposable {
       else if (request.url === '/quiesce') response.end(JSON.stringify({ flushed: true, synced: true }))
       else rpc(request, response)
     }
+    this.#server.on('upgrade', (request, socket: Socket) => {
+      const port = Number(/^\/connect\/(\d+)$/.exec(request.url ?? '')?.[1])
+      if (this.#muted === undefined) void answerTunnel(socket, 'tcp', port)
+    })
     this.#closed = once(this.#server, 'close')
     this.#server.on('connection', (socket) => {
       if (this.resetsConnections) socket.resetAndDestroy()

@@ -1,11 +1,10 @@
-import { readFileSync } from 'node:fs'
 import type { ClientHttp2Stream, OutgoingHttpHeaders, SecureClientSessionOptions } from 'node:http2'
 import { connect as connectSocket } from 'node:net'
 import { createClient, type Transport } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
-import { AppError } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import type { HostAgentTls } from '../config.js'
+import { parseAddress, readTls } from './address.js'
 
 const STREAM_WINDOW_BYTES = 1024 * 1024
 /** Far above any number of stalled streams, so that a slow reader never holds up the other calls on the connection. */
@@ -90,7 +89,7 @@ export function createHostClient(address: string, tls?: HostAgentTls) {
 }
 
 function openLink(address: string, tls: HostAgentTls | undefined) {
-  const { authority, options } = parseAddress(address, tls)
+  const { authority, options } = sessionTo(address, tls)
   const sessions = new WideSessionManager(
     authority,
     { pingIntervalMs: PING_INTERVAL_MS, idleConnectionTimeoutMs: IDLE_CONNECTION_MS },
@@ -102,23 +101,12 @@ function openLink(address: string, tls: HostAgentTls | undefined) {
   }
 }
 
-function parseAddress(
+function sessionTo(
   address: string,
   tls: HostAgentTls | undefined,
-): { authority: string; options: SecureClientSessionOptions } {
-  const path = /^unix:(?:\/\/)?(\/.+)$/.exec(address)?.[1]
+): { readonly authority: string; readonly options: SecureClientSessionOptions } {
+  const { path, url } = parseAddress(address)
   if (path !== undefined)
     return { authority: 'http://host-agent', options: { createConnection: () => connectSocket(path) } }
-  if (/^http:\/\/[^/]+\/?$/.test(address)) return { authority: address, options: {} }
-  if (/^https:\/\/[^/]+\/?$/.test(address)) return { authority: address, options: readTls(tls) }
-  throw new AppError(
-    'invalid_config',
-    'WRENN_HOST_AGENT_ADDRESS must be unix:/path, http://host:port or https://host:port.',
-  )
-}
-
-function readTls(tls: HostAgentTls | undefined): SecureClientSessionOptions {
-  const read = (file: string | undefined) => (file === undefined ? undefined : readFileSync(file))
-  const [ca, cert, key] = [read(tls?.caFile), read(tls?.certFile), read(tls?.keyFile)]
-  return { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }), minVersion: 'TLSv1.3' }
+  return { authority: address, options: url.protocol === 'https:' ? readTls(tls) : {} }
 }

@@ -106,6 +106,10 @@ describe('GET /connect/{port}', () => {
     expect(answer).toContain(`port ${port} is not open`)
   })
 
+  it('does not lead back to the agent, which would take what comes from inside for a client', async () => {
+    expect((await readAll(open(`/connect/${harness.agent.port}`))).toString()).toMatch(/^HTTP\/1\.1 400 /)
+  })
+
   it('is for the host alone, and for ports', async () => {
     for (const headers of [[], ['x-wrenn-secret: wrong'], [`x-access-token: ${TOKEN}`]])
       expect((await readAll(open('/connect/80', '', headers))).toString()).toMatch(/^HTTP\/1\.1 401 /)

@@ -9,18 +9,18 @@ const LOOPBACKS = ['127.0.0.1', '::1'] as const
 
 /**
  * `GET /connect/{port}` with `Connection: Upgrade`, `Upgrade: tcp`: after the 101 the connection is a raw tunnel to that port of
- * the guest's loopback, so that services which listen only there are reachable. For the host alone.
+ * the guest's loopback, so that services which listen only there are reachable; never to the agent itself. For the host alone.
  */
 export async function handleUpgrade(
   request: IncomingMessage,
   client: Duplex,
   head: Buffer,
-  identity: Identity,
+  { identity, ownPort }: { readonly identity: Identity; readonly ownPort: number },
 ): Promise<void> {
   client.on('error', () => client.destroy())
   try {
     if (!identity.isHost(request.headers)) throw unauthorized()
-    const service = await connectLoopback(portOf(request))
+    const service = await connectLoopback(portOf(request, ownPort))
     if (client.destroyed) {
       service.destroy()
       return
@@ -33,8 +33,9 @@ export async function handleUpgrade(
   }
 }
 
-function portOf(request: IncomingMessage): number {
+function portOf(request: IncomingMessage, ownPort: number): number {
   const port = Number(/^\/connect\/(\d{1,5})$/.exec(request.url ?? '')?.[1])
+  if (port === ownPort) throw new AppError('invalid_request', `Port ${port} is reserved.`)
   if (request.headers.upgrade?.toLowerCase() === 'tcp' && port > 0 && port < 65_536) return port
   throw new AppError('not_found', 'Only GET /connect/{port} with "Upgrade: tcp" can be upgraded.')
 }

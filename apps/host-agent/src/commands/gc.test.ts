@@ -1,4 +1,5 @@
 import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect'
@@ -23,7 +24,11 @@ type Collect = ServiceImpl<typeof HostService>['collectGarbage']
 
 async function serve(collectGarbage: Collect): Promise<AsyncDisposable> {
   const service = { collectGarbage } as ServiceImpl<typeof HostService> // the other calls answer `unimplemented`
-  return await startServer(service, { socketPath, uid: process.getuid?.() ?? 0, gid: process.getgid?.() ?? 0 })
+  return await startServer(service, createServer(), {
+    socketPath,
+    uid: process.getuid?.() ?? 0,
+    gid: process.getgid?.() ?? 0,
+  })
 }
 
 describe('collecting garbage', () => {

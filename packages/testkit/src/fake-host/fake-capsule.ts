@@ -1,4 +1,5 @@
 import { mkdir, rm, stat } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
@@ -58,6 +59,7 @@ export class FakeCapsule {
   readonly checkpoints = new Map<string, FakeCheckpoint>()
   /** The checkpoint made or rolled back to last: the parent of the next. */
   standsOn = ''
+  readonly #tunnels = new Set<Socket>()
   lifecycleTimings: { readonly step: string; readonly ms: number }[] = []
   #use = new AbortController()
 
@@ -86,7 +88,18 @@ export class FakeCapsule {
     return this.#use.signal
   }
 
+  /** It breaks off with this run of the guest. */
+  keepTunnel(service: Socket): void {
+    this.#tunnels.add(service)
+    service.once('close', () => this.#tunnels.delete(service))
+  }
+
+  #breakTunnels(): void {
+    for (const service of this.#tunnels) service.destroy()
+  }
+
   endUse(error: AppError): void {
+    this.#breakTunnels()
     this.#use.abort(error)
     this.#use = new AbortController()
   }
@@ -149,12 +162,14 @@ export class FakeCapsule {
   }
 
   die(exit: FakeExit): void {
+    this.#breakTunnels()
     this.state = 'error'
     this.exit = { ...exit, atMs: Date.now() }
     void this.killProcesses()
   }
 
   async dispose(): Promise<void> {
+    this.#breakTunnels()
     await this.killProcesses()
     const checkpoints = [...this.checkpoints.values()].map(({ capture }) => capture)
     for (const kept of [this.saved?.capture, this.fallback?.capture, ...checkpoints]) await kept?.dispose()

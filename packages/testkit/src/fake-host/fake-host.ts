@@ -1,12 +1,15 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { createServer, type Http2Server, type ServerHttp2Session } from 'node:http2'
+import { createServer } from 'node:http2'
+import type { Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
+import { acceptBoth } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import { makeDurable, pause } from './fake-lifecycle.js'
 import { createFakeService } from './fake-service.js'
 import { FakeHostState } from './fake-state.js'
+import { createFakeTunnels } from './fake-tunnels.js'
 
 /**
  * A host agent for tests: real HostService over real h2c on a unix socket, whose capsules are local processes and a
@@ -14,8 +17,8 @@ import { FakeHostState } from './fake-state.js'
  */
 export class FakeHost extends FakeHostState implements AsyncDisposable {
   readonly address: string
-  #server: Http2Server | undefined
-  readonly #sessions = new Set<ServerHttp2Session>()
+  #server: Server | undefined
+  readonly #sockets = new Set<Socket>()
 
   private constructor(dir: string) {
     super(dir)
@@ -32,12 +35,15 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
     const path = join(this.dir, 'host-agent.sock')
     await rm(path, { force: true })
     const routes = connectNodeAdapter({ routes: (router) => router.service(HostService, createFakeService(this)) })
-    const server = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, routes)
-    server.on('session', (session) => {
-      this.#sessions.add(session)
+    const rpc = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, routes)
+    rpc.on('session', (session) => {
       session.setLocalWindowSize(16 * 1024 * 1024)
       session.on('error', () => {})
-      session.once('close', () => this.#sessions.delete(session))
+    })
+    const server = acceptBoth(rpc, createFakeTunnels(this))
+    server.on('connection', (socket) => {
+      this.#sockets.add(socket)
+      socket.once('close', () => this.#sockets.delete(socket))
     })
     await new Promise<void>((resolve) => server.listen(path, resolve))
     this.#server = server
@@ -48,7 +54,7 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
     this.#server = undefined
     if (server === undefined) return
     const closed = new Promise((resolve) => server.close(resolve))
-    for (const session of this.#sessions) session.destroy()
+    for (const socket of this.#sockets) socket.destroy()
     await closed
   }
 

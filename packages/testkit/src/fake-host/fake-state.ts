@@ -57,6 +57,8 @@ export class FakeHostState {
   poolUsage: ReadonlyMap<string, bigint> | 'unmeasured' | undefined
   /** Comparisons with a capsule as it was, which pages go on with. */
   readonly comparisons = new Map<string, readonly MessageInitShape<typeof FileChangeSchema>[]>()
+  /** Tunnels to capsules that were asked for while they ran. */
+  tunnels = 0
   /** Calls of CreateCapsule that made one. */
   creates = 0
   protected readonly dir: string

@@ -1,16 +1,19 @@
 import { Agent, type IncomingMessage, request } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
 import { AppError, waitFor } from '@wrenn/base'
+import { GUEST_AGENT_PORT } from '@wrenn/protocol'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import { z } from 'zod'
+import { dialPort, SECRET_HEADER } from './dial.js'
 import { guestError, httpFailure, isNoAnswer, readJson } from './error.js'
-import { type Patience, Pulse, patienceOf, type WatchOptions } from './pulse.js'
+import { endOfMany, type Patience, Pulse, patienceOf, type WatchOptions } from './pulse.js'
 
-/** TCP port of the guest agent, the same that existing clients of the guest's protocol use. */
-export const GUEST_PORT = 49983
+/** TCP port of the guest agent. */
+export const GUEST_PORT = GUEST_AGENT_PORT
 /** For calls that are repeated: a guest whose vCPUs do not yet run loses the SYN, and the next would follow after 1 s only. */
 const ATTEMPT_CONNECT_TIMEOUT_MS = 300
 /** After which an attempt that is repeated anyway is given up. A busy machine's emulated guest takes seconds. */
@@ -18,7 +21,6 @@ const ATTEMPT_ANSWER_TIMEOUT_MS = 30_000
 /** The clock of a guest may be this much late; a call that took longer to reach it is followed by another one. */
 const MAX_LATE_MS = 500
 const CLOCK_ATTEMPTS = 4
-const SECRET_HEADER = 'x-wrenn-secret'
 
 const initAnswer = z.object({
   agentVersion: z.string().default(''),
@@ -144,7 +146,7 @@ export class GuestClient {
   readonly pulse: Pulse
   readonly #address: string
   readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 8, noDelay: true })
-  readonly #closed = new AbortController()
+  readonly #closed = endOfMany()
   #secret: string
 
   constructor(address: string, secret: string, patience: Patience = patienceOf()) {
@@ -380,6 +382,25 @@ export class GuestClient {
   async open(path: string, signal?: AbortSignal): Promise<GuestStream> {
     const answer = await this.pulse.guard(async (given) => await this.#get(path, either(signal, given)))
     return { chunks: this.#chunks(answer), close: () => void answer.destroy() }
+  }
+
+  /**
+   * A connection to a port of the guest, wherever in it the service listens. Whoever asked owns it; it breaks off with the line.
+   * @throws AppError `port_closed`, `guest_unreachable`, `invalid_request` for the agent's own port
+   */
+  async dial(port: number, signal: AbortSignal): Promise<Socket> {
+    this.#requireOpen()
+    const socket = await this.pulse.guard(
+      async (given) => await dialPort(this.#address, this.#secret, port, AbortSignal.any([signal, given])),
+    )
+    if (this.#closed.signal.aborted) {
+      socket.destroy()
+      throw lineClosed()
+    }
+    const breakOff = (): void => void socket.destroy()
+    this.#closed.signal.addEventListener('abort', breakOff, { once: true })
+    socket.once('close', () => this.#closed.signal.removeEventListener('abort', breakOff))
+    return socket
   }
 
   /** Ends all calls and takes no more: the guest's address may be another one's soon. */

@@ -254,7 +254,7 @@ export class Watch implements Disposable {
 }
 
 /** Ends as many calls as there are; Node would take more than ten for a leak. */
-function endOfMany(): AbortController {
+export function endOfMany(): AbortController {
   const abort = new AbortController()
   setMaxListeners(0, abort.signal)
   return abort

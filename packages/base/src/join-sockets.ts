@@ -1,0 +1,44 @@
+import type { Socket } from 'node:net'
+import { TLSSocket } from 'node:tls'
+
+/**
+ * Copies both ways between two sockets that were opened with `allowHalfOpen`. Each direction ends by itself, at the pace of its
+ * reader; one that breaks off instead breaks off the other side. What was said in good order before is still delivered. Owns
+ * both sockets from then on.
+ * @param onBytes is called whenever something passes
+ */
+export function joinSockets(one: Socket, other: Socket, onBytes?: () => void): void {
+  carry(one, other, onBytes)
+  carry(other, one, onBytes)
+}
+
+function carry(from: Socket, to: Socket, onBytes: (() => void) | undefined): void {
+  if (from.destroyed) {
+    breakOff(to)
+    return
+  }
+  from.on('error', ignore) // `close` follows
+  from.once('close', () => {
+    if (!from.readableEnded) {
+      breakOff(to)
+      return
+    }
+    // Its end was passed on; nobody is there for what the other side still says.
+    to.resume()
+    if (to.writableFinished) to.destroy()
+    else to.once('finish', () => to.destroy())
+  })
+  from.pipe(to)
+  if (onBytes !== undefined) from.on('data', onBytes)
+}
+
+/** Ends a socket so that its other end knows it was no orderly end, where the transport has a way to say that. */
+export function breakOff(socket: Socket): void {
+  socket.on('error', ignore)
+  if (socket.destroyed) return
+  const isTcp = socket.remoteFamily !== undefined && !(socket instanceof TLSSocket)
+  if (isTcp) socket.resetAndDestroy()
+  else socket.destroy()
+}
+
+function ignore(): void {}

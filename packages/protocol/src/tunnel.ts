@@ -1,0 +1,22 @@
+/** TCP port of the guest agent, the same that existing clients of the guest's protocol use. No tunnel leads to it. */
+export const GUEST_AGENT_PORT = 49983
+/** What a connection to a host agent asks to become (`Upgrade`) in order to be a tunnel: bytes and ends, both ways, nothing else. */
+export const TUNNEL_PROTOCOL = 'wrenn-tunnel'
+
+/** A TCP port in a capsule. */
+export interface TunnelTarget {
+  readonly capsuleId: string
+  readonly port: number
+}
+
+/** The path under which a host agent is asked for a tunnel. */
+export function tunnelPath({ capsuleId, port }: TunnelTarget): string {
+  return `/tunnel/${capsuleId}/${port}`
+}
+
+/** The inverse of {@link tunnelPath}; `undefined` for every other spelling. */
+export function parseTunnelPath(path: string): TunnelTarget | undefined {
+  const [, capsuleId, digits] = /^\/tunnel\/(cl-[0-9a-z]+)\/([1-9]\d{0,4})$/.exec(path) ?? []
+  const port = Number(digits)
+  return capsuleId === undefined || port > 65_535 ? undefined : { capsuleId, port }
+}
