@@ -17,6 +17,17 @@ const schema = z.object({
   WRENN_HOST_AGENT_CA: z.string().optional(),
   WRENN_HOST_AGENT_CERT: z.string().optional(),
   WRENN_HOST_AGENT_KEY: z.string().optional(),
+  /** Names below which each port of a capsule has one, separated by commas; the first is told to clients. */
+  WRENN_PROXY_DOMAIN: z
+    .string()
+    .toLowerCase()
+    .regex(
+      /^\s*[a-z0-9.-]+(?::\d{1,5})?(?:\s*,\s*[a-z0-9.-]+(?::\d{1,5})?)*\s*$/,
+      'must be host names, such as sbx.example',
+    )
+    .default('localhost'),
+  /** Requests and upgraded connections of one capsule through the proxy at a time. */
+  WRENN_PROXY_MAX_CONNECTIONS: integer(1, 1_000_000).default(12_000),
   /** Origins of web pages that may use the API, separated by commas; `*` is any. */
   WRENN_CORS_ORIGINS: z.string().default('*'),
   /** Where the first API key is written when the database has none; made when missing, if its folder may be written. */
@@ -94,6 +105,9 @@ export interface ControlPlaneConfig {
   readonly databaseConnections: number
   readonly hostAgentAddress: string
   readonly hostAgentTls: HostAgentTls
+  /** Of the port proxy; each may name the port that clients reach it at. */
+  readonly proxyDomains: readonly string[]
+  readonly proxyMaxConnections: number
   readonly corsOrigins: readonly string[]
   readonly apiKeyFile: string | undefined
   readonly logLevel: string
@@ -121,6 +135,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       certFile: values.WRENN_HOST_AGENT_CERT,
       keyFile: values.WRENN_HOST_AGENT_KEY,
     },
+    proxyDomains: values.WRENN_PROXY_DOMAIN.split(',').map((domain) => domain.trim()),
+    proxyMaxConnections: values.WRENN_PROXY_MAX_CONNECTIONS,
     corsOrigins: values.WRENN_CORS_ORIGINS.split(',')
       .map((origin) => origin.trim().replace(/\/$/, ''))
       .filter((origin) => origin !== ''),

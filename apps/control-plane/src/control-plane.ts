@@ -8,7 +8,10 @@ import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createExecutors, createInFlight, Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
+import { createTunnels } from './host/tunnel.js'
 import { createApp } from './http/app.js'
+import type { Services } from './http/context.js'
+import { PortProxy } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { VERSION } from './version.js'
@@ -76,7 +79,16 @@ export async function startControlPlane(
     outputLimitBytes: config.limits.execOutputBytes,
     tickMs,
   })
-  const app = await createApp({
+  const proxy = new PortProxy({
+    db,
+    wake: inFlight.wake,
+    openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
+    activity,
+    logger,
+    domains: config.proxyDomains.map((domain) => domain.replace(/:\d+$/, '')),
+    maxConnections: config.proxyMaxConnections,
+  })
+  const services: Services = {
     wake: inFlight.wake,
     atomic: inFlight.atomic,
     apiKeys,
@@ -94,11 +106,13 @@ export async function startControlPlane(
     corsOrigins: config.corsOrigins,
     logger,
     version: VERSION,
-  })
+  }
+  const app = await createApp(services, proxy)
   const stop = async (): Promise<void> => {
     // Kept-alive connections whose last answer ends from now on are nobody's to wait for.
     const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
     const overdue = setTimeout(() => app.server.closeAllConnections(), drainMs)
+    proxy.settle()
     await app.close()
     clearInterval(idle)
     clearTimeout(overdue)
@@ -110,6 +124,7 @@ export async function startControlPlane(
     await notifications.stop()
     await activity.flush()
     await apiKeys.flush()
+    proxy.close()
     hostLink.close()
     await db.destroy()
   }

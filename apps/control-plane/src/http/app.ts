@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { createServer } from 'node:http'
 import multipart from '@fastify/multipart'
 import websocket from '@fastify/websocket'
 import { AppError, queryText } from '@wrenn/base'
@@ -10,6 +11,7 @@ import { authenticate, requirePermissions } from './auth.js'
 import type { App, Services } from './context.js'
 import { allowOrigins } from './cors.js'
 import { createErrorHandler } from './errors.js'
+import { createFront, type Edge } from './front.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
 import { apiKeyRoutes } from './routes/api-keys.js'
@@ -26,14 +28,17 @@ import { templateRoutes } from './routes/templates.js'
 const BODY_BYTES = 1024 * 1024
 const MAX_FRAME_BYTES = 4 * 1024 * 1024
 const MAX_PARAM_LENGTH = 300
+const KEEP_ALIVE_MS = 72_000
 const CLOSE_GOING_AWAY = 1001
 const CLOSE_WITHIN_MS = 1_000
 
-/** The HTTP side: routes, credentials, validation, errors, one log line per request. */
-export async function createApp(services: Services): Promise<App> {
+/** The HTTP side: routes, credentials, validation, errors, one log line per request. `edge` has the first look at each request. */
+export async function createApp(services: Services, edge?: Edge): Promise<App> {
+  const upgrades = createServer()
   const onError = createErrorHandler(services.logger)
   const app: App = Fastify({
     logger: false,
+    serverFactory: (request) => createFront(edge, { request, upgrades, keepAliveMs: KEEP_ALIVE_MS }),
     bodyLimit: BODY_BYTES,
     genReqId: () => `req-${randomBytes(8).toString('hex')}`,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH, querystringParser: queryFields },
@@ -56,6 +61,7 @@ export async function createApp(services: Services): Promise<App> {
   await app.register(multipart)
   await app.register(websocket, {
     options: {
+      server: upgrades,
       maxPayload: MAX_FRAME_BYTES,
       handleProtocols: (offered: Set<string>) => (offered.has(BINARY_SUBPROTOCOL) ? BINARY_SUBPROTOCOL : false),
     },

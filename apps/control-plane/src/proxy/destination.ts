@@ -1,0 +1,83 @@
+import type { IncomingMessage } from 'node:http'
+import { isIP } from 'node:net'
+import { AppError, capsuleIds } from '@wrenn/base'
+import { GUEST_AGENT_PORT, type TunnelTarget } from '@wrenn/protocol'
+
+/** Existing clients send both with every request of their data plane, on an origin that all capsules share. */
+export const ROUTING_HEADERS = { id: 'e2b-sandbox-id', port: 'e2b-sandbox-port' } as const
+
+/** Where a request is to go, beside the API. */
+export interface Destination extends TunnelTarget {
+  /** What follows `{port}-{id}.` in the host name, port included; `undefined` when headers named the capsule. */
+  readonly domain: string | undefined
+  /** The request's path and query, as they came. */
+  readonly path: string
+}
+
+/**
+ * The port of a capsule that a request is meant for, by its host name `{port}-{id}.{domain}` or by the routing headers; `undefined` for the
+ * API. The headers count only where the host name says nothing: `localhost`, an address, `sandbox.…`.
+ * @throws AppError `invalid_request`, `forbidden`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
+ */
+export function destinationOf(request: IncomingMessage, domains: readonly string[]): Destination | undefined {
+  const authority = (request.headers.host ?? '').toLowerCase()
+  const host = hostOf(authority)
+  const [, label = '', domain = ''] = /^([^.]+)\.(.+)$/.exec(host) ?? []
+  const [, port, id] = /^(\d+)-(.+)$/.exec(label) ?? []
+  if (port !== undefined && id !== undefined) {
+    if (domains.includes(domain)) {
+      requireOneHost(request)
+      const path = pathOf(request, authority)
+      return { ...target(id, port), domain: authority.slice(authority.indexOf('.') + 1), path }
+    }
+    if (capsuleIds.is(id)) throw foreignDomain(domain, domains)
+  }
+  if (!isShared(host)) return undefined
+  const { [ROUTING_HEADERS.id]: idHeader, [ROUTING_HEADERS.port]: portHeader } = request.headers
+  if (idHeader === undefined && portHeader === undefined) return undefined
+  if (idHeader === undefined || portHeader === undefined) {
+    const missing = idHeader === undefined ? ROUTING_HEADERS.id : ROUTING_HEADERS.port
+    throw new AppError('invalid_request', `The request has a missing header: ${missing}.`)
+  }
+  requireOneHost(request)
+  return { ...target(String(idHeader), String(portHeader)), domain: undefined, path: pathOf(request, authority) }
+}
+
+/** Without port and the root's dot. */
+function hostOf(authority: string): string {
+  return authority.replace(/:\d*$/, '').replace(/\.$/, '')
+}
+
+function isShared(host: string): boolean {
+  return host === 'localhost' || isIP(host.replace(/^\[(.*)\]$/, '$1')) !== 0 || host.startsWith('sandbox.')
+}
+
+function target(capsuleId: string, digits: string): TunnelTarget {
+  const port = Number(digits)
+  // One spelling only: what looks different to a filter in front of us must be different.
+  if (!/^[1-9]\d{0,4}$/.test(digits) || port > 65_535) {
+    throw new AppError('invalid_request', 'The port must be a number from 1 to 65535, without leading zeros.')
+  }
+  if (port === GUEST_AGENT_PORT) throw new AppError('forbidden', `Port ${port} is reserved in every capsule.`)
+  if (!capsuleIds.is(capsuleId)) throw new AppError('capsule_not_found', 'There is no such capsule.')
+  return { capsuleId, port }
+}
+
+/** RFC 9112 §3.2: somebody in front of us may have gone by the other one. */
+function requireOneHost({ rawHeaders }: IncomingMessage): void {
+  const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host')
+  if (hosts.length > 1) throw new AppError('invalid_request', 'The request has more than one Host.')
+}
+
+/** A target in absolute form must name the host that `Host` names. */
+function pathOf({ url = '/' }: IncomingMessage, authority: string): string {
+  if (url.startsWith('/') || url === '*') return url
+  const [, named, path = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(url) ?? []
+  if (named?.toLowerCase() !== authority) throw new AppError('invalid_request', 'The request names two hosts.')
+  return path.startsWith('/') ? path : `/${path}`
+}
+
+function foreignDomain(domain: string, domains: readonly string[]): AppError {
+  const message = `${domain.slice(0, 100)} is no domain of this platform; WRENN_PROXY_DOMAIN has ${domains.join(', ')}.`
+  return new AppError('not_found', message)
+}

@@ -1,0 +1,134 @@
+import { type Agent, request as ask, type ClientRequest, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { AppError, breakOff, isErrno } from '@wrenn/base'
+import type { Destination } from './destination.js'
+import { hasFramedBody } from './framing.js'
+import { headersForClient, headersForService, trailersOf } from './headers.js'
+
+/** RFC 9110 §9.2.2: may be asked again when nobody knows what became of the first time. */
+const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+/** How requests reach a service. */
+export interface Line {
+  /** Connections that are kept. */
+  readonly agent: Agent
+  /** A connection of its own. */
+  readonly connect: (destination: Destination) => Promise<Socket>
+}
+
+/**
+ * Passes a request to its service and the answer back, body by body at the pace of whoever reads it. Resolves when the service begins to
+ * answer; what breaks from then on breaks the client's connection off.
+ * @throws AppError when there is no answer; nothing has been sent to the client then
+ */
+export async function forward(
+  request: IncomingMessage,
+  response: ServerResponse,
+  destination: Destination,
+  line: Line,
+): Promise<void> {
+  const hasBody = hasFramedBody(request)
+  try {
+    await exchange(request, response, destination, ask({ ...asked(request, destination), agent: line.agent }), hasBody)
+  } catch (error) {
+    // A kept connection may have ended while the request was on its way to it.
+    if (!(error instanceof StaleConnection) || hasBody || !REPEATABLE.has(request.method ?? '')) throw noAnswer(error)
+    const socket = await line.connect(destination)
+    const again = ask({ ...asked(request, destination), createConnection: () => socket })
+    await exchange(request, response, destination, again, hasBody).catch((second: unknown) => {
+      throw noAnswer(second)
+    })
+  }
+}
+
+/** The request as the service gets it, but for the connection it takes. */
+export function asked(request: IncomingMessage, { capsuleId, port, path }: Destination) {
+  const { method = 'GET' } = request
+  return { host: capsuleId, port, path, method, headers: headersForService(request), setHost: false } as const
+}
+
+class StaleConnection extends Error {}
+
+function exchange(
+  request: IncomingMessage,
+  response: ServerResponse,
+  destination: Destination,
+  toService: ClientRequest,
+  hasBody: boolean,
+): Promise<void> {
+  return new Promise((resolve, reject) => {
+    let isContinued = request.headers.expect === undefined
+    const leave = (): void => {
+      if (!response.writableFinished) toService.destroy()
+    }
+    response.once('close', leave)
+    toService.once('error', (error) => {
+      response.off('close', leave)
+      const isStale = toService.reusedSocket && isErrno(error, 'ECONNRESET', 'EPIPE')
+      reject(isStale ? new StaleConnection() : error)
+    })
+    toService.on('continue', () => {
+      isContinued = true
+      response.writeContinue()
+    })
+    toService.once('response', (answer) => {
+      toService.on('error', () => answer.destroy())
+      // Whether the client still sends what nobody asked it for is anybody's guess.
+      if (!isContinued && !request.complete) response.shouldKeepAlive = false
+      try {
+        passBack(answer, response, destination)
+        resolve()
+      } catch (error) {
+        toService.destroy()
+        reject(error)
+      }
+      answer.once('end', () => {
+        if (toService.writableFinished) return
+        // It has said all it has to say, and does not want the rest.
+        request.unpipe(toService)
+        request.resume()
+        toService.destroy()
+      })
+    })
+    if (hasBody) passBody(request, toService)
+    else toService.end()
+  })
+}
+
+function passBody(request: IncomingMessage, toService: ClientRequest): void {
+  request.pipe(toService, { end: false })
+  request.once('end', () => {
+    if (toService.destroyed) return
+    const trailers = trailersOf(request)
+    if (trailers.length > 0) toService.addTrailers(trailers)
+    toService.end()
+  })
+}
+
+/** @throws TypeError, RangeError for a head that cannot be passed on */
+function passBack(answer: IncomingMessage, response: ServerResponse, destination: Destination): void {
+  const { statusCode = 502, statusMessage = '' } = answer
+  response.sendDate = false
+  response.writeHead(statusCode, statusMessage, headersForClient(answer, destination))
+  response.flushHeaders()
+  const broken = (): void => {
+    if (answer.complete) return
+    if (response.socket === null) response.destroy()
+    else breakOff(response.socket)
+  }
+  answer.once('error', broken)
+  answer.once('close', broken)
+  answer.once('end', () => {
+    const trailers = trailersOf(answer)
+    if (trailers.length > 0 && response.chunkedEncoding) response.addTrailers(trailers)
+    response.end()
+  })
+  answer.pipe(response, { end: false })
+}
+
+function noAnswer(thrown: unknown): AppError {
+  if (AppError.is(thrown)) return thrown
+  return new AppError('guest_error', 'The service broke off before it had answered, or its answer is no HTTP.', {
+    cause: thrown,
+  })
+}

@@ -1,0 +1,106 @@
+import type { IncomingMessage } from 'node:http'
+import type { Destination } from './destination.js'
+import { ROUTING_HEADERS } from './destination.js'
+import { publicLocation } from './location.js'
+
+/** Names and values in turn, as Node reads and writes them. */
+type RawHeaders = string[]
+
+/** Of one connection, not of the message (RFC 9110 §7.6.1); framing is made anew on each side. */
+const HOP_BY_HOP = new Set([
+  'connection',
+  'http2-settings',
+  'keep-alive',
+  'proxy-authenticate',
+  'proxy-authorization',
+  'proxy-connection',
+  'te',
+  'transfer-encoding',
+  'upgrade',
+])
+/** What `Connection` cannot take away: without them a message would mean something else. */
+const ALWAYS_KEPT = new Set(['host', 'content-length', 'expect'])
+/** Who says where a request comes from is us; services believe these. */
+const ORIGIN =
+  /^(?:forwarded|x-forwarded(?:-.*)?|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip)$/
+/** Ours: what names the capsule and opens the platform, which a capsule must not see. */
+const PRIVATE = new Set<string>([ROUTING_HEADERS.id, ROUTING_HEADERS.port])
+/** API keys of the platform. A service may have keys of its own under the same names. */
+const API_KEY = /^(?:Bearer +)?(?:wrn|e2b)_\w+$/i
+
+/** A request's headers as the service in the capsule gets them. */
+export function headersForService(request: IncomingMessage): RawHeaders {
+  const { rawHeaders } = request
+  const dropped = namedByConnection(rawHeaders)
+  const headers: RawHeaders = []
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
+    if (isForService(name.toLowerCase(), value, dropped)) headers.push(name, value)
+  }
+  if (request.headers['transfer-encoding'] !== undefined) headers.push('Transfer-Encoding', 'chunked')
+  if (/\btrailers\b/i.test(String(request.headers.te ?? ''))) headers.push('TE', 'trailers')
+  headers.push(...originOf(request))
+  return headers
+}
+
+function isForService(name: string, value: string, dropped: ReadonlySet<string>): boolean {
+  if (HOP_BY_HOP.has(name) || dropped.has(name)) return false
+  // Gateways of scripting languages make one name of both.
+  const canonical = name.replaceAll('_', '-')
+  if (ORIGIN.test(canonical) || PRIVATE.has(canonical)) return false
+  return !((canonical === 'x-api-key' || canonical === 'authorization') && API_KEY.test(value.trim()))
+}
+
+function originOf({ headers, socket }: IncomingMessage): RawHeaders {
+  const address = (socket.remoteAddress ?? 'unknown').replace(/^::ffff:/, '')
+  const isSecure = 'encrypted' in socket
+  const proto = isSecure ? 'https' : 'http'
+  const { host = '' } = headers
+  const port = /:(\d+)$/.exec(host)?.[1] ?? (isSecure ? '443' : '80')
+  const node = address.includes(':') ? `"[${address}]"` : address
+  return [
+    ...['X-Forwarded-For', address, 'X-Forwarded-Host', host, 'X-Forwarded-Proto', proto, 'X-Forwarded-Port', port],
+    ...['Forwarded', `for=${node};host="${host.replaceAll(/["\\]/g, '')}";proto=${proto}`],
+  ]
+}
+
+/** A service's headers as the client gets them. */
+export function headersForClient(answer: IncomingMessage, destination: Destination): RawHeaders {
+  const { rawHeaders } = answer
+  const dropped = namedByConnection(rawHeaders)
+  const headers: RawHeaders = []
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
+    const lower = name.toLowerCase()
+    if (HOP_BY_HOP.has(lower) || dropped.has(lower) || lower === 'wrenn-error-code') continue
+    headers.push(name, translated(lower, value, destination))
+  }
+  return headers
+}
+
+function translated(name: string, value: string, destination: Destination): string {
+  if (name === 'location' || name === 'content-location') return publicLocation(value, destination)
+  // A cookie for more than its own host would be one for other capsules, and for the API.
+  if (name === 'set-cookie') return value.replaceAll(/;\s*domain\s*=[^;]*/gi, '')
+  return value
+}
+
+function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {
+  const named = new Set<string>()
+  for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
+    if (rawHeaders[at]?.toLowerCase() !== 'connection') continue
+    for (const token of rawHeaders[at + 1]?.split(',') ?? []) named.add(token.trim().toLowerCase())
+  }
+  for (const name of ALWAYS_KEPT) named.delete(name)
+  return named
+}
+
+/** Trailers in the form that Node sends; without those that would change the framing. */
+export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][] {
+  const pairs: [string, string][] = []
+  for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
+    const [name = '', value = ''] = [rawTrailers[at], rawTrailers[at + 1]]
+    if (!HOP_BY_HOP.has(name.toLowerCase())) pairs.push([name, value])
+  }
+  return pairs
+}

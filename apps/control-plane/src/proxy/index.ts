@@ -1,0 +1,1 @@
+export { PortProxy } from './proxy.js'

@@ -1,0 +1,115 @@
+import { Agent, type ClientRequestArgs } from 'node:http'
+import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import { AppError } from '@wrenn/base'
+import type { TunnelTarget } from '@wrenn/protocol'
+import type { CapsuleRef, Wake } from '../domain/capsules/index.js'
+import type { OpenTunnel } from '../host/tunnel.js'
+import { findAnyCapsule } from '../store/capsules.js'
+import type { Db } from '../store/database.js'
+import type { CapsuleRow } from '../store/schema.js'
+import { Turns } from './turns.js'
+
+/** Shorter than any service keeps its side: 2 s is the shortest that is usual. */
+const IDLE_CONNECTION_MS = 1_500
+const IDLE_CONNECTIONS = 64
+/** A service with a short queue for new connections is not to lose some of a storm. */
+const DIALS_AT_ONCE = 32
+const DIAL_WITHIN_MS = 30_000
+const OWNERS_KEPT = 50_000
+
+export interface UpstreamDeps {
+  readonly db: Db
+  readonly wake: Pick<Wake, 'use'>
+  readonly openTunnel: OpenTunnel
+}
+
+/** Connections to ports of capsules: wakes the capsule, waits its turn, and says what is wrong in the words of the answers. */
+export class Upstream {
+  readonly #deps: UpstreamDeps
+  readonly #turns = new Turns(DIALS_AT_ONCE)
+  /** Whose a capsule is never changes. */
+  readonly #owners = new Map<string, string>()
+  /** Keeps connections for the next request to the same port. They end with the guest, so they lead to no other. */
+  readonly agent: Agent
+
+  constructor(deps: UpstreamDeps) {
+    this.#deps = deps
+    this.agent = new TunnelAgent((target) => this.connect(target))
+  }
+
+  /**
+   * A new connection; whoever asked owns it.
+   * @throws AppError `port_closed`, `invalid_state` (it sleeps), `capsule_ended`, `capsule_not_found`, `guest_unreachable`, `host_unavailable`
+   */
+  async connect(target: TunnelTarget): Promise<Socket> {
+    try {
+      const ref = await this.ref(target.capsuleId)
+      return await this.#turns.take(`${target.capsuleId}:${target.port}`, () =>
+        this.#deps.wake.use(ref, () => this.#deps.openTunnel(target, AbortSignal.timeout(DIAL_WITHIN_MS))),
+      )
+    } catch (error) {
+      throw await this.#explained(target.capsuleId, error)
+    }
+  }
+
+  close(): void {
+    this.agent.destroy()
+  }
+
+  /** @throws AppError `capsule_not_found` */
+  async ref(id: string): Promise<CapsuleRef> {
+    const known = this.#owners.get(id)
+    if (known !== undefined) return { id, teamId: known }
+    const row = await findAnyCapsule(this.#deps.db, id)
+    if (row === undefined) throw new AppError('capsule_not_found', 'There is no such capsule.')
+    if (this.#owners.size >= OWNERS_KEPT) this.#owners.clear()
+    this.#owners.set(id, row.team_id)
+    return { id, teamId: row.team_id }
+  }
+
+  /** What its row says counts for more than how its host refused. */
+  async #explained(id: string, thrown: unknown): Promise<AppError> {
+    const isLate = thrown instanceof DOMException && thrown.name === 'TimeoutError'
+    const error = isLate
+      ? new AppError('guest_unreachable', 'The service did not take the connection.')
+      : AppError.from(thrown)
+    if (!AppError.is(error, 'invalid_state', 'guest_died', 'capsule_not_found', 'host_unavailable')) return error
+    const row = await findAnyCapsule(this.#deps.db, id)
+    if (row === undefined) return new AppError('capsule_not_found', 'There is no such capsule.')
+    if (row.state === 'missing') return new AppError('host_unavailable', 'The host of the capsule does not answer.')
+    return hasEnded(row) ? new AppError('capsule_ended', endOf(row)) : error
+  }
+}
+
+function hasEnded({ state }: CapsuleRow): boolean {
+  return state === 'stopping' || state === 'stopped' || state === 'error'
+}
+
+function endOf({ state, exit }: CapsuleRow): string {
+  return state === 'error' && exit !== null ? `The capsule has ended: ${exit.message}` : 'The capsule was destroyed.'
+}
+
+type Connected = (error: Error | null, stream: Duplex) => void
+
+/** `host` and `port` of a request are a capsule's id and a port of it. */
+class TunnelAgent extends Agent {
+  readonly #connect: (target: TunnelTarget) => Promise<Socket>
+
+  constructor(connect: (target: TunnelTarget) => Promise<Socket>) {
+    super({ keepAlive: true, maxFreeSockets: IDLE_CONNECTIONS, timeout: IDLE_CONNECTION_MS, scheduling: 'lifo' })
+    this.#connect = connect
+  }
+
+  override createConnection({ host, port }: ClientRequestArgs, connected?: Connected): undefined {
+    this.#connect({ capsuleId: String(host), port: Number(port) }).then(
+      (socket) => {
+        // A service that ends an idle connection has left it.
+        socket.allowHalfOpen = false
+        connected?.(null, socket)
+      },
+      // Node looks at the stream only when there is no error.
+      (error: unknown) => (connected as ((error: Error) => void) | undefined)?.(AppError.from(error)),
+    )
+  }
+}
