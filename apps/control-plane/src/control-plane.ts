@@ -11,7 +11,7 @@ import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
-import { PortProxy } from './proxy/index.js'
+import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { VERSION } from './version.js'
@@ -50,7 +50,8 @@ export async function startControlPlane(
   const operations = new Operations({ db, logger, executors })
   const activity = new Activity(db, logger)
   const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })
-  const lifecycle = new Lifecycle({ db, host, operations, limits })
+  const routes = new Routes({ db, notifications })
+  const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS } = options
@@ -82,6 +83,8 @@ export async function startControlPlane(
   const proxy = new PortProxy({
     db,
     wake: inFlight.wake,
+    routes,
+    apiKeys,
     openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
     activity,
     logger,
@@ -103,6 +106,7 @@ export async function startControlPlane(
     activity,
     readiness: new Readiness(db, host),
     limits,
+    proxyDomain: config.proxyDomains[0] ?? 'localhost',
     corsOrigins: config.corsOrigins,
     logger,
     version: VERSION,

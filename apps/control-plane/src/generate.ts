@@ -68,6 +68,7 @@ async function openApi(): Promise<string> {
     activity,
     readiness: new Readiness(db, host),
     limits,
+    proxyDomain: 'localhost',
     corsOrigins: [],
     logger,
     version: VERSION,

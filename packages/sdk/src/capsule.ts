@@ -6,6 +6,7 @@ import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } fr
 import { Files } from './files.js'
 import { bodyOf, type LifecycleOptions, perform, type ResumeOptions } from './lifecycle.js'
 import { type Opening, opening } from './opening.js'
+import { type PortsInfo, portHost, portsInfo, portUrl } from './ports.js'
 import { openSession, ProcessHandle, PtyHandle } from './process.js'
 import type { ConnectionState, SessionPlan } from './session.js'
 import type { CallOptions, Transport } from './transport.js'
@@ -15,6 +16,7 @@ import type {
   CheckpointInfo,
   ExecResult,
   FileChange,
+  PortAccess,
   ProcessInfo,
   SignalName,
   TemplateInfo,
@@ -109,6 +111,8 @@ export interface UpdateOptions extends CallOptions {
   readonly idleTimeoutMs?: number
   /** Whether using it wakes it while it is paused. */
   readonly autoResume?: boolean
+  /** Private ports get a token; public and then private again: a new one. What is open stays open. */
+  readonly portAccess?: PortAccess
 }
 /** What the copies have of their own; memory, processes, files and size are those of the source. */
 export interface ForkOptions extends LifecycleOptions {
@@ -371,10 +375,35 @@ export class Capsule implements AsyncDisposable {
    * @throws InvalidStateError once it is being destroyed
    */
   async update(options: UpdateOptions): Promise<CapsuleInfo> {
-    const { name, labels, idleTimeoutMs, autoResume, ...call } = options
+    const { name, labels, idleTimeoutMs, autoResume, portAccess, ...call } = options
     const timeout_sec = idleTimeoutMs === undefined ? undefined : wholeSeconds(idleTimeoutMs)
-    const json = { name, labels, timeout_sec, auto_resume: autoResume }
+    const json = { name, labels, timeout_sec, auto_resume: autoResume, port_access: portAccess }
     return this.#seen(await this.#transport.json<wire.Capsule>('PATCH', this.#path, { ...call, json }))
+  }
+
+  /** How its ports are reached: who may, below which domain, and with which token. */
+  async ports(options: CallOptions = {}): Promise<PortsInfo> {
+    return portsInfo(await this.#transport.json<wire.Ports>('GET', `${this.#path}/ports`, options))
+  }
+
+  /**
+   * The host name, and port, of whatever listens on a port of it: 0.0.0.0, 127.0.0.1 or ::1. Using it wakes the capsule where
+   * `autoResume` is set.
+   * @example
+   * const socket = new WebSocket(`ws://${await capsule.getHost(8080)}/`)
+   */
+  async getHost(port: number, options: CallOptions = {}): Promise<string> {
+    return portHost(this.id, port, await this.ports(options))
+  }
+
+  /**
+   * The URL of a port, to open in a browser: with the token where its ports are private, which the browser then keeps as a cookie.
+   * @example
+   * await capsule.start('python3 -m http.server 8080')
+   * console.log(await capsule.url(8080))
+   */
+  async url(port: number, options: CallOptions = {}): Promise<string> {
+    return portUrl(this.#transport.options.apiUrl, this.id, port, await this.ports(options))
   }
 
   /**

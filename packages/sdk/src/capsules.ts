@@ -4,7 +4,7 @@ import { Capsule } from './capsule.js'
 import { capsuleInfo } from './convert.js'
 import { createError } from './errors.js'
 import type { CallOptions, Transport } from './transport.js'
-import type { CapsuleInfo, CapsuleState, EgressPolicy } from './types.js'
+import type { CapsuleInfo, CapsuleState, EgressPolicy, PortAccess } from './types.js'
 import { delay, wholeSeconds } from './wait.js'
 
 const CREATE_TIMEOUT_MS = 180_000
@@ -35,6 +35,8 @@ export interface CreateOptions extends CallOptions {
    * @default true
    */
   readonly autoResume?: boolean
+  /** Who may reach its ports by their URLs: whoever knows its id, or whoever has its token. @default 'public' */
+  readonly portAccess?: PortAccess
   /**
    * What it may reach: `internet` for public addresses, IPv4 addresses and CIDR ranges in `allow` and `deny`, of which
    * `allow` wins. Private ranges must be named in `allow`; the host and other capsules are out of reach whatever it says.
@@ -123,12 +125,13 @@ export class Capsules {
 }
 
 function createBody(options: Omit<CreateOptions, keyof CallOptions | 'createTimeoutMs'>): wire.CreateCapsuleRequest {
-  const { memoryMib, diskSizeMib, idleTimeoutMs, autoResume = true, ...same } = options
+  const { memoryMib, diskSizeMib, idleTimeoutMs, autoResume = true, portAccess, ...same } = options
   return {
     ...same,
     labels: { ...same.labels },
     envs: { ...same.envs },
     auto_resume: autoResume,
+    ...(portAccess === undefined ? {} : { port_access: portAccess }),
     ...(memoryMib === undefined ? {} : { memory_mb: memoryMib }),
     ...(diskSizeMib === undefined ? {} : { disk_size_mb: diskSizeMib }),
     ...(idleTimeoutMs === undefined ? {} : { timeout_sec: wholeSeconds(idleTimeoutMs) }),

@@ -48,6 +48,7 @@ export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
     },
     metadata: capsule.metadata,
     autoResume: capsule.auto_resume,
+    portAccess: capsule.port_access,
     pausesAt: date(capsule.pauses_at),
     awakeBecause: capsule.awake_because,
     pauseReason: capsule.pause_reason,

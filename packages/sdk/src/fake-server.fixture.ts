@@ -91,6 +91,7 @@ export function capsule(state: string, more: object = {}): object {
     labels: {},
     metadata: {},
     auto_resume: false,
+    port_access: 'public',
     ...more,
   }
 }

@@ -42,6 +42,7 @@ export {
 } from './files.js'
 export type { LifecycleOptions, ResumeOptions } from './lifecycle.js'
 export type { Opening } from './opening.js'
+export type { PortsInfo } from './ports.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
@@ -61,6 +62,7 @@ export {
   type FileChange,
   type FileInfo,
   type PauseReason,
+  type PortAccess,
   type ProcessInfo,
   type Quota,
   type QuotaUse,

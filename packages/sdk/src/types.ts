@@ -1,6 +1,6 @@
 import * as wire from '@wrenn/protocol'
 
-export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, SignalName } from '@wrenn/protocol'
+export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, PortAccess, SignalName } from '@wrenn/protocol'
 
 /** A step of an operation and how long it took. */
 export interface Timing {
@@ -45,6 +45,8 @@ export interface CapsuleInfo {
   readonly metadata: Readonly<Record<string, string>>
   /** Whether it wakes by itself when it is used while paused. */
   readonly autoResume: boolean
+  /** Who may reach its ports by their URLs: whoever knows its id, or whoever has its token. */
+  readonly portAccess: wire.PortAccess
   /** When it will be paused if nothing happens; absent without an idle timeout. */
   readonly pausesAt: Date | undefined
   /** What has kept it from being paused although its idle timeout is over. */

@@ -25,6 +25,7 @@ import {
 } from './run.js'
 import { addShell } from './shell.js'
 import { addMakeSnapshot } from './snapshot.js'
+import { addUrl, type PortAccessOptions, portAccessOption, withPortAccess } from './url.js'
 
 const createHelp = `
 Without --timeout it runs until you pause or remove it. A timeout pauses it and never destroys it.
@@ -36,31 +37,36 @@ Examples:
 
 function addCreate(capsule: Command): void {
   const command = capsule.command('create').description('create a capsule and print its id')
-  withIdleRules(withJson(withShape(command)))
+  withPortAccess(withIdleRules(withJson(withShape(command))))
     .option('-e, --env <key=value>', 'environment variable of its commands, may be repeated', collectPair)
     .option('--user <name>', 'default user of commands')
     .option('--cwd <path>', 'default working directory')
     .addHelpText('after', createHelp)
-    .action(async (options: CommonOptions & ShapeOptions & IdleOptions & Omit<CommandOptions, 'timeout'>) => {
-      const context = contextOf(options)
-      const wrenn = await connect(context.config)
-      using interrupt = new Interrupt()
-      const progress = context.output.spinner('creating a capsule')
-      try {
-        const created = await wrenn.capsules.create({
-          ...createOptions(options),
-          signal: interrupt.signal,
-          ...idleOptions(options),
-          ...(options.env ? { envs: options.env } : {}),
-          ...(options.user ? { user: options.user } : {}),
-          ...(options.cwd ? { cwd: options.cwd } : {}),
-        })
-        progress.done()
-        context.output.result(toJson(created.info), () => created.id)
-      } finally {
-        progress.done()
-      }
-    })
+    .action(
+      async (
+        options: CommonOptions & ShapeOptions & IdleOptions & PortAccessOptions & Omit<CommandOptions, 'timeout'>,
+      ) => {
+        const context = contextOf(options)
+        const wrenn = await connect(context.config)
+        using interrupt = new Interrupt()
+        const progress = context.output.spinner('creating a capsule')
+        try {
+          const created = await wrenn.capsules.create({
+            ...createOptions(options),
+            signal: interrupt.signal,
+            ...idleOptions(options),
+            ...portAccessOption(options),
+            ...(options.env ? { envs: options.env } : {}),
+            ...(options.user ? { user: options.user } : {}),
+            ...(options.cwd ? { cwd: options.cwd } : {}),
+          })
+          progress.done()
+          context.output.result(toJson(created.info), () => created.id)
+        } finally {
+          progress.done()
+        }
+      },
+    )
 }
 
 function addList(capsule: Command): void {
@@ -350,6 +356,7 @@ export function addCapsule(program: Command): void {
   addInfo(capsule)
   addExec(capsule)
   addShell(capsule)
+  addUrl(capsule)
   addCopy(capsule)
   addLogs(capsule)
   addProcesses(capsule)

@@ -7,6 +7,7 @@ import { savedWords } from '../lifecycle-words.js'
 import { collectPair, parseInteger, showMs } from '../units.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
 import { type IdleOptions, idleOptions, withIdleRules } from './run.js'
+import { type PortAccessOptions, portAccessOption, withPortAccess } from './url.js'
 
 type LifecycleCommandOptions = CommonOptions & WaitOptions
 
@@ -91,7 +92,8 @@ Examples:
   wrenn capsule update cl-… --no-auto-resume`
 
 type UpdateCommandOptions = CommonOptions &
-  IdleOptions & {
+  IdleOptions &
+  PortAccessOptions & {
     readonly name?: string | false
     readonly label?: Readonly<Record<string, string>> | false
   }
@@ -100,22 +102,26 @@ type UpdateCommandOptions = CommonOptions &
 export function addUpdate(capsule: Command): void {
   const command = capsule
     .command('update <capsule>')
-    .description('change the name, the labels or the idle rules of a capsule')
+    .description('change the name, the labels, the idle rules or the ports of a capsule')
     .option('--name <name>', 'a name for people')
     .option('--no-name', 'take the name away')
     .option('--label <key=value>', 'label, may be repeated; these replace all labels', collectPair)
     .option('--no-label', 'take all labels away')
     .addHelpText('after', updateHelp)
-  withIdleRules(withJson(command)).action(async (id: string, options: UpdateCommandOptions) => {
+  withPortAccess(withIdleRules(withJson(command))).action(async (id: string, options: UpdateCommandOptions) => {
     const context = contextOf(options)
     const { name, label } = options
     const changes = {
       ...idleOptions(options),
+      ...portAccessOption(options),
       ...(name === undefined ? {} : { name: name === false ? null : name }),
       ...(label === undefined ? {} : { labels: label === false ? {} : label }),
     }
     if (Object.keys(changes).length === 0)
-      throw new AppError('invalid_request', 'Give what to change: --name, --label, --timeout or --auto-resume.')
+      throw new AppError(
+        'invalid_request',
+        'Give what to change: --name, --label, --timeout, --auto-resume or --ports.',
+      )
     const found = await findCapsule(context, id)
     const info = await found.update(changes)
     context.output.result(toJson(info), () => showInfo(info))

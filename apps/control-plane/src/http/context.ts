@@ -28,6 +28,8 @@ export interface Services {
   readonly activity: Activity
   readonly readiness: Readiness
   readonly limits: Limits
+  /** Below which each port of a capsule has a name; with the port that clients reach it at, unless that is this listener's. */
+  readonly proxyDomain: string
   /** Origins of pages that may use the API; `*` is any. */
   readonly corsOrigins: readonly string[]
   readonly logger: Logger

@@ -6,6 +6,7 @@ import { errorBody } from '../http/errors.js'
 
 /** What a person reads first, by what is wrong. */
 const titles: Readonly<Record<string, string>> = {
+  forbidden: 'This address is private',
   port_closed: 'Nobody listens on this port',
   invalid_state: 'This capsule is asleep',
   capsule_ended: 'This capsule is gone',
@@ -33,6 +34,21 @@ export function sendFailure(request: IncomingMessage, response: ServerResponse, 
     [ERROR_CODE_HEADER]: error.code,
   })
   response.end(request.method === 'HEAD' ? undefined : body)
+}
+
+/** Shows a browser its address again, without the token that it keeps as a cookie from now on. */
+export function sendWelcome(
+  response: ServerResponse,
+  { location, cookie }: { readonly location: string; readonly cookie: string },
+): void {
+  response.writeHead(302, {
+    location,
+    'set-cookie': cookie,
+    'cache-control': 'no-store',
+    'referrer-policy': 'no-referrer',
+    'content-length': 0,
+  })
+  response.end()
 }
 
 function page(error: AppError, hint: string | undefined, requestId: string): string {

@@ -1,4 +1,6 @@
 import type { IncomingMessage } from 'node:http'
+import { PORT_TOKEN_HEADER } from '@wrenn/protocol'
+import { API_KEY, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
 import type { Destination } from './destination.js'
 import { ROUTING_HEADERS } from './destination.js'
 import { publicLocation } from './location.js'
@@ -24,9 +26,7 @@ const ALWAYS_KEPT = new Set(['host', 'content-length', 'expect'])
 const ORIGIN =
   /^(?:forwarded|x-forwarded(?:-.*)?|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip)$/
 /** Ours: what names the capsule and opens the platform, which a capsule must not see. */
-const PRIVATE = new Set<string>([ROUTING_HEADERS.id, ROUTING_HEADERS.port])
-/** API keys of the platform. A service may have keys of its own under the same names. */
-const API_KEY = /^(?:Bearer +)?(?:wrn|e2b)_\w+$/i
+const PRIVATE = new Set<string>([ROUTING_HEADERS.id, ROUTING_HEADERS.port, PORT_TOKEN_HEADER, TRAFFIC_TOKEN_HEADER])
 
 /** A request's headers as the service in the capsule gets them. */
 export function headersForService(request: IncomingMessage): RawHeaders {
@@ -35,7 +35,9 @@ export function headersForService(request: IncomingMessage): RawHeaders {
   const headers: RawHeaders = []
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
-    if (isForService(name.toLowerCase(), value, dropped)) headers.push(name, value)
+    if (!isForService(name.toLowerCase(), value, dropped)) continue
+    const given = name.toLowerCase() === 'cookie' ? withoutPortCookie(value) : value
+    if (given !== '' || value === '') headers.push(name, given)
   }
   if (request.headers['transfer-encoding'] !== undefined) headers.push('Transfer-Encoding', 'chunked')
   if (/\btrailers\b/i.test(String(request.headers.te ?? ''))) headers.push('TE', 'trailers')

@@ -1,1 +1,2 @@
 export { PortProxy } from './proxy.js'
+export { Routes } from './routes.js'

@@ -1,8 +1,10 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AppError, breakOff, type Logger } from '@wrenn/base'
+import type { ApiKeys } from '../domain/accounts/index.js'
 import type { Activity } from '../domain/capsules/index.js'
-import { sendFailure } from './answers.js'
+import { admit } from './access.js'
+import { sendFailure, sendWelcome } from './answers.js'
 import { type Destination, destinationOf } from './destination.js'
 import { forward } from './forward.js'
 import { requireFraming } from './framing.js'
@@ -10,6 +12,7 @@ import { forwardUpgrade, refuseUpgrade } from './upgrade.js'
 import { Upstream, type UpstreamDeps } from './upstream.js'
 
 interface ProxyDeps extends UpstreamDeps {
+  readonly apiKeys: Pick<ApiKeys, 'authenticate'>
   readonly activity: Pick<Activity, 'open'>
   readonly logger: Logger
   /** Names below which every port of every capsule has one. */
@@ -78,7 +81,7 @@ export class PortProxy {
       if (destination === undefined) return false
       requireFraming(request)
       task.ends.on('error', () => {}) // `close` follows
-      void this.#serve(destination, task).catch((error: unknown) => this.#refuse(destination, task, error))
+      void this.#serve(request, destination, task).catch((error: unknown) => this.#refuse(destination, task, error))
     } catch (error) {
       this.#distrusted.add(request.socket)
       // The parser may be about to refuse it too, and has the first word.
@@ -89,12 +92,17 @@ export class PortProxy {
     return true
   }
 
-  async #serve(destination: Destination, { ends, serve }: Task): Promise<void> {
+  async #serve(request: IncomingMessage, destination: Destination, { ends, serve }: Task): Promise<void> {
     const { capsuleId } = destination
-    await this.#upstream.ref(capsuleId)
+    const { routes, apiKeys } = this.#deps
+    const { path, welcome } = await admit(request, destination, await routes.get(capsuleId), apiKeys)
     if (ends.destroyed) return
+    if (welcome !== undefined && ends instanceof ServerResponse) {
+      sendWelcome(ends, welcome)
+      return
+    }
     this.#begin(capsuleId, ends)
-    await serve(destination)
+    await serve({ ...destination, path })
   }
 
   /** @throws AppError `limit_exceeded` */

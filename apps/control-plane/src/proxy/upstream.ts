@@ -3,11 +3,12 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { AppError } from '@wrenn/base'
 import type { TunnelTarget } from '@wrenn/protocol'
-import type { CapsuleRef, Wake } from '../domain/capsules/index.js'
+import type { Wake } from '../domain/capsules/index.js'
 import type { OpenTunnel } from '../host/tunnel.js'
 import { findAnyCapsule } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import type { CapsuleRow } from '../store/schema.js'
+import type { Routes } from './routes.js'
 import { Turns } from './turns.js'
 
 /** Shorter than any service keeps its side: 2 s is the shortest that is usual. */
@@ -16,11 +17,11 @@ const IDLE_CONNECTIONS = 64
 /** A service with a short queue for new connections is not to lose some of a storm. */
 const DIALS_AT_ONCE = 32
 const DIAL_WITHIN_MS = 30_000
-const OWNERS_KEPT = 50_000
 
 export interface UpstreamDeps {
   readonly db: Db
   readonly wake: Pick<Wake, 'use'>
+  readonly routes: Routes
   readonly openTunnel: OpenTunnel
 }
 
@@ -28,8 +29,6 @@ export interface UpstreamDeps {
 export class Upstream {
   readonly #deps: UpstreamDeps
   readonly #turns = new Turns(DIALS_AT_ONCE)
-  /** Whose a capsule is never changes. */
-  readonly #owners = new Map<string, string>()
   /** Keeps connections for the next request to the same port. They end with the guest, so they lead to no other. */
   readonly agent: Agent
 
@@ -44,7 +43,7 @@ export class Upstream {
    */
   async connect(target: TunnelTarget): Promise<Socket> {
     try {
-      const ref = await this.ref(target.capsuleId)
+      const ref = await this.#deps.routes.get(target.capsuleId)
       return await this.#turns.take(`${target.capsuleId}:${target.port}`, () =>
         this.#deps.wake.use(ref, () => this.#deps.openTunnel(target, AbortSignal.timeout(DIAL_WITHIN_MS))),
       )
@@ -55,17 +54,6 @@ export class Upstream {
 
   close(): void {
     this.agent.destroy()
-  }
-
-  /** @throws AppError `capsule_not_found` */
-  async ref(id: string): Promise<CapsuleRef> {
-    const known = this.#owners.get(id)
-    if (known !== undefined) return { id, teamId: known }
-    const row = await findAnyCapsule(this.#deps.db, id)
-    if (row === undefined) throw new AppError('capsule_not_found', 'There is no such capsule.')
-    if (this.#owners.size >= OWNERS_KEPT) this.#owners.clear()
-    this.#owners.set(id, row.team_id)
-    return { id, teamId: row.team_id }
   }
 
   /** What its row says counts for more than how its host refused. */

@@ -94,6 +94,8 @@ export interface CapsulesTable {
   guest_address: string | null
   exit: Json<CapsuleExit | null>
   auto_resume: Generated<boolean>
+  /** Opens the ports of a private capsule; `null`: they are public. */
+  port_token: string | null
   /** Of the last pause. */
   pause_reason: PauseReason | null
   paused_at: OptionalTime

@@ -34,13 +34,13 @@ export async function serve(onRequest: RequestListener): Promise<Service> {
 }
 
 /** A connection to the platform's listener. */
-export function dial(platform: Platform): Socket {
+export function dial(platform: Pick<Platform, 'url'>): Socket {
   const { hostname, port } = new URL(platform.url)
   return connect({ host: hostname, port: Number(port), allowHalfOpen: true }).on('error', () => {})
 }
 
 /** Sends bytes as they are. @returns everything that came until the other side ended */
-export async function exchange(platform: Platform, bytes: string): Promise<string> {
+export async function exchange(platform: Pick<Platform, 'url'>, bytes: string): Promise<string> {
   const socket = dial(platform)
   socket.write(Buffer.from(bytes, 'latin1'))
   return await readAll(socket)

@@ -10,6 +10,7 @@ import {
   timestampSchema,
   userSchema,
 } from './common.js'
+import { portAccessSchema } from './ports.js'
 
 const templateName = text(128, 1).regex(
   /^[A-Za-z0-9][A-Za-z0-9._:/-]*$/,
@@ -59,6 +60,9 @@ export const createCapsuleSchema = requestBody({
     .boolean()
     .default(false)
     .describe('Whether a paused capsule wakes when it is used: commands, files, terminals, its ports.'),
+  port_access: portAccessSchema
+    .default('public')
+    .describe('Who may reach its ports by their URLs: whoever knows its id, or whoever has its token.'),
   egress: egressPolicySchema.optional(),
   user: userSchema.optional().describe('Default user of commands and files.'),
   cwd: pathSchema.optional().describe('Default working directory of commands.'),
@@ -135,6 +139,7 @@ export const capsuleSchema = z
     timings: z.array(timingSchema).optional().describe('Steps of the create in their order; only in its answer.'),
     exit: capsuleExitSchema.optional().describe('Why it ended, when it ended by itself.'),
     auto_resume: z.boolean(),
+    port_access: portAccessSchema,
     pauses_at: timestampSchema
       .optional()
       .describe('When it will be paused if nothing happens; absent without a timeout.'),

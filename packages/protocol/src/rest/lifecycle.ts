@@ -9,6 +9,7 @@ import {
   text,
   timestampSchema,
 } from './common.js'
+import { portAccessSchema } from './ports.js'
 
 /** Names that are also path segments and template names. */
 export const safeNameSchema = z
@@ -53,6 +54,9 @@ export const updateCapsuleSchema = requestBody({
   labels: labelsSchema.optional().describe('Replaces all labels.'),
   timeout_sec: z.int().min(0).max(31_536_000).optional(),
   auto_resume: z.boolean().optional(),
+  port_access: portAccessSchema
+    .optional()
+    .describe('Private ports get a token; public and then private again: a new one. What is open stays open.'),
 }).meta({ id: 'UpdateCapsule' })
 /** What of a capsule changes; nothing at all is a valid request. */
 export type UpdateCapsuleInput = z.output<typeof updateCapsuleSchema>

@@ -20,6 +20,7 @@ export function toCapsule(
     labels: row.labels,
     metadata: versions(row),
     auto_resume: row.auto_resume,
+    port_access: row.port_token === null ? 'public' : 'private',
     ...savedState(row),
     ...defined({
       name: row.name,

@@ -30,6 +30,7 @@ import {
   submit,
 } from '../operations/index.js'
 import { needCapsule } from './need-capsule.js'
+import { portTokenFor } from './port-token.js'
 
 interface CapsulesDeps {
   readonly db: Db
@@ -107,6 +108,7 @@ export class Capsules {
         snapshot_id: snapshot?.id ?? null,
         timeout_sec: input.timeout_sec,
         auto_resume: input.auto_resume,
+        port_token: portTokenFor(input.port_access),
         labels: JSON.stringify(labels),
         envs: JSON.stringify(input.envs),
         egress: input.egress === undefined ? null : JSON.stringify(input.egress),

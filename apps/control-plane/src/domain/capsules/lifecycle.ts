@@ -30,6 +30,7 @@ import {
 import { toCapsule } from './capsule-view.js'
 import type { ForkParams } from './execute-fork.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
+import { portTokenFor } from './port-token.js'
 
 const LOOK_EVERY_MS = 50
 /** A capsule that is taken away this often while it is being woken belongs to somebody who wants it to sleep. */
@@ -41,6 +42,8 @@ export interface LifecycleDeps {
   readonly host: Host
   readonly operations: Operations
   readonly limits: Limits
+  /** Told when it was changed who may reach the ports of a capsule. */
+  readonly onPortAccess?: (id: string) => void
 }
 
 /** How a move is asked for. */
@@ -219,7 +222,7 @@ export class Lifecycle {
   }
 
   /**
-   * Changes name, labels, timeout or auto-resume. A new timeout counts from now.
+   * Changes name, labels, timeout, auto-resume or who may reach its ports. A new timeout counts from now.
    * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`
    */
   async update(teamId: string, id: string, input: UpdateCapsuleInput): Promise<CapsuleRow> {
@@ -233,10 +236,12 @@ export class Lifecycle {
       ...(input.name === undefined ? {} : { name: input.name }),
       ...(input.labels === undefined ? {} : { labels: JSON.stringify(input.labels) }),
       ...(input.auto_resume === undefined ? {} : { auto_resume: input.auto_resume }),
+      ...(input.port_access === undefined ? {} : { port_token: portTokenFor(input.port_access, row.port_token) }),
       ...(input.timeout_sec === undefined
         ? {}
         : { timeout_sec: input.timeout_sec, last_active_at: now, awake_because: null }),
     })
+    if (input.port_access !== undefined) this.#deps.onPortAccess?.(id)
     return changed ?? row
   }
 
@@ -275,6 +280,7 @@ function inherited(source: CapsuleRow) {
     default_user: source.default_user,
     default_cwd: source.default_cwd,
     auto_resume: source.auto_resume,
+    port_token: portTokenFor(source.port_token === null ? 'public' : 'private'),
     state: nextState('pending', 'start') ?? 'pending',
     desired_state: 'running' as const,
   }

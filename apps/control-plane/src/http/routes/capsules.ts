@@ -7,6 +7,8 @@ import {
   listCapsulesQuerySchema,
   metricsRanges,
   metricsSchema,
+  type Ports,
+  portsSchema,
 } from '@wrenn/protocol'
 import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
@@ -20,7 +22,7 @@ import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody 
 const ANSWER_WITHIN_MS = 4_500
 
 /** Create, list, get, destroy, ping and metrics. */
-export function capsuleRoutes(app: App, { capsules, host, activity }: Services): void {
+export function capsuleRoutes(app: App, { capsules, host, activity, proxyDomain }: Services): void {
   app.post(
     '/v1/capsules',
     {
@@ -72,6 +74,23 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       },
     },
     async (request) => toCapsule(await capsules.get(principalOf(request).teamId, request.params.id)),
+  )
+
+  app.get(
+    '/v1/capsules/:id/ports',
+    {
+      config: { permission: 'capsules.use' },
+      schema: {
+        tags: ['capsules'],
+        summary: 'How its ports are reached by URL.',
+        params: capsuleParams,
+        response: { 200: portsSchema, ...errors },
+      },
+    },
+    async (request) => {
+      const row = await capsules.get(principalOf(request).teamId, request.params.id)
+      return toPorts(row.port_token, domainFor(proxyDomain, request.headers.host))
+    },
   )
 
   app.delete(
@@ -129,6 +148,16 @@ export function capsuleRoutes(app: App, { capsules, host, activity }: Services):
       return toMetrics(row.id, request.query.range, metrics)
     },
   )
+}
+
+function toPorts(token: string | null, domain: string): Ports {
+  return token === null ? { access: 'public', domain } : { access: 'private', domain, token }
+}
+
+/** A domain that names no port is reached at the one that this request came to. */
+function domainFor(domain: string, authority = ''): string {
+  const port = /:\d+$/.exec(authority)?.[0] ?? ''
+  return /:\d+$/.test(domain) ? domain : `${domain}${port}`
 }
 
 function toMetrics(id: string, range: CapsuleMetrics['range'], metrics: GetMetricsResponse): CapsuleMetrics {

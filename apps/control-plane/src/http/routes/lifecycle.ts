@@ -83,7 +83,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
       config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
-        summary: 'Change name, labels, timeout or auto-resume.',
+        summary: 'Change name, labels, timeout, auto-resume or who may reach its ports.',
         description: 'What is left out stays. A new timeout counts from now.',
         params: capsuleParams,
         body: optionalBody(updateCapsuleSchema),

@@ -4,6 +4,7 @@ import * as capsules from './0002-capsules.js'
 import * as lifecycle from './0003-lifecycle.js'
 import * as workInFlight from './0004-work-in-flight.js'
 import * as poolUsage from './0005-pool-usage.js'
+import * as portAccess from './0006-port-access.js'
 import * as apiKeys from './0007-api-keys.js'
 
 /** In the order of their names; a name never changes once released. */
@@ -13,5 +14,6 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0003-lifecycle': lifecycle,
   '0004-work-in-flight': workInFlight,
   '0005-pool-usage': poolUsage,
+  '0006-port-access': portAccess,
   '0007-api-keys': apiKeys,
 }
