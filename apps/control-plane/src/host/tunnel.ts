@@ -32,6 +32,7 @@ export function createTunnels(address: string, tls?: HostAgentTls): OpenTunnel {
       asked.once('error', (cause) => reject(signal.aborted ? signal.reason : hostAway(cause)))
       asked.once('response', (answer) => void refusalOf(answer).then(reject, (cause) => reject(hostAway(cause))))
       asked.once('upgrade', (_answer, socket: Socket, head) => {
+        socket.on('error', () => {}) // whoever takes it hears `close`
         if (head.length > 0) socket.unshift(head)
         resolve(socket)
       })

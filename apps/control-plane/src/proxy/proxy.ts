@@ -135,6 +135,7 @@ export class PortProxy {
 /** Node closes the answer that is being written when its connection ends, and forgets those that wait behind it. */
 function closeWith(socket: Socket, response: ServerResponse): void {
   const onGone = (): void => void response.emit('close')
+  socket.setMaxListeners(0) // one for each request that waits
   socket.once('close', onGone)
   response.once('close', () => socket.off('close', onGone))
 }

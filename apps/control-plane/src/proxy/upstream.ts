@@ -45,10 +45,22 @@ export class Upstream {
     try {
       const ref = await this.#deps.routes.get(target.capsuleId)
       return await this.#turns.take(`${target.capsuleId}:${target.port}`, () =>
-        this.#deps.wake.use(ref, () => this.#deps.openTunnel(target, AbortSignal.timeout(DIAL_WITHIN_MS))),
+        this.#deps.wake.use(ref, () => this.#dial(target)),
       )
     } catch (error) {
       throw await this.#explained(target.capsuleId, error)
+    }
+  }
+
+  /** Its timer ends with it: there are thousands a second. */
+  async #dial(target: TunnelTarget): Promise<Socket> {
+    const late = new AbortController()
+    const error = new AppError('guest_unreachable', `The service did not take the connection in ${DIAL_WITHIN_MS} ms.`)
+    const timer = setTimeout(() => late.abort(error), DIAL_WITHIN_MS)
+    try {
+      return await this.#deps.openTunnel(target, late.signal)
+    } finally {
+      clearTimeout(timer)
     }
   }
 
@@ -58,10 +70,7 @@ export class Upstream {
 
   /** What its row says counts for more than how its host refused. */
   async #explained(id: string, thrown: unknown): Promise<AppError> {
-    const isLate = thrown instanceof DOMException && thrown.name === 'TimeoutError'
-    const error = isLate
-      ? new AppError('guest_unreachable', 'The service did not take the connection.')
-      : AppError.from(thrown)
+    const error = AppError.from(thrown)
     if (!AppError.is(error, 'invalid_state', 'guest_died', 'capsule_not_found', 'host_unavailable')) return error
     const row = await findAnyCapsule(this.#deps.db, id)
     if (row === undefined) return new AppError('capsule_not_found', 'There is no such capsule.')

@@ -390,13 +390,12 @@ export class GuestClient {
    */
   async dial(port: number, signal: AbortSignal): Promise<Socket> {
     this.#requireOpen()
-    const socket = await this.pulse.guard(
-      async (given) => await dialPort(this.#address, this.#secret, port, AbortSignal.any([signal, given])),
-    )
-    if (this.#closed.signal.aborted) {
-      socket.destroy()
-      throw lineClosed()
-    }
+    const socket = await this.pulse.guard(async (given) => {
+      const opened = await dialPort(this.#address, this.#secret, port, AbortSignal.any([signal, given]))
+      if (given.aborted || this.#closed.signal.aborted) opened.destroy()
+      return opened
+    })
+    this.#requireOpen()
     const breakOff = (): void => void socket.destroy()
     this.#closed.signal.addEventListener('abort', breakOff, { once: true })
     socket.once('close', () => this.#closed.signal.removeEventListener('abort', breakOff))

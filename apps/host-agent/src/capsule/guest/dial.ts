@@ -29,17 +29,12 @@ async function connectWithin(host: string, port: number, signal: AbortSignal): P
   const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })
   const late = new AbortController()
   const given = AbortSignal.any([signal, late.signal])
-  try {
-    return await Promise.race([
-      connected(socket),
-      delay(DIRECT_FIRST_MS, undefined, { signal: given }).then(() => undefined),
-    ])
-  } catch {
-    return undefined // refused: its agent may know better
-  } finally {
-    late.abort()
-    if (socket.connecting) socket.destroy()
-  }
+  const tooLate = delay(DIRECT_FIRST_MS, undefined, { signal: given }).then(() => undefined)
+  // Refused: its agent may know better.
+  const opened = await Promise.race([connected(socket), tooLate]).catch(() => undefined)
+  late.abort()
+  if (opened === undefined) socket.destroy()
+  return opened
 }
 
 function connected(socket: Socket): Promise<Socket> {
@@ -47,6 +42,7 @@ function connected(socket: Socket): Promise<Socket> {
     socket.once('error', reject)
     socket.once('connect', () => {
       socket.off('error', reject)
+      socket.on('error', () => {}) // whoever takes it hears `close`
       resolve(socket)
     })
   })
@@ -68,6 +64,7 @@ function throughAgent(address: string, secret: string, port: number, signal: Abo
       void httpFailure(answer).then((failure) => reject(answer.statusCode === REFUSED ? closed : failure), reject)
     })
     asked.once('upgrade', (_answer, socket: Socket, head) => {
+      socket.on('error', () => {}) // as above
       if (head.length > 0) socket.unshift(head)
       resolve(socket)
     })
