@@ -223,6 +223,29 @@ describe('a connection that ends', () => {
   })
 })
 
+describe('a connection on which something was refused', () => {
+  it('serves the next request, whatever the refusal was', { timeout: 60_000 }, async () => {
+    const socket = dial(platform)
+    const ask = async (name: string, answer: RegExp): Promise<void> => {
+      socket.write(`GET / HTTP/1.1\r\nHost: ${name}\r\n\r\n`)
+      await readUntil(socket, answer)
+    }
+    const closed = await serve(() => {})
+    await closed[Symbol.asyncDispose]()
+    for (const [name, code] of [
+      [`49983-${id}.localhost`, 'forbidden'],
+      ['80-none.localhost', 'capsule_not_found'],
+      [`80-cl-${'0'.repeat(25)}.localhost`, 'capsule_not_found'],
+      [`80-${id}.elsewhere.example`, 'not_found'],
+      [`${closed.port}-${id}.localhost`, 'port_closed'],
+    ] as const) {
+      await ask(name, new RegExp(`wrenn-error-code: ${code}[\\s\\S]*requestId`))
+      await ask(host(), /got /)
+    }
+    socket.destroy()
+  })
+})
+
 describe('the listener', () => {
   it('still serves the API', async () => {
     expect((await platform.call('GET', '/v1/capsules')).status).toBe(200)

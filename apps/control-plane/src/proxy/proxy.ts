@@ -82,11 +82,13 @@ export class PortProxy {
       requireFraming(request)
       task.ends.on('error', () => {}) // `close` follows
       void this.#serve(request, destination, task).catch((error: unknown) => this.#refuse(destination, task, error))
-    } catch (error) {
-      this.#distrusted.add(request.socket)
+    } catch (thrown) {
+      const error = AppError.from(thrown)
+      // Their answer ends the connection; after the others it goes on.
+      if (error.code === 'invalid_request') this.#distrusted.add(request.socket)
       // The parser may be about to refuse it too, and has the first word.
       setImmediate(() => {
-        if (request.socket.writable) task.refuse(AppError.from(error))
+        if (request.socket.writable) task.refuse(error)
       })
     }
     return true
