@@ -1,13 +1,18 @@
 import { execFileSync } from 'node:child_process'
-import { closeSync, constants, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import fs, { closeSync, constants, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { eventually } from '../testing/eventually.js'
 import { PipeReader } from './pipe-reader.js'
+
+const write = promisify(fs.write)
 
 describe('a pipe reader', () => {
   let dir: string
   let seen: string
+  let chunks: Buffer[]
 
   /** A reader of a new pipe, and the end that is written to. */
   function openReader(): { reader: PipeReader; ours: number; theirs: number } {
@@ -17,6 +22,7 @@ describe('a pipe reader', () => {
     const theirs = openSync(path, constants.O_WRONLY)
     const take = (chunk: Buffer): void => {
       seen += chunk.toString()
+      chunks.push(chunk)
     }
     return { reader: new PipeReader(ours, take, () => {}), ours, theirs }
   }
@@ -24,6 +30,7 @@ describe('a pipe reader', () => {
   beforeEach(() => {
     dir = mkdtempSync(join(tmpdir(), 'wrenn-pipe-'))
     seen = ''
+    chunks = []
   })
   afterEach(() => rmSync(dir, { recursive: true }))
 
@@ -32,6 +39,24 @@ describe('a pipe reader', () => {
     writeSync(theirs, 'last words')
     reader.drain()
     expect(seen).toBe('last words')
+    closeSync(theirs)
+    reader.close()
+  })
+
+  it('leaves what it has delivered alone, whatever others write to the pipe afterwards', async () => {
+    const { reader, theirs } = openReader()
+    const last = 'a'.repeat(40_000)
+    for (const letter of ['first', 'second']) {
+      const before = chunks.length
+      writeSync(theirs, last)
+      if (letter === 'first') await eventually('it to read', () => chunks.length > before)
+      reader.drain()
+    }
+    reader.discard()
+    // More than the pipe holds, so that all of it but the last has been read when the last was written.
+    const others = Buffer.alloc(64 * 1024, 'b')
+    for (let round = 0; round < 8; round++) await write(theirs, others)
+    expect(chunks.every((chunk) => chunk.equals(Buffer.alloc(chunk.length, 'a')))).toBe(true)
     closeSync(theirs)
     reader.close()
   })

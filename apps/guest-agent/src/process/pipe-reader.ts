@@ -8,6 +8,12 @@ const PIPE_BYTES = 1024 * 1024
 /** From this size on the read buffer itself is handed over instead of a copy. */
 const HAND_OVER_BYTES = CHUNK_BYTES / 2
 
+/**
+ * Where every reader reads to while its output is small, which is copied out at once: most processes say little, and each new buffer
+ * of this size is a fourth of a young heap to the collector.
+ */
+const SHARED_SLAB = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+
 /** Reads the agent's end of an output pipe, with back-pressure and a synchronous drain for the moment its process exits. */
 export class PipeReader {
   readonly #fd: number
@@ -15,7 +21,7 @@ export class PipeReader {
   #onChunk: ((chunk: Buffer) => void) | undefined
   #paused = false
   #ended = false
-  #slab = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+  #slab = SHARED_SLAB
 
   /** `onChunk` owns each chunk it gets. `onEnd` runs once, when no process holds the pipe any more. */
   constructor(fd: number, onChunk: (chunk: Buffer) => void, onEnd: () => void) {
@@ -60,7 +66,8 @@ export class PipeReader {
       const length = this.#readNow()
       if (length === 0) return
       drained += length
-      this.#take(length)
+      // Copied: the buffer that the socket goes on reading to must not be anybody's.
+      this.#onChunk?.(Buffer.from(SHARED_SLAB.subarray(0, length)))
     }
   }
 
@@ -78,19 +85,17 @@ export class PipeReader {
   #take(length: number): boolean {
     const onChunk = this.#onChunk
     if (onChunk === undefined) return true
-    if (length >= HAND_OVER_BYTES) {
-      const chunk = this.#slab.subarray(0, length)
-      this.#slab = Buffer.allocUnsafeSlow(CHUNK_BYTES)
-      onChunk(chunk)
-    } else {
-      onChunk(Buffer.from(this.#slab.subarray(0, length)))
-    }
+    const chunk = this.#slab.subarray(0, length)
+    const isLarge = length >= HAND_OVER_BYTES
+    const isOwn = this.#slab !== SHARED_SLAB
+    if (isLarge) this.#slab = Buffer.allocUnsafeSlow(CHUNK_BYTES)
+    onChunk(isLarge && isOwn ? chunk : Buffer.from(chunk))
     return !this.#paused
   }
 
   #readNow(): number {
     try {
-      return readSync(this.#fd, this.#slab, 0, CHUNK_BYTES, null)
+      return readSync(this.#fd, SHARED_SLAB, 0, CHUNK_BYTES, null)
     } catch (error) {
       if (isErrno(error, 'EAGAIN', 'EBADF')) return 0
       throw error
