@@ -9,6 +9,8 @@ export class EventStream<Desc extends DescMessage> {
   readonly codec: Codec
   readonly #schema: Desc
   readonly #response: ServerResponse
+  /** While set, what is sent waits for more. */
+  #gathering: NodeJS.Timeout | undefined
 
   constructor(schema: Desc, codec: Codec, response: ServerResponse) {
     this.#schema = schema
@@ -27,6 +29,18 @@ export class EventStream<Desc extends DescMessage> {
   }
 
   /**
+   * For the next `ms` at most, what is sent waits for what comes after it, to go out in one write: each write is a packet of its own,
+   * which costs an emulated guest a millisecond. The end of the stream, or more than the client has room for, ends the waiting.
+   */
+  gather(ms: number): void {
+    const { socket } = this.#response
+    if (socket === null || this.isClosed) return
+    if (this.#gathering === undefined) socket.cork()
+    clearTimeout(this.#gathering)
+    this.#gathering = setTimeout(() => this.#release(), ms)
+  }
+
+  /**
    * Sends one message. The answer, where there is one, resolves when the client has room again: await it, or memory fills.
    */
   send(message: MessageInitShape<Desc>): Promise<void> | undefined {
@@ -41,14 +55,26 @@ export class EventStream<Desc extends DescMessage> {
     let flowing = this.#response.write(frameHeader(0, length))
     for (const part of parts) flowing = this.#response.write(part)
     this.#response.uncork()
-    return flowing ? undefined : this.#drained()
+    if (flowing) return undefined
+    this.#release()
+    return this.#drained()
   }
 
   /** Sends the last frame: all went well, or the error with its code. */
   end(thrown?: unknown): void {
     if (this.isClosed) return
     const payload = Buffer.from(endOfStream(thrown))
+    // Ending the answer lets everything go.
+    clearTimeout(this.#gathering)
+    this.#gathering = undefined
     this.#response.end(Buffer.concat([frameHeader(FLAG_END, payload.length), payload]))
+  }
+
+  #release(): void {
+    if (this.#gathering === undefined) return
+    clearTimeout(this.#gathering)
+    this.#gathering = undefined
+    this.#response.socket?.uncork()
   }
 
   #drained(): Promise<void> {

@@ -20,6 +20,12 @@ import type { Session } from '../process/session.js'
 import { keepaliveOf } from './keepalive.js'
 import type { RpcCall, ServiceHandlers } from './router.js'
 
+/**
+ * What a command without input tells first waits so long for its output, and that for its end: a short command is then told in one
+ * piece. Who can send input is told at once that it may.
+ */
+const GATHER_START_MS = 40
+const GATHER_OUTPUT_MS = 5
 const DEFAULT_SIZE: TerminalSize = { cols: 80, rows: 24 }
 
 /** The service `process.Process`. */
@@ -36,7 +42,9 @@ export function processService(
       const session = await registry.start(startOptions(request, call, identity, locale))
       const follower = session.follow(0)
       for (const timeoutMs of [request.timeoutMs, call.timeoutMs ?? 0]) if (timeoutMs > 0) session.killAfter(timeoutMs)
-      await relay(session, follower, call, events, request.withOffsets)
+      const takesInput = session.isPty || request.stdin !== false
+      if (!takesInput) events.gather(GATHER_START_MS)
+      await relay(session, follower, call, events, request.withOffsets, takesInput)
       if (session.end?.timedOut && call.timeoutMs !== undefined && !request.timeoutMs)
         throw deadlineExceeded(call.timeoutMs)
     },
@@ -107,14 +115,16 @@ function clampSize(value: number, fallback: number): number {
   return value === 0 ? fallback : Math.min(value, 65_535)
 }
 
-/** Sends a session's events until it ends or the client is gone; the process lives on. */
+/** Sends a session's events until it ends or the client is gone; the process lives on. `atOnce`: the first output does not wait. */
 async function relay(
   session: Session,
   follower: Follower,
   call: RpcCall,
   events: ProcessEvents,
   withOffsets: boolean,
+  atOnce = true,
 ): Promise<void> {
+  let gathers = !atOnce
   events.onClose(() => follower.close())
   const keepaliveMs = keepaliveOf(call)
   const offset = withOffsets ? { offset: BigInt(follower.offset) } : {}
@@ -123,6 +133,8 @@ async function relay(
   while (!events.isClosed) {
     const item = await follower.next(keepaliveMs)
     if (item.type === 'chunk') {
+      if (gathers) events.gather(GATHER_OUTPUT_MS)
+      gathers = false
       await sendOutput(events, item.chunk, withOffsets)
     } else if (item.type === 'end') {
       await events.send({ event: { event: { case: 'end', value: endEvent(item.end, item.offset, withOffsets) } } })
