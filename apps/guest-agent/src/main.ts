@@ -9,11 +9,13 @@ import { Tools } from './system/tools.js'
 
 const config = readConfig()
 const log = stderrLogger()
+const tools = new Tools(config.toolsDir)
 const agent = await startAgent({
   config,
   log,
   // Only an agent that came with its tools drive is inside a guest of ours; elsewhere it must not touch the machine.
-  system: config.toolsDir === undefined ? new DevelopmentSystem() : new RealGuestSystem(new Tools(config.toolsDir)),
+  system: config.toolsDir === undefined ? new DevelopmentSystem() : new RealGuestSystem(tools),
+  starter: tools.program('process-starter'),
   ptyModule: fileURLToPath(new URL('pty.node', import.meta.url)),
 })
 

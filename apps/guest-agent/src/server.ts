@@ -29,6 +29,7 @@ import { ProcessRegistry } from './process/registry.js'
 import { filesystemService } from './rpc/filesystem-service.js'
 import { processService } from './rpc/process-service.js'
 import { RpcRouter } from './rpc/router.js'
+import { ProcessStarter } from './starter/process-starter.js'
 import type { GuestSystem } from './system/guest-system.js'
 import { Tools } from './system/tools.js'
 
@@ -42,6 +43,8 @@ export interface AgentOptions {
   readonly log: Logger
   /** Where the native terminal module is when the tools directory has none. */
   readonly ptyModule: string
+  /** Path of the process starter's program. @default none: Node.js starts the processes */
+  readonly starter?: string | undefined
   readonly users?: UserDirectory
   readonly logLimits?: LogLimits
 }
@@ -67,7 +70,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const cgroups = CgroupTree.open(config.cgroupDir)
   const marks = Birthmarks.open()
   const pty = new NativePty(tools.ptyModule(options.ptyModule))
-  const launcher = new Launcher({ pipes, cgroups, marks, tools, pty, system: options.system })
+  const starter = await openStarter(options, pipes, pty)
+  const launcher = new Launcher({ pipes, cgroups, marks, tools, pty, starter, log, system: options.system })
   const registry = new ProcessRegistry({
     launcher,
     cgroups,
@@ -96,6 +100,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     port,
     async [Symbol.asyncDispose]() {
       registry.close()
+      starter?.close()
       watchers.close()
       pipes.close()
       cgroups?.close()
@@ -104,6 +109,19 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       await new Promise((resolve) => server.close(resolve))
     },
   }
+}
+
+/** After the agent has gone to its own cgroup, in which the starter belongs. It waits inside the template's snapshot. */
+async function openStarter(
+  options: AgentOptions,
+  pipes: PipePool,
+  pty: NativePty,
+): Promise<ProcessStarter | undefined> {
+  if (options.starter === undefined) return undefined
+  const starter = new ProcessStarter({ program: options.starter, pipes, pty, log: options.log })
+  await starter.prepare()
+  pipes.maker = (names) => starter.makePipes(names)
+  return starter
 }
 
 function listen(server: Server, config: AgentConfig): Promise<void> {

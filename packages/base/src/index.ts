@@ -34,9 +34,12 @@ export {
   readProcessStat,
   signalProcess,
 } from './process-id.js'
+export { processStarter } from './process-starter.js'
 export { queryText } from './query-text.js'
 export { obstacleOn } from './reachable.js'
 export { settleAll } from './settle-all.js'
+export { starterLayout } from './starter-layout.js'
+export { staticProgram } from './static-program.js'
 export { noSteps, type ReachStep, stepsFromFile } from './steps.js'
 export { hasExited, politeLadder, type StopStep, stopChild } from './stop-child.js'
 export { UndoStack } from './undo-stack.js'

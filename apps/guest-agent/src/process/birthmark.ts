@@ -2,7 +2,7 @@ import { closeSync, openSync, readdirSync, readFileSync, writeSync } from 'node:
 import { isErrno } from '@wrenn/base'
 
 /** What every process of a Linux machine has unless something changed it: 50 µs. */
-const USUAL_SLACK_NS = 50_000
+export const USUAL_SLACK_NS = 50_000
 /** Marks are below the usual slack, so that no timer gets less precise, and never a round number, as programs choose them. */
 const FIRST_MARK = 20_001
 const LAST_MARK = 49_999

@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { isErrno } from '@wrenn/base'
 
 /** Raised above the agent's, so that memory pressure ends the capsule's programs and never the agent. */
-const PROCESS_OOM_SCORE = '300'
+export const PROCESS_OOM_SCORE = '300'
 
 /** One process tree's cgroup. */
 export interface ProcessCgroup {

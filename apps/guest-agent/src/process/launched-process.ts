@@ -1,6 +1,7 @@
 import type { GuestUser } from '../identity/users.js'
 import type { OutputKind } from './output-chunk.js'
 import type { ProcessTree } from './process-tree.js'
+import type { ProcessEnd } from './started-child.js'
 
 /** A process to be, with all defaults resolved. */
 export interface LaunchSpec {
@@ -26,7 +27,7 @@ export interface TerminalSize {
 export interface ProcessListener {
   onOutput(kind: OutputKind, chunk: Buffer): void
   /** The main process has exited and all it wrote was delivered. */
-  onExit(code: number | null, signal: NodeJS.Signals | null): void
+  onExit(end: ProcessEnd): void
 }
 
 /** A running process behind pipes or a terminal. */

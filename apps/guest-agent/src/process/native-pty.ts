@@ -15,14 +15,14 @@ export interface Terminal {
   readonly master: number
   /** The agent's own handle of the other side: while it is open, output that waits in the terminal survives its writers. */
   readonly slave: number
-  /** The process's handle; to be closed by who starts it. */
-  readonly theirs: number
+  /** Opens a handle for a process; to be closed by who opens it. */
+  openTheirs(): number
   resize(size: TerminalSize): void
   /** Closes the slave side; the master belongs to who reads it. */
   close(): void
   /** To be called when the master is closed. */
   forget(): void
-  /** Closes both sides of a terminal that got no process; `theirs` stays. */
+  /** Closes both sides of a terminal that got no process. */
   discard(): void
 }
 
@@ -41,8 +41,6 @@ export class NativePty {
     const opened = native.open(size.cols, size.rows)
     // Opened anew for close-on-exec, and non-blocking so that writing the end marker cannot hang a stopped terminal.
     const slave = openSync(opened.pty, constants.O_RDWR | constants.O_NOCTTY | constants.O_NONBLOCK)
-    // The process gets an opening of its own: starting it makes the descriptor blocking, and ours must not become so with it.
-    const theirs = openSync(opened.pty, constants.O_RDWR | constants.O_NOCTTY)
     closeSync(opened.slave)
     fchownSync(slave, user.uid, user.gid)
     fchmodSync(slave, 0o620)
@@ -51,7 +49,8 @@ export class NativePty {
       path: opened.pty,
       master: opened.master,
       slave,
-      theirs,
+      // One of its own: starting a process makes the descriptor blocking, and ours must not become so with it.
+      openTheirs: () => openSync(opened.pty, constants.O_RDWR | constants.O_NOCTTY),
       resize: ({ cols, rows }) => native.resize(opened.master, cols, rows),
       close: () => closeSync(slave),
       forget: () => this.#masters.delete(opened.master),

@@ -1,4 +1,3 @@
-import type { ChildProcess } from 'node:child_process'
 import { Socket } from 'node:net'
 import { AppError } from '@wrenn/base'
 import type { CgroupTree } from './cgroup.js'
@@ -6,6 +5,7 @@ import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-
 import type { OutputKind } from './output-chunk.js'
 import { PipeReader } from './pipe-reader.js'
 import type { ProcessTree } from './process-tree.js'
+import { KILLED, type ProcessEnd, type StartedChild } from './started-child.js'
 
 interface PipeDescriptors {
   readonly stdin: number | undefined
@@ -20,7 +20,7 @@ interface PipeDescriptors {
  */
 export class PipeProcess implements LaunchedProcess {
   readonly tree: ProcessTree
-  readonly #child: ChildProcess
+  readonly #child: StartedChild
   readonly #descriptors: PipeDescriptors
   readonly #cgroups: CgroupTree | undefined
   readonly #stdin: InputPipe | undefined
@@ -28,7 +28,7 @@ export class PipeProcess implements LaunchedProcess {
   #listener: ProcessListener | undefined
   #hasExited = false
 
-  constructor(child: ChildProcess, tree: ProcessTree, descriptors: PipeDescriptors, cgroups: CgroupTree | undefined) {
+  constructor(child: StartedChild, tree: ProcessTree, descriptors: PipeDescriptors, cgroups: CgroupTree | undefined) {
     this.tree = tree
     this.#child = child
     this.#descriptors = descriptors
@@ -42,21 +42,21 @@ export class PipeProcess implements LaunchedProcess {
       this.#reader('stderr', this.#descriptors.stderr, listener),
     ]
     this.#listener = listener
-    this.#child.once('exit', (code, signal) => this.#exited(code, signal))
+    void this.#child.ended.then((end) => this.#exited(end))
   }
 
   abandon(): void {
-    this.#exited(null, 'SIGKILL')
+    this.#exited(KILLED)
   }
 
-  #exited(code: number | null, signal: NodeJS.Signals | null): void {
+  #exited(end: ProcessEnd): void {
     if (this.#hasExited) return
     for (const reader of this.#readers) reader.drain()
     this.#hasExited = true
     for (const reader of this.#readers) reader.discard()
     this.#stdin?.destroy()
     if (this.tree.cgroup !== undefined) this.#cgroups?.remove(this.tree.cgroup)
-    this.#listener?.onExit(code, signal)
+    this.#listener?.onExit(end)
   }
 
   pause(): void {

@@ -1,4 +1,3 @@
-import type { ChildProcess } from 'node:child_process'
 import { writeSync } from 'node:fs'
 import { ReadStream } from 'node:tty'
 import { AppError, isErrno } from '@wrenn/base'
@@ -7,16 +6,12 @@ import type { CgroupTree } from './cgroup.js'
 import type { LaunchedProcess, ProcessListener, TerminalSize } from './launched-process.js'
 import type { Terminal } from './native-pty.js'
 import type { ProcessTree } from './process-tree.js'
+import { KILLED, type ProcessEnd, type StartedChild } from './started-child.js'
 
 /** How long a terminal may stay silent after its process ended before we stop waiting for the end marker. */
 const MARKER_IDLE_MS = 200
 /** More than a terminal can hold: output beyond it comes from a background process that floods. */
 const MARKER_BYTES = 256 * 1024
-
-interface Exit {
-  readonly code: number | null
-  readonly signal: NodeJS.Signals | null
-}
 
 /**
  * A process behind a terminal. A terminal has no end of file that comes after all output, so when the process has exited the
@@ -24,13 +19,13 @@ interface Exit {
  */
 export class PtyProcess implements LaunchedProcess {
   readonly tree: ProcessTree
-  readonly #child: ChildProcess
+  readonly #child: StartedChild
   readonly #terminal: Terminal
   readonly #cgroups: CgroupTree | undefined
   readonly #stream: ReadStream
   readonly #marker = Buffer.from(`\x1b]7777;${randomHex(12)}\x07`)
   #listener: ProcessListener | undefined
-  #exit: Exit | undefined
+  #exit: ProcessEnd | undefined
   #held: Buffer = Buffer.alloc(0)
   #afterExitBytes = 0
   #markerWritten = 0
@@ -38,7 +33,7 @@ export class PtyProcess implements LaunchedProcess {
   #isPaused = false
   #isDone = false
 
-  constructor(child: ChildProcess, tree: ProcessTree, terminal: Terminal, cgroups: CgroupTree | undefined) {
+  constructor(child: StartedChild, tree: ProcessTree, terminal: Terminal, cgroups: CgroupTree | undefined) {
     this.tree = tree
     this.#child = child
     this.#terminal = terminal
@@ -51,14 +46,14 @@ export class PtyProcess implements LaunchedProcess {
     this.#stream.on('error', () => this.#finish())
     this.#stream.once('close', () => this.#terminal.forget())
     this.#stream.on('data', (chunk: Buffer) => this.#take(chunk))
-    this.#child.once('exit', (code, signal) => this.#exited({ code, signal }))
+    void this.#child.ended.then((end) => this.#exited(end))
   }
 
   abandon(): void {
-    this.#exited({ code: null, signal: 'SIGKILL' })
+    this.#exited(KILLED)
   }
 
-  #exited(exit: Exit): void {
+  #exited(exit: ProcessEnd): void {
     if (this.#exit !== undefined) return
     this.#exit = exit
     this.#await()
@@ -159,7 +154,7 @@ export class PtyProcess implements LaunchedProcess {
     this.#terminal.close()
     this.#stream.destroy()
     if (this.tree.cgroup !== undefined) this.#cgroups?.remove(this.tree.cgroup)
-    this.#listener?.onExit(this.#exit.code, this.#exit.signal)
+    this.#listener?.onExit(this.#exit)
   }
 }
 

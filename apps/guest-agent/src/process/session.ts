@@ -1,3 +1,4 @@
+import { constants } from 'node:os'
 import type { ProcessConfig } from '@wrenn/protocol/guest'
 import type { CgroupTree } from './cgroup.js'
 import type { DiskBudget } from './disk-budget.js'
@@ -6,8 +7,10 @@ import type { LaunchedProcess, LaunchSpec } from './launched-process.js'
 import type { OutputKind } from './output-chunk.js'
 import { type LogLimits, OutputLog } from './output-log.js'
 import { killTree, signalTree } from './process-tree.js'
-import { signalNumber, signalText } from './signals.js'
+import { signalText } from './signals.js'
+import type { ProcessEnd } from './started-child.js'
 
+const { SIGKILL } = constants.signals
 /** A follower this far behind makes the process wait. */
 const HIGH_LAG_BYTES = 512 * 1024
 /** A timer with more milliseconds would fire at once (a signed 32-bit number inside Node). */
@@ -63,9 +66,9 @@ export class Session {
     this.#oomKillsBefore = options.countOomKills()
     process.start({
       onOutput: (kind, chunk) => this.#produce(kind, chunk),
-      onExit: (code, signal) => {
+      onExit: (how) => {
         const end = (): void => {
-          this.#finish(code, signal)
+          this.#finish(how)
           onEnd(this)
         }
         if (this.#killing === undefined) end()
@@ -97,7 +100,7 @@ export class Session {
 
   /** Signals the tree; of one that is killed nothing is left when the end is told. */
   async signal(signal: number): Promise<void> {
-    if (signal === signalNumber('SIGKILL')) this.#kill()
+    if (signal === SIGKILL) this.#kill()
     else await signalTree(this.#process.tree, signal)
   }
 
@@ -147,9 +150,10 @@ export class Session {
     else this.#process.resume()
   }
 
-  #finish(code: number | null, signal: NodeJS.Signals | null): void {
+  #finish({ code, signal }: ProcessEnd): void {
     for (const timer of this.#deadlines) clearTimeout(timer)
-    this.#end = signal === null ? this.#exited(code ?? 0) : this.#signalled(signal)
+    if (code !== null) this.#end = this.#exited(code)
+    else this.#end = signal === null ? this.#unseen() : this.#signalled(signal)
     for (const follower of this.#followers) follower.wake()
   }
 
@@ -166,17 +170,31 @@ export class Session {
     }
   }
 
-  #signalled(signal: NodeJS.Signals): SessionEnd {
+  #signalled(signal: number): SessionEnd {
     const status = `signal: ${signalText(signal)}`
     return {
       exitCode: -1,
       exited: false,
       status,
       error: status,
-      signal: signalNumber(signal),
+      signal,
       timedOut: this.#timedOut,
       oomKilled:
-        signal === 'SIGKILL' && this.#killing === undefined && this.#options.countOomKills() > this.#oomKillsBefore,
+        signal === SIGKILL && this.#killing === undefined && this.#options.countOomKills() > this.#oomKillsBefore,
+    }
+  }
+
+  /** Who would have heard how it ended was killed before it. */
+  #unseen(): SessionEnd {
+    const status = 'ended, nobody saw how: what starts processes in this capsule was killed'
+    return {
+      exitCode: -1,
+      exited: false,
+      status,
+      error: status,
+      signal: undefined,
+      timedOut: this.#timedOut,
+      oomKilled: false,
     }
   }
 }

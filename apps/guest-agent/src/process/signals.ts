@@ -22,9 +22,16 @@ const signalTexts: Readonly<Record<string, string>> = {
   SIGSYS: 'bad system call',
 }
 
+const textOf = new Map(
+  Object.entries(constants.signals).flatMap(([name, number]) => {
+    const text = signalTexts[name]
+    return text === undefined ? [] : [[number, text] as const]
+  }),
+)
+
 /** The text of a signal in an end event's `status`; `signal 34` for one without a text. */
-export function signalText(name: NodeJS.Signals): string {
-  return signalTexts[name] ?? `signal ${signalNumber(name)}`
+export function signalText(number: number): string {
+  return textOf.get(number) ?? `signal ${number}`
 }
 
 /** The kernel's number on this architecture. */

@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path'
 import type { DescService } from '@bufbuild/protobuf'
 import { type Client, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
-import { silentLogger } from '@wrenn/base'
+import { processStarter, silentLogger } from '@wrenn/base'
 import { UserDirectory } from '../identity/users.js'
 import type { LogLimits } from '../process/output-log.js'
 import { type Agent, startAgent } from '../server.js'
@@ -25,6 +25,8 @@ export interface HarnessOptions {
   readonly cgroupDir?: string
   /** Where the agent keeps its logs, when not in a directory of the harness's own. */
   readonly stateDir?: string
+  /** Whether the resident starter makes the processes, as in a guest, or Node.js does. @default true */
+  readonly starter?: boolean
   /** Where the agent keeps its identity for the one after it; absent: nowhere. */
   readonly runDir?: string
 }
@@ -58,13 +60,14 @@ export class AgentHarness implements AsyncDisposable {
     const dir = join(root, 'files')
     mkdirSync(dir)
     chmodSync(dir, 0o777)
-    const { claimed = true, logLimits, cgroupDir, runDir, stateDir = join(root, 'state') } = options
+    const { claimed = true, logLimits, cgroupDir, runDir, starter = true, stateDir = join(root, 'state') } = options
     const system = new DevelopmentSystem()
     const agent = await startAgent({
       config: { port: 0, host: '127.0.0.1', toolsDir: undefined, stateDir, cgroupDir, runDir },
       system,
       log: silentLogger,
       ptyModule: ptyModule(),
+      ...(starter ? { starter: starterProgram(root) } : {}),
       users: testUsers(root),
       ...(logLimits === undefined ? {} : { logLimits }),
     })
@@ -125,6 +128,15 @@ function testUsers(root: string): UserDirectory {
   const lines = [`${name}:x:${gid}:`, ...groups.map((group) => `extra${group}:x:${group}:root,${name}`)]
   writeFileSync(join(etc, 'group'), `${readFileSync('/etc/group', 'utf8')}${lines.join('\n')}\n`)
   return new UserDirectory(etc)
+}
+
+/** None on another architecture than x86-64. */
+function starterProgram(root: string): string | undefined {
+  const program = processStarter()
+  if (program === undefined) return undefined
+  const path = join(root, 'process-starter')
+  writeFileSync(path, program, { mode: 0o755 })
+  return path
 }
 
 function ptyModule(): string {

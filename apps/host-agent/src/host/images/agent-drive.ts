@@ -12,7 +12,7 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError } from '@wrenn/base'
+import { AppError, processStarter } from '@wrenn/base'
 import { z } from 'zod'
 import { Apt } from './apt.js'
 import { missingPackage, runCommand } from './command.js'
@@ -54,7 +54,7 @@ const HOST_TOOLS = [
 const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
 const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
 
-const RECIPE = 5
+const RECIPE = 6
 const SPACE_NEEDED = 700 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000
@@ -146,8 +146,12 @@ async function fillDrive(
   await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
   await put(from.busybox, 'bin/busybox', 0o755)
   await symlink('busybox', join(drive, 'bin', 'modprobe'))
-  const caller = kernelCaller()
-  if (caller !== undefined) await writeFile(join(drive, 'bin', 'kernel-caller'), caller, { mode: 0o755 })
+  for (const [name, program] of Object.entries({
+    'kernel-caller': kernelCaller(),
+    'process-starter': processStarter(),
+  })) {
+    if (program !== undefined) await writeFile(join(drive, 'bin', name), program, { mode: 0o755 })
+  }
   const programs = [
     { name: 'node', path: from.node },
     ...(await Promise.all(HOST_TOOLS.map(({ name, debianPackage }) => hostTool(name, debianPackage)))),

@@ -1,3 +1,5 @@
+import { staticProgram } from '@wrenn/base'
+
 /**
  * A 250-byte program for the guest that makes system calls on request, for what Node.js has no function for: setting the
  * clock, seeding the random generator, ending other programs' connections.
@@ -41,46 +43,11 @@ const CODE = Buffer.from(
   'hex',
 )
 
-const CODE_ADDRESS = 0x400000n
 const BUFFER = 0x600000n
 const BUFFER_BYTES = 0x10000n
-const FILE_HEADER_BYTES = 64
-const SEGMENT_HEADER_BYTES = 56
-const HEADERS_BYTES = FILE_HEADER_BYTES + 2 * SEGMENT_HEADER_BYTES
-const READ_EXECUTE = 5
-const READ_WRITE = 6
 
 /** The program as a static ELF executable, or `undefined` on another architecture than x86-64. */
 export function kernelCaller(arch: string = process.arch): Buffer | undefined {
   if (arch !== 'x64') return undefined
-  const header = Buffer.alloc(FILE_HEADER_BYTES)
-  header.write('\x7fELF', 0, 'latin1')
-  header.set([2, 1, 1], 4) // 64 bits, little-endian, version 1
-  header.writeUInt16LE(2, 16) // executable
-  header.writeUInt16LE(62, 18) // x86-64
-  header.writeUInt32LE(1, 20)
-  header.writeBigUInt64LE(CODE_ADDRESS + BigInt(HEADERS_BYTES), 24) // entry
-  header.writeBigUInt64LE(BigInt(FILE_HEADER_BYTES), 32) // segment headers follow
-  header.writeUInt16LE(FILE_HEADER_BYTES, 52)
-  header.writeUInt16LE(SEGMENT_HEADER_BYTES, 54)
-  header.writeUInt16LE(2, 56)
-  const fileBytes = BigInt(HEADERS_BYTES + CODE.length)
-  return Buffer.concat([
-    header,
-    segment(READ_EXECUTE, CODE_ADDRESS, fileBytes, fileBytes),
-    segment(READ_WRITE, BUFFER, 0n, BUFFER_BYTES),
-    CODE,
-  ])
-}
-
-function segment(flags: number, address: bigint, fileBytes: bigint, memoryBytes: bigint): Buffer {
-  const header = Buffer.alloc(SEGMENT_HEADER_BYTES)
-  header.writeUInt32LE(1, 0) // load
-  header.writeUInt32LE(flags, 4)
-  header.writeBigUInt64LE(address, 16)
-  header.writeBigUInt64LE(address, 24)
-  header.writeBigUInt64LE(fileBytes, 32)
-  header.writeBigUInt64LE(memoryBytes, 40)
-  header.writeBigUInt64LE(0x1000n, 48)
-  return header
+  return staticProgram({ code: CODE, memoryAddress: BUFFER, memoryBytes: BUFFER_BYTES })
 }
