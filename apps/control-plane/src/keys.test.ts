@@ -6,6 +6,7 @@ import { addKey } from './store/api-keys.js'
 import { type Db, openDatabase } from './store/database.js'
 import { createTeam } from './store/teams.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
+import { openRaw } from './testing/raw-websocket.js'
 
 let platform: Platform
 let replica: ControlPlane
@@ -162,6 +163,18 @@ describe('revoking', () => {
     expect(mine.closed).toBeUndefined()
     mine.raw.close()
   })
+
+  it('also ends those whose client ignores the close, and hears nothing more from them', async () => {
+    const { id: capsuleId } = await platform.create()
+    const { id, key } = await make({ scopes: ['capsules'] })
+    await using client = await openRaw(`${platform.url}/v1/capsules/${capsuleId}/exec/stream`, withKey(key))
+    await revoke(id)
+    await client.received('unauthorized')
+    client.send({ type: 'start', cmd: 'sleep', args: ['60'], tag: 'stolen' })
+    await client.closed
+    const running = await platform.call('GET', `/v1/capsules/${capsuleId}/processes`)
+    expect(await running.text()).not.toContain('stolen')
+  }, 20_000)
 
   it('leaves the last key that may do everything for ever', async () => {
     const teamId = await createTeam(db, 'Careful')

@@ -21,6 +21,7 @@ export class KeyWatch {
   readonly #deps: KeyWatchDeps
   readonly #followers = new Set<Follower>()
   #timer: NodeJS.Timeout | undefined
+  #isAsking = false
 
   constructor(deps: KeyWatchDeps) {
     this.#deps = deps
@@ -30,7 +31,7 @@ export class KeyWatch {
   follow(principal: Principal, onEnd: (why: AppError) => void): Disposable {
     const follower = { principal, onEnd }
     this.#followers.add(follower)
-    this.#timer ??= setTimeout(() => void this.#look(), LOOK_EVERY_MS)
+    this.#timer ??= setTimeout(() => this.#look(), LOOK_EVERY_MS)
     return { [Symbol.dispose]: () => this.#followers.delete(follower) }
   }
 
@@ -40,20 +41,31 @@ export class KeyWatch {
     clearTimeout(this.#timer)
   }
 
-  async #look(): Promise<void> {
+  #look(): void {
+    this.#end(({ principal }) => hasExpired(principal))
+    if (!this.#isAsking && this.#followers.size > 0) void this.#ask()
+    this.#timer = this.#followers.size === 0 ? undefined : setTimeout(() => this.#look(), LOOK_EVERY_MS)
+  }
+
+  /** The time of a key ends whether the database answers or not. */
+  async #ask(): Promise<void> {
+    this.#isAsking = true
     try {
-      const looked = [...this.#followers]
-      const good = await goodKeys(this.#deps.db, [...new Set(looked.map(({ principal }) => principal.id))])
-      for (const follower of looked) {
-        const { principal, onEnd } = follower
-        if (!this.#followers.has(follower)) continue
-        if (good.has(principal.id) && !hasExpired(principal)) continue
-        this.#followers.delete(follower)
-        onEnd(new AppError('unauthorized', 'The API key was revoked or has expired.'))
-      }
+      const looked = new Set(this.#followers)
+      const good = await goodKeys(this.#deps.db, [...new Set([...looked].map(({ principal }) => principal.id))])
+      this.#end((follower) => looked.has(follower) && !good.has(follower.principal.id))
     } catch (error) {
       this.#deps.logger.debug({ error: errorText(error) }, 'key_watch.not_read')
+    } finally {
+      this.#isAsking = false
     }
-    this.#timer = this.#followers.size === 0 ? undefined : setTimeout(() => void this.#look(), LOOK_EVERY_MS)
+  }
+
+  #end(isOver: (follower: Follower) => boolean): void {
+    for (const follower of this.#followers) {
+      if (!isOver(follower)) continue
+      this.#followers.delete(follower)
+      follower.onEnd(new AppError('unauthorized', 'The API key was revoked or has expired.'))
+    }
   }
 }

@@ -66,6 +66,31 @@ describe('Channel', () => {
     await waitFor(async () => channel.signal.aborted || undefined, { timeoutMs: 20_000, what: 'the channel to end' })
     expect(await channel.next()).toBeUndefined()
   })
+
+  it('takes nothing more from a peer that it cuts off, and does not wait until that one reads', async () => {
+    const { channel, peer } = await connect()
+    const closed = once(peer, 'close')
+    peer.send('waits to be taken')
+    await untilQueued(channel)
+    peer.pause()
+    for (let sent = 0; sent < PIECES; sent += 1) void channel.send(PIECE)
+    channel.cutOff({ type: 'error' }, 1008, 'unauthorized')
+    expect(channel.signal.aborted).toBe(true)
+    expect(await channel.next()).toBeUndefined()
+    peer.send('comes too late')
+    peer.resume()
+    await closed
+    expect(await channel.next()).toBeUndefined()
+  })
+
+  it('tells a peer that reads why it is cut off', async () => {
+    const { channel, peer } = await connect()
+    const told = once(peer, 'message')
+    const closed = once(peer, 'close')
+    channel.cutOff({ type: 'error' }, 1008, 'unauthorized')
+    expect(String((await told)[0])).toBe('{"type":"error"}')
+    expect((await closed)[0]).toBe(1008)
+  })
 })
 
 /** Waits until a message is there, without taking it. */

@@ -5,6 +5,8 @@ import type { z } from 'zod'
 const HIGH_WATER_BYTES = 1024 * 1024
 const MAX_QUEUED_BYTES = 1024 * 1024
 const PING_EVERY_MS = 30_000
+/** How long a peer that is cut off may take to read why. */
+const CUT_WITHIN_MS = 1_000
 
 /** A message as it came; text frames are bytes too. */
 export interface Message {
@@ -46,7 +48,7 @@ export class Channel {
     this.#heartbeat = setInterval(() => this.#ping(onPing), pingEveryMs)
   }
 
-  /** Ends when the peer is gone. */
+  /** Ends when the peer is gone, or cut off. */
   get signal(): AbortSignal {
     return this.#closed.signal
   }
@@ -94,8 +96,25 @@ export class Channel {
     this.#socket.close(code, reason)
   }
 
+  /**
+   * Closes on a peer that must do nothing more: no message of it counts from now on, whether it answers the close or not, and one that
+   * does not read is not waited for.
+   */
+  cutOff(last: object, code: number, reason: string): void {
+    if (this.signal.aborted) return
+    this.#socket.send(JSON.stringify(last), () => {})
+    this.close(code, reason)
+    const overdue = setTimeout(() => this.#socket.terminate(), CUT_WITHIN_MS)
+    this.#socket.once('close', () => clearTimeout(overdue))
+    this.#queue.length = 0
+    this.#queuedBytes = 0
+    this.#end()
+    if (this.#socket.isPaused) this.#socket.resume()
+  }
+
   #receive(data: Buffer, isBinary: boolean): void {
     this.#alive = true
+    if (this.signal.aborted) return
     this.#queue.push({ data, isBinary })
     this.#queuedBytes += data.length
     if (this.#queuedBytes > MAX_QUEUED_BYTES) this.#socket.pause()

@@ -69,7 +69,10 @@ async function serve(
   try {
     const principal = request.principal ?? (await firstMessage(channel, request, apiKeys))
     const { teamId } = principal
-    using _followed = keyWatch.follow(principal, (why) => void refuse(channel, why))
+    using _followed = keyWatch.follow(principal, (why) => {
+      code = why.code
+      channel.cutOff(errorFrame(why, true), CLOSE_POLICY, why.code)
+    })
     const { id, generation } = await capsules.get(teamId, capsuleId)
     using _ = activity.open(id)
     if (task.states) void wake.follow(id, (state) => void channel.send({ type: 'state', state }), channel.signal)
@@ -80,7 +83,7 @@ async function serve(
       const error = fromHostError(thrown)
       code = error.code
       await refuse(channel, error)
-    } else {
+    } else if (code === 'ok') {
       code = 'client_closed'
     }
   }
