@@ -85,6 +85,7 @@ export async function startControlPlane(
     wake: inFlight.wake,
     routes,
     apiKeys,
+    keyWatch,
     openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
     activity,
     logger,

@@ -1,7 +1,7 @@
-import type { Capsule, ForkResult, Ports } from '@wrenn/protocol'
+import type { Capsule, ForkResult, NewApiKey, Ports } from '@wrenn/protocol'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { json, type Platform, startPlatform, startReplica } from '../testing/harness.js'
-import { exchange, type Service, serve } from '../testing/proxied.js'
+import { dial, exchange, readUntil, type Service, serve } from '../testing/proxied.js'
 
 let platform: Platform
 let service: Service
@@ -144,6 +144,27 @@ describe('a capsule whose ports are private', () => {
     await update(capsule, { port_access: 'private' })
     expect((await portsOf(capsule)).token).not.toBe(before)
     expect(status(await ask('/', [`X-Wrenn-Port-Token: ${before}`], platform, capsule))).toBe(403)
+  })
+
+  it('is left by a client that speaks another protocol when the key that let it through ends', async () => {
+    service.server.on('upgrade', (_request, socket) => {
+      socket.on('error', () => {}).once('end', () => socket.end())
+      socket.resume()
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n')
+    })
+    const made = await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes: ['capsules'] }), 201)
+    const upgrade = (key: string) =>
+      `GET / HTTP/1.1\r\nHost: ${host()}\r\nX-API-Key: ${key}\r\nConnection: Upgrade\r\nUpgrade: lines\r\n\r\n`
+    const [theirs, mine] = [dial(platform), dial(platform)]
+    theirs.write(upgrade(made.key))
+    mine.write(upgrade(platform.key))
+    await Promise.all([theirs, mine].map((socket) => readUntil(socket, /Upgrade: lines\r\n\r\n/)))
+    const left = new Promise((resolve) => theirs.once('close', resolve))
+    expect((await platform.call('DELETE', `/v1/api-keys/${made.id}`)).status).toBe(204)
+    theirs.resume()
+    await left
+    expect(mine.closed).toBe(false)
+    mine.destroy()
   })
 
   it('has copies that are private too, each with a token of its own', async () => {

@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import { AppError } from '@wrenn/base'
 import { PORT_TOKEN_HEADER, PORT_TOKEN_QUERY } from '@wrenn/protocol'
-import type { ApiKeys } from '../domain/accounts/index.js'
+import type { ApiKeys, Principal } from '../domain/accounts/index.js'
 import { need } from '../domain/accounts/index.js'
 import type { Destination } from './destination.js'
 import type { Route } from './routes.js'
@@ -24,6 +24,8 @@ interface Welcome {
 export interface Admission {
   readonly path: string
   readonly welcome?: Welcome
+  /** Whose key let it through, when one did. */
+  readonly principal?: Principal
 }
 
 /**
@@ -44,7 +46,8 @@ export async function admit(
     requireOwnPage(request, destination)
     return admission
   }
-  if (await hasKeyOfTeam(request, route, apiKeys)) return admission
+  const principal = await keyOfTeam(request, route, apiKeys)
+  if (principal !== undefined) return { path, principal }
   throw new AppError('forbidden', `The ports of this capsule are private: send its token as ${PORT_TOKEN_HEADER}.`)
 }
 
@@ -54,19 +57,19 @@ function hasTokenHeader({ headers }: IncomingMessage, token: string): boolean {
   )
 }
 
-async function hasKeyOfTeam(
+async function keyOfTeam(
   { headers }: IncomingMessage,
   { teamId }: Route,
   apiKeys: Pick<ApiKeys, 'authenticate'>,
-): Promise<boolean> {
+): Promise<Principal | undefined> {
   const given = API_KEY.exec(String(headers['x-api-key'] ?? headers.authorization ?? '').trim())?.[1]
-  if (given === undefined) return false
+  if (given === undefined) return undefined
   const principal = await apiKeys.authenticate(given).catch((error: unknown) => {
     if (!AppError.is(error, 'unauthorized')) throw error
   })
-  if (principal?.teamId !== teamId) return false
+  if (principal?.teamId !== teamId) return undefined
   need(principal, 'capsules.use')
-  return true
+  return principal
 }
 
 /** A page is shown its address again without the token; a program is served at once. */

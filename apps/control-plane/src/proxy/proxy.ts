@@ -1,7 +1,7 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { AppError, breakOff, type Logger } from '@wrenn/base'
-import type { ApiKeys } from '../domain/accounts/index.js'
+import type { ApiKeys, KeyWatch } from '../domain/accounts/index.js'
 import type { Activity } from '../domain/capsules/index.js'
 import { admit } from './access.js'
 import { sendFailure, sendWelcome } from './answers.js'
@@ -13,6 +13,7 @@ import { Upstream, type UpstreamDeps } from './upstream.js'
 
 interface ProxyDeps extends UpstreamDeps {
   readonly apiKeys: Pick<ApiKeys, 'authenticate'>
+  readonly keyWatch: Pick<KeyWatch, 'follow'>
   readonly activity: Pick<Activity, 'open'>
   readonly logger: Logger
   /** Names below which every port of every capsule has one. */
@@ -96,14 +97,19 @@ export class PortProxy {
 
   async #serve(request: IncomingMessage, destination: Destination, { ends, serve }: Task): Promise<void> {
     const { capsuleId } = destination
-    const { routes, apiKeys } = this.#deps
-    const { path, welcome } = await admit(request, destination, await routes.get(capsuleId), apiKeys)
+    const { routes, apiKeys, keyWatch } = this.#deps
+    const { path, welcome, principal } = await admit(request, destination, await routes.get(capsuleId), apiKeys)
     if (ends.destroyed) return
     if (welcome !== undefined && ends instanceof ServerResponse) {
       sendWelcome(ends, welcome)
       return
     }
     this.#begin(capsuleId, ends)
+    // Requests end by themselves, what speaks another protocol need not.
+    if (principal !== undefined && !(ends instanceof ServerResponse)) {
+      const followed = keyWatch.follow(principal, () => breakOff(ends))
+      ends.once('close', () => followed[Symbol.dispose]())
+    }
     await serve({ ...destination, path })
   }
 
