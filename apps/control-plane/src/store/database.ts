@@ -53,8 +53,11 @@ export async function migrateDown(db: Db): Promise<void> {
   await alone(db, async () => check(await migrator(db).migrateTo(NO_MIGRATIONS)))
 }
 
-/** Kysely's own lock does not cover making its tables, where two first starts can collide. */
-async function alone(db: Db, task: () => Promise<void>): Promise<void> {
+/**
+ * Runs what a start does to the whole database while no other start does. Kysely's own lock does not cover making its tables, where two
+ * first starts can collide.
+ */
+export async function alone(db: Db, task: () => Promise<void>): Promise<void> {
   await db.connection().execute(async (connection) => {
     await sql`SET statement_timeout = 0`.execute(connection)
     await sql`SELECT pg_advisory_lock(${MIGRATION_LOCK})`.execute(connection)

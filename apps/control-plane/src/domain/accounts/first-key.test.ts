@@ -66,6 +66,13 @@ describe('the first key', () => {
     }
   })
 
+  it('is one also when two control planes start at once, each with a file of its own', async () => {
+    const other = `${file}-other`
+    await Promise.all([ensureFirstKey(db, file, silentLogger), ensureFirstKey(db, other, silentLogger)])
+    expect(await db.selectFrom('api_keys').select('id').execute()).toHaveLength(1)
+    expect(await db.selectFrom('teams').select('id').execute()).toHaveLength(1)
+  })
+
   it('is the one that the file has when the database has none, and is left alone when it has one', async () => {
     const kept = `wrn_${'a'.repeat(32)}`
     await writeFile(file, `${kept}\n`)

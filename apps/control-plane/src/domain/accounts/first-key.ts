@@ -2,15 +2,20 @@ import { open, readFile, stat } from 'node:fs/promises'
 import { isErrno, type Logger } from '@wrenn/base'
 import { scopes } from '@wrenn/protocol'
 import { addKey, hasAnyKey } from '../../store/api-keys.js'
-import type { Db } from '../../store/database.js'
+import { alone, type Db } from '../../store/database.js'
 import { createTeam } from '../../store/teams.js'
 import { newApiKey, storedForm } from './api-keys.js'
 
 /**
  * Makes a team and its first key, with all scopes, when the database has none, and leaves the key in `file` (0600). A key that is
- * already in the file is taken, so that a lost database or a crash between the two steps never invalidates it.
+ * already in the file is taken, so that a lost database or a crash between the two steps never invalidates it. Several processes may try
+ * at once: one makes it.
  */
 export async function ensureFirstKey(db: Db, file: string, logger: Logger): Promise<void> {
+  await alone(db, () => makeFirstKey(db, file, logger))
+}
+
+async function makeFirstKey(db: Db, file: string, logger: Logger): Promise<void> {
   if (await hasAnyKey(db)) {
     if ((await existingKey(file)) === undefined) logger.warn({ file }, 'api_key.file_missing')
     return
