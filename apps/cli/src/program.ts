@@ -1,4 +1,5 @@
 import { Command } from 'commander'
+import { addAudit } from './commands/audit.js'
 import { addCapsule } from './commands/capsule.js'
 import { addCompletion } from './commands/completion.js'
 import { addDemo } from './commands/demo.js'
@@ -47,6 +48,7 @@ export function createProgram(): Command {
   addSnapshot(program)
   addQuota(program)
   addKey(program)
+  addAudit(program)
   addImage(program)
   addDoctor(program)
   addGc(program)

@@ -56,6 +56,8 @@ const schema = z.object({
   WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
   /** How long the API still knows capsules that have ended. */
   WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
+  /** How long entries of the audit trail are kept; 0: for ever. */
+  WRENN_AUDIT_RETENTION_DAYS: integer(0, 36_500).default(365),
   /** How long a call on a capsule that is starting waits for it. */
   WRENN_START_WAIT_SEC: integer(0, 600).default(60),
   /** How long a host may be silent before its capsules count as missing. */
@@ -114,6 +116,7 @@ export interface ControlPlaneConfig {
   readonly createTimeoutMs: number
   readonly createRetryMs: number
   readonly retentionMs: number
+  readonly auditRetentionMs: number
   readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly lostGraceMs: number
@@ -145,6 +148,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
     createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,
     retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,
+    auditRetentionMs: values.WRENN_AUDIT_RETENTION_DAYS * 24 * 3600 * 1000,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,

@@ -1,6 +1,7 @@
 import type { Logger } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
+import { Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
@@ -42,6 +43,12 @@ export async function startControlPlane(
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
+  const auditChains = new AuditChains({
+    db,
+    logger,
+    retentionMs: config.auditRetentionMs,
+    lookEveryMs: options.tickMs ?? 1_000,
+  })
   const keyWatch = new KeyWatch({ db, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
@@ -98,6 +105,7 @@ export async function startControlPlane(
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch,
+    audit: new Audit({ db, chains: auditChains }),
     capsules,
     lifecycle,
     checkpoints,
@@ -126,6 +134,7 @@ export async function startControlPlane(
     await operations.drain(drainMs)
     inFlight.stop()
     keyWatch.stop()
+    await auditChains.stop()
     await notifications.stop()
     await activity.flush()
     await apiKeys.flush()
@@ -140,6 +149,7 @@ export async function startControlPlane(
     const url = await app.listen({ host: config.host, port: config.port })
     reconciler.start()
     inFlight.start()
+    auditChains.start()
     logger.info({ url, version: VERSION }, 'control_plane.started')
     return { url, [Symbol.asyncDispose]: stop }
   } catch (error) {

@@ -5,6 +5,7 @@ import { silentLogger } from '@wrenn/base'
 import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
+import { Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
@@ -59,6 +60,7 @@ async function openApi(): Promise<string> {
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch: new KeyWatch({ db, logger }),
+    audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,
     checkpoints,

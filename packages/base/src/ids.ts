@@ -16,6 +16,8 @@ export type ApiKeyId = Branded<'ApiKeyId'>
 export type HostId = Branded<'HostId'>
 /** `cp-` and 25 base-36 digits. Where the API takes one, it takes the checkpoint's name too. */
 export type CheckpointId = Branded<'CheckpointId'>
+/** `log-` and 25 base-36 digits. Names an entry of the audit trail. */
+export type AuditId = Branded<'AuditId'>
 /** `snap-` and 25 base-36 digits. Users name snapshots by their template name instead. */
 export type SnapshotId = Branded<'SnapshotId'>
 
@@ -46,6 +48,8 @@ export const apiKeyIds = kind<ApiKeyId>('key')
 export const hostIds = kind<HostId>('host')
 /** As {@link capsuleIds}, of checkpoints. */
 export const checkpointIds = kind<CheckpointId>('cp')
+/** As {@link capsuleIds}, of entries of the audit trail. */
+export const auditIds = kind<AuditId>('log')
 /** As {@link capsuleIds}, of snapshots. */
 export const snapshotIds = kind<SnapshotId>('snap')
 

@@ -7,7 +7,9 @@ export { DirectoryLock } from './directory-lock.js'
 export { AppError, type AppErrorOptions, errorText, firstFailure, isErrno } from './errors.js'
 export {
   type ApiKeyId,
+  type AuditId,
   apiKeyIds,
+  auditIds,
   type CapsuleId,
   type CheckpointId,
   capsuleIds,

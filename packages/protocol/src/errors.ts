@@ -99,6 +99,12 @@ export const errorTable = {
     retryable: false,
     hint: 'The process belongs to a time that the capsule has left.',
   },
+  audit_broken: {
+    status: 409,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'What comes before the place that the message names is as it was written; compare with another export.',
+  },
   idempotency_mismatch: {
     status: 409,
     connect: 'failed_precondition',

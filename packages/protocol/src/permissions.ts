@@ -13,6 +13,7 @@ export const permissions = [
   'keys.read',
   /** Make and revoke keys. */
   'keys.write',
+  'audit.read',
 ] as const
 export type Permission = (typeof permissions)[number]
 
@@ -34,7 +35,7 @@ export const grants = {
   read: seeing,
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
-  admin: ['keys.read', 'keys.write'],
+  admin: ['keys.read', 'keys.write', 'audit.read'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

@@ -1,5 +1,6 @@
 import type * as wire from '@wrenn/protocol'
 import { ApiKeys } from './api-keys.js'
+import { Audit } from './audit.js'
 import { Capsules } from './capsules.js'
 import { quota, templateInfo } from './convert.js'
 import type { WebSocketConstructor } from './socket.js'
@@ -42,6 +43,8 @@ export class Wrenn {
   readonly templates: Templates
   /** The team's keys; for clients whose own key has the scope `admin`. */
   readonly apiKeys: ApiKeys
+  /** What happened in the team; for clients whose key has the scope `admin`. */
+  readonly audit: Audit
   readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
@@ -55,6 +58,7 @@ export class Wrenn {
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
     this.apiKeys = new ApiKeys(transport)
+    this.audit = new Audit(transport)
     this.#transport = transport
   }
 

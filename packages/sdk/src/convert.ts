@@ -2,6 +2,7 @@ import type * as wire from '@wrenn/protocol'
 import { escapedBytes, fromBase64, toBytes, toText } from './bytes.js'
 import type {
   ApiKeyInfo,
+  AuditEntry,
   CapsuleInfo,
   CapsuleMetrics,
   CheckpointInfo,
@@ -171,6 +172,27 @@ export function apiKeyInfo(key: wire.ApiKey): ApiKeyInfo {
     createdAt: new Date(key.created_at),
     expiresAt: date(key.expires_at),
     lastUsedAt: date(key.last_used),
+  }
+}
+
+/** An entry of the audit trail; exports have the wire's form, which the hashes are over. */
+export function auditEntry(entry: wire.AuditEntry): AuditEntry {
+  return {
+    id: entry.id,
+    createdAt: new Date(entry.created_at),
+    actorType: entry.actor_type,
+    actorId: entry.actor_id,
+    actorName: entry.actor_name,
+    action: entry.action,
+    resourceType: entry.resource_type,
+    resourceId: entry.resource_id,
+    scope: entry.scope,
+    outcome: entry.outcome,
+    requestId: entry.request_id,
+    ip: entry.ip,
+    details: entry.details,
+    seq: entry.seq,
+    hash: entry.hash,
   }
 }
 

@@ -1,4 +1,6 @@
+export { AUDIT_GENESIS, auditText } from '@wrenn/protocol'
 export { ApiKeys, type CreateApiKeyOptions } from './api-keys.js'
+export { Audit, type ExportAuditOptions, type ListAuditOptions } from './audit.js'
 export {
   type AttachOptions,
   Capsule,
@@ -50,6 +52,7 @@ export type { CallOptions } from './transport.js'
 export {
   type ApiKeyInfo,
   type ApiKeyScope,
+  type AuditEntry,
   type AwakeReason,
   apiKeyScopes,
   type CapsuleExitInfo,

@@ -267,3 +267,29 @@ export interface ApiKeyInfo {
   /** Some seconds late. */
   readonly lastUsedAt: Date | undefined
 }
+
+/** One thing that happened in a team. */
+export interface AuditEntry {
+  readonly id: string
+  readonly createdAt: Date
+  /** `key`, or `system`: the platform itself. Others may come. */
+  readonly actorType: string
+  readonly actorId: string | undefined
+  /** As it was then. */
+  readonly actorName: string | undefined
+  /** Such as `capsule.create`. */
+  readonly action: string
+  readonly resourceType: string
+  readonly resourceId: string
+  /** `team`: capsules and templates. `admin`: the team itself and its keys. */
+  readonly scope: string
+  /** `accepted`: begun; its end is an entry with the same `details.operation_id`. */
+  readonly outcome: string
+  readonly requestId: string | undefined
+  readonly ip: string | undefined
+  readonly details: Readonly<Record<string, string>>
+  /** Place in the chain of the team; `undefined` for a moment. */
+  readonly seq: number | undefined
+  /** SHA-256 of all the rest and the hash before it. */
+  readonly hash: string | undefined
+}

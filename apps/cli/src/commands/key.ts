@@ -34,7 +34,7 @@ function addList(key: Command): void {
 const createHelp = `
 The key is printed and nothing else: it is not stored and cannot be shown again. It may do no more, and lives no longer, than
 the key that makes it. Scopes: read (see capsules and templates), capsules (also make, move and use them), templates (also make
-and delete snapshots), admin (manage keys).
+and delete snapshots), admin (manage keys, read the audit trail).
 
 Example:
   WRENN_API_KEY=$(wrenn key create ci --scope capsules --expires 90d)`

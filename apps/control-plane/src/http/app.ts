@@ -16,6 +16,7 @@ import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
 import { apiKeyRoutes } from './routes/api-keys.js'
 import { archiveRoutes } from './routes/archive.js'
+import { auditRoutes } from './routes/audit.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
 import { execRoutes } from './routes/exec.js'
@@ -90,6 +91,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     fileRoutes(closed, services)
     templateRoutes(closed, services)
     apiKeyRoutes(closed, services)
+    auditRoutes(closed, services)
     socketRoutes(closed, services)
   })
   return app

@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { FastifyRequest } from 'fastify'
 import { need, type Principal } from '../domain/accounts/index.js'
+import type { Actor } from '../store/schema.js'
 import type { App, Services } from './context.js'
 
 /**
@@ -44,4 +45,10 @@ function keyOf(request: FastifyRequest): string | undefined {
 export function principalOf(request: FastifyRequest): Principal {
   if (request.principal === null) throw new AppError('unauthorized', 'This call needs an API key.')
   return request.principal
+}
+
+/** Who asks for the change that a request is about, for records of it. */
+export function actorOf(request: FastifyRequest): Actor {
+  const { id, name } = principalOf(request)
+  return { id, name, requestId: request.id, ip: request.ip }
 }

@@ -5,6 +5,7 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
+import type { Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Lifecycle, Wake } from '../domain/capsules/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
@@ -16,6 +17,7 @@ export interface Services {
   readonly keyAdmin: KeyAdmin
   /** Tells what is open for long that its key has ended. */
   readonly keyWatch: KeyWatch
+  readonly audit: Audit
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly checkpoints: Checkpoints

@@ -1,5 +1,7 @@
 import { IDEMPOTENCY_HEADER } from '@wrenn/protocol'
+import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
+import { actorOf } from './auth.js'
 
 /** Headers of requests that become operations. */
 export const idempotencyHeaders = z.object({
@@ -10,12 +12,15 @@ export const idempotencyHeaders = z.object({
     .describe('The same key and body give the same answer and happen once, also after a lost answer.'),
 })
 
-interface Request {
+interface Options {
   readonly headers: z.output<typeof idempotencyHeaders>
   readonly query: { readonly wait_sec: number }
 }
 
-/** How a request wants its operation. */
-export function requestOptions({ headers, query }: Request) {
-  return { idempotencyKey: headers[IDEMPOTENCY_HEADER], waitMs: query.wait_sec * 1000 }
+/** How a request wants its operation, and who asks. */
+export function requestOptions(
+  request: FastifyRequest<{ Headers: Options['headers']; Querystring: Options['query'] }>,
+) {
+  const { headers, query } = request
+  return { idempotencyKey: headers[IDEMPOTENCY_HEADER], waitMs: query.wait_sec * 1000, actor: actorOf(request) }
 }

@@ -60,6 +60,7 @@ export async function describeApi(app: App, version: string): Promise<void> {
         { name: 'files', description: 'Files inside a capsule.' },
         { name: 'templates', description: 'What capsules are created from.' },
         { name: 'keys', description: 'API keys of the team.' },
+        { name: 'audit', description: 'What happened in the team.' },
         { name: 'system', description: 'Health of the platform.' },
       ],
       components: { securitySchemes: { apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' } } },

@@ -53,6 +53,11 @@ export async function migrateDown(db: Db): Promise<void> {
   await alone(db, async () => check(await migrator(db).migrateTo(NO_MIGRATIONS)))
 }
 
+/** In the transaction that `db` is, or in one of its own. */
+export async function inTransaction<T>(db: Db, task: (tx: Db) => Promise<T>): Promise<T> {
+  return db.isTransaction ? await task(db) : await db.transaction().execute(task)
+}
+
 /**
  * Runs what a start does to the whole database while no other start does. Kysely's own lock does not cover making its tables, where two
  * first starts can collide.

@@ -1,25 +1,28 @@
 import type { ErrorBody } from '@wrenn/protocol'
 import { type Insertable, type SqlBool, sql } from 'kysely'
+import { audited, entryOfOperation } from './audit.js'
 import type { Db } from './database.js'
 import type { OperationKind, OperationRow, OperationsTable } from './schema.js'
 
 /** A row to insert; its lease begins with it. */
 export type NewOperation = Omit<Insertable<OperationsTable>, 'lease_until'>
 
-/** Adds an operation; `undefined` when the team used its idempotency key before. */
+/** Adds an operation, and tells the audit trail of it; `undefined` when the team used its idempotency key before. */
 export async function insertOperation(
   db: Db,
   operation: NewOperation,
   leaseMs: number,
 ): Promise<OperationRow | undefined> {
-  return await db
-    .insertInto('operations')
-    .values({ ...operation, lease_until: leaseEnd(leaseMs) })
-    .onConflict((conflict) =>
-      conflict.columns(['team_id', 'kind', 'idempotency_key']).where('idempotency_key', 'is not', null).doNothing(),
-    )
-    .returningAll()
-    .executeTakeFirst()
+  const insert = (tx: Db) =>
+    tx
+      .insertInto('operations')
+      .values({ ...operation, lease_until: leaseEnd(leaseMs) })
+      .onConflict((conflict) =>
+        conflict.columns(['team_id', 'kind', 'idempotency_key']).where('idempotency_key', 'is not', null).doNothing(),
+      )
+      .returningAll()
+      .executeTakeFirst()
+  return await audited(db, insert, entryOfOperation)
 }
 
 /** The operation that an idempotency key stands for; keys are told apart by team and kind. */
@@ -136,20 +139,23 @@ export interface Conclusion {
   readonly releaseKey?: boolean
 }
 
-/** Ends an operation that runs. */
+/** Ends an operation that runs, and tells the audit trail how. */
 export async function finishOperation(db: Db, id: string, outcome: Conclusion = {}): Promise<void> {
-  await db
-    .updateTable('operations')
-    .set({
-      state: outcome.error === undefined ? 'succeeded' : 'failed',
-      error: outcome.error === undefined ? null : JSON.stringify(outcome.error),
-      result: outcome.result === undefined ? null : JSON.stringify(outcome.result),
-      updated_at: new Date(),
-      ...(outcome.releaseKey === true ? { idempotency_key: null } : {}),
-    })
-    .where('id', '=', id)
-    .where('state', '=', 'running')
-    .execute()
+  const finish = (tx: Db) =>
+    tx
+      .updateTable('operations')
+      .set({
+        state: outcome.error === undefined ? 'succeeded' : 'failed',
+        error: outcome.error === undefined ? null : JSON.stringify(outcome.error),
+        result: outcome.result === undefined ? null : JSON.stringify(outcome.result),
+        updated_at: new Date(),
+        ...(outcome.releaseKey === true ? { idempotency_key: null } : {}),
+      })
+      .where('id', '=', id)
+      .where('state', '=', 'running')
+      .returningAll()
+      .executeTakeFirst()
+  await audited(db, finish, entryOfOperation)
 }
 
 /** Holds an operation until the end of the transaction; false when it has ended already. */

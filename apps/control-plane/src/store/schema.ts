@@ -1,4 +1,13 @@
-import type { AwakeReason, CapsuleExit, CapsuleState, EgressPolicy, ErrorBody, PauseReason } from '@wrenn/protocol'
+import type {
+  AwakeReason,
+  auditOutcomes,
+  auditResources,
+  CapsuleExit,
+  CapsuleState,
+  EgressPolicy,
+  ErrorBody,
+  PauseReason,
+} from '@wrenn/protocol'
 import type { ColumnType, Generated, JSONColumnType, RawBuilder, Selectable } from 'kysely'
 
 type Time = ColumnType<Date, Date | undefined, Date>
@@ -137,6 +146,16 @@ export type OperationKind =
 /** `running` also while it waits to be tried again, or for somebody to take it over. */
 export type OperationState = 'running' | 'succeeded' | 'failed'
 
+/** Who asked for a change, as far as records of it go. */
+export interface Actor {
+  /** Of the key. */
+  readonly id: string
+  readonly name: string
+  readonly requestId: string
+  /** Where the request came from. */
+  readonly ip: string
+}
+
 /** What was asked for and must come to its end, whoever dies meanwhile; also the memory of idempotency keys. */
 export interface OperationsTable {
   id: string
@@ -152,6 +171,8 @@ export interface OperationsTable {
   result: Json<Readonly<Record<string, unknown>> | null>
   /** The answer's error, when it failed. */
   error: Json<ErrorBody['error'] | null>
+  /** Who asked for it; `null`: the platform itself. */
+  actor: Json<Actor | null>
   attempts: Count
   generation: Count
   /** Whoever runs it renews this; afterwards another may take it over. */
@@ -213,6 +234,38 @@ export interface PoolUsageTable {
   measured_at: Time
 }
 
+/** What happened in a team; only ever added to. `seq` and the hashes are its place in the chain, which it gets a moment later. */
+export interface AuditTable {
+  id: string
+  team_id: string
+  /** By the database's clock, to the millisecond: an entry's hash is over its wire form. */
+  at: ColumnType<Date, Date | undefined, never>
+  actor_type: 'key' | 'system'
+  actor_id: string | null
+  actor_name: string | null
+  action: string
+  resource_type: (typeof auditResources)[number]
+  resource_id: string
+  scope: 'team' | 'admin'
+  outcome: (typeof auditOutcomes)[number]
+  request_id: string | null
+  ip: string | null
+  details: JSONColumnType<Record<string, string>, string, never>
+  seq: ColumnType<number | null, number | null | undefined, never>
+  prev_hash: ColumnType<string | null, string | null | undefined, never>
+  hash: ColumnType<string | null, string | null | undefined, never>
+}
+
+/** Where each team's chain begins and ends. */
+export interface AuditChainsTable {
+  team_id: string
+  /** Of the oldest entry that is kept. */
+  first_seq: Count
+  /** 0: none yet. */
+  last_seq: Count
+  last_hash: string
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -223,10 +276,16 @@ export interface Database {
   checkpoints: CheckpointsTable
   snapshots: SnapshotsTable
   pool_usage: PoolUsageTable
+  audit_log: AuditTable
+  audit_chains: AuditChainsTable
 }
 
 /** A key, in the form of {@link CapsuleRow}. */
 export type ApiKeyRow = Selectable<ApiKeysTable>
+/** An entry of the audit trail, in the form of {@link CapsuleRow}. */
+export type AuditRow = Selectable<AuditTable>
+/** The ends of a chain, in the form of {@link CapsuleRow}. */
+export type AuditChainRow = Selectable<AuditChainsTable>
 /** A capsule as queries give it: times are `Date`s, counts numbers, JSON is parsed, and absence is null. */
 export type CapsuleRow = Selectable<CapsulesTable>
 /** An operation, in the form of {@link CapsuleRow}. */

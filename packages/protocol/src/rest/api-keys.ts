@@ -16,7 +16,7 @@ export const apiKeyIdSchema = z
 const scopeSchema = z
   .enum(scopes)
   .describe(
-    '`read`: see capsules and templates. `capsules`: also make, move and use them. `templates`: also make and delete snapshots. `admin`: manage keys.',
+    '`read`: see capsules and templates. `capsules`: also make, move and use them. `templates`: also make and delete snapshots. `admin`: manage keys and read the audit trail.',
   )
 
 /** Body of `POST /v1/api-keys`; may be absent. */

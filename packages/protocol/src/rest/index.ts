@@ -1,4 +1,5 @@
 export * from './api-keys.js'
+export * from './audit.js'
 export * from './capsules.js'
 export * from './common.js'
 export * from './exec.js'

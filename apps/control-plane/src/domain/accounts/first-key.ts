@@ -2,9 +2,11 @@ import { open, readFile, stat } from 'node:fs/promises'
 import { isErrno, type Logger } from '@wrenn/base'
 import { scopes } from '@wrenn/protocol'
 import { addKey, hasAnyKey } from '../../store/api-keys.js'
+import { writeAudit } from '../../store/audit.js'
 import { alone, type Db } from '../../store/database.js'
 import { createTeam } from '../../store/teams.js'
 import { newApiKey, storedForm } from './api-keys.js'
+import { keyEntry } from './key-admin.js'
 
 /**
  * Makes a team and its first key, with all scopes, when the database has none, and leaves the key in `file` (0600). A key that is
@@ -23,10 +25,15 @@ async function makeFirstKey(db: Db, file: string, logger: Logger): Promise<void>
   const kept = await existingKey(file)
   const key = kept ?? newApiKey()
   if (kept === undefined) await writeKey(file, key)
-  const teamId = await createTeam(db, 'Default')
-  await addKey(db, { teamId, name: 'First key', scopes, ...storedForm(key) })
+  const teamId = await db.transaction().execute(async (tx) => {
+    const team = await createTeam(tx, 'Default')
+    const row = await addKey(tx, { teamId: team, name: 'First key', scopes, ...storedForm(key) })
+    if (row !== undefined) await writeAudit(tx, keyEntry('api_key.create', row, undefined))
+    return team
+  })
   logger.info({ file, teamId }, 'api_key.created')
 }
+
 /** In place: its folder need not be ours to write. Half a key that a crash leaves is no key, and the next start writes anew. */
 async function writeKey(path: string, key: string): Promise<void> {
   await using file = await open(path, 'w', 0o600)

@@ -1,8 +1,9 @@
 import { AppError } from '@wrenn/base'
 import { type ApiKey, type CreateApiKeyInput, type NewApiKey, permissionsOf, type Scope, scopes } from '@wrenn/protocol'
 import { addKey, countKeys, listKeys, lockKey, revokeKey } from '../../store/api-keys.js'
+import { type NewAuditEntry, writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import type { ApiKeyRow } from '../../store/schema.js'
+import type { Actor, ApiKeyRow } from '../../store/schema.js'
 import { lockTeam } from '../../store/usage.js'
 import { type ApiKeys, newApiKey, storedForm } from './api-keys.js'
 import type { Principal } from './principal.js'
@@ -32,7 +33,7 @@ export class KeyAdmin {
    * Makes a key that may do no more, and lives no longer, than the one that asks for it.
    * @throws AppError `forbidden`, `limit_exceeded`, `unauthorized` when the asking key was revoked meanwhile
    */
-  async create(maker: Principal, input: CreateApiKeyInput): Promise<NewApiKey> {
+  async create(maker: Principal, input: CreateApiKeyInput, actor: Actor): Promise<NewApiKey> {
     const wanted = [...new Set(input.scopes ?? maker.scopes)]
     refuseMore(maker, wanted)
     const expiresAt = endOf(maker, input.expires_in_sec)
@@ -46,7 +47,7 @@ export class KeyAdmin {
         throw new AppError('limit_exceeded', `The team has ${all} keys, as many as it may have; revoke some.`)
       }
       const { name } = input
-      return await addKey(tx, {
+      const added = await addKey(tx, {
         teamId: maker.teamId,
         name,
         scopes: wanted,
@@ -54,6 +55,8 @@ export class KeyAdmin {
         expiresAt,
         ...storedForm(key),
       })
+      if (added !== undefined) await writeAudit(tx, keyEntry('api_key.create', added, actor))
+      return added
     })
     if (row === undefined) throw new Error('a new random key was there already')
     return { ...toApiKey(row), key }
@@ -63,7 +66,7 @@ export class KeyAdmin {
    * Ends a key; repeats do nothing. The last one that may do everything for ever stays, or nobody could make another.
    * @throws AppError `api_key_not_found`, `conflict`
    */
-  async revoke({ teamId }: Principal, id: string): Promise<void> {
+  async revoke({ teamId }: Principal, id: string, actor: Actor): Promise<void> {
     const { db, apiKeys } = this.#deps
     await db.transaction().execute(async (tx) => {
       await lockTeam(tx, teamId)
@@ -76,10 +79,18 @@ export class KeyAdmin {
         throw new AppError('conflict', message)
       }
       await revokeKey(tx, id)
+      await writeAudit(tx, keyEntry('api_key.revoke', row, actor))
     })
     // Others hear of it.
     apiKeys.forget()
   }
+}
+
+/** The entry of what happened to a key. */
+export function keyEntry(action: string, row: ApiKeyRow, actor: Actor | undefined): NewAuditEntry {
+  const { id, name, prefix, scopes: held, team_id: teamId, expires_at: end } = row
+  const details = { name, key_prefix: prefix, scopes: held.join(','), expires_at: end?.toISOString() }
+  return { teamId, actor, action, resource: { type: 'api_key', id }, scope: 'admin', details }
 }
 
 function isLastingFull(row: ApiKeyRow): boolean {

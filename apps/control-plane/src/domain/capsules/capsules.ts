@@ -13,7 +13,7 @@ import type { Host } from '../../host/host.js'
 import { insertCapsule, listCapsules, type NewCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
-import type { CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
+import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
 import { checkEgress, checkLimits, reserve } from '../limits/index.js'
 import {
@@ -29,6 +29,7 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import type { RequestOptions } from './lifecycle.js'
 import { needCapsule } from './need-capsule.js'
 import { portTokenFor } from './port-token.js'
 
@@ -50,6 +51,8 @@ export interface CreateOptions {
   readonly idempotencyKey: string | undefined
   /** How long the answer may wait for `running`. */
   readonly waitMs: number
+  /** Who asks. */
+  readonly actor: Actor
 }
 
 interface CapsulePage {
@@ -71,8 +74,8 @@ export class Capsules {
    */
   async create(teamId: string, input: CreateCapsuleInput, options: CreateOptions): Promise<CapsuleRow> {
     const { operations, db } = this.#deps
-    const key = options.idempotencyKey
-    const submission = { teamId, kind: 'create', hash: hashJson(input), key } as const
+    const { idempotencyKey: key, actor } = options
+    const submission = { teamId, kind: 'create', hash: hashJson(input), key, actor } as const
     const earlier = await findEarlier(db, submission)
     const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input)))
     await resultOf(operations, operation, options.waitMs)
@@ -184,7 +187,7 @@ export class Capsules {
    * wish stays recorded and is carried out when it answers.
    * @throws AppError `capsule_not_found`
    */
-  async destroy(teamId: string, id: string, waitMs: number): Promise<void> {
+  async destroy(teamId: string, id: string, { waitMs, actor }: RequestOptions): Promise<void> {
     const { db, operations } = this.#deps
     for (;;) {
       const row = await this.get(teamId, id)
@@ -197,7 +200,7 @@ export class Capsules {
       const operation = await db.transaction().execute(async (tx) => {
         const stopping = await transition(tx, row, 'destroy', { desired_state: 'stopped' })
         if (stopping === undefined) return undefined
-        return await insertOperation(tx, newOperation('destroy', stopping, { hash: '' }), LEASE_MS)
+        return await insertOperation(tx, newOperation('destroy', stopping, { hash: '', actor }), LEASE_MS)
       })
       if (operation === undefined) continue
       operations.start(operation)

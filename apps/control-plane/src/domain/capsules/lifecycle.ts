@@ -13,10 +13,11 @@ import {
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
+import { audited } from '../../store/audit.js'
 import { findCapsules, insertCapsule, patchCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findRunning } from '../../store/operations.js'
-import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
 import { checkLimits, reserve } from '../limits/index.js'
 import {
   hashJson,
@@ -52,6 +53,8 @@ export interface RequestOptions {
   readonly waitMs: number
   /** Of the team and the kind of move: the same key finds the same operation. @default every request is one of its own */
   readonly idempotencyKey?: string | undefined
+  /** Who asks. @default the platform itself */
+  readonly actor?: Actor | undefined
 }
 
 export interface ResumeOptions extends RequestOptions {
@@ -86,7 +89,8 @@ export class Lifecycle {
    */
   async pause(teamId: string, id: string, options: PauseOptions): Promise<Capsule> {
     const { reason = 'request', onlyIf = () => true } = options
-    const submission = { teamId, kind: 'pause', hash: hashJson({ id }), key: options.idempotencyKey } as const
+    const { idempotencyKey: key, actor } = options
+    const submission = { teamId, kind: 'pause', hash: hashJson({ id }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
       const params = { reason }
@@ -113,6 +117,7 @@ export class Lifecycle {
       kind: 'resume',
       hash: hashJson({ id, ...params }),
       key: options.idempotencyKey,
+      actor: options.actor,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
@@ -177,6 +182,7 @@ export class Lifecycle {
       kind: 'fork',
       hash: hashJson({ id, ...input }),
       key: options.idempotencyKey,
+      actor: options.actor,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const source = await needCapsule(tx, teamId, id)
@@ -225,13 +231,13 @@ export class Lifecycle {
    * Changes name, labels, timeout, auto-resume or who may reach its ports. A new timeout counts from now.
    * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`
    */
-  async update(teamId: string, id: string, input: UpdateCapsuleInput): Promise<CapsuleRow> {
+  async update(teamId: string, id: string, input: UpdateCapsuleInput, actor: Actor): Promise<CapsuleRow> {
     const { db, limits } = this.#deps
     checkLimits({ labels: input.labels ?? {}, envs: {} }, limits)
     const row = await needCapsule(db, teamId, id)
     if (row.state === 'stopping' || row.state === 'stopped') throw illegal(row, 'a change')
     const now = new Date()
-    const changed = await patchCapsule(db, id, {
+    const patch = {
       updated_at: now,
       ...(input.name === undefined ? {} : { name: input.name }),
       ...(input.labels === undefined ? {} : { labels: JSON.stringify(input.labels) }),
@@ -240,7 +246,18 @@ export class Lifecycle {
       ...(input.timeout_sec === undefined
         ? {}
         : { timeout_sec: input.timeout_sec, last_active_at: now, awake_because: null }),
-    })
+    }
+    const changed = await audited(
+      db,
+      (tx) => patchCapsule(tx, id, patch),
+      () => ({
+        teamId,
+        actor,
+        action: 'capsule.update',
+        resource: { type: 'capsule', id },
+        details: { fields: Object.keys(input).sort().join(',') },
+      }),
+    )
     if (input.port_access !== undefined) this.#deps.onPortAccess?.(id)
     return changed ?? row
   }

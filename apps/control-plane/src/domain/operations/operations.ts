@@ -4,7 +4,7 @@ import { AppError, errorText, type Logger } from '@wrenn/base'
 import { errorKind } from '@wrenn/protocol'
 import type { Db } from '../../store/database.js'
 import { findOperation, finishOperation, renewLease, takeExpired } from '../../store/operations.js'
-import type { OperationKind, OperationRow } from '../../store/schema.js'
+import type { Actor, OperationKind, OperationRow } from '../../store/schema.js'
 
 /** How long an operation of a process that died waits for another one: three times the interval of renewal. */
 export const LEASE_MS = 15_000
@@ -35,6 +35,8 @@ export function newOperation(
     readonly hash: string
     readonly key?: string | undefined
     readonly params?: Readonly<Record<string, unknown>> | undefined
+    /** @default the platform itself */
+    readonly actor?: Actor | undefined
   },
 ) {
   return {
@@ -47,6 +49,7 @@ export function newOperation(
     params: request.params === undefined ? null : JSON.stringify(request.params),
     state: 'running' as const,
     generation: capsule.generation,
+    actor: request.actor === undefined ? null : JSON.stringify(request.actor),
   }
 }
 

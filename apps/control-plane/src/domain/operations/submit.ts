@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { findByKey, findRunning, insertOperation } from '../../store/operations.js'
-import type { CapsuleRow, OperationKind, OperationRow } from '../../store/schema.js'
+import type { Actor, CapsuleRow, OperationKind, OperationRow } from '../../store/schema.js'
 import { refreshPoolUsage } from '../hosts/index.js'
 import { isPoolFull } from '../limits/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
@@ -20,6 +20,8 @@ export interface Submission {
   /** Of all that makes it the same request. */
   readonly hash: string
   readonly key: string | undefined
+  /** Who asks. @default the platform itself */
+  readonly actor?: Actor | undefined
 }
 
 interface Submitted {
@@ -69,11 +71,11 @@ export async function findEarlier(db: Db, { teamId, kind, key, hash }: Submissio
 /** Writes the operation of a request, inside its transaction. */
 export async function insertNew(
   tx: Db,
-  { kind, hash, key }: Submission,
+  { kind, hash, key, actor }: Submission,
   capsule: CapsuleRow,
   params?: Readonly<Record<string, unknown>>,
 ): Promise<Submitted> {
-  const operation = await insertOperation(tx, newOperation(kind, capsule, { hash, key, params }), LEASE_MS)
+  const operation = await insertOperation(tx, newOperation(kind, capsule, { hash, key, params, actor }), LEASE_MS)
   if (operation === undefined) {
     throw new AppError('conflict', 'Another request uses this Idempotency-Key right now.')
   }

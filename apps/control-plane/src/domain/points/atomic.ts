@@ -6,7 +6,7 @@ import { type AtomicStep, enterStep, insertAtomic } from '../../store/atomic.js'
 import { findAnyCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { finishOperation } from '../../store/operations.js'
-import type { OperationRow } from '../../store/schema.js'
+import type { Actor, OperationRow } from '../../store/schema.js'
 import { type CapsuleRef, mayHaveSavedState, type Wake } from '../capsules/index.js'
 import { execForeground, type SessionContext } from '../commands/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from '../operations/index.js'
@@ -70,10 +70,11 @@ export class AtomicExecs {
    * Runs a command to its end, also when the caller leaves.
    * @throws AppError `in_use` while another atomic command runs there, and those of `Wake.ready`, a checkpoint and an exec
    */
-  async run(capsule: CapsuleRef, input: ExecInput): Promise<ExecResult> {
+  async run(capsule: CapsuleRef, input: ExecInput, actor: Actor): Promise<ExecResult> {
     const { db, wake, operations } = this.#deps
     const row = await wake.ready(capsule)
-    const draft = newOperation('atomic_exec', row, { hash: '', params: { step: 'checkpoint' satisfies AtomicStep } })
+    const params = { step: 'checkpoint' satisfies AtomicStep }
+    const draft = newOperation('atomic_exec', row, { hash: '', params, actor })
     const operation = await insertAtomic(db, draft, LEASE_MS)
     if (operation === undefined) throw new AppError('in_use', 'The capsule runs another atomic command.')
     return await new Promise<ExecResult>((resolve) => {

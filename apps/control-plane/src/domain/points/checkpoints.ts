@@ -92,9 +92,9 @@ export class Checkpoints {
    */
   async request(teamId: string, capsuleId: string, options: CreateCheckpointOptions): Promise<RequestedCheckpoint> {
     const { db, operations, limits } = this.#deps
-    const { name, hidden = false, idempotencyKey: key } = options
+    const { name, hidden = false, idempotencyKey: key, actor } = options
     if (name !== undefined) checkName(name)
-    const submission = { teamId, kind: 'checkpoint', hash: hashJson({ capsuleId, name }), key } as const
+    const submission = { teamId, kind: 'checkpoint', hash: hashJson({ capsuleId, name }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, capsuleId)
       needLegal(row, 'checkpoint')
@@ -139,6 +139,7 @@ export class Checkpoints {
       kind: 'rollback',
       hash: hashJson({ capsuleId, ref, ...from }),
       key: options.idempotencyKey,
+      actor: options.actor,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const isEnded = await this.#reserveForEnded(tx, teamId, capsuleId, options)
@@ -180,6 +181,7 @@ export class Checkpoints {
       kind: 'delete_checkpoint',
       hash: hashJson({ capsuleId, ref }),
       key: options.idempotencyKey,
+      actor: options.actor,
     } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await holdCapsule(tx, teamId, capsuleId)

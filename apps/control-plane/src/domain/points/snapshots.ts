@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
 import { AppError, errorText, type Logger, snapshotIds } from '@wrenn/base'
 import type { CreateSnapshotInput, Template } from '@wrenn/protocol'
+import { writeAudit } from '../../store/audit.js'
 import { transition } from '../../store/capsules.js'
-import type { CapsuleRow, SnapshotRow } from '../../store/schema.js'
+import type { Actor, CapsuleRow, SnapshotRow } from '../../store/schema.js'
 import {
   findSnapshot,
   findSnapshotByName,
@@ -50,6 +51,7 @@ export class Snapshots {
       kind: 'snapshot',
       hash: hashJson({ capsuleId, name: input.name }),
       key: options.idempotencyKey,
+      actor: options.actor,
     } as const
     if (input.name !== undefined) await this.#refuseReserved(input.name)
     const name = input.name ?? `template-${randomBytes(4).toString('hex')}`
@@ -94,7 +96,7 @@ export class Snapshots {
    * Deletes a snapshot; capsules made from it stay. When the host is away its files go when it is back.
    * @throws AppError `template_not_found`, `forbidden` for a built-in one, `in_use`, `invalid_state`
    */
-  async remove(teamId: string, name: string): Promise<void> {
+  async remove(teamId: string, name: string, actor: Actor): Promise<void> {
     const { db, host } = this.#deps
     const own = await findSnapshotByName(db, teamId, name)
     if (own === undefined) {
@@ -108,7 +110,10 @@ export class Snapshots {
       if (starting !== undefined) {
         throw new AppError('in_use', `The capsule ${starting} is being created from ${name}.`)
       }
-      if (held?.state === 'ready') await patchSnapshot(tx, own.id, { state: 'deleting', deleted_at: new Date() })
+      if (held?.state !== 'ready') return
+      await patchSnapshot(tx, own.id, { state: 'deleting', deleted_at: new Date() })
+      const resource = { type: 'snapshot', id: own.id } as const
+      await writeAudit(tx, { teamId, actor, action: 'snapshot.delete', resource, details: { name } })
     })
     await this.purge(own).catch((error: unknown) => {
       // It is no longer offered; its files go at the next comparison with the host.

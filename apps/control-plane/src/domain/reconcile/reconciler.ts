@@ -3,12 +3,13 @@ import { errorText, type Logger } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
-import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations, transition } from '../../store/capsules.js'
+import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { type Operations, truthOf } from '../operations/index.js'
 import { SavedFiles, type Snapshots } from '../points/index.js'
+import { followHost } from './follow-host.js'
 import { Settler } from './settle.js'
 
 const TICK_MS = 1_000
@@ -153,7 +154,8 @@ export class Reconciler {
     this.#silent = true
     for (const row of await listForReconcile(db)) {
       if (!shownMissing.has(row.state)) continue
-      await transition(db, row, 'lost', { observed_state: 'silent', observed_at: new Date() })
+      const patch = { observed_state: 'silent', observed_at: new Date() } as const
+      await followHost(db, row, { command: 'lost', patch, action: 'capsule.missing', isBad: true })
     }
   }
 

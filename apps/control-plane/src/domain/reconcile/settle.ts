@@ -1,13 +1,14 @@
 import type { Logger } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
-import { type CapsulePatch, recordObservation, refreshCapsule, transition } from '../../store/capsules.js'
+import { type CapsulePatch, recordObservation, refreshCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { hasLiveOperation } from '../../store/operations.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import { settledIn, writeDestroyed } from '../capsules/index.js'
 import { exitOf, factsOf, savedFactsOf } from '../hosts/index.js'
 import { destroyOnHost } from '../operations/index.js'
+import { followHost } from './follow-host.js'
 
 /** An absence counts as final only when it was seen this often. */
 const COMPARISONS_UNTIL_LOST = 2
@@ -100,29 +101,33 @@ export class Settler {
     const { sinceMs, comparisons } = this.#absences.get(row.id) ?? { sinceMs: performance.now(), comparisons: 0 }
     this.#absences.set(row.id, { sinceMs, comparisons: comparisons + 1 })
     if (row.state !== 'missing') {
-      const lost = await transition(db, row, 'lost', { observed_state: 'absent', observed_at: new Date() })
+      const patch = { observed_state: 'absent', observed_at: new Date() } as const
+      const lost = await followHost(db, row, { command: 'lost', patch, action: 'capsule.missing', isBad: true })
       if (lost !== undefined) logger.warn({ capsuleId: row.id }, 'capsule.missing')
       return
     }
     await recordObservation(db, [row.id], 'absent', new Date())
     if (comparisons + 1 < COMPARISONS_UNTIL_LOST || performance.now() - sinceMs < lostGraceMs) return
     this.#absences.delete(row.id)
-    const ended = await transition(db, row, 'failed', { ...lostOnHost(), disk_bytes: 0 })
+    const patch = { ...lostOnHost(), disk_bytes: 0 }
+    const ended = await followHost(db, row, { command: 'failed', patch, action: 'capsule.lost', isBad: true })
     if (ended !== undefined) logger.error({ capsuleId: row.id }, 'capsule.lost_on_host')
   }
 
   async #settleRunning(row: CapsuleRow, capsule: Capsule): Promise<void> {
     const { db, logger } = this.#deps
     if (row.state === 'missing') {
-      const found = await transition(db, row, 'found', {
+      const patch = {
         ...factsOf(capsule),
         ...this.#attach(row),
         desired_state: 'running',
         observed_state: 'running',
-      })
+      } as const
+      const found = await followHost(db, row, { command: 'found', patch, action: 'capsule.found', isBad: false })
       if (found !== undefined) logger.info({ capsuleId: row.id }, 'capsule.found')
     } else if (row.state === 'paused') {
-      const adopted = await transition(db, row, 'started', { ...factsOf(capsule), ...settledIn('running') })
+      const patch = { ...factsOf(capsule), ...settledIn('running') }
+      const adopted = await followHost(db, row, { command: 'started', patch, action: 'capsule.resume', isBad: false })
       if (adopted !== undefined) logger.warn({ capsuleId: row.id }, 'capsule.resumed_by_host')
     } else if (row.state === 'error') {
       this.#reportOnce(row.id, {}, 'capsule.runs_though_ended')
@@ -135,12 +140,15 @@ export class Settler {
       return
     }
     const { db, logger } = this.#deps
-    const paused = await transition(db, row, 'paused', {
-      ...factsOf(capsule),
-      ...this.#attach(row),
-      ...settledIn('paused'),
-      exit: null,
-    })
+    const patch = { ...factsOf(capsule), ...this.#attach(row), ...settledIn('paused'), exit: null }
+    const event = {
+      command: 'paused',
+      patch,
+      action: 'capsule.pause',
+      isBad: false,
+      cause: capsule.pauseReason || 'host',
+    } as const
+    const paused = await followHost(db, row, event)
     if (paused !== undefined) {
       logger.info({ capsuleId: row.id, was: row.state, reason: capsule.pauseReason }, 'capsule.paused_by_host')
     }
@@ -149,14 +157,16 @@ export class Settler {
   async #settleEnded(row: CapsuleRow, capsule: Capsule): Promise<void> {
     const { db, logger } = this.#deps
     const exit = exitOf(capsule.exit)
-    const ended = await transition(db, row, 'exited', {
+    const patch = {
       ...savedFactsOf(capsule),
       ...this.#attach(row),
       exit: JSON.stringify(exit),
       observed_state: 'error',
       observed_at: new Date(),
       stopped_at: new Date(),
-    })
+    } as const
+    const event = { command: 'exited', patch, action: 'capsule.exit', isBad: true, cause: exit.cause } as const
+    const ended = await followHost(db, row, event)
     if (ended !== undefined) logger.warn({ capsuleId: row.id, cause: exit.cause }, 'capsule.exited')
     else if (row.state === 'error') await this.#refresh(row, capsule)
   }

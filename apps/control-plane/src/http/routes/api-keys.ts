@@ -1,6 +1,6 @@
 import { apiKeyIdSchema, apiKeySchema, createApiKeySchema, newApiKeySchema } from '@wrenn/protocol'
 import { z } from 'zod'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { errors, noContent, optionalBody } from '../schemas.js'
 
@@ -19,7 +19,7 @@ export function apiKeyRoutes(app: App, { keyAdmin }: Services): void {
       },
     },
     async (request, reply) => {
-      const made = await keyAdmin.create(principalOf(request), request.body)
+      const made = await keyAdmin.create(principalOf(request), request.body, actorOf(request))
       return await reply.header('cache-control', 'no-store').status(201).send(made)
     },
   )
@@ -51,7 +51,7 @@ export function apiKeyRoutes(app: App, { keyAdmin }: Services): void {
       },
     },
     async (request, reply) => {
-      await keyAdmin.revoke(principalOf(request), request.params.id)
+      await keyAdmin.revoke(principalOf(request), request.params.id, actorOf(request))
       return await reply.status(204).send()
     },
   )

@@ -13,7 +13,7 @@ import {
 import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
 import { toCapsule } from '../../domain/capsules/index.js'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody } from '../schemas.js'
@@ -105,7 +105,8 @@ export function capsuleRoutes(app: App, { capsules, host, activity, proxyDomain 
       },
     },
     async (request, reply) => {
-      await capsules.destroy(principalOf(request).teamId, request.params.id, ANSWER_WITHIN_MS)
+      const options = { waitMs: ANSWER_WITHIN_MS, actor: actorOf(request) }
+      await capsules.destroy(principalOf(request).teamId, request.params.id, options)
       return await reply.status(204).send()
     },
   )

@@ -10,7 +10,7 @@ import {
   safeNameSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
@@ -89,7 +89,10 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
     },
     async (request, reply) => {
       const { id, cid } = request.params
-      await checkpoints.remove(principalOf(request).teamId, id, cid, { waitMs: request.query.wait_sec * 1000 })
+      await checkpoints.remove(principalOf(request).teamId, id, cid, {
+        waitMs: request.query.wait_sec * 1000,
+        actor: actorOf(request),
+      })
       return await reply.status(204).send()
     },
   )

@@ -8,7 +8,7 @@ import {
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import { execBackground, execForeground, parseSelector, toProcessInfo, toSignal } from '../../domain/commands/index.js'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
 import { signsOfWork } from '../processing.js'
@@ -47,7 +47,7 @@ export function execRoutes(app: App, services: Services): void {
       using _ = signsOfWork(request, reply)
       if (body.atomic) {
         activity.touch(capsule.id)
-        const result = await atomic.run(capsule, body)
+        const result = await atomic.run(capsule, body, actorOf(request))
         activity.touch(capsule.id)
         return await reply.status(200).send(result)
       }

@@ -8,7 +8,7 @@ import {
   updateCapsuleSchema,
 } from '@wrenn/protocol'
 import { toCapsule } from '../../domain/capsules/index.js'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, optionalBody } from '../schemas.js'
@@ -90,6 +90,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
         response: { 200: capsuleSchema, ...errors },
       },
     },
-    async (request) => toCapsule(await lifecycle.update(principalOf(request).teamId, request.params.id, request.body)),
+    async (request) =>
+      toCapsule(await lifecycle.update(principalOf(request).teamId, request.params.id, request.body, actorOf(request))),
   )
 }

@@ -8,7 +8,7 @@ import {
   templateTypes,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import { principalOf } from '../auth.js'
+import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { errors, noContent } from '../schemas.js'
@@ -62,7 +62,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
       },
     },
     async (request, reply) => {
-      await snapshots.remove(principalOf(request).teamId, request.params.name)
+      await snapshots.remove(principalOf(request).teamId, request.params.name, actorOf(request))
       return await reply.status(204).send()
     },
   )

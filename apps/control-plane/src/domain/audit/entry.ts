@@ -1,0 +1,25 @@
+import type { AuditEntry } from '@wrenn/protocol'
+import type { AuditRow } from '../../store/schema.js'
+
+/** An entry as the API shows it, and as it is hashed: another form would break every chain there is. */
+export function toAuditEntry(row: AuditRow): AuditEntry {
+  return {
+    id: row.id,
+    team_id: row.team_id,
+    created_at: row.at.toISOString(),
+    actor_type: row.actor_type,
+    ...(row.actor_id === null ? {} : { actor_id: row.actor_id }),
+    ...(row.actor_name === null ? {} : { actor_name: row.actor_name }),
+    action: row.action,
+    resource_type: row.resource_type,
+    resource_id: row.resource_id,
+    scope: row.scope,
+    outcome: row.outcome,
+    ...(row.request_id === null ? {} : { request_id: row.request_id }),
+    ...(row.ip === null ? {} : { ip: row.ip }),
+    details: row.details,
+    ...(row.seq === null ? {} : { seq: row.seq }),
+    ...(row.prev_hash === null ? {} : { prev_hash: row.prev_hash }),
+    ...(row.hash === null ? {} : { hash: row.hash }),
+  }
+}

@@ -1,0 +1,2 @@
+export { Audit } from './audit.js'
+export { AuditChains } from './chain.js'
