@@ -29,19 +29,45 @@ export function createFront(edge: Edge | undefined, api: Api): Server {
   })
   // What is beyond a number is left out without a word otherwise; the size of a head has a limit of its own.
   server.maxHeadersCount = 0
+  const unanswered = new WeakMap<Socket, ServerResponse>()
+  const begin = (request: IncomingMessage, response: ServerResponse): void => {
+    unanswered.set(request.socket, response)
+    response.once('finish', () => {
+      if (unanswered.get(request.socket) === response) unanswered.delete(request.socket)
+    })
+  }
   server.on('request', (request, response) => {
+    begin(request, response)
     if (!edge?.request(request, response)) api.request(request, response)
   })
   server.on('checkContinue', (request, response) => {
+    begin(request, response)
     if (edge?.request(request, response)) return
     response.writeContinue()
     api.request(request, response)
   })
   server.on('upgrade', (request, socket: Socket, head) => {
-    if (hasBody(request) || isHttp2(request)) return continueWithout(server, request, socket, head)
-    if (!edge?.upgrade(request, socket, head)) api.upgrades.emit('upgrade', request, socket, head)
+    socket.off('error', ignore).on('error', ignore) // Node has taken its own listener away; `close` follows
+    inTurn(unanswered.get(socket), socket, () => {
+      if (hasBody(request) || isHttp2(request)) return continueWithout(server, request, socket, head)
+      if (!edge?.upgrade(request, socket, head)) api.upgrades.emit('upgrade', request, socket, head)
+    })
   })
   return server
+}
+
+function ignore(): void {}
+
+/** Another protocol takes the connection as a whole: what the client still waits for comes first, and may end it. */
+function inTurn(before: ServerResponse | undefined, socket: Socket, take: () => void): void {
+  if (before === undefined) {
+    take()
+    return
+  }
+  before.once('finish', () => {
+    socket.setTimeout(0) // of a connection that idles between requests
+    if (socket.writable) take()
+  })
 }
 
 /** RFC 9113 has given this upgrade up; clients that offer it are as glad of HTTP/1.1. */

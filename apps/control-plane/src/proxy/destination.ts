@@ -20,13 +20,13 @@ export interface Destination extends TunnelTarget {
  * @throws AppError `invalid_request`, `forbidden`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
  */
 export function destinationOf(request: IncomingMessage, domains: readonly string[]): Destination | undefined {
+  requireOneHost(request)
   const authority = (request.headers.host ?? '').toLowerCase()
   const host = hostOf(authority)
   const [, label = '', domain = ''] = /^([^.]+)\.(.+)$/.exec(host) ?? []
   const [, port, id] = /^(\d+)-(.+)$/.exec(label) ?? []
   if (port !== undefined && id !== undefined) {
     if (domains.includes(domain)) {
-      requireOneHost(request)
       const path = pathOf(request, authority)
       return { ...target(id, port), domain: authority.slice(authority.indexOf('.') + 1), path }
     }
@@ -39,7 +39,6 @@ export function destinationOf(request: IncomingMessage, domains: readonly string
     const missing = idHeader === undefined ? ROUTING_HEADERS.id : ROUTING_HEADERS.port
     throw new AppError('invalid_request', `The request has a missing header: ${missing}.`)
   }
-  requireOneHost(request)
   return { ...target(String(idHeader), String(portHeader)), domain: undefined, path: pathOf(request, authority) }
 }
 
@@ -71,6 +70,7 @@ function requireOneHost({ rawHeaders }: IncomingMessage): void {
 
 /** A target in absolute form must name the host that `Host` names. */
 function pathOf({ url = '/' }: IncomingMessage, authority: string): string {
+  if (/[^\x21-\xff]/.test(url)) throw new AppError('invalid_request', 'The target has a character that no URL has.')
   if (url.startsWith('/') || url === '*') return url
   const [, named, path = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(url) ?? []
   if (named?.toLowerCase() !== authority) throw new AppError('invalid_request', 'The request names two hosts.')

@@ -34,6 +34,7 @@ export async function forward(
     // A kept connection may have ended while the request was on its way to it.
     if (!(error instanceof StaleConnection) || hasBody || !REPEATABLE.has(request.method ?? '')) throw noAnswer(error)
     const socket = await line.connect(destination)
+    if (response.destroyed) return void socket.destroy()
     const again = ask({ ...asked(request, destination), createConnection: () => socket })
     await exchange(request, response, destination, again, hasBody).catch((second: unknown) => {
       throw noAnswer(second)
@@ -126,7 +127,7 @@ function passBack(answer: IncomingMessage, response: ServerResponse, destination
   answer.pipe(response, { end: false })
 }
 
-function noAnswer(thrown: unknown): AppError {
+export function noAnswer(thrown: unknown): AppError {
   if (AppError.is(thrown)) return thrown
   return new AppError('guest_error', 'The service broke off before it had answered, or its answer is no HTTP.', {
     cause: thrown,

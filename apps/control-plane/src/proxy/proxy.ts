@@ -85,8 +85,11 @@ export class PortProxy {
       void this.#serve(request, destination, task).catch((error: unknown) => this.#refuse(destination, task, error))
     } catch (thrown) {
       const error = AppError.from(thrown)
-      // Their answer ends the connection; after the others it goes on.
-      if (error.code === 'invalid_request') this.#distrusted.add(request.socket)
+      // Their answer ends the connection; after the others it goes on. Of chunks it is not known how others would read them.
+      if (error.code === 'invalid_request' || request.headers['transfer-encoding'] !== undefined) {
+        this.#distrusted.add(request.socket)
+        if (task.ends instanceof ServerResponse) task.ends.shouldKeepAlive = false
+      }
       // The parser may be about to refuse it too, and has the first word.
       setImmediate(() => {
         if (request.socket.writable) task.refuse(error)
@@ -142,7 +145,10 @@ export class PortProxy {
 
 /** Node closes the answer that is being written when its connection ends, and forgets those that wait behind it. */
 function closeWith(socket: Socket, response: ServerResponse): void {
-  const onGone = (): void => void response.emit('close')
+  const onGone = (): void => {
+    response.destroy()
+    response.emit('close')
+  }
   socket.setMaxListeners(0) // one for each request that waits
   socket.once('close', onGone)
   response.once('close', () => socket.off('close', onGone))

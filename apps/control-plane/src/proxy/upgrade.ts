@@ -1,9 +1,9 @@
 import { request as ask, type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import { AppError, joinSockets } from '@wrenn/base'
+import { type AppError, breakOff, joinSockets } from '@wrenn/base'
 import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
-import { asked, type Line } from './forward.js'
+import { asked, type Line, noAnswer } from './forward.js'
 import { headersForClient } from './headers.js'
 
 /**
@@ -19,49 +19,71 @@ export async function forwardUpgrade(
 ): Promise<void> {
   const socket = await line.connect(destination)
   if (client.destroyed) return void socket.destroy()
+  try {
+    await exchange(request, client, destination, socket)
+  } catch (error) {
+    socket.destroy()
+    throw noAnswer(error)
+  }
+}
+
+function exchange(request: IncomingMessage, client: Socket, destination: Destination, socket: Socket): Promise<void> {
   const { headers, ...rest } = asked(request, destination)
   const wish = ['Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? '']
-  await new Promise<void>((resolve, reject) => {
+  return new Promise((resolve, reject) => {
     const toService = ask({ ...rest, headers: [...headers, ...wish], createConnection: () => socket })
     const leave = (): void => void toService.destroy()
     client.once('close', leave)
-    toService.once('error', (cause) => {
-      reject(new AppError('guest_error', 'The service broke off before it had answered.', { cause }))
-    })
+    toService.on('error', reject)
     toService.once('upgrade', (answer, service: Socket, first) => {
       client.off('close', leave)
-      client.write(headOf(answer, destination))
+      client.write(headOf(answer, destination), 'latin1')
       if (first.length > 0) service.unshift(first)
       joinSockets(client, service)
       resolve()
     })
     toService.once('response', (answer) => {
-      const response = responseTo(request, client)
-      response.sendDate = false
-      response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headersForClient(answer, destination))
-      answer.once('close', () => {
-        if (!answer.complete) client.resetAndDestroy()
-      })
-      answer.on('error', () => {})
-      answer.pipe(response)
-      resolve()
+      try {
+        passBack(answer, request, client, destination)
+        resolve()
+      } catch (error) {
+        reject(error)
+      }
     })
     toService.end()
   })
 }
 
-/** Answers on a connection that Node has given away, and ends it. */
-export function refuseUpgrade(request: IncomingMessage, client: Socket, error: AppError): void {
-  sendFailure(request, responseTo(request, client), error)
+/** @throws TypeError, RangeError for a head that cannot be passed on; nothing has been sent to the client then */
+function passBack(answer: IncomingMessage, request: IncomingMessage, client: Socket, destination: Destination): void {
+  const response = lastResponse(request)
+  response.sendDate = false
+  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headersForClient(answer, destination))
+  sendOn(client, response)
+  answer.once('close', () => {
+    if (!answer.complete) breakOff(client)
+  })
+  answer.on('error', () => {})
+  answer.pipe(response)
 }
 
-function responseTo(request: IncomingMessage, client: Socket): ServerResponse {
+/** Answers on a connection that Node has given away, and ends it. */
+export function refuseUpgrade(request: IncomingMessage, client: Socket, error: AppError): void {
+  const response = lastResponse(request)
+  sendOn(client, response)
+  sendFailure(request, response, error)
+}
+
+function lastResponse(request: IncomingMessage): ServerResponse {
   const response = new ServerResponse(request)
   response.shouldKeepAlive = false
+  return response
+}
+
+function sendOn(client: Socket, response: ServerResponse): void {
   response.assignSocket(client)
   client.resume()
   response.once('finish', () => client.destroySoon())
-  return response
 }
 
 function headOf(answer: IncomingMessage, destination: Destination): string {
