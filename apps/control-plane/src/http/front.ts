@@ -4,6 +4,8 @@ import type { Socket } from 'node:net'
 /** For a head. One that comes slower is a client that wants to hold a connection, not to ask. */
 const HEADERS_WITHIN_MS = 20_000
 const LOOK_AT_CONNECTIONS_EVERY_MS = 5_000
+/** A peer that has vanished is noticed even when nothing is sent: its open WebSocket would keep a capsule awake for ever. */
+const KEEPALIVE_AFTER_MS = 60_000
 
 /** What takes requests before the API does; each method tells whether it took one. */
 export interface Edge {
@@ -26,6 +28,8 @@ export function createFront(edge: Edge | undefined, api: Api): Server {
     headersTimeout: HEADERS_WITHIN_MS,
     requestTimeout: 0, // an upload takes as long as it takes
     connectionsCheckingInterval: LOOK_AT_CONNECTIONS_EVERY_MS,
+    keepAlive: true,
+    keepAliveInitialDelay: KEEPALIVE_AFTER_MS,
   })
   // What is beyond a number is left out without a word otherwise; the size of a head has a limit of its own.
   server.maxHeadersCount = 0

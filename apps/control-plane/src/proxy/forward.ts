@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { AppError, breakOff, isErrno } from '@wrenn/base'
 import type { Destination } from './destination.js'
 import { hasFramedBody } from './framing.js'
-import { headersForClient, headersForService, trailersOf } from './headers.js'
+import { headersForClient, headersForService, trailersForClient, trailersForService } from './headers.js'
 
 /** RFC 9110 §9.2.2: may be asked again when nobody knows what became of the first time. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
@@ -100,7 +100,7 @@ function passBody(request: IncomingMessage, toService: ClientRequest): void {
   request.pipe(toService, { end: false })
   request.once('end', () => {
     if (toService.destroyed) return
-    const trailers = trailersOf(request)
+    const trailers = trailersForService(request)
     if (trailers.length > 0) toService.addTrailers(trailers)
     toService.end()
   })
@@ -120,7 +120,7 @@ function passBack(answer: IncomingMessage, response: ServerResponse, destination
   answer.once('error', broken)
   answer.once('close', broken)
   answer.once('end', () => {
-    const trailers = trailersOf(answer)
+    const trailers = trailersForClient(answer)
     if (trailers.length > 0 && response.chunkedEncoding) response.addTrailers(trailers)
     response.end()
   })

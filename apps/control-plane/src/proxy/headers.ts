@@ -97,12 +97,18 @@ function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {
   return named
 }
 
-/** Trailers in the form that Node sends; without those that would change the framing. */
-export function trailersOf({ rawTrailers }: IncomingMessage): [string, string][] {
-  const pairs: [string, string][] = []
-  for (let at = 0; at + 1 < rawTrailers.length; at += 2) {
-    const [name = '', value = ''] = [rawTrailers[at], rawTrailers[at + 1]]
-    if (!HOP_BY_HOP.has(name.toLowerCase())) pairs.push([name, value])
-  }
-  return pairs
+/** A request's trailers as the service gets them: some programs take them for headers, so what is dropped there is dropped here. */
+export function trailersForService({ rawTrailers }: IncomingMessage): [string, string][] {
+  return pairsOf(rawTrailers).filter(([name, value]) => isForService(name.toLowerCase(), value, new Set(['cookie'])))
+}
+
+/** A service's trailers as the client gets them; without those that would change the framing, and our own name. */
+export function trailersForClient({ rawTrailers }: IncomingMessage): [string, string][] {
+  return pairsOf(rawTrailers).filter(
+    ([name]) => !HOP_BY_HOP.has(name.toLowerCase()) && name.toLowerCase() !== 'wrenn-error-code',
+  )
+}
+
+function pairsOf(raw: readonly string[]): [string, string][] {
+  return raw.flatMap((name, at) => (at % 2 === 0 ? [[name, raw[at + 1] ?? ''] as [string, string]] : []))
 }

@@ -136,6 +136,14 @@ describe('a port of a capsule', () => {
     expect(await readAll(socket)).toMatch(/second[\s\S]*\r\n0\r\nX-Sum: 11 ok\r\n\r\n$/)
   })
 
+  it('tells a service in trailers no more than in headers', async () => {
+    const socket = dial(platform)
+    socket.write(`POST / HTTP/1.1\r\nHost: ${hostName()}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n`)
+    socket.write('2\r\nok\r\n0\r\nX-Forwarded-For: 10.9.9.9\r\nX_Real_IP: 10.9.9.9\r\nX-Sum: 2\r\n\r\n')
+    await readAll(socket)
+    expect(got.trailers).toEqual(['X-Sum', '2'])
+  })
+
   it('passes `Expect: 100-continue` on, and the refusal of a body', async () => {
     await using picky = await serve(() => {})
     picky.server.on('checkContinue', (request, response) => {

@@ -1,6 +1,6 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { AppError, breakOff, type Logger } from '@wrenn/base'
+import { AppError, breakOff, errorText, type Logger } from '@wrenn/base'
 import type { ApiKeys, KeyWatch } from '../domain/accounts/index.js'
 import type { Activity } from '../domain/capsules/index.js'
 import { admit } from './access.js'
@@ -138,7 +138,9 @@ export class PortProxy {
     const error = AppError.from(thrown)
     const { code, message } = error
     const level = code === 'internal' ? 'error' : 'debug'
-    this.#deps.logger[level]({ capsuleId, port, code, error: message, cause: error.cause }, 'proxy.refused')
+    // The cause as text: as an object it may have bytes of the guest's answer, and those are not for logs.
+    const cause = error.cause === undefined ? undefined : errorText(error.cause)
+    this.#deps.logger[level]({ capsuleId, port, code, error: message, cause }, 'proxy.refused')
     refuse(error)
   }
 }
