@@ -12,6 +12,8 @@ export default defineConfig({
   ...shared,
   test: {
     retry: 0,
+    /** Of a platform with guests, on a busy machine. */
+    teardownTimeout: 300_000,
     projects: [
       {
         ...shared,

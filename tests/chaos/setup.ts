@@ -6,6 +6,7 @@ import { listHost } from '../e2e/harness/host.js'
 import { plantImages } from '../e2e/harness/images.js'
 import { claimScratch, removeLeftovers } from '../e2e/harness/leftovers.js'
 import { takePlatformDown } from '../e2e/harness/platform.js'
+import { countingTeardown } from '../e2e/harness/teardown.js'
 import { freePort } from './harness/free-port.js'
 import { HostAgent } from './harness/host-agent.js'
 import { type Site, SLOT_POOL } from './harness/site.js'
@@ -52,12 +53,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
     throw error
   }
   project.provide('site', site)
-  return async () => {
+  return countingTeardown(async () => {
     const { engines, namespaces, cgroups, mounts, processes } = await listHost(site)
     const left = [...engines, ...namespaces, ...cgroups, ...mounts, ...processes]
     if (left.length > 0) throw new Error(`The suite left ${left.join(', ')}`)
     await rm(scratch, { recursive: true, force: true })
-  }
+  })
 }
 
 function environment(dir: string, stepFile: string, names: typeof freshSite): Record<string, string> {

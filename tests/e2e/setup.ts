@@ -9,6 +9,7 @@ import { capsuleTraces, entries, type HostListing, listHost } from './harness/ho
 import { keepImages } from './harness/images.js'
 import { claimScratch, removeLeftovers } from './harness/leftovers.js'
 import { logTails, type Platform, takePlatformDown, up, withKey, wrenn } from './harness/platform.js'
+import { countingTeardown } from './harness/teardown.js'
 import { eventually } from './harness/wait.js'
 
 /** Names and ranges of this suite's platforms: one that is made anew, and one that is kept, so that both may be on a machine. */
@@ -75,14 +76,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
   if (kept !== undefined) await destroyAll(running)
   project.provide('platform', running)
   const base = fixtures(await listHost(running))
-  return async () => {
+  return countingTeardown(async () => {
     try {
       await assertNoCapsuleLeft(running, base)
     } finally {
       await stop(running, kept !== undefined)
       await rm(scratch, { recursive: true, force: true })
     }
-  }
+  })
 }
 
 function environment(dir: string, port: number, site: Site): Record<string, string> {

@@ -1,7 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { AuditEntry, Capsule } from '@wrenn/protocol'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { Api, useCapsule, usePlatform } from '../harness/api.js'
 import { wrenn } from '../harness/platform.js'
 
@@ -61,7 +62,9 @@ describe('the audit trail', () => {
       'capsule.pause accepted',
     ])
     const { stdout: lines } = await wrenn(platform, ['audit', 'export'])
-    const file = join(platform.dir, 'trail.jsonl')
+    const folder = await mkdtemp(join(tmpdir(), 'wrenn-test-audit-'))
+    onTestFinished(() => rm(folder, { recursive: true }))
+    const file = join(folder, 'trail.jsonl')
     await writeFile(file, lines)
     const verified = await run<{ entries: number; last_hash: string }>('audit', 'verify', file)
     expect(verified.entries).toBe(lines.trimEnd().split('\n').length)
