@@ -120,11 +120,24 @@ function entryOf(path: string): string {
 export async function remove(path: string, user: GuestUser): Promise<void> {
   if (path === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
   try {
-    const top = pathBytes(path)
+    const place = asUser(user, () => placeOf(path))
+    if (place === undefined) return
+    if (place === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
+    const top = pathBytes(place)
     const removal = removeSteps(top, top)
     while (!asUser(user, () => takeSteps(removal))) await new Promise(setImmediate)
   } catch (error) {
     throw fileError(error, path)
+  }
+}
+
+/** Where an entry is, found once: a link on the way to it may be among what is removed. */
+function placeOf(path: string): string | undefined {
+  try {
+    return entryOf(path)
+  } catch (error) {
+    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
+    throw error
   }
 }
 

@@ -26,9 +26,10 @@ import { Machine } from '../testing/files/shell.js'
 import { treeSpec } from '../testing/files/tree.js'
 import { World } from '../testing/files/world.js'
 
-/** `WRENN_FILE_CASES=2000` for the long run, `WRENN_FILE_SEED` for one that has failed. */
+/** `WRENN_FILE_CASES=2000` for the long run; `WRENN_FILE_SEED` for one that has failed, with `WRENN_FILE_PATH` its smallest case alone. */
 const numRuns = Number(process.env.WRENN_FILE_CASES ?? 30)
-const seed = process.env.WRENN_FILE_SEED
+const { WRENN_FILE_SEED: seed, WRENN_FILE_PATH: path } = process.env
+const replayed = { ...(seed === undefined ? {} : { seed: Number(seed) }), ...(path === undefined ? {} : { path }) }
 const CASE_MS = 10_000
 
 let harness: AgentHarness
@@ -89,7 +90,7 @@ describe('files through the agent', () => {
           await world.expectAlike()
         },
       )
-      await fc.assert(property, { numRuns, ...(seed === undefined ? {} : { seed: Number(seed) }) })
+      await fc.assert(property, { numRuns, ...replayed })
     },
     30_000 + numRuns * CASE_MS,
   )

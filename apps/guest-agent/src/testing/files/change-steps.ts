@@ -141,7 +141,12 @@ export async function runEntry(world: World, spec: EntrySpecs): Promise<void> {
     const right = await world.machine.run(spec.who, moveScript(path.theirs, to.theirs))
     await compare(right, client.move({ source: path.text, destination: to.text }))
   } else {
-    const right = await world.machine.run(spec.who, `rm -rf -- ${word(path.theirs)}`)
+    // Its place is looked for once: `rm` looks again at the end, when a link on the way may be removed already.
+    const right = await world.machine.run(
+      spec.who,
+      `cd -P ${word(parentOf(path.theirs))} 2>&- && exec rm -rf -- ./${word(baseOf(path.theirs))}
+      exec rm -rf -- ${word(path.theirs)}`,
+    )
     await compare(right, client.remove({ path: path.text }))
     world.isTorn ||= right.code !== 0
   }
