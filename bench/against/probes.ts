@@ -1,13 +1,12 @@
-import { waitFor } from '@wrenn/base'
+import { hotGuestsWait, SHAPE } from '../hot-guests.js'
 import type { Platform } from '../platform.js'
+import { streamExec } from '../rows/exec.js'
 import { timed } from '../stats.js'
 
-const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
 const COPIES = 10
 const STDOUT_MIB = 64
 const MIB = 2 ** 20
 const WARM_UP = 10
-const HOT_WAIT_MS = 120_000
 const PATIENCE = '?wait_sec=200'
 
 /** What one turn took, in ms, by the name of what was measured. */
@@ -51,15 +50,10 @@ async function pty(platform: Platform, id: string): Promise<Sample> {
 }
 
 async function stdout(platform: Platform, id: string): Promise<Sample> {
-  const capsule = await platform.wrenn.capsules.get(id)
-  let bytes = 0
-  const start = performance.now()
-  const command = ['/usr/bin/head', '-c', String(STDOUT_MIB * MIB), '/dev/zero'] as const
-  for await (const event of await capsule.stream(command, { user: 'root' })) {
-    if (event.type === 'stdout') bytes += event.data.length
-  }
-  if (bytes !== STDOUT_MIB * MIB) throw new Error(`${bytes} bytes of output came instead of ${STDOUT_MIB} MiB.`)
-  return { [`${STDOUT_MIB} MiB of stdout`]: performance.now() - start }
+  const command: [string, ...string[]] = ['/usr/bin/head', '-c', String(STDOUT_MIB * MIB), '/dev/zero']
+  const { ms, value } = await timed(() => streamExec(platform, id, command))
+  if (value !== STDOUT_MIB * MIB) throw new Error(`${value} bytes of output came instead of ${STDOUT_MIB} MiB.`)
+  return { [`${STDOUT_MIB} MiB of stdout`]: ms }
 }
 
 async function sleep(platform: Platform, id: string): Promise<Sample> {
@@ -94,15 +88,6 @@ async function create(platform: Platform, path: string): Promise<Sample> {
   const first = await timed(() => platform.exec(id, '/bin/true'))
   await platform.destroy(id)
   return { [`create, ${path} → running`]: made.ms, [`create, ${path} → first output`]: made.ms + first.ms }
-}
-
-/** Until every pool is as full as it wants to be: filling it takes the CPU from what is measured. */
-async function hotGuestsWait(platform: Platform): Promise<void> {
-  const probe = async () => {
-    const { pools } = await platform.host.getHost({})
-    return (pools.length > 0 && pools.every(({ hot, target }) => hot >= target && hot > 0)) || undefined
-  }
-  await waitFor(probe, { timeoutMs: HOT_WAIT_MS, intervalMs: 100, what: 'the hot pool to fill' })
 }
 
 export const probes: Readonly<Record<string, Probe>> = {

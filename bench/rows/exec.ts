@@ -94,7 +94,12 @@ export async function stdoutRows({ platform, transferMib, log }: Bench): Promise
   )
 }
 
-async function streamExec(platform: Platform, id: string, command: readonly [string, ...string[]]): Promise<number> {
+/** Runs a command through REST's WebSocket; gives how many bytes it wrote. */
+export async function streamExec(
+  platform: Platform,
+  id: string,
+  command: readonly [string, ...string[]],
+): Promise<number> {
   const capsule = await platform.wrenn.capsules.get(id)
   let bytes = 0
   for await (const event of await capsule.stream(command, { user: 'root' })) {

@@ -1,12 +1,9 @@
-import { waitFor } from '@wrenn/base'
 import type { Bench } from '../context.js'
 import { FloorQemu } from '../floor-qemu.js'
+import { hotGuestsWait, SHAPE } from '../hot-guests.js'
 import { type Row, row } from '../report.js'
 import { medianSteps, timed } from '../stats.js'
 
-/** The shape that the host agent prepares at its start and keeps warm. */
-const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
-const HOT_WAIT_MS = 120_000
 const WARM_EXECS = 3
 
 interface FloorRun {
@@ -159,14 +156,4 @@ export async function hotRows({ platform, iterations, log }: Bench): Promise<Row
       keeps: (ours, raw) => ours <= 2 * raw + 20,
     }),
   ]
-}
-
-/** Until every pool is as full as it wants to be: filling it would take the CPU from what is measured. */
-async function hotGuestsWait(platform: Bench['platform']): Promise<void> {
-  const probe = async () => {
-    const { pools } = await platform.host.getHost({})
-    const full = pools.length > 0 && pools.every(({ hot, target }) => hot >= target && hot > 0)
-    return full ? true : undefined
-  }
-  await waitFor(probe, { timeoutMs: HOT_WAIT_MS, intervalMs: 100, what: 'the hot pool to fill' })
 }

@@ -6,10 +6,10 @@ import { promisify } from 'node:util'
 import { waitFor } from '@wrenn/base'
 import type { Bench } from '../context.js'
 import { FloorQemu } from '../floor-qemu.js'
+import { SHAPE } from '../hot-guests.js'
 import { type Row, row } from '../report.js'
 import { medianSteps, round, timed } from '../stats.js'
 
-const SHAPE = { template: 'minimal', vcpus: 1, memory_mb: 512, disk_size_mb: 5120 }
 const TOUCHED_MIB = [256, 1024, 4096, 8192]
 /** For the guest's own system and its kernel's page tables, so that touching does not end in its OOM killer. */
 const systemMib = (touchedMib: number): number => 256 + touchedMib / 16

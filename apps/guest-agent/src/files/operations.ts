@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, type Stats, statSync, unlinkSync } from 'node:fs'
+import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { AppError, isErrno, pathBytes } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
@@ -120,7 +120,8 @@ function entryOf(path: string): string {
 export async function remove(path: string, user: GuestUser): Promise<void> {
   if (path === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
   try {
-    const place = asUser(user, () => placeOf(path))
+    // Found once: a link on the way to it may be among what is removed.
+    const place = asUser(user, () => ifThere(() => entryOf(path)))
     if (place === undefined) return
     if (place === '/') throw new AppError('invalid_request', 'The root directory cannot be removed.')
     const top = pathBytes(place)
@@ -128,16 +129,6 @@ export async function remove(path: string, user: GuestUser): Promise<void> {
     while (!asUser(user, () => takeSteps(removal))) await new Promise(setImmediate)
   } catch (error) {
     throw fileError(error, path)
-  }
-}
-
-/** Where an entry is, found once: a link on the way to it may be among what is removed. */
-function placeOf(path: string): string | undefined {
-  try {
-    return entryOf(path)
-  } catch (error) {
-    if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
-    throw error
   }
 }
 
@@ -153,7 +144,7 @@ const LONG_PATH_BYTES = 4_096 - 260
 
 /** One system call's worth of removing per step, so that a large tree does not stop the agent. */
 function* removeSteps(place: Buffer, top: Buffer): Generator<undefined, void> {
-  const stats = lstatIfThere(place)
+  const stats = ifThere(() => lstatSync(place))
   if (stats === undefined) return
   if (!stats.isDirectory()) return ignoringMissing(() => unlinkSync(place))
   const path = place.length > LONG_PATH_BYTES ? movedTo(top, place) : place
@@ -164,10 +155,10 @@ function* removeSteps(place: Buffer, top: Buffer): Generator<undefined, void> {
   ignoringMissing(() => rmdirSync(path))
 }
 
-/** Below what is no directory there is nothing. */
-function lstatIfThere(place: Buffer): Stats | undefined {
+/** What `look` finds; nothing where there is nothing, as below what is no directory. */
+function ifThere<T>(look: () => T): T | undefined {
   try {
-    return lstatSync(place)
+    return look()
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
     throw error

@@ -1,5 +1,4 @@
 import { createHash } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
 import { errorText, type Logger } from '@wrenn/base'
 import { AUDIT_GENESIS, type AuditEntry, auditText } from '@wrenn/protocol'
 import {
@@ -13,6 +12,7 @@ import {
 } from '../../store/audit-chain.js'
 import type { Db } from '../../store/database.js'
 import type { AuditRow } from '../../store/schema.js'
+import { Rounds } from '../rounds.js'
 import { toAuditEntry } from './entry.js'
 
 const LOOK_EVERY_MS = 1_000
@@ -36,22 +36,23 @@ interface AuditChainsDeps {
  */
 export class AuditChains {
   readonly #deps: AuditChainsDeps
-  readonly #abort = new AbortController()
+  readonly #rounds: Rounds
   #prunedAt = Number.NEGATIVE_INFINITY
-  #done: Promise<void> = Promise.resolve()
 
   constructor(deps: AuditChainsDeps) {
     this.#deps = deps
+    // Entries keep until the next look.
+    const onFailure = (error: unknown): void => deps.logger.debug({ error: errorText(error) }, 'audit.not_chained')
+    this.#rounds = new Rounds(() => this.#look(), deps.lookEveryMs ?? LOOK_EVERY_MS, onFailure)
   }
 
   start(): void {
-    this.#done = this.#repeat()
+    this.#rounds.start()
   }
 
   /** Waits for what is under way. */
   async stop(): Promise<void> {
-    this.#abort.abort()
-    await this.#done
+    await this.#rounds.stop()
   }
 
   /** Chains all that is committed of a team. @returns the place of the last entry, 0 when there is none */
@@ -75,25 +76,16 @@ export class AuditChains {
     const before = new Date(Date.now() - retentionMs)
     for (const teamId of await listChains(db)) {
       let count = 0
-      for (let more = PRUNE_BATCH; more === PRUNE_BATCH && !this.#abort.signal.aborted; count += more) {
+      for (let more = PRUNE_BATCH; more === PRUNE_BATCH && !this.#rounds.signal.aborted; count += more) {
         more = await pruneChain(db, teamId, before, PRUNE_BATCH)
       }
       if (count > 0) logger.info({ teamId, count }, 'audit.pruned')
     }
   }
 
-  async #repeat(): Promise<void> {
-    const { signal } = this.#abort
-    while (!signal.aborted) {
-      try {
-        for (const teamId of await teamsWithOpenEntries(this.#deps.db)) await this.extend(teamId)
-        if (performance.now() - this.#prunedAt > PRUNE_EVERY_MS) await this.prune()
-      } catch (error) {
-        // They keep until the next look.
-        this.#deps.logger.debug({ error: errorText(error) }, 'audit.not_chained')
-      }
-      await delay(this.#deps.lookEveryMs ?? LOOK_EVERY_MS, undefined, { signal }).catch(() => {})
-    }
+  async #look(): Promise<void> {
+    for (const teamId of await teamsWithOpenEntries(this.#deps.db)) await this.extend(teamId)
+    if (performance.now() - this.#prunedAt > PRUNE_EVERY_MS) await this.prune()
   }
 }
 

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type AwakeReason, awakeReasons } from '@wrenn/protocol'
 import type { GetActivityResponse } from '@wrenn/protocol/host'
@@ -6,6 +5,7 @@ import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { type DueCapsule, findIdle, keepAwake, recordUse } from '../../store/idle.js'
 import type { CapsuleRow } from '../../store/schema.js'
+import { Rounds } from '../rounds.js'
 import type { Activity } from './activity.js'
 import { pausesAt } from './capsule-view.js'
 import type { Lifecycle } from './lifecycle.js'
@@ -38,21 +38,21 @@ interface IdleDeps {
  */
 export class Idle {
   readonly #deps: IdleDeps
-  readonly #abort = new AbortController()
-  #done: Promise<void> = Promise.resolve()
+  readonly #rounds: Rounds
 
   constructor(deps: IdleDeps) {
     this.#deps = deps
+    const onFailure = (error: unknown): void => deps.logger.debug({ error: errorText(error) }, 'idle.retry')
+    this.#rounds = new Rounds(() => this.look(), deps.tickMs ?? TICK_MS, onFailure)
   }
 
   start(): void {
-    this.#done = this.#repeat()
+    this.#rounds.start()
   }
 
   /** Waits for the round that is under way. */
   async stop(): Promise<void> {
-    this.#abort.abort()
-    await this.#done
+    await this.#rounds.stop()
   }
 
   /** Looks once. */
@@ -72,18 +72,6 @@ export class Idle {
       if (seen === undefined || pauses === MAX_PAUSES || !(await this.#isIdle(capsule, seen))) continue
       pauses++
       await this.#pause(capsule)
-    }
-  }
-
-  async #repeat(): Promise<void> {
-    const { signal } = this.#abort
-    while (!signal.aborted) {
-      try {
-        await this.look()
-      } catch (error) {
-        if (!signal.aborted) this.#deps.logger.debug({ error: errorText(error) }, 'idle.retry')
-      }
-      await delay(this.#deps.tickMs ?? TICK_MS, undefined, { signal }).catch(() => {})
     }
   }
 
