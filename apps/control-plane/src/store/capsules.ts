@@ -1,6 +1,7 @@
 import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protocol'
 import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
+import { renewedLife } from './lifetimes.js'
 import type { CapsuleRow, CapsulesTable } from './schema.js'
 
 /** A row to insert; what has a default in the schema may be left out. */
@@ -145,7 +146,7 @@ export async function transition(
   if (state === undefined) return undefined
   return await db
     .updateTable('capsules')
-    .set({ ...patch, state, generation: row.generation + 1, updated_at: new Date() })
+    .set({ ...renewedLife(row, state), ...patch, state, generation: row.generation + 1, updated_at: new Date() })
     .where('id', '=', row.id)
     .where('generation', '=', row.generation)
     .where('state', '=', row.state)

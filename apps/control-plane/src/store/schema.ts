@@ -64,6 +64,9 @@ export type DesiredState = 'running' | 'paused' | 'stopped'
 /** What the host said last: `absent` when it answered without the capsule, `silent` when it did not answer. */
 export type ObservedState = CapsuleState | 'absent' | 'silent'
 
+/** What becomes of a capsule when its life is over. */
+export type EndOfLife = 'kill' | 'pause'
+
 /** A step of an operation, as the host measured it. */
 export interface Timing {
   readonly step: string
@@ -105,6 +108,13 @@ export interface CapsulesTable {
   auto_resume: Generated<boolean>
   /** Opens the ports of a private capsule; `null`: they are public. */
   port_token: string | null
+  /** Opens the guest agent to clients that speak its protocol; `null`: it is closed to all. */
+  access_token: string | null
+  /** How long its life is after each start, unless somebody says otherwise; with `ends_at` and `on_end`, or none of the three. */
+  lifetime_sec: number | null
+  /** When its life ends, if it runs then. */
+  ends_at: OptionalTime
+  on_end: EndOfLife | null
   /** Of the last pause. */
   pause_reason: PauseReason | null
   paused_at: OptionalTime

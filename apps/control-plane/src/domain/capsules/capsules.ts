@@ -10,7 +10,7 @@ import {
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
-import { insertCapsule, listCapsules, type NewCapsule, transition } from '../../store/capsules.js'
+import { insertCapsule, listCapsules, lockCapsule, type NewCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
@@ -29,6 +29,8 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import { newAccessToken } from './access-token.js'
+import { type Life, lifeColumns } from './life.js'
 import type { RequestOptions } from './lifecycle.js'
 import { needCapsule } from './need-capsule.js'
 import { portTokenFor } from './port-token.js'
@@ -40,6 +42,21 @@ interface CapsulesDeps {
   readonly limits: Limits
   /** How long a call waits for its capsule to start. */
   readonly startWaitMs: number
+}
+
+/** What is to be made: what the API's own clients may ask for, and what other doors add. */
+export interface CapsuleSpec extends CreateCapsuleInput {
+  /** @default it lives until somebody destroys it */
+  readonly life?: Life | undefined
+  /** Whether holders of a token of its own may speak with its guest agent. @default false */
+  readonly agentAccess?: boolean | undefined
+}
+
+interface DestroyOptions extends RequestOptions {
+  /** Why, for records of it. @default somebody asked */
+  readonly reason?: string
+  /** Looked at in the moment of the decision; when it says no, nothing happens but a `conflict`. */
+  readonly onlyIf?: (row: CapsuleRow) => boolean
 }
 
 /** How a create is asked for. */
@@ -72,7 +89,7 @@ export class Capsules {
    * Creates a capsule and waits up to `waitMs` until it runs; the create goes on afterwards, and also when the caller leaves.
    * @throws AppError `invalid_request`, `template_not_found`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
-  async create(teamId: string, input: CreateCapsuleInput, options: CreateOptions): Promise<CapsuleRow> {
+  async create(teamId: string, input: CapsuleSpec, options: CreateOptions): Promise<CapsuleRow> {
     const { operations, db } = this.#deps
     const { idempotencyKey: key, actor } = options
     const submission = { teamId, kind: 'create', hash: hashJson(input), key, actor } as const
@@ -93,7 +110,7 @@ export class Capsules {
   }
 
   /** The row to be, and the built-in template below its snapshot, if it starts from one. */
-  async #draft(teamId: string, input: CreateCapsuleInput): Promise<Draft> {
+  async #draft(teamId: string, input: CapsuleSpec): Promise<Draft> {
     const { db, host, limits } = this.#deps
     const labels = { ...input.metadata, ...input.labels }
     checkLimits({ ...input, labels }, limits)
@@ -112,6 +129,8 @@ export class Capsules {
         timeout_sec: input.timeout_sec,
         auto_resume: input.auto_resume,
         port_token: portTokenFor(input.port_access),
+        access_token: input.agentAccess === true ? newAccessToken() : null,
+        ...lifeColumns(input.life),
         labels: JSON.stringify(labels),
         envs: JSON.stringify(input.envs),
         egress: input.egress === undefined ? null : JSON.stringify(input.egress),
@@ -185,10 +204,12 @@ export class Capsules {
   /**
    * Ends a capsule and removes its files; idempotent, and one under way is joined. Waits up to `waitMs`; when the host is away the
    * wish stays recorded and is carried out when it answers.
-   * @throws AppError `capsule_not_found`
+   * @throws AppError `capsule_not_found`, `conflict`
    */
-  async destroy(teamId: string, id: string, { waitMs, actor }: RequestOptions): Promise<void> {
+  async destroy(teamId: string, id: string, options: DestroyOptions): Promise<void> {
     const { db, operations } = this.#deps
+    const { waitMs, actor, reason, onlyIf = () => true } = options
+    const params = reason === undefined ? undefined : { reason }
     for (;;) {
       const row = await this.get(teamId, id)
       if (row.state === 'stopped') return
@@ -198,9 +219,12 @@ export class Capsules {
         return
       }
       const operation = await db.transaction().execute(async (tx) => {
-        const stopping = await transition(tx, row, 'destroy', { desired_state: 'stopped' })
+        const locked = await lockCapsule(tx, id)
+        if (locked === undefined || locked.generation !== row.generation) return undefined
+        if (!onlyIf(locked)) throw new AppError('conflict', 'The capsule has changed in the meantime.')
+        const stopping = await transition(tx, locked, 'destroy', { desired_state: 'stopped' })
         if (stopping === undefined) return undefined
-        return await insertOperation(tx, newOperation('destroy', stopping, { hash: '', actor }), LEASE_MS)
+        return await insertOperation(tx, newOperation('destroy', stopping, { hash: '', actor, params }), LEASE_MS)
       })
       if (operation === undefined) continue
       operations.start(operation)

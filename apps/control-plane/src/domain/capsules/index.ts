@@ -1,6 +1,6 @@
 export { Activity } from './activity.js'
 export { toCapsule } from './capsule-view.js'
-export { Capsules } from './capsules.js'
+export { type CapsuleSpec, Capsules } from './capsules.js'
 export { createExecutor } from './execute-create.js'
 export { destroyExecutor, writeDestroyed } from './execute-destroy.js'
 export { forkExecutor } from './execute-fork.js'

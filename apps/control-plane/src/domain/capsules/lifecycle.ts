@@ -28,6 +28,7 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import { newAccessToken } from './access-token.js'
 import { toCapsule } from './capsule-view.js'
 import type { ForkParams } from './execute-fork.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
@@ -298,6 +299,7 @@ function inherited(source: CapsuleRow) {
     default_cwd: source.default_cwd,
     auto_resume: source.auto_resume,
     port_token: portTokenFor(source.port_token === null ? 'public' : 'private'),
+    access_token: source.access_token === null ? null : newAccessToken(),
     state: nextState('pending', 'start') ?? 'pending',
     desired_state: 'running' as const,
   }

@@ -7,6 +7,7 @@ import * as poolUsage from './0005-pool-usage.js'
 import * as portAccess from './0006-port-access.js'
 import * as apiKeys from './0007-api-keys.js'
 import * as audit from './0008-audit.js'
+import * as lifetimes from './0009-lifetimes.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -18,4 +19,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0006-port-access': portAccess,
   '0007-api-keys': apiKeys,
   '0008-audit': audit,
+  '0009-lifetimes': lifetimes,
 }
