@@ -1,6 +1,5 @@
 # The platform as a systemd service: capsules live through its restarts, its death and its removal, under limits that hold.
 w() { node apps/cli/bin/wrenn.mjs "$@"; }
-engine() { pgrep -f "guest=($1|hot-)" | while read -r pid; do grep -q "$1\|hot-" "/proc/$pid/cgroup" && echo "$pid"; done | head -1; }
 alive() { # what is in memory and nowhere else
   [ "$(w capsule exec "$id" -- cat /dev/shm/mark)" = kept ] || { echo "the capsule is not what it was after: $1"; exit 1; }
   echo "@saw the capsule lives on after: $1"
@@ -27,8 +26,9 @@ alive 'systemctl restart'
 systemctl daemon-reload
 [ ! -e "$group/memory.max" ] || [ "$(cat "$group/memory.max")" != max ]
 alive 'systemctl daemon-reload'
+main=$(systemctl show --property=MainPID --value wrenn)
 systemctl kill --signal=KILL --kill-whom=main wrenn
-until systemctl is-active --quiet wrenn; do :; done
+until [ "$(systemctl show --property=MainPID --value wrenn)" != "$main" ] && systemctl is-active --quiet wrenn; do sleep 1; done
 alive 'the death of the platform'
 [ "$pid" = "$(pgrep -f qemu-system | grep -x "$pid")" ]
 w uninstall --systemd
