@@ -1,6 +1,6 @@
 import { open, readFile, stat } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, errorText, isErrno, type Logger, settleAll, silentLogger, UndoStack } from '@wrenn/base'
+import { AppError, errorText, isErrno, isRunning, type Logger, settleAll, silentLogger, UndoStack } from '@wrenn/base'
 import type { Confinement, Engine, EngineName, Hardware, RestoreOptions, Vm, VmRecord, VmSpec } from '../engine.js'
 import { type Accelerator, qemuArguments } from './command-line.js'
 import { ConsoleTail } from './console.js'
@@ -8,7 +8,7 @@ import { countOomKills, lastWords } from './exit-cause.js'
 import { makeKernelStub } from './kernel-stub.js'
 import { type ChildExit, type Launched, launch, offerSocket } from './launch.js'
 import { configureMigration, loadDeviceState } from './migration.js'
-import { isSameProcess, killProcess, sampleProcess } from './process.js'
+import { killProcess, sampleProcess } from './process.js'
 import { QemuProgram } from './program.js'
 import { QmpClient } from './qmp.js'
 import { type RunFiles, removeSockets, runFiles } from './run-dir.js'
@@ -102,13 +102,13 @@ class QemuEngine implements Engine {
   }
 
   async adopt(record: VmRecord): Promise<Vm | undefined> {
-    if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
+    if (!(await isRunning({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
     const oomKillsBefore = await countOomKills(record.cgroups)
     let qmp: QmpClient
     try {
       qmp = await QmpClient.connect(runFiles(record.runDir).monitorSocket)
     } catch (error) {
-      if (!(await isSameProcess({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
+      if (!(await isRunning({ pid: record.pid, startTicks: record.pidStartTicks }))) return undefined
       throw error
     }
     const vm = this.#view({ record, qmp, child: undefined, owner: undefined, oomKillsBefore })

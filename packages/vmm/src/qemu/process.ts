@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, isErrno, readProcessStat } from '@wrenn/base'
+import { AppError, isRunning, type ProcessId, readProcessStat, signalProcess } from '@wrenn/base'
 import type { VmRecord } from '../engine.js'
 
 /** One SIGKILL is enough unless the process hangs in the kernel; then it is repeated this often before we give up. */
@@ -10,13 +10,6 @@ const GONE_POLL_MS = 5
 /** USER_HZ, a constant of the kernel's interface on x86-64 and arm64. */
 const TICKS_PER_SECOND = 100n
 const PAGE_BYTES = 4096
-
-/** A process that no other can be taken for; {@link VmRecord} carries it across restarts of ours. */
-export interface ProcessIdentity {
-  readonly pid: number
-  /** Clock ticks since boot: field 22 of proc_pid_stat(5), as text: it is only ever compared. */
-  readonly startTicks: string
-}
 
 interface ProcessSample {
   readonly startTicks: string
@@ -34,11 +27,6 @@ export async function sampleProcess(pid: number): Promise<ProcessSample | undefi
     cpuNs: (ticks * 1_000_000_000n) / TICKS_PER_SECOND,
     rssBytes: Number(stat.field(24)) * PAGE_BYTES,
   }
-}
-
-/** Whether the pid still means this process; false for a zombie. */
-export async function isSameProcess(identity: ProcessIdentity): Promise<boolean> {
-  return (await sampleProcess(identity.pid))?.startTicks === identity.startTicks
 }
 
 /** Real uid and gid of a process, or `undefined` when it is gone. */
@@ -60,10 +48,10 @@ export interface GoneOptions {
 }
 
 /** Waits until the process is gone: for one that is not our child the kernel sends no notice. `false` when time is over. */
-export async function processGone(identity: ProcessIdentity, options: GoneOptions = {}): Promise<boolean> {
+export async function processGone(id: ProcessId, options: GoneOptions = {}): Promise<boolean> {
   const { timeoutMs = Number.POSITIVE_INFINITY, intervalMs = GONE_POLL_MS, ref = true } = options
   const deadline = performance.now() + timeoutMs
-  while (await isSameProcess(identity)) {
+  while (await isRunning(id)) {
     if (performance.now() >= deadline) return false
     await delay(intervalMs, undefined, { ref })
   }
@@ -71,13 +59,12 @@ export async function processGone(identity: ProcessIdentity, options: GoneOption
 }
 
 /** @throws AppError `engine_failure` when the process survives every SIGKILL. */
-export async function killProcess(identity: ProcessIdentity): Promise<void> {
+export async function killProcess(id: ProcessId): Promise<void> {
   for (let attempt = 0; attempt < KILL_ATTEMPTS; attempt++) {
-    if (!(await isSameProcess(identity))) return
-    signalProcess(identity.pid)
-    if (await processGone(identity, { timeoutMs: KILL_ATTEMPT_MS })) return
+    if (!(await signalProcess(id, 'SIGKILL'))) return
+    if (await processGone(id, { timeoutMs: KILL_ATTEMPT_MS })) return
   }
-  const message = `Process ${identity.pid} survives SIGKILL: it hangs inside the kernel, probably in disk I/O.`
+  const message = `Process ${id.pid} survives SIGKILL: it hangs inside the kernel, probably in disk I/O.`
   throw new AppError('engine_failure', message)
 }
 
@@ -88,12 +75,4 @@ export async function killProcess(identity: ProcessIdentity): Promise<void> {
  */
 export function killRecordedVm(record: VmRecord): Promise<void> {
   return killProcess({ pid: record.pid, startTicks: record.pidStartTicks })
-}
-
-function signalProcess(pid: number): void {
-  try {
-    process.kill(pid, 'SIGKILL')
-  } catch (error) {
-    if (!isErrno(error, 'ESRCH')) throw error // gone between the check and the signal
-  }
 }

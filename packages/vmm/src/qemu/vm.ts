@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import { AppError, errorText, isErrno, isRunning, type Logger, type ProcessId } from '@wrenn/base'
 import type { SavedState, Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
 import type { ConsoleTail } from './console.js'
 import { countOomKills, judgeExit } from './exit-cause.js'
 import type { ChildExit, Launched } from './launch.js'
 import { fetchDeviceState, runState, settledRunState } from './migration.js'
-import { killProcess, type ProcessIdentity, processGone, processOwner, sampleProcess } from './process.js'
+import { killProcess, processGone, processOwner, sampleProcess } from './process.js'
 import type { QmpClient, QmpEvent } from './qmp.js'
 import { removeSockets, runFiles } from './run-dir.js'
 import { putFile, readTail } from './safe-file.js'
@@ -47,7 +47,7 @@ export class QemuVm implements Vm {
   readonly exited: Promise<VmExit>
   readonly #parts: QemuVmParts
   readonly #qmp: QmpClient
-  readonly #process: ProcessIdentity
+  readonly #process: ProcessId
   /** Device state of the present stop. QEMU saves a stopped guest once only, and it cannot change until the guest runs. */
   #deviceState: Buffer | undefined
   #endReason: string | undefined
@@ -73,7 +73,7 @@ export class QemuVm implements Vm {
       if (ENDED_STATES.includes(state)) return 'exited'
       return state === 'running' ? 'running' : 'paused'
     } catch (error) {
-      if ((await sampleProcess(this.#process.pid))?.startTicks !== this.#process.startTicks) return 'exited'
+      if (!(await isRunning(this.#process))) return 'exited'
       throw error
     }
   }
