@@ -54,7 +54,10 @@ describe('a key', () => {
     expect(made.key.startsWith(made.key_prefix)).toBe(true)
     const listed = await list()
     expect(listed[0]).toMatchObject({ id: made.id, key_prefix: made.key_prefix, scopes: ['capsules'] })
-    expect(listed.at(-1)).toMatchObject({ name: 'First key', scopes: ['read', 'capsules', 'templates', 'admin'] })
+    expect(listed.at(-1)).toMatchObject({
+      name: 'First key',
+      scopes: ['read', 'capsules', 'templates', 'admin', 'platform'],
+    })
     expect(made.created_by).toBe(listed.at(-1)?.id)
     expect(JSON.stringify(listed)).not.toContain(made.key)
     const stored = await db.selectFrom('api_keys').selectAll().execute()

@@ -12,6 +12,10 @@ export type CapsuleId = Branded<'CapsuleId'>
 export type TeamId = Branded<'TeamId'>
 /** `key-` and 25 base-36 digits: names a key in logs and lists, and is not the key. */
 export type ApiKeyId = Branded<'ApiKeyId'>
+/** `usr-` and 25 base-36 digits: a person's account. */
+export type UserId = Branded<'UserId'>
+/** `ses-` and 25 base-36 digits: one login of a person, through all tokens that follow from it. */
+export type SessionId = Branded<'SessionId'>
 /** `host-` and 25 base-36 digits, made at the first start of a host agent and kept in its directory. */
 export type HostId = Branded<'HostId'>
 /** `cp-` and 25 base-36 digits. Where the API takes one, it takes the checkpoint's name too. */
@@ -44,6 +48,10 @@ export const capsuleIds = kind<CapsuleId>('cl')
 export const teamIds = kind<TeamId>('team')
 /** As {@link capsuleIds}, of keys. */
 export const apiKeyIds = kind<ApiKeyId>('key')
+/** As {@link capsuleIds}, of people's accounts. */
+export const userIds = kind<UserId>('usr')
+/** As {@link capsuleIds}, of sessions. */
+export const sessionIds = kind<SessionId>('ses')
 /** As {@link capsuleIds}, of hosts. */
 export const hostIds = kind<HostId>('host')
 /** As {@link capsuleIds}, of checkpoints. */

@@ -17,10 +17,14 @@ export {
   type HostId,
   hostIds,
   randomTag,
+  type SessionId,
   type SnapshotId,
+  sessionIds,
   snapshotIds,
   type TeamId,
   teamIds,
+  type UserId,
+  userIds,
 } from './ids.js'
 export { breakOff, joinSockets } from './join-sockets.js'
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'

@@ -25,6 +25,7 @@ export {
   type Scope,
   scopes,
   scopesFor,
+  teamScopes,
 } from './permissions.js'
 export * from './rest/index.js'
 export {

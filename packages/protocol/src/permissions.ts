@@ -14,11 +14,16 @@ export const permissions = [
   /** Make and revoke keys. */
   'keys.write',
   'audit.read',
+  /** Everybody's accounts, of whatever team. */
+  'users.read',
+  'users.write',
 ] as const
 export type Permission = (typeof permissions)[number]
 
+/** All that concerns a team. */
+export const teamScopes = ['read', 'capsules', 'templates', 'admin'] as const
 /** What a key may be made for. A key without the scope `admin` cannot make keys. */
-export const scopes = ['read', 'capsules', 'templates', 'admin'] as const
+export const scopes = [...teamScopes, 'platform'] as const
 export type Scope = (typeof scopes)[number]
 
 /** A newer server may have some that this table lacks. */
@@ -36,6 +41,7 @@ export const grants = {
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
   admin: ['keys.read', 'keys.write', 'audit.read'],
+  platform: ['users.read', 'users.write'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

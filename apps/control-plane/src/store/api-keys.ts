@@ -1,5 +1,5 @@
 import { apiKeyIds } from '@wrenn/base'
-import { type Scope, scopes } from '@wrenn/protocol'
+import { type Scope, teamScopes } from '@wrenn/protocol'
 import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { ApiKeyRow } from './schema.js'
@@ -91,7 +91,7 @@ export async function countKeys(db: Db, teamId: string, exceptId = ''): Promise<
       eb.fn
         .countAll<number>()
         .filterWhere('expires_at', 'is', null)
-        .filterWhere(sql<SqlBool>`scopes @> ${[...scopes]}::text[]`)
+        .filterWhere(sql<SqlBool>`scopes @> ${[...teamScopes]}::text[]`)
         .as('lastingFull'),
     ])
     .where('team_id', '=', teamId)

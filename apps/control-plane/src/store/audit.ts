@@ -25,7 +25,7 @@ export async function writeAudit(tx: Db, entry: NewAuditEntry): Promise<void> {
     .values({
       id: auditIds.create(),
       team_id: entry.teamId,
-      actor_type: actor === undefined ? 'system' : 'key',
+      actor_type: actor === undefined ? 'system' : (actor.kind ?? 'key'),
       actor_id: actor?.id ?? null,
       actor_name: actor?.name ?? null,
       action: entry.action,

@@ -158,7 +158,9 @@ export type OperationState = 'running' | 'succeeded' | 'failed'
 
 /** Who asked for a change, as far as records of it go. */
 export interface Actor {
-  /** Of the key. */
+  /** @default 'key' */
+  readonly kind?: 'key' | 'user'
+  /** Of the key, or of the person. */
   readonly id: string
   readonly name: string
   readonly requestId: string
@@ -250,7 +252,7 @@ export interface AuditTable {
   team_id: string
   /** By the database's clock, to the millisecond: an entry's hash is over its wire form. */
   at: ColumnType<Date, Date | undefined, never>
-  actor_type: 'key' | 'system'
+  actor_type: 'key' | 'user' | 'system'
   actor_id: string | null
   actor_name: string | null
   action: string
@@ -276,6 +278,81 @@ export interface AuditChainsTable {
   last_hash: string
 }
 
+/** `pending` until the link of the activation mail was followed; a disabled one may do nothing, in no team. */
+export type UserStatus = 'pending' | 'active' | 'disabled'
+
+/** People's accounts. */
+export interface UsersTable {
+  id: string
+  /** Unique, whatever its case; stored in lower case. */
+  email: string
+  name: string
+  /** argon2id in its own text form; `null`: nobody can log in with a password. */
+  password_hash: string | null
+  status: ColumnType<UserStatus, UserStatus | undefined, UserStatus>
+  /** Of the platform, beside what they are in teams. */
+  is_admin: Generated<boolean>
+  created_at: Time
+  updated_at: ColumnType<Date, Date | undefined, Date | RawBuilder<Date>>
+  deleted_at: OptionalTime
+}
+
+/** Who is in which team. */
+export interface TeamMembersTable {
+  team_id: string
+  user_id: string
+  role: 'owner' | 'admin' | 'member' | 'viewer'
+  joined_at: Time
+}
+
+/** Logins. Each is a family of tokens, of which the newest refresh token counts; a token itself is in no table. */
+export interface SessionsTable {
+  id: string
+  user_id: string
+  /** The team that its holder works in now. */
+  team_id: string
+  /** SHA-256 of the refresh token that counts, hexadecimal. */
+  refresh_hash: string
+  /** SHA-256 of the one before. */
+  rotated_from: string | null
+  /** Each refresh token's successor is its HMAC with this key, hexadecimal. */
+  rotation_key: string
+  rotations: Count
+  rotated_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, Date | RawBuilder<Date>>
+  last_used_at: ColumnType<Date, undefined, Date | RawBuilder<Date>>
+  /** Of the request that used it last, when it was rotated. */
+  ip: string
+  user_agent: string
+  created_at: Time
+  revoked_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+}
+
+/** What requests of sessions are made with, by digest. */
+export interface AccessTokensTable {
+  digest: string
+  session_id: string
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
+}
+
+/** What links in mails carry, by digest; each is good for one use. */
+export interface EmailTokensTable {
+  digest: string
+  kind: 'activation' | 'password-reset'
+  user_id: string
+  created_at: Time
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
+  used_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+}
+
+/** How often something was tried of late. */
+export interface AttemptsTable {
+  bucket: string
+  count: number
+  since: Date
+  until: Date
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -288,10 +365,20 @@ export interface Database {
   pool_usage: PoolUsageTable
   audit_log: AuditTable
   audit_chains: AuditChainsTable
+  users: UsersTable
+  team_members: TeamMembersTable
+  sessions: SessionsTable
+  access_tokens: AccessTokensTable
+  email_tokens: EmailTokensTable
+  attempts: AttemptsTable
 }
 
 /** A key, in the form of {@link CapsuleRow}. */
 export type ApiKeyRow = Selectable<ApiKeysTable>
+/** An account, in the form of {@link CapsuleRow}. */
+export type UserRow = Selectable<UsersTable>
+/** A session, in the form of {@link CapsuleRow}. */
+export type SessionRow = Selectable<SessionsTable>
 /** An entry of the audit trail, in the form of {@link CapsuleRow}. */
 export type AuditRow = Selectable<AuditTable>
 /** The ends of a chain, in the form of {@link CapsuleRow}. */

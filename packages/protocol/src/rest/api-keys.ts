@@ -16,7 +16,7 @@ export const apiKeyIdSchema = z
 const scopeSchema = z
   .enum(scopes)
   .describe(
-    '`read`: see capsules and templates. `capsules`: also make, move and use them. `templates`: also make and delete snapshots. `admin`: manage keys and read the audit trail.',
+    '`read`: see capsules and templates. `capsules`: also make, move and use them. `templates`: also make and delete snapshots. `admin`: manage keys and read the audit trail. `platform`: manage accounts of people, whatever their team.',
   )
 
 /** Body of `POST /v1/api-keys`; may be absent. */
@@ -27,7 +27,7 @@ export const createApiKeySchema = requestBody({
     .min(1)
     .max(scopes.length)
     .optional()
-    .describe('Not more than those of the key that asks. Default: the same.'),
+    .describe('Not more than those of the key that asks. Default: the same, but `platform`.'),
   expires_in_sec: z
     .int()
     .min(60)

@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { text, timestampSchema } from './common.js'
 
 /** What entries are about. */
-export const auditResources = ['capsule', 'snapshot', 'api_key'] as const
+export const auditResources = ['capsule', 'snapshot', 'api_key', 'user', 'session'] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const
 
 /** What the first entry of every chain follows. */
@@ -17,7 +17,7 @@ export const auditEntrySchema = z
     id: z.string(),
     team_id: z.string(),
     created_at: timestampSchema,
-    actor_type: z.string().describe('`key` or `system`: the platform itself.'),
+    actor_type: z.string().describe('`key`, `user`: a person, or `system`: the platform itself.'),
     actor_id: z.string().optional(),
     actor_name: z.string().optional(),
     action: z.string().describe('Such as `capsule.create`, `api_key.revoke`.'),

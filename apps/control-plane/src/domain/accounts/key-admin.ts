@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { type ApiKey, type CreateApiKeyInput, type NewApiKey, permissionsOf, type Scope, scopes } from '@wrenn/protocol'
+import { type ApiKey, type CreateApiKeyInput, type NewApiKey, permissionsOf, type Scope, teamScopes } from '@wrenn/protocol'
 import { addKey, countKeys, listKeys, lockKey, revokeKey } from '../../store/api-keys.js'
 import { type NewAuditEntry, writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
@@ -34,7 +34,7 @@ export class KeyAdmin {
    * @throws AppError `forbidden`, `limit_exceeded`, `unauthorized` when the asking key was revoked meanwhile
    */
   async create(maker: Principal, input: CreateApiKeyInput, actor: Actor): Promise<NewApiKey> {
-    const wanted = [...new Set(input.scopes ?? maker.scopes)]
+    const wanted = [...new Set(input.scopes ?? maker.scopes.filter((scope) => scope !== 'platform'))]
     refuseMore(maker, wanted)
     const expiresAt = endOf(maker, input.expires_in_sec)
     const key = newApiKey(input.format)
@@ -94,7 +94,7 @@ export function keyEntry(action: string, row: ApiKeyRow, actor: Actor | undefine
 }
 
 function isLastingFull(row: ApiKeyRow): boolean {
-  return row.expires_at === null && scopes.every((scope) => row.scopes.includes(scope))
+  return row.expires_at === null && teamScopes.every((scope) => row.scopes.includes(scope))
 }
 
 /** @throws AppError `forbidden` */

@@ -8,6 +8,7 @@ import * as portAccess from './0006-port-access.js'
 import * as apiKeys from './0007-api-keys.js'
 import * as audit from './0008-audit.js'
 import * as lifetimes from './0009-lifetimes.js'
+import * as people from './0010-people.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -20,4 +21,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0007-api-keys': apiKeys,
   '0008-audit': audit,
   '0009-lifetimes': lifetimes,
+  '0010-people': people,
 }
