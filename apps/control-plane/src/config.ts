@@ -1,70 +1,88 @@
 import { loadConfig } from '@wrenn/base'
 import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { z } from 'zod'
+import { isSender, type MailConfig } from './mail/index.js'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const MIB = 1024 * 1024
+/** Of mails that go to a folder. Nobody can answer to it (RFC 2606 §2). */
+const DEFAULT_SENDER = 'Wrenn <wrenn@localhost.invalid>'
 
-const schema = z.object({
-  /** Address to listen on. */
-  WRENN_HOST: z.string().default('127.0.0.1'),
-  WRENN_PORT: integer(0, 65_535).default(8000),
-  /** PostgreSQL 15 or newer. */
-  DATABASE_URL: z.string(),
-  /** `unix:/path`, `http://host:port` or `https://host:port`. */
-  WRENN_HOST_AGENT_ADDRESS: z.string(),
-  /** PEM files for mutual TLS with the host agent. */
-  WRENN_HOST_AGENT_CA: z.string().optional(),
-  WRENN_HOST_AGENT_CERT: z.string().optional(),
-  WRENN_HOST_AGENT_KEY: z.string().optional(),
-  /** Names below which each port of a capsule has one, separated by commas; the first is told to clients. */
-  WRENN_PROXY_DOMAIN: z
-    .string()
-    .toLowerCase()
-    .regex(
-      /^\s*[a-z0-9.-]+(?::\d{1,5})?(?:\s*,\s*[a-z0-9.-]+(?::\d{1,5})?)*\s*$/,
-      'must be host names, such as sbx.example',
-    )
-    .default('localhost'),
-  /** Requests and upgraded connections of one capsule through the proxy at a time. */
-  WRENN_PROXY_MAX_CONNECTIONS: integer(1, 1_000_000).default(12_000),
-  /** Origins of web pages that may use the API, separated by commas; `*` is any. */
-  WRENN_CORS_ORIGINS: z.string().default('*'),
-  /** Where the first API key is written when the database has none; made when missing, if its folder may be written. */
-  WRENN_API_KEY_FILE: z.string().optional(),
-  WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
-  WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
-  /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
-  WRENN_MAX_VCPUS: integer(1, 1024).default(8),
-  WRENN_MAX_MEMORY_MB: integer(minimumMemoryMib, 4_194_304).default(16_384),
-  WRENN_MAX_DISK_SIZE_MB: integer(64, 67_108_864).default(102_400),
-  WRENN_DEFAULT_DISK_SIZE_MB: integer(64, 67_108_864).default(capsuleDefaults.diskSizeMib),
-  /** Capsules of a team that are not stopped; 0 means no limit. */
-  WRENN_MAX_CAPSULES: integer(0, 1_000_000).default(500),
-  /** Of each team, unless its row says otherwise; 0 means no limit. */
-  WRENN_QUOTA_RUNNING_CAPSULES: integer(0, 1_000_000).default(0),
-  WRENN_QUOTA_VCPUS: integer(0, 1_000_000).default(0),
-  WRENN_QUOTA_MEMORY_MB: integer(0, 2 ** 40).default(0),
-  WRENN_QUOTA_POOL_BYTES: integer(0, 2 ** 53).default(0),
-  /** Output of one stream that a foreground exec answers with. */
-  WRENN_EXEC_OUTPUT_LIMIT_MIB: integer(1, 512).default(64),
-  /** How long a create may take before it counts as failed. */
-  WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
-  /** How long a create is tried again while its host is away, as during a restart of the host agent. */
-  WRENN_CREATE_RETRY_SEC: integer(0, 3600).default(60),
-  /** How long a pause, resume, fork, rollback or the making of a checkpoint or snapshot may take on the host. */
-  WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
-  /** How long the API still knows capsules that have ended. */
-  WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
-  /** How long entries of the audit trail are kept; 0: for ever. */
-  WRENN_AUDIT_RETENTION_DAYS: integer(0, 36_500).default(365),
-  /** How long a call on a capsule that is starting waits for it. */
-  WRENN_START_WAIT_SEC: integer(0, 600).default(60),
-  /** How long a host may be silent before its capsules count as missing. */
-  WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
-  /** How long a host may answer without a capsule before that counts as lost. */
-  WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
-})
+const schema = z
+  .object({
+    /** Address to listen on. */
+    WRENN_HOST: z.string().default('127.0.0.1'),
+    WRENN_PORT: integer(0, 65_535).default(8000),
+    /** PostgreSQL 15 or newer. */
+    DATABASE_URL: z.string(),
+    /** `unix:/path`, `http://host:port` or `https://host:port`. */
+    WRENN_HOST_AGENT_ADDRESS: z.string(),
+    /** PEM files for mutual TLS with the host agent. */
+    WRENN_HOST_AGENT_CA: z.string().optional(),
+    WRENN_HOST_AGENT_CERT: z.string().optional(),
+    WRENN_HOST_AGENT_KEY: z.string().optional(),
+    /** Names below which each port of a capsule has one, separated by commas; the first is told to clients. */
+    WRENN_PROXY_DOMAIN: z
+      .string()
+      .toLowerCase()
+      .regex(
+        /^\s*[a-z0-9.-]+(?::\d{1,5})?(?:\s*,\s*[a-z0-9.-]+(?::\d{1,5})?)*\s*$/,
+        'must be host names, such as sbx.example',
+      )
+      .default('localhost'),
+    /** Requests and upgraded connections of one capsule through the proxy at a time. */
+    WRENN_PROXY_MAX_CONNECTIONS: integer(1, 1_000_000).default(12_000),
+    /** Origins of web pages that may use the API, separated by commas; `*` is any. */
+    WRENN_CORS_ORIGINS: z.string().default('*'),
+    /** Where the first API key is written when the database has none; made when missing, if its folder may be written. */
+    WRENN_API_KEY_FILE: z.string().optional(),
+    /** Where people reach this platform, for links in mails; may have a path. */
+    WRENN_PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
+    /** `smtp://` or `smtps://` with host and, where needed, port, user and password: docs/mail.md. */
+    WRENN_SMTP_URL: z.url({ protocol: /^smtps?$/, hostname: /./ }).optional(),
+    /** PEM file of authorities that the mail server's certificate may be of, instead of the system's. */
+    WRENN_SMTP_CA: z.string().optional(),
+    /** `Name <address>` or an address. */
+    WRENN_MAIL_FROM: z.string().refine(isSender, 'must be an address, or a name and <address>').optional(),
+    /** Without a mail server each mail becomes a file in this folder. */
+    WRENN_MAIL_OUTBOX: z.string().optional(),
+    WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
+    WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
+    /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
+    WRENN_MAX_VCPUS: integer(1, 1024).default(8),
+    WRENN_MAX_MEMORY_MB: integer(minimumMemoryMib, 4_194_304).default(16_384),
+    WRENN_MAX_DISK_SIZE_MB: integer(64, 67_108_864).default(102_400),
+    WRENN_DEFAULT_DISK_SIZE_MB: integer(64, 67_108_864).default(capsuleDefaults.diskSizeMib),
+    /** Capsules of a team that are not stopped; 0 means no limit. */
+    WRENN_MAX_CAPSULES: integer(0, 1_000_000).default(500),
+    /** Of each team, unless its row says otherwise; 0 means no limit. */
+    WRENN_QUOTA_RUNNING_CAPSULES: integer(0, 1_000_000).default(0),
+    WRENN_QUOTA_VCPUS: integer(0, 1_000_000).default(0),
+    WRENN_QUOTA_MEMORY_MB: integer(0, 2 ** 40).default(0),
+    WRENN_QUOTA_POOL_BYTES: integer(0, 2 ** 53).default(0),
+    /** Output of one stream that a foreground exec answers with. */
+    WRENN_EXEC_OUTPUT_LIMIT_MIB: integer(1, 512).default(64),
+    /** How long a create may take before it counts as failed. */
+    WRENN_CREATE_TIMEOUT_SEC: integer(5, 3600).default(300),
+    /** How long a create is tried again while its host is away, as during a restart of the host agent. */
+    WRENN_CREATE_RETRY_SEC: integer(0, 3600).default(60),
+    /** How long a pause, resume, fork, rollback or the making of a checkpoint or snapshot may take on the host. */
+    WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
+    /** How long the API still knows capsules that have ended. */
+    WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
+    /** How long entries of the audit trail are kept; 0: for ever. */
+    WRENN_AUDIT_RETENTION_DAYS: integer(0, 36_500).default(365),
+    /** How long a call on a capsule that is starting waits for it. */
+    WRENN_START_WAIT_SEC: integer(0, 600).default(60),
+    /** How long a host may be silent before its capsules count as missing. */
+    WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
+    /** How long a host may answer without a capsule before that counts as lost. */
+    WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
+  })
+  .refine((values) => values.WRENN_SMTP_URL === undefined || values.WRENN_MAIL_FROM !== undefined, {
+    path: ['WRENN_MAIL_FROM'],
+    message: 'must say whom mails are from, as WRENN_SMTP_URL is set',
+  })
 
 /**
  * What this platform allows. A request that wants more than a `max…` is `invalid_request`, one beyond a quota
@@ -111,6 +129,9 @@ export interface ControlPlaneConfig {
   readonly proxyDomains: readonly string[]
   readonly proxyMaxConnections: number
   readonly corsOrigins: readonly string[]
+  /** Without a slash at its end. */
+  readonly publicUrl: string
+  readonly mail: MailConfig
   readonly apiKeyFile: string | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
@@ -143,6 +164,13 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     corsOrigins: values.WRENN_CORS_ORIGINS.split(',')
       .map((origin) => origin.trim().replace(/\/$/, ''))
       .filter((origin) => origin !== ''),
+    publicUrl: (values.WRENN_PUBLIC_URL ?? localUrl(values.WRENN_HOST, values.WRENN_PORT)).replace(/\/+$/, ''),
+    mail: {
+      from: values.WRENN_MAIL_FROM ?? DEFAULT_SENDER,
+      smtpUrl: values.WRENN_SMTP_URL,
+      smtpCaFile: values.WRENN_SMTP_CA,
+      outboxDir: values.WRENN_MAIL_OUTBOX,
+    },
     apiKeyFile: values.WRENN_API_KEY_FILE,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
@@ -169,4 +197,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,
     },
   }
+}
+
+/** Good on this machine only. */
+function localUrl(host: string, port: number): string {
+  const reachable = ['0.0.0.0', '::'].includes(host) ? 'localhost' : host
+  return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
 }

@@ -12,6 +12,7 @@ import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
+import { createDelivery, linksBelow, MailSender } from './mail/index.js'
 import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
@@ -47,6 +48,13 @@ export async function startControlPlane(
     db,
     logger,
     retentionMs: config.auditRetentionMs,
+    lookEveryMs: options.tickMs ?? 1_000,
+  })
+  const mailSender = new MailSender({
+    db,
+    delivery: createDelivery(config.mail, logger),
+    links: linksBelow(config.publicUrl),
+    logger,
     lookEveryMs: options.tickMs ?? 1_000,
   })
   const keyWatch = new KeyWatch({ db, logger })
@@ -135,6 +143,7 @@ export async function startControlPlane(
     inFlight.stop()
     keyWatch.stop()
     await auditChains.stop()
+    await mailSender.stop()
     await notifications.stop()
     await activity.flush()
     await apiKeys.flush()
@@ -150,6 +159,7 @@ export async function startControlPlane(
     reconciler.start()
     inFlight.start()
     auditChains.start()
+    mailSender.start()
     logger.info({ url, version: VERSION }, 'control_plane.started')
     return { url, [Symbol.asyncDispose]: stop }
   } catch (error) {

@@ -36,6 +36,7 @@ const OWN_ENTRIES = [
   'logs',
   'postgres',
   'api-key',
+  'outbox',
   'bin',
 ]
 

@@ -24,6 +24,8 @@ export type CheckpointId = Branded<'CheckpointId'>
 export type AuditId = Branded<'AuditId'>
 /** `snap-` and 25 base-36 digits. Users name snapshots by their template name instead. */
 export type SnapshotId = Branded<'SnapshotId'>
+/** `mail-` and 25 base-36 digits. Part of the mail's Message-ID, so that a mail that came twice can be told. */
+export type MailId = Branded<'MailId'>
 
 const DIGITS = 25
 const pattern = /^[0-9a-z]{25}$/
@@ -60,6 +62,8 @@ export const checkpointIds = kind<CheckpointId>('cp')
 export const auditIds = kind<AuditId>('log')
 /** As {@link capsuleIds}, of snapshots. */
 export const snapshotIds = kind<SnapshotId>('snap')
+/** As {@link capsuleIds}, of mails. */
+export const mailIds = kind<MailId>('mail')
 
 /** `prefix-` + 8 hex digits: tags of processes and terminals. */
 export function randomTag(prefix: string): string {

@@ -16,6 +16,8 @@ export {
   checkpointIds,
   type HostId,
   hostIds,
+  type MailId,
+  mailIds,
   randomTag,
   type SessionId,
   type SnapshotId,

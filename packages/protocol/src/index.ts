@@ -28,6 +28,7 @@ export {
   teamScopes,
 } from './permissions.js'
 export * from './rest/index.js'
+export { isRole, permissionsOfRole, type Role, roleGrants, roles, rolesFor } from './roles.js'
 export {
   type CapsuleCommand,
   type CapsuleState,

@@ -6,6 +6,9 @@ import { AppError, lifelinePath } from '@wrenn/base'
 /** The children of `wrenn up` that are our own programs, by the name of their folder below `apps`. */
 export type ServiceName = 'host-agent' | 'control-plane'
 
+/** Of the embedded PostgreSQL. */
+export const DATABASE = 'wrenn'
+
 /** Where things lie in a platform's directory. */
 export interface Layout {
   readonly dir: string
@@ -16,6 +19,8 @@ export interface Layout {
   readonly journalDir: string
   readonly hostSocket: string
   readonly apiKeyFile: string
+  /** Mails of a platform without a mail server. */
+  readonly outboxDir: string
   /** Who runs here: pid of the supervisor and of its children. */
   readonly recordFile: string
   /** Copies of what services run where their users cannot read the original. */
@@ -36,6 +41,7 @@ export function layoutOf(dir: string): Layout {
     journalDir: join(absolute, 'journal'),
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
+    outboxDir: join(absolute, 'outbox'),
     recordFile: join(runDir, 'up.json'),
     programsDir: join(runDir, 'programs'),
     lifelines: {

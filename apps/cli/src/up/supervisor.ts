@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { AppError, identify, isErrno, type RunAs, type StopStep, UndoStack, waitFor } from '@wrenn/base'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
 import type { CliConfig } from '../config.js'
-import { appBundle, type Layout, type ServiceName } from './layout.js'
+import { appBundle, DATABASE, type Layout, type ServiceName } from './layout.js'
 import { LogFile } from './log-file.js'
 import { programFor } from './program-for.js'
 import type { ChildRecord, DirectoryClaim } from './record.js'
@@ -13,7 +13,6 @@ import { Service, type ServiceDeath, type ServiceOptions } from './service.js'
 /** 7 MB less memory per service. Source maps would cost another 50 MB each: they are read at start, not when needed. */
 const SMALL_HEAP = ['--max-semi-space-size=1']
 
-const DATABASE = 'wrenn'
 const POSTGRES_RESTART_MS = 1000
 const HOST_AGENT_ANSWER_MS = 10_000
 
@@ -76,6 +75,7 @@ export class Supervisor implements AsyncDisposable {
     const uid = this.#uids.controlPlane
     const user = { uid, gid: uid }
     await makeKeyFile(layout, user)
+    await makeOutbox(layout, user)
     const { bundle, ...program } = await programFor(user, appBundle('control-plane'), layout.programsDir)
     this.#controlPlane = await this.#startService(
       'control-plane',
@@ -169,6 +169,7 @@ export class Supervisor implements AsyncDisposable {
       WRENN_HOST: host,
       WRENN_PORT: String(port),
       WRENN_API_KEY_FILE: layout.apiKeyFile,
+      WRENN_MAIL_OUTBOX: layout.outboxDir,
     }
   }
 
@@ -276,6 +277,12 @@ async function hasCapsules(layout: Layout): Promise<boolean> {
 async function makeKeyFile(layout: Layout, user: RunAs): Promise<void> {
   await using file = await open(layout.apiKeyFile, 'a', 0o600)
   await file.chown(user.uid, user.gid)
+}
+
+/** The control plane's own; what mails say is nobody else's matter. */
+async function makeOutbox({ outboxDir }: Layout, user: RunAs): Promise<void> {
+  await mkdir(outboxDir, { recursive: true, mode: 0o700 })
+  await chown(outboxDir, user.uid, user.gid)
 }
 
 /** Makes the platform's folders; the control plane may enter `run/` (its host agent's socket). */

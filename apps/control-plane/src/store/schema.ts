@@ -353,6 +353,22 @@ export interface AttemptsTable {
   until: Date
 }
 
+/** Mails on their way. Its link's token is in `data` until the mail was taken or given up, and nowhere afterwards. */
+export interface MailsTable {
+  id: string
+  recipient: string
+  /** A newer version may have written one that this one does not know. */
+  kind: string
+  data: Json<Readonly<Record<string, string>> | null>
+  attempts: Count
+  /** When it is tried next; while it is tried, when another may. */
+  next_at: ColumnType<Date, Date | undefined, Date | RawBuilder<Date>>
+  expires_at: ColumnType<Date, Date, never>
+  created_at: Time
+  given_up_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+  reason: string | null
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -371,6 +387,7 @@ export interface Database {
   access_tokens: AccessTokensTable
   email_tokens: EmailTokensTable
   attempts: AttemptsTable
+  mails: MailsTable
 }
 
 /** A key, in the form of {@link CapsuleRow}. */
@@ -381,6 +398,8 @@ export type UserRow = Selectable<UsersTable>
 export type SessionRow = Selectable<SessionsTable>
 /** An entry of the audit trail, in the form of {@link CapsuleRow}. */
 export type AuditRow = Selectable<AuditTable>
+/** A mail that waits, in the form of {@link CapsuleRow}. */
+export type MailRow = Selectable<MailsTable>
 /** The ends of a chain, in the form of {@link CapsuleRow}. */
 export type AuditChainRow = Selectable<AuditChainsTable>
 /** A capsule as queries give it: times are `Date`s, counts numbers, JSON is parsed, and absence is null. */

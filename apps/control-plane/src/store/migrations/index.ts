@@ -9,6 +9,7 @@ import * as apiKeys from './0007-api-keys.js'
 import * as audit from './0008-audit.js'
 import * as lifetimes from './0009-lifetimes.js'
 import * as people from './0010-people.js'
+import * as mail from './0011-mail.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -22,4 +23,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0008-audit': audit,
   '0009-lifetimes': lifetimes,
   '0010-people': people,
+  '0011-mail': mail,
 }

@@ -1,0 +1,24 @@
+import type { Logger } from '@wrenn/base'
+import type { Delivery } from './delivery.js'
+import { createOutboxFolder } from './outbox-folder.js'
+import { createSmtpDelivery } from './smtp.js'
+
+/** How mail leaves this platform. */
+export interface MailConfig {
+  readonly from: string
+  /** @default none: mails go to the outbox folder */
+  readonly smtpUrl: string | undefined
+  readonly smtpCaFile: string | undefined
+  /** @default none: without SMTP as well, the log says for whom a mail was, and that is all that becomes of it */
+  readonly outboxDir: string | undefined
+}
+
+/** By SMTP, else into the outbox folder, else nowhere. @throws AppError `invalid_config` */
+export function createDelivery({ from, smtpUrl, smtpCaFile, outboxDir }: MailConfig, logger: Logger): Delivery {
+  if (smtpUrl !== undefined) return createSmtpDelivery({ url: smtpUrl, from, caFile: smtpCaFile })
+  if (outboxDir !== undefined) return createOutboxFolder({ dir: outboxDir, from, logger })
+  return {
+    deliver: async ({ id, to }) => logger.warn({ mailId: id, to }, 'mail.nowhere_to_go'),
+    close: () => {},
+  }
+}

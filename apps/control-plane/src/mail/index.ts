@@ -1,0 +1,6 @@
+export { createDelivery, type MailConfig } from './create-delivery.js'
+export type { Mail, MailData, MailKind } from './kinds.js'
+export { linksBelow } from './letter.js'
+export { Mailer } from './mailer.js'
+export { isSender } from './message.js'
+export { MailSender } from './sender.js'

@@ -1,0 +1,69 @@
+import { mailIds } from '@wrenn/base'
+import { type SqlBool, sql } from 'kysely'
+import type { Db } from './database.js'
+import type { MailRow } from './schema.js'
+
+interface NewMail {
+  readonly recipient: string
+  readonly kind: string
+  readonly data: Readonly<Record<string, string>>
+  /** Afterwards sending it makes no sense. */
+  readonly expiresAt: Date
+}
+
+/** Adds a mail, to be sent once the transaction is committed. */
+export async function addMail(tx: Db, { recipient, kind, data, expiresAt }: NewMail): Promise<void> {
+  await tx
+    .insertInto('mails')
+    .values({ id: mailIds.create(), recipient, kind, data: JSON.stringify(data), expires_at: expiresAt })
+    .execute()
+}
+
+/**
+ * Takes mails that are due, for `leaseMs`: whoever has them sends them, and when it dies they are due again. Two never take the same one,
+ * and never wait for each other.
+ */
+export async function takeMails(db: Db, limit: number, leaseMs: number): Promise<MailRow[]> {
+  const { rows } = await sql<MailRow>`UPDATE mails SET
+      attempts = attempts + 1,
+      next_at = now() + ${leaseMs} * interval '1 millisecond'
+    WHERE id IN (
+      SELECT id FROM mails WHERE given_up_at IS NULL AND next_at <= now() ORDER BY next_at LIMIT ${limit} FOR UPDATE SKIP LOCKED
+    )
+    RETURNING *`.execute(db)
+  return rows
+}
+
+/** It was taken by its next hop: nothing of it is kept. */
+export async function forgetMail(db: Db, id: string): Promise<void> {
+  await db.deleteFrom('mails').where('id', '=', id).execute()
+}
+
+/** Tries it again after `delayMs`, unless somebody else has taken it meanwhile. */
+export async function postponeMail(db: Db, { id, attempts }: MailRow, delayMs: number, reason: string): Promise<void> {
+  await db
+    .updateTable('mails')
+    .set({ next_at: sql<Date>`now() + ${delayMs} * interval '1 millisecond'`, reason })
+    .where('id', '=', id)
+    .where('attempts', '=', attempts)
+    .where('given_up_at', 'is', null)
+    .execute()
+}
+
+/** Never tries it again; what it would have said goes, why it was not sent stays. */
+export async function giveUpMail(db: Db, { id, attempts }: MailRow, reason: string): Promise<void> {
+  await db
+    .updateTable('mails')
+    .set({ given_up_at: sql<Date>`now()`, data: null, reason })
+    .where('id', '=', id)
+    .where('attempts', '=', attempts)
+    .execute()
+}
+
+/** Forgets mails that were given up longer ago than this. */
+export async function pruneMails(db: Db, olderThanMs: number): Promise<void> {
+  await db
+    .deleteFrom('mails')
+    .where(sql<SqlBool>`given_up_at < now() - ${olderThanMs} * interval '1 millisecond'`)
+    .execute()
+}
