@@ -19,6 +19,7 @@ describe('a command line that is not understood', () => {
     expect(wordsOf('run --memory 12x -- ls')).toContain('`wrenn run --help`')
     expect(wordsOf('capsule info')).toContain('`wrenn capsule info --help`')
     expect(wordsOf('capsule checkpoint nope')).toContain('`wrenn capsule checkpoint --help`')
+    expect(wordsOf('key create --scope capsules,root ci')).toContain('Scopes are read, capsules')
     expect(wordsOf('nope')).toContain('`wrenn --help`')
   })
 })

@@ -1,4 +1,5 @@
 import type { ApiKey, ErrorBody, NewApiKey } from '@wrenn/protocol'
+import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
 import { newApiKey, storedForm } from './domain/accounts/index.js'
@@ -116,6 +117,50 @@ describe('a key', () => {
     const response = await platform.call('GET', '/v1/capsules', undefined, withKey(key))
     expect(await refusal(response)).toEqual([401, 'unauthorized', 'The API key has expired.'])
     expect((await list()).map((each) => each.id)).toContain(id)
+  })
+
+  it('that has expired takes no place, and is listed for a month only', async () => {
+    const teamId = await createTeam(db, 'Short lives')
+    const key = newApiKey()
+    const scopes = ['read', 'capsules', 'templates', 'admin'] as const
+    await addKey(db, { teamId, name: 'lasting', scopes, ...storedForm(key) })
+    await sql`INSERT INTO api_keys (id, team_id, name, prefix, key_hash, scopes, expires_at)
+      SELECT 'key-' || lpad(n::text, 25, '0'), ${teamId}, 'run ' || n, 'wrn_', 'hash ' || n, '{read}',
+        now() - (CASE WHEN n <= 1000 THEN 31 ELSE 29 END) * interval '1 day'
+      FROM generate_series(1, 1002) AS n`.execute(db)
+    await make({}, key)
+    const listed = await json<ApiKey[]>(await platform.call('GET', '/v1/api-keys', undefined, withKey(key)), 200)
+    expect(listed.map(({ name }) => name).sort()).toEqual(['Unnamed API Key', 'lasting', 'run 1001', 'run 1002'])
+  })
+
+  it('is on one page, also when it was made in the same moment as others', async () => {
+    const teamId = await createTeam(db, 'Many keys')
+    const key = newApiKey()
+    const scopes = ['admin'] as const
+    await addKey(db, { teamId, name: 'first', scopes, ...storedForm(key) })
+    await sql`INSERT INTO api_keys (id, team_id, name, prefix, key_hash, scopes)
+      SELECT 'key-' || lpad((5000 + n)::text, 25, '0'), ${teamId}, 'n' || n, 'wrn_', 'other hash ' || n, '{read}'
+      FROM generate_series(1, 250) AS n`.execute(db)
+    const all = await json<ApiKey[]>(await platform.call('GET', '/v1/api-keys', undefined, withKey(key)), 200)
+    expect(all).toHaveLength(251)
+    const ids: string[] = []
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const query: string = cursor === '' ? '' : `&cursor=${cursor}`
+      const page = await platform.call('GET', `/v1/api-keys?limit=100${query}`, undefined, withKey(key))
+      ids.push(...(await json<ApiKey[]>(page, 200)).map(({ id }) => id))
+      cursor = page.headers.get('x-next-token')
+      // A page's place outlives its key.
+      await db
+        .updateTable('api_keys')
+        .set({ revoked_at: new Date() })
+        .where('id', '=', ids.at(-1) ?? '')
+        .where('name', '!=', 'first')
+        .execute()
+    }
+    expect(ids).toEqual(all.map(({ id }) => id))
+    for (const query of ['limit=0', 'limit=1001', 'cursor=x', `cursor=${Buffer.from('1:%').toString('base64url')}`]) {
+      expect((await platform.call('GET', `/v1/api-keys?${query}`)).status).toBe(400)
+    }
   })
 
   it('of nonsense is refused by the field', async () => {

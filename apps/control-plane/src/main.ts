@@ -1,4 +1,5 @@
 import { AppError, errorText } from '@wrenn/base'
+import { runCommandLine } from './commands.js'
 import { readConfig } from './config.js'
 import { startControlPlane } from './control-plane.js'
 import { createLogger } from './logger.js'
@@ -7,6 +8,12 @@ const STOP_WITHIN_MS = 30_000
 
 async function main(): Promise<void> {
   const config = readConfig()
+  const [command, ...args] = process.argv.slice(2)
+  if (command !== undefined) {
+    // Its answer is on stdout, as JSON lines.
+    process.exitCode = await runCommandLine(command, args, config)
+    return
+  }
   const logger = createLogger(config.logLevel)
   const running = await startControlPlane(config, logger)
   let stopping = false

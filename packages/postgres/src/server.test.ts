@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { AppError, identify, isRunning, waitFor } from '@wrenn/base'
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { startEmbeddedPostgres } from './index.js'
+import { embeddedDatabaseUrl, startEmbeddedPostgres } from './index.js'
 
 const TEST_UID = 64_900
 const isRoot = process.getuid?.() === 0
@@ -87,7 +87,8 @@ describe('startEmbeddedPostgres', () => {
       await using server = await startEmbeddedPostgres({ dir, ...user })
       expect(await server.createDatabase('wrenn')).toBe(true)
       expect(await server.createDatabase('wrenn')).toBe(false)
-      const url = server.connectionString('wrenn')
+      const url = embeddedDatabaseUrl(dir, 'wrenn')
+      expect(server.connectionString('wrenn')).toBe(url)
       await queryRows(url, 'CREATE TABLE kept (n int)')
       await queryRows(url, 'INSERT INTO kept VALUES (42)')
       expect(await queryRows(url, 'SHOW fsync')).toEqual([{ fsync: 'on' }])

@@ -190,7 +190,7 @@ class RunningServer implements EmbeddedPostgres {
   }
 
   connectionString(database = 'postgres'): string {
-    return `postgresql://postgres@${encodeURIComponent(this.socketDir)}:${this.port}/${encodeURIComponent(database)}`
+    return urlOf(this.socketDir, database)
   }
 
   async waitReady(): Promise<void> {
@@ -240,4 +240,13 @@ class RunningServer implements EmbeddedPostgres {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.stop()
   }
+}
+
+/** How to reach a database of the server of `dir`, be it there or not; for who may enter its socket's folder. */
+export function embeddedDatabaseUrl(dir: string, database: string): string {
+  return urlOf(chooseSocketDir(resolve(dir)), database)
+}
+
+function urlOf(socketDir: string, database: string): string {
+  return `postgresql://postgres@${encodeURIComponent(socketDir)}:${SOCKET_PORT}/${encodeURIComponent(database)}`
 }

@@ -19,8 +19,7 @@ describe('roles', () => {
 
   it('let a member use everything and manage nobody', () => {
     const member = permissionsOfRole('member')
-    for (const permission of permissionsOf(['read', 'capsules', 'templates']))
-      expect(member.has(permission)).toBe(true)
+    for (const permission of permissionsOf(['read', 'capsules', 'templates'])) expect(member.has(permission)).toBe(true)
     expect(member.has('audit.read')).toBe(false)
   })
 

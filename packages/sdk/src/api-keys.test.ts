@@ -54,6 +54,14 @@ describe('API keys', () => {
     ])
   })
 
+  it('are listed to the last page', async () => {
+    server.handler = (seen, response) => {
+      if (!seen.path.includes('cursor=')) response.setHeader('x-next-token', 'two')
+      sendJson(response, [{ ...wireKey, id: seen.path.includes('cursor=two') ? 'key-2' : 'key-1' }])
+    }
+    expect((await wrenn.apiKeys.list()).map(({ id }) => id)).toEqual(['key-1', 'key-2'])
+  })
+
   it('are revoked by id, and say so when they may not', async () => {
     server.handler = (_seen, response) => response.writeHead(204).end()
     await wrenn.apiKeys.revoke('key-1')

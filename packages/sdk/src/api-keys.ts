@@ -23,9 +23,17 @@ export class ApiKeys {
     this.#transport = transport
   }
 
-  /** Those that are not revoked, newest first. */
+  /** Those that are not revoked, newest first; expired ones for 30 more days. */
   async list(options: CallOptions = {}): Promise<ApiKeyInfo[]> {
-    return (await this.#transport.json<wire.ApiKey[]>('GET', '/v1/api-keys', options)).map(apiKeyInfo)
+    const keys: ApiKeyInfo[] = []
+    let cursor: string | undefined
+    do {
+      const response = await this.#transport.request('GET', '/v1/api-keys', { ...options, query: { cursor } })
+      const page: wire.ApiKey[] = await response.json()
+      keys.push(...page.map(apiKeyInfo))
+      cursor = response.headers.get('x-next-token') || undefined
+    } while (cursor !== undefined)
+    return keys
   }
 
   /**

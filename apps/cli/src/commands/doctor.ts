@@ -4,8 +4,8 @@ import { z } from 'zod'
 import type { CliConfig } from '../config.js'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
 import type { Output } from '../output.js'
-import { askHostAgent } from '../up/host-agent-command.js'
 import { layoutOf } from '../up/layout.js'
+import { askHostAgent } from '../up/service-command.js'
 
 const checkSchema = z.looseObject({
   id: z.string(),

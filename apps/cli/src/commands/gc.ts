@@ -3,9 +3,9 @@ import { z } from 'zod'
 import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
 import { table } from '../output.js'
 import { showBytes } from '../units.js'
-import { askHostAgent } from '../up/host-agent-command.js'
 import { layoutOf } from '../up/layout.js'
 import { requireRoot } from '../up/requirements.js'
+import { askHostAgent } from '../up/service-command.js'
 
 const collectedSchema = z.looseObject({
   items: z.array(z.looseObject({ kind: z.string(), name: z.string(), bytes: z.number() })),

@@ -1,15 +1,22 @@
+import { AppError } from '@wrenn/base'
+import { embeddedDatabaseUrl } from '@wrenn/postgres'
 import { type ApiKeyInfo, type ApiKeyScope, apiKeyScopes } from '@wrenn/sdk'
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { z } from 'zod'
 import { connect } from '../connection.js'
-import { type CommonOptions, contextOf, withJson } from '../context.js'
+import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
 import { printable, table } from '../output.js'
 import { parseDurationMs, showSpan } from '../units.js'
+import { DATABASE, layoutOf } from '../up/layout.js'
+import { requireRoot } from '../up/requirements.js'
+import { askService } from '../up/service-command.js'
 
 const help = `
 Examples:
-  wrenn key create ci --scope capsules --expires 90d
+  wrenn key create ci --scope read,templates --expires 90d
   wrenn key ls
-  wrenn key revoke key-…`
+  wrenn key revoke key-…
+  sudo wrenn key recover`
 
 /** `wrenn key`. */
 export function addKey(program: Command): void {
@@ -17,6 +24,7 @@ export function addKey(program: Command): void {
   addList(key)
   addCreate(key)
   addRevoke(key)
+  addRecover(key)
 }
 
 function addList(key: Command): void {
@@ -49,15 +57,19 @@ function addCreate(key: Command): void {
   const command = key
     .command('create [name]')
     .description('make a key and print it')
-    .addOption(
-      new Option('--scope <scope...>', 'what it may do (default: all that your key may)').choices([...apiKeyScopes]),
-    )
+    .option('--scope <scopes>', 'what it may do, separated by commas (default: all that your key may)', addScopes)
     .option('--expires <time>', 'when it ends: 12h, 90d (default: with your key, if ever)', parseDurationMs)
     .addOption(new Option('--format <form>', 'e2b: for clients made for E2B').choices(['wrn', 'e2b']).default('wrn'))
     .addHelpText('after', createHelp)
   withJson(command).action(async (name: string | undefined, options: CreateCommandOptions) => {
     const { config, output } = contextOf(options)
     const { scope, expires, format } = options
+    if (scope !== undefined && isApiKeyScope(name)) {
+      throw new AppError(
+        'invalid_request',
+        `${name} is a scope: several are separated by commas, --scope ${[...scope, name].join(',')}`,
+      )
+    }
     const made = await (await connect(config)).apiKeys.create({
       ...(name === undefined ? {} : { name }),
       ...(scope === undefined ? {} : { scopes: scope }),
@@ -67,6 +79,19 @@ function addCreate(key: Command): void {
     output.note(`${made.id} (${made.scopes.join(', ')}); this is the only time that the key is shown.`)
     output.result({ ...toJson(made), key: made.key }, () => made.key)
   })
+}
+
+/** Of one or more `--scope`. */
+function addScopes(text: string, before: readonly ApiKeyScope[] = []): ApiKeyScope[] {
+  const scopes = text.split(',').map((word) => {
+    if (!isApiKeyScope(word)) throw new InvalidArgumentError(`Scopes are ${apiKeyScopes.join(', ')}.`)
+    return word
+  })
+  return [...new Set([...before, ...scopes])]
+}
+
+function isApiKeyScope(word: string | undefined): word is ApiKeyScope {
+  return apiKeyScopes.some((scope) => scope === word)
 }
 
 function addRevoke(key: Command): void {
@@ -79,6 +104,42 @@ function addRevoke(key: Command): void {
     const { apiKeys } = await connect(config)
     for (const id of ids) await apiKeys.revoke(id)
     output.result({ revoked: ids }, () => ids.join('\n'))
+  })
+}
+
+const recoverHelp = `
+For when every key that may do everything is lost. It needs root on the machine of the platform, which must be running, and its database
+(DATABASE_URL, if that is not the embedded one). The key is printed and nothing else; the audit trail says that the platform itself made it.
+
+Example:
+  sudo wrenn key recover | sudo tee /var/lib/wrenn/api-key`
+
+const recoveredSchema = z.looseObject({ id: z.string(), teamId: z.string(), teamName: z.string(), key: z.string() })
+
+function addRecover(key: Command): void {
+  const command = key
+    .command('recover')
+    .description('on the machine of the platform: make a key that may do everything, without one')
+    .option('--team <id>', 'whose key it is; needed where there are several teams')
+    .addHelpText('after', recoverHelp)
+  withDir(withJson(command)).action(async ({ team, ...options }: CommonOptions & { team?: string }) => {
+    const { config, output } = contextOf(options)
+    requireRoot()
+    const layout = layoutOf(config.dir)
+    const made = await askService({
+      service: 'control-plane',
+      args: ['recover-key', ...(team === undefined ? [] : [team])],
+      config,
+      dir: layout.dir,
+      env: {
+        DATABASE_URL: config.databaseUrl ?? embeddedDatabaseUrl(layout.postgresDir, DATABASE),
+        WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
+      },
+      schema: recoveredSchema,
+    })
+    output.note(`${made.id} of ${printable(made.teamName)}; this is the only time that the key is shown.`)
+    const json = { id: made.id, team_id: made.teamId, key: made.key }
+    output.result(json, () => made.key)
   })
 }
 

@@ -3,10 +3,10 @@ import { AppError, isErrno, isRunning, type ProcessId, signalProcess, waitFor } 
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
-import { askHostAgent } from '../up/host-agent-command.js'
 import { type Layout, layoutOf } from '../up/layout.js'
 import { claimDirectory, findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
+import { askHostAgent } from '../up/service-command.js'
 
 /** Ending many capsules takes a while; a supervisor that needs longer says so in its log. */
 const DOWN_TIMEOUT_MS = 240_000

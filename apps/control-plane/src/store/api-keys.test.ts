@@ -36,7 +36,7 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
     const revoked = await addKey(db, { ...key, name: 'revoked', keyHash: 'revoked' })
     await revokeKey(db, revoked?.id ?? '')
     await addKey(db, { ...key, name: 'full', keyHash: 'full' })
-    expect((await listKeys(db, 't')).map(({ name }) => name)).toEqual(['full', 'ends', 'less', 'old'])
+    expect((await listKeys(db, 't', { limit: 10 })).map(({ name }) => name)).toEqual(['full', 'ends', 'less', 'old'])
     await migrator.migrateTo(BEFORE)
     const left = await sql<{ name: string }>`SELECT name FROM api_keys ORDER BY name`.execute(db)
     expect(left.rows.map(({ name }) => name)).toEqual(['full', 'old'])

@@ -14,16 +14,31 @@ export async function hasAnyKey(db: Db): Promise<boolean> {
   return (await db.selectFrom('api_keys').select('id').limit(1).executeTakeFirst()) !== undefined
 }
 
-/** Those that are not revoked, newest first. */
-export async function listKeys(db: Db, teamId: string): Promise<ApiKeyRow[]> {
-  return await db
+/** How long a key that has expired is still listed, so that its owner sees why it is refused. */
+const SHOW_EXPIRED_DAYS = 30
+
+/** Which keys of a team are listed. */
+export interface KeyPage {
+  /** Id of the last key of the page before. */
+  readonly afterId?: string | undefined
+  readonly limit: number
+}
+
+/** Those that are not revoked, newest first; expired ones for a while. */
+export async function listKeys(db: Db, teamId: string, { afterId, limit }: KeyPage): Promise<ApiKeyRow[]> {
+  let query = db
     .selectFrom('api_keys')
     .selectAll()
     .where('team_id', '=', teamId)
     .where('revoked_at', 'is', null)
-    .orderBy('created_at', 'desc')
-    .orderBy('id')
-    .execute()
+    .where(sql<SqlBool>`(expires_at IS NULL OR expires_at > now() - ${SHOW_EXPIRED_DAYS} * interval '1 day')`)
+  if (afterId !== undefined) {
+    // Keys stay when they are revoked, so that a page always finds its place.
+    query = query.where(
+      sql<SqlBool>`(created_at, id) < (SELECT created_at, id FROM api_keys WHERE team_id = ${teamId} AND id = ${afterId})`,
+    )
+  }
+  return await query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute()
 }
 
 /** A team's key, held until the end of the transaction; also one that is revoked. */
@@ -82,7 +97,7 @@ export async function revokeKey(tx: Db, id: string): Promise<void> {
   await tx.updateTable('api_keys').set({ revoked_at: sql<Date>`now()` }).where('id', '=', id).execute()
 }
 
-/** How many keys a team has, and how many of them may do everything for ever, `exceptId` left out. */
+/** How many keys a team has that are good, and how many of them may do everything for ever, `exceptId` left out. */
 export async function countKeys(db: Db, teamId: string, exceptId = ''): Promise<{ all: number; lastingFull: number }> {
   return await db
     .selectFrom('api_keys')
@@ -96,6 +111,7 @@ export async function countKeys(db: Db, teamId: string, exceptId = ''): Promise<
     ])
     .where('team_id', '=', teamId)
     .where('revoked_at', 'is', null)
+    .where(sql<SqlBool>`(expires_at IS NULL OR expires_at > now())`)
     .where('id', '!=', exceptId)
     .executeTakeFirstOrThrow()
 }

@@ -7,3 +7,8 @@ export async function createTeam(db: Db, name: string): Promise<string> {
   await db.insertInto('teams').values({ id, name }).execute()
   return id
 }
+
+/** All teams, oldest first. */
+export async function listTeamNames(db: Db): Promise<{ readonly id: string; readonly name: string }[]> {
+  return await db.selectFrom('teams').select(['id', 'name']).orderBy('created_at').orderBy('id').execute()
+}

@@ -39,6 +39,14 @@ export const createApiKeySchema = requestBody({
 /** As the server reads it. */
 export type CreateApiKeyInput = z.output<typeof createApiKeySchema>
 
+/** Query of `GET /v1/api-keys`. */
+export const listApiKeysQuerySchema = z.object({
+  limit: z.coerce.number().int().min(1).max(1000).default(1000),
+  cursor: text(256, 1).optional().describe('The `x-next-token` header of the page before.'),
+})
+/** As the server reads it. */
+export type ListApiKeysQuery = z.output<typeof listApiKeysQuerySchema>
+
 /** A key as it is known afterwards: what it is good for, not itself. */
 export const apiKeySchema = z
   .object({

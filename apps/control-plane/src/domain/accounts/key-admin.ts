@@ -1,5 +1,13 @@
 import { AppError } from '@wrenn/base'
-import { type ApiKey, type CreateApiKeyInput, type NewApiKey, permissionsOf, type Scope, teamScopes } from '@wrenn/protocol'
+import {
+  type ApiKey,
+  type CreateApiKeyInput,
+  type ListApiKeysQuery,
+  type NewApiKey,
+  permissionsOf,
+  type Scope,
+  teamScopes,
+} from '@wrenn/protocol'
 import { addKey, countKeys, listKeys, lockKey, revokeKey } from '../../store/api-keys.js'
 import { type NewAuditEntry, writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
@@ -10,6 +18,13 @@ import type { Principal } from './principal.js'
 
 /** People look through them; a program that makes one for each of its runs should let them expire and revoke them. */
 const MAX_KEYS = 1_000
+
+/** Keys as they are listed. */
+export interface KeyPage {
+  readonly items: ApiKey[]
+  /** `undefined` on the last page. */
+  readonly nextCursor: string | undefined
+}
 
 interface KeyAdminDeps {
   readonly db: Db
@@ -24,9 +39,13 @@ export class KeyAdmin {
     this.#deps = deps
   }
 
-  /** Those that are not revoked, newest first; expired ones too. */
-  async list(teamId: string): Promise<ApiKey[]> {
-    return (await listKeys(this.#deps.db, teamId)).map(toApiKey)
+  /** A page of those that are not revoked, newest first; expired ones too, for a while. @throws AppError `invalid_request` */
+  async list(teamId: string, { cursor, limit }: ListApiKeysQuery): Promise<KeyPage> {
+    const afterId = cursor === undefined ? undefined : decode(cursor)
+    const rows = await listKeys(this.#deps.db, teamId, { afterId, limit: limit + 1 })
+    const page = rows.slice(0, limit)
+    const last = rows.length > limit ? page.at(-1) : undefined
+    return { items: page.map(toApiKey), nextCursor: last === undefined ? undefined : encode(last) }
   }
 
   /**
@@ -112,6 +131,17 @@ function endOf({ expiresAt }: Principal, expiresInSec: number | undefined): Date
   if (expiresAt === undefined || end <= expiresAt) return end
   const message = `A key cannot make one that lives longer than itself; this one expires at ${expiresAt.toISOString()}.`
   throw new AppError('forbidden', message)
+}
+
+function encode({ id }: ApiKeyRow): string {
+  return Buffer.from(`1:${id}`).toString('base64url')
+}
+
+/** @throws AppError `invalid_request` */
+function decode(cursor: string): string {
+  const [, id] = /^1:(key-[0-9a-z]{25})$/.exec(Buffer.from(cursor, 'base64url').toString('latin1')) ?? []
+  if (id === undefined) throw new AppError('invalid_request', 'cursor must be the x-next-token header of a page.')
+  return id
 }
 
 function toApiKey(row: ApiKeyRow): ApiKey {

@@ -1,4 +1,10 @@
-import { apiKeyIdSchema, apiKeySchema, createApiKeySchema, newApiKeySchema } from '@wrenn/protocol'
+import {
+  apiKeyIdSchema,
+  apiKeySchema,
+  createApiKeySchema,
+  listApiKeysQuerySchema,
+  newApiKeySchema,
+} from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
@@ -31,10 +37,17 @@ export function apiKeyRoutes(app: App, { keyAdmin }: Services): void {
       schema: {
         tags: ['keys'],
         summary: 'List the keys of the team that are not revoked, newest first.',
+        description:
+          'Expired ones are listed for 30 more days. The header `x-next-token` is the cursor of the next page; absent on the last one.',
+        querystring: listApiKeysQuerySchema,
         response: { 200: z.array(apiKeySchema), ...errors },
       },
     },
-    (request) => keyAdmin.list(principalOf(request).teamId),
+    async (request, reply) => {
+      const { items, nextCursor } = await keyAdmin.list(principalOf(request).teamId, request.query)
+      if (nextCursor !== undefined) void reply.header('x-next-token', nextCursor)
+      return items
+    },
   )
 
   app.delete(

@@ -4,18 +4,21 @@ import { createInterface } from 'node:readline'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import type { CliConfig } from '../config.js'
-import { appBundle } from './layout.js'
+import { appBundle, type ServiceName } from './layout.js'
 
 const MAX_STDERR_LINES = 20
 
-/** One command of the host agent's program, which answers in lines of JSON. */
-export interface HostAgentRun<Schema extends z.ZodType> {
+/** One command of the program of a service, which answers in lines of JSON. */
+export interface ServiceRun<Schema extends z.ZodType> {
+  readonly service: ServiceName
   readonly args: readonly string[]
   readonly config: CliConfig
   readonly dir: string
+  /** Beside what it inherits. */
+  readonly env?: Readonly<Record<string, string>>
   /** Of the answer. */
   readonly schema: Schema
-  readonly onProgress?: (progress: HostAgentProgress) => void
+  readonly onProgress?: (progress: ServiceProgress) => void
 }
 
 const progressSchema = z.looseObject({
@@ -25,7 +28,7 @@ const progressSchema = z.looseObject({
   fraction: z.number().optional(),
 })
 /** How far the command is; `fraction` from 0 to 1 where it can be told. */
-export type HostAgentProgress = z.infer<typeof progressSchema>
+export type ServiceProgress = z.infer<typeof progressSchema>
 
 const lineSchema = z.discriminatedUnion('type', [
   progressSchema,
@@ -33,18 +36,26 @@ const lineSchema = z.discriminatedUnion('type', [
   z.looseObject({ type: z.literal('error'), code: z.string(), message: z.string() }),
 ])
 
+/** Runs a command of the host agent: {@link askService}. */
+export async function askHostAgent<Schema extends z.ZodType>(
+  run: Omit<ServiceRun<Schema>, 'service'>,
+): Promise<z.output<Schema>> {
+  return await askService({ service: 'host-agent', ...run })
+}
+
 /**
- * Runs one of the host agent's own commands (`doctor`, `clean`, `image build`): they need the machine, not a running
+ * Runs one of a service's own commands (`doctor`, `clean`, `image build`): they need the machine, most of them no running
  * platform.
  * @throws AppError what the command failed with, or `engine_failure` when it said nothing that can be read
  */
-export async function askHostAgent<Schema extends z.ZodType>(run: HostAgentRun<Schema>): Promise<z.output<Schema>> {
-  const child = spawn(process.execPath, ['--enable-source-maps', appBundle('host-agent'), ...run.args], {
+export async function askService<Schema extends z.ZodType>(run: ServiceRun<Schema>): Promise<z.output<Schema>> {
+  const child = spawn(process.execPath, ['--enable-source-maps', appBundle(run.service), ...run.args], {
     env: {
       WRENN_LOG_LEVEL: 'warn',
       ...run.config.inherited,
       WRENN_DIR: run.dir,
       WRENN_UID_BASE: String(run.config.uidBase),
+      ...run.env,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -66,7 +77,7 @@ export async function askHostAgent<Schema extends z.ZodType>(run: HostAgentRun<S
   const answer = run.schema.safeParse(result)
   if (code === 0 && answer.success) return answer.data
   const how = signal === null ? `exit code ${String(code)}` : String(signal)
-  throw new AppError('engine_failure', [`The host agent's ${run.args[0]} failed (${how}).`, ...said].join('\n  '))
+  throw new AppError('engine_failure', [`The ${run.service}'s ${run.args[0]} failed (${how}).`, ...said].join('\n  '))
 }
 
 function parseJson(text: string): unknown {
