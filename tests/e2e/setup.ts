@@ -1,5 +1,5 @@
 import { chmod, copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import type { Template } from '@wrenn/protocol'
 import type { TestProject } from 'vitest/node'
@@ -16,6 +16,8 @@ import { eventually } from './harness/wait.js'
 const freshSite = { instance: 'we2e', cidr: '10.205.0.0/16', uidBase: '84000' }
 const keptSite = { instance: 'we2ek', cidr: '10.206.0.0/16', uidBase: '86000' }
 type Site = typeof freshSite
+/** Below it, names of ports are served by TLS too. */
+const TLS_DOMAIN = 'sbx.test'
 const SCRATCH_PREFIX = 'we2e-'
 /** Namespaces that wait for a guest. */
 const SLOT_POOL = 4
@@ -43,16 +45,22 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
-  const port = await freePort()
+  const [port, tlsPort] = await freePorts()
   const resolvConf = join(scratch, 'resolv.conf')
   await copyFile('/etc/resolv.conf', resolvConf)
   const platform: Omit<Platform, 'apiKey'> = {
     url: `http://127.0.0.1:${port}`,
     port,
+    tls: { port: tlsPort, domain: TLS_DOMAIN, caFile: join(dir, 'tls', TLS_DOMAIN, 'ca.pem') },
     dir,
     instance: site.instance,
     artefacts: join(scratch, 'b'),
-    env: { ...environment(dir, port, site), WRENN_RESOLV_CONF: resolvConf },
+    env: {
+      ...environment(dir, port, site),
+      WRENN_RESOLV_CONF: resolvConf,
+      WRENN_PROXY_DOMAIN: `localhost,${TLS_DOMAIN}`,
+      WRENN_TLS_PORT: String(tlsPort),
+    },
     log: join(scratch, 'up.log'),
   }
   await copyArtefacts(platform.artefacts)
@@ -105,11 +113,17 @@ function environment(dir: string, port: number, site: Site): Record<string, stri
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+/** Two, taken at the same time so that they differ. */
+async function freePorts(): Promise<readonly [number, number]> {
+  const servers = [createServer(), createServer()] as const
+  for (const server of servers) await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const [first, second] = [portOf(servers[0]), portOf(servers[1])]
+  for (const server of servers) await new Promise<void>((resolve) => server.close(() => resolve()))
+  return [first, second]
+}
+
+function portOf(server: Server): number {
   const address = server.address()
-  await new Promise<void>((resolve) => server.close(() => resolve()))
   if (address === null || typeof address === 'string') throw new Error('A TCP server has a port.')
   return address.port
 }

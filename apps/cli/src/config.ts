@@ -9,6 +9,10 @@ const schema = z.object({
   WRENN_API_KEY: z.string().optional(),
   WRENN_HOST: z.string().default('127.0.0.1'),
   WRENN_PORT: integer(0, 65_535).default(8000),
+  WRENN_PROXY_DOMAIN: z.string().optional(),
+  WRENN_TLS_PORT: integer(0, 65_535).optional(),
+  WRENN_TLS_CERT: z.string().optional(),
+  WRENN_TLS_KEY: z.string().optional(),
   WRENN_ENGINE: z.string().optional(),
   WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
@@ -29,6 +33,14 @@ export interface CliConfig {
   readonly apiKey: string | undefined
   readonly host: string
   readonly port: number
+  /** @default localhost, which the control plane says */
+  readonly proxyDomain: string | undefined
+  /** Of the listener for TLS, which is there when one of them is set. */
+  readonly tls: {
+    readonly port: number | undefined
+    readonly certFile: string | undefined
+    readonly keyFile: string | undefined
+  }
   readonly engine: string | undefined
   readonly uidBase: number
   readonly databaseUrl: string | undefined
@@ -50,6 +62,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     apiKey: values.WRENN_API_KEY,
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,
+    proxyDomain: values.WRENN_PROXY_DOMAIN,
+    tls: { port: values.WRENN_TLS_PORT, certFile: values.WRENN_TLS_CERT, keyFile: values.WRENN_TLS_KEY },
     engine: values.WRENN_ENGINE,
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,

@@ -3,6 +3,7 @@ import { addAudit } from './commands/audit.js'
 import { addCapsule } from './commands/capsule.js'
 import { addCompletion } from './commands/completion.js'
 import { addDemo } from './commands/demo.js'
+import { addDnsHelp } from './commands/dns-help.js'
 import { addDoctor } from './commands/doctor.js'
 import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
@@ -51,6 +52,7 @@ export function createProgram(): Command {
   addAudit(program)
   addImage(program)
   addDoctor(program)
+  addDnsHelp(program)
   addGc(program)
   addClean(program)
   addInstall(program)

@@ -1,4 +1,4 @@
-import { loadConfig } from '@wrenn/base'
+import { AppError, loadConfig } from '@wrenn/base'
 import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { z } from 'zod'
 import { isSender, type MailConfig } from './mail/index.js'
@@ -21,6 +21,12 @@ const schema = z
     WRENN_HOST_AGENT_CA: z.string().optional(),
     WRENN_HOST_AGENT_CERT: z.string().optional(),
     WRENN_HOST_AGENT_KEY: z.string().optional(),
+    /**
+     * A second listener, on the same address, for TLS; its certificate chain and key, as PEM files, are read again when they change.
+     */
+    WRENN_TLS_PORT: integer(0, 65_535).optional(),
+    WRENN_TLS_CERT: z.string().optional(),
+    WRENN_TLS_KEY: z.string().optional(),
     /** Names below which each port of a capsule has one, separated by commas; the first is told to clients. */
     WRENN_PROXY_DOMAIN: z
       .string()
@@ -117,10 +123,19 @@ export interface HostAgentTls {
   readonly keyFile: string | undefined
 }
 
+/** The listener for TLS. */
+export interface TlsConfig {
+  readonly port: number
+  /** PEM: the certificate and what leads to its root. */
+  readonly certFile: string
+  readonly keyFile: string
+}
+
 /** The environment, read once: the schema above says what each variable means, with its default and range. */
 export interface ControlPlaneConfig {
   readonly host: string
   readonly port: number
+  readonly tls: TlsConfig | undefined
   readonly databaseUrl: string
   readonly databaseConnections: number
   readonly hostAgentAddress: string
@@ -151,6 +166,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   return {
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,
+    tls: readTls(values),
     databaseUrl: values.DATABASE_URL,
     databaseConnections: values.WRENN_DATABASE_CONNECTIONS,
     hostAgentAddress: values.WRENN_HOST_AGENT_ADDRESS,
@@ -203,4 +219,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
 function localUrl(host: string, port: number): string {
   const reachable = ['0.0.0.0', '::'].includes(host) ? 'localhost' : host
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
+}
+
+function readTls(values: z.infer<typeof schema>): TlsConfig | undefined {
+  const { WRENN_TLS_PORT: port, WRENN_TLS_CERT: certFile, WRENN_TLS_KEY: keyFile } = values
+  if (port === undefined && certFile === undefined && keyFile === undefined) return undefined
+  if (port !== undefined && certFile !== undefined && keyFile !== undefined) return { port, certFile, keyFile }
+  const message = 'WRENN_TLS_PORT, WRENN_TLS_CERT and WRENN_TLS_KEY are set together or not at all.'
+  throw new AppError('invalid_config', `The configuration is not usable: ${message}`)
 }

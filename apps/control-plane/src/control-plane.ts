@@ -12,6 +12,7 @@ import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
+import { SecureListener } from './http/secure-listener.js'
 import { createDelivery, linksBelow, MailSender } from './mail/index.js'
 import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
@@ -25,6 +26,8 @@ const CLOSE_IDLE_EVERY_MS = 50
 export interface ControlPlane extends AsyncDisposable {
   /** Where it listens. */
   readonly url: string
+  /** Port of the listener for TLS, if there is one. */
+  readonly tlsPort: number | undefined
 }
 
 /** What only tests and `main.ts` set. */
@@ -33,6 +36,8 @@ export interface ControlPlaneOptions {
   readonly tickMs?: number
   /** How long requests and operations may go on when it stops. @default 10 000 */
   readonly drainMs?: number
+  /** How often a renewed certificate is looked for. @default 60 000 */
+  readonly lookForCertificateEveryMs?: number
 }
 
 /** Migrates the database, starts the reconciler and listens. Disposing finishes requests and operations, then leaves. */
@@ -129,12 +134,16 @@ export async function startControlPlane(
     version: VERSION,
   }
   const app = await createApp(services, proxy)
+  let secure: SecureListener | undefined
   const stop = async (): Promise<void> => {
     // Kept-alive connections whose last answer ends from now on are nobody's to wait for.
     const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
-    const overdue = setTimeout(() => app.server.closeAllConnections(), drainMs)
+    const overdue = setTimeout(() => {
+      app.server.closeAllConnections()
+      secure?.closeAllConnections()
+    }, drainMs)
     proxy.settle()
-    await app.close()
+    await Promise.all([secure?.close(), app.close()])
     clearInterval(idle)
     clearTimeout(overdue)
     await reconciler.stop()
@@ -156,12 +165,18 @@ export async function startControlPlane(
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
     notifications.start()
     const url = await app.listen({ host: config.host, port: config.port })
+    if (config.tls !== undefined) {
+      const lookEveryMs = options.lookForCertificateEveryMs
+      const how = { ...config.tls, host: config.host, logger, ...(lookEveryMs === undefined ? {} : { lookEveryMs }) }
+      secure = await SecureListener.listen(app.server, how)
+    }
     reconciler.start()
     inFlight.start()
     auditChains.start()
     mailSender.start()
-    logger.info({ url, version: VERSION }, 'control_plane.started')
-    return { url, [Symbol.asyncDispose]: stop }
+    const tlsPort = secure?.port
+    logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')
+    return { url, tlsPort, [Symbol.asyncDispose]: stop }
   } catch (error) {
     await stop()
     throw error

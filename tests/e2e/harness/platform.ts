@@ -22,6 +22,8 @@ export interface Platform {
   /** Whole environment of every `wrenn` that is run. */
   readonly env: Readonly<Record<string, string>>
   readonly port: number
+  /** Its listener for TLS, where it has one, and the authority that clients must trust. */
+  readonly tls?: { readonly port: number; readonly domain: string; readonly caFile: string }
   /** What `wrenn up` prints. */
   readonly log: string
 }

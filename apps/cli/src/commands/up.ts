@@ -11,8 +11,9 @@ import { requireDebianPackages, requireFreePort, requireRoot, requireWritable } 
 import type { ServiceDeath } from '../up/service.js'
 import { makeFolders, Supervisor } from '../up/supervisor.js'
 import { notifyReady } from '../up/systemd.js'
+import { domainsOf, type TlsArguments, type TlsSetup, tlsSetup } from '../up/tls/options.js'
 
-interface UpOptions extends CommonOptions {
+interface UpOptions extends CommonOptions, TlsArguments {
   readonly port?: number
   readonly host?: string
   readonly engine?: string
@@ -25,6 +26,8 @@ const help = `
 Examples:
   sudo wrenn up
   sudo wrenn up --dir /srv/wrenn --port 9000
+  sudo wrenn up --domain sbx.test --tls      HTTPS too, by an authority of its own; see wrenn dns-help
+  sudo wrenn up --domain sbx.example --tls-port 443 --tls-cert fullchain.pem --tls-key privkey.pem
   sudo wrenn up --json | head -1     one JSON line when ready
 
 It runs in the foreground. ^C stops it; capsules keep running and are found again by the next \`wrenn up\`,
@@ -38,6 +41,11 @@ export function addUp(program: Command): void {
     .description('run a platform on this machine: database, control plane and host agent')
     .option('--port <number>', 'port of the API (default: WRENN_PORT or 8000)', parseInteger)
     .option('--host <address>', 'address to listen on (default: WRENN_HOST or 127.0.0.1)')
+    .option('--domain <name>', 'ports have URLs below it (default: WRENN_PROXY_DOMAIN or localhost)')
+    .option('--tls', 'serve HTTPS too, by a certificate of its own when none is given')
+    .option('--tls-port <number>', 'port of HTTPS (default: WRENN_TLS_PORT or 8443)', parseInteger)
+    .option('--tls-cert <file>', 'certificate for the domain and *.domain, with its chain (default: WRENN_TLS_CERT)')
+    .option('--tls-key <file>', 'its key (default: WRENN_TLS_KEY)')
     .option('--engine <name>', 'qemu-kvm or qemu-tcg; the default tries what works')
     .option('--qemu <program>', "QEMU's program (default: WRENN_QEMU or qemu-system-x86_64)")
     .option('--install', 'install missing Debian packages with apt-get')
@@ -52,6 +60,8 @@ async function up(options: UpOptions): Promise<void> {
   const layout = layoutOf(config.dir)
   const host = options.host ?? config.host
   const port = options.port ?? config.port
+  const domains = domainsOf(options, config)
+  const tls = tlsSetup(options, config)
   const apiUrl = `http://${reachable(host)}:${port}`
   const running = await findRunning(layout)
   if (running) throw alreadyRunning(layout, running)
@@ -64,6 +74,7 @@ async function up(options: UpOptions): Promise<void> {
   await using claim = await DirectoryClaim.take(layout, apiUrl)
   if (claim.stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${claim.stopped.join(', ')}.`)
   await requireFreePort(host, port)
+  if (tls !== undefined) await requireFreePort(host, tls.port, '--tls-port')
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false
   const broken = new AbortController()
@@ -78,14 +89,17 @@ async function up(options: UpOptions): Promise<void> {
       config,
       host,
       port,
+      domain: domains.join(','),
+      tls,
       engine,
       qemu: options.qemu,
       stopCapsules,
       claim,
       onDeath: tellDeath,
+      onProblem: (problem) => output.warn(problem),
     })
     try {
-      await run(context, supervisor, progress, AbortSignal.any([interrupt.signal, broken.signal]), apiUrl)
+      await run(context, supervisor, progress, AbortSignal.any([interrupt.signal, broken.signal]), { apiUrl, tls })
       broken.signal.throwIfAborted()
     } finally {
       progress.done()
@@ -100,7 +114,7 @@ async function run(
   supervisor: Supervisor,
   progress: Progress,
   ended: AbortSignal,
-  apiUrl: string,
+  { apiUrl, tls }: { readonly apiUrl: string; readonly tls: TlsSetup | undefined },
 ): Promise<void> {
   const startedAt = performance.now()
   const stopAll = stopOnUsr2(supervisor)
@@ -112,7 +126,8 @@ async function run(
     const ms = Math.round(performance.now() - startedAt)
     progress.done()
     const keyFile = layoutOf(config.dir).apiKeyFile
-    announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids })
+    const secure = tls && { url: secureUrl(tls), authorityFile: supervisor.authorityFile }
+    announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids, secure })
     const untold = await notifyReady(config.notifySocket, `Ready at ${apiUrl}`)
     if (untold !== undefined) output.warn(`The service manager could not be told that Wrenn is ready: ${untold}`)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
@@ -140,15 +155,18 @@ interface Announcement {
   readonly dir: string
   readonly ms: number
   readonly pids: Readonly<Record<string, number | undefined>>
+  readonly secure: { readonly url: string; readonly authorityFile: string | undefined } | undefined
 }
 
 function announce(output: Context['output'], ready: Announcement): void {
-  const { apiUrl, keyFile, dir, ms, pids } = ready
+  const { apiUrl, keyFile, dir, ms, pids, secure } = ready
   const value = {
     event: 'ready',
     ready: true,
     api_url: apiUrl,
     docs_url: `${apiUrl}/docs`,
+    https_url: secure?.url,
+    ca_file: secure?.authorityFile,
     key_file: keyFile,
     dir,
     ms,
@@ -159,6 +177,7 @@ function announce(output: Context['output'], ready: Announcement): void {
     [
       `${output.bold('Wrenn is ready')} ${output.dim(`(${showMs(ms)})`)}`,
       `  API       ${apiUrl}   (reference: ${apiUrl}/docs)`,
+      ...(secure === undefined ? [] : [`  HTTPS     ${secure.url}${trust(secure.authorityFile)}`]),
       `  API key   ${keyFile}`,
       '  Try       npx wrenn run -- uname -a',
       '  Stop      ^C',
@@ -170,6 +189,15 @@ function tell({ output }: Context, death: ServiceDeath): void {
   const words = death.lastLines.slice(-3).map((line) => `\n    ${line.slice(0, 300)}`)
   const again = death.restartInMs < 1000 ? 'now' : `in ${Math.round(death.restartInMs / 1000)} s`
   output.warn(`${death.name} ended (${death.how}); starting it again ${again}. Log: ${death.logPath}${words.join('')}`)
+}
+
+/** The API by TLS: any name below the domain that is no port's reaches it. */
+function secureUrl({ domains: [domain = ''], port }: TlsSetup): string {
+  return `https://api.${domain}${port === 443 ? '' : `:${port}`}`
+}
+
+function trust(authorityFile: string | undefined): string {
+  return authorityFile === undefined ? '' : `   (clients must trust ${authorityFile})`
 }
 
 /** Where to reach a server that listens on every address. */

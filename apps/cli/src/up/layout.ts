@@ -21,6 +21,8 @@ export interface Layout {
   readonly apiKeyFile: string
   /** Mails of a platform without a mail server. */
   readonly outboxDir: string
+  /** Certificates that the platform serves, and its own authority. */
+  readonly tlsDir: string
   /** Who runs here: pid of the supervisor and of its children. */
   readonly recordFile: string
   /** Copies of what services run where their users cannot read the original. */
@@ -42,6 +44,7 @@ export function layoutOf(dir: string): Layout {
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
     outboxDir: join(absolute, 'outbox'),
+    tlsDir: join(absolute, 'tls'),
     recordFile: join(runDir, 'up.json'),
     programsDir: join(runDir, 'programs'),
     lifelines: {

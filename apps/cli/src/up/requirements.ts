@@ -62,7 +62,7 @@ export async function requireWritable(dir: string): Promise<void> {
  * Another server there would answer in place of ours, and look ready.
  * @throws AppError `conflict` when somebody listens there, `invalid_config` when this machine has no such address.
  */
-export async function requireFreePort(host: string, port: number): Promise<void> {
+export async function requireFreePort(host: string, port: number, option = '--port'): Promise<void> {
   const server = createServer()
   try {
     await once(server.listen({ host, port, exclusive: true }), 'listening')
@@ -70,7 +70,7 @@ export async function requireFreePort(host: string, port: number): Promise<void>
     if (isErrno(cause, 'EADDRINUSE')) {
       throw new AppError(
         'conflict',
-        `Something listens on port ${port} of ${host} already: stop it, or choose another --port.`,
+        `Something listens on port ${port} of ${host} already: stop it, or choose another ${option}.`,
         { cause },
       )
     }

@@ -9,6 +9,8 @@ import { LogFile } from './log-file.js'
 import { programFor } from './program-for.js'
 import type { ChildRecord, DirectoryClaim } from './record.js'
 import { Service, type ServiceDeath, type ServiceOptions } from './service.js'
+import { CertificateFiles } from './tls/certificate-files.js'
+import type { TlsSetup } from './tls/options.js'
 
 /** 7 MB less memory per service. Source maps would cost another 50 MB each: they are read at start, not when needed. */
 const SMALL_HEAP = ['--max-semi-space-size=1']
@@ -37,6 +39,9 @@ export interface SupervisorOptions {
   readonly config: CliConfig
   readonly host: string
   readonly port: number
+  /** Names below which ports have their URLs; several by commas. */
+  readonly domain: string
+  readonly tls?: TlsSetup | undefined
   readonly engine: string | undefined
   /** @default WRENN_QEMU, which the host agent reads itself */
   readonly qemu?: string | undefined
@@ -44,6 +49,8 @@ export interface SupervisorOptions {
   readonly stopCapsules: boolean
   readonly claim: DirectoryClaim
   readonly onDeath: (death: ServiceDeath) => void
+  /** Told what goes wrong beside the services. */
+  readonly onProblem: (problem: string) => void
 }
 
 /** PostgreSQL, host agent and control plane of one directory, started in that order and stopped in reverse. */
@@ -55,6 +62,7 @@ export class Supervisor implements AsyncDisposable {
   #recording = Promise.resolve()
   #hostAgent: Service | undefined
   #controlPlane: Service | undefined
+  #certificates: CertificateFiles | undefined
   #stopping = false
   #endsCapsules: boolean
   #hostAgentSteps = hostAgentLadder
@@ -76,6 +84,7 @@ export class Supervisor implements AsyncDisposable {
     const user = { uid, gid: uid }
     await makeKeyFile(layout, user)
     await makeOutbox(layout, user)
+    await this.#placeCertificates(uid)
     const { bundle, ...program } = await programFor(user, appBundle('control-plane'), layout.programsDir)
     this.#controlPlane = await this.#startService(
       'control-plane',
@@ -83,6 +92,19 @@ export class Supervisor implements AsyncDisposable {
       this.#controlPlaneEnv(databaseUrl),
       { ...program, user, args: [...SMALL_HEAP, bundle] },
     )
+  }
+
+  async #placeCertificates(gid: number): Promise<void> {
+    const { layout, tls, onProblem } = this.#options
+    if (tls === undefined) return
+    const files = await CertificateFiles.place({ source: tls.source, dir: layout.tlsDir, gid, onProblem })
+    this.#certificates = files
+    await this.#undo.defer(() => files[Symbol.dispose]())
+  }
+
+  /** For clients to trust; `undefined` where no authority of this platform's own is needed. */
+  get authorityFile(): string | undefined {
+    return this.#certificates?.authorityFile
   }
 
   get #uids() {
@@ -161,7 +183,8 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #controlPlaneEnv(databaseUrl: string): Record<string, string | undefined> {
-    const { layout, host, port } = this.#options
+    const { layout, host, port, domain, tls } = this.#options
+    const certificates = this.#certificates
     return {
       WRENN_DIR: layout.dir,
       DATABASE_URL: databaseUrl,
@@ -170,6 +193,10 @@ export class Supervisor implements AsyncDisposable {
       WRENN_PORT: String(port),
       WRENN_API_KEY_FILE: layout.apiKeyFile,
       WRENN_MAIL_OUTBOX: layout.outboxDir,
+      WRENN_PROXY_DOMAIN: domain,
+      WRENN_TLS_PORT: tls && String(tls.port),
+      WRENN_TLS_CERT: certificates?.certFile,
+      WRENN_TLS_KEY: certificates?.keyFile,
     }
   }
 

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net'
 const HEADERS_WITHIN_MS = 20_000
 const LOOK_AT_CONNECTIONS_EVERY_MS = 5_000
 /** A peer that has vanished is noticed even when nothing is sent: its open WebSocket would keep a capsule awake for ever. */
-const KEEPALIVE_AFTER_MS = 60_000
+export const KEEPALIVE_AFTER_MS = 60_000
 
 /** What takes requests before the API does; each method tells whether it took one. */
 export interface Edge {

@@ -73,10 +73,9 @@ async function keyOfTeam(
 }
 
 /** A page is shown its address again without the token; a program is served at once. */
-function welcomed(request: IncomingMessage, { domain }: Destination, path: string, token: string): Admission {
+function welcomed(request: IncomingMessage, { domain, isSecure }: Destination, path: string, token: string): Admission {
   const isPage = request.method === 'GET' && /\btext\/html\b/i.test(request.headers.accept ?? '')
   if (!isPage || domain === undefined || request.headers.upgrade !== undefined) return { path }
-  const isSecure = 'encrypted' in request.socket
   const location = `${isSecure ? 'https' : 'http'}://${request.headers.host}${path}`
   return {
     path,

@@ -10,6 +10,8 @@ export const ROUTING_HEADERS = { id: 'e2b-sandbox-id', port: 'e2b-sandbox-port' 
 export interface Destination extends TunnelTarget {
   /** What follows `{port}-{id}.` in the host name, port included; `undefined` when headers named the capsule. */
   readonly domain: string | undefined
+  /** Whether the client came by TLS. */
+  readonly isSecure: boolean
   /** The request's path and query, as they came. */
   readonly path: string
 }
@@ -28,7 +30,12 @@ export function destinationOf(request: IncomingMessage, domains: readonly string
   if (port !== undefined && id !== undefined) {
     if (domains.includes(domain)) {
       const path = pathOf(request, authority)
-      return { ...target(id, port), domain: authority.slice(authority.indexOf('.') + 1), path }
+      return {
+        ...target(id, port),
+        domain: authority.slice(authority.indexOf('.') + 1),
+        isSecure: isSecure(request),
+        path,
+      }
     }
     if (capsuleIds.is(id)) throw foreignDomain(domain, domains)
   }
@@ -39,7 +46,17 @@ export function destinationOf(request: IncomingMessage, domains: readonly string
     const missing = idHeader === undefined ? ROUTING_HEADERS.id : ROUTING_HEADERS.port
     throw new AppError('invalid_request', `The request has a missing header: ${missing}.`)
   }
-  return { ...target(String(idHeader), String(portHeader)), domain: undefined, path: pathOf(request, authority) }
+  return {
+    ...target(String(idHeader), String(portHeader)),
+    domain: undefined,
+    isSecure: isSecure(request),
+    path: pathOf(request, authority),
+  }
+}
+
+/** Came by the listener for TLS. */
+export function isSecure({ socket }: IncomingMessage): boolean {
+  return 'encrypted' in socket
 }
 
 /** Without port and the root's dot. */

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { PORT_TOKEN_HEADER } from '@wrenn/protocol'
 import { API_KEY, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
 import type { Destination } from './destination.js'
-import { ROUTING_HEADERS } from './destination.js'
+import { isSecure, ROUTING_HEADERS } from './destination.js'
 import { publicLocation } from './location.js'
 
 /** Names and values in turn, as Node reads and writes them. */
@@ -53,12 +53,12 @@ function isForService(name: string, value: string, dropped: ReadonlySet<string>)
   return !((canonical === 'x-api-key' || canonical === 'authorization') && API_KEY.test(value.trim()))
 }
 
-function originOf({ headers, socket }: IncomingMessage): RawHeaders {
+function originOf(request: IncomingMessage): RawHeaders {
+  const { headers, socket } = request
   const address = (socket.remoteAddress ?? 'unknown').replace(/^::ffff:/, '')
-  const isSecure = 'encrypted' in socket
-  const proto = isSecure ? 'https' : 'http'
+  const [proto, usualPort] = isSecure(request) ? ['https', '443'] : ['http', '80']
   const { host = '' } = headers
-  const port = /:(\d+)$/.exec(host)?.[1] ?? (isSecure ? '443' : '80')
+  const port = /:(\d+)$/.exec(host)?.[1] ?? usualPort
   const node = address.includes(':') ? `"[${address}]"` : address
   return [
     ...['X-Forwarded-For', address, 'X-Forwarded-Host', host, 'X-Forwarded-Proto', proto, 'X-Forwarded-Port', port],

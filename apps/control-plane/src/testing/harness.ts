@@ -13,6 +13,8 @@ import { openDatabase } from '../store/database.js'
 
 export interface Platform extends AsyncDisposable {
   readonly url: string
+  /** Of the listener for TLS, where `env` asks for one. */
+  readonly tlsPort: number | undefined
   readonly key: string
   readonly databaseUrl: string
   readonly host: FakeHost
@@ -34,6 +36,7 @@ export interface PlatformOptions {
   readonly logger?: Logger
   /** @default 500 */
   readonly drainMs?: number
+  readonly lookForCertificateEveryMs?: number
 }
 
 /** A whole control plane on a real PostgreSQL and a fake host. */
@@ -58,8 +61,9 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     WRENN_PORT: '0',
     ...options.env,
   })
-  const start = () =>
-    startControlPlane(config, options.logger ?? silentLogger, { tickMs: 50, drainMs: options.drainMs ?? 500 })
+  const { logger = silentLogger, drainMs = 500, lookForCertificateEveryMs } = options
+  const looking = lookForCertificateEveryMs === undefined ? {} : { lookForCertificateEveryMs }
+  const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...looking })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()
@@ -68,6 +72,9 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const platform: Platform = {
     get url() {
       return running.url
+    },
+    get tlsPort() {
+      return running.tlsPort
     },
     key,
     databaseUrl,

@@ -1,0 +1,1 @@
+export { type Credentials, createAuthority, isSoonOver, issueCertificate } from './authority.js'
