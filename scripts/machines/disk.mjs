@@ -69,7 +69,7 @@ export function ensureDisk(release, dir) {
   mkdirSync(root)
   run('tar', ['-xf', tar, '-C', root])
   rmSync(tar)
-  configure(root)
+  configure(root, release)
   for (const [prefix, name] of [
     ['vmlinuz-', 'vmlinuz'],
     ['initrd.img-', 'initrd'],
@@ -84,8 +84,19 @@ export function ensureDisk(release, dir) {
   rmSync(root, { recursive: true })
 }
 
-/** @param {string} root */
-function configure(root) {
+/**
+ * What Debian's installer writes: without the security archive a machine would get an older kernel for its guests, too.
+ * @param {string} release
+ */
+function sources(release) {
+  const stanza = (uri, suites) =>
+    `Types: deb\nURIs: ${uri}\nSuites: ${suites}\nComponents: main\nSigned-By: /usr/share/keyrings/debian-archive-keyring.gpg\n`
+  const security = mirror().replace(/\/debian\/?$/, '/debian-security')
+  return `${stanza(mirror(), `${release} ${release}-updates`)}\n${stanza(security, `${release}-security`)}`
+}
+
+/** @param {string} root @param {string} release */
+function configure(root, release) {
   const npmrc = join(homedir(), '.npmrc')
   if (existsSync(npmrc)) run('cp', [npmrc, join(root, 'root/.npmrc')])
   run('cp', ['/etc/ssl/certs/ca-certificates.crt', join(root, 'etc/ssl/certs/ca-certificates.crt')])
@@ -95,7 +106,9 @@ function configure(root) {
     'etc/hostname': 'machine\n',
     'etc/hosts': '127.0.0.1 localhost machine\n',
     'etc/systemd/system/job.service': UNIT,
+    'etc/apt/sources.list.d/debian.sources': sources(release),
   }
+  rmSync(join(root, 'etc/apt/sources.list'), { force: true })
   for (const [path, text] of Object.entries(files)) writeFileSync(join(root, path), text)
   run('chroot', [root, 'systemctl', 'enable', '-q', 'job.service'])
 }

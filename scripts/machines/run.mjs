@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fail } from '../prepare.mjs'
 
 /** Steps in their order, with what each may take on an emulated CPU. */
-const LIMITS_S = { facts: 600, demo: 3_000, doctor: 300, kvm: 1_800, systemd: 1_800, session: 1_200, suites: 3_000 }
+const LIMITS_S = { facts: 600, demo: 5_400, doctor: 300, kvm: 1_800, systemd: 1_800, session: 1_200, suites: 3_000 }
 const BOOT_S = 600
 const MEMORY_MIB = 6_144
 
