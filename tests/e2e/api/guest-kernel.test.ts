@@ -20,6 +20,13 @@ describe("the guest's kernel", () => {
     )
   })
 
+  it('has programs at new addresses at each start where its owner wants that, whatever it was given', async () => {
+    const addresses = 'for i in 1 2; do grep -m 1 libc /proc/self/maps | cut -d- -f1; done | uniq | wc -l'
+    const given = await capsule().text('cat /proc/sys/kernel/randomize_va_space')
+    expect(await capsule().text(addresses)).toBe(given === '0' ? '1' : '2')
+    expect(await capsule().text(`echo 2 >/proc/sys/kernel/randomize_va_space; ${addresses}`)).toBe('2')
+  })
+
   it('has a module folder that can be written to, as for headers or modules of one’s own', async () => {
     const line =
       'd=/lib/modules/$(uname -r) && mkdir $d/updates && cp $d/kernel/drivers/net/dummy.ko* $d/updates && ls $d/updates'

@@ -67,6 +67,14 @@ describe('qemuArguments', () => {
     ])
   })
 
+  it('starts programs at the same addresses where QEMU translates them anew for each other one, and only there', () => {
+    const appended = (machine: string, accelerator: CommandLineOptions['accelerator']) =>
+      values(qemuArguments({ ...spec, hardware: { ...spec.hardware, machine } }, { ...tcg, accelerator }), '-append')
+    expect(appended('pc-q35-7.2', 'tcg')).toEqual([expect.stringContaining(' norandmaps wrenn.x=1')])
+    expect(appended('pc-q35-10.0', 'tcg')).toEqual([expect.not.stringContaining('norandmaps')])
+    expect(appended('pc-q35-7.2', 'kvm')).toEqual([expect.not.stringContaining('norandmaps')])
+  })
+
   it('escapes commas where QEMU splits at them', () => {
     expect(values(qemuArguments(spec, tcg), '-chardev')).toContainEqual(
       expect.stringContaining('path=/run/w,,1/boot.sock'),
