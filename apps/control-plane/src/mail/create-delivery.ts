@@ -9,16 +9,17 @@ export interface MailConfig {
   /** @default none: mails go to the outbox folder */
   readonly smtpUrl: string | undefined
   readonly smtpCaFile: string | undefined
-  /** @default none: without SMTP as well, the log says for whom a mail was, and that is all that becomes of it */
+  /** @default none: without SMTP as well, mails are left to other control planes */
   readonly outboxDir: string | undefined
 }
 
-/** By SMTP, else into the outbox folder, else nowhere. @throws AppError `invalid_config` */
-export function createDelivery({ from, smtpUrl, smtpCaFile, outboxDir }: MailConfig, logger: Logger): Delivery {
+/** By SMTP, else into the outbox folder; `undefined` when there is neither. @throws AppError `invalid_config` */
+export function createDelivery(
+  { from, smtpUrl, smtpCaFile, outboxDir }: MailConfig,
+  logger: Logger,
+): Delivery | undefined {
   if (smtpUrl !== undefined) return createSmtpDelivery({ url: smtpUrl, from, caFile: smtpCaFile })
   if (outboxDir !== undefined) return createOutboxFolder({ dir: outboxDir, from, logger })
-  return {
-    deliver: async ({ id, to }) => logger.warn({ mailId: id, to }, 'mail.nowhere_to_go'),
-    close: () => {},
-  }
+  logger.warn({}, 'mail.not_configured')
+  return undefined
 }

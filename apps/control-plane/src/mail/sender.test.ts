@@ -35,8 +35,9 @@ afterEach(async () => {
 })
 
 function startSender(
-  delivery: Delivery = createSmtpDelivery({ url: smtp.url, from: 'wrenn@wrenn.example' }),
+  how: Delivery | 'none' = createSmtpDelivery({ url: smtp.url, from: 'wrenn@wrenn.example' }),
 ): MailSender {
+  const delivery = how === 'none' ? undefined : how
   const links = linksBelow('https://wrenn.example')
   const sender = new MailSender({ db, delivery, links, logger: silentLogger, lookEveryMs: 20, firstDelayMs: 50 })
   senders.push(sender)
@@ -133,6 +134,17 @@ describe('mails', () => {
     await allSent()
     expect(smtp.mails).toHaveLength(40)
     expect(new Set(smtp.mails.map(({ raw }) => /^Message-ID: (.*)\r$/m.exec(raw)?.[1]))).toHaveLength(40)
+  })
+
+  it('are left by who cannot send them to who can, and are given up by both when their time is over', async () => {
+    await leave()
+    await leave(db, inMs(-1))
+    startSender('none')
+    expect(await givenUp()).toMatchObject({ data: null, reason: expect.stringContaining('No control plane') })
+    expect((await rows()).filter((row) => row.data !== null)).toMatchObject([{ attempts: 0, given_up_at: null }])
+    startSender()
+    await waitFor(async () => smtp.mails[0], { timeoutMs: 20_000, what: 'the mail' })
+    expect(smtp.mails).toHaveLength(1)
   })
 
   it('of a sender that died are sent by another one', async () => {

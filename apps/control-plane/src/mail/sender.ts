@@ -1,7 +1,7 @@
 import { errorText, type Logger } from '@wrenn/base'
 import { Rounds } from '../domain/rounds.js'
 import type { Db } from '../store/database.js'
-import { forgetMail, giveUpMail, postponeMail, pruneMails, takeMails } from '../store/mails.js'
+import { forgetMail, giveUpExpired, giveUpMail, postponeMail, pruneMails, takeMails } from '../store/mails.js'
 import type { MailRow } from '../store/schema.js'
 import { compose } from './compose.js'
 import { type Delivery, RefusedForGood } from './delivery.js'
@@ -18,7 +18,8 @@ const MAX_REASON_LENGTH = 300
 
 interface MailSenderDeps {
   readonly db: Db
-  readonly delivery: Delivery
+  /** `undefined`: mails are left to those that can send them. */
+  readonly delivery: Delivery | undefined
   readonly links: Links
   readonly logger: Logger
   readonly lookEveryMs: number
@@ -52,23 +53,29 @@ export class MailSender {
   /** Waits for the attempts that are under way; what is left waits in the database. */
   async stop(): Promise<void> {
     await this.#rounds.stop()
-    this.#deps.delivery.close()
+    this.#deps.delivery?.close()
   }
 
   async #round(): Promise<void> {
-    const { db } = this.#deps
-    for (let taken = AT_ONCE; taken === AT_ONCE && !this.#rounds.signal.aborted; ) {
-      const mails = await takeMails(db, AT_ONCE, LEASE_MS)
-      taken = mails.length
-      await Promise.all(mails.map((mail) => this.#attempt(mail)))
-    }
+    const { db, delivery } = this.#deps
+    if (delivery === undefined) await giveUpExpired(db, 'No control plane could send it before it expired.')
+    else await this.#sendDue(delivery)
     if (performance.now() - this.#prunedAt < PRUNE_EVERY_MS) return
     this.#prunedAt = performance.now()
     await pruneMails(db, KEEP_GIVEN_UP_MS)
   }
 
-  async #attempt(row: MailRow): Promise<void> {
-    const { db, logger, delivery, links } = this.#deps
+  async #sendDue(delivery: Delivery): Promise<void> {
+    const { db } = this.#deps
+    for (let taken = AT_ONCE; taken === AT_ONCE && !this.#rounds.signal.aborted; ) {
+      const mails = await takeMails(db, AT_ONCE, LEASE_MS)
+      taken = mails.length
+      await Promise.all(mails.map((mail) => this.#attempt(mail, delivery)))
+    }
+  }
+
+  async #attempt(row: MailRow, delivery: Delivery): Promise<void> {
+    const { db, logger, links } = this.#deps
     const { id, kind } = row
     if (row.expires_at <= new Date())
       return await this.#giveUp(row, row.reason ?? 'It expired before it could be sent.')

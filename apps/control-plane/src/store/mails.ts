@@ -60,6 +60,16 @@ export async function giveUpMail(db: Db, { id, attempts }: MailRow, reason: stri
     .execute()
 }
 
+/** Gives up all whose time is over. */
+export async function giveUpExpired(db: Db, reason: string): Promise<void> {
+  await db
+    .updateTable('mails')
+    .set({ given_up_at: sql<Date>`now()`, data: null, reason })
+    .where('given_up_at', 'is', null)
+    .where('expires_at', '<=', sql<Date>`now()`)
+    .execute()
+}
+
 /** Forgets mails that were given up longer ago than this. */
 export async function pruneMails(db: Db, olderThanMs: number): Promise<void> {
   await db
