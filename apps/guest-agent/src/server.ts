@@ -1,13 +1,14 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { AddressInfo, Socket } from 'node:net'
 import { join } from 'node:path'
 import { AppError, type Logger, queryText } from '@wrenn/base'
-import { Filesystem, Process } from '@wrenn/protocol/guest'
+import { Filesystem, isClientRoute, Process } from '@wrenn/protocol/guest'
 import type { AgentConfig } from './config.js'
 import { FileVersions } from './files/file-versions.js'
 import { MetadataStore } from './files/metadata.js'
 import { WatcherRegistry } from './files/watcher-registry.js'
 import { handleArchive } from './http/archive.js'
+import { ClientLines } from './http/client-line.js'
 import { Connections } from './http/connections.js'
 import { handleFiles } from './http/files-route.js'
 import { handleInit } from './http/init.js'
@@ -15,7 +16,7 @@ import { Metrics } from './http/metrics.js'
 import { handleQuiesce } from './http/quiesce.js'
 import { sendError, sendJson } from './http/reply.js'
 import { handleUpgrade } from './http/tunnel.js'
-import { Identity, unauthorized } from './identity/identity.js'
+import { type Caller, Identity, unauthorized } from './identity/identity.js'
 import { IdentityFile } from './identity/identity-file.js'
 import { UserDirectory } from './identity/users.js'
 import { Birthmarks } from './process/birthmark.js'
@@ -85,10 +86,13 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     .add(Filesystem, filesystemService({ identity, users, metadata, watchers, tools }))
   const connections = new Connections()
   const handler = new RequestHandler({ identity, router, metadata, registry, connections, tools, ...options })
+  const lines = new ClientLines({ identity, listener: handler.clientListener, keepAliveMs: KEEP_ALIVE_MS })
   const server = createServer({ keepAliveTimeout: KEEP_ALIVE_MS, requestTimeout: 0 }, handler.listener)
   server.on('connection', (socket) => connections.add(socket))
   let ownPort = config.port
-  server.on('upgrade', (request, socket, head) => {
+  server.on('upgrade', (request, socket: Socket, head) => {
+    // A line that waits for requests is no use of the guest.
+    if (lines.take(request, socket, head)) return
     connections.began(socket)
     void handleUpgrade(request, socket, head, { identity, ownPort })
   })
@@ -105,6 +109,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       pipes.close()
       cgroups?.close()
       marks?.close()
+      lines.close()
       server.closeAllConnections()
       await new Promise((resolve) => server.close(resolve))
     },
@@ -158,19 +163,27 @@ class RequestHandler {
     this.#identity = dependencies.identity
   }
 
+  /** Of the agent's port: each request proves where it comes from. */
   readonly listener = (request: IncomingMessage, response: ServerResponse): void => {
-    this.#handle(request, response).catch((error: unknown) => {
+    this.#answer(response, this.#handle(request, response))
+  }
+
+  /** Of lines for clients: nothing is proven, and the host's routes are not there. */
+  readonly clientListener = (request: IncomingMessage, response: ServerResponse): void => {
+    this.#answer(response, this.#handleClient(request, response))
+  }
+
+  #answer(response: ServerResponse, handled: Promise<void>): void {
+    handled.catch((error: unknown) => {
       if (!AppError.is(error)) this.#dependencies.log.error({ error: String(error) }, 'http.failed')
       sendError(response, error)
     })
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const { router, metadata, registry, connections, tools } = this.#dependencies
-    const url = request.url ?? '/'
-    const mark = url.indexOf('?')
-    const path = mark < 0 ? url : url.slice(0, mark)
-    const query = mark < 0 ? '' : url.slice(mark + 1)
+    const { registry, connections, tools } = this.#dependencies
+    const target = targetOf(request)
+    const { path, query } = target
     const route = `${request.method} ${path}`
     if (path === '/health') {
       response.writeHead(204).end()
@@ -181,27 +194,49 @@ class RequestHandler {
       if (!this.#identity.isHost(request.headers)) throw unauthorized()
       if (path === '/activity') sendJson(response, 200, this.#activity())
       else await handleQuiesce(request, response, registry, this.#dependencies.system)
-    } else if (path === '/files' && this.#identity.isClaimed) {
+    } else {
+      const caller = this.#identity.callerOf(request.headers)
+      const maySign = path === '/files' && this.#identity.isClaimed
+      if (caller === undefined && !maySign) throw unauthorized()
+      if (path !== '/archive') return await this.#serve(target, request, response, caller)
       connections.began(response)
-      await handleFiles(request, response, queryText(query), this.#identity, {
+      await handleArchive(request, response, queryText(query), this.#identity, tools)
+    }
+  }
+
+  async #handleClient(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const target = targetOf(request)
+    const { path } = target
+    if (!isClientRoute(request.method ?? '', path)) sendNoRoute(response, path)
+    else if (path === '/health') response.writeHead(204).end()
+    else await this.#serve(target, request, response, 'client')
+  }
+
+  /** @param caller `undefined` for who has to show a signature, on `/files` only */
+  async #serve(
+    { path, query }: Target,
+    request: IncomingMessage,
+    response: ServerResponse,
+    caller: Caller | undefined,
+  ): Promise<void> {
+    const { router, metadata, connections } = this.#dependencies
+    if (path === '/files') {
+      connections.began(response)
+      await handleFiles(request, response, queryText(query), caller, {
+        identity: this.#identity,
         metadata,
         versions: this.#versions,
         spoolDir: join(this.#dependencies.config.stateDir, 'uploads'),
       })
-    } else if (!this.#identity.isClient(request.headers)) {
-      throw unauthorized()
-    } else if (router.has(path)) {
+    } else if (caller !== undefined && router.has(path)) {
       connections.began(response)
-      await router.handle(path, request, response)
-    } else if (path === '/archive') {
-      connections.began(response)
-      await handleArchive(request, response, queryText(query), this.#identity, tools)
+      await router.handle(path, request, response, caller)
     } else if (path === '/metrics' && request.method === 'GET') {
       sendJson(response, 200, this.#metrics.read())
     } else if (path === '/envs' && request.method === 'GET') {
       sendJson(response, 200, this.#identity.values.envs)
     } else {
-      sendJson(response, 404, { code: 404, message: `No route ${path}.` })
+      sendNoRoute(response, path)
     }
   }
 
@@ -214,4 +249,19 @@ class RequestHandler {
       openStreams: this.#dependencies.connections.busy,
     }
   }
+}
+
+interface Target {
+  /** As it came; another spelling of a route is none. */
+  readonly path: string
+  readonly query: string
+}
+
+function targetOf({ url = '/' }: IncomingMessage): Target {
+  const mark = url.indexOf('?')
+  return mark < 0 ? { path: url, query: '' } : { path: url.slice(0, mark), query: url.slice(mark + 1) }
+}
+
+function sendNoRoute(response: ServerResponse, path: string): void {
+  sendJson(response, 404, { code: 404, message: `No route ${path}.` })
 }

@@ -5,6 +5,7 @@ export { loadConfig } from './config.js'
 export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'
 export { DirectoryLock } from './directory-lock.js'
 export { AppError, type AppErrorOptions, errorText, firstFailure, isErrno } from './errors.js'
+export { signatureOf, verifySignature } from './file-signature.js'
 export {
   type ApiKeyId,
   type AuditId,

@@ -42,4 +42,12 @@ export {
   wireStatus,
   wireStatuses,
 } from './states.js'
-export { GUEST_AGENT_PORT, parseTunnelPath, TUNNEL_PROTOCOL, type TunnelTarget, tunnelPath } from './tunnel.js'
+export {
+  CLIENT_LINE_PATH,
+  CLIENT_LINE_PROTOCOL,
+  GUEST_AGENT_PORT,
+  parseTunnelPath,
+  TUNNEL_PROTOCOL,
+  type TunnelTarget,
+  tunnelPath,
+} from './tunnel.js'

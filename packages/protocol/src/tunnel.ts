@@ -1,7 +1,14 @@
-/** TCP port of the guest agent, the same that existing clients of the guest's protocol use. No tunnel leads to it. */
+/** TCP port of the guest agent, the same that existing clients of the guest's protocol use. A tunnel to it is a line for clients. */
 export const GUEST_AGENT_PORT = 49983
 /** What a connection to a host agent asks to become (`Upgrade`) in order to be a tunnel: bytes and ends, both ways, nothing else. */
 export const TUNNEL_PROTOCOL = 'wrenn-tunnel'
+
+/**
+ * A connection to a guest agent that asks for this path, with the host's secret, to become one of `CLIENT_LINE_PROTOCOL` (`Upgrade`) is from
+ * then on HTTP/1.1 for clients that were let in: what comes over it needs no proof and reaches the routes for clients alone.
+ */
+export const CLIENT_LINE_PATH = '/client-line'
+export const CLIENT_LINE_PROTOCOL = 'wrenn-clients'
 
 /** A TCP port in a capsule. */
 export interface TunnelTarget {

@@ -5,8 +5,10 @@ import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
+import { AppError } from '@wrenn/base'
+import { CLIENT_LINE_PATH, CLIENT_LINE_PROTOCOL } from '@wrenn/protocol'
 import { type ConnectRequest, Process, type ProcessEvent, type StartRequest } from '@wrenn/protocol/guest'
-import { answerTunnel } from './fake-tunnel.js'
+import { answerTunnel, refuseTunnel } from './fake-tunnel.js'
 
 interface Session {
   readonly pid: number
@@ -47,11 +49,16 @@ export class FakeGuest implements AsyncDisposable {
   hangInits = false
   /** Connections break as soon as they are made, as those to an agent that is killed again and again. */
   resetsConnections = false
+  /** Whether it has lines for clients; agents of before had none. */
+  knowsClients = true
   #stalls = 0
   #muted: PromiseWithResolversLike | undefined
   readonly #sessions = new Map<number, Session>()
   readonly #sockets = new Set<Socket>()
   readonly #server
+  readonly #lines = createServer(({ method, url, headers }, response) => {
+    response.end(JSON.stringify({ method, url, headers }))
+  })
   readonly #closed: Promise<unknown>
 
   constructor() {
@@ -69,8 +76,10 @@ export class FakeGuest implements AsyncDisposable {
       else rpc(request, response)
     }
     this.#server.on('upgrade', (request, socket: Socket) => {
+      if (this.#muted !== undefined) return
       const port = Number(/^\/connect\/(\d+)$/.exec(request.url ?? '')?.[1])
-      if (this.#muted === undefined) void answerTunnel(socket, 'tcp', port)
+      if (!Number.isNaN(port)) void answerTunnel(socket, 'tcp', port)
+      else this.#openLine(request, socket)
     })
     this.#closed = once(this.#server, 'close')
     this.#server.on('connection', (socket) => {
@@ -78,6 +87,20 @@ export class FakeGuest implements AsyncDisposable {
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
+  }
+
+  /** What comes over a line for clients is answered by what it was. */
+  #openLine(request: IncomingMessage, socket: Socket): void {
+    if (request.url !== CLIENT_LINE_PATH || !this.knowsClients) {
+      refuseTunnel(socket, new AppError('not_found', 'No such upgrade.'))
+      return
+    }
+    if (this.secret !== undefined && request.headers['x-wrenn-secret'] !== this.secret) {
+      refuseTunnel(socket, new AppError('unauthorized', 'Not the secret.'))
+      return
+    }
+    socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${CLIENT_LINE_PROTOCOL}\r\n\r\n`)
+    this.#lines.emit('connection', socket)
   }
 
   async listen(address: string, port: number): Promise<void> {

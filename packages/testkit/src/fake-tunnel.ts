@@ -6,9 +6,13 @@ import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
  * Makes an upgraded connection one to a port of this machine's 127.0.0.1, or refuses it as the real agents do.
  * @returns the connection to the service, if there is one
  */
-export async function answerTunnel(socket: Socket, protocol: string, port: number): Promise<Socket | undefined> {
+export async function answerTunnel(
+  socket: Socket,
+  protocol: string,
+  port: number | undefined,
+): Promise<Socket | undefined> {
   socket.on('error', () => {})
-  const service = await dial(port)
+  const service = port === undefined ? undefined : await dial(port)
   if (service === undefined) {
     refuseTunnel(socket, new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`))
     return undefined

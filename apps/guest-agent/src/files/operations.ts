@@ -1,4 +1,4 @@
-import { lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
+import { lchownSync, lstatSync, mkdirSync, readdirSync, renameSync, rmdirSync, statSync, unlinkSync } from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { AppError, isErrno, pathBytes } from '@wrenn/base'
 import type { GuestUser } from '../identity/users.js'
@@ -12,22 +12,25 @@ import { kernelPath } from './kernel-path.js'
 import { temporaryName } from './temporary-name.js'
 
 /**
- * Makes a directory and its missing parents, all the user's own.
+ * Makes a directory and its missing parents with the rights of `user`; all of them become `owner`'s.
  * @throws AppError `conflict` when it exists, `not_a_directory` when something else is there
  */
-export function makeDirectory(path: string, user: GuestUser): void {
+export function makeDirectory(path: string, user: GuestUser, owner = user): void {
   const existing = onPath(path, () => asUser(user, () => statSync(kernelPath(path), { throwIfNoEntry: false })))
   if (existing?.isDirectory()) throw new AppError('conflict', `directory already exists: ${path}`)
   if (existing !== undefined) throw new AppError('not_a_directory', `path '${path}' exists and is not a directory`)
-  makeParents(path, user)
+  makeParents(path, user, owner)
   onPath(path, () => asUser(user, () => mkdirSync(kernelPath(path))))
+  give(path, user, owner)
 }
 
-/** Makes the missing directories above `path`. What the user makes is the user's. */
-export function makeParents(path: string, user: GuestUser): void {
+/** Makes the missing directories above `path` with the rights of `user`; they become `owner`'s. */
+export function makeParents(path: string, user: GuestUser, owner = user): void {
   const parent = dirname(path)
+  const missing = user === owner ? [] : missingAt(parent)
   try {
     asUser(user, () => mkdirSync(kernelPath(parent), { recursive: true }))
+    for (const directory of missing) give(directory, user, owner)
   } catch (error) {
     // `recursive` fails for what exists only when it is not a directory.
     if (isErrno(error, 'EEXIST')) throw new AppError('not_a_directory', `path '${parent}' is not a directory`)
@@ -35,16 +38,31 @@ export function makeParents(path: string, user: GuestUser): void {
   }
 }
 
+/** `path` and what is above it, as far as nothing is there. */
+function missingAt(path: string): string[] {
+  if (path === '/' || ifThere(() => lstatSync(kernelPath(path))) !== undefined) return []
+  return [...missingAt(dirname(path)), path]
+}
+
+function give(path: string, maker: GuestUser, { uid, gid }: GuestUser): void {
+  if (maker.uid !== uid) lchownSync(kernelPath(path), uid, gid)
+}
+
 /**
- * Renames; parents of the destination are made. Where the kernel cannot rename (another file system, or a directory of the
+ * Renames; parents of the destination are made, and become `owner`'s. Where the kernel cannot rename (another file system, or a directory of the
  * image below the capsule's overlay) the tree is copied and the source removed.
  * @returns where it is now, by a path without links: what was moved may be the very link that `destination` went through
  * @throws AppError `file_not_found` when there is no source, `conflict` when both are names of one file, or one is a link to
  * the other
  */
-export async function move(source: string, destination: string, user: GuestUser, tools: Tools): Promise<string> {
+export async function move(
+  source: string,
+  destination: string,
+  { user, owner = user }: { readonly user: GuestUser; readonly owner?: GuestUser },
+  tools: Tools,
+): Promise<string> {
   onPath(source, () => asUser(user, () => lstatSync(kernelPath(source))))
-  makeParents(destination, user)
+  makeParents(destination, user, owner)
   const place = onPath(destination, () => asUser(user, () => entryOf(destination)))
   try {
     asUser(user, () => {

@@ -40,6 +40,8 @@ export interface UploadTarget {
   /** Absolute, as the client named it. */
   readonly path: string
   readonly user: GuestUser
+  /** Whose it becomes if the rights are not the owner's own. @default `user` */
+  readonly owner?: GuestUser
   /** Permission bits; absent: those of the file it replaces, else 0644. */
   readonly mode: number | undefined
   /**
@@ -93,7 +95,7 @@ export class Upload {
 
   /** @throws AppError `is_a_directory`, `permission_denied`, `disk_full`, … */
   static open(target: UploadTarget, site: UploadSite): Upload {
-    makeParents(target.path, target.user)
+    makeParents(target.path, target.user, target.owner)
     return onPath(target.path, () => new Upload(target, site, wayTo(target, site)))
   }
 
@@ -186,14 +188,14 @@ function wayToContent(target: UploadTarget, { versions, spoolDir }: UploadSite):
 }
 
 function wayToNewProgram(target: UploadTarget, existing: Stats, { metadata }: UploadSite): Way {
-  const { user } = target
+  const { user, owner = user } = target
   const path = asUser(user, () => realPath(kernelPath(target.path)))
   const temporary = createBeside(path, target, 0o600)
   return {
     ...temporary,
     place: async (_content, prepare) => {
       const { fd } = temporary
-      fchownSync(fd, existing.uid, existing.gid)
+      if (user.uid === owner.uid) fchownSync(fd, existing.uid, existing.gid)
       const keptBits = user.uid === 0 ? 0o7777 : 0o1777
       fchmodSync(fd, target.mode ?? existing.mode & keptBits)
       await copyAttributes(path, fd, metadata)
@@ -227,7 +229,7 @@ interface Temporary extends Omit<Way, 'place'> {
 }
 
 /** A new file of the user's in the directory of `path`, for it to get that name. */
-function createBeside(path: string, { user }: UploadTarget, mode: number): Temporary {
+function createBeside(path: string, { user, owner = user }: UploadTarget, mode: number): Temporary {
   const temporary = join(dirname(path), temporaryName())
   const place = kernelPath(temporary)
   const fd = asUser(user, () => {
@@ -235,6 +237,7 @@ function createBeside(path: string, { user }: UploadTarget, mode: number): Tempo
     chmodSync(place, mode)
     return opened
   })
+  give(fd, user, owner)
   let isOpen = true
   const discard = (): void => {
     if (isOpen) closeSync(fd)
@@ -242,6 +245,10 @@ function createBeside(path: string, { user }: UploadTarget, mode: number): Tempo
     rmSync(place, { force: true })
   }
   return { path: temporary, fd, maxMemoryBytes: 0, openFile: () => fd, discard }
+}
+
+function give(fd: number, maker: GuestUser, { uid, gid }: GuestUser): void {
+  if (maker.uid !== uid) fchownSync(fd, uid, gid)
 }
 
 /** Gives a temporary file its name unless something has that name by now. */
@@ -267,7 +274,7 @@ function appear(temporary: string, path: string, { user, judge }: UploadTarget):
 }
 
 async function replaceContent(
-  { path, user, mode, judge }: UploadTarget,
+  { path, user, owner = user, mode, judge }: UploadTarget,
   content: Content,
   versions: FileVersions,
   prepare: Prepare,
@@ -279,6 +286,7 @@ async function replaceContent(
     if (mode !== undefined) requireOwner(stats, user, path)
     const replace = async (): Promise<void> => {
       await overwrite(fd, content, user, () => prepare(fd))
+      give(fd, user, owner)
       // Last, because the content takes set-uid and set-gid away, and a file that could not be written keeps its mode.
       if (mode !== undefined) asUser(user, () => fchmodSync(fd, mode))
     }

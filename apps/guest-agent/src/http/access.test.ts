@@ -1,10 +1,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { signatureOf } from '@wrenn/base'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { AgentHarness, SECRET, TOKEN } from '../testing/agent-harness.js'
 import { collect } from '../testing/collect.js'
-import { signatureOf } from './signature.js'
 
 let harness: AgentHarness
 beforeAll(async () => {
@@ -122,6 +122,14 @@ describe('signed URLs', () => {
     expect((await send(good(), 'POST')).status).toBe(401)
     const unsigned = await send(new URLSearchParams({ path }))
     expect(await unsigned.json()).toEqual({ code: 401, message: 'missing signature query parameter' })
+  })
+
+  it('are for the user they were made with, whatever a header says', async () => {
+    const path = join(harness.dir, 'for-the-default-user')
+    expect((await send(signed(path, 'write', ''), 'POST')).status).toBe(200)
+    const headers = { authorization: `Basic ${Buffer.from('nobody-knows:').toString('base64')}` }
+    const response = await fetch(`${harness.url}/files?${signed(path, 'read', '')}`, { headers })
+    expect(response.status).toBe(200)
   })
 
   it('end at their time, to the letter of what clients compare', async () => {

@@ -7,8 +7,10 @@ import { onPath } from '../files/file-error.js'
 import type { FileVersions, Reading } from '../files/file-versions.js'
 import { kernelPath } from '../files/kernel-path.js'
 import { inspect, type ReadableFile } from '../files/readable-file.js'
+import type { Caller } from '../identity/identity.js'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
+import { withRightsFor } from '../system/rights.js'
 import { evaluateConditions, rangeApplies } from './conditions.js'
 import { parseRange, prefersGzip } from './range.js'
 
@@ -16,6 +18,7 @@ import { parseRange, prefersGzip } from './range.js'
 export interface ReadContext {
   /** Absolute. */
   readonly path: string
+  readonly caller: Caller
   readonly user: GuestUser
   readonly versions: FileVersions
 }
@@ -24,13 +27,15 @@ export interface ReadContext {
 export async function readFile(
   request: IncomingMessage,
   response: ServerResponse,
-  { path, user, versions }: ReadContext,
+  { path, caller, user, versions }: ReadContext,
 ): Promise<void> {
   let isAnswered = false
   while (!isAnswered) {
     // Non-blocking, so that a FIFO without a writer is refused below instead of hanging the agent.
     const flags = constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOCTTY
-    const fd = onPath(path, () => asUser(user, () => openSync(kernelPath(path), flags)))
+    const open = (rights: GuestUser): number =>
+      onPath(path, () => asUser(rights, () => openSync(kernelPath(path), flags)))
+    const fd = withRightsFor(caller, user, open)
     try {
       requireFile(fd, path)
       const reading = await versions.read(fd)

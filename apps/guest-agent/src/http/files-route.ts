@@ -1,36 +1,41 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { AppError } from '@wrenn/base'
+import { AppError, verifySignature } from '@wrenn/base'
 import type { UploadSite } from '../files/upload.js'
-import type { Identity } from '../identity/identity.js'
+import type { Caller, Identity } from '../identity/identity.js'
 import type { GuestUser } from '../identity/users.js'
 import { clientPath } from '../process/environment.js'
 import { readFile } from './files-read.js'
 import { writeFiles } from './files-write.js'
-import { verifySignature } from './signature.js'
 
-/** `/files`: the one route that a signed URL opens without any header. */
+interface FilesContext extends UploadSite {
+  readonly identity: Identity
+}
+
+/** `/files`: the one route that a signed URL opens without any header. `known` is who asks, if that is known without one. */
 export async function handleFiles(
   request: IncomingMessage,
   response: ServerResponse,
   query: URLSearchParams,
-  identity: Identity,
-  site: UploadSite,
+  known: Caller | undefined,
+  { identity, ...site }: FilesContext,
 ): Promise<void> {
   const isWrite = request.method === 'POST' || request.method === 'PUT'
   const operation = isWrite ? 'write' : 'read'
   const path = query.get('path') ?? undefined
   const username = query.get('username') ?? ''
-  if (!identity.isClient(request.headers)) {
+  if (known === undefined) {
     const expiration = query.get('signature_expiration') ?? undefined
     const signed = { path: path ?? '', operation, user: username, expiration } as const
     verifySignature(query.get('signature') ?? undefined, signed, identity.values.accessToken)
   }
-  const user = username === '' ? identity.userOf(request.headers) : identity.userNamed(username)
+  const caller = known ?? 'client'
+  // A signature is for the user that it was made with, whatever a header says.
+  const user = username === '' && known !== undefined ? identity.userOf(request.headers) : identity.userNamed(username)
   const resolve = (each: string): string => resolvePath(each, user, identity)
   if (request.method === 'GET' || request.method === 'HEAD') {
-    await readFile(request, response, { path: resolve(path ?? ''), user, versions: site.versions })
+    await readFile(request, response, { path: resolve(path ?? ''), caller, user, versions: site.versions })
   } else if (isWrite) {
-    await writeFiles(request, response, { user, path, mode: modeOf(query), resolve, site })
+    await writeFiles(request, response, { caller, user, path, mode: modeOf(query), resolve, site })
   } else {
     throw new AppError('method_not_allowed', 'Use GET, HEAD, POST or PUT on /files.')
   }

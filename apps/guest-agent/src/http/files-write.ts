@@ -6,7 +6,9 @@ import { ACCEPTED_CODINGS, AppError, codingError, contentCoding, errorText, isEr
 import type { Metadata } from '../files/metadata.js'
 import { currentValidators } from '../files/readable-file.js'
 import { type Judge, Upload, type UploadSite } from '../files/upload.js'
+import type { Caller } from '../identity/identity.js'
 import type { GuestUser } from '../identity/users.js'
+import { withRightsFor } from '../system/rights.js'
 import { requireConditions, writeConditions } from './conditions.js'
 import { sendJson } from './reply.js'
 
@@ -14,6 +16,7 @@ const METADATA_PREFIX = 'x-metadata-'
 
 /** Where the files of one request go, and with whose rights. */
 export interface WriteContext {
+  readonly caller: Caller
   readonly user: GuestUser
   /** From the query; absent: the parts' file names are the paths. */
   readonly path: string | undefined
@@ -176,8 +179,8 @@ function open(path: string, context: WriteContext, received: Map<string, Upload>
       `you cannot upload multiple files to the same path '${absolute}' in one upload request`,
     )
   }
-  const { user, mode, judge } = context
-  const upload = Upload.open({ path: absolute, user, mode, judge }, context.site)
+  const { caller, user: owner, mode, judge, site } = context
+  const upload = withRightsFor(caller, owner, (user) => Upload.open({ path: absolute, user, owner, mode, judge }, site))
   received.set(absolute, upload)
   return { path: absolute, upload }
 }

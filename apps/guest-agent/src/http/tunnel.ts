@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { AppError } from '@wrenn/base'
-import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 import { type Identity, unauthorized } from '../identity/identity.js'
+import { refuseUpgrade } from './upgrade.js'
 
 const LOOPBACKS = ['127.0.0.1', '::1'] as const
 
@@ -29,7 +29,7 @@ export async function handleUpgrade(
     if (head.length > 0) service.write(head)
     join(client, service)
   } catch (error) {
-    refuse(client, AppError.from(error))
+    refuseUpgrade(client, AppError.from(error))
   }
 }
 
@@ -73,17 +73,4 @@ function join(client: Duplex, service: Socket): void {
   })
   client.pipe(service)
   service.pipe(client)
-}
-
-function refuse(client: Duplex, error: AppError): void {
-  const { status } = errorKind(error.code)
-  const body = JSON.stringify({ code: status, message: error.message })
-  const head = [
-    `HTTP/1.1 ${status} Refused`,
-    'Connection: close',
-    'Content-Type: application/json',
-    `Content-Length: ${Buffer.byteLength(body)}`,
-    `${ERROR_CODE_HEADER}: ${error.code}`,
-  ]
-  client.end(`${head.join('\r\n')}\r\n\r\n${body}`)
 }

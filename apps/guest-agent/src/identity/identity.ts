@@ -7,6 +7,12 @@ import type { GuestUser, UserDirectory } from './users.js'
 const SECRET_HEADER = 'x-wrenn-secret'
 const TOKEN_HEADER = 'x-access-token'
 
+/**
+ * On whose behalf something is done: the platform's own API, where a user's rights are what they are, or a client of the E2B wire, which may do
+ * with files what root may and gives them to its user.
+ */
+export type Caller = 'host' | 'client'
+
 /** Who this capsule is and who may talk to it. */
 export class Identity {
   #values: IdentityValues = { envs: {}, defaultUser: 'root' }
@@ -36,14 +42,15 @@ export class Identity {
     this.#file?.write(this.#values)
   }
 
-  /** The host, or its proxy on behalf of a client it has verified. */
+  /** The host itself. What it lets through for clients comes over lines of their own. */
   isHost(headers: IncomingHttpHeaders): boolean {
     return matches(headers[SECRET_HEADER], this.#values.secret)
   }
 
-  /** The host, or a client with the access token `/init` gave. */
-  isClient(headers: IncomingHttpHeaders): boolean {
-    return this.isHost(headers) || (this.isClaimed && matches(headers[TOKEN_HEADER], this.#values.accessToken))
+  /** Who asks: the host, a client with the access token that `/init` gave, or nobody known. */
+  callerOf(headers: IncomingHttpHeaders): Caller | undefined {
+    if (this.isHost(headers)) return 'host'
+    return this.isClaimed && matches(headers[TOKEN_HEADER], this.#values.accessToken) ? 'client' : undefined
   }
 
   /**

@@ -13,6 +13,7 @@ import type { Identity } from '../identity/identity.js'
 import type { GuestUser, UserDirectory } from '../identity/users.js'
 import { clientPath } from '../process/environment.js'
 import { asUser } from '../system/as-user.js'
+import { withRightsFor, withRightsForAll } from '../system/rights.js'
 import type { Tools } from '../system/tools.js'
 import { keepaliveOf } from './keepalive.js'
 import { Preencoded } from './preencoded.js'
@@ -45,7 +46,9 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
   ) => {
     const { path, user } = located(request.path, call)
     const { recursive, allowNetworkMounts } = request
-    return new DirectoryWatcher(path, { recursive, allowNetworkMounts, user }, onEvent)
+    return withRightsFor(call.caller, user, (rights) => {
+      return new DirectoryWatcher(path, { recursive, allowNetworkMounts, user: rights }, onEvent)
+    })
   }
   const wireEvent = (event: WatchEvent, includeEntry: boolean) => {
     const entry = includeEntry ? describeIfThere(event, users) : undefined
@@ -55,30 +58,35 @@ export function filesystemService(dependencies: FilesystemDependencies): Service
   return {
     stat: (request, call) => {
       const { path, user } = located(request.path, call)
-      return entryAt(path, user)
+      return withRightsForAll(call.caller, user, (rights) => entryAt(path, rights))
     },
     makeDir: (request, call) => {
       const { path, user } = located(request.path, call)
-      makeDirectory(path, user)
-      return entryAt(path, user)
+      withRightsFor(call.caller, user, (rights) => makeDirectory(path, rights, user))
+      return withRightsForAll(call.caller, user, (rights) => entryAt(path, rights))
     },
     move: async (request, call) => {
       const { path: source, user } = located(request.source, call)
       const { path: destination } = located(request.destination, call)
-      return entryAt(destination, user, await move(source, destination, user, tools))
+      const place = await withRightsForAll(call.caller, user, (rights) =>
+        move(source, destination, { user: rights, owner: user }, tools),
+      )
+      return await withRightsForAll(call.caller, user, (rights) => entryAt(destination, rights, place))
     },
     listDir: async (request, call) => {
       const { path, user } = located(request.path, call)
-      const root = onPath(path, () => asUser(user, () => describe(path, users)))
-      requireDirectory(root, path, user)
-      const found = await listPath(path, Math.max(1, request.depth), user, users)
+      const found = await withRightsForAll(call.caller, user, async (rights) => {
+        const root = onPath(path, () => asUser(rights, () => describe(path, users)))
+        requireDirectory(root, path, user)
+        return await listPath(path, Math.max(1, request.depth), rights, users)
+      })
       await metadata.complete(found)
       const entries = found.map(({ entry }) => entry)
       return new Preencoded({ entries }, () => encodeEntries(entries))
     },
     remove: async (request, call) => {
       const { path, user } = located(request.path, call)
-      await remove(path, user)
+      await withRightsForAll(call.caller, user, (rights) => remove(path, rights))
       return {}
     },
     watchDir: async (request, call, events) => {

@@ -10,6 +10,7 @@ import type {
   MessageShape,
 } from '@bufbuild/protobuf'
 import { AppError, type Logger } from '@wrenn/base'
+import type { Caller } from '../identity/identity.js'
 import { type Codec, jsonCodec, protoCodec } from './codec.js'
 import { EventStream } from './event-stream.js'
 import { FLAG_COMPRESSED, FLAG_END, type Frame, readFrames } from './frames.js'
@@ -21,6 +22,7 @@ const MAX_UNARY_BYTES = 64 * 1024 * 1024
 /** What a handler may know of the call around its message. */
 export interface RpcCall {
   readonly headers: IncomingHttpHeaders
+  readonly caller: Caller
   /** From `Connect-Timeout-Ms`; absent when the client set no deadline. */
   readonly timeoutMs: number | undefined
 }
@@ -77,7 +79,7 @@ export class RpcRouter {
   }
 
   /** Answers a request, with an error of the protocol where it must. */
-  async handle(path: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  async handle(path: string, request: IncomingMessage, response: ServerResponse, caller: Caller): Promise<void> {
     const route = this.#routes.get(path)
     if (route === undefined) return sendUnaryError(response, new AppError('method_not_allowed', `No RPC ${path}.`))
     const codec = codecOf(request.headers['content-type'], route.streaming)
@@ -85,7 +87,8 @@ export class RpcRouter {
       response.writeHead(request.method === 'POST' ? 415 : 405, { connection: 'close' }).end()
       return
     }
-    const call = { headers: request.headers, timeoutMs: timeoutOf(request.headers['connect-timeout-ms']) }
+    const { headers } = request
+    const call = { headers, caller, timeoutMs: timeoutOf(headers['connect-timeout-ms']) }
     await route.answer(request, response, codec, call)
   }
 

@@ -126,11 +126,33 @@ describe('a tunnel', () => {
     await readAll(socket)
   })
 
-  it('says that nobody listens, and leads neither to the agent nor anywhere else', async () => {
+  it('leads to the guest agent as its clients reach it, by a secret that is on no wire but to the guest', async () => {
+    const socket = to(
+      GUEST_AGENT_PORT,
+      'POST /files?path=x HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n',
+    )
+    const answer = await readAll(socket)
+    expect(answer).toMatch(/^HTTP\/1\.1 101 /)
+    expect(JSON.parse(answer.slice(answer.indexOf('{')))).toEqual({
+      method: 'POST',
+      url: '/files?path=x',
+      headers: { host: 'a', 'content-length': '0', connection: 'close' },
+    })
+  })
+
+  it('says that an agent of before has nothing for clients', async () => {
+    const agent = machine.agents.get(capsuleId)
+    if (agent === undefined) throw new Error('no agent')
+    agent.knowsClients = false
+    const answer = await readAll(to(GUEST_AGENT_PORT))
+    expect(answer).toMatch(/^HTTP\/1\.1 502 [\s\S]*wrenn-error-code: guest_error[\s\S]*make a new one/)
+    agent.knowsClients = true
+  })
+
+  it('says that nobody listens, and leads nowhere else', async () => {
     const service = await serve('127.0.0.1', () => {})
     await service[Symbol.asyncDispose]()
     expect(await readAll(to(service.port))).toMatch(/^HTTP\/1\.1 502 [\s\S]*wrenn-error-code: port_closed/)
-    expect(await readAll(to(GUEST_AGENT_PORT))).toMatch(/^HTTP\/1\.1 400 [\s\S]*wrenn-error-code: invalid_request/)
     const unknown = `/tunnel/cl-${'0'.repeat(25)}/80`
     expect(await readAll(open(unknown))).toContain('wrenn-error-code: capsule_not_found')
     for (const port of ['0', '65536', `0${GUEST_AGENT_PORT}`, `+${GUEST_AGENT_PORT}`, '4998%33', 'x', '80/x', ''])

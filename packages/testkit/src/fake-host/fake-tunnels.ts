@@ -1,6 +1,6 @@
 import { createServer, type Server } from 'node:http'
 import type { Socket } from 'node:net'
-import { parseTunnelPath, TUNNEL_PROTOCOL } from '@wrenn/protocol'
+import { GUEST_AGENT_PORT, parseTunnelPath, TUNNEL_PROTOCOL } from '@wrenn/protocol'
 import { answerTunnel, refuseTunnel } from '../fake-tunnel.js'
 import { knownCapsule } from './fake-lifecycle.js'
 import type { FakeHostState } from './fake-state.js'
@@ -17,7 +17,7 @@ async function serve(host: FakeHostState, path: string, socket: Socket): Promise
     const { capsuleId = '', port = 0 } = parseTunnelPath(path) ?? {}
     const capsule = knownCapsule(host, capsuleId).usable()
     host.tunnels++
-    const service = await answerTunnel(socket, TUNNEL_PROTOCOL, port)
+    const service = await answerTunnel(socket, TUNNEL_PROTOCOL, port === GUEST_AGENT_PORT ? host.agentPort : port)
     if (service !== undefined) capsule.keepTunnel(service)
   } catch (error) {
     refuseTunnel(socket, error)

@@ -385,8 +385,9 @@ export class GuestClient {
   }
 
   /**
-   * A connection to a port of the guest, wherever in it the service listens. Whoever asked owns it; it breaks off with the line.
-   * @throws AppError `port_closed`, `guest_unreachable`, `invalid_request` for the agent's own port
+   * A connection to a port of the guest, wherever in it the service listens; to the agent's own port, one for clients. Whoever asked owns it; it
+   * breaks off with the line.
+   * @throws AppError `port_closed`, `guest_unreachable`, `guest_error`
    */
   async dial(port: number, signal: AbortSignal): Promise<Socket> {
     this.#requireOpen()

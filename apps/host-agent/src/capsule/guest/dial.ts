@@ -2,7 +2,7 @@ import { request } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
-import { GUEST_AGENT_PORT } from '@wrenn/protocol'
+import { CLIENT_LINE_PATH, CLIENT_LINE_PROTOCOL, GUEST_AGENT_PORT } from '@wrenn/protocol'
 import { guestError, httpFailure } from './error.js'
 
 /** By which the guest's agent knows its host. */
@@ -10,14 +10,15 @@ export const SECRET_HEADER = 'x-wrenn-secret'
 /** A guest's kernel answers at once, unless its owner's firewall drops what comes from outside. */
 const DIRECT_FIRST_MS = 2_000
 const REFUSED = 502
+const UNKNOWN = 404
 
 /**
  * Connects to a port of the guest at `address`: straight, and where nobody listens there through the guest's agent, which
- * reaches what listens on the guest's 127.0.0.1 or ::1 only.
- * @throws AppError `port_closed`, `guest_unreachable`, `invalid_request` for the agent's own port
+ * reaches what listens on the guest's 127.0.0.1 or ::1 only. The agent's own port leads to a line for clients.
+ * @throws AppError `port_closed`, `guest_unreachable`, `guest_error` from an agent that knows no such lines
  */
 export async function dialPort(address: string, secret: string, port: number, signal: AbortSignal): Promise<Socket> {
-  if (port === GUEST_AGENT_PORT) throw new AppError('invalid_request', `Port ${port} is reserved in every capsule.`)
+  if (port === GUEST_AGENT_PORT) return await clientLine(address, secret, signal)
   const direct = await connectWithin(address, port, signal)
   if (direct !== undefined) return direct
   signal.throwIfAborted()
@@ -48,20 +49,47 @@ function connected(socket: Socket): Promise<Socket> {
   })
 }
 
-function throughAgent(address: string, secret: string, port: number, signal: AbortSignal): Promise<Socket> {
+async function throughAgent(address: string, secret: string, port: number, signal: AbortSignal): Promise<Socket> {
+  return await askAgent(address, { path: `/connect/${port}`, protocol: 'tcp', secret, signal }, (failure) =>
+    failure.details?.status === REFUSED
+      ? new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`)
+      : failure,
+  )
+}
+
+/** The secret opens the line and is not heard on it: whatever a client sends, it cannot ask as the host. */
+async function clientLine(address: string, secret: string, signal: AbortSignal): Promise<Socket> {
+  const wish = { path: CLIENT_LINE_PATH, protocol: CLIENT_LINE_PROTOCOL, secret, signal }
+  return await askAgent(address, wish, (failure) => {
+    if (failure.details?.status !== UNKNOWN) return failure
+    const text = 'This capsule runs since before its guest agent served clients: make a new one to use it that way.'
+    return new AppError('guest_error', text, { cause: failure })
+  })
+}
+
+interface AgentWish {
+  readonly path: string
+  readonly protocol: string
+  readonly secret: string
+  readonly signal: AbortSignal
+}
+
+/** Has the agent turn a connection into one of another protocol. `explain` says what its refusal means. */
+function askAgent(
+  host: string,
+  { path, protocol, secret, signal }: AgentWish,
+  explain: (failure: AppError) => AppError,
+): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const asked = request({
-      host: address,
-      port: GUEST_AGENT_PORT,
-      path: `/connect/${port}`,
-      headers: { connection: 'Upgrade', upgrade: 'tcp', [SECRET_HEADER]: secret },
-      createConnection: () => connect({ host: address, port: GUEST_AGENT_PORT, allowHalfOpen: true, noDelay: true }),
+      path,
+      headers: { host, connection: 'Upgrade', upgrade: protocol, [SECRET_HEADER]: secret },
+      createConnection: () => connect({ host, port: GUEST_AGENT_PORT, allowHalfOpen: true, noDelay: true }),
       signal,
     })
     asked.once('error', (error) => reject(guestError(error)))
     asked.once('response', (answer) => {
-      const closed = new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`)
-      void httpFailure(answer).then((failure) => reject(answer.statusCode === REFUSED ? closed : failure), reject)
+      void httpFailure(answer).then((failure) => reject(explain(failure)), reject)
     })
     asked.once('upgrade', (_answer, socket: Socket, head) => {
       socket.on('error', () => {}) // as above

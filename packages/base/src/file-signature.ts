@@ -1,5 +1,5 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import { AppError } from '@wrenn/base'
+import { AppError } from './errors.js'
 
 type FileOperation = 'read' | 'write'
 
