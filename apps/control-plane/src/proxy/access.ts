@@ -11,6 +11,8 @@ import type { Route } from './routes.js'
 export const PORT_COOKIE = 'wrenn_port_token'
 /** What existing clients of sandboxes send. */
 export const TRAFFIC_TOKEN_HEADER = 'e2b-traffic-access-token'
+/** Opens the guest agent of a capsule. */
+export const ACCESS_TOKEN_HEADER = 'x-access-token'
 /** API keys of the platform, also as `Authorization`. A service may have keys of its own under the same names. */
 export const API_KEY = /^(?:Bearer +)?((?:wrn|e2b)_\w+)$/i
 
@@ -26,6 +28,8 @@ export interface Admission {
   readonly welcome?: Welcome
   /** Whose key let it through, when one did. */
   readonly principal?: Principal
+  /** See {@link Destination.withheld}. */
+  readonly withheld?: readonly string[]
 }
 
 /**
@@ -39,15 +43,15 @@ export async function admit(
   apiKeys: Pick<ApiKeys, 'authenticate'>,
 ): Promise<Admission> {
   const { path, token } = splitToken(destination.path)
-  const admission = { path }
+  const admission = { path, withheld: hasAccessToken(request, route) ? [ACCESS_TOKEN_HEADER] : [] }
   if (route.token === undefined || hasTokenHeader(request, route.token)) return admission
-  if (token !== undefined && isSame(token, route.token)) return welcomed(request, destination, path, route.token)
+  if (token !== undefined && isSame(token, route.token)) return welcomed(request, destination, admission, route.token)
   if (cookiesOf(request).some((value) => isSame(value, route.token ?? ''))) {
     requireOwnPage(request, destination)
     return admission
   }
   const principal = await keyOfTeam(request, route, apiKeys)
-  if (principal !== undefined) return { path, principal }
+  if (principal !== undefined) return { ...admission, principal }
   throw new AppError('forbidden', `The ports of this capsule are private: send its token as ${PORT_TOKEN_HEADER}.`)
 }
 
@@ -57,7 +61,8 @@ function hasTokenHeader({ headers }: IncomingMessage, token: string): boolean {
   )
 }
 
-async function keyOfTeam(
+/** @returns whose key a request has, if that key is of the capsule's team @throws AppError `forbidden` for one that may not use capsules */
+export async function keyOfTeam(
   { headers }: IncomingMessage,
   { teamId }: Route,
   apiKeys: Pick<ApiKeys, 'authenticate'>,
@@ -73,9 +78,15 @@ async function keyOfTeam(
 }
 
 /** A page is shown its address again without the token; a program is served at once. */
-function welcomed(request: IncomingMessage, { domain, isSecure }: Destination, path: string, token: string): Admission {
+function welcomed(
+  request: IncomingMessage,
+  { domain, isSecure }: Destination,
+  admission: Admission,
+  token: string,
+): Admission {
+  const { path } = admission
   const isPage = request.method === 'GET' && /\btext\/html\b/i.test(request.headers.accept ?? '')
-  if (!isPage || domain === undefined || request.headers.upgrade !== undefined) return { path }
+  if (!isPage || domain === undefined || request.headers.upgrade !== undefined) return admission
   const location = `${isSecure ? 'https' : 'http'}://${request.headers.host}${path}`
   return {
     path,
@@ -119,6 +130,12 @@ function cookiesOf({ headers }: IncomingMessage): string[] {
 export function withoutPortCookie(value: string): string {
   const kept = value.split(';').filter((pair) => !pair.trim().startsWith(`${PORT_COOKIE}=`))
   return kept.join(';').trim()
+}
+
+/** Whether a request has the token for the guest agent, which clients also send to services. */
+export function hasAccessToken({ headers }: IncomingMessage, { accessToken }: Route): boolean {
+  const given = headers[ACCESS_TOKEN_HEADER]
+  return accessToken !== undefined && typeof given === 'string' && isSame(given, accessToken)
 }
 
 /** Takes as long whatever is the same. */

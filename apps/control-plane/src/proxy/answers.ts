@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AppError } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import { errorBody } from '../http/errors.js'
+import type { Wording } from './sandbox-words.js'
 
 /** What a person reads first, by what is wrong. */
 const titles: Readonly<Record<string, string>> = {
@@ -13,18 +14,28 @@ const titles: Readonly<Record<string, string>> = {
   capsule_not_found: 'There is no such capsule',
 }
 
-/** Answers in place of a service: a page for browsers, the API's JSON for programs. The header `wrenn-error-code` marks it as ours. */
-export function sendFailure(request: IncomingMessage, response: ServerResponse, error: AppError): void {
+/**
+ * Answers in place of a service: a page for browsers; for programs the API's JSON, or the words of the clients that the capsule is for. The
+ * header `wrenn-error-code` marks it as ours.
+ */
+export function sendFailure(
+  request: IncomingMessage,
+  response: ServerResponse,
+  error: AppError,
+  words?: Wording,
+): void {
   if (response.headersSent || response.destroyed) return void response.destroy()
   const requestId = `req-${randomBytes(8).toString('hex')}`
   const kind = errorKind(error.code)
   const isPage = /\btext\/html\b/i.test(request.headers.accept ?? '')
-  const body = Buffer.from(isPage ? page(error, kind.hint, requestId) : JSON.stringify(errorBody(error, requestId)))
+  const body = Buffer.from(
+    isPage ? page(error, kind.hint, requestId) : JSON.stringify(words?.body ?? errorBody(error, requestId)),
+  )
   const retryAfterSec = error.details?.retryAfterSec
   // What is still to come of the request's body is of no use to anybody.
   if (!request.complete || error.code === 'invalid_request') response.shouldKeepAlive = false
   if (typeof retryAfterSec === 'number') response.setHeader(RETRY_AFTER_HEADER, retryAfterSec)
-  response.writeHead(kind.status, {
+  response.writeHead(words?.status ?? kind.status, {
     'content-type': isPage ? 'text/html; charset=utf-8' : 'application/json; charset=utf-8',
     'content-length': body.length,
     'cache-control': 'no-store',

@@ -14,12 +14,19 @@ export interface Destination extends TunnelTarget {
   readonly isSecure: boolean
   /** The request's path and query, as they came. */
   readonly path: string
+  /** Names of headers that have let the request in and that its service is not to see. */
+  readonly withheld?: readonly string[]
+}
+
+/** Whether it is the guest agent itself that is asked, instead of somebody's service. */
+export function isForAgent({ port }: TunnelTarget): boolean {
+  return port === GUEST_AGENT_PORT
 }
 
 /**
  * The port of a capsule that a request is meant for, by its host name `{port}-{id}.{domain}` or by the routing headers; `undefined` for the
  * API. The headers count only where the host name says nothing: `localhost`, an address, `sandbox.…`.
- * @throws AppError `invalid_request`, `forbidden`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
+ * @throws AppError `invalid_request`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
  */
 export function destinationOf(request: IncomingMessage, domains: readonly string[]): Destination | undefined {
   requireOneHost(request)
@@ -64,19 +71,30 @@ function hostOf(authority: string): string {
   return authority.replace(/:\d*$/, '').replace(/\.$/, '')
 }
 
+/** Whether a host name says nothing of a capsule. */
 function isShared(host: string): boolean {
   return host === 'localhost' || isIP(host.replace(/^\[(.*)\]$/, '$1')) !== 0 || host.startsWith('sandbox.')
 }
 
-function target(capsuleId: string, digits: string): TunnelTarget {
+/** What clients of the E2B wire may take for an id, so that they are told in their words that there is none. */
+const FOREIGN_ID = /^[a-z0-9][a-z0-9-]{0,63}$/
+
+function target(name: string, digits: string): TunnelTarget {
   const port = Number(digits)
   // One spelling only: what looks different to a filter in front of us must be different.
   if (!/^[1-9]\d{0,4}$/.test(digits) || port > 65_535) {
     throw new AppError('invalid_request', 'The port must be a number from 1 to 65535, without leading zeros.')
   }
-  if (port === GUEST_AGENT_PORT) throw new AppError('forbidden', `Port ${port} is reserved in every capsule.`)
-  if (!capsuleIds.is(capsuleId)) throw new AppError('capsule_not_found', 'There is no such capsule.')
+  const capsuleId = withoutClientId(name)
+  const isForeign = isForAgent({ capsuleId, port }) && FOREIGN_ID.test(capsuleId)
+  if (!capsuleIds.is(capsuleId) && !isForeign) throw new AppError('capsule_not_found', 'There is no such capsule.')
   return { capsuleId, port }
+}
+
+/** Old clients put the id of the machine behind a sandbox's. */
+function withoutClientId(name: string): string {
+  const id = name.replace(/-[0-9a-f]{8}$/, '')
+  return capsuleIds.is(id) ? id : name
 }
 
 /** RFC 9112 §3.2: somebody in front of us may have gone by the other one. */

@@ -43,9 +43,9 @@ export async function forward(
 }
 
 /** The request as the service gets it, but for the connection it takes. */
-export function asked(request: IncomingMessage, { capsuleId, port, path }: Destination) {
+export function asked(request: IncomingMessage, { capsuleId, port, path, withheld }: Destination) {
   const { method = 'GET' } = request
-  return { host: capsuleId, port, path, method, headers: headersForService(request), setHost: false } as const
+  return { host: capsuleId, port, path, method, headers: headersForService(request, withheld), setHost: false } as const
 }
 
 class StaleConnection extends Error {}

@@ -1,8 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import { PORT_TOKEN_HEADER } from '@wrenn/protocol'
 import { API_KEY, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
-import type { Destination } from './destination.js'
-import { isSecure, ROUTING_HEADERS } from './destination.js'
+import { AGENT_CORS } from './agent-cors.js'
+import { type Destination, isForAgent, isSecure, ROUTING_HEADERS } from './destination.js'
 import { publicLocation } from './location.js'
 
 /** Names and values in turn, as Node reads and writes them. */
@@ -26,12 +26,18 @@ const ALWAYS_KEPT = new Set(['host', 'content-length', 'expect'])
 const ORIGIN =
   /^(?:forwarded|x-forwarded(?:-.*)?|x-real-ip|x-client-ip|x-cluster-client-ip|true-client-ip|cf-connecting-ip)$/
 /** Ours: what names the capsule and opens the platform, which a capsule must not see. */
-const PRIVATE = new Set<string>([ROUTING_HEADERS.id, ROUTING_HEADERS.port, PORT_TOKEN_HEADER, TRAFFIC_TOKEN_HEADER])
+const PRIVATE = new Set<string>([
+  ROUTING_HEADERS.id,
+  ROUTING_HEADERS.port,
+  PORT_TOKEN_HEADER,
+  TRAFFIC_TOKEN_HEADER,
+  'x-wrenn-secret', // by which hosts prove themselves to guest agents
+])
 
-/** A request's headers as the service in the capsule gets them. */
-export function headersForService(request: IncomingMessage): RawHeaders {
+/** A request's headers as the service in the capsule gets them, without those that are `withheld` (lower case). */
+export function headersForService(request: IncomingMessage, withheld: readonly string[] = []): RawHeaders {
   const { rawHeaders } = request
-  const dropped = namedByConnection(rawHeaders)
+  const dropped = new Set([...namedByConnection(rawHeaders), ...withheld])
   const headers: RawHeaders = []
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
@@ -77,6 +83,7 @@ export function headersForClient(answer: IncomingMessage, destination: Destinati
     if (HOP_BY_HOP.has(lower) || dropped.has(lower) || lower === 'wrenn-error-code') continue
     headers.push(name, translated(lower, value, destination))
   }
+  if (isForAgent(destination)) headers.push(...AGENT_CORS)
   return headers
 }
 

@@ -4,10 +4,14 @@ import { AppError, breakOff, errorText, type Logger } from '@wrenn/base'
 import type { ApiKeys, KeyWatch } from '../domain/accounts/index.js'
 import type { Activity } from '../domain/capsules/index.js'
 import { admit } from './access.js'
+import { admitToAgent, requireClientRoute } from './agent-access.js'
+import { allowPages, isPreflight, isSharedPreflight, sendPreflight } from './agent-cors.js'
 import { sendFailure, sendWelcome } from './answers.js'
-import { type Destination, destinationOf } from './destination.js'
+import { type Destination, destinationOf, isForAgent } from './destination.js'
 import { forward } from './forward.js'
 import { requireFraming } from './framing.js'
+import type { Route } from './routes.js'
+import { sandboxWords, type Wording } from './sandbox-words.js'
 import { forwardUpgrade, refuseUpgrade } from './upgrade.js'
 import { Upstream, type UpstreamDeps } from './upstream.js'
 
@@ -43,10 +47,14 @@ export class PortProxy {
     // Whatever follows a request that nobody should send is no request either; its answer ends the connection.
     if (this.#distrusted.has(request.socket)) return true
     closeWith(request.socket, response)
+    if (isSharedPreflight(request)) {
+      sendPreflight(request, response)
+      return true
+    }
     return this.#take(request, {
       ends: response,
       serve: (destination) => forward(request, response, destination, this.#upstream),
-      refuse: (error) => sendFailure(request, response, error),
+      refuse: (error, words) => sendFailure(request, response, error, words),
     })
   }
 
@@ -55,7 +63,7 @@ export class PortProxy {
     const isTaken = this.#take(request, {
       ends: client,
       serve: (destination) => forwardUpgrade(request, client, destination, this.#upstream),
-      refuse: (error) => refuseUpgrade(request, client, error),
+      refuse: (error, words) => refuseUpgrade(request, client, error, words),
     })
     if (isTaken) {
       // At once: an end that follows would else be taken for the end of everything.
@@ -82,7 +90,7 @@ export class PortProxy {
       if (destination === undefined) return false
       requireFraming(request)
       task.ends.on('error', () => {}) // `close` follows
-      void this.#serve(request, destination, task).catch((error: unknown) => this.#refuse(destination, task, error))
+      void this.#serve(request, destination, task)
     } catch (thrown) {
       const error = AppError.from(thrown)
       // Their answer ends the connection; after the others it goes on. Of chunks it is not known how others would read them.
@@ -98,22 +106,43 @@ export class PortProxy {
     return true
   }
 
-  async #serve(request: IncomingMessage, destination: Destination, { ends, serve }: Task): Promise<void> {
-    const { capsuleId } = destination
-    const { routes, apiKeys, keyWatch } = this.#deps
-    const { path, welcome, principal } = await admit(request, destination, await routes.get(capsuleId), apiKeys)
+  async #serve(request: IncomingMessage, destination: Destination, task: Task): Promise<void> {
+    let isSandbox = isForAgent(destination)
+    try {
+      if (isSandbox && task.ends instanceof ServerResponse && isPreflight(request)) {
+        sendPreflight(request, task.ends)
+        return
+      }
+      if (isSandbox) requireClientRoute(request, destination)
+      const route = await this.#deps.routes.get(destination.capsuleId)
+      isSandbox ||= route.accessToken !== undefined
+      await this.#admitted(request, destination, route, task)
+    } catch (error) {
+      this.#refuse(destination, task, AppError.from(error), isSandbox)
+    }
+  }
+
+  async #admitted(
+    request: IncomingMessage,
+    destination: Destination,
+    route: Route,
+    { ends, serve }: Task,
+  ): Promise<void> {
+    const { apiKeys, keyWatch } = this.#deps
+    const judge = isForAgent(destination) ? admitToAgent : admit
+    const { welcome, principal, ...admission } = await judge(request, destination, route, apiKeys)
     if (ends.destroyed) return
     if (welcome !== undefined && ends instanceof ServerResponse) {
       sendWelcome(ends, welcome)
       return
     }
-    this.#begin(capsuleId, ends)
-    // Requests end by themselves, what speaks another protocol need not.
-    if (principal !== undefined && !(ends instanceof ServerResponse)) {
-      const followed = keyWatch.follow(principal, () => breakOff(ends))
+    this.#begin(destination.capsuleId, ends)
+    // Requests to services end by themselves; streams of the guest agent, and what speaks another protocol, need not.
+    if (principal !== undefined && (isForAgent(destination) || !(ends instanceof ServerResponse))) {
+      const followed = keyWatch.follow(principal, () => breakOff(request.socket))
       ends.once('close', () => followed[Symbol.dispose]())
     }
-    await serve({ ...destination, path })
+    await serve({ ...destination, ...admission })
   }
 
   /** @throws AppError `limit_exceeded` */
@@ -134,14 +163,16 @@ export class PortProxy {
     })
   }
 
-  #refuse({ capsuleId, port }: Destination, { refuse }: Task, thrown: unknown): void {
-    const error = AppError.from(thrown)
+  /** @param isSandbox whether the capsule, or its guest agent, is asked by clients of the E2B wire */
+  #refuse(destination: Destination, { refuse, ends }: Task, error: AppError, isSandbox: boolean): void {
+    const { capsuleId, port } = destination
     const { code, message } = error
     const level = code === 'internal' ? 'error' : 'debug'
     // The cause as text: as an object it may have bytes of the guest's answer, and those are not for logs.
     const cause = error.cause === undefined ? undefined : errorText(error.cause)
     this.#deps.logger[level]({ capsuleId, port, code, error: message, cause }, 'proxy.refused')
-    refuse(error)
+    if (isForAgent(destination) && ends instanceof ServerResponse && !ends.headersSent) allowPages(ends)
+    refuse(error, isSandbox ? sandboxWords(error, destination) : undefined)
   }
 }
 
@@ -160,5 +191,5 @@ interface Task {
   /** Closes when the client is served or has left. */
   readonly ends: ServerResponse | Socket
   readonly serve: (destination: Destination) => Promise<void>
-  readonly refuse: (error: AppError) => void
+  readonly refuse: (error: AppError, words?: Wording) => void
 }

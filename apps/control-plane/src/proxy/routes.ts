@@ -12,6 +12,8 @@ const KEPT = 50_000
 export interface Route extends CapsuleRef {
   /** Of a private capsule. */
   readonly token: string | undefined
+  /** Opens its guest agent to clients that speak with it themselves: such a capsule is theirs, and answers are in their words. */
+  readonly accessToken: string | undefined
 }
 
 export interface RoutesDeps {
@@ -59,7 +61,12 @@ export class Routes {
     const version = this.#version
     const row = await findAnyCapsule(this.#deps.db, id)
     if (row === undefined) throw new AppError('capsule_not_found', 'There is no such capsule.')
-    const route = { id, teamId: row.team_id, token: row.port_token ?? undefined }
+    const route = {
+      id,
+      teamId: row.team_id,
+      token: row.port_token ?? undefined,
+      accessToken: row.access_token ?? undefined,
+    }
     if (version === this.#version) {
       if (this.#kept.size >= KEPT) this.#kept.clear()
       this.#kept.set(id, route)

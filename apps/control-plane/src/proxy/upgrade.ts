@@ -5,6 +5,7 @@ import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
 import { asked, type Line, noAnswer } from './forward.js'
 import { headersForClient } from './headers.js'
+import type { Wording } from './sandbox-words.js'
 
 /**
  * Asks a service to speak another protocol, such as WebSocket; if it agrees, both sides are joined byte for byte. A service that answers
@@ -68,10 +69,10 @@ function passBack(answer: IncomingMessage, request: IncomingMessage, client: Soc
 }
 
 /** Answers on a connection that Node has given away, and ends it. */
-export function refuseUpgrade(request: IncomingMessage, client: Socket, error: AppError): void {
+export function refuseUpgrade(request: IncomingMessage, client: Socket, error: AppError, words?: Wording): void {
   const response = lastResponse(request)
   sendOn(client, response)
-  sendFailure(request, response, error)
+  sendFailure(request, response, error, words)
 }
 
 function lastResponse(request: IncomingMessage): ServerResponse {
