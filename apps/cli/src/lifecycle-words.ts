@@ -4,6 +4,7 @@ import { showSpan } from './units.js'
 const pausedBecause: Readonly<Record<PauseReason, string>> = {
   request: 'because somebody asked for it',
   idle: 'because it was idle',
+  lifetime: 'because its time was over',
   memory_pressure: 'because its host was short of memory',
   pool_low: 'because the pool of its host was nearly full',
   host_restart: 'because its host restarted',

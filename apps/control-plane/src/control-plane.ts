@@ -17,6 +17,7 @@ import { createDelivery, linksBelow, MailSender } from './mail/index.js'
 import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
+import { findTeamName } from './store/teams.js'
 import { VERSION } from './version.js'
 
 const DRAIN_MS = 10_000
@@ -115,6 +116,7 @@ export async function startControlPlane(
   const services: Services = {
     wake: inFlight.wake,
     atomic: inFlight.atomic,
+    lifetimes: inFlight.lifetimes,
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch,
@@ -123,6 +125,7 @@ export async function startControlPlane(
     lifecycle,
     checkpoints,
     snapshots,
+    teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host }, teamId, limits),
     host,
     activity,

@@ -18,6 +18,7 @@ import { apiDocument } from './http/openapi.js'
 import { lifecyclePage } from './lifecycle-page.js'
 import { openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
+import { findTeamName } from './store/teams.js'
 import { VERSION } from './version.js'
 
 /** Writes docs/openapi.json, docs/errors.md and docs/lifecycle.md; with `--check` it only tells whether they are up to date. */
@@ -53,10 +54,11 @@ async function openApi(): Promise<string> {
   const notifications = new Notifications({ url: '', logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
   const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity }
-  const { wake, atomic } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
+  const { wake, atomic, lifetimes } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
   const app = await createApp({
     wake,
     atomic,
+    lifetimes,
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch: new KeyWatch({ db, logger }),
@@ -65,6 +67,7 @@ async function openApi(): Promise<string> {
     lifecycle,
     checkpoints,
     snapshots: new Snapshots(deps),
+    teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host }, teamId, limits),
     host,
     activity,

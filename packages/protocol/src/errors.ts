@@ -134,6 +134,7 @@ export const errorTable = {
     hint: 'Destroy or pause a capsule, or raise the limit.',
   },
   internal: { status: 500, connect: 'internal', retryable: false, hint: 'Report the request id to the operator.' },
+  not_supported: { status: 501, connect: 'unimplemented', retryable: false },
   port_closed: {
     status: 502,
     connect: 'unavailable',

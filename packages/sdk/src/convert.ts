@@ -51,6 +51,8 @@ export function capsuleInfo(capsule: wire.Capsule): CapsuleInfo {
     autoResume: capsule.auto_resume,
     portAccess: capsule.port_access,
     pausesAt: date(capsule.pauses_at),
+    endsAt: date(capsule.ends_at),
+    onEnd: capsule.on_end,
     awakeBecause: capsule.awake_because,
     pauseReason: capsule.pause_reason,
     pausedAt: date(capsule.paused_at),

@@ -49,6 +49,10 @@ export interface CapsuleInfo {
   readonly portAccess: wire.PortAccess
   /** When it will be paused if nothing happens; absent without an idle timeout. */
   readonly pausesAt: Date | undefined
+  /** When its life is over, however it is used; absent where it has no end. */
+  readonly endsAt: Date | undefined
+  /** What becomes of it then. */
+  readonly onEnd: 'kill' | 'pause' | undefined
   /** What has kept it from being paused although its idle timeout is over. */
   readonly awakeBecause: readonly wire.AwakeReason[] | undefined
   /** Why it was paused last. */

@@ -59,27 +59,33 @@ export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatc
     .execute()
 }
 
-interface CapsuleFilter {
-  readonly states: readonly CapsuleState[] | undefined
-  readonly template: string | undefined
-  readonly name: string | undefined
-  readonly labels: Readonly<Record<string, string>>
-  /** Only capsules older than this position. */
-  readonly beforeSeq: number | undefined
+/** Which capsules; what is absent does not matter. */
+export interface CapsuleFilter {
+  readonly states?: readonly CapsuleState[] | undefined
+  /** Any of these. */
+  readonly templates?: readonly string[] | undefined
+  readonly name?: string | undefined
+  /** All of these. */
+  readonly labels?: Readonly<Record<string, string>>
+  readonly startedAfter?: Date | undefined
+  /** Only capsules beyond this position, in the order of the list. */
+  readonly beyondSeq?: number | undefined
+  /** By age: `desc` is newest first. @default 'desc' */
+  readonly order?: 'asc' | 'desc' | undefined
   readonly limit: number
 }
 
-/** Newest first. */
+/** In the order that the filter says. */
 export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter): Promise<CapsuleRow[]> {
+  const { states, templates, name, labels = {}, startedAfter, beyondSeq, order = 'desc', limit } = filter
   let query = db.selectFrom('capsules').selectAll().where('team_id', '=', teamId)
-  if (filter.states !== undefined) query = query.where('state', 'in', filter.states)
-  if (filter.template !== undefined) query = query.where('template', '=', filter.template)
-  if (filter.name !== undefined) query = query.where('name', '=', filter.name)
-  if (filter.beforeSeq !== undefined) query = query.where('seq', '<', filter.beforeSeq)
-  if (Object.keys(filter.labels).length > 0) {
-    query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(filter.labels)}::jsonb`)
-  }
-  return await query.orderBy('seq', 'desc').limit(filter.limit).execute()
+  if (states !== undefined) query = query.where('state', 'in', states)
+  if (templates !== undefined) query = query.where('template', 'in', templates)
+  if (name !== undefined) query = query.where('name', '=', name)
+  if (startedAfter !== undefined) query = query.where(sql<SqlBool>`coalesce(started_at, created_at) > ${startedAfter}`)
+  if (beyondSeq !== undefined) query = query.where('seq', order === 'desc' ? '<' : '>', beyondSeq)
+  if (Object.keys(labels).length > 0) query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(labels)}::jsonb`)
+  return await query.orderBy('seq', order).limit(limit).execute()
 }
 
 /** Every capsule a host may hold: all but those known to be gone. */

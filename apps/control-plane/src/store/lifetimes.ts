@@ -1,5 +1,7 @@
 import type { CapsuleState } from '@wrenn/protocol'
-import type { CapsuleRow } from './schema.js'
+import { sql } from 'kysely'
+import type { Db } from './database.js'
+import type { CapsuleRow, EndOfLife } from './schema.js'
 
 /** After a sleep a capsule has at least this long, however short it was asked to live (as clients made for E2B know it). */
 const MIN_RENEWED_SEC = 300
@@ -20,4 +22,71 @@ export function renewedLife(
   if (begins.has(row.state)) return { ends_at: new Date(nowMs + row.lifetime_sec * 1000) }
   if (!wakes.has(row.state)) return {}
   return { ends_at: new Date(nowMs + Math.max(MIN_RENEWED_SEC, row.lifetime_sec) * 1000) }
+}
+
+/** A capsule that runs although its life is over. */
+export interface EndedLife {
+  readonly id: string
+  readonly team_id: string
+  readonly on_end: EndOfLife
+}
+
+interface EndBackoff {
+  readonly firstMs: number
+  readonly maxMs: number
+}
+
+/**
+ * Running capsules whose life is over, the longest first. One whose pause has failed since is left alone for a while, twice as long after
+ * every failure.
+ */
+export async function findEnded(db: Db, limit: number, { firstMs, maxMs }: EndBackoff): Promise<readonly EndedLife[]> {
+  const { rows } = await sql<EndedLife>`SELECT c.id, c.team_id, c.on_end FROM capsules AS c
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS failures, max(o.updated_at) AS failed_at FROM operations AS o
+      WHERE o.capsule_id = c.id AND o.kind = 'pause' AND o.state = 'failed' AND o.updated_at > c.ends_at
+    ) AS tried
+    WHERE c.state = 'running' AND c.ends_at <= now()
+      AND (c.on_end = 'kill' OR tried.failures = 0 OR tried.failed_at
+        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, tried.failures - 1)) * interval '1 millisecond' <= now())
+    ORDER BY c.ends_at LIMIT ${limit}`.execute(db)
+  return rows
+}
+
+/** Where a new end counts at once. */
+const livesIn: readonly CapsuleState[] = ['pending', 'starting', 'running', 'missing']
+
+/**
+ * Lets a capsule's life end `lifetimeSec` from now, sooner or later than it would have. One that had no end is paused then: it was made to stay.
+ * @returns `undefined` when the capsule does not run
+ */
+export async function setEnd(db: Db, id: string, lifetimeSec: number): Promise<CapsuleRow | undefined> {
+  return await db
+    .updateTable('capsules')
+    .set((eb) => ({
+      ends_at: inSeconds(lifetimeSec),
+      lifetime_sec: eb.fn.coalesce('lifetime_sec', eb.val(lifetimeSec)),
+      on_end: eb.fn.coalesce('on_end', eb.val<EndOfLife>('pause')),
+      updated_at: new Date(),
+    }))
+    .where('id', '=', id)
+    .where('state', 'in', livesIn)
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Lets it end no sooner than that. @returns `undefined` when nothing had to be changed, or the capsule does not run */
+export async function extendEnd(db: Db, id: string, lifetimeSec: number): Promise<CapsuleRow | undefined> {
+  return await db
+    .updateTable('capsules')
+    .set({ ends_at: inSeconds(lifetimeSec), updated_at: new Date() })
+    .where('id', '=', id)
+    .where('state', 'in', livesIn)
+    .where('ends_at', '<', inSeconds(lifetimeSec))
+    .returningAll()
+    .executeTakeFirst()
+}
+
+function inSeconds(seconds: number) {
+  return sql<Date>`now() + ${seconds} * interval '1 second'`
 }

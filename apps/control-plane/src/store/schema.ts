@@ -113,7 +113,7 @@ export interface CapsulesTable {
   /** How long its life is after each start, unless somebody says otherwise; with `ends_at` and `on_end`, or none of the three. */
   lifetime_sec: number | null
   /** When its life ends, if it runs then. */
-  ends_at: OptionalTime
+  ends_at: ColumnType<Date | null, Date | null | undefined, Date | RawBuilder<Date> | null>
   on_end: EndOfLife | null
   /** Of the last pause. */
   pause_reason: PauseReason | null

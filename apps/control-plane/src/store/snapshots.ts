@@ -44,6 +44,25 @@ export async function listSnapshots(db: Db, teamId: string): Promise<SnapshotRow
     .execute()
 }
 
+/** Which snapshots of a team; what is absent does not matter. */
+export interface SnapshotFilter {
+  readonly capsuleId?: string | undefined
+  readonly name?: string | undefined
+  /** Only snapshots older than this position. */
+  readonly beforeSeq?: number | undefined
+  readonly limit: number
+}
+
+/** The same, newest first. */
+export async function findSnapshots(db: Db, teamId: string, filter: SnapshotFilter): Promise<SnapshotRow[]> {
+  const { capsuleId, name, beforeSeq, limit } = filter
+  let query = db.selectFrom('snapshots').selectAll().where('team_id', '=', teamId).where('state', '=', 'ready')
+  if (capsuleId !== undefined) query = query.where('capsule_id', '=', capsuleId)
+  if (name !== undefined) query = query.where('name', '=', name)
+  if (beforeSeq !== undefined) query = query.where('seq', '<', beforeSeq)
+  return await query.orderBy('seq', 'desc').limit(limit).execute()
+}
+
 /** Every snapshot whose files a host may hold. */
 export async function listHeldSnapshots(db: Db): Promise<SnapshotRow[]> {
   return await db.selectFrom('snapshots').selectAll().where('state', '!=', 'deleted').execute()

@@ -12,3 +12,8 @@ export async function createTeam(db: Db, name: string): Promise<string> {
 export async function listTeamNames(db: Db): Promise<{ readonly id: string; readonly name: string }[]> {
   return await db.selectFrom('teams').select(['id', 'name']).orderBy('created_at').orderBy('id').execute()
 }
+
+/** For people; `undefined` where there is no such team. */
+export async function findTeamName(db: Db, id: string): Promise<string | undefined> {
+  return (await db.selectFrom('teams').select('name').where('id', '=', id).executeTakeFirst())?.name
+}

@@ -100,10 +100,10 @@ export const awakeReasons = ['stream', 'process', 'traffic', 'cpu', 'operation']
 export type AwakeReason = (typeof awakeReasons)[number]
 
 /**
- * Why it was paused: on request, by the idle rule, because its host was short of memory or of pool space, or by a restart of
+ * Why it was paused: on request, by the idle rule, because its life was over, because its host was short of memory or of pool space, or by a restart of
  * its host, after which it went back to its last saved state.
  */
-export const pauseReasons = ['request', 'idle', 'memory_pressure', 'pool_low', 'host_restart'] as const
+export const pauseReasons = ['request', 'idle', 'lifetime', 'memory_pressure', 'pool_low', 'host_restart'] as const
 /** Told as `pause_reason`, also after the capsule was resumed. */
 export type PauseReason = (typeof pauseReasons)[number]
 
@@ -143,6 +143,10 @@ export const capsuleSchema = z
     pauses_at: timestampSchema
       .optional()
       .describe('When it will be paused if nothing happens; absent without a timeout.'),
+    ends_at: timestampSchema
+      .optional()
+      .describe('When its life is over, however it is used; absent where it has no end, as without an E2B client.'),
+    on_end: z.enum(['kill', 'pause']).optional().describe('What becomes of it then.'),
     awake_because: z
       .array(z.enum(awakeReasons))
       .optional()
@@ -150,7 +154,7 @@ export const capsuleSchema = z
     pause_reason: z
       .enum(pauseReasons)
       .optional()
-      .describe('Why it was paused last: request, idle, memory_pressure, pool_low or host_restart.'),
+      .describe('Why it was paused last: request, idle, lifetime, memory_pressure, pool_low or host_restart.'),
     paused_at: timestampSchema.optional(),
     durable: z
       .boolean()

@@ -33,6 +33,8 @@ export function toCapsule(
       path: row.path,
       exit: row.exit,
       pauses_at: pausesAt(row)?.toISOString(),
+      ends_at: isAwake(row) ? row.ends_at?.toISOString() : undefined,
+      on_end: row.on_end,
       awake_because: row.awake_because === null || !isUsable(row.state) ? undefined : [...row.awake_because],
       pause_reason: row.pause_reason,
       paused_at: row.paused_at?.toISOString(),
@@ -47,6 +49,11 @@ export function toCapsule(
       ? { lifecycle_timings: [...row.lifecycle_timings] }
       : {}),
   }
+}
+
+/** Time asleep does not count for a life. */
+function isAwake({ state }: CapsuleRow): boolean {
+  return wireStatus(state) !== 'paused'
 }
 
 /** When a capsule will be paused if nothing happens; `undefined` when it never will. */

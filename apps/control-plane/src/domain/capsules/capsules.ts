@@ -10,7 +10,14 @@ import {
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
-import { insertCapsule, listCapsules, lockCapsule, type NewCapsule, transition } from '../../store/capsules.js'
+import {
+  type CapsuleFilter,
+  insertCapsule,
+  listCapsules,
+  lockCapsule,
+  type NewCapsule,
+  transition,
+} from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
@@ -70,6 +77,12 @@ export interface CreateOptions {
   readonly waitMs: number
   /** Who asks. */
   readonly actor: Actor
+}
+
+/** Which capsules, and from where on. */
+interface PageQuery extends Omit<CapsuleFilter, 'beyondSeq'> {
+  /** Of the page before. */
+  readonly cursor: string | undefined
 }
 
 interface CapsulePage {
@@ -188,16 +201,22 @@ export class Capsules {
    * @throws AppError `invalid_request` for a cursor that is none
    */
   async list(teamId: string, query: ListCapsulesQuery): Promise<CapsulePage> {
-    const rows = await listCapsules(this.#deps.db, teamId, {
+    return await this.page(teamId, {
       states: statesOf(query.status),
-      template: query.template,
+      templates: query.template === undefined ? undefined : [query.template],
       name: query.name,
       labels: labelsOf(query.label),
-      beforeSeq: query.cursor === undefined ? undefined : decodeCursor(query.cursor),
-      limit: query.limit + 1,
+      cursor: query.cursor,
+      limit: query.limit,
     })
-    const page = rows.slice(0, query.limit)
-    const last = rows.length > query.limit ? page.at(-1) : undefined
+  }
+
+  /** The same by any filter and in either order. @throws AppError `invalid_request` for a cursor that is none */
+  async page(teamId: string, { cursor, limit, ...filter }: PageQuery): Promise<CapsulePage> {
+    const beyondSeq = cursor === undefined ? undefined : decodeCursor(cursor)
+    const rows = await listCapsules(this.#deps.db, teamId, { ...filter, beyondSeq, limit: limit + 1 })
+    const page = rows.slice(0, limit)
+    const last = rows.length > limit ? page.at(-1) : undefined
     return { rows: page, nextCursor: last === undefined ? undefined : encodeCursor(last.seq) }
   }
 

@@ -135,7 +135,7 @@ async function arrive(tx: Db, operation: OperationRow, move: Move, { capsule, er
   const state = error === undefined ? move.goal : (capsule?.state ?? 'absent')
   const patch = capsule === undefined ? {} : { ...factsOf(capsule), ...lifecycleTimingsOf(capsule) }
   if (state === 'running' || state === 'paused') {
-    const settled = state === move.goal ? settledIn(state) : stayed(state)
+    const settled = state === move.goal ? { ...settledIn(state), ...askedLife(operation, row) } : stayed(state)
     const moved = await transition(tx, row, move.commands[state], { ...patch, ...settled })
     if (state === move.goal && moved !== undefined) return answer(moved)
   } else if (state === 'absent') {
@@ -145,6 +145,12 @@ async function arrive(tx: Db, operation: OperationRow, move: Move, { capsule, er
     await transition(tx, row, 'exited', { ...patch, exit, observed_state: 'error', stopped_at: new Date() })
   }
   return failure(error ?? new AppError('internal', 'The capsule did not move.'))
+}
+
+/** The end of a life whose length came with the request to resume. */
+function askedLife({ params }: OperationRow, row: CapsuleRow): CapsulePatch {
+  if (typeof params?.lifetimeSec !== 'number' || row.lifetime_sec === null) return {}
+  return { ends_at: new Date(Date.now() + params.lifetimeSec * 1000) }
 }
 
 /** What is so of every capsule that has come to run or to rest. */

@@ -6,6 +6,15 @@ export { destroyExecutor, writeDestroyed } from './execute-destroy.js'
 export { forkExecutor } from './execute-fork.js'
 export { fromDiskOf, pauseExecutor, resumeExecutor, settledIn, settledTruthOf } from './execute-pause-resume.js'
 export { Idle } from './idle.js'
-export { Lifecycle, type LifecycleDeps, paramsOf, type RequestOptions, type ResumeOptions } from './lifecycle.js'
+export type { Life } from './life.js'
+export {
+  type ForkSpec,
+  Lifecycle,
+  type LifecycleDeps,
+  paramsOf,
+  type RequestOptions,
+  type ResumeOptions,
+} from './lifecycle.js'
+export { Lifetimes } from './lifetimes.js'
 export { illegal, isLegal, mayHaveSavedState, needCapsule, needLegal, type Request, requests } from './need-capsule.js'
 export { type CapsuleRef, Wake } from './wake.js'

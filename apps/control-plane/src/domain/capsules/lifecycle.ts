@@ -14,7 +14,7 @@ import {
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { audited } from '../../store/audit.js'
-import { findCapsules, insertCapsule, patchCapsule, transition } from '../../store/capsules.js'
+import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findRunning } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
@@ -31,6 +31,7 @@ import {
 import { newAccessToken } from './access-token.js'
 import { toCapsule } from './capsule-view.js'
 import type { ForkParams } from './execute-fork.js'
+import { type Life, lifeColumns, lifeOf } from './life.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
 import { portTokenFor } from './port-token.js'
 
@@ -61,6 +62,23 @@ export interface RequestOptions {
 export interface ResumeOptions extends RequestOptions {
   /** @default 'memory' */
   readonly from?: ResumeInput['from']
+  /** Of a capsule whose life has an end: how long it lives this time. @default its own, but five minutes at least */
+  readonly lifetimeSec?: number | undefined
+}
+
+/** How a sleeping capsule is woken. */
+export interface WakeOptions {
+  readonly waitMs: number
+  readonly from?: ResumeInput['from']
+  readonly lifetimeSec?: number | undefined
+  /** @default the platform itself */
+  readonly actor?: Actor | undefined
+}
+
+/** What copies are to be: what the API's own clients may ask for, and what other doors add. */
+export interface ForkSpec extends ForkInput {
+  /** @default that of the source */
+  readonly life?: Life | undefined
 }
 
 interface PauseOptions extends RequestOptions {
@@ -93,6 +111,8 @@ export class Lifecycle {
     const { idempotencyKey: key, actor } = options
     const submission = { teamId, kind: 'pause', hash: hashJson({ id }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
+      // What is asked of a row must still be so when it moves.
+      if (options.onlyIf !== undefined) await lockCapsule(tx, id)
       const row = await needCapsule(tx, teamId, id)
       const params = { reason }
       if (row.state === 'pausing') {
@@ -112,7 +132,7 @@ export class Lifecycle {
    * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
   async resume(teamId: string, id: string, options: ResumeOptions): Promise<Capsule> {
-    const params = paramsOf(options.from)
+    const params = resumeParamsOf(options)
     const submission = {
       teamId,
       kind: 'resume',
@@ -123,7 +143,7 @@ export class Lifecycle {
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
       if (row.state === 'resuming') {
-        if (params !== undefined) await refuseToJoinFromMemory(tx, id)
+        if (options.from === 'disk') await refuseToJoinFromMemory(tx, id)
         return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row, params))
       }
       needLegal(row, 'resume')
@@ -142,7 +162,8 @@ export class Lifecycle {
    * Resumes a capsule that is asleep, also one that is just being paused, and waits until it runs.
    * @throws AppError `timeout`, `invalid_state` and those of `resume`
    */
-  async wake({ id, team_id: teamId }: CapsuleRow, waitMs: number): Promise<CapsuleRow> {
+  async wake({ id, team_id: teamId }: CapsuleRow, options: WakeOptions): Promise<CapsuleRow> {
+    const { waitMs, ...how } = options
     const deadline = performance.now() + waitMs
     for (let attempts = 0; ; ) {
       const row = await needCapsule(this.#deps.db, teamId, id)
@@ -155,7 +176,7 @@ export class Lifecycle {
       if (row.state === 'pausing') await this.#pauseEnds(id, left)
       else {
         attempts++
-        await this.resume(teamId, id, { waitMs: left }).catch((error: unknown) => {
+        await this.resume(teamId, id, { ...how, waitMs: left }).catch((error: unknown) => {
           // It moved between the look and the request; the next look says where it is.
           if (!AppError.is(error, 'invalid_state') || attempts >= MAX_WAKE_ATTEMPTS) throw error
         })
@@ -175,7 +196,7 @@ export class Lifecycle {
    * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`, `pool_exhausted`, `idempotency_mismatch`, or
    * why it failed
    */
-  async fork(teamId: string, id: string, input: ForkInput, options: RequestOptions): Promise<Forked> {
+  async fork(teamId: string, id: string, input: ForkSpec, options: RequestOptions): Promise<Forked> {
     const { limits } = this.#deps
     checkLimits({ labels: input.labels ?? {}, envs: input.envs }, limits)
     const submission = {
@@ -201,7 +222,7 @@ export class Lifecycle {
     return await this.#forked(operation, options.waitMs)
   }
 
-  async #insertFork(tx: Db, submission: Submission, source: CapsuleRow, input: ForkInput) {
+  async #insertFork(tx: Db, submission: Submission, source: CapsuleRow, input: ForkSpec) {
     const copies = Array.from({ length: input.count }, () => capsuleIds.create())
     const envs = { ...source.envs, ...input.envs }
     checkLimits({ labels: {}, envs }, this.#deps.limits)
@@ -213,6 +234,7 @@ export class Lifecycle {
         timeout_sec: input.timeout_sec ?? source.timeout_sec,
         labels: JSON.stringify(input.labels ?? source.labels),
         envs: JSON.stringify(envs),
+        ...lifeColumns(input.life ?? lifeOf(source)),
       })
     }
     const params: ForkParams = { copies, envs: input.envs }
@@ -275,6 +297,11 @@ export class Lifecycle {
 /** Absent for what resumes and rollbacks have always done, so that their keys stay good. */
 export function paramsOf(from: ResumeInput['from'] = 'memory'): { readonly from: 'disk' } | undefined {
   return from === 'disk' ? { from } : undefined
+}
+
+function resumeParamsOf({ from, lifetimeSec }: ResumeOptions) {
+  const params = { ...paramsOf(from), ...(lifetimeSec === undefined ? {} : { lifetimeSec }) }
+  return Object.keys(params).length === 0 ? undefined : params
 }
 
 /** Whoever wants the capsule from its disk does not get it from its memory. @throws AppError `conflict` */

@@ -183,7 +183,9 @@ export class Wake {
   #wake(row: CapsuleRow): Promise<CapsuleRow> {
     const under = this.#waking.get(row.id)
     if (under !== undefined) return under
-    const waking = this.#deps.lifecycle.wake(row, this.#deps.waitMs).finally(() => this.#waking.delete(row.id))
+    const waking = this.#deps.lifecycle
+      .wake(row, { waitMs: this.#deps.waitMs })
+      .finally(() => this.#waking.delete(row.id))
     this.#waking.set(row.id, waking)
     return waking
   }

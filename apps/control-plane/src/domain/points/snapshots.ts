@@ -7,15 +7,17 @@ import type { Actor, CapsuleRow, SnapshotRow } from '../../store/schema.js'
 import {
   findSnapshot,
   findSnapshotByName,
+  findSnapshots,
   findStarting,
   insertSnapshot,
   listSnapshots,
   lockSnapshot,
   patchSnapshot,
+  type SnapshotFilter,
 } from '../../store/snapshots.js'
 import { type LifecycleDeps, needCapsule, needLegal, type RequestOptions } from '../capsules/index.js'
 import { reserveSpace } from '../limits/index.js'
-import { hashJson, insertNew, resultOf, submit } from '../operations/index.js'
+import { decodeCursor, encodeCursor, hashJson, insertNew, resultOf, submit } from '../operations/index.js'
 import { platformTemplate, snapshotTemplate } from './template-view.js'
 
 const DELETE_TIMEOUT_MS = 30_000
@@ -28,6 +30,16 @@ interface RequestedSnapshot {
   readonly template: Template
   /** Whether capsules can be created from it. */
   readonly isReady: boolean
+}
+
+/** Which snapshots, and from where on. */
+interface PageQuery extends Omit<SnapshotFilter, 'beforeSeq'> {
+  readonly cursor: string | undefined
+}
+
+interface SnapshotPage {
+  readonly names: readonly string[]
+  readonly nextCursor: string | undefined
 }
 
 /** What capsules are created from: built-in templates, and a team's own snapshots. */
@@ -84,6 +96,15 @@ export class Snapshots {
     const base = type === 'snapshot' ? [] : (await host.templates()).map(platformTemplate)
     const own = type === 'base' ? [] : (await listSnapshots(db, teamId)).map(snapshotTemplate)
     return [...base, ...own]
+  }
+
+  /** The team's own that capsules can be created from, newest first. @throws AppError `invalid_request` for a cursor that is none */
+  async page(teamId: string, { cursor, limit, ...filter }: PageQuery): Promise<SnapshotPage> {
+    const beforeSeq = cursor === undefined ? undefined : decodeCursor(cursor)
+    const rows = await findSnapshots(this.#deps.db, teamId, { ...filter, beforeSeq, limit: limit + 1 })
+    const names = rows.slice(0, limit).map(({ name }) => name)
+    const last = rows.length > limit ? rows[limit - 1] : undefined
+    return { names, nextCursor: last === undefined ? undefined : encodeCursor(last.seq) }
   }
 
   /** @throws AppError `template_not_found` */

@@ -3,7 +3,7 @@ import type { Host } from '../../host/host.js'
 import { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
-import { type Activity, type Capsules, Idle, type Lifecycle, Wake } from '../capsules/index.js'
+import { type Activity, type Capsules, Idle, type Lifecycle, Lifetimes, Wake } from '../capsules/index.js'
 import type { Operations } from '../operations/index.js'
 import { AtomicExecs, type Checkpoints } from '../points/index.js'
 
@@ -28,6 +28,7 @@ interface InFlightDeps {
 export interface InFlight {
   readonly wake: Wake
   readonly atomic: AtomicExecs
+  readonly lifetimes: Lifetimes
   start(): void
   /** Begins nothing new. */
   settle(): Promise<void>
@@ -36,7 +37,7 @@ export interface InFlight {
 }
 
 /**
- * Wires what watches changes of capsules, wakes them, runs atomic commands and pauses the idle. Nothing runs before `start`.
+ * Wires what watches changes of capsules, wakes them, runs atomic commands, pauses the idle and ends lives that are over. Nothing runs before `start`.
  */
 export function createInFlight(deps: InFlightDeps): InFlight {
   const { db, host, capsules, lifecycle, checkpoints, operations, activity, logger } = deps
@@ -45,11 +46,18 @@ export function createInFlight(deps: InFlightDeps): InFlight {
   const { outputLimitBytes, tickMs = 1_000 } = deps
   const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, outputLimitBytes, logger })
   const idle = new Idle({ db, host, lifecycle, activity, logger, tickMs })
+  const lifetimes = new Lifetimes({ db, capsules, lifecycle, logger, tickMs })
   return {
     wake,
     atomic,
-    start: () => idle.start(),
-    settle: () => idle.stop(),
+    lifetimes,
+    start: () => {
+      idle.start()
+      lifetimes.start()
+    },
+    settle: async () => {
+      await Promise.all([idle.stop(), lifetimes.stop()])
+    },
     stop: () => {
       atomic.stop()
       changes.stop()

@@ -501,7 +501,7 @@ export type Capsule = Message<"wrenn.host.v1.Capsule"> & {
   teamId: string;
 
   /**
-   * Of the last pause: request, idle, memory_pressure, pool_low, host_restart. Empty when it never was paused.
+   * Of the last pause: request, idle, lifetime, memory_pressure, pool_low, host_restart. Empty when it never was paused.
    *
    * @generated from field: string pause_reason = 19;
    */
@@ -583,7 +583,7 @@ export type PauseCapsuleRequest = Message<"wrenn.host.v1.PauseCapsuleRequest"> &
   capsuleId: string;
 
   /**
-   * request, idle
+   * request, idle, lifetime
    *
    * @generated from field: string reason = 2;
    */
