@@ -59,7 +59,7 @@ module.exports = {
       from: { path: '^(apps|packages)/', pathNot: '\\.test\\.ts$|/conformance/|/src/testing/|^packages/testkit/' },
       to: { path: '^packages/testkit/' },
     },
-    order('apps/control-plane', 'domain|store|host', 'http|proxy'),
+    order('apps/control-plane', 'domain|store|host', 'http|proxy|e2b'),
     order('apps/control-plane', 'store|host', 'domain'),
     order('apps/host-agent', 'capsule|host', 'rpc'),
     order('apps/host-agent', 'host', 'capsule'),

@@ -7,10 +7,11 @@ import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Principal } from '../domain/accounts/index.js'
+import { e2bErrorBody, e2bRoutes, isE2bTarget } from '../e2b/index.js'
 import { authenticate, requirePermissions } from './auth.js'
 import type { App, Services } from './context.js'
 import { allowOrigins } from './cors.js'
-import { createErrorHandler } from './errors.js'
+import { createErrorHandler, errorBody } from './errors.js'
 import { createFront, type Edge } from './front.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
@@ -36,7 +37,9 @@ const CLOSE_WITHIN_MS = 1_000
 /** The HTTP side: routes, credentials, validation, errors, one log line per request. `edge` has the first look at each request. */
 export async function createApp(services: Services, edge?: Edge): Promise<App> {
   const upgrades = createServer()
-  const onError = createErrorHandler(services.logger)
+  const onError = createErrorHandler(services.logger, (error, { id, url }) =>
+    isE2bTarget(url) ? e2bErrorBody(error) : errorBody(error, id),
+  )
   const app: App = Fastify({
     logger: false,
     serverFactory: (request) => createFront(edge, { request, upgrades, keepAliveMs: KEEP_ALIVE_MS }),
@@ -93,6 +96,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     apiKeyRoutes(closed, services)
     auditRoutes(closed, services)
     socketRoutes(closed, services)
+    e2bRoutes(closed, services)
   })
   return app
 }
@@ -161,7 +165,10 @@ function capsuleOf(params: unknown): { capsuleId?: string } {
 function answerUnknownRoutes(app: App): void {
   const routes: { readonly pattern: RegExp; readonly methods: readonly string[] }[] = []
   app.addHook('onRoute', ({ url, method }) => {
-    routes.push({ pattern: new RegExp(`^${url.replaceAll(/:[a-z]+/g, '[^/]+')}/?$`), methods: [method].flat() })
+    routes.push({
+      pattern: new RegExp(`^${url.replaceAll(/:[a-z]+/g, '[^/]+').replaceAll('*', '.*')}/?$`),
+      methods: [method].flat(),
+    })
   })
   app.setNotFoundHandler(async (request, reply) => {
     const path = request.url.split('?', 1)[0] ?? ''

@@ -19,8 +19,10 @@ export function errorBody(error: AppError, requestId: string): ErrorBody {
   }
 }
 
-/** Turns whatever a handler, a hook, a parser or a validator threw into an answer. */
-export function createErrorHandler(logger: Logger) {
+type Bodies = (error: AppError, request: FastifyRequest) => object
+
+/** Turns whatever a handler, a hook, a parser or a validator threw into an answer, whose body is in the form that its client reads. */
+export function createErrorHandler(logger: Logger, bodyOf: Bodies = (error, { id }) => errorBody(error, id)) {
   return (thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const error = toAppError(thrown)
     const { status } = errorKind(error.code)
@@ -36,7 +38,7 @@ export function createErrorHandler(logger: Logger) {
     if (status === 415 && request.headers['content-encoding'] !== undefined)
       void reply.header('accept-encoding', ACCEPTED_CODINGS)
     if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key"')
-    return reply.status(status).type('application/json; charset=utf-8').send(errorBody(error, request.id))
+    return reply.status(status).type('application/json; charset=utf-8').send(bodyOf(error, request))
   }
 }
 

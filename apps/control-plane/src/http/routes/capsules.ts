@@ -15,6 +15,7 @@ import { z } from 'zod'
 import { toCapsule } from '../../domain/capsules/index.js'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
+import { domainFor } from '../domain-for.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody } from '../schemas.js'
 
@@ -153,12 +154,6 @@ export function capsuleRoutes(app: App, { capsules, host, activity, proxyDomain 
 
 function toPorts(token: string | null, domain: string): Ports {
   return token === null ? { access: 'public', domain } : { access: 'private', domain, token }
-}
-
-/** A domain that names no port is reached at the one that this request came to. */
-function domainFor(domain: string, authority = ''): string {
-  const port = /:\d+$/.exec(authority)?.[0] ?? ''
-  return /:\d+$/.test(domain) ? domain : `${domain}${port}`
 }
 
 function toMetrics(id: string, range: CapsuleMetrics['range'], metrics: GetMetricsResponse): CapsuleMetrics {

@@ -1,0 +1,100 @@
+import { z } from 'zod'
+import { principalOf } from '../../http/auth.js'
+import type { App, Services } from '../../http/context.js'
+import { domainFor } from '../../http/domain-for.js'
+import { listSandboxesSchema, metadataFilter, sandboxFilterSchema } from '../list-query.js'
+import { toMetric } from '../metrics.js'
+import { hidden, liveOf, optionsOf, sandboxParams, tellNext } from '../request.js'
+import { sandboxStates, statesShownAs, toListedSandbox, toSandboxInfo } from '../sandbox.js'
+import { templateNameOf } from '../template-id.js'
+
+const METRICS_TIMEOUT_MS = 10_000
+/** The older list has no pages. */
+const OLD_LIST_LIMIT = 1_000
+/** Of the older of two units for the same time. */
+const MILLISECONDS_FROM = 10 ** 11
+
+const seconds = z.coerce
+  .number()
+  .int()
+  .min(0)
+  .transform((time) => (time < MILLISECONDS_FROM ? time : Math.floor(time / 1000)))
+
+/** List, look at, measure and kill sandboxes. */
+export function sandboxRoutes(app: App, { capsules, host, proxyDomain }: Services): void {
+  app.get(
+    '/sandboxes',
+    { config: { permission: 'capsules.read' }, schema: { ...hidden, querystring: sandboxFilterSchema } },
+    async (request) => {
+      const { rows } = await capsules.page(principalOf(request).teamId, {
+        states: statesShownAs(['running']),
+        labels: metadataFilter(request.query.metadata),
+        cursor: undefined,
+        limit: OLD_LIST_LIMIT,
+      })
+      return rows.map(toListedSandbox)
+    },
+  )
+
+  app.get(
+    '/v2/sandboxes',
+    { config: { permission: 'capsules.read' }, schema: { ...hidden, querystring: listSandboxesSchema } },
+    async (request, reply) => {
+      const { state, template, startedAfter, order, limit, nextToken, metadata } = request.query
+      const { rows, nextCursor } = await capsules.page(principalOf(request).teamId, {
+        states: statesShownAs(state ?? sandboxStates),
+        labels: metadataFilter(metadata),
+        templates: template === undefined ? undefined : await allNames(templateNameOf(template)),
+        startedAfter: startedAfter === undefined ? undefined : new Date(startedAfter),
+        order,
+        cursor: nextToken,
+        limit,
+      })
+      tellNext(reply, nextCursor)
+      return rows.map(toListedSandbox)
+    },
+  )
+
+  /** A capsule keeps the name that it was created from; a template has several. */
+  async function allNames(name: string): Promise<readonly string[]> {
+    const template = await host.findTemplate(name)
+    return template === undefined ? [name] : [template.name, ...template.aliases]
+  }
+
+  app.get(
+    '/sandboxes/:id',
+    { config: { permission: 'capsules.read' }, schema: { ...hidden, params: sandboxParams } },
+    async (request) => toSandboxInfo(await liveOf(request, capsules), domainFor(proxyDomain, request.headers.host)),
+  )
+
+  app.delete(
+    '/sandboxes/:id',
+    { config: { permission: 'capsules.write' }, schema: { ...hidden, params: sandboxParams } },
+    async (request, reply) => {
+      const { id, team_id: teamId } = await liveOf(request, capsules)
+      const { waitMs, actor } = optionsOf(request)
+      await capsules.destroy(teamId, id, { waitMs, actor })
+      return await reply.status(204).send()
+    },
+  )
+
+  app.get(
+    '/sandboxes/:id/metrics',
+    {
+      config: { permission: 'capsules.read' },
+      schema: {
+        ...hidden,
+        params: sandboxParams,
+        querystring: z.object({ start: seconds.optional(), end: seconds.optional() }),
+      },
+    },
+    async (request) => {
+      const { id: capsuleId, state } = await liveOf(request, capsules)
+      const { start = 0, end = Number.POSITIVE_INFINITY } = request.query
+      // The platform keeps no history: there is the point of now, and of what does not run there is none.
+      if (state !== 'running') return []
+      const now = await host.call((client) => client.getMetrics({ capsuleId }, { timeoutMs: METRICS_TIMEOUT_MS }))
+      return [toMetric(now)].filter(({ timestampUnix }) => timestampUnix >= start && timestampUnix <= end)
+    },
+  )
+}

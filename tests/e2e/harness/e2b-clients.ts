@@ -1,0 +1,120 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { cp, mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import { promisify } from 'node:util'
+
+const source = join(dirname(dirname(fileURLToPath(import.meta.url))), 'e2b/clients')
+const FILES = ['package.json', 'package-lock.json']
+
+/** The published packages, as `clients/package.json` calls them, oldest first. */
+export const clientVersions = ['e2b-2.45', 'e2b-2.50', 'e2b-2.51'] as const
+type ClientVersion = (typeof clientVersions)[number]
+
+/** Installs them where they are kept from run to run, by their lock file. @returns the directory */
+export async function installClients(): Promise<string> {
+  const lock = await readFile(join(source, 'package-lock.json'))
+  const digest = createHash('sha256').update(lock).digest('hex').slice(0, 16)
+  const dir = join(tmpdir(), `wrenn-test-e2b-clients-${digest}`)
+  if (await isInstalled(dir)) return dir
+  const draft = await mkdtemp(join(tmpdir(), 'wrenn-test-e2b-draft-'))
+  try {
+    for (const name of FILES) await cp(join(source, name), join(draft, name))
+    await promisify(execFile)('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], { cwd: draft })
+    await rm(dir, { recursive: true, force: true })
+    await rename(draft, dir)
+  } finally {
+    await rm(draft, { recursive: true, force: true })
+  }
+  return dir
+}
+
+/** Only what was moved into its place is whole. */
+async function isInstalled(dir: string): Promise<boolean> {
+  await mkdir(dirname(dir), { recursive: true })
+  return await readFile(join(dir, 'package-lock.json')).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** One version of the SDK, unmodified, as a program imports it. */
+export async function loadClient(dir: string, version: ClientVersion): Promise<E2bSdk> {
+  const entry = createRequire(join(dir, 'package.json')).resolve(version)
+  return await import(/* @vite-ignore */ pathToFileURL(entry).href)
+}
+
+/** What of the SDK these tests use, which is the same in all versions. */
+export interface E2bSdk {
+  readonly Sandbox: {
+    create(template: string, options: Options & CreateOptions): Promise<E2bSandbox>
+    connect(id: string, options: Options & { readonly timeoutMs?: number }): Promise<E2bSandbox>
+    kill(id: string, options: Options): Promise<boolean>
+    list(options: Options & ListOptions): Pages<SandboxInfo>
+    listSnapshots(options: Options & { readonly sandboxId?: string }): Pages<{ readonly snapshotId: string }>
+    deleteSnapshot(id: string, options: Options): Promise<boolean>
+  }
+  readonly Template: { exists(name: string, options: Options): Promise<boolean> }
+  readonly NotFoundError: new () => Error
+  readonly AuthenticationError: new () => Error
+}
+
+/** Which platform, and as whom. */
+export interface Options {
+  readonly apiKey: string
+  readonly apiUrl: string
+  readonly sandboxUrl: string
+}
+
+interface CreateOptions {
+  readonly timeoutMs?: number
+  readonly metadata?: Readonly<Record<string, string>>
+  readonly envs?: Readonly<Record<string, string>>
+  readonly allowInternetAccess?: boolean
+  readonly lifecycle?: { readonly onTimeout: 'kill' | 'pause'; readonly autoResume?: boolean }
+  readonly network?: Readonly<Record<string, unknown>>
+  readonly volumeMounts?: Readonly<Record<string, string>>
+}
+
+interface ListOptions {
+  readonly query?: { readonly metadata?: Readonly<Record<string, string>>; readonly state?: readonly string[] }
+  readonly limit?: number
+}
+
+interface Pages<T> {
+  readonly hasNext: boolean
+  nextItems(): Promise<T[]>
+}
+
+interface SandboxInfo {
+  readonly sandboxId: string
+  readonly state: string
+  readonly metadata: Readonly<Record<string, string>>
+  readonly endAt: Date
+}
+
+export interface E2bSandbox {
+  readonly sandboxId: string
+  readonly trafficAccessToken?: string
+  getHost(port: number): string
+  getInfo(): Promise<SandboxInfo>
+  setTimeout(timeoutMs: number): Promise<void>
+  pause(): Promise<boolean>
+  connect(options?: { readonly timeoutMs?: number }): Promise<E2bSandbox>
+  kill(): Promise<boolean>
+  getMetrics(): Promise<readonly { readonly cpuCount: number; readonly memTotal: number }[]>
+  createSnapshot(options?: { readonly name?: string }): Promise<{ readonly snapshotId: string }>
+  fork(options?: { readonly count?: number; readonly timeoutMs?: number }): Promise<readonly (E2bSandbox | Error)[]>
+  updateNetwork(network: Readonly<Record<string, unknown>>): Promise<void>
+}
+
+/** The copies of a fork, which gives an error in the place of each that failed. */
+export function copiesOf(results: readonly (E2bSandbox | Error)[]): readonly E2bSandbox[] {
+  return results.map((result) => {
+    if (result instanceof Error) throw result
+    return result
+  })
+}
