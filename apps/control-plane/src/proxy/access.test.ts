@@ -71,6 +71,13 @@ describe('a capsule whose ports are private', () => {
     expect(asked).toEqual([])
   })
 
+  it('keeps the token from a service also where a page’s own address has it', async () => {
+    const page = `http://${host()}/page?a=1&wrenn_port_token=${token}&b=2`
+    await ask('/style.css', [`X-Wrenn-Port-Token: ${token}`, `Referer: ${page}`])
+    expect(asked[0]?.headers).toContain(`Referer\nhttp://${host()}/page?a=1&b=2`)
+    expect(asked[0]?.headers).not.toContain(token)
+  })
+
   it('takes the token as a header, in the query, as a cookie, or a key of its team, and shows none of them to the service', async () => {
     for (const [path, headers] of [
       ['/x', [`X-Wrenn-Port-Token: ${token}`]],

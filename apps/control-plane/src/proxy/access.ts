@@ -110,7 +110,8 @@ function requireOwnPage({ headers }: IncomingMessage, { capsuleId, domain }: Des
   throw new AppError('forbidden', 'The ports of this capsule are private, and a page from elsewhere has asked.')
 }
 
-function splitToken(path: string): { readonly path: string; readonly token: string | undefined } {
+/** Takes the query token out of a path or an address. */
+export function splitToken(path: string): { readonly path: string; readonly token: string | undefined } {
   const mark = path.indexOf('?')
   if (mark < 0 || !path.includes(PORT_TOKEN_QUERY, mark)) return { path, token: undefined }
   const [kept, tokens]: [string[], string[]] = [[], []]

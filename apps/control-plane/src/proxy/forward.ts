@@ -2,7 +2,7 @@ import { type Agent, request as ask, type ClientRequest, type IncomingMessage, t
 import type { Socket } from 'node:net'
 import { AppError, breakOff, isErrno } from '@wrenn/base'
 import type { Destination } from './destination.js'
-import { hasFramedBody } from './framing.js'
+import { hasFramedBody, isExpecting } from './framing.js'
 import { headersForClient, headersForService, trailersForClient, trailersForService } from './headers.js'
 
 /** RFC 9110 §9.2.2: may be asked again when nobody knows what became of the first time. */
@@ -12,8 +12,8 @@ const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
 export interface Line {
   /** Connections that are kept. */
   readonly agent: Agent
-  /** A connection of its own. */
-  readonly connect: (destination: Destination) => Promise<Socket>
+  /** A connection of its own, unless whoever asks has left by then. */
+  readonly connect: (destination: Destination, left: AbortSignal) => Promise<Socket>
 }
 
 /**
@@ -28,18 +28,30 @@ export async function forward(
   line: Line,
 ): Promise<void> {
   const hasBody = hasFramedBody(request)
+  const left = leaving(response)
   try {
-    await exchange(request, response, destination, ask({ ...asked(request, destination), agent: line.agent }), hasBody)
+    const args = { ...asked(request, destination), agent: line.agent, left }
+    await exchange(request, response, destination, ask(args), hasBody)
   } catch (error) {
+    if (left.aborted) return
     // A kept connection may have ended while the request was on its way to it.
     if (!(error instanceof StaleConnection) || hasBody || !REPEATABLE.has(request.method ?? '')) throw noAnswer(error)
-    const socket = await line.connect(destination)
+    const socket = await line.connect(destination, left)
     if (response.destroyed) return void socket.destroy()
     const again = ask({ ...asked(request, destination), createConnection: () => socket })
     await exchange(request, response, destination, again, hasBody).catch((second: unknown) => {
       throw noAnswer(second)
     })
   }
+}
+
+/** Is aborted when a client goes before it has its answer. */
+export function leaving(client: ServerResponse | Socket): AbortSignal {
+  const left = new AbortController()
+  client.once('close', () => {
+    if (!client.writableFinished) left.abort()
+  })
+  return left.signal
 }
 
 /** The request as the service gets it, but for the connection it takes. */
@@ -58,7 +70,7 @@ function exchange(
   hasBody: boolean,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    let isContinued = request.headers.expect === undefined
+    let isContinued = !isExpecting(request)
     const leave = (): void => {
       if (!response.writableFinished) toService.destroy()
     }
@@ -69,8 +81,9 @@ function exchange(
       reject(isStale ? new StaleConnection() : error)
     })
     toService.on('continue', () => {
+      // A service may say so unasked; who did not ask may take it for the answer.
+      if (isExpecting(request)) response.writeContinue()
       isContinued = true
-      response.writeContinue()
     })
     toService.once('response', (answer) => {
       toService.on('error', () => answer.destroy())

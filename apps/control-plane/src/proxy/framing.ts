@@ -16,3 +16,8 @@ export function requireFraming({ headers, httpVersion }: IncomingMessage): void 
 export function hasFramedBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 }
+
+/** Whether the client waits for `100 Continue`. One of HTTP/1.0 knows no such answer (RFC 9110 §10.1.1). */
+export function isExpecting({ headers, httpVersion }: IncomingMessage): boolean {
+  return headers.expect !== undefined && httpVersion !== '1.0'
+}

@@ -1,8 +1,9 @@
 import type { IncomingMessage } from 'node:http'
 import { PORT_TOKEN_HEADER } from '@wrenn/protocol'
-import { API_KEY, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
+import { API_KEY, splitToken, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
 import { AGENT_CORS } from './agent-cors.js'
 import { type Destination, isForAgent, isSecure, ROUTING_HEADERS } from './destination.js'
+import { isExpecting } from './framing.js'
 import { publicLocation } from './location.js'
 
 /** Names and values in turn, as Node reads and writes them. */
@@ -41,14 +42,22 @@ export function headersForService(request: IncomingMessage, withheld: readonly s
   const headers: RawHeaders = []
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
-    if (!isForService(name.toLowerCase(), value, dropped)) continue
-    const given = name.toLowerCase() === 'cookie' ? withoutPortCookie(value) : value
+    const lower = name.toLowerCase()
+    if (!isForService(lower, value, dropped)) continue
+    if (lower === 'expect' && !isExpecting(request)) continue
+    const given = cleaned(lower, value)
     if (given !== '' || value === '') headers.push(name, given)
   }
   if (request.headers['transfer-encoding'] !== undefined) headers.push('Transfer-Encoding', 'chunked')
   if (/\btrailers\b/i.test(String(request.headers.te ?? ''))) headers.push('TE', 'trailers')
   headers.push(...originOf(request))
   return headers
+}
+
+/** Without what opens the ports of the capsule; a page's own address may still have it in a `Referer`. */
+function cleaned(name: string, value: string): string {
+  if (name === 'cookie') return withoutPortCookie(value)
+  return name === 'referer' ? splitToken(value).path : value
 }
 
 function isForService(name: string, value: string, dropped: ReadonlySet<string>): boolean {
@@ -106,7 +115,9 @@ function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {
 
 /** A request's trailers as the service gets them: some programs take them for headers, so what is dropped there is dropped here. */
 export function trailersForService({ rawTrailers }: IncomingMessage): [string, string][] {
-  return pairsOf(rawTrailers).filter(([name, value]) => isForService(name.toLowerCase(), value, new Set(['cookie'])))
+  return pairsOf(rawTrailers).filter(([name, value]) =>
+    isForService(name.toLowerCase(), value, new Set(['cookie', 'referer'])),
+  )
 }
 
 /** A service's trailers as the client gets them; without those that would change the framing, and our own name. */

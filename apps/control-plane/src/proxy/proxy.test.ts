@@ -161,6 +161,20 @@ describe('a port of a capsule', () => {
     expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 417 [\s\S]*connection: close/i)
   })
 
+  it('does not expect a client of HTTP/1.0 to know of `100 Continue`', async () => {
+    const heads: (string | undefined)[] = []
+    await using eager = await serve((request, response) => {
+      heads.push(request.headers.expect)
+      response.writeContinue()
+      void bodyOf(request).then((body) => response.end(`got ${body}`))
+    })
+    eager.server.on('checkContinue', (request, response) => void eager.server.emit('request', request, response))
+    const head = `Host: ${hostName(eager.port)}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n`
+    const answer = await exchange(platform, `PUT / HTTP/1.0\r\n${head}body`)
+    expect(answer).toMatch(/^HTTP\/1\.1 200 OK[\s\S]*got body$/)
+    expect(heads).toEqual([undefined])
+  })
+
   it('sends events as they happen', async () => {
     let next = (): void => {}
     await using events = await serve((_request, response) => {

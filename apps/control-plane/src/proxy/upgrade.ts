@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { type AppError, breakOff, joinSockets } from '@wrenn/base'
 import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
-import { asked, type Line, noAnswer } from './forward.js'
+import { asked, type Line, leaving, noAnswer } from './forward.js'
 import { headersForClient } from './headers.js'
 import type { Wording } from './sandbox-words.js'
 
@@ -18,7 +18,11 @@ export async function forwardUpgrade(
   destination: Destination,
   line: Line,
 ): Promise<void> {
-  const socket = await line.connect(destination)
+  const left = leaving(client)
+  const socket = await line.connect(destination, left).catch((error: unknown) => {
+    if (!left.aborted) throw error
+  })
+  if (socket === undefined) return
   if (client.destroyed) return void socket.destroy()
   try {
     await exchange(request, client, destination, socket)

@@ -34,19 +34,18 @@ export class Upstream {
 
   constructor(deps: UpstreamDeps) {
     this.#deps = deps
-    this.agent = new TunnelAgent((target) => this.connect(target))
+    this.agent = new TunnelAgent((target, left) => this.connect(target, left))
   }
 
   /**
-   * A new connection; whoever asked owns it.
+   * A new connection; whoever asked owns it. Who leaves by `left` before its turn wakes nothing.
    * @throws AppError `port_closed`, `invalid_state` (it sleeps), `capsule_ended`, `capsule_not_found`, `guest_unreachable`, `host_unavailable`
    */
-  async connect(target: TunnelTarget): Promise<Socket> {
+  async connect(target: TunnelTarget, left?: AbortSignal): Promise<Socket> {
     try {
       const ref = await this.#deps.routes.get(target.capsuleId)
-      return await this.#turns.take(`${target.capsuleId}:${target.port}`, () =>
-        this.#deps.wake.use(ref, () => this.#dial(target)),
-      )
+      const dial = () => this.#deps.wake.use(ref, () => this.#dial(target))
+      return await this.#turns.take(`${target.capsuleId}:${target.port}`, dial, left)
     } catch (error) {
       throw await this.#explained(target.capsuleId, error)
     }
@@ -88,18 +87,24 @@ function endOf({ state, exit }: CapsuleRow): string {
 }
 
 type Connected = (error: Error | null, stream: Duplex) => void
+type Connect = (target: TunnelTarget, left: AbortSignal | undefined) => Promise<Socket>
+
+interface TunnelArgs extends ClientRequestArgs {
+  /** Whoever asks has left. Node keeps its own `signal` from agents. */
+  readonly left?: AbortSignal
+}
 
 /** `host` and `port` of a request are a capsule's id and a port of it. */
 class TunnelAgent extends Agent {
-  readonly #connect: (target: TunnelTarget) => Promise<Socket>
+  readonly #connect: Connect
 
-  constructor(connect: (target: TunnelTarget) => Promise<Socket>) {
+  constructor(connect: Connect) {
     super({ keepAlive: true, maxFreeSockets: IDLE_CONNECTIONS, timeout: IDLE_CONNECTION_MS, scheduling: 'lifo' })
     this.#connect = connect
   }
 
-  override createConnection({ host, port }: ClientRequestArgs, connected?: Connected): undefined {
-    this.#connect({ capsuleId: String(host), port: Number(port) }).then(
+  override createConnection({ host, port, left }: TunnelArgs, connected?: Connected): undefined {
+    this.#connect({ capsuleId: String(host), port: Number(port) }, left).then(
       (socket) => {
         // A service that ends an idle connection has left it.
         socket.allowHalfOpen = false
