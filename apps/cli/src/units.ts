@@ -29,6 +29,11 @@ export function parseInteger(text: string): number {
   return Number(text)
 }
 
+/** Collects `--allow A --allow B`. */
+export function collect(text: string, before: readonly string[] = []): readonly string[] {
+  return [...before, text]
+}
+
 /** Collects `--env K=V --env L=W`. */
 export function collectPair(text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> {
   const at = text.indexOf('=')

@@ -2,7 +2,7 @@ import type { Logger } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Audit, AuditChains } from './domain/audit/index.js'
-import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
+import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
@@ -73,6 +73,7 @@ export async function startControlPlane(
   const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })
   const routes = new Routes({ db, notifications })
   const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
+  const egress = new Egress({ db, host, logger })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS } = options
@@ -81,6 +82,7 @@ export async function startControlPlane(
     host,
     operations,
     snapshots,
+    egress,
     logger,
     silentMs: config.hostSilentMs,
     lostGraceMs: config.lostGraceMs,
@@ -123,6 +125,7 @@ export async function startControlPlane(
     audit: new Audit({ db, chains: auditChains }),
     capsules,
     lifecycle,
+    egress,
     checkpoints,
     snapshots,
     teamName: (teamId) => findTeamName(db, teamId),

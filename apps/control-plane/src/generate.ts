@@ -6,7 +6,7 @@ import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Audit, AuditChains } from './domain/audit/index.js'
-import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
+import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
@@ -65,6 +65,7 @@ async function openApi(): Promise<string> {
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,
+    egress: new Egress(deps),
     checkpoints,
     snapshots: new Snapshots(deps),
     teamName: (teamId) => findTeamName(db, teamId),

@@ -32,10 +32,69 @@ const commands = {
   session(host, port) {
     const socket = connect({ host, port: Number(port), timeout: 3000 })
     socket.once('error', ({ code }) => print(code))
+    socket.once('connect', () => socket.setTimeout(0))
     socket.once('timeout', () => print('ETIMEDOUT'))
     socket.once('close', () => process.exit())
     socket.on('data', (text) => print(`${text}`.trim()))
     createInterface(process.stdin).on('line', (line) => socket.write(line))
+  },
+  /** Writes each line of stdin to every connection, and prints how they end. */
+  talk(port) {
+    const sockets = new Set()
+    const tcp = createServer((socket) => {
+      sockets.add(socket)
+      socket.on('error', ({ code }) => print(code))
+      socket.on('close', (hadError) => hadError || print('closed'))
+      socket.resume()
+      print('connected')
+    })
+    createInterface(process.stdin).on('line', (line) => {
+      for (const socket of sockets) socket.write(line)
+    })
+    tcp.listen(Number(port), '0.0.0.0', () => print('ready'))
+  },
+  /** From the first datagram on sends its sender a number each 10 ms, and prints it. */
+  drip(port) {
+    const udp = createSocket('udp4').on('message', (_text, from) => {
+      let number = 0
+      setInterval(() => {
+        number += 1
+        udp.send(String(number), from.port, from.address)
+        print(number)
+      }, 10)
+    })
+    udp.bind(Number(port), '0.0.0.0', () => print('ready'))
+  },
+  /** Asks for numbers and prints those that come. */
+  catch(host, port) {
+    const udp = createSocket('udp4').on('message', (text) => print(Number(text)))
+    udp.send('go', Number(port), host)
+  },
+  /** Connects again and again until it is told to stop; prints how often it was greeted, and how often refused. */
+  knock(host, port) {
+    const counts = { open: 0, refused: 0 }
+    let stopping = false
+    const next = () => {
+      if (stopping) {
+        print(counts)
+        process.exit()
+      }
+      const socket = connect({ host, port: Number(port), timeout: 3000 })
+      const finish = (key) => {
+        socket.removeAllListeners().on('error', () => {})
+        socket.resetAndDestroy()
+        counts[key] += 1
+        setImmediate(next)
+      }
+      socket.once('error', () => finish('refused'))
+      socket.once('timeout', () => finish('refused'))
+      socket.once('data', () => finish('open'))
+    }
+    createInterface(process.stdin).on('line', () => {
+      stopping = true
+    })
+    next()
+    print('ready')
   },
   async resolve(server, name) {
     const resolver = new Resolver({ timeout: 2000, tries: 1 })

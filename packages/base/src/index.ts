@@ -29,6 +29,17 @@ export {
   type UserId,
   userIds,
 } from './ids.js'
+export {
+  type Cidr,
+  contains,
+  formatAddress,
+  formatCidr,
+  neverRangeOf,
+  neverRanges,
+  overlaps,
+  parseAddress,
+  parseCidr,
+} from './ipv4.js'
 export { breakOff, joinSockets } from './join-sockets.js'
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'

@@ -3,6 +3,7 @@ import { withinAwakeTime } from './awake-time.js'
 import { randomName, toBase64 } from './bytes.js'
 import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
 import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
+import { Egress } from './egress.js'
 import { Files } from './files.js'
 import { bodyOf, type LifecycleOptions, perform, type ResumeOptions } from './lifecycle.js'
 import { type Opening, opening } from './opening.js'
@@ -150,6 +151,8 @@ export class Capsule implements AsyncDisposable {
   readonly id: string
   /** Its files; using them wakes it where `autoResume` is set. */
   readonly files: Files
+  /** What it may reach. */
+  readonly egress: Egress
   readonly #transport: Transport
   readonly #path: string
   readonly #checkpoints: Checkpoints
@@ -160,6 +163,7 @@ export class Capsule implements AsyncDisposable {
     this.files = new Files(transport, info.id)
     this.#transport = transport
     this.#path = `/v1/capsules/${info.id}`
+    this.egress = new Egress(transport, this.#path)
     this.#checkpoints = new Checkpoints(transport, this.#path)
     this.#info = info
   }

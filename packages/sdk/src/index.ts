@@ -18,6 +18,7 @@ export {
 export { Capsules, type CreateOptions, type ListCapsulesOptions } from './capsules.js'
 export type { CheckpointRef, DiffOptions } from './checkpoints.js'
 export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
+export { Egress, type EgressInfo } from './egress.js'
 export {
   AuthenticationError,
   CapsuleNotFoundError,

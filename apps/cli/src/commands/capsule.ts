@@ -11,6 +11,7 @@ import { download, upload } from '../transfer.js'
 import { collectPair, showBytes, showSpan } from '../units.js'
 import { runAtomic } from './atomic.js'
 import { addCheckpoint, addDiff, addRollback } from './checkpoint.js'
+import { addEgress } from './egress.js'
 import { addFork, addPause, addResume, addUpdate } from './lifecycle.js'
 import {
   type CommandOptions,
@@ -357,6 +358,7 @@ export function addCapsule(program: Command): void {
   addExec(capsule)
   addShell(capsule)
   addUrl(capsule)
+  addEgress(capsule)
   addCopy(capsule)
   addLogs(capsule)
   addProcesses(capsule)

@@ -14,9 +14,10 @@ import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withPr
 import { Interrupt } from '../interrupt.js'
 import { writeFully } from '../output.js'
 import { collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
+import { type EgressOptions, egressOption, withEgress } from './egress.js'
 
 /** What commander makes of {@link withShape}: sizes are MiB. */
-export interface ShapeOptions {
+export interface ShapeOptions extends EgressOptions {
   readonly template?: string
   readonly vcpus?: number
   readonly memory?: number
@@ -43,7 +44,7 @@ const UNKNOWN_COMMAND = 127
 
 /** Options of commands that create a capsule; read them by {@link createOptions}. */
 export function withShape(command: Command): Command {
-  return command
+  return withEgress(command)
     .option('--template <name>', 'template to start from (default: minimal)')
     .option('--vcpus <n>', 'virtual CPUs (default: what the template has)', parseInteger)
     .option(
@@ -82,6 +83,7 @@ export function withCommand(command: Command): Command {
 
 /** What the SDK takes; an option that was not given is left out, so that the platform's default holds. */
 export function createOptions(options: ShapeOptions): CreateOptions {
+  const egress = egressOption(options)
   return {
     ...(options.template ? { template: options.template } : {}),
     ...(options.vcpus !== undefined ? { vcpus: options.vcpus } : {}),
@@ -89,6 +91,7 @@ export function createOptions(options: ShapeOptions): CreateOptions {
     ...(options.disk !== undefined ? { diskSizeMib: options.disk } : {}),
     ...(options.name ? { name: options.name } : {}),
     ...(options.label ? { labels: options.label } : {}),
+    ...(egress ? { egress } : {}),
   }
 }
 

@@ -20,6 +20,7 @@ import { archiveRoutes } from './routes/archive.js'
 import { auditRoutes } from './routes/audit.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
+import { egressRoutes } from './routes/egress.js'
 import { execRoutes } from './routes/exec.js'
 import { fileRoutes } from './routes/files.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
@@ -88,6 +89,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     authenticate(closed, services)
     capsuleRoutes(closed, services)
     lifecycleRoutes(closed, services)
+    egressRoutes(closed, services)
     checkpointRoutes(closed, services)
     execRoutes(closed, services)
     archiveRoutes(closed, services)

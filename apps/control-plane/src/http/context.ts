@@ -6,7 +6,7 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
 import type { Audit } from '../domain/audit/index.js'
-import type { Activity, Capsules, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
+import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Host } from '../host/host.js'
@@ -20,6 +20,7 @@ export interface Services {
   readonly audit: Audit
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
+  readonly egress: Egress
   readonly checkpoints: Checkpoints
   readonly snapshots: Snapshots
   readonly teamName: (teamId: string) => Promise<string | undefined>

@@ -49,6 +49,17 @@ export async function patchCapsule(
   return await db.updateTable('capsules').set(patch).where('id', '=', id).returningAll().executeTakeFirst()
 }
 
+/** Capsules at a host that does not have their newest egress policy, as far as it said. */
+export async function findEgressPending(db: Db): Promise<CapsuleRow[]> {
+  return await db
+    .selectFrom('capsules')
+    .selectAll()
+    .where(sql<SqlBool>`egress_revision <> egress_in_force`)
+    .where('state', 'in', ['running', 'pausing', 'paused', 'resuming', 'error'])
+    .where('observed_state', 'not in', ['absent', 'silent'])
+    .execute()
+}
+
 /** Writes what a host reported of a capsule, unless it has moved since `row` was read. */
 export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatch): Promise<void> {
   await db

@@ -90,6 +90,10 @@ export interface CapsulesTable {
   labels: Json<Record<string, string>>
   envs: Json<Record<string, string>>
   egress: Json<EgressPolicy | null>
+  /** Grows with each change of `egress`. */
+  egress_revision: Count
+  /** The revision that its host reported last. */
+  egress_in_force: Count
   default_user: Generated<string>
   default_cwd: Generated<string>
   state: CapsuleState

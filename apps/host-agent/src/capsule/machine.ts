@@ -25,6 +25,8 @@ export interface SlotPool {
   release(index: number): Promise<void>
   /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
   rename(index: number, owner: string): Promise<void>
+  /** @throws AppError `invalid_request` naming what of a policy cannot be kept */
+  checkPolicy(policy: EgressPolicy): void
   /** Replaces what the slot may reach, connections that the new policy forbids included. */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
 }

@@ -9,6 +9,7 @@ import type { WatchOptions } from './guest/pulse.js'
 import { ShortCalls } from './guest/short-calls.js'
 import type { Journal } from './journal.js'
 import { Creator } from './lifecycle/creator.js'
+import { Egress } from './lifecycle/egress.js'
 import { Fork, type ForkCopy, type ForkResult } from './lifecycle/fork.js'
 import { Points } from './lifecycle/points.js'
 import { Recovery } from './lifecycle/recovery.js'
@@ -23,7 +24,7 @@ import { holdingsOf } from './state/holdings.js'
 import { Sizes, type TeamUsage } from './state/sizes.js'
 import { layersOfStates, StateStore } from './state/states.js'
 import { type CapsuleEvent, CapsuleTable } from './table.js'
-import type { CapsuleRecord, CreateCapsuleInput, FromDisk } from './types.js'
+import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, FromDisk } from './types.js'
 
 export type { CapsuleEvent } from './table.js'
 
@@ -59,6 +60,7 @@ export class CapsuleManager {
   readonly #creator: Creator
   readonly #sleep: Sleep
   readonly #fork: Fork
+  readonly #egress: Egress
   #creating = 0
 
   constructor(deps: ManagerDeps) {
@@ -89,6 +91,7 @@ export class CapsuleManager {
     this.points = new Points(this.#context, (entry) => this.#sleep.flush(entry))
     this.#creator = new Creator(this.#context, admission, this.snapshots)
     this.#fork = new Fork(this.#context, admission)
+    this.#egress = new Egress(this.#context)
   }
 
   /** Creates under way; the hot pool waits for 0. */
@@ -173,6 +176,11 @@ export class CapsuleManager {
   /** @see Fork.run */
   async fork(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
     return await this.#counted(() => this.#fork.run(capsuleId, copies))
+  }
+
+  /** @see Egress.set */
+  async setEgress(capsuleId: string, policy: EgressPolicy, revision: number): Promise<CapsuleRecord> {
+    return await this.#egress.set(capsuleId, policy, revision)
   }
 
   /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */

@@ -17,6 +17,8 @@ export interface CreateCapsuleInput extends CapsuleSpec {
   readonly teamId: string
   readonly envs: Readonly<Record<string, string>>
   readonly egress: EgressPolicy
+  /** The control plane's counter for the policy; the newest holds. */
+  readonly egressRevision: number
   readonly hostname: string
   /** Of commands; empty means root. */
   readonly defaultUser: string
@@ -88,6 +90,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly secret: string
   readonly hostname: string
   readonly egress: EgressPolicy
+  /** Of a record from before policies could change: none, which is 0. */
+  readonly egressRevision?: number | undefined
   readonly engine: string
   /** What runs its guest, or ran it last. */
   readonly engineVersion: string

@@ -2,8 +2,8 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind, minimumMemoryMib, RETRY_AFTER_HEADER } from '@wrenn/protocol'
-import type { CapsuleSchema, CreateCapsuleRequest } from '@wrenn/protocol/host'
-import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
+import type { CapsuleSchema, CreateCapsuleRequest, EgressPolicy as EgressMessage } from '@wrenn/protocol/host'
+import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
 
 const connectCodes: Readonly<Record<string, Code>> = {
   invalid_argument: Code.InvalidArgument,
@@ -59,17 +59,19 @@ export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
     memoryMib: bootable(request.memoryMib, request),
     diskSizeMib: positive(request.diskSizeMib, 'disk_size_mib'),
     envs: request.envs,
-    egress: {
-      internet: request.egress?.internet ?? true,
-      allow: request.egress?.allow ?? [],
-      deny: request.egress?.deny ?? [],
-    },
+    egress: toPolicy(request.egress),
+    egressRevision: Number(request.egressRevision),
     hostname: request.hostname || capsuleId,
     defaultUser: request.defaultUser,
     defaultCwd: request.defaultCwd,
     generation: Number(request.generation),
     ...(request.snapshotId === '' ? {} : { snapshotId: parseSnapshotId(request.snapshotId) }),
   }
+}
+
+/** Without one: the internet, and nothing private. */
+export function toPolicy(egress: EgressMessage | undefined): EgressPolicy {
+  return { internet: egress?.internet ?? true, allow: egress?.allow ?? [], deny: egress?.deny ?? [] }
 }
 
 /** @throws AppError `invalid_request` */
@@ -117,6 +119,7 @@ export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof Capsul
     parentId: record.parentId ?? '',
     snapshotId: record.snapshotId ?? '',
     checkpointId: record.checkpointId ?? '',
+    egressRevision: BigInt(record.egressRevision ?? 0),
     lifecycleTimings: (record.lifecycleTimings ?? []).map(({ step, ms }) => ({ step, ms })),
     ...(exit === undefined
       ? {}

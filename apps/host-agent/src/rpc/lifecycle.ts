@@ -2,10 +2,16 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { ServiceImpl } from '@connectrpc/connect'
 import { AppError, type CapsuleId, pathText } from '@wrenn/base'
 import { type PauseReason, pauseReasons } from '@wrenn/protocol'
-import type { CheckpointSchema, FileChangeSchema, HostService, SnapshotSchema } from '@wrenn/protocol/host'
+import type {
+  CheckpointSchema,
+  EgressPolicy,
+  FileChangeSchema,
+  HostService,
+  SnapshotSchema,
+} from '@wrenn/protocol/host'
 import type { DiffPage, FileChange } from '../capsule/diff/index.js'
 import type { Checkpoint, ForkCopy, Snapshot } from '../capsule/lifecycle/index.js'
-import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule } from './convert.js'
+import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule, toPolicy } from './convert.js'
 import type { ServiceDeps, Wrappers } from './handlers.js'
 
 const MAX_COPIES = 100
@@ -21,6 +27,7 @@ type LifecycleCall =
   | 'deleteCheckpoint'
   | 'rollbackCapsule'
   | 'diffCheckpoints'
+  | 'setEgress'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -83,6 +90,11 @@ export function lifecycleHandlers(
         yield { changes: batch.map(toFileChange), captureId: page.captureId ?? '' }
       }
     }),
+    setEgress: unary(async ({ capsuleId, egress, revision }) => ({
+      capsule: toCapsule(
+        await parts().manager.setEgress(parseCapsuleId(capsuleId), toPolicy(egress), Number(revision)),
+      ),
+    })),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => {
       const { snapshots } = parts().manager
       return { snapshot: toSnapshot(await snapshots.create(parseCapsuleId(capsuleId), parseSnapshotId(snapshotId))) }
@@ -128,15 +140,18 @@ interface CopyMessage {
   readonly hostname: string
   readonly generation: bigint
   readonly envs: Readonly<Record<string, string>>
+  readonly egress?: EgressPolicy | undefined
+  readonly egressRevision: bigint
 }
 
 function parseCopies(source: CapsuleId, copies: readonly CopyMessage[]): ForkCopy[] {
   if (copies.length < 1 || copies.length > MAX_COPIES) {
     throw new AppError('invalid_request', `A fork makes 1 to ${MAX_COPIES} copies.`)
   }
-  const parsed = copies.map(({ capsuleId, hostname, generation, envs }) => {
+  const parsed = copies.map(({ capsuleId, hostname, generation, envs, egress, egressRevision }) => {
     const id = parseCapsuleId(capsuleId)
-    return { capsuleId: id, hostname: hostname || id, generation: Number(generation), envs }
+    const own = egress && { egress: toPolicy(egress), egressRevision: Number(egressRevision) }
+    return { capsuleId: id, hostname: hostname || id, generation: Number(generation), envs, ...own }
   })
   const ids = new Set([source, ...parsed.map((copy) => copy.capsuleId)])
   if (ids.size === parsed.length + 1) return parsed

@@ -14,7 +14,7 @@ import { HotPool } from '../capsule/pool/hot-pool.js'
 import { ShapeStore } from '../capsule/pool/shapes.js'
 import type { MakeDurable } from '../capsule/state/flusher.js'
 import type { StateManifest } from '../capsule/state/states.js'
-import type { CapsuleRecord, CreateCapsuleInput } from '../capsule/types.js'
+import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
 
 /** As small as the fake engine's memory allows: every clone is a copy here. */
 export const shape = { template: 'minimal', vcpus: 1, memoryMib: 1, diskSizeMib: 1 }
@@ -26,6 +26,7 @@ export function input(change: Partial<CreateCapsuleInput> = {}): CreateCapsuleIn
     teamId: 'team-1',
     envs: { A: '1' },
     egress: { internet: true, allow: [], deny: [] },
+    egressRevision: 0,
     hostname: 'box',
     defaultUser: '',
     defaultCwd: '',
@@ -42,6 +43,9 @@ export class TestMachine implements AsyncDisposable {
   readonly vms = new FakeMachine()
   readonly agents = new Map<string, FakeGuest>()
   readonly slotsInUse = new Set<number>()
+  /** What the network lets each slot reach. */
+  readonly policies = new Map<number, EgressPolicy>()
+  policyFails = false
   readonly engine: FakeEngine
   /** When a guest's address is free again. */
   readonly #closed = new Map<FakeVmGuest, Promise<void>>()
@@ -230,9 +234,16 @@ export class TestMachine implements AsyncDisposable {
         release: async (index) => {
           await this.#endGuestsAt(index)
           this.slotsInUse.delete(index)
+          this.policies.delete(index)
         },
         rename: async () => {},
-        applyPolicy: async () => {},
+        checkPolicy: (policy) => {
+          if (policy.allow.includes('127.0.0.1')) throw new AppError('invalid_request', '127.0.0.1 is never reachable.')
+        },
+        applyPolicy: async (index, policy) => {
+          if (this.policyFails) throw new AppError('engine_failure', 'The rules could not be loaded.')
+          this.policies.set(index, policy)
+        },
       },
       cgroups: { create: async () => [], remove: async () => {} },
       pool: {

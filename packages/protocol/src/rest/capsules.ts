@@ -10,24 +10,13 @@ import {
   timestampSchema,
   userSchema,
 } from './common.js'
+import { egressPolicySchema } from './egress.js'
 import { portAccessSchema } from './ports.js'
 
 const templateName = text(128, 1).regex(
   /^[A-Za-z0-9][A-Za-z0-9._:/-]*$/,
   'must start with a letter or digit and hold only letters, digits and . _ : / -',
 )
-
-/**
- * Of IPv4; guests have no IPv6. `allow` wins over `deny`, and opens a private range only where it names a part of one. That
- * an entry is an address or a network is checked where the policy is resolved, so that the message can name the entry.
- */
-const egressPolicySchema = requestBody({
-  internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
-  allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
-  deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
-}).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
-/** A policy with its defaults filled in. */
-export type EgressPolicy = z.infer<typeof egressPolicySchema>
 
 /** With less the guest's kernel, initramfs and agent do not fit, and no guest comes up. */
 export const minimumMemoryMib = 128

@@ -29,6 +29,7 @@ export function describeHostLifecycle(host: TestHost): void {
       const snapshotId = snapshotIds.create()
       const calls: Record<string, () => Promise<unknown>> = {
         pause: () => client.pauseCapsule({ capsuleId }),
+        egress: () => client.setEgress({ capsuleId, revision: 1n }),
         resume: () => client.resumeCapsule({ capsuleId }),
         fork: () => client.forkCapsule({ capsuleId, copies: [{ capsuleId: capsuleIds.create(), hostname: 'copy' }] }),
         checkpoint: () => client.createCheckpoint({ capsuleId, checkpointId }),
@@ -55,6 +56,22 @@ export function describeHostLifecycle(host: TestHost): void {
       expect(await failure(client.rollbackCapsule(unknown))).toBe('checkpoint_not_found')
       expect(await client.deleteCheckpoint(unknown)).toMatchObject({ existed: false })
       expect(await capsule.output('echo $KEPT')).toBe('yes')
+    })
+
+    it('keeps the newest policy of what a capsule may reach, and gives it to its copies', async () => {
+      const capsule = await host.create()
+      const { client, id: capsuleId } = capsule
+      const set = async (revision: bigint): Promise<bigint | undefined> => {
+        const egress = { internet: false, allow: ['203.0.113.0/24'] }
+        return (await client.setEgress({ capsuleId, revision, egress })).capsule?.egressRevision
+      }
+      expect([await set(2n), await set(1n), await set(2n)]).toEqual([2n, 2n, 2n])
+      const copy = host.known(capsuleIds.create())
+      await client.forkCapsule({ capsuleId, copies: [{ capsuleId: copy.id, hostname: 'copy', generation: 1n }] })
+      await pause(capsule)
+      expect(await set(3n)).toBe(3n)
+      expect((await resume(capsule))?.egressRevision).toBe(3n)
+      expect((await client.getCapsule({ capsuleId: copy.id })).capsule?.egressRevision).toBe(2n)
     })
 
     it('gives many callers at once one legal end', async () => {

@@ -205,6 +205,7 @@ export class FakeCapsule {
       parentId: this.parentId,
       snapshotId: this.snapshotId,
       checkpointId: this.standsOn,
+      egressRevision: request?.egressRevision ?? 0n,
       lifecycleTimings: [...this.lifecycleTimings],
       ...(exit === undefined
         ? {}

@@ -9,6 +9,7 @@ export const fakeOperations = [
   'checkpoint',
   'rollback',
   'snapshot',
+  'egress',
 ] as const
 export type FakeOperation = (typeof fakeOperations)[number]
 

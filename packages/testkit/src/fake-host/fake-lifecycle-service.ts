@@ -18,6 +18,7 @@ type LifecycleMethods = Pick<
   | 'deleteCheckpoint'
   | 'rollbackCapsule'
   | 'diffCheckpoints'
+  | 'setEgress'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -57,6 +58,7 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
         yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE), captureId }
       }
     }),
+    setEgress: unary(async (request) => ({ capsule: (await lifecycle.setEgress(host, request)).message() })),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({
       snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId)).record,
     })),

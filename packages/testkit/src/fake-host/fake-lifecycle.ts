@@ -1,6 +1,6 @@
 import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
-import type { CreateCapsuleRequest, ForkCapsuleRequest, FromDisk } from '@wrenn/protocol/host'
+import type { CreateCapsuleRequest, ForkCapsuleRequest, FromDisk, SetEgressRequest } from '@wrenn/protocol/host'
 import type { FakeCapsule, FakeCheckpoint } from './fake-capsule.js'
 import type { FakeCapture } from './fake-capture.js'
 import type { FakeOperation } from './fake-faults.js'
@@ -238,9 +238,33 @@ export async function fork(host: FakeHostState, { capsuleId, copies }: ForkCapsu
   })
 }
 
+/** @throws AppError `capsule_not_found` */
+export async function setEgress(
+  host: FakeHostState,
+  { capsuleId, egress, revision }: SetEgressRequest,
+): Promise<FakeCapsule> {
+  return await exclusive(host, capsuleId, async (capsule) => {
+    await host.faults.pass('egress', 'before')
+    const { request } = capsule
+    if (request !== undefined && revision >= request.egressRevision) {
+      capsule.request = { ...request, ...(egress && { egress }), egressRevision: revision }
+      host.announce(capsule)
+    }
+    await host.faults.pass('egress', 'after')
+    return capsule
+  })
+}
+
 function copyRequest(source: CreateCapsuleRequest, copy: ForkCapsuleRequest['copies'][number]): CreateCapsuleRequest {
-  const { capsuleId, hostname, generation } = copy
-  return { ...source, capsuleId, hostname, generation, envs: { ...source.envs, ...copy.envs } }
+  const { capsuleId, hostname, generation, egress = source.egress, egressRevision } = copy
+  const { envs } = source
+  const own = { capsuleId, hostname, generation, envs: { ...envs, ...copy.envs } }
+  return {
+    ...source,
+    ...own,
+    ...(egress && { egress }),
+    egressRevision: copy.egress ? egressRevision : source.egressRevision,
+  }
 }
 
 /** The host lists it from now on, and it runs. */

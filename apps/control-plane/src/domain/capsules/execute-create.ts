@@ -12,6 +12,7 @@ import {
   fieldsOf,
   overtaken,
 } from '../operations/index.js'
+import { egressOf } from './egress.js'
 
 /** A create that another process took over may have run out of time because of its first one. */
 const MAX_TIMEOUTS = 3
@@ -76,7 +77,7 @@ async function createOnHost(
         defaultCwd: row.default_cwd,
         hostname: row.id,
         generation: BigInt(row.generation),
-        egress: row.egress === null ? { internet: true } : { ...row.egress },
+        ...egressOf(row),
       },
       { timeoutMs: createTimeoutMs },
     ),

@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { Capsule, ForkCapsuleResponse } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
-import { lockCapsule, transition } from '../../store/capsules.js'
+import { findCapsules, lockCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
 import { factsOf, knownHostId } from '../hosts/index.js'
@@ -17,6 +17,7 @@ import {
   truthOf,
 } from '../operations/index.js'
 import { toCapsule } from './capsule-view.js'
+import { egressOf } from './egress.js'
 import { notStarted } from './execute-create.js'
 
 /** What a fork is to make; in its operation's row. */
@@ -75,9 +76,13 @@ async function forkOnHost(
   if (!(await isLasting(db, operation.capsule_id))) {
     throw new AppError('invalid_state', 'The capsule ended, or its host fell silent, before it was forked.')
   }
+  const rows = new Map((await findCapsules(db, copies)).map((row) => [row.id, row]))
   const request = {
     capsuleId: operation.capsule_id,
-    copies: copies.map((capsuleId) => ({ capsuleId, hostname: capsuleId, generation: 1n, envs })),
+    copies: copies.map((capsuleId) => {
+      const row = rows.get(capsuleId)
+      return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...(row && egressOf(row)) }
+    }),
   }
   return await host.call((client) => client.forkCapsule(request, { timeoutMs: lifecycleTimeoutMs }))
 }

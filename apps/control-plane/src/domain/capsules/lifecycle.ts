@@ -322,6 +322,7 @@ function inherited(source: CapsuleRow) {
     memory_mib: source.memory_mib,
     disk_size_mib: source.disk_size_mib,
     egress: source.egress === null ? null : JSON.stringify(source.egress),
+    egress_revision: source.egress_revision,
     default_user: source.default_user,
     default_cwd: source.default_cwd,
     auto_resume: source.auto_resume,

@@ -25,6 +25,7 @@ export function savedFactsOf(capsule: Capsule) {
     paused_at: timeOf(capsule.pausedAtMs),
     durable_at: timeOf(capsule.durableAtMs),
     saved_generation: Number(capsule.savedGeneration),
+    egress_in_force: Number(capsule.egressRevision),
     notice: capsule.notice === '' ? null : storable(capsule.notice),
     ...measured('disk_bytes', capsule.diskBytes),
   } satisfies CapsulePatch

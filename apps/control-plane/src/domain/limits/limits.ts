@@ -1,5 +1,4 @@
-import { isIPv4 } from 'node:net'
-import { AppError } from '@wrenn/base'
+import { AppError, neverRangeOf, parseCidr } from '@wrenn/base'
 import { type EgressPolicy, environmentBytes, MAX_CAPSULE_ENVIRONMENT_BYTES } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 
@@ -30,21 +29,23 @@ export function checkLimits(sizes: Sizes, limits: Limits): void {
   }
 }
 
-/** @throws AppError `invalid_request`, naming the entry that is no IPv4 address or network */
+/** @throws AppError `invalid_request`, naming the entry that is no IPv4 address or network, or that nothing can open */
 export function checkEgress(policy: EgressPolicy | undefined): void {
   for (const list of ['allow', 'deny'] as const) {
     for (const entry of policy?.[list] ?? []) {
-      if (isIpv4Network(entry)) continue
-      throw new AppError(
-        'invalid_request',
-        `egress.${list}: "${entry.slice(0, 100)}" is no IPv4 address or network such as 203.0.113.0/24; domain names are not supported.`,
-        { details: { field: `egress.${list}`, entry } },
-      )
+      const problem = problemOf(list, entry)
+      if (problem === undefined) continue
+      const message = `egress.${list}: "${entry.slice(0, 100)}" ${problem}.`
+      throw new AppError('invalid_request', message, { details: { field: `egress.${list}`, entry } })
     }
   }
 }
 
-function isIpv4Network(entry: string): boolean {
-  const [, address = '', bits = '32'] = /^([\d.]+)(?:\/(\d{1,2}))?$/.exec(entry) ?? []
-  return isIPv4(address) && Number(bits) <= 32
+function problemOf(list: 'allow' | 'deny', entry: string): string | undefined {
+  const cidr = parseCidr(entry)
+  if (cidr === undefined) {
+    return 'is no IPv4 address or network such as 203.0.113.0/24; domain names are not supported'
+  }
+  const never = list === 'allow' ? neverRangeOf(cidr) : undefined
+  return never === undefined ? undefined : `cannot be opened: ${never} is never reachable from a capsule`
 }

@@ -6,6 +6,7 @@ import type { Host } from '../../host/host.js'
 import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
+import type { Egress } from '../capsules/index.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { type Operations, truthOf } from '../operations/index.js'
 import { SavedFiles, type Snapshots } from '../points/index.js'
@@ -27,6 +28,7 @@ interface ReconcilerDeps {
   readonly host: Host
   readonly operations: Operations
   readonly snapshots: Snapshots
+  readonly egress: Egress
   readonly logger: Logger
   /** Silence of the host after which its capsules count as missing. */
   readonly silentMs: number
@@ -107,8 +109,9 @@ export class Reconciler {
   }
 
   async #tick(): Promise<void> {
-    const { operations, silentMs, lostGraceMs } = this.#deps
+    const { operations, egress, silentMs, lostGraceMs } = this.#deps
     await operations.resumeExpired()
+    await egress.pushPending()
     await this.#prune()
     const silence = performance.now() - this.#heardAt
     const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS

@@ -10,6 +10,7 @@ import * as audit from './0008-audit.js'
 import * as lifetimes from './0009-lifetimes.js'
 import * as people from './0010-people.js'
 import * as mail from './0011-mail.js'
+import * as egress from './0012-egress.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -24,4 +25,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0009-lifetimes': lifetimes,
   '0010-people': people,
   '0011-mail': mail,
+  '0012-egress': egress,
 }

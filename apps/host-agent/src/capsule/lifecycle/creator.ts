@@ -296,6 +296,7 @@ function newRecord(input: CreateCapsuleInput, bootId: string): RecordDraft {
     secret: newSecret(),
     hostname: input.hostname,
     egress: input.egress,
+    egressRevision: input.egressRevision,
     agentVersion: '',
     path: 'cold',
     timings: [],

@@ -5,7 +5,7 @@ import type { Admission } from '../pool/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
-import type { CapsuleRecord, Timing, VmResources } from '../types.js'
+import type { CapsuleRecord, EgressPolicy, Timing, VmResources } from '../types.js'
 import { capture } from './capture.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
@@ -19,6 +19,9 @@ export interface ForkCopy {
   readonly generation: number
   /** Added to the source's environment. */
   readonly envs: Readonly<Record<string, string>>
+  /** @default the source's */
+  readonly egress?: EgressPolicy
+  readonly egressRevision?: number
 }
 
 /** The records of all copies, which run. Empty timings and a window of 0 when an earlier call had made them. */
@@ -174,6 +177,8 @@ export class Fork {
       capsuleId: copy.capsuleId,
       hostname: copy.hostname,
       generation: copy.generation,
+      egress: copy.egress ?? source.egress,
+      egressRevision: copy.egressRevision ?? source.egressRevision,
       secret: manifest.secret,
       state: 'starting',
       path: 'restore',

@@ -1,6 +1,5 @@
-import { AppError } from '@wrenn/base'
+import { AppError, type Cidr, formatCidr, overlaps, parseCidr } from '@wrenn/base'
 import { run } from '../exec.js'
-import { type Cidr, formatCidr, overlaps, parseCidr } from './address.js'
 
 interface Route {
   readonly dst: string

@@ -2,7 +2,7 @@ import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import { AppError, isErrno, type Logger } from '@wrenn/base'
 import { run, runForResult } from '../exec.js'
 import type { SlotRange } from './address.js'
-import { rootRules } from './rules.js'
+import { type Exceptions, rootRules } from './rules.js'
 import { listLinks, removeSlots } from './slot.js'
 
 const TUN = '/dev/net/tun'
@@ -15,11 +15,23 @@ export function dnsLink(prefix: string): string {
   return `${prefix}dns`
 }
 
+interface HostSetup {
+  /** Of the link that has the forwarder's address. */
+  readonly label: string
+  /** What slots of an earlier start reach of the private ranges. */
+  readonly exceptions: Exceptions
+}
+
 /** Everything of the root namespace that slots need; safe to repeat. */
-export async function setUpHost(prefix: string, range: SlotRange, label: string, logger: Logger): Promise<void> {
+export async function setUpHost(
+  prefix: string,
+  range: SlotRange,
+  { label, exceptions }: HostSetup,
+  logger: Logger,
+): Promise<void> {
   await openTun(logger)
   await enableForwarding(logger)
-  await loadRootRules(prefix, range)
+  await run('nft', ['-f', '-'], { input: rootRules(prefix, range, exceptions) })
   await makeDnsLink(dnsLink(prefix), range.dns, label)
 }
 
@@ -28,10 +40,6 @@ export async function tearDownHost(prefix: string): Promise<void> {
   await removeSlots([dnsLink(prefix)])
   // Adding first makes the deletion succeed whether the table was there or not.
   await run('nft', ['-f', '-'], { input: `table inet ${prefix}\ndelete table inet ${prefix}\n` })
-}
-
-async function loadRootRules(prefix: string, range: SlotRange): Promise<void> {
-  await run('nft', ['-f', '-'], { input: rootRules(prefix, range) })
 }
 
 /** The VM's own uid opens its tap, so the device node must be as udev leaves it; a machine without udev has it closed. */

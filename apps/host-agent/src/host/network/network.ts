@@ -4,10 +4,12 @@ import { type DnsForwarder, startDnsForwarder } from '../dns/index.js'
 import { run } from '../exec.js'
 import { SlotRange } from './address.js'
 import { refuseClash, uplinkMtu } from './clash.js'
+import { dropForbidden } from './connections.js'
+import { readExceptions } from './exceptions.js'
 import { dnsLink, setUpHost, tearDownHost } from './host-setup.js'
 import { formatLabel, parseLabel } from './label.js'
-import { type EgressPolicy, resolvePolicy } from './policy.js'
-import { exceptionRules, policyRules } from './rules.js'
+import { type EgressPolicy, type ResolvedPolicy, resolvePolicy } from './policy.js'
+import { type Exceptions, exceptionRules, policyRules, slotRules } from './rules.js'
 import {
   forgetConnections,
   GUEST_MAC,
@@ -67,7 +69,7 @@ export interface StartOptions {
 
 /** What became of the slots of an earlier start. */
 export interface StartResult {
-  /** Taken over as they were. Load their policies again: networks allowed inside the private ranges are closed until then. */
+  /** Taken over as they were. Load their policies again: these may have changed, or the rules that keep them. */
   readonly adopted: readonly Slot[]
   /** In use according to the caller, but gone from the host. */
   readonly lost: readonly number[]
@@ -77,8 +79,8 @@ interface OwnedEntry {
   readonly state: 'owned'
   /** What the root table lets through for this slot. */
   readonly allowPrivate: readonly string[]
-  /** No policy was loaded since the slot was made. */
-  readonly fresh: boolean
+  /** `fresh`: made by this process, no policy loaded yet. `foreign`: with the rules of an earlier start, perhaps of another version. */
+  readonly table: 'fresh' | 'foreign' | 'loaded'
 }
 
 type Entry = { readonly state: 'making' | 'ready' | 'removing' } | OwnedEntry
@@ -93,7 +95,12 @@ export interface Network {
   release(index: number): Promise<void>
   /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
   rename(index: number, owner: string): Promise<void>
-  /** Effective at once, also for open connections. @throws AppError `invalid_request` naming the entry. */
+  /** @throws AppError `invalid_request` naming the entry that no slot can keep. */
+  checkPolicy(policy: EgressPolicy): void
+  /**
+   * Effective at once and in one step, also for open connections: what stays allowed is never cut, what becomes forbidden is reset.
+   * @throws AppError `invalid_request` naming the entry.
+   */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
   /** Facts of a slot by its number, whether or not it exists. */
   slot(index: number): Slot
@@ -144,16 +151,23 @@ class SlotNetwork implements Network {
     await this.#refuseForeignPrefix()
     await refuseClash(this.#range.cidr, (link) => this.#isOurs(link))
     this.#mtu = await uplinkMtu()
-    await setUpHost(prefix, this.#range, formatLabel({ platform, owner: 'dns' }), this.#logger)
+    const kept = await this.#whole(inUse)
+    const exceptions = await readExceptions(
+      prefix,
+      [...kept.keys()].map((index) => this.slot(index).guestAddress),
+    )
+    await setUpHost(prefix, this.#range, { label: formatLabel({ platform, owner: 'dns' }), exceptions }, this.#logger)
     this.#forwarder ??= await startDnsForwarder({
       address: this.#range.dns,
       logger: this.#logger,
       ...(this.#config.resolvConfPath === undefined ? {} : { resolvConfPath: this.#config.resolvConfPath }),
     })
-    const result = await this.#adopt(inUse)
+    const swept = await this.#adopt(kept, exceptions)
+    const lost = [...inUse.keys()].filter((index) => !kept.has(index))
+    this.#logger.info({ adopted: kept.size, swept, lost }, 'network.started')
     this.#stopped = false
     this.#refill()
-    return result
+    return { adopted: [...kept.keys()].map((index) => this.slot(index)), lost }
   }
 
   async acquire(owner: string): Promise<Slot> {
@@ -196,6 +210,10 @@ class SlotNetwork implements Network {
     })
   }
 
+  checkPolicy(policy: EgressPolicy): void {
+    resolvePolicy(policy)
+  }
+
   async applyPolicy(index: number, policy: EgressPolicy): Promise<void> {
     const resolved = resolvePolicy(policy)
     await this.#perSlot.run(String(index), async () => {
@@ -203,10 +221,18 @@ class SlotNetwork implements Network {
       const { guest } = this.#range.addresses(index)
       const exceptions = exceptionRules(this.#config.prefix, guest, entry.allowPrivate, resolved.allowPrivate)
       if (exceptions !== '') await run('nft', ['-f', '-'], { input: exceptions })
+      const owned = { ...entry, allowPrivate: resolved.allowPrivate }
       // Not fresh even if the next step fails: it may have failed after the rules were in.
-      this.#entries.set(index, { ...entry, allowPrivate: resolved.allowPrivate, fresh: false })
-      await loadInSlot(this.#name(index), policyRules(resolved, entry.fresh))
+      this.#entries.set(index, { ...owned, table: entry.table === 'fresh' ? 'loaded' : entry.table })
+      await loadInSlot(this.#name(index), this.#policyScript(index, resolved, entry))
+      this.#entries.set(index, { ...owned, table: 'loaded' })
+      if (entry.table !== 'fresh') await dropForbidden(this.#name(index), resolved)
     })
+  }
+
+  #policyScript(index: number, policy: ResolvedPolicy, { table }: OwnedEntry): string {
+    if (table !== 'foreign') return policyRules(policy, table === 'fresh')
+    return slotRules(this.#range, this.#range.addresses(index)) + policyRules(policy, true)
   }
 
   slot(index: number): Slot {
@@ -242,22 +268,26 @@ class SlotNetwork implements Network {
     this.#entries.clear()
   }
 
-  async #adopt(inUse: ReadonlyMap<number, string>): Promise<StartResult> {
+  /** Those slots of an earlier start that are there with all their parts. */
+  async #whole(inUse: ReadonlyMap<number, string>): Promise<ReadonlyMap<number, string>> {
     const links = new Set((await listLinks()).map(({ name }) => name))
     const namespaces = new Set(await listNamespaces())
-    const isWhole = (index: number): boolean => links.has(this.#name(index)) && namespaces.has(this.#name(index))
-    const kept = [...inUse].filter(([index]) => isWhole(index))
-    const lost = [...inUse.keys()].filter((index) => !isWhole(index))
-    const keptNames = new Set(kept.map(([index]) => this.#name(index)))
+    const isWhole = (name: string): boolean => links.has(name) && namespaces.has(name)
+    return new Map([...inUse].filter(([index]) => isWhole(this.#name(index))))
+  }
+
+  /** Takes over what is kept and removes the rest. @returns how many were removed */
+  async #adopt(kept: ReadonlyMap<number, string>, exceptions: Exceptions): Promise<number> {
+    const keptNames = new Set([...kept.keys()].map((index) => this.#name(index)))
     const swept = (await this.#existing()).filter((name) => !keptNames.has(name))
     await removeSlots(swept)
     this.#entries.clear()
     for (const [index, owner] of kept) {
       await setAlias(this.#name(index), this.#label(owner))
-      this.#entries.set(index, { state: 'owned', allowPrivate: [], fresh: false })
+      const allowPrivate = exceptions.get(this.#range.addresses(index).guest) ?? []
+      this.#entries.set(index, { state: 'owned', allowPrivate, table: 'foreign' })
     }
-    this.#logger.info({ adopted: kept.length, swept: swept.length, lost }, 'network.started')
-    return { adopted: kept.map(([index]) => this.slot(index)), lost }
+    return swept.length
   }
 
   /** Names of slots found on the host, whole or in part. */
@@ -300,7 +330,7 @@ class SlotNetwork implements Network {
   }
 
   #own(index: number): void {
-    this.#entries.set(index, { state: 'owned', allowPrivate: [], fresh: true })
+    this.#entries.set(index, { state: 'owned', allowPrivate: [], table: 'fresh' })
   }
 
   #owned(index: number): OwnedEntry {

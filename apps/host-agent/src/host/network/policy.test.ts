@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest'
 import { SlotRange } from './address.js'
+import { connectedTo } from './connections.js'
+import { parseExceptions } from './exceptions.js'
 import { formatLabel, parseLabel } from './label.js'
-import { resolvePolicy } from './policy.js'
+import { permits, resolvePolicy } from './policy.js'
 import { exceptionRules, policyRules, rootRules } from './rules.js'
 
 const closed = { internet: false, allow: [], deny: [] }
@@ -25,6 +27,22 @@ describe('resolvePolicy', () => {
     ])
   })
 
+  it('marks connections by the policy alone, and never with what the kernel means by no mark', () => {
+    const { mark } = resolvePolicy({ ...closed, allow: ['198.51.100.1'] })
+    expect(resolvePolicy({ ...closed, allow: ['198.51.100.1'] }).mark).toBe(mark)
+    expect(resolvePolicy({ ...closed, deny: ['198.51.100.1'] }).mark).not.toBe(mark)
+    expect(mark).toBeGreaterThan(0)
+  })
+
+  it('permits by allow before deny before internet, and private addresses only by name', () => {
+    const policy = resolvePolicy({ internet: true, allow: ['9.9.9.9', '10.1.0.0/16'], deny: ['9.9.9.0/24'] })
+    const reached = ['9.9.9.9', '9.9.9.8', '8.8.8.8', '10.1.2.3', '10.2.0.1', '169.254.169.254'].filter((address) =>
+      permits(policy, address),
+    )
+    expect(reached).toEqual(['9.9.9.9', '8.8.8.8', '10.1.2.3'])
+    expect(permits(resolvePolicy(closed), '8.8.8.8')).toBe(false)
+  })
+
   it('names the entry that it refuses', () => {
     for (const entry of [
       'example.org',
@@ -45,11 +63,16 @@ describe('rules', () => {
   it('flush only what an earlier policy can have left', () => {
     const policy = resolvePolicy({ internet: true, allow: ['1.1.1.1'], deny: [] })
     expect(policyRules(policy, true)).not.toContain('flush')
-    expect(policyRules(policy, false)).toContain('flush set inet wrenn deny')
-    expect(policyRules(policy, true)).toContain('add element inet wrenn allow { 1.1.1.1 }')
+    expect(policyRules(policy, false)).toContain('flush chain inet wrenn decide')
+    expect(policyRules(policy, true)).toContain(
+      `ct original ip daddr 1.1.1.1 counter ct mark set ${policy.mark} accept`,
+    )
   })
 
-  it('change the root table only for private networks', () => {
+  it('change the root table only for private networks, and leave alone what stays', () => {
+    expect(exceptionRules('wrenn', '10.201.0.6', ['10.1.0.0/16', '10.3.0.0/16'], ['10.3.0.0/16'])).toBe(
+      'delete element inet wrenn exceptions { 10.201.0.6 . 10.1.0.0/16 }\n',
+    )
     expect(exceptionRules('wrenn', '10.201.0.6', [], [])).toBe('')
     expect(exceptionRules('wrenn', '10.201.0.6', ['10.1.0.0/16'], ['10.2.0.0/16'])).toBe(
       'delete element inet wrenn exceptions { 10.201.0.6 . 10.1.0.0/16 }\nadd element inet wrenn exceptions { 10.201.0.6 . 10.2.0.0/16 }\n',
@@ -72,5 +95,27 @@ describe('labels', () => {
       expect(parseLabel(formatLabel(label))).toEqual(label)
     }
     expect(parseLabel('uplink to rack 4')).toBeUndefined()
+  })
+})
+
+describe('what the kernel says', () => {
+  it('of tracked connections tells where the guest is connected to, its name server apart', () => {
+    const line = (to: string, port: number): string =>
+      `tcp      6 431999 ESTABLISHED src=169.254.0.21 dst=${to} sport=40000 dport=${port} src=${to} dst=10.201.0.6 sport=${port} dport=40000 [ASSURED] mark=7 use=1`
+    const fromHost =
+      'tcp      6 300 ESTABLISHED src=10.201.0.5 dst=10.201.0.6 sport=1 dport=49983 src=169.254.0.21 dst=169.254.0.22 sport=49983 dport=1 [ASSURED] mark=0 use=1'
+    const list = [line('8.8.8.8', 443), line('8.8.8.8', 80), line('169.254.0.22', 53), fromHost, line('9.9.9.9', 1)]
+    expect(connectedTo(list.join('\n'))).toEqual(['8.8.8.8', '9.9.9.9'])
+  })
+
+  it('of exceptions is kept for slots that are kept', () => {
+    const elem = [
+      { concat: ['10.201.0.6', { prefix: { addr: '10.1.0.0', len: 16 } }] },
+      { concat: ['10.201.0.6', '192.168.0.9'] },
+      { concat: ['10.201.0.10', '192.168.0.9'] },
+    ]
+    const text = JSON.stringify({ nftables: [{ metainfo: {} }, { set: { name: 'exceptions', elem } }] })
+    expect(parseExceptions(text, ['10.201.0.6'])).toEqual(new Map([['10.201.0.6', ['10.1.0.0/16', '192.168.0.9']]]))
+    expect(parseExceptions('{"nftables":[{"set":{"elem":[5]}}]}', ['10.201.0.6'])).toEqual(new Map())
   })
 })

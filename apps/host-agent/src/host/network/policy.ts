@@ -1,5 +1,5 @@
-import { AppError } from '@wrenn/base'
-import { type Cidr, contains, formatCidr, overlaps, parseCidr } from './address.js'
+import { createHash } from 'node:crypto'
+import { AppError, type Cidr, contains, formatCidr, neverRangeOf, neverRanges, overlaps, parseCidr } from '@wrenn/base'
 
 /** What a capsule may reach. The host and other capsules stay out of reach whatever it says. */
 export interface EgressPolicy {
@@ -17,13 +17,12 @@ export interface ResolvedPolicy {
   readonly allow: readonly string[]
   readonly allowPrivate: readonly string[]
   readonly deny: readonly string[]
+  /**
+   * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
+   * policy is seen as one. Made of the policy alone: a restart of the host agent comes to the same.
+   */
+  readonly mark: number
 }
-
-/**
- * Never reachable through the guest's gateway: "this" network, loopback, link-local with the cloud's metadata service, multicast,
- * reserved and broadcast. https://www.iana.org/assignments/iana-ipv4-special-registry
- */
-export const neverRanges = ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '240.0.0.0/4'] as const
 
 /** Reachable only when the policy names a part of them. */
 export const privateRanges = [
@@ -55,7 +54,24 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
     allow: texts(allow.filter((cidr) => !isPrivate(cidr))),
     allowPrivate: texts(allow.filter(isPrivate)),
     deny: texts(deny),
+    mark: markOf(policy),
   }
+}
+
+/** Whether a connection to this address is one that the policy lets through; the rules in the kernel say the same. */
+export function permits(policy: ResolvedPolicy, address: string): boolean {
+  const isIn = (ranges: readonly string[]): boolean => ranges.some((range) => contains(cidrOf(range), cidrOf(address)))
+  if (isIn(neverRanges)) return false
+  if (isIn(policy.allowPrivate)) return true
+  if (isIn(privateRanges)) return false
+  if (isIn(policy.allow)) return true
+  return policy.internet && !isIn(policy.deny)
+}
+
+/** Never 0, which is what the kernel puts on a connection that nobody has marked. */
+function markOf({ internet, allow, deny }: EgressPolicy): number {
+  const text = JSON.stringify([internet, allow, deny])
+  return (createHash('sha256').update(text).digest().readUInt32BE(0) | 1) >>> 0
 }
 
 function parseEntry(list: 'allow' | 'deny', entry: string): Cidr {
@@ -66,7 +82,7 @@ function parseEntry(list: 'allow' | 'deny', entry: string): Cidr {
 }
 
 function refuseNever(cidr: Cidr): void {
-  const never = neverRanges.find((range) => contains(cidrOf(range), cidr))
+  const never = neverRangeOf(cidr)
   if (never === undefined) return
   const message = `egress.allow cannot open ${formatCidr(cidr)}: ${never} is never reachable from a capsule.`
   throw new AppError('invalid_request', message, { details: { entry: formatCidr(cidr) } })

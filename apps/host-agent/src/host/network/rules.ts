@@ -1,5 +1,6 @@
-import { formatCidr, type SlotAddresses, type SlotRange } from './address.js'
-import { neverRanges, privateRanges, type ResolvedPolicy } from './policy.js'
+import { formatCidr, neverRanges } from '@wrenn/base'
+import type { SlotAddresses, SlotRange } from './address.js'
+import { privateRanges, type ResolvedPolicy } from './policy.js'
 
 /** Of every guest, each in its own namespace: link-local (RFC 3927), so that it meets no real network. */
 export const GUEST_ADDRESS = '169.254.0.21'
@@ -35,17 +36,27 @@ const refuseChain = `
   }`
 
 function set(name: string, elements: readonly string[]): string {
-  const content = elements.length > 0 ? `\n    elements = { ${elements.join(', ')} }` : ''
   return `
   set ${name} {
     type ipv4_addr
     flags interval
-    auto-merge${content}
+    auto-merge${elementsOf(elements)}
   }`
 }
 
-/** The tables of the root namespace, replacing what was there in one transaction. */
-export function rootRules(prefix: string, range: SlotRange): string {
+function elementsOf(elements: readonly string[]): string {
+  return elements.length > 0 ? `\n    elements = { ${elements.join(', ')} }` : ''
+}
+
+function pairs(slotAddress: string, networks: readonly string[]): readonly string[] {
+  return networks.map((network) => `${slotAddress} . ${network}`)
+}
+
+/** By the slots' addresses: the networks inside the private ranges that they may reach. */
+export type Exceptions = ReadonlyMap<string, readonly string[]>
+
+/** The tables of the root namespace, replacing what was there in one transaction. What `exceptions` lets through is never cut. */
+export function rootRules(prefix: string, range: SlotRange, exceptions: Exceptions = new Map()): string {
   const links = slotLinks(prefix)
   const cidr = formatCidr(range.cidr)
   return `table inet ${prefix}
@@ -55,7 +66,7 @@ ${set('never', [...neverRanges, cidr])}
 ${set('private', privateRanges)}
   set exceptions {
     type ipv4_addr . ipv4_addr
-    flags interval
+    flags interval${elementsOf([...exceptions].flatMap(([slot, networks]) => pairs(slot, networks)))}
   }
   ct timeout slots {
     protocol tcp
@@ -111,17 +122,17 @@ ${refuseChain}
 }
 
 /**
- * The table of one slot's namespace: denies everything until a policy is loaded. The guest's own packets pass `egress` each time, not
- * only the first, so a stricter policy also ends what is already connected. A connection that this namespace did not see begin (the
- * guest was saved elsewhere) is invalid by the settings of `makeSlot`, and answered with a reset.
+ * The table of one slot's namespace, replacing what was there in one transaction: denies everything until a policy is loaded. Every
+ * packet of the guest's connections passes `decide`, in both directions, so that a stricter policy also ends what is already
+ * connected: whoever sends next gets a reset. A connection that this namespace does not know (the guest was saved elsewhere, or its
+ * entry was dropped) is invalid by the settings of `makeSlot`, and answered with a reset, too.
  */
 export function slotRules(range: SlotRange, addresses: SlotAddresses): string {
-  return `table inet wrenn {
+  return `table inet wrenn
+delete table inet wrenn
+table inet wrenn {
 ${set('never', [...neverRanges, formatCidr(range.cidr)])}
 ${set('private', privateRanges)}
-${set('allow', [])}
-${set('allow_private', [])}
-${set('deny', [])}
   ct timeout questions {
     protocol udp
     l3proto ip
@@ -149,17 +160,18 @@ ${refuseChain}
     type filter hook input priority filter; policy drop;
     ct state established,related accept
     iifname "tap0" jump refuse
+    iifname "eth0" meta l4proto tcp reject with tcp reset
   }
   chain output {
     type filter hook output priority filter; policy drop;
     ct state established,related accept
-    oifname "tap0" tcp flags & rst == rst accept
+    tcp flags & rst == rst accept
     oifname "tap0" icmp type { destination-unreachable, time-exceeded } accept
   }
   chain forward {
     type filter hook forward priority filter; policy drop;
-    iifname "eth0" oifname "tap0" ct state established,related accept
-    iifname "eth0" oifname "tap0" ip saddr ${addresses.host} ct status dnat accept
+    iifname "eth0" oifname "tap0" ip saddr ${addresses.host} ct direction original ct status dnat accept
+    iifname "eth0" oifname "tap0" ct state established,related jump inward
     iifname "tap0" oifname "eth0" ct direction reply ct state established,related accept
     iifname "tap0" oifname "eth0" jump egress
   }
@@ -171,11 +183,12 @@ ${refuseChain}
     ct state new ct count over ${MAXIMUM_CONNECTIONS} jump refuse
     ip daddr ${range.dns} tcp dport 53 jump names
     ip daddr @never jump refuse
-    ip daddr @allow_private accept
-    ip daddr @private jump refuse
-    ip daddr @allow accept
-    ip daddr @deny jump refuse
-    jump internet
+    jump decide
+    jump refuse
+  }
+  chain inward {
+    ct status dnat accept
+    jump decide
     jump refuse
   }
   chain questions {
@@ -185,33 +198,40 @@ ${refuseChain}
   }
   chain names {
   }
-  chain internet {
+  chain decide {
   }
 }
 `
 }
 
 /**
- * Changes a slot's table to `policy` in one transaction. A `fresh` table needs no removals, which is what makes a kernel wait
- * (about 20 ms against 5).
+ * Changes a slot's table to `policy` in one transaction: a packet meets the rules before it or those after it, never a mixture. A
+ * `fresh` table needs no removals, which is what makes a kernel wait (about 20 ms against 5).
+ *
+ * Rules, not sets, hold the entries: before Linux 6.17 a look-up in a set may miss, for a moment, what a transaction leaves in it. As
+ * connections are marked by the first rule that lets them through, only their first packets pass more than one.
  */
 export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
-  const sets = { allow: policy.allow, allow_private: policy.allowPrivate, deny: policy.deny }
-  const chains = { names: policy.names, internet: policy.internet }
+  const accept = `ct mark set ${policy.mark} accept`
+  const to = (networks: readonly string[], verdict: string): string[] =>
+    networks.map((network) => `ct original ip daddr ${network} counter ${verdict}`)
+  const rules = [
+    `ct mark ${policy.mark} accept`,
+    ...to(policy.allowPrivate, accept),
+    ...to(['@private'], 'return'),
+    ...to(policy.allow, accept),
+    ...to(policy.deny, 'return'),
+    `counter ${policy.internet ? accept : 'return'}`,
+  ]
   return [
-    ...(fresh ? [] : Object.keys(sets).map((name) => `flush set inet wrenn ${name}`)),
-    ...(fresh ? [] : Object.keys(chains).map((name) => `flush chain inet wrenn ${name}`)),
-    ...Object.entries(sets)
-      .filter(([, elements]) => elements.length > 0)
-      .map(([name, elements]) => `add element inet wrenn ${name} { ${elements.join(', ')} }`),
-    ...Object.entries(chains)
-      .filter(([, open]) => open)
-      .map(([name]) => `add rule inet wrenn ${name} accept`),
+    ...(fresh ? [] : ['flush chain inet wrenn decide', 'flush chain inet wrenn names']),
+    ...(policy.names ? ['add rule inet wrenn names accept'] : []),
+    ...rules.map((rule) => `add rule inet wrenn decide ${rule}`),
     '',
   ].join('\n')
 }
 
-/** Changes what one slot may reach of the private ranges in the root table; empty when nothing changes. */
+/** Changes what one slot may reach of the private ranges in the root table; empty when nothing changes. What stays is not touched. */
 export function exceptionRules(
   prefix: string,
   slotAddress: string,
@@ -219,8 +239,10 @@ export function exceptionRules(
   after: readonly string[],
 ): string {
   const change = (verb: 'add' | 'delete', networks: readonly string[]): string => {
-    const elements = networks.map((network) => `${slotAddress} . ${network}`)
-    return elements.length > 0 ? `${verb} element inet ${prefix} exceptions { ${elements.join(', ')} }\n` : ''
+    const elements = pairs(slotAddress, networks).join(', ')
+    return elements === '' ? '' : `${verb} element inet ${prefix} exceptions { ${elements} }\n`
   }
-  return change('delete', before) + change('add', after)
+  const without = (networks: readonly string[], others: readonly string[]) =>
+    networks.filter((network) => !others.includes(network))
+  return change('delete', without(before, after)) + change('add', without(after, before))
 }

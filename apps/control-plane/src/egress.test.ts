@@ -1,0 +1,130 @@
+import { AppError, waitFor } from '@wrenn/base'
+import type { AuditPage, Capsule, Egress, ErrorBody, ForkResult } from '@wrenn/protocol'
+import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+
+const narrow = { internet: false, allow: ['203.0.113.0/24'], deny: [] }
+const away = new AppError('host_unavailable', 'The host agent is starting.')
+
+let postgres: TestPostgres
+let platform: Platform
+
+beforeAll(async () => {
+  postgres = await startTestPostgres()
+}, 60_000)
+afterAll(async () => {
+  await postgres[Symbol.asyncDispose]()
+})
+beforeEach(async () => {
+  platform = await startPlatform({ databaseUrl: postgres.url })
+}, 30_000)
+afterEach(async () => {
+  await platform[Symbol.asyncDispose]()
+})
+
+const path = ({ id }: Capsule): string => `/v1/capsules/${id}/egress`
+const get = async (capsule: Capsule): Promise<Egress> => await json(await platform.call('GET', path(capsule)), 200)
+const put = async (capsule: Capsule, policy: object, status = 200): Promise<Egress> =>
+  await json(await platform.call('PUT', path(capsule), policy), status)
+const untilInForce = async (capsule: Capsule): Promise<Egress> => {
+  const probe = async () => {
+    const egress = await get(capsule)
+    return egress.in_force ? egress : undefined
+  }
+  return await waitFor(probe, { timeoutMs: 20_000, what: 'the policy to be in force' })
+}
+/** What the host has. */
+const atHost = ({ id }: Capsule) => {
+  const { internet, allow, deny } = platform.host.capsules.get(id)?.request?.egress ?? {}
+  return { internet, allow, deny }
+}
+
+describe('what a capsule may reach', () => {
+  it('is the internet where nothing was said, and is replaced as a whole', async () => {
+    const capsule = await platform.create()
+    expect(await get(capsule)).toEqual({ policy: { internet: true, allow: [], deny: [] }, in_force: true })
+    expect(await put(capsule, { internet: false, allow: ['203.0.113.0/24'] })).toEqual({
+      policy: narrow,
+      in_force: true,
+    })
+    expect(atHost(capsule)).toEqual(narrow)
+    expect((await platform.get(capsule.id)).egress).toEqual(narrow)
+    const denying = await put(capsule, { deny: ['198.51.100.7'] })
+    expect(denying.policy).toEqual({ internet: true, allow: [], deny: ['198.51.100.7'] })
+    expect(atHost(capsule)).toEqual(denying.policy)
+  })
+
+  it('has one entry in the audit trail for each change, and none for what was so already', async () => {
+    const capsule = await platform.create()
+    await put(capsule, narrow)
+    await put(capsule, narrow)
+    const entries = await json<AuditPage>(await platform.call('GET', '/v1/audit-logs?action=capsule.egress'), 200)
+    expect(entries.items).toMatchObject([
+      { action: 'capsule.egress', resource_id: capsule.id, details: { internet: 'false', allow: '203.0.113.0/24' } },
+    ])
+  })
+
+  it.each([
+    ['a name', { allow: ['example.org'] }, 'example.org'],
+    ['a network of too many bits', { deny: ['10.0.0.0/33'] }, '10.0.0.0/33'],
+    ['IPv6', { allow: ['2001:db8::/32'] }, '2001:db8::/32'],
+    ['what nothing can open', { allow: ['169.254.169.254'] }, '169.254.0.0/16'],
+  ])('is refused with %s, and stays', async (_what, policy, named) => {
+    const capsule = await platform.create()
+    await put(capsule, narrow)
+    const refusal = await json<ErrorBody>(await platform.call('PUT', path(capsule), policy), 400)
+    expect(refusal.error).toMatchObject({ code: 'invalid_request', message: expect.stringContaining(named) })
+    expect((await get(capsule)).policy).toEqual(narrow)
+    expect((await platform.call('POST', '/v1/capsules', { egress: policy })).status).toBe(400)
+  })
+
+  it('is of no capsule that has ended, and of none of another team', async () => {
+    const capsule = await platform.create()
+    expect((await platform.call('DELETE', `/v1/capsules/${capsule.id}`)).status).toBe(204)
+    expect((await json<ErrorBody>(await platform.call('PUT', path(capsule), narrow), 409)).error.code).toBe(
+      'invalid_state',
+    )
+    const unknown = `/v1/capsules/cl-${'0'.repeat(25)}/egress`
+    expect((await platform.call('PUT', unknown, narrow)).status).toBe(404)
+    expect((await platform.call('GET', unknown)).status).toBe(404)
+  })
+
+  it('is recorded while the host is away, and carried there when it answers', async () => {
+    const capsule = await platform.create()
+    platform.host.failNext('egress', away)
+    expect(await put(capsule, narrow, 202)).toEqual({ policy: narrow, in_force: false })
+    expect((await untilInForce(capsule)).policy).toEqual(narrow)
+    expect(atHost(capsule)).toEqual(narrow)
+  })
+
+  it('is not lost with an answer that is', async () => {
+    const capsule = await platform.create()
+    platform.host.failNext('egress', away, 'after')
+    await put(capsule, narrow, 202)
+    expect((await untilInForce(capsule)).policy).toEqual(narrow)
+  })
+
+  it('changes while the capsule is being made', async () => {
+    const release = platform.host.holdCreates()
+    const capsule = await json<Capsule>(await platform.call('POST', '/v1/capsules?wait_sec=0', {}), 201)
+    const changed = platform.call('PUT', `${path(capsule)}?wait_sec=0.1`, narrow)
+    expect((await changed).status).toBe(202)
+    release()
+    await platform.until(capsule.id, 'running')
+    await untilInForce(capsule)
+    expect(atHost(capsule)).toEqual(narrow)
+  })
+
+  it('changes while it is paused, and is the copies’ from their beginning', async () => {
+    const capsule = await platform.create()
+    await json(await platform.call('POST', `/v1/capsules/${capsule.id}/pause?wait_sec=30`), 200)
+    expect((await put(capsule, narrow)).in_force).toBe(true)
+    const forked = await platform.call('POST', `/v1/capsules/${capsule.id}/fork`, { count: 2 })
+    const { capsules } = await json<ForkResult>(forked, 201)
+    for (const copy of capsules) {
+      expect(await untilInForce(copy)).toEqual({ policy: narrow, in_force: true })
+      expect(atHost(copy)).toEqual(narrow)
+    }
+  })
+})

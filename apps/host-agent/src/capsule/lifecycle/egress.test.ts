@@ -1,0 +1,73 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { TestMachine } from '../../testing/test-machine.js'
+import type { EgressPolicy } from '../types.js'
+
+const narrow: EgressPolicy = { internet: false, allow: ['203.0.113.0/24'], deny: [] }
+const wide: EgressPolicy = { internet: true, allow: [], deny: ['198.51.100.7'] }
+
+let host: TestMachine
+
+beforeEach(async () => {
+  host = await TestMachine.create()
+})
+afterEach(async () => {
+  await host[Symbol.asyncDispose]()
+})
+
+describe('what a capsule may reach', () => {
+  /** The policy of the slot that its guest is in. */
+  const inForce = (manager: Awaited<ReturnType<TestMachine['start']>>['manager'], capsuleId: string) =>
+    host.policies.get(manager.get(capsuleId)?.resources?.slotIndex ?? -1)
+
+  it('changes for a running guest, and the newest revision wins', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    await manager.setEgress(capsuleId, narrow, 2)
+    expect(inForce(manager, capsuleId)).toEqual(narrow)
+    expect(await manager.setEgress(capsuleId, wide, 1)).toMatchObject({ egress: narrow, egressRevision: 2 })
+    expect(inForce(manager, capsuleId)).toEqual(narrow)
+    await manager.setEgress(capsuleId, wide, 3)
+    expect(inForce(manager, capsuleId)).toEqual(wide)
+  })
+
+  it('changes while it is paused, and holds when it goes on', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    await manager.pause(capsuleId, 'request')
+    expect(await manager.setEgress(capsuleId, narrow, 1)).toMatchObject({ state: 'paused', egressRevision: 1 })
+    await manager.resume(capsuleId)
+    expect(inForce(manager, capsuleId)).toEqual(narrow)
+  })
+
+  it('is kept by a restart of the host agent and loaded again', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    await manager.setEgress(capsuleId, narrow, 1)
+    await manager.detach()
+    host.policies.clear()
+    const next = await host.start()
+    await next.hotPool.close()
+    expect(next.manager.get(capsuleId)).toMatchObject({ egress: narrow, egressRevision: 1 })
+    expect(inForce(next.manager, capsuleId)).toEqual(narrow)
+  })
+
+  it('is not changed by a rollback: it belongs to the capsule, not to a point in time', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    const checkpointId = `cp-${'0'.repeat(25)}`
+    await manager.points.create(capsuleId, checkpointId)
+    await manager.setEgress(capsuleId, narrow, 1)
+    await manager.points.rollback(capsuleId, checkpointId)
+    expect(manager.get(capsuleId)).toMatchObject({ egress: narrow, egressRevision: 1 })
+    expect(inForce(manager, capsuleId)).toEqual(narrow)
+  })
+
+  it('stays as it was when it cannot be kept', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    await manager.setEgress(capsuleId, narrow, 1)
+    const never = { ...wide, allow: ['127.0.0.1'] }
+    await expect(manager.setEgress(capsuleId, never, 2)).rejects.toMatchObject({ code: 'invalid_request' })
+    host.policyFails = true
+    await expect(manager.setEgress(capsuleId, wide, 2)).rejects.toMatchObject({ code: 'engine_failure' })
+    expect(manager.get(capsuleId)).toMatchObject({ egress: narrow, egressRevision: 1 })
+    host.policyFails = false
+    await manager.setEgress(capsuleId, wide, 2)
+    expect(inForce(manager, capsuleId)).toEqual(wide)
+  })
+})

@@ -1,0 +1,42 @@
+import type { Context } from '../context.js'
+import type { Entry } from '../table.js'
+import type { CapsuleRecord, EgressPolicy } from '../types.js'
+
+/** What capsules may reach, changed while they live. It belongs to the capsule: no pause, rollback or restart changes it. */
+export class Egress {
+  readonly #context: Context
+
+  constructor(context: Context) {
+    this.#context = context
+  }
+
+  /**
+   * Replaces the policy, for a guest that runs at once. One of an older revision than the capsule has is out of date and changes
+   * nothing; the same revision is put in force again.
+   * @throws AppError `capsule_not_found`, `invalid_request`, `engine_failure`, `disk_full`; the earlier policy then holds
+   */
+  async set(capsuleId: string, egress: EgressPolicy, revision: number): Promise<CapsuleRecord> {
+    const { table } = this.#context
+    return await table.exclusive(capsuleId, async () => {
+      const entry = table.entry(capsuleId)
+      const { egressRevision: current = 0 } = entry.record
+      if (revision >= current) await this.#replace(entry, egress, revision)
+      return entry.record
+    })
+  }
+
+  /** The journal first: a host agent that dies in between loads what the journal says when it starts. */
+  async #replace(entry: Entry, egress: EgressPolicy, egressRevision: number): Promise<void> {
+    const { table, machine, logger } = this.#context
+    const { guest, record: before } = entry
+    machine.slots.checkPolicy(egress)
+    await table.store(entry, { egress, egressRevision })
+    try {
+      if (guest !== undefined) await machine.slots.applyPolicy(guest.resources.slotIndex, egress)
+    } catch (error) {
+      await table.settle(entry, { egress: before.egress, egressRevision: before.egressRevision })
+      throw error
+    }
+    logger.info({ capsuleId: before.capsuleId, egressRevision }, 'capsule.egress_changed')
+  }
+}
