@@ -185,6 +185,44 @@ describe('an egress policy', () => {
     await expectRefused(denying, [[address, 80]])
   })
 
+  it('changes while the capsule runs, ends what becomes forbidden, and outlives a pause and a rollback', async () => {
+    const { address } = await lookup(REGISTRY, { family: 4 })
+    await using changing = await api.create()
+    const set = async (egress: object): Promise<void> => {
+      const options = { json: egress, query: { wait_sec: '60' } }
+      expect(await api.json('PUT', `${changing.path}/egress`, options)).toMatchObject({ in_force: true })
+    }
+    // A connection that says how its end came.
+    const program = `
+import os, socket, time
+s = socket.create_connection(("${address}", 80), 30)
+open("/root/opened", "w").close()
+while not os.path.exists("/root/go"): time.sleep(0.1)
+try:
+    s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    s.recv(1)
+    print("answered")
+except OSError as error:
+    print(type(error).__name__)`
+    await changing.background(`cat > /root/hold.py <<'END'${program}\nEND\npython3 /root/hold.py > /root/end`, {
+      tag: 'hold',
+    })
+    await changing.text('until [ -e /root/opened ]; do sleep 0.1; done')
+    const point = await changing.checkpoint()
+    await set({ deny: [address] })
+    expect(await changing.text('touch /root/go; until [ -s /root/end ]; do sleep 0.1; done; cat /root/end')).toBe(
+      'ConnectionResetError',
+    )
+    await expectRefused(changing, [[address, 80]])
+    await changing.pause()
+    await changing.resume()
+    await expectRefused(changing, [[address, 80]])
+    await changing.rollback(point.id)
+    await expectRefused(changing, [[address, 80]])
+    await set({})
+    expect(await tryAll(changing, [[address, 80]])).toEqual({ [`${address}:80`]: 'open' })
+  })
+
   it.each([
     ['allow', { allow: ['not-an-address'] }],
     ['deny', { deny: ['10.0.0.0/99'] }],

@@ -60,6 +60,8 @@ export interface E2bSdk {
   readonly Template: { exists(name: string, options: Options): Promise<boolean> }
   readonly NotFoundError: new () => Error
   readonly AuthenticationError: new () => Error
+  readonly CommandExitError: new () => Error & { readonly exitCode: number }
+  readonly TimeoutError: new () => Error
 }
 
 /** Which platform, and as whom. */
@@ -96,7 +98,63 @@ interface SandboxInfo {
   readonly endAt: Date
 }
 
+/** How a command ended. */
+interface CommandResult {
+  readonly stdout: string
+  readonly stderr: string
+  readonly exitCode: number
+}
+
+/** A command or terminal under way. */
+interface Handle {
+  readonly pid: number
+  kill(): Promise<boolean>
+  wait(): Promise<CommandResult>
+}
+
+interface RunOptions {
+  readonly user?: string
+  readonly stdin?: boolean
+  readonly onStdout?: (text: string) => void
+}
+
+interface Commands {
+  run(command: string, options?: RunOptions): Promise<CommandResult>
+  run(command: string, options: RunOptions & { readonly background: true }): Promise<Handle>
+  sendStdin(pid: number, text: string): Promise<void>
+  list(): Promise<readonly { readonly pid: number }[]>
+}
+
+interface Files {
+  write(path: string, data: string | Blob): Promise<unknown>
+  write(files: readonly { readonly path: string; readonly data: string }[]): Promise<unknown>
+  read(path: string): Promise<string>
+  list(path: string): Promise<readonly { readonly name: string }[]>
+  exists(path: string): Promise<boolean>
+  makeDir(path: string): Promise<boolean>
+  rename(from: string, to: string): Promise<unknown>
+  remove(path: string): Promise<void>
+  getInfo(path: string): Promise<{ readonly owner: string; readonly size: number }>
+  watchDir(path: string, onEvent: (event: { readonly name: string }) => void): Promise<{ stop(): Promise<void> }>
+}
+
+interface Pty {
+  create(options: {
+    readonly cols: number
+    readonly rows: number
+    readonly timeoutMs: number
+    readonly onData: (bytes: Uint8Array) => void
+  }): Promise<Handle>
+  resize(pid: number, size: { readonly cols: number; readonly rows: number }): Promise<void>
+  sendInput(pid: number, bytes: Uint8Array): Promise<void>
+}
+
 export interface E2bSandbox {
+  readonly commands: Commands
+  readonly files: Files
+  readonly pty: Pty
+  isRunning(): Promise<boolean>
+  downloadUrl(path: string, options?: { readonly useSignatureExpiration?: number }): Promise<string>
   readonly sandboxId: string
   readonly trafficAccessToken?: string
   getHost(port: number): string
