@@ -99,7 +99,8 @@ describe.each(clientVersions)('%s, unmodified', (version) => {
     try {
       expect(other.trafficAccessToken).toMatch(/^wpt_/)
       await other.updateNetwork({ allowOut: ['1.1.1.1'], denyOut: ['0.0.0.0/0'] })
-      await expect(other.updateNetwork({})).rejects.toThrow('chosen when it is created')
+      await other.updateNetwork({})
+      await expect(other.updateNetwork({ allowOut: ['*.example'] })).rejects.toThrow('IPv4')
       await other.setTimeout(0)
       const asleep = async () => ((await other.getInfo()).state === 'paused' ? true : undefined)
       await eventually('the sandbox to be paused at its end', asleep)

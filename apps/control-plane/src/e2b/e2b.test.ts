@@ -346,16 +346,20 @@ describe('the rest', () => {
     expect(await metrics()).toEqual([])
   })
 
-  it('takes a network that says what is so already, and refuses a change', async () => {
+  it('replaces what a sandbox may reach, and takes back what is left out', async () => {
     const sandbox = await create({ allow_internet_access: false, network: { allowOut: ['1.1.1.1'] } })
     expect(await info(sandbox)).toMatchObject({
       allowInternetAccess: false,
       network: { allowOut: ['1.1.1.1'], denyOut: ['0.0.0.0/0'] },
     })
-    const same = { allowOut: ['1.1.1.1'], denyOut: ['0.0.0.0/0'] }
-    expect((await platform.call('PUT', at(sandbox, '/network'), same)).status).toBe(204)
-    expect((await refusal('PUT', at(sandbox, '/network'), {})).code).toBe(501)
-    expect((await refusal('PUT', at(sandbox, '/network'), { ...same, rules: { x: [] } })).message).toMatch(/^rules /)
+    const set = async (body: object) => (await platform.call('PUT', at(sandbox, '/network'), body)).status
+    const egress = async () => await (await platform.call('GET', `/v1/capsules/${sandbox.sandboxID}/egress`)).json()
+    expect(await set({ denyOut: ['9.9.9.9'] })).toBe(204)
+    expect(await egress()).toEqual({ policy: { internet: true, allow: [], deny: ['9.9.9.9'] }, in_force: true })
+    expect(await set({})).toBe(204)
+    expect(await egress()).toEqual({ policy: { internet: true, allow: [], deny: [] }, in_force: true })
+    expect((await refusal('PUT', at(sandbox, '/network'), { rules: { x: [] } })).message).toMatch(/^rules /)
+    expect((await refusal('PUT', at(sandbox, '/network'), { allowOut: ['*.x'] })).code).toBe(400)
     expect((await refusal('POST', '/sandboxes', { templateID: 'base', network: { allowOut: ['*.x'] } })).code).toBe(400)
   })
 

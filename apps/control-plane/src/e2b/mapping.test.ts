@@ -3,7 +3,7 @@ import { capsuleStates } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { createSandboxSchema, toCapsuleSpec } from './create-spec.js'
 import { metadataFilter } from './list-query.js'
-import { egressOf, isSamePolicy, networkOf } from './network.js'
+import { egressOf, networkOf } from './network.js'
 import { capsuleIdOf, sandboxState, statesShownAs } from './sandbox.js'
 import { snapshotNameSchema, templateNameOf, toSnapshot } from './template-id.js'
 import { e2bErrorBody, isE2bTarget } from './wire.js'
@@ -102,14 +102,6 @@ describe('a network', () => {
     expect(egressOf({ allowOut: ['1.1.1.1'] }, false)).toEqual(off)
     expect(networkOf(off)).toEqual({ allowOut: ['1.1.1.1'], denyOut: ['0.0.0.0/0'] })
     expect(networkOf({ internet: true, allow: [], deny: ['9.9.9.9'] })).toEqual({ allowOut: [], denyOut: ['9.9.9.9'] })
-  })
-
-  it('is compared without regard to order', () => {
-    expect(isSamePolicy(null, undefined)).toBe(true)
-    expect(isSamePolicy(null, { internet: true, allow: [], deny: [] })).toBe(true)
-    const one = { internet: true, allow: ['1.1.1.1', '8.8.8.8'], deny: [] }
-    expect(isSamePolicy(one, { ...one, allow: ['8.8.8.8', '1.1.1.1'] })).toBe(true)
-    expect(isSamePolicy(one, { ...one, internet: false })).toBe(false)
   })
 })
 

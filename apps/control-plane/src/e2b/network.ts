@@ -51,16 +51,6 @@ export function networkOf({ internet, allow, deny }: EgressPolicy) {
   return { allowOut: allow, denyOut: internet ? deny : [EVERYWHERE, ...deny] }
 }
 
-/** Whether two policies let the same through; without one all that is public is. */
-export function isSamePolicy(one: EgressPolicy | null | undefined, other: EgressPolicy | null | undefined): boolean {
-  return textOf(one) === textOf(other)
-}
-
-function textOf(policy: EgressPolicy | null | undefined): string {
-  const { internet = true, allow = [], deny = [] } = policy ?? {}
-  return JSON.stringify([internet, [...new Set(allow)].sort(), [...new Set(deny)].sort()])
-}
-
 /** @throws AppError `not_supported`, naming the first of `fields` that asks for something */
 export function refuseUnsupported(
   body: Readonly<Record<string, unknown>>,

@@ -1,11 +1,14 @@
 import { AppError } from '@wrenn/base'
+import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { optionalBody } from '../../http/schemas.js'
-import { egressOf, isSamePolicy, refuseUnsupported, updateNetworkSchema } from '../network.js'
-import { hidden, liveOf, sandboxParams } from '../request.js'
+import { egressOf, refuseUnsupported, updateNetworkSchema } from '../network.js'
+import { hidden, liveOf, optionsOf, sandboxParams } from '../request.js'
+
+const EVERYTHING = { internet: true, allow: [], deny: [] }
 
 /** What a sandbox may reach. */
-export function networkRoutes(app: App, { capsules }: Services): void {
+export function networkRoutes(app: App, { capsules, egress }: Services): void {
   app.put(
     '/sandboxes/:id/network',
     {
@@ -14,13 +17,14 @@ export function networkRoutes(app: App, { capsules }: Services): void {
     },
     async (request, reply) => {
       refuseUnsupported(request.body, ['rules', 'egressProxy'])
-      const { egress } = await liveOf(request, capsules)
-      const wanted = egressOf(request.body, request.body.allow_internet_access)
-      if (!isSamePolicy(egress, wanted)) {
-        throw new AppError(
-          'not_supported',
-          'What a sandbox may reach is chosen when it is created, and cannot be changed while it is there.',
-        )
+      const { id, state } = await liveOf(request, capsules)
+      const policy = egressOf(request.body, request.body.allow_internet_access) ?? EVERYTHING
+      const { in_force } = await egress.set(principalOf(request).teamId, id, policy, optionsOf(request))
+      // A 204 says that it holds. One that sleeps reaches nothing, and wakes with it.
+      if (!in_force && state === 'running') {
+        const message =
+          'The host of the sandbox is away. What it may reach is on record, and holds once the host is back.'
+        throw new AppError('host_unavailable', message)
       }
       return await reply.status(204).send()
     },
