@@ -112,7 +112,7 @@ For when every key that may do everything is lost. It needs root on the machine 
 (DATABASE_URL, if that is not the embedded one). The key is printed and nothing else; the audit trail says that the platform itself made it.
 
 Example:
-  sudo wrenn key recover | sudo tee /var/lib/wrenn/api-key`
+  key=$(sudo wrenn key recover) && echo "$key" | sudo tee /var/lib/wrenn/api-key`
 
 const recoveredSchema = z.looseObject({ id: z.string(), teamId: z.string(), teamName: z.string(), key: z.string() })
 
@@ -134,6 +134,8 @@ function addRecover(key: Command): void {
       env: {
         DATABASE_URL: config.databaseUrl ?? embeddedDatabaseUrl(layout.postgresDir, DATABASE),
         WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
+        // What `wrenn up` may be given in parts is nothing to this, and must not be in its way.
+        ...{ WRENN_TLS_PORT: '', WRENN_TLS_CERT: '', WRENN_TLS_KEY: '', WRENN_SMTP_URL: '' },
       },
       schema: recoveredSchema,
     })

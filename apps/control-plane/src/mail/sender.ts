@@ -1,4 +1,4 @@
-import { errorText, type Logger } from '@wrenn/base'
+import { errorText, type Logger, settleAll } from '@wrenn/base'
 import { Rounds } from '../domain/rounds.js'
 import type { Db } from '../store/database.js'
 import { forgetMail, giveUpExpired, giveUpMail, postponeMail, pruneMails, takeMails } from '../store/mails.js'
@@ -70,7 +70,8 @@ export class MailSender {
     for (let taken = AT_ONCE; taken === AT_ONCE && !this.#rounds.signal.aborted; ) {
       const mails = await takeMails(db, AT_ONCE, LEASE_MS)
       taken = mails.length
-      await Promise.all(mails.map((mail) => this.#attempt(mail, delivery)))
+      // One whose record fails must not leave the others running on their own.
+      await settleAll(mails.map((mail) => this.#attempt(mail, delivery)))
     }
   }
 
@@ -92,7 +93,8 @@ export class MailSender {
   }
 
   async #failed(row: MailRow, error: unknown): Promise<void> {
-    const reason = errorText(error).slice(0, MAX_REASON_LENGTH)
+    // A server may answer anything; text columns cannot hold NUL.
+    const reason = errorText(error).replaceAll('\0', '\uFFFD').slice(0, MAX_REASON_LENGTH)
     if (error instanceof RefusedForGood) return await this.#giveUp(row, reason)
     const first = this.#deps.firstDelayMs ?? FIRST_DELAY_MS
     const delayMs = Math.min(first * 2 ** Math.min(row.attempts - 1, 20), MAX_DELAY_MS)

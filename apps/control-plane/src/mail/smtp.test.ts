@@ -100,6 +100,17 @@ describe('mail by SMTP', () => {
     await expect(send(smtp.url)).rejects.toThrow(RefusedForGood)
   })
 
+  it.each([530, 553])(
+    'is tried again when the server does not want it of us (%s): the operator mends that',
+    async (code) => {
+      smtp = await TestSmtp.start({
+        disabledCommands: ['AUTH', 'STARTTLS'],
+        onMailFrom: (_address, _session, done) => done(Object.assign(new Error('not you'), { responseCode: code })),
+      })
+      await expect(send(smtp.url)).rejects.toSatisfy((error) => !(error instanceof RefusedForGood))
+    },
+  )
+
   it('is tried again when our name and password are wrong: that is not the fault of the mail', async () => {
     smtp = await TestSmtp.start({
       disabledCommands: ['STARTTLS'],

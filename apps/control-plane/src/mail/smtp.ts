@@ -50,15 +50,19 @@ async function deliver(
   }
 }
 
+/** Of 5xx, those that are about us, whatever they are the answer to (RFC 4954 §6). */
+const AUTHENTICATION_ANSWERS = [530, 534, 535, 538]
+
 /**
- * A 5xx answer to the mail itself (RFC 5321 §4.2.1). One to what comes before it, such as wrong credentials, says nothing about the mail and
- * is mended by the operator.
+ * A 5xx answer to the mail itself or to whom it is for (RFC 5321 §4.2.1). One to what comes before that, such as wrong credentials or a sender
+ * that is not ours to use, says nothing about the mail and is mended by the operator.
  */
 function isRefusal(error: unknown): error is Error {
   if (!(error instanceof Error)) return false
   const code = 'responseCode' in error ? Number(error.responseCode) : 0
   const command = 'command' in error ? String(error.command) : ''
-  return code >= 500 && code < 600 && ['MAIL FROM', 'RCPT TO', 'DATA'].includes(command)
+  if (code < 500 || code >= 600 || AUTHENTICATION_ANSWERS.includes(code)) return false
+  return ['RCPT TO', 'DATA'].includes(command)
 }
 
 /** How a connection is made; for tests too. @throws AppError `invalid_config` */
