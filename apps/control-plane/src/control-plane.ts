@@ -39,6 +39,8 @@ export interface ControlPlaneOptions {
   readonly drainMs?: number
   /** How often a renewed certificate is looked for. @default 60 000 */
   readonly lookForCertificateEveryMs?: number
+  /** How long a client may take to agree on TLS. @default 20 000 */
+  readonly handshakeWithinMs?: number
 }
 
 /** Migrates the database, starts the reconciler and listens. Disposing finishes requests and operations, then leaves. */
@@ -172,8 +174,12 @@ export async function startControlPlane(
     notifications.start()
     const url = await app.listen({ host: config.host, port: config.port })
     if (config.tls !== undefined) {
-      const lookEveryMs = options.lookForCertificateEveryMs
-      const how = { ...config.tls, host: config.host, logger, ...(lookEveryMs === undefined ? {} : { lookEveryMs }) }
+      const { lookForCertificateEveryMs: lookEveryMs, handshakeWithinMs } = options
+      const how = {
+        ...{ ...config.tls, host: config.host, logger },
+        ...(lookEveryMs === undefined ? {} : { lookEveryMs }),
+        ...(handshakeWithinMs === undefined ? {} : { handshakeWithinMs }),
+      }
       secure = await SecureListener.listen(app.server, how)
     }
     reconciler.start()

@@ -4,6 +4,8 @@ import { readConfig } from './config.js'
 import { startControlPlane } from './control-plane.js'
 import { createLogger } from './logger.js'
 
+/** EX_CONFIG of sysexits.h: starting again without a change cannot help. */
+const EXIT_CONFIG = 78
 const STOP_WITHIN_MS = 30_000
 
 async function main(): Promise<void> {
@@ -37,5 +39,5 @@ async function main(): Promise<void> {
 main().catch((error: unknown) => {
   const { code, message, cause } = AppError.from(error)
   process.stderr.write(`${code}: ${message}${cause === undefined ? '' : ` (${errorText(cause)})`}\n`)
-  process.exit(1)
+  process.exit(code === 'invalid_config' ? EXIT_CONFIG : 1)
 })

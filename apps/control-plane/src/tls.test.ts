@@ -30,7 +30,7 @@ interface Secure extends AsyncDisposable {
   replace(credentials: Credentials): Promise<void>
 }
 
-async function startSecure(): Promise<Secure> {
+async function startSecure(handshakeWithinMs = 20_000): Promise<Secure> {
   await using undo = new UndoStack()
   const dir = await mkdtemp(join(tmpdir(), 'wrenn-test-tls-'))
   await undo.defer(() => rm(dir, { recursive: true }))
@@ -48,7 +48,7 @@ async function startSecure(): Promise<Secure> {
       WRENN_TLS_KEY: files.key,
       WRENN_PROXY_DOMAIN: DOMAIN,
     },
-    lookForCertificateEveryMs: 20,
+    timing: { lookForCertificateEveryMs: 20, handshakeWithinMs },
   })
   await undo.defer(() => platform[Symbol.asyncDispose]())
   const owned = undo.move()
@@ -153,6 +153,17 @@ describe('the listener for TLS', () => {
     garbage.on('error', () => {}).write(randomBytes(300))
     await new Promise((resolve) => garbage.once('close', resolve))
     expect((await ask(platform, 'api', '/health')).status).toBe(200)
+  })
+
+  it('waits for no client that does not agree on anything, whatever little it sends', async () => {
+    await using secure = await startSecure(50)
+    const port = secure.platform.tlsPort ?? 0
+    for (const bytes of [Buffer.alloc(0), Buffer.from('160301', 'hex')]) {
+      const silent = dial({ host: '127.0.0.1', port }).on('error', () => {})
+      silent.write(bytes)
+      await new Promise((resolve) => silent.once('close', resolve))
+    }
+    expect((await ask(secure.platform, 'api', '/health')).status).toBe(200)
   })
 
   it('lets go of open connections when the control plane stops', async () => {

@@ -56,5 +56,6 @@ describe('an authority of our own', () => {
     const { cert } = await issueCertificate(await createAuthority('Wrenn', [DOMAIN]), [DOMAIN])
     expect(isSoonOver(cert)).toBe(false)
     expect(isSoonOver(cert, new Date(Date.now() + 61 * DAY_MS))).toBe(true)
+    expect(isSoonOver(cert, new Date(Date.now() - DAY_MS))).toBe(true)
   })
 })

@@ -107,9 +107,10 @@ export async function issueCertificate(
   return { cert: `${cert.toString('pem')}\n${authority.cert}`, key: await exportKey(keys.privateKey) }
 }
 
-/** Whether it is time to make another in place of the first certificate of a chain: over, or within 30 days. */
+/** Whether it is time to make another in place of the first certificate of a chain: over, over within 30 days, or of a clock that was ahead. */
 export function isSoonOver(cert: string, now = new Date()): boolean {
-  return new X509Certificate(cert).notAfter.getTime() - now.getTime() < RENEW_BEFORE_DAYS * DAY_MS
+  const { notBefore, notAfter } = new X509Certificate(cert)
+  return notBefore > now || notAfter.getTime() - now.getTime() < RENEW_BEFORE_DAYS * DAY_MS
 }
 
 async function makeKeys(): Promise<webcrypto.CryptoKeyPair> {

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import type { Command } from 'commander'
 import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
 import { layoutOf } from '../up/layout.js'
@@ -16,10 +17,12 @@ export function addDnsHelp(program: Command): void {
     .option('--address <ip>', 'where clients reach this machine (default: 127.0.0.1)')
   withDir(withJson(command)).action((options: DnsHelpOptions) => {
     const { config, output } = contextOf(options)
-    const [domain = ''] = domainsOf(options, config).map((name) => name.replace(/:\d+$/, ''))
+    const domains = domainsOf(options, config).map((name) => name.replace(/:\d+$/, ''))
+    const dotted = domains.filter((name) => name.includes('.'))
+    const domain = dotted[0] ?? 'localhost'
     const address = options.address ?? '127.0.0.1'
     const advice = { domain, address, records: recordsFor(domain, address) }
-    output.result(advice, () => text(advice, layoutOf(config.dir).tlsDir))
+    output.result(advice, () => text(advice, join(layoutOf(config.dir).tlsDir, dotted.join('+'), 'ca.pem')))
   })
 }
 
@@ -35,7 +38,7 @@ function recordsFor(domain: string, address: string): readonly string[] {
   return [domain, `*.${domain}`].map((name) => `${name}. 300 IN ${type} ${address}`)
 }
 
-function text({ domain, address, records }: Advice, tlsDir: string): string {
+function text({ domain, address, records }: Advice, authorityFile: string): string {
   if (domain === 'localhost') return LOCALHOST
   return `Every name below ${domain} must lead to ${address}. One of these does it:
 
@@ -53,7 +56,7 @@ ${records.map((record) => `                           ${record}`).join('\n')}
 
 See whether it works:      getent hosts 8080-cl-x.${domain}
 
-Clients that come by HTTPS and the platform's own authority must trust ${tlsDir}/${domain}/ca.pem:
+Clients that come by HTTPS and the platform's own authority must trust ${authorityFile}:
   curl                   --cacert FILE
   Node.js                NODE_EXTRA_CA_CERTS=FILE
   Python                 SSL_CERT_FILE=FILE

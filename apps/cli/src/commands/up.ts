@@ -7,7 +7,13 @@ import { parseInteger, showMs } from '../units.js'
 import { layoutOf } from '../up/layout.js'
 import { waitReady } from '../up/readiness.js'
 import { alreadyRunning, DirectoryClaim, findRunning } from '../up/record.js'
-import { requireDebianPackages, requireFreePort, requireRoot, requireWritable } from '../up/requirements.js'
+import {
+  requireDebianPackages,
+  requireFreePort,
+  requireOpenToAll,
+  requireRoot,
+  requireWritable,
+} from '../up/requirements.js'
 import type { ServiceDeath } from '../up/service.js'
 import { makeFolders, Supervisor } from '../up/supervisor.js'
 import { notifyReady } from '../up/systemd.js'
@@ -27,7 +33,7 @@ Examples:
   sudo wrenn up
   sudo wrenn up --dir /srv/wrenn --port 9000
   sudo wrenn up --domain sbx.test --tls      HTTPS too, by an authority of its own; see wrenn dns-help
-  sudo wrenn up --domain sbx.example --tls-port 443 --tls-cert fullchain.pem --tls-key privkey.pem
+  sudo wrenn up --domain sbx.example --host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem
   sudo wrenn up --json | head -1     one JSON line when ready
 
 It runs in the foreground. ^C stops it; capsules keep running and are found again by the next \`wrenn up\`,
@@ -62,6 +68,7 @@ async function up(options: UpOptions): Promise<void> {
   const port = options.port ?? config.port
   const domains = domainsOf(options, config)
   const tls = tlsSetup(options, config)
+  if (tls?.port === port) throw new AppError('invalid_config', `--port and --tls-port are both ${port}: choose two.`)
   const apiUrl = `http://${reachable(host)}:${port}`
   const running = await findRunning(layout)
   if (running) throw alreadyRunning(layout, running)
@@ -73,8 +80,8 @@ async function up(options: UpOptions): Promise<void> {
   using interrupt = new Interrupt()
   await using claim = await DirectoryClaim.take(layout, apiUrl)
   if (claim.stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${claim.stopped.join(', ')}.`)
-  await requireFreePort(host, port)
-  if (tls !== undefined) await requireFreePort(host, tls.port, '--tls-port')
+  await requirePort(host, port, '--port')
+  if (tls !== undefined) await requirePort(host, tls.port, '--tls-port')
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false
   const broken = new AbortController()
@@ -107,6 +114,11 @@ async function up(options: UpOptions): Promise<void> {
     output.note(`Stopping; capsules ${supervisor.endsCapsules ? 'end too.' : 'keep running.'}`)
   }
   output.note('Stopped.')
+}
+
+async function requirePort(host: string, port: number, option: string): Promise<void> {
+  await requireOpenToAll(port, option)
+  await requireFreePort(host, port, option)
 }
 
 async function run(

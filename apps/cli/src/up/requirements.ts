@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { constants } from 'node:fs'
-import { access } from 'node:fs/promises'
+import { access, readFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
@@ -49,6 +49,17 @@ export async function requireDebianPackages(install: boolean, output: Output): P
   packages.installPackages(missing)
 }
 
+/**
+ * The API does not run as root, so a port that is root's alone would be free and yet not for it.
+ * @throws AppError `invalid_config`
+ */
+export async function requireOpenToAll(port: number, option: string): Promise<void> {
+  const first = Number(await readFile('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8').catch(() => '0'))
+  if (port === 0 || port >= first) return
+  const message = `Ports below ${first} are root's on this machine, and the API does not run as root: choose another ${option}`
+  throw new AppError('invalid_config', `${message}, or run \`sysctl -w net.ipv4.ip_unprivileged_port_start=${port}\`.`)
+}
+
 /** @throws AppError `invalid_config` when the folder for the platform cannot be written. */
 export async function requireWritable(dir: string): Promise<void> {
   try {
@@ -62,7 +73,7 @@ export async function requireWritable(dir: string): Promise<void> {
  * Another server there would answer in place of ours, and look ready.
  * @throws AppError `conflict` when somebody listens there, `invalid_config` when this machine has no such address.
  */
-export async function requireFreePort(host: string, port: number, option = '--port'): Promise<void> {
+export async function requireFreePort(host: string, port: number, option: string): Promise<void> {
   const server = createServer()
   try {
     await once(server.listen({ host, port, exclusive: true }), 'listening')

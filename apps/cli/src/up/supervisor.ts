@@ -195,8 +195,8 @@ export class Supervisor implements AsyncDisposable {
       WRENN_MAIL_OUTBOX: layout.outboxDir,
       WRENN_PROXY_DOMAIN: domain,
       WRENN_TLS_PORT: tls && String(tls.port),
-      WRENN_TLS_CERT: certificates?.certFile,
-      WRENN_TLS_KEY: certificates?.keyFile,
+      WRENN_TLS_CERT: certificates?.file,
+      WRENN_TLS_KEY: certificates?.file,
     }
   }
 

@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import type { Server as HttpServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import type { TlsConfig } from '../config.js'
 import { KEEPALIVE_AFTER_MS } from './front.js'
 
@@ -16,6 +16,8 @@ export interface SecureListenerOptions extends TlsConfig {
   readonly host: string
   /** Whoever renews a certificate puts it in the place of the old one. @default 60 000 */
   readonly lookEveryMs?: number
+  /** @default 20 000 */
+  readonly handshakeWithinMs?: number
   readonly logger: Logger
 }
 
@@ -51,11 +53,11 @@ export class SecureListener {
   /** @throws AppError `invalid_config` when the files cannot be used or the port is taken */
   static async listen(http: HttpServer, options: SecureListenerOptions): Promise<SecureListener> {
     const pair = await readPair(options)
-    const server = serverWith(pair)
+    const server = serverWith(pair, options.handshakeWithinMs ?? HANDSHAKE_WITHIN_MS)
     const listener = new SecureListener(options, pair, server)
     server.on('secureConnection', (socket: TLSSocket) => http.emit('connection', socket))
-    // A scanner, or somebody who does not trust the certificate: nobody here can do anything about it.
-    server.on('tlsClientError', () => {})
+    // A scanner, somebody who does not trust the certificate, or who has taken too long: then only this event tells, and Node leaves it open.
+    server.on('tlsClientError', (_error, socket) => socket.destroy())
     try {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
@@ -63,7 +65,8 @@ export class SecureListener {
       })
     } catch (cause) {
       clearInterval(listener.#looking)
-      throw new AppError('invalid_config', `Cannot listen for TLS: ${errorText(cause)}. WRENN_TLS_PORT names the port.`)
+      const code = isErrno(cause, 'EADDRINUSE') ? 'conflict' : 'invalid_config'
+      throw new AppError(code, `Cannot listen for TLS: ${errorText(cause)}. WRENN_TLS_PORT names the port.`)
     }
     return listener
   }
@@ -121,12 +124,12 @@ function requireFitting({ cert, key }: Pair): void {
   if (!isFitting) throw new AppError('invalid_config', 'WRENN_TLS_KEY is not the key of WRENN_TLS_CERT.')
 }
 
-function serverWith(pair: Pair): Server {
+function serverWith(pair: Pair, handshakeTimeout: number): Server {
   return createServer({
     ...pair,
     minVersion: 'TLSv1.2',
     ALPNProtocols: ['http/1.1'],
-    handshakeTimeout: HANDSHAKE_WITHIN_MS,
+    handshakeTimeout,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: KEEPALIVE_AFTER_MS,

@@ -8,7 +8,7 @@ import { FakeHost, startTestPostgres } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import WebSocket from 'ws'
 import { readConfig } from '../config.js'
-import { type ControlPlane, startControlPlane } from '../control-plane.js'
+import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../control-plane.js'
 import { openDatabase } from '../store/database.js'
 
 export interface Platform extends AsyncDisposable {
@@ -36,7 +36,8 @@ export interface PlatformOptions {
   readonly logger?: Logger
   /** @default 500 */
   readonly drainMs?: number
-  readonly lookForCertificateEveryMs?: number
+  /** As of the control plane itself. */
+  readonly timing?: Pick<ControlPlaneOptions, 'lookForCertificateEveryMs' | 'handshakeWithinMs'>
 }
 
 /** A whole control plane on a real PostgreSQL and a fake host. */
@@ -61,9 +62,8 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     WRENN_PORT: '0',
     ...options.env,
   })
-  const { logger = silentLogger, drainMs = 500, lookForCertificateEveryMs } = options
-  const looking = lookForCertificateEveryMs === undefined ? {} : { lookForCertificateEveryMs }
-  const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...looking })
+  const { logger = silentLogger, drainMs = 500, timing = {} } = options
+  const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...timing })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()

@@ -14,8 +14,8 @@ beforeEach(async () => {
 })
 afterEach(() => rm(dir, { recursive: true }))
 
-async function served(files: CertificateFiles): Promise<string[]> {
-  return [await readFile(files.certFile, 'utf8'), await readFile(files.keyFile, 'utf8')]
+async function served({ file }: CertificateFiles): Promise<string> {
+  return await readFile(file, 'utf8')
 }
 
 describe('certificates of a platform', () => {
@@ -25,7 +25,7 @@ describe('certificates of a platform', () => {
     const made = await served(first)
     using second = await CertificateFiles.place(options)
     expect(await served(second)).toEqual(made)
-    expect(made[0]).toContain(await readFile(first.authorityFile ?? '', 'utf8'))
+    expect(made).toContain(await readFile(first.authorityFile ?? '', 'utf8'))
   })
 
   it('have another authority for other domains', async () => {
@@ -45,17 +45,17 @@ describe('certificates of a platform', () => {
     })
     const mode = async (path: string): Promise<string> => ((await stat(path)).mode & 0o777).toString(8)
     expect(await mode((files.authorityFile ?? '').replace(/pem$/, 'key'))).toBe('600')
-    expect(await mode(files.keyFile)).toBe('640')
+    expect(await mode(files.file)).toBe('640')
   })
 
   it('follow files of the operator’s, and survive a moment without them', async () => {
     const given = { certFile: join(dir, 'full.pem'), keyFile: join(dir, 'priv.pem') }
     const authority = await createAuthority('Test', ['sbx.test'])
-    const put = async (): Promise<string[]> => {
+    const put = async (): Promise<string> => {
       const { cert, key } = await issueCertificate(authority, ['sbx.test'])
       await writeFile(given.keyFile, key)
       await writeFile(given.certFile, cert)
-      return [cert, key]
+      return `${cert}\n${key}\n`
     }
     const first = await put()
     const problems: string[] = []
@@ -73,10 +73,34 @@ describe('certificates of a platform', () => {
     expect(problems[0]).toContain('--tls-cert')
     expect(await served(files)).toEqual(first)
     const second = await put()
-    await waitFor(async () => ((await served(files)).join() === second.join() ? true : undefined), {
+    await waitFor(async () => ((await served(files)) === second ? true : undefined), {
       timeoutMs: 10_000,
       what: 'the renewed certificate',
     })
+  })
+
+  it('go on with what was placed when a renewal is half done at a start', async () => {
+    const given = { certFile: join(dir, 'full.pem'), keyFile: join(dir, 'priv.pem') }
+    const authority = await createAuthority('Test', ['sbx.test'])
+    const [old, renewed] = [
+      await issueCertificate(authority, ['a.test']),
+      await issueCertificate(authority, ['a.test']),
+    ]
+    await writeFile(given.certFile, old.cert)
+    await writeFile(given.keyFile, old.key)
+    const problems: string[] = []
+    const onProblem = (problem: string) => void problems.push(problem)
+    const options = { source: { kind: 'given', ...given } as const, dir: join(dir, 'tls'), gid, onProblem }
+    const before = await (async () => {
+      using files = await CertificateFiles.place(options)
+      return await served(files)
+    })()
+    await writeFile(given.certFile, renewed.cert)
+    using files = await CertificateFiles.place(options)
+    expect(await served(files)).toBe(before)
+    expect(problems.join()).toContain('--tls-key is not the key of --tls-cert')
+    const elsewhere = { ...options, dir: join(dir, 'never-placed') }
+    await expect(CertificateFiles.place(elsewhere)).rejects.toThrow('--tls-key is not the key of --tls-cert')
   })
 
   it('name the option of a file that is not there', async () => {

@@ -1,9 +1,12 @@
-import { chown, mkdir, readFile } from 'node:fs/promises'
+import { createPrivateKey, X509Certificate } from 'node:crypto'
+import { chmod, chown, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, errorText, isErrno, writeFileAtomic } from '@wrenn/base'
 import type { Credentials } from '@wrenn/certificates'
 
 const LOOK_EVERY_MS = 60_000
+/** Whatever the umask: anybody may read the authority's certificate, and what is made in it is of its group from the first moment. */
+const DIRECTORY_MODE = 0o2755
 
 /** Where the certificate that is served comes from. */
 export type CertificateSource =
@@ -17,7 +20,7 @@ export interface CertificateFilesOptions {
   readonly source: CertificateSource
   /** Folder of the platform for it. */
   readonly dir: string
-  /** Group of the control plane, which may read the key that it serves, and no other. */
+  /** Group of the control plane, which may read what it serves, and no other key. */
   readonly gid: number
   /** Told when a look at the source fails; what was placed before is served on. */
   readonly onProblem: (problem: string) => void
@@ -26,43 +29,47 @@ export interface CertificateFilesOptions {
 }
 
 /**
- * The certificate and key that the control plane serves, in a place where it may read them: copies of the operator's, kept up with those,
- * or ones made here and made anew 30 days before they are over.
+ * What the control plane serves, in a place where it may read it: a copy of the operator's files, kept up with those, or what was made here and is
+ * made anew 30 days before it is over. Certificate and key are one file, so that there is never half of a pair.
  */
 export class CertificateFiles implements Disposable {
-  readonly certFile: string
-  readonly keyFile: string
+  /** PEM: the chain, then the key. */
+  readonly file: string
   /** Of the authority of this platform, for clients to trust; `undefined` when the certificate was given. */
   readonly authorityFile: string | undefined
   readonly #options: CertificateFilesOptions
   #looking: NodeJS.Timeout | undefined
-  #placed: Credentials | undefined
+  #placed: string | undefined
 
   private constructor(options: CertificateFilesOptions) {
     const { dir, source } = options
     this.#options = options
-    this.certFile = join(dir, 'cert.pem')
-    this.keyFile = join(dir, 'key.pem')
+    this.file = join(dir, 'served.pem')
     this.authorityFile = source.kind === 'local' ? join(folderOf(dir, source.domains), 'ca.pem') : undefined
   }
 
-  /** @throws AppError `invalid_config` when files of the operator's cannot be read */
+  /** @throws AppError `invalid_config` when files of the operator's cannot be used, and none were placed before */
   static async place(options: CertificateFilesOptions): Promise<CertificateFiles> {
     const files = new CertificateFiles(options)
-    await mkdir(options.dir, { recursive: true, mode: 0o755 })
-    await files.#look()
-    const look = () => void files.#look().catch((error: unknown) => options.onProblem(errorText(error)))
-    files.#looking = setInterval(look, options.lookEveryMs ?? LOOK_EVERY_MS).unref()
+    const { dir, gid, onProblem, lookEveryMs = LOOK_EVERY_MS } = options
+    await mkdir(dir, { recursive: true })
+    await chown(dir, 0, gid)
+    await chmod(dir, DIRECTORY_MODE)
+    await files.#look().catch(async (error: unknown) => {
+      if ((await readIfThere(files.file)) === undefined) throw error
+      onProblem(`${errorText(error)} What was served before is served on.`)
+    })
+    const look = () => void files.#look().catch((error: unknown) => onProblem(errorText(error)))
+    files.#looking = setInterval(look, lookEveryMs).unref()
     return files
   }
 
   async #look(): Promise<void> {
     const { source, dir } = this.#options
-    const wanted = source.kind === 'given' ? await given(source) : await local(dir, source.domains)
-    if (wanted.cert === this.#placed?.cert && wanted.key === this.#placed.key) return
-    await writeFileAtomic(this.keyFile, wanted.key, 0o640)
-    await chown(this.keyFile, 0, this.#options.gid)
-    await writeFileAtomic(this.certFile, wanted.cert, 0o644)
+    const { cert, key } = source.kind === 'given' ? await given(source) : await local(dir, source.domains)
+    const wanted = `${cert.trimEnd()}\n${key.trimEnd()}\n`
+    if (wanted === this.#placed) return
+    await writeFileAtomic(this.file, wanted, 0o640)
     this.#placed = wanted
   }
 
@@ -72,7 +79,20 @@ export class CertificateFiles implements Disposable {
 }
 
 async function given({ certFile, keyFile }: { certFile: string; keyFile: string }): Promise<Credentials> {
-  return { cert: await readGiven('--tls-cert', certFile), key: await readGiven('--tls-key', keyFile) }
+  const pair = { cert: await readGiven('--tls-cert', certFile), key: await readGiven('--tls-key', keyFile) }
+  requireFitting(pair)
+  return pair
+}
+
+/** Whoever renews them puts one in its place after the other. */
+function requireFitting({ cert, key }: Credentials): void {
+  let isFitting: boolean
+  try {
+    isFitting = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))
+  } catch (cause) {
+    throw new AppError('invalid_config', `--tls-cert or --tls-key is not a PEM file: ${errorText(cause)}.`)
+  }
+  if (!isFitting) throw new AppError('invalid_config', '--tls-key is not the key of --tls-cert.')
 }
 
 async function readGiven(option: string, path: string): Promise<string> {
@@ -93,7 +113,8 @@ async function local(dir: string, domains: readonly string[]): Promise<Credentia
   // Only a platform that serves TLS pays for loading it.
   const { createAuthority, isSoonOver, issueCertificate } = await import('@wrenn/certificates')
   const folder = folderOf(dir, domains)
-  await mkdir(folder, { recursive: true, mode: 0o755 })
+  await mkdir(folder, { recursive: true })
+  await chmod(folder, DIRECTORY_MODE)
   const kept = async (name: string, isGood: (cert: string) => boolean, make: () => Promise<Credentials>) => {
     const [certFile, keyFile] = [join(folder, `${name}.pem`), join(folder, `${name}.key`)]
     const [cert, key] = [await readIfThere(certFile), await readIfThere(keyFile)]
@@ -106,7 +127,7 @@ async function local(dir: string, domains: readonly string[]): Promise<Credentia
   const name = `Wrenn at ${domains.join(', ')}`
   const authority = await kept(
     'ca',
-    () => true,
+    (cert) => !isSoonOver(cert),
     () => createAuthority(name, domains),
   )
   const isOurs = (cert: string): boolean => cert.endsWith(authority.cert) && !isSoonOver(cert)

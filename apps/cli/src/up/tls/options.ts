@@ -16,7 +16,7 @@ export interface TlsArguments {
 /** What a platform serves by TLS. */
 export interface TlsSetup {
   readonly port: number
-  /** The first is what clients are told. */
+  /** That the certificate is for; the first is what people are told. */
   readonly domains: readonly string[]
   readonly source: CertificateSource
 }
@@ -36,7 +36,8 @@ export function tlsSetup(given: TlsArguments, config: CliConfig): TlsSetup | und
   if (certFile !== undefined || keyFile !== undefined) {
     throw new AppError('invalid_config', '--tls-cert and --tls-key are given together.')
   }
-  return { ...setup, source: { kind: 'local', domains: certifiable(domains) } }
+  const dotted = certifiable(domains)
+  return { ...setup, domains: dotted, source: { kind: 'local', domains: dotted } }
 }
 
 /** Names below which ports have their URLs. */
