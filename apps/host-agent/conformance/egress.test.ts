@@ -55,20 +55,27 @@ describe.skipIf(process.getuid?.() !== 0)('a change of what a guest may reach (n
   })
   beforeEach(() => apply(open))
 
-  it('resets whoever speaks next on a connection that became forbidden: the guest, or its peer', async () => {
-    await using peer = new Background(inet.namespace, 'talk', String(TALK_PORT))
-    await peer.ready()
-    await using speaker = await session(inet.address)
-    await using listener = await session(inet.address, TALK_PORT)
-    expect(await peer.line()).toBe('connected')
-    await apply({ ...open, deny: ['198.51.100.0/24'] })
-    speaker.say('anybody?')
-    peer.say('anybody?')
-    expect([await speaker.line(), await peer.line()]).toEqual(['ECONNRESET', 'ECONNRESET'])
-    // The peer's reset is all that goes out: the guest hears of it when it speaks.
-    listener.say('anybody?')
-    expect(await listener.line()).toBe('ECONNRESET')
-  })
+  it.each([
+    ['the internet', inet],
+    ['a private network', lan],
+  ])(
+    'resets whoever speaks next on a connection to %s that became forbidden: the guest, or its peer',
+    async (_where, to) => {
+      await apply({ ...open, allow: [lan.address] })
+      await using peer = new Background(to.namespace, 'talk', String(TALK_PORT))
+      await peer.ready()
+      await using speaker = await session(to.address)
+      await using listener = await session(to.address, TALK_PORT)
+      expect(await peer.line()).toBe('connected')
+      await apply({ ...open, deny: ['198.51.100.0/24'] })
+      speaker.say('anybody?')
+      peer.say('anybody?')
+      expect([await speaker.line(), await peer.line()]).toEqual(['ECONNRESET', 'ECONNRESET'])
+      // The peer's reset is all that goes out: the guest hears of it when it speaks.
+      listener.say('anybody?')
+      expect(await listener.line()).toBe('ECONNRESET')
+    },
+  )
 
   it('stops what comes in on a flow that became forbidden', async () => {
     await using source = new Background(inet.namespace, 'drip', String(DRIP_PORT))
@@ -100,9 +107,18 @@ describe.skipIf(process.getuid?.() !== 0)('a change of what a guest may reach (n
       const list = await inSlot('conntrack', '-L', '-p', 'tcp', '--state', 'ESTABLISHED')
       return [inet, lan].filter(({ address }) => list.includes(`dst=${address} `))
     }
+    /** How many seconds the host still knows the connection. */
+    const remembered = async (address: string): Promise<number> => {
+      const of = ['--orig-src', slot.guestAddress, '--orig-dst', address, '--orig-port-dst', String(PORT)]
+      const list = await run('conntrack', ['-L', '-p', 'tcp', '--state', 'ESTABLISHED', ...of])
+      return Math.max(0, ...[...list.matchAll(/^tcp +6 (\d+) /gm)].map(([, seconds]) => Number(seconds)))
+    }
+    expect(await remembered(inet.address)).toBeGreaterThan(60)
     expect(await tracked()).toEqual([inet, lan])
     await apply({ ...closed, allow: [lan.address] })
     expect(await tracked()).toEqual([lan])
+    expect(await remembered(lan.address)).toBeGreaterThan(60)
+    expect(await remembered(inet.address)).toBeLessThanOrEqual(10)
     kept.say('still there?')
     expect(await kept.line()).toBe('still there?')
   })

@@ -1,24 +1,56 @@
+import { errorText, formatCidr, type Logger, parseAddress } from '@wrenn/base'
 import { run } from '../exec.js'
-import { permits, type ResolvedPolicy } from './policy.js'
+import { everything, find, type Interval, networkAround, union, without } from './intervals.js'
+import type { ResolvedPolicy } from './policy.js'
 import { GATEWAY_ADDRESS, GUEST_ADDRESS } from './rules.js'
+
+/** All of it: the change of the policy waits. */
+const TIMEOUT_MS = 3_000
+/** How long the host still carries the resets of what was ended, instead of the hours that it remembers a silent connection. */
+const LAST_WORDS_S = 10
 
 /** `conntrack -L` prints the addresses of a connection's first packet first. */
 const ORIGINAL = new RegExp(`^.*? src=${GUEST_ADDRESS} dst=([\\d.]+) `, 'gm')
 
+/** Whose connections are looked through. */
+export interface Tracked {
+  readonly namespace: string
+  /** What the host tracks the guest's connections by. */
+  readonly slotAddress: string
+  /** Name servers, which the host is and the policy does not speak of. */
+  readonly dnsAddress: string
+}
+
 /**
- * Drops what a slot tracks of connections that its policy does not let through: the rules refuse their packets already, and this
- * gives their places back. Needs the `conntrack` package: without it they stay until they time out.
+ * Drops what is tracked of connections that a policy does not let through: the rules refuse their packets already, and this gives
+ * their places back, in the slot at once, on the host when the last resets are through. Never fails, for nothing hangs on it: what
+ * stays times out. Needs the `conntrack` package.
  */
-export async function dropForbidden(namespace: string, policy: ResolvedPolicy): Promise<void> {
-  const inside = [`--net=/run/netns/${namespace}`, 'sh', '-s']
-  const list = `command -v conntrack >/dev/null || exit 0; conntrack -L -f ipv4 --orig-src ${GUEST_ADDRESS} 2>/dev/null\n`
-  const tracked = await run('nsenter', inside, { input: list })
-  const forbidden = connectedTo(tracked).filter((address) => !permits(policy, address))
-  if (forbidden.length === 0) return
-  const drop = (address: string): string => `conntrack -D -f ipv4 --orig-src ${GUEST_ADDRESS} --orig-dst ${address}`
-  // One that has ended meanwhile is no failure.
-  const script = forbidden.map((address) => `${drop(address)} >/dev/null 2>&1`)
-  await run('nsenter', inside, { input: `${script.join('\n')}\nexit 0\n` })
+export async function dropForbidden(tracked: Tracked, policy: ResolvedPolicy, logger: Logger): Promise<void> {
+  const { namespace, slotAddress, dnsAddress } = tracked
+  const signal = AbortSignal.timeout(TIMEOUT_MS)
+  const inSlot = (input: string) => run('nsenter', [`--net=/run/netns/${namespace}`, 'sh', '-s'], { input, signal })
+  try {
+    const connected = connectedTo(await inSlot(listScript))
+    const networks = forbiddenNetworks(policy, connected, [GATEWAY_ADDRESS, dnsAddress])
+    if (networks.length === 0) return
+    await inSlot(forEach(networks, (network) => `-D -f ipv4 --orig-src ${GUEST_ADDRESS} --orig-dst ${network}`))
+    const shorten = (network: string) =>
+      `-U -f ipv4 --orig-src ${slotAddress} --orig-dst ${network} --timeout ${LAST_WORDS_S}`
+    await run('sh', ['-s'], { input: forEach(networks, shorten), signal })
+  } catch (error) {
+    logger.warn({ namespace, error: errorText(error) }, 'network.connections_not_dropped')
+  }
+}
+
+const listScript = `command -v conntrack >/dev/null || exit 0
+exec conntrack -L -f ipv4 --orig-src ${GUEST_ADDRESS} 2>/dev/null
+`
+
+/** A command that finds nothing fails, which is none. */
+function forEach(networks: readonly string[], argumentsFor: (network: string) => string): string {
+  const commands = networks.map((network) => `conntrack ${argumentsFor(network)} >/dev/null 2>&1`)
+  return `${commands.join('\n')}\nexit 0\n`
 }
 
 /** Where the guest is connected to, by a list of conntrack; its name server, which the host is, not among them. */
@@ -26,4 +58,26 @@ export function connectedTo(tracked: string): readonly string[] {
   const addresses = new Set([...tracked.matchAll(ORIGINAL)].map(([, address = '']) => address))
   addresses.delete(GATEWAY_ADDRESS)
   return [...addresses]
+}
+
+/**
+ * Networks that have those of the addresses that the policy forbids, and nothing that it permits, tracked or not: few, as each is as
+ * large as can be. `kept` is in none of them.
+ */
+export function forbiddenNetworks(
+  { permitted }: ResolvedPolicy,
+  addresses: readonly string[],
+  kept: readonly string[] = [],
+): readonly string[] {
+  const forbidden = without(everything, union(permitted, kept.flatMap(alone)))
+  const networks = addresses.flatMap(alone).flatMap(({ first: address }) => {
+    const around = find(forbidden, address)
+    return around === undefined ? [] : [formatCidr(networkAround(address, around))]
+  })
+  return [...new Set(networks)]
+}
+
+function alone(address: string): readonly Interval[] {
+  const number = parseAddress(address)
+  return number === undefined ? [] : [{ first: number, last: number }]
 }

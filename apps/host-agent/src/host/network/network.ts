@@ -226,7 +226,9 @@ class SlotNetwork implements Network {
       this.#entries.set(index, { ...owned, table: entry.table === 'fresh' ? 'loaded' : entry.table })
       await loadInSlot(this.#name(index), this.#policyScript(index, resolved, entry))
       this.#entries.set(index, { ...owned, table: 'loaded' })
-      if (entry.table !== 'fresh') await dropForbidden(this.#name(index), resolved)
+      if (entry.table === 'fresh') return
+      const tracked = { namespace: this.#name(index), slotAddress: guest, dnsAddress: this.dnsAddress }
+      await dropForbidden(tracked, resolved, this.#logger)
     })
   }
 

@@ -1,11 +1,14 @@
+import { overlaps, parseCidr, silentLogger } from '@wrenn/base'
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { SlotRange } from './address.js'
-import { connectedTo } from './connections.js'
+import { connectedTo, dropForbidden, forbiddenNetworks } from './connections.js'
 import { parseExceptions } from './exceptions.js'
 import { formatLabel, parseLabel } from './label.js'
-import { permits, resolvePolicy } from './policy.js'
+import { privateRanges, resolvePolicy } from './policy.js'
 import { exceptionRules, policyRules, rootRules } from './rules.js'
 
+const nowhere = { base: 0, bits: 32 }
 const closed = { internet: false, allow: [], deny: [] }
 
 describe('resolvePolicy', () => {
@@ -18,6 +21,10 @@ describe('resolvePolicy', () => {
     expect(resolvePolicy(closed).names).toBe(false)
     expect(resolvePolicy({ ...closed, allow: ['198.51.100.1'] }).names).toBe(true)
     expect(resolvePolicy({ ...closed, internet: true }).names).toBe(true)
+    for (const deny of [['0.0.0.0/0'], ['0.0.0.0/1', '128.0.0.0/1']]) {
+      expect(resolvePolicy({ internet: true, allow: [], deny }).names).toBe(false)
+      expect(resolvePolicy({ internet: true, allow: ['10.1.0.0/16'], deny }).names).toBe(true)
+    }
   })
 
   it('drops entries that others cover', () => {
@@ -36,11 +43,10 @@ describe('resolvePolicy', () => {
 
   it('permits by allow before deny before internet, and private addresses only by name', () => {
     const policy = resolvePolicy({ internet: true, allow: ['9.9.9.9', '10.1.0.0/16'], deny: ['9.9.9.0/24'] })
-    const reached = ['9.9.9.9', '9.9.9.8', '8.8.8.8', '10.1.2.3', '10.2.0.1', '169.254.169.254'].filter((address) =>
-      permits(policy, address),
-    )
+    const addresses = ['9.9.9.9', '9.9.9.8', '8.8.8.8', '10.1.2.3', '10.2.0.1', '169.254.169.254']
+    const reached = addresses.filter((address) => forbiddenNetworks(policy, [address]).length === 0)
     expect(reached).toEqual(['9.9.9.9', '8.8.8.8', '10.1.2.3'])
-    expect(permits(resolvePolicy(closed), '8.8.8.8')).toBe(false)
+    expect(resolvePolicy(closed).permitted).toEqual([])
   })
 
   it('names the entry that it refuses', () => {
@@ -95,6 +101,44 @@ describe('labels', () => {
       expect(parseLabel(formatLabel(label))).toEqual(label)
     }
     expect(parseLabel('uplink to rack 4')).toBeUndefined()
+  })
+})
+
+describe('connections that became forbidden', () => {
+  const everywhere = Array.from({ length: 4096 }, (_, n) => `${11 + (n % 80)}.7.${n >> 8}.${n & 255}`)
+
+  it('are named by few networks, which have nothing that is permitted and nothing that is kept', () => {
+    expect(forbiddenNetworks(resolvePolicy(closed), everywhere)).toEqual(['0.0.0.0/0'])
+    const policy = resolvePolicy({ ...closed, allow: ['12.7.0.0/16'] })
+    expect(forbiddenNetworks(policy, everywhere)).not.toContain('12.7.0.0/16')
+    expect(forbiddenNetworks(policy, ['12.6.0.1', '12.7.0.1', '12.8.0.1'])).toEqual(['12.6.0.0/16', '12.8.0.0/13'])
+    expect(forbiddenNetworks(resolvePolicy(closed), ['9.9.9.9'], ['9.9.9.8'])).toEqual(['9.9.9.9'])
+    expect(forbiddenNetworks(resolvePolicy({ ...closed, internet: true }), everywhere)).toEqual([])
+  })
+
+  it('by the same as the rules, for whatever policy', () => {
+    const entry = fc.tuple(fc.nat(3), fc.integer({ min: 0, max: 32 })).map(([n, bits]) => `10.${n}.1.2/${bits}`)
+    const policies = fc.record({ internet: fc.boolean(), allow: fc.array(entry), deny: fc.array(entry) })
+    const isIn = (address: string, list: readonly string[]) =>
+      list.some((each) => overlaps(parseCidr(each) ?? nowhere, parseCidr(address) ?? nowhere))
+    const addresses = ['10.0.1.2', '10.1.1.3', '10.3.255.1', '11.0.0.1', '8.8.8.8', '192.168.1.1']
+    fc.assert(
+      fc.property(policies, fc.constantFrom(...addresses), (policy, address) => {
+        const resolved = resolvePolicy(policy)
+        const { internet, allow, allowPrivate, deny } = resolved
+        const isPublic = isIn(address, allow) || (internet && !isIn(address, deny))
+        const isPermitted = isIn(address, privateRanges) ? isIn(address, allowPrivate) : isPublic
+        expect(forbiddenNetworks(resolved, [address]).length === 0).toBe(isPermitted)
+      }),
+    )
+  })
+
+  it('that cannot be dropped are no failure of the change that forbids them', async () => {
+    const warnings: unknown[] = []
+    const logger = { ...silentLogger, warn: (...said: readonly unknown[]) => void warnings.push(said) }
+    const tracked = { namespace: 'wrenn-nowhere', slotAddress: '10.201.0.6', dnsAddress: '10.201.0.1' }
+    await dropForbidden(tracked, resolvePolicy(closed), logger)
+    expect(warnings).toEqual([[expect.anything(), 'network.connections_not_dropped']])
   })
 })
 

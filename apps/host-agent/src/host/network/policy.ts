@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import { AppError, type Cidr, contains, formatCidr, neverRangeOf, neverRanges, overlaps, parseCidr } from '@wrenn/base'
+import { everything, type Intervals, intervalsOf, union, without } from './intervals.js'
 
 /** What a capsule may reach. The host and other capsules stay out of reach whatever it says. */
 export interface EgressPolicy {
@@ -17,6 +18,8 @@ export interface ResolvedPolicy {
   readonly allow: readonly string[]
   readonly allowPrivate: readonly string[]
   readonly deny: readonly string[]
+  /** All that it lets through; the rules in the kernel say the same. */
+  readonly permitted: Intervals
   /**
    * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
    * policy is seen as one. Made of the policy alone: a restart of the host agent comes to the same.
@@ -34,6 +37,10 @@ export const privateRanges = [
   '198.18.0.0/15',
 ] as const
 
+const privateNetworks = privateRanges.map(cidrOf)
+const privateIntervals = intervalsOf(privateNetworks)
+const neverIntervals = intervalsOf(neverRanges.map(cidrOf))
+
 /** Bounds the rule set a caller can make us load. */
 const MAXIMUM_ENTRIES = 1000
 
@@ -47,25 +54,31 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
     throw new AppError('invalid_request', `An egress policy takes up to ${MAXIMUM_ENTRIES} entries in allow and deny.`)
   }
   for (const cidr of allow) refuseNever(cidr)
+  const open = allow.filter((cidr) => !isPrivate(cidr))
+  const allowPrivate = allow.filter(isPrivate)
+  const permitted = permittedBy({ internet: policy.internet, open, allowPrivate, deny })
   return {
     internet: policy.internet,
     // Names are of no use without anything to connect to, and a resolver is a way out.
-    names: policy.internet || allow.length > 0,
-    allow: texts(allow.filter((cidr) => !isPrivate(cidr))),
-    allowPrivate: texts(allow.filter(isPrivate)),
+    names: permitted.length > 0,
+    allow: texts(open),
+    allowPrivate: texts(allowPrivate),
     deny: texts(deny),
+    permitted,
     mark: markOf(policy),
   }
 }
 
-/** Whether a connection to this address is one that the policy lets through; the rules in the kernel say the same. */
-export function permits(policy: ResolvedPolicy, address: string): boolean {
-  const isIn = (ranges: readonly string[]): boolean => ranges.some((range) => contains(cidrOf(range), cidrOf(address)))
-  if (isIn(neverRanges)) return false
-  if (isIn(policy.allowPrivate)) return true
-  if (isIn(privateRanges)) return false
-  if (isIn(policy.allow)) return true
-  return policy.internet && !isIn(policy.deny)
+interface Networks {
+  readonly internet: boolean
+  readonly open: readonly Cidr[]
+  readonly allowPrivate: readonly Cidr[]
+  readonly deny: readonly Cidr[]
+}
+
+function permittedBy({ internet, open, allowPrivate, deny }: Networks): Intervals {
+  const allowed = union(internet ? without(everything, intervalsOf(deny)) : [], intervalsOf(open))
+  return without(union(without(allowed, privateIntervals), intervalsOf(allowPrivate)), neverIntervals)
 }
 
 /** Never 0, which is what the kernel puts on a connection that nobody has marked. */
@@ -89,7 +102,7 @@ function refuseNever(cidr: Cidr): void {
 }
 
 function isPrivate(cidr: Cidr): boolean {
-  return privateRanges.some((range) => contains(cidrOf(range), cidr))
+  return privateNetworks.some((network) => contains(network, cidr))
 }
 
 function cidrOf(range: string): Cidr {

@@ -55,7 +55,10 @@ function pairs(slotAddress: string, networks: readonly string[]): readonly strin
 /** By the slots' addresses: the networks inside the private ranges that they may reach. */
 export type Exceptions = ReadonlyMap<string, readonly string[]>
 
-/** The tables of the root namespace, replacing what was there in one transaction. What `exceptions` lets through is never cut. */
+/**
+ * The tables of the root namespace, replacing what was there in one transaction. What `exceptions` lets through is never cut. An end
+ * of what was let through gets out to a private network that no longer is: its peer is told.
+ */
 export function rootRules(prefix: string, range: SlotRange, exceptions: Exceptions = new Map()): string {
   const links = slotLinks(prefix)
   const cidr = formatCidr(range.cidr)
@@ -106,6 +109,8 @@ ${refuseChain}
     ct status dnat jump refuse
     ip daddr @never jump refuse
     ip saddr . ip daddr @exceptions accept
+    ct state established tcp flags & rst == rst accept
+    ct state related icmp type destination-unreachable accept
     ip daddr @private jump refuse
     accept
   }
