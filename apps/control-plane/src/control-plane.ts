@@ -75,16 +75,15 @@ export async function startControlPlane(
   const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })
   const routes = new Routes({ db, notifications })
   const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
-  const egress = new Egress({ db, host, logger })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS } = options
+  const egress = new Egress({ db, host, logger, lookEveryMs: tickMs })
   const reconciler = new Reconciler({
     db,
     host,
     operations,
     snapshots,
-    egress,
     logger,
     silentMs: config.hostSilentMs,
     lostGraceMs: config.lostGraceMs,
@@ -154,7 +153,7 @@ export async function startControlPlane(
     await Promise.all([secure?.close(), app.close()])
     clearInterval(idle)
     clearTimeout(overdue)
-    await reconciler.stop()
+    await Promise.all([reconciler.stop(), egress.stop()])
     await inFlight.settle()
     await operations.drain(drainMs)
     inFlight.stop()
@@ -183,6 +182,7 @@ export async function startControlPlane(
       secure = await SecureListener.listen(app.server, how)
     }
     reconciler.start()
+    egress.start()
     inFlight.start()
     auditChains.start()
     mailSender.start()

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
-import { silentLogger } from '@wrenn/base'
-import type { Capsule, NewApiKey } from '@wrenn/protocol'
+import { AppError, silentLogger, waitFor } from '@wrenn/base'
+import type { Capsule, Egress, NewApiKey } from '@wrenn/protocol'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from '../store/database.js'
 import { json, type Platform, startPlatform, startReplica } from '../testing/harness.js'
@@ -361,6 +361,37 @@ describe('the rest', () => {
     expect((await refusal('PUT', at(sandbox, '/network'), { rules: { x: [] } })).message).toMatch(/^rules /)
     expect((await refusal('PUT', at(sandbox, '/network'), { allowOut: ['*.x'] })).code).toBe(400)
     expect((await refusal('POST', '/sandboxes', { templateID: 'base', network: { allowOut: ['*.x'] } })).code).toBe(400)
+  })
+
+  it('says that what a sandbox may reach holds only if it does, or if the sandbox sleeps', async () => {
+    const sandbox = await create()
+    const path = `/v1/capsules/${sandbox.sandboxID}`
+    const inForce = () =>
+      waitFor(
+        async () => (await json<Egress>(await platform.call('GET', `${path}/egress`), 200)).in_force || undefined,
+        { timeoutMs: 20_000, what: 'the policy to be in force' },
+      )
+    /** The host is away for the request, and once more, as the control plane may be the first to carry what is written. */
+    const setWhileAway = async (address: string) => {
+      for (let attempt = 0; attempt < 2; attempt++) {
+        platform.host.failNext('egress', new AppError('host_unavailable', 'The host agent is starting.'))
+      }
+      return (await platform.call('PUT', at(sandbox, '/network'), { denyOut: [address] })).status
+    }
+    expect(await setWhileAway('9.9.9.9')).toBe(503)
+    await inForce()
+    const held = platform.host.holdNext('pause')
+    const paused = platform.call('POST', `${path}/pause?wait_sec=30`)
+    await held.reached
+    const whilePausing = setWhileAway('9.9.9.8')
+    const written = async () => (await platform.get(sandbox.sandboxID)).egress?.deny.includes('9.9.9.8') || undefined
+    await waitFor(written, { timeoutMs: 20_000, what: 'the policy to be written' })
+    held.release(new AppError('engine_failure', 'There is no room.'))
+    expect([await whilePausing, (await paused).ok]).toEqual([503, false])
+    await inForce()
+    await json(await platform.call('POST', `${path}/pause?wait_sec=30`), 200)
+    expect(await setWhileAway('9.9.9.7')).toBe(204)
+    await inForce()
   })
 
   it('names team and templates', async () => {

@@ -60,6 +60,17 @@ export async function findEgressPending(db: Db): Promise<CapsuleRow[]> {
     .execute()
 }
 
+/** Makes a capsule's egress policy newer than the revision that its host has; `undefined` when it is not older. */
+export async function raiseEgress(db: Db, id: string, revision: number): Promise<CapsuleRow | undefined> {
+  return await db
+    .updateTable('capsules')
+    .set({ egress_revision: revision + 1 })
+    .where('id', '=', id)
+    .where('egress_revision', '<', revision)
+    .returningAll()
+    .executeTakeFirst()
+}
+
 /** Writes what a host reported of a capsule, unless it has moved since `row` was read. */
 export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatch): Promise<void> {
   await db

@@ -1,24 +1,27 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import type { EgressPolicy, Egress as EgressView } from '@wrenn/protocol'
-import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
 import { findEgressPending, lockCapsule, patchCapsule } from '../../store/capsules.js'
 import { type Db, inTransaction } from '../../store/database.js'
 import type { Actor, CapsuleRow } from '../../store/schema.js'
 import { checkEgress } from '../limits/index.js'
+import { Rounds } from '../rounds.js'
+import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf } from './carry-egress.js'
 import { illegal, needCapsule } from './need-capsule.js'
 
-const PUSH_TIMEOUT_MS = 10_000
+const LOOK_EVERY_MS = 1_000
+/** Capsules that the host may be busy with, without keeping the others waiting. */
+const CARRIED_AT_ONCE = 8
 /** What an audit entry tells of a list; the capsule itself has all of it. */
 const TOLD_CHARACTERS = 1_000
-/** Of a capsule that was created without one. */
-const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [] }
 
 interface EgressDeps {
   readonly db: Db
   readonly host: Host
   readonly logger: Logger
+  /** How often the host's policies are looked at, once started. @default 1000 */
+  readonly lookEveryMs?: number
 }
 
 interface SetOptions {
@@ -33,9 +36,21 @@ interface SetOptions {
  */
 export class Egress {
   readonly #deps: EgressDeps
+  readonly #rounds: Rounds
 
   constructor(deps: EgressDeps) {
     this.#deps = deps
+    const onFailure = (error: unknown): void => deps.logger.debug({ error: errorText(error) }, 'egress.retry')
+    this.#rounds = new Rounds(() => this.#carryPending(), deps.lookEveryMs ?? LOOK_EVERY_MS, onFailure)
+  }
+
+  start(): void {
+    this.#rounds.start()
+  }
+
+  /** Waits for what is being carried. */
+  async stop(): Promise<void> {
+    await this.#rounds.stop()
   }
 
   /** @throws AppError `capsule_not_found` */
@@ -61,25 +76,39 @@ export class Egress {
     })
     if (isInForce(row) || waitMs === 0) return toEgress(row)
     try {
-      return toEgress(await this.#push(row, waitMs))
+      return toEgress(await carryEgress(this.#deps, row, waitMs))
     } catch (thrown) {
-      if (isForLater(thrown)) return toEgress(row)
-      throw thrown
+      if (!isForLater(thrown)) throw thrown
+      // Its answer may be lost, or another have carried it meanwhile.
+      return toEgress(await needCapsule(db, teamId, id))
     }
   }
 
-  /** Carries to the host what it does not have yet. To be called again and again; a failure of one is no other's. */
-  async pushPending(): Promise<void> {
-    const { db, logger } = this.#deps
-    for (const row of await findEgressPending(db)) {
-      try {
-        await this.#push(row, PUSH_TIMEOUT_MS)
-      } catch (error) {
-        logger[isForLater(error) ? 'debug' : 'warn'](
-          { capsuleId: row.id, error: errorText(error) },
-          'egress.not_pushed',
-        )
+  /** Carries to the host what it does not have yet. A failure of one is no other's, unless the host is away. */
+  async #carryPending(): Promise<void> {
+    const { signal } = this.#rounds
+    const rows = (await findEgressPending(this.#deps.db)).values()
+    let isAway = false
+    // All of them take from the same rows.
+    const carry = async (): Promise<void> => {
+      for (const row of rows) {
+        if (isAway || signal.aborted) return
+        const failure = await this.#carryOne(row)
+        isAway ||= AppError.is(failure, 'host_unavailable')
       }
+    }
+    await Promise.all(Array.from({ length: CARRIED_AT_ONCE }, carry))
+  }
+
+  /** @returns why it was not carried */
+  async #carryOne(row: CapsuleRow): Promise<unknown> {
+    try {
+      await carryEgress(this.#deps, row, CARRY_TIMEOUT_MS)
+      return undefined
+    } catch (error) {
+      const level = isForLater(error) ? 'debug' : 'warn'
+      this.#deps.logger[level]({ capsuleId: row.id, error: errorText(error) }, 'egress.not_carried')
+      return error
     }
   }
 
@@ -87,43 +116,18 @@ export class Egress {
     const { id, team_id: teamId } = row
     const written = await patchCapsule(tx, id, {
       egress: JSON.stringify(policy),
-      egress_revision: row.egress_revision + 1,
+      egress_revision: Math.max(row.egress_revision, row.egress_in_force) + 1,
       updated_at: new Date(),
     })
     const details = { internet: String(policy.internet), allow: told(policy.allow), deny: told(policy.deny) }
     await writeAudit(tx, { teamId, actor, action: 'capsule.egress', resource: { type: 'capsule', id }, details })
     return written ?? row // locked, so it is there
   }
-
-  async #push(row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
-    const { db, host } = this.#deps
-    const { egress, egressRevision: revision } = egressOf(row)
-    const request = { capsuleId: row.id, egress, revision }
-    const { capsule } = await host.call((client) => client.setEgress(request, { timeoutMs }))
-    return (await patchCapsule(db, row.id, { egress_in_force: revisionOf(capsule) })) ?? row
-  }
 }
 
 /** As the API shows it. */
 function toEgress(row: CapsuleRow): EgressView {
   return { policy: policyOf(row), in_force: isInForce(row) }
-}
-
-/** As hosts are told it. */
-export function egressOf(row: CapsuleRow): { readonly egress: EgressPolicy; readonly egressRevision: bigint } {
-  return { egress: policyOf(row), egressRevision: BigInt(row.egress_revision) }
-}
-
-function policyOf({ egress }: CapsuleRow): EgressPolicy {
-  return egress ?? DEFAULT_POLICY
-}
-
-function isInForce({ egress_revision, egress_in_force }: CapsuleRow): boolean {
-  return egress_revision === egress_in_force
-}
-
-function revisionOf(capsule: Capsule | undefined): number {
-  return Number(capsule?.egressRevision ?? 0n)
 }
 
 function isSame(a: EgressPolicy, b: EgressPolicy): boolean {

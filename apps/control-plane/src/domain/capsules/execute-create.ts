@@ -12,7 +12,7 @@ import {
   fieldsOf,
   overtaken,
 } from '../operations/index.js'
-import { egressOf } from './egress.js'
+import { carryEgressChangedSince, egressOf } from './carry-egress.js'
 
 /** A create that another process took over may have run out of time because of its first one. */
 const MAX_TIMEOUTS = 3
@@ -31,6 +31,7 @@ export function createExecutor(deps: ExecutorDeps): Executor {
     let answer: CreateCapsuleResponse
     try {
       answer = await createOnHost(deps, operation, row)
+      if (answer.capsule !== undefined) await carryEgressChangedSince(deps, [answer.capsule])
     } catch (thrown) {
       return await createFailed(deps, operation, AppError.from(thrown))
     }

@@ -17,7 +17,7 @@ import {
   truthOf,
 } from '../operations/index.js'
 import { toCapsule } from './capsule-view.js'
-import { egressOf } from './egress.js'
+import { carryEgressChangedSince, egressOf } from './carry-egress.js'
 import { notStarted } from './execute-create.js'
 
 /** What a fork is to make; in its operation's row. */
@@ -40,6 +40,7 @@ export function forkExecutor(deps: ExecutorDeps): Executor {
     let answer: ForkCapsuleResponse
     try {
       answer = await forkOnHost(deps, operation, params)
+      await carryEgressChangedSince(deps, answer.capsules)
     } catch (thrown) {
       return await forkFailed(deps, operation, params, AppError.from(thrown))
     }

@@ -18,6 +18,7 @@ import {
   truthOf,
 } from '../operations/index.js'
 import { toCapsule } from './capsule-view.js'
+import { carryPendingEgress } from './carry-egress.js'
 
 /** One direction between running and paused. */
 interface Move {
@@ -57,6 +58,7 @@ export function resumeExecutor(deps: ExecutorDeps): Executor {
     what: 'it was resumed',
     commands: { running: 'started', paused: 'failed' },
     ask: async ({ capsule_id: capsuleId, params }, row) => {
+      await carryPendingEgress(deps, row)
       const request = { capsuleId, ...fromDiskOf(params, row) }
       return (await host.call((client) => client.resumeCapsule(request, { timeoutMs }))).capsule
     },

@@ -5,7 +5,7 @@ import { type CapsulePatch, findAnyCapsule, patchCapsule, transition } from '../
 import type { Db } from '../../store/database.js'
 import { hasMovedSince, setParams } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
-import { fromDiskOf, settledIn, settledTruthOf, toCapsule } from '../capsules/index.js'
+import { carryPendingEgress, fromDiskOf, settledIn, settledTruthOf, toCapsule } from '../capsules/index.js'
 import { exitOf, factsOf, lifecycleTimingsOf } from '../hosts/index.js'
 import {
   conclude,
@@ -110,11 +110,10 @@ function isStill(row: CapsuleRow): boolean {
   return nextState(row.state, 'rollback') === row.state
 }
 
-async function rollBackOnHost(
-  { db, host, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps,
-  operation: OperationRow,
-): Promise<Capsule | undefined> {
+async function rollBackOnHost(deps: ExecutorDeps, operation: OperationRow): Promise<Capsule | undefined> {
+  const { db, host, lifecycleTimeoutMs: timeoutMs } = deps
   const row = await findAnyCapsule(db, operation.capsule_id)
+  await carryPendingEgress(deps, row)
   const fromDisk = row === undefined ? {} : fromDiskOf(operation.params, row)
   const request = { capsuleId: operation.capsule_id, checkpointId: checkpointIdOf(operation), ...fromDisk }
   return (await host.call((client) => client.rollbackCapsule(request, { timeoutMs }))).capsule

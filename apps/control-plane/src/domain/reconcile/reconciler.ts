@@ -6,7 +6,6 @@ import type { Host } from '../../host/host.js'
 import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
-import type { Egress } from '../capsules/index.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { type Operations, truthOf } from '../operations/index.js'
 import { SavedFiles, type Snapshots } from '../points/index.js'
@@ -28,7 +27,6 @@ interface ReconcilerDeps {
   readonly host: Host
   readonly operations: Operations
   readonly snapshots: Snapshots
-  readonly egress: Egress
   readonly logger: Logger
   /** Silence of the host after which its capsules count as missing. */
   readonly silentMs: number
@@ -109,9 +107,8 @@ export class Reconciler {
   }
 
   async #tick(): Promise<void> {
-    const { operations, egress, silentMs, lostGraceMs } = this.#deps
+    const { operations, silentMs, lostGraceMs } = this.#deps
     await operations.resumeExpired()
-    await egress.pushPending()
     await this.#prune()
     const silence = performance.now() - this.#heardAt
     const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS

@@ -17,13 +17,13 @@ export function networkRoutes(app: App, { capsules, egress }: Services): void {
     },
     async (request, reply) => {
       refuseUnsupported(request.body, ['rules', 'egressProxy'])
-      const { id, state } = await liveOf(request, capsules)
+      const { id } = await liveOf(request, capsules)
       const policy = egressOf(request.body, request.body.allow_internet_access) ?? EVERYTHING
       const { in_force } = await egress.set(principalOf(request).teamId, id, policy, optionsOf(request))
-      // A 204 says that it holds. One that sleeps reaches nothing, and wakes with it.
-      if (!in_force && state === 'running') {
+      // A 204 says that it holds. One that sleeps reaches nothing, and does not wake without it.
+      if (!in_force && (await liveOf(request, capsules)).state !== 'paused') {
         const message =
-          'The host of the sandbox is away. What it may reach is on record, and holds once the host is back.'
+          'The host of the sandbox is away, or busy with it. What it may reach is on record, and holds once the host answers.'
         throw new AppError('host_unavailable', message)
       }
       return await reply.status(204).send()
