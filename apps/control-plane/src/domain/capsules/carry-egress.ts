@@ -6,8 +6,8 @@ import type { CapsuleRow } from '../../store/schema.js'
 
 /** For one call that nobody waits for. */
 export const CARRY_TIMEOUT_MS = 10_000
-/** Of a capsule that was created without one. */
-const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [] }
+/** Of a capsule for which nobody has asked for another. */
+export const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [] }
 
 interface CarryDeps {
   readonly db: Db

@@ -1,7 +1,7 @@
 export { Activity } from './activity.js'
 export { toCapsule } from './capsule-view.js'
 export { type CapsuleSpec, Capsules } from './capsules.js'
-export { carryPendingEgress } from './carry-egress.js'
+export { carryPendingEgress, DEFAULT_POLICY } from './carry-egress.js'
 export { Egress } from './egress.js'
 export { createExecutor } from './execute-create.js'
 export { destroyExecutor, writeDestroyed } from './execute-destroy.js'

@@ -1,11 +1,10 @@
 import { AppError } from '@wrenn/base'
+import { DEFAULT_POLICY } from '../../domain/capsules/index.js'
 import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { optionalBody } from '../../http/schemas.js'
 import { egressOf, refuseUnsupported, updateNetworkSchema } from '../network.js'
 import { hidden, liveOf, optionsOf, sandboxParams } from '../request.js'
-
-const EVERYTHING = { internet: true, allow: [], deny: [] }
 
 /** What a sandbox may reach. */
 export function networkRoutes(app: App, { capsules, egress }: Services): void {
@@ -18,7 +17,7 @@ export function networkRoutes(app: App, { capsules, egress }: Services): void {
     async (request, reply) => {
       refuseUnsupported(request.body, ['rules', 'egressProxy'])
       const { id } = await liveOf(request, capsules)
-      const policy = egressOf(request.body, request.body.allow_internet_access) ?? EVERYTHING
+      const policy = egressOf(request.body, request.body.allow_internet_access) ?? DEFAULT_POLICY
       const { in_force } = await egress.set(principalOf(request).teamId, id, policy, optionsOf(request))
       // A 204 says that it holds. One that sleeps reaches nothing, and does not wake without it.
       if (!in_force && (await liveOf(request, capsules)).state !== 'paused') {
