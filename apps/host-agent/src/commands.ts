@@ -1,7 +1,6 @@
-import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import { AppError, errorText, isErrno, type Logger, removeEntries } from '@wrenn/base'
 import type { RecalledEngine } from '@wrenn/vmm'
 import { layersOfRecords } from './capsule/journal.js'
 import { layersOfStates } from './capsule/state/index.js'
@@ -23,22 +22,8 @@ import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
 import { CAPSULE_UID_OFFSET, imageOptions, loadHostPrograms, recallHostEngine, sweepProbes } from './machine.js'
 
-/** What the platform keeps below its directory; `clean` removes these and nothing else. */
-const OWN_ENTRIES = [
-  'apt',
-  'pool',
-  'pool.img',
-  'pool.lock',
-  'journal',
-  'run',
-  'engine.json',
-  'host-id',
-  'logs',
-  'postgres',
-  'api-key',
-  'outbox',
-  'bin',
-]
+/** What the host agent keeps below the platform's directory; `clean` removes these and nothing else. */
+const OWN_ENTRIES = ['apt', 'pool', 'pool.img', 'pool.lock', 'journal', 'run', 'engine.json', 'host-id']
 
 /** Runs one of the agent's subcommands; answers as JSON lines on stdout. Returns the exit code. */
 export async function runCommandLine(
@@ -159,7 +144,7 @@ async function removeUnused(name: string, config: HostAgentConfig, options: Boot
   return await removeImage(name, { ...options, inUse: (digest) => !isKnown || used.has(digest) })
 }
 
-/** Removes all that this directory's platform has on the host: VMs, namespaces, cgroups, mounts, files. */
+/** Removes all that the host agent of this directory has on the host: VMs, namespaces, cgroups, mounts, files. */
 async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
   await sweepProbes(config, logger)
   await sweepVms({
@@ -176,7 +161,7 @@ async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
   await network.removeAll()
   await (await createCgroups({ name: config.instance, logger })).removeAll()
   await closePool(config.dir)
-  for (const entry of OWN_ENTRIES) await rm(join(config.dir, entry), { recursive: true, force: true })
+  await removeEntries(config.dir, OWN_ENTRIES)
   print({ type: 'result', cleaned: config.dir })
 }
 

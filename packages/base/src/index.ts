@@ -1,5 +1,5 @@
 export { acceptBoth } from './accept-both.js'
-export { writeFileAtomic } from './atomic-file.js'
+export { removeEntries, removeUnfinished, writeFileAtomic } from './atomic-file.js'
 export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'
 export { loadConfig } from './config.js'
 export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'

@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline/promises'
-import { AppError, isErrno, isRunning, type ProcessId, signalProcess, waitFor } from '@wrenn/base'
+import { AppError, isErrno, isRunning, type ProcessId, removeEntries, signalProcess, waitFor } from '@wrenn/base'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
-import { type Layout, layoutOf } from '../up/layout.js'
+import { type Layout, layoutOf, ownEntries } from '../up/layout.js'
 import { claimDirectory, findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
 import { askHostAgent } from '../up/service-command.js'
@@ -91,6 +91,7 @@ export function addClean(program: Command): void {
     if (!options.yes) await confirm(`Remove everything in ${layout.dir}, capsules and their files included?`)
     await using _directory = await claimExisting(layout)
     await askHostAgent({ args: ['clean'], config, dir: layout.dir, schema: z.looseObject({ cleaned: z.string() }) })
+    await removeEntries(layout.dir, ownEntries(layout))
     output.result({ cleaned: true, dir: layout.dir }, () => `Cleaned ${layout.dir}.`)
   })
 }

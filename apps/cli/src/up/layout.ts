@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs'
-import { dirname, join, resolve } from 'node:path'
+import { dirname, join, relative, resolve, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AppError, lifelinePath } from '@wrenn/base'
 
@@ -52,6 +52,12 @@ export function layoutOf(dir: string): Layout {
       'control-plane': lifelinePath(join(runDir, 'control-plane')),
     },
   }
+}
+
+/** Of the platform's directory, all that has a place in its layout; `programs` was in `bin` before. */
+export function ownEntries({ dir, lifelines, ...places }: Layout): ReadonlySet<string> {
+  const paths = [...Object.values(places), ...Object.values(lifelines)]
+  return new Set(['bin', ...paths.map((path) => relative(dir, path).split(sep)[0] ?? '')])
 }
 
 /** The folder that holds `apps/`: found by walking up from this file, so it works from source and from the bundle. */

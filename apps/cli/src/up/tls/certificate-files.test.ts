@@ -28,6 +28,14 @@ describe('certificates of a platform', () => {
     expect(made).toContain(await readFile(first.authorityFile ?? '', 'utf8'))
   })
 
+  it('leave nothing of a start that was killed as it wrote one', async () => {
+    const unfinished = join(dir, 'served.pem.0a1b2c3d.tmp')
+    await writeFile(unfinished, 'half')
+    const options = { source: { kind: 'local', domains: ['sbx.test'] } as const, dir, gid, onProblem: () => {} }
+    using _files = await CertificateFiles.place(options)
+    await expect(stat(unfinished)).rejects.toThrow('ENOENT')
+  })
+
   it('have another authority for other domains', async () => {
     const place = (domain: string) =>
       CertificateFiles.place({ source: { kind: 'local', domains: [domain] }, dir, gid, onProblem: () => {} })

@@ -1,7 +1,7 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { chmod, chown, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, errorText, isErrno, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, isErrno, removeUnfinished, writeFileAtomic } from '@wrenn/base'
 import type { Credentials } from '@wrenn/certificates'
 
 const LOOK_EVERY_MS = 60_000
@@ -55,6 +55,7 @@ export class CertificateFiles implements Disposable {
     await mkdir(dir, { recursive: true })
     await chown(dir, 0, gid)
     await chmod(dir, DIRECTORY_MODE)
+    await removeUnfinished(dir)
     await files.#look().catch(async (error: unknown) => {
       if ((await readIfThere(files.file)) === undefined) throw error
       onProblem(`${errorText(error)} What was served before is served on.`)
@@ -115,6 +116,7 @@ async function local(dir: string, domains: readonly string[]): Promise<Credentia
   const folder = folderOf(dir, domains)
   await mkdir(folder, { recursive: true })
   await chmod(folder, DIRECTORY_MODE)
+  await removeUnfinished(folder)
   const kept = async (name: string, isGood: (cert: string) => boolean, make: () => Promise<Credentials>) => {
     const [certFile, keyFile] = [join(folder, `${name}.pem`), join(folder, `${name}.key`)]
     const [cert, key] = [await readIfThere(certFile), await readIfThere(keyFile)]
