@@ -9,7 +9,7 @@ import { GUEST_AGENT_PORT } from '@wrenn/protocol'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
 import { z } from 'zod'
 import { dialPort, SECRET_HEADER } from './dial.js'
-import { guestError, httpFailure, isNoAnswer, readJson } from './error.js'
+import { discard, guestError, httpFailure, isNoAnswer, readJson } from './error.js'
 import { endOfMany, type Patience, Pulse, patienceOf, type WatchOptions } from './pulse.js'
 
 /** TCP port of the guest agent. */
@@ -21,6 +21,8 @@ const ATTEMPT_ANSWER_TIMEOUT_MS = 30_000
 /** The clock of a guest may be this much late; a call that took longer to reach it is followed by another one. */
 const MAX_LATE_MS = 500
 const CLOCK_ATTEMPTS = 4
+/** Of one message of the guest, unpacked: room for a list of some 250,000 files. Without a bound it would be 4 GiB. */
+const MESSAGE_BYTES = 64 * 2 ** 20
 
 const initAnswer = z.object({
   agentVersion: z.string().default(''),
@@ -167,6 +169,7 @@ export class GuestClient {
       httpVersion: '1.1',
       baseUrl: `http://${address}:${GUEST_PORT}`,
       nodeOptions: { agent: this.#agent },
+      readMaxBytes: MESSAGE_BYTES,
       interceptors: [guard, authenticate],
     })
     this.process = createClient(Process, transport)
@@ -204,7 +207,7 @@ export class GuestClient {
   async #isHealthy(options: Omit<HttpOptions, 'method' | 'path'>): Promise<boolean> {
     try {
       const answer = await this.#http({ method: 'GET', path: '/health', ...options })
-      answer.resume()
+      await discard(answer)
       return true
     } catch {
       return false // not up, or away; whoever asks knows how long it waits
@@ -499,7 +502,7 @@ function fileOf(answer: IncomingMessage, wish: FileWish, chunks: AsyncIterable<U
   const told = all['content-length']
   const total = /\/(\d+)$/.exec(headers['content-range'] ?? '')?.[1] ?? told ?? 0
   const hasBody = status < 300 && requestFor(wish).method === 'GET'
-  if (!hasBody) answer.resume()
+  if (!hasBody) discard(answer).catch(() => {}) // whoever reads nothing of it hears nothing of its end
   const length = 'length' in wish && wish.length === 0 ? 0 : Number(told ?? 0)
   const isWhole = status === 200 && !('headers' in wish) && (wish.offset > 0 || wish.length !== undefined)
   return {

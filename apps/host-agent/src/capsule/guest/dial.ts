@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import { CLIENT_LINE_PATH, CLIENT_LINE_PROTOCOL, GUEST_AGENT_PORT } from '@wrenn/protocol'
-import { guestError, httpFailure } from './error.js'
+import { guestError } from './error.js'
 
 /** By which the guest's agent knows its host. */
 export const SECRET_HEADER = 'x-wrenn-secret'
@@ -50,21 +50,24 @@ function connected(socket: Socket): Promise<Socket> {
 }
 
 async function throughAgent(address: string, secret: string, port: number, signal: AbortSignal): Promise<Socket> {
-  return await askAgent(address, { path: `/connect/${port}`, protocol: 'tcp', secret, signal }, (failure) =>
-    failure.details?.status === REFUSED
-      ? new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`)
-      : failure,
-  )
+  const wish = { path: `/connect/${port}`, protocol: 'tcp', secret, signal }
+  return await askAgent(address, wish, (status) => refusal(port, status))
 }
 
 /** The secret opens the line and is not heard on it: whatever a client sends, it cannot ask as the host. */
 async function clientLine(address: string, secret: string, signal: AbortSignal): Promise<Socket> {
   const wish = { path: CLIENT_LINE_PATH, protocol: CLIENT_LINE_PROTOCOL, secret, signal }
-  return await askAgent(address, wish, (failure) => {
-    if (failure.details?.status !== UNKNOWN) return failure
+  return await askAgent(address, wish, (status) => {
+    if (status !== UNKNOWN) return refusal(GUEST_AGENT_PORT, status)
     const text = 'This capsule runs since before its guest agent served clients: make a new one to use it that way.'
-    return new AppError('guest_error', text, { cause: failure })
+    return new AppError('guest_error', text)
   })
+}
+
+/** In our words: those of the guest, whose owner may have replaced its agent, would be told to others and logged. */
+function refusal(port: number, status: number): AppError {
+  if (status === REFUSED) return new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`)
+  return new AppError('guest_error', `The guest agent answered with status ${status}.`)
 }
 
 interface AgentWish {
@@ -74,11 +77,11 @@ interface AgentWish {
   readonly signal: AbortSignal
 }
 
-/** Has the agent turn a connection into one of another protocol. `explain` says what its refusal means. */
+/** Has the agent turn a connection into one of another protocol. `explain` says what the status of its refusal means. */
 function askAgent(
   host: string,
   { path, protocol, secret, signal }: AgentWish,
-  explain: (failure: AppError) => AppError,
+  explain: (status: number) => AppError,
 ): Promise<Socket> {
   return new Promise((resolve, reject) => {
     const asked = request({
@@ -89,7 +92,8 @@ function askAgent(
     })
     asked.once('error', (error) => reject(guestError(error)))
     asked.once('response', (answer) => {
-      void httpFailure(answer).then((failure) => reject(explain(failure)), reject)
+      answer.destroy()
+      reject(explain(answer.statusCode ?? 500))
     })
     asked.once('upgrade', (_answer, socket: Socket, head) => {
       socket.on('error', () => {}) // as above

@@ -5,6 +5,11 @@ import { ERROR_CODE_HEADER, isErrorCode } from '@wrenn/protocol'
 import { z } from 'zod'
 import { LineLost } from './pulse.js'
 
+/** What is read of an answer to memory: who owns a guest may have replaced its agent with one that never ends. */
+const FAILURE_BYTES = 64 * 1024
+/** The environment of a capsule, which is the longest, may be 8 MiB before JSON escapes it. */
+const ANSWER_BYTES = 16 * 2 ** 20
+
 const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
 
 const codeOfStatus: Readonly<Record<number, string>> = {
@@ -31,7 +36,7 @@ function codeNamed(header: unknown): string | undefined {
 export async function httpFailure(answer: IncomingMessage): Promise<AppError> {
   const status = answer.statusCode ?? 500
   const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
-  const body = failure.safeParse(await readJson(answer).catch(() => undefined))
+  const body = failure.safeParse(await readJson(answer, FAILURE_BYTES).catch(() => undefined))
   const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
   return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message, { details: { status } })
 }
@@ -89,10 +94,31 @@ export function isBrokenLine(thrown: unknown): boolean {
   return thrown.code === Code.Unavailable || thrown.code === Code.Aborted || thrown.code === Code.Internal
 }
 
-/** The body of an answer; an empty one is an empty object. */
-export async function readJson(answer: IncomingMessage): Promise<unknown> {
+/**
+ * The body of an answer; an empty one is an empty object. One that is longer than `maxBytes` is broken off.
+ * @throws AppError `guest_error` beyond `maxBytes`; SyntaxError for what is no JSON
+ */
+export async function readJson(answer: IncomingMessage, maxBytes: number = ANSWER_BYTES): Promise<unknown> {
   const chunks: Buffer[] = []
-  for await (const chunk of answer) chunks.push(chunk)
+  for await (const chunk of within(maxBytes, answer)) chunks.push(chunk)
   const text = Buffer.concat(chunks).toString('utf8')
   return text === '' ? {} : JSON.parse(text)
+}
+
+/** Lets an answer that nobody wants come to its end, so that its connection may be used again; one without an end is broken off. */
+export async function discard(answer: IncomingMessage): Promise<void> {
+  for await (const _ of within(FAILURE_BYTES, answer)) {
+    // nothing of it is wanted
+  }
+}
+
+/** Who leaves the loop over an answer ends its connection. */
+async function* within(maxBytes: number, answer: IncomingMessage): AsyncGenerator<Buffer> {
+  let bytes = 0
+  for await (const chunk of answer) {
+    bytes += chunk.length
+    if (bytes > maxBytes)
+      throw new AppError('guest_error', `The guest agent's answer is longer than ${maxBytes} bytes.`)
+    yield chunk
+  }
 }
