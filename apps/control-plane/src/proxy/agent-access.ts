@@ -6,9 +6,12 @@ import { ACCESS_TOKEN_HEADER, type Admission, hasAccessToken, keyOfTeam } from '
 import type { Destination } from './destination.js'
 import type { Route } from './routes.js'
 
+/** What a signature covers, and itself. */
+const SIGNED_QUERY: ReadonlySet<string> = new Set(['path', 'username', 'signature', 'signature_expiration'])
+
 /**
  * Whether a client may ask the guest agent for this. Who has the capsule's access token may, or an API key of its team that may use capsules;
- * a signed URL opens one file. Without either it is only told whether a capsule that has such a token is there.
+ * a signed URL reads one file or writes what its `path` names, which for an upload without one is whatever the parts of its form name. Without either it is only told whether a capsule that has such a token is there.
  * @throws AppError `not_found` for what is not for clients, `unauthorized`, `forbidden`
  */
 export async function admitToAgent(
@@ -43,6 +46,10 @@ function routeOf(path: string): string {
 /** As the guest agent reads the same query. @throws AppError `unauthorized` */
 function requireSignature({ method }: IncomingMessage, path: string, { accessToken }: Route): void {
   const query = queryText(path.slice(routeOf(path).length + 1))
+  // What is not signed is not for whoever holds the URL to choose: a `mode` would make a file that its user cannot.
+  for (const name of query.keys()) {
+    if (!SIGNED_QUERY.has(name)) throw new AppError('unauthorized', `A signed URL has no ${name.slice(0, 100)}.`)
+  }
   const get = (name: string): string | undefined => query.get(name) ?? undefined
   const operation = method === 'POST' ? 'write' : 'read'
   const file = { path: get('path') ?? '', operation, user: get('username') ?? '' } as const

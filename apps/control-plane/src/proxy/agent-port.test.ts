@@ -22,6 +22,7 @@ beforeAll(async () => {
   platform = await startPlatform()
   agent = await serve((request, response) => {
     seen.push({ route: `${request.method} ${request.url}`, headers: request.rawHeaders.join('\n').toLowerCase() })
+    response.setHeader('cache-control', 'public, max-age=600')
     if (request.url !== '/process.Process/Start') return void response.end('from the agent')
     streams.push(response)
     response.write('first')
@@ -68,6 +69,13 @@ describe('the guest agent', () => {
     expect(await shared('GET /files?path=b', routing)).toContain('from the agent')
     expect(await shared('GET /health', routing)).toContain('from the agent')
     expect(seen.map(({ route }) => route)).toEqual(['GET /files?path=a', 'GET /files?path=b', 'GET /health'])
+  })
+
+  it('has answers that no cache keeps, for all capsules have the same URLs', async () => {
+    const routing = [`E2b-Sandbox-Id: ${id}`, 'E2b-Sandbox-Port: 49983', ...withToken]
+    for (const answer of [await ask('GET /files?path=a'), await shared('GET /files?path=a', routing)]) {
+      expect(answer.match(/^cache-control:.*$/gim)).toEqual(['Cache-Control: no-store'])
+    }
   })
 
   it('serves its routes for clients and no other, in no spelling', { timeout: 60_000 }, async () => {
@@ -208,6 +216,8 @@ describe('who may ask the guest agent', () => {
       expiry: `GET /files?${vector}&signature_expiration=99999999999`,
       route: `GET /metrics?${vector}`,
       signature: `GET /files?${vector.replace('v1_', '')}`,
+      mode: `GET /files?${vector}&mode=4755`,
+      more: `GET /files?${vector}&x`,
     }))
       expect([name, statusOf(await ask(route, ['Content-Length: 0']))]).toEqual([name, 401])
     const signed = { path: 'a b', operation: 'write', user: '' } as const

@@ -90,9 +90,11 @@ export function headersForClient(answer: IncomingMessage, destination: Destinati
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
     const lower = name.toLowerCase()
     if (HOP_BY_HOP.has(lower) || dropped.has(lower) || lower === 'wrenn-error-code') continue
+    if (isForAgent(destination) && lower === 'cache-control') continue
     headers.push(name, translated(lower, value, destination))
   }
-  if (isForAgent(destination)) headers.push(...AGENT_CORS)
+  // On the origin that capsules share, a file has the same URL in all of them.
+  if (isForAgent(destination)) headers.push(...AGENT_CORS, 'Cache-Control', 'no-store')
   return headers
 }
 
