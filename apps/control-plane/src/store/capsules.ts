@@ -40,6 +40,17 @@ export async function lockCapsule(tx: Db, id: string): Promise<CapsuleRow | unde
   return await tx.selectFrom('capsules').selectAll().where('id', '=', id).forNoKeyUpdate().executeTakeFirst()
 }
 
+/** Gives a capsule a token for its guest agent. @returns `undefined` when it has one already */
+export async function openAgent(db: Db, id: string, token: string): Promise<CapsuleRow | undefined> {
+  return await db
+    .updateTable('capsules')
+    .set({ access_token: token, updated_at: new Date() })
+    .where('id', '=', id)
+    .where('access_token', 'is', null)
+    .returningAll()
+    .executeTakeFirst()
+}
+
 /** Writes what is not part of the state; the generation stays. */
 export async function patchCapsule(
   db: Db,

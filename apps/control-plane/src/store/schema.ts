@@ -112,7 +112,7 @@ export interface CapsulesTable {
   auto_resume: Generated<boolean>
   /** Opens the ports of a private capsule; `null`: they are public. */
   port_token: string | null
-  /** Opens the guest agent to clients that speak its protocol; `null`: it is closed to all. */
+  /** Opens the guest agent to clients that speak its protocol; `null`: only a key of its team does. */
   access_token: string | null
   /** How long its life is after each start, unless somebody says otherwise; with `ends_at` and `on_end`, or none of the three. */
   lifetime_sec: number | null

@@ -10,12 +10,14 @@ import {
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
+import { audited } from '../../store/audit.js'
 import {
   type CapsuleFilter,
   insertCapsule,
   listCapsules,
   lockCapsule,
   type NewCapsule,
+  openAgent,
   transition,
 } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
@@ -168,6 +170,24 @@ export class Capsules {
   /** @throws AppError `capsule_not_found` */
   async get(teamId: string, id: string): Promise<CapsuleRow> {
     return await needCapsule(this.#deps.db, teamId, id)
+  }
+
+  /** The capsule with a token for its guest agent: its own, or a first one. */
+  async withAgentAccess(row: CapsuleRow, actor: Actor): Promise<CapsuleRow> {
+    if (row.access_token !== null) return row
+    const { db } = this.#deps
+    const opened = await audited(
+      db,
+      (tx) => openAgent(tx, row.id, newAccessToken()),
+      () => ({
+        teamId: row.team_id,
+        actor,
+        action: 'capsule.update',
+        resource: { type: 'capsule', id: row.id },
+        details: { fields: 'access_token' },
+      }),
+    )
+    return opened ?? (await this.get(row.team_id, row.id)) // somebody else was first
   }
 
   /**

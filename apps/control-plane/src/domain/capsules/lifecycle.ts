@@ -79,6 +79,8 @@ export interface WakeOptions {
 export interface ForkSpec extends ForkInput {
   /** @default that of the source */
   readonly life?: Life | undefined
+  /** Whether each gets a token for its guest agent although the source has none. @default false */
+  readonly agentAccess?: boolean | undefined
 }
 
 interface PauseOptions extends RequestOptions {
@@ -235,6 +237,7 @@ export class Lifecycle {
         labels: JSON.stringify(input.labels ?? source.labels),
         envs: JSON.stringify(envs),
         ...lifeColumns(input.life ?? lifeOf(source)),
+        access_token: source.access_token === null && input.agentAccess !== true ? null : newAccessToken(),
       })
     }
     const params: ForkParams = { copies, envs: input.envs }
@@ -327,7 +330,6 @@ function inherited(source: CapsuleRow) {
     default_cwd: source.default_cwd,
     auto_resume: source.auto_resume,
     port_token: portTokenFor(source.port_token === null ? 'public' : 'private'),
-    access_token: source.access_token === null ? null : newAccessToken(),
     state: nextState('pending', 'start') ?? 'pending',
     desired_state: 'running' as const,
   }

@@ -22,7 +22,8 @@ export function forkRoutes(app: App, { capsules, lifecycle, proxyDomain }: Servi
     async (request, reply) => {
       const { timeout: lifetimeSec, count } = request.body
       const { id, team_id: teamId, on_end: onEnd } = await liveOf(request, capsules)
-      const spec = { ...forkRequestSchema.parse({ count }), life: { lifetimeSec, onEnd: onEnd ?? 'kill' } } as const
+      const life = { lifetimeSec, onEnd: onEnd ?? 'kill' } as const
+      const spec = { ...forkRequestSchema.parse({ count }), life, agentAccess: true }
       const { result } = await lifecycle.fork(teamId, id, spec, optionsOf(request))
       const rows = await Promise.all(result.capsules.map((copy) => capsules.get(teamId, copy.id)))
       const domain = domainFor(proxyDomain, request.headers.host)
