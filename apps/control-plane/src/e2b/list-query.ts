@@ -9,8 +9,11 @@ const commaSeparated = z
   .union([z.string(), z.array(z.string())])
   .transform((value) => [value].flat().flatMap((part) => part.split(',')))
 
+const METADATA_LENGTH = 16_384
+const plain = text(METADATA_LENGTH)
+
 /** Which sandboxes; filters that are given must all match. */
-export const sandboxFilterSchema = z.object({ metadata: text(16_384).optional() })
+export const sandboxFilterSchema = z.object({ metadata: text(METADATA_LENGTH).optional() })
 
 /** Query of `GET /v2/sandboxes`. */
 export const listSandboxesSchema = sandboxFilterSchema.extend({
@@ -30,10 +33,11 @@ export function metadataFilter(value: string | undefined): Record<string, string
   return Object.fromEntries([...queryText(value ?? '')].map(([name, text]) => [decoded(name), decoded(text)]))
 }
 
+/** It may be anything only now: what was checked before was still encoded. */
 function decoded(value: string): string {
   try {
-    return decodeURIComponent(value)
+    return plain.parse(decodeURIComponent(value))
   } catch {
-    throw new AppError('invalid_request', 'metadata must be a query whose names and values are URL-encoded.')
+    throw new AppError('invalid_request', 'metadata must be a query whose names and values are URL-encoded text.')
   }
 }

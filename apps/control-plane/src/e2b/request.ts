@@ -1,4 +1,4 @@
-import { IDEMPOTENCY_HEADER } from '@wrenn/protocol'
+import { IDEMPOTENCY_HEADER, text } from '@wrenn/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { Capsules } from '../domain/capsules/index.js'
@@ -16,6 +16,8 @@ export const headers = idempotencyHeaders
 
 /** An id that is none names no sandbox, which is another answer than a wrong request. */
 export const sandboxParams = z.object({ id: z.string() })
+
+export const templateParams = z.object({ name: text(200, 1) })
 
 type SandboxRequest = FastifyRequest<{ Params: { id: string } }>
 

@@ -1,9 +1,10 @@
+import { AppError } from '@wrenn/base'
 import { requestBody, text } from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf, principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { optionalBody } from '../../http/schemas.js'
-import { headers, hidden, liveOf, optionsOf, sandboxParams, tellNext } from '../request.js'
+import { headers, hidden, liveOf, optionsOf, sandboxParams, tellNext, templateParams } from '../request.js'
 import { capsuleIdOf } from '../sandbox.js'
 import { snapshotNameSchema, templateNameOf, toSnapshot } from '../template-id.js'
 
@@ -32,7 +33,10 @@ export function snapshotRoutes(app: App, { capsules, snapshots }: Services): voi
     async (request, reply) => {
       const { id, team_id: teamId } = await liveOf(request, capsules)
       const input = { capsule_id: id, name: request.body.name }
-      const { template } = await snapshots.create(teamId, input, optionsOf(request))
+      const { template, isReady } = await snapshots.create(teamId, input, optionsOf(request))
+      if (!isReady) {
+        throw new AppError('timeout', `The snapshot ${template.name} is still being made; it will be in the list.`)
+      }
       return await reply.status(201).send(toSnapshot(template.name))
     },
   )
@@ -55,7 +59,7 @@ export function snapshotRoutes(app: App, { capsules, snapshots }: Services): voi
 
   app.delete(
     '/templates/:name',
-    { config: { permission: 'templates.write' }, schema: { ...hidden, params: z.object({ name: z.string() }) } },
+    { config: { permission: 'templates.write' }, schema: { ...hidden, params: templateParams } },
     async (request, reply) => {
       await snapshots.remove(principalOf(request).teamId, templateNameOf(request.params.name), actorOf(request))
       return await reply.status(204).send()

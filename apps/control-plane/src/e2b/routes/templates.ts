@@ -1,9 +1,8 @@
 import { AppError } from '@wrenn/base'
 import type { Template } from '@wrenn/protocol'
-import { z } from 'zod'
 import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
-import { hidden } from '../request.js'
+import { hidden, templateParams } from '../request.js'
 import { templateNameOf } from '../template-id.js'
 import { ENVD_VERSION } from '../wire.js'
 
@@ -17,7 +16,7 @@ export function templateRoutes(app: App, { snapshots }: Services): void {
     '/templates/aliases/:name',
     {
       config: { permission: 'templates.read' },
-      schema: { ...hidden, params: z.object({ name: z.string() }) },
+      schema: { ...hidden, params: templateParams },
     },
     async (request) => {
       const { name, platform } = await snapshots.get(principalOf(request).teamId, templateNameOf(request.params.name))
