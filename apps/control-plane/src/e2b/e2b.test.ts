@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { AppError, silentLogger, waitFor } from '@wrenn/base'
 import type { Capsule, Egress, NewApiKey } from '@wrenn/protocol'
+import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from '../store/database.js'
 import { json, type Platform, startPlatform, startReplica } from '../testing/harness.js'
@@ -58,6 +59,32 @@ async function outlive({ sandboxID }: Sandbox): Promise<void> {
     .set({ ends_at: new Date(Date.now() - 1) })
     .where('id', '=', sandboxID)
     .execute()
+}
+
+/** Lets a sandbox's guest end by itself. */
+async function endGuest({ sandboxID }: Sandbox): Promise<void> {
+  platform.host.die(sandboxID, { cause: 'guest_shutdown', message: 'The guest was switched off.' })
+  await platform.until(sandboxID, 'error')
+}
+
+/** Makes a call that finds a sandbox running, which is being killed when its end is to be moved. */
+async function whileItIsKilled<T>({ sandboxID }: Sandbox, call: () => Promise<T>): Promise<T> {
+  return await db
+    .transaction()
+    .execute(async (tx) => {
+      await tx.selectFrom('capsules').select('id').where('id', '=', sandboxID).forUpdate().execute()
+      const answer = call()
+      await expect.poll(() => waitsForLock(), { timeout: 20_000 }).toBe(true)
+      await tx.updateTable('capsules').set({ state: 'stopping' }).where('id', '=', sandboxID).execute()
+      return { answer }
+    })
+    .then(({ answer }) => answer)
+}
+
+async function waitsForLock(): Promise<boolean> {
+  const { rows } = await sql<{ pid: number }>`SELECT pid FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%capsules%'`.execute(db)
+  return rows.length > 0
 }
 
 /** The status of an answer, which is also the `code` of its body. */
@@ -138,6 +165,17 @@ describe('a sandbox', () => {
     expect((await refusal('DELETE', '/sandboxes/nobody')).code).toBe(404)
   })
 
+  it('whose guest has ended by itself is gone, and is killed with its files all the same', async () => {
+    const sandbox = await create()
+    await endGuest(sandbox)
+    expect((await refusal('GET', at(sandbox))).code).toBe(404)
+    expect((await refusal('POST', at(sandbox, '/timeout'), { timeout: 5 })).code).toBe(404)
+    expect((await platform.call('DELETE', at(sandbox))).status).toBe(204)
+    expect((await platform.get(sandbox.sandboxID)).state).toBe('stopped')
+    expect(platform.host.capsules.has(sandbox.sandboxID)).toBe(false)
+    expect((await refusal('DELETE', at(sandbox))).code).toBe(404)
+  })
+
   it('may be asked for again with the same key', async () => {
     const again = () => platform.call('POST', '/v2/sandboxes', { templateID: 'base' }, { 'idempotency-key': 'once' })
     const [one, two] = [await json<Sandbox>(await again(), 201), await json<Sandbox>(await again(), 201)]
@@ -158,6 +196,65 @@ describe('the life of a sandbox', () => {
     expect(items).toContainEqual(
       expect.objectContaining({ actor_type: 'system', details: expect.objectContaining({ reason: 'lifetime' }) }),
     )
+  })
+
+  it('ends in a kill although its guest has ended before, and not where a pause was asked for', async () => {
+    const [killed, paused] = [await create(), await create({ autoPause: true })]
+    for (const sandbox of [paused, killed]) {
+      await endGuest(sandbox)
+      await outlive(sandbox)
+    }
+    await platform.until(killed.sandboxID, 'stopped')
+    expect(platform.host.capsules.has(killed.sandboxID)).toBe(false)
+    expect((await platform.get(paused.sandboxID)).state).toBe('error')
+  })
+
+  it('is not extended when it is over in this moment', async () => {
+    for (const [path, body] of [
+      ['/connect', { timeout: 900 }],
+      ['/refreshes', { duration: 900 }],
+      ['/timeout', { timeout: 900 }],
+    ] as const) {
+      const sandbox = await create()
+      const { code } = await whileItIsKilled(sandbox, () => refusal('POST', at(sandbox, path), body))
+      expect([path, code]).toEqual([path, 404])
+    }
+  })
+
+  it('is begun again by a connect that meets its pause', async () => {
+    const sandbox = await create({ autoPause: true })
+    const pause = platform.host.holdNext('pause')
+    await outlive(sandbox)
+    await pause.reached
+    const connecting = platform.call('POST', at(sandbox, '/connect'), { timeout: 900 })
+    pause.release()
+    await json(await connecting, 201)
+    expect((await info(sandbox)).state).toBe('running')
+    expect(await secondsLeft(sandbox)).toBeGreaterThan(800)
+  })
+
+  it('is as long as was said while the sandbox started', async () => {
+    for (const [path, body, lifetimeSec] of [
+      ['/timeout', { timeout: 900 }, 900],
+      ['/timeout', { timeout: 60 }, 60],
+      ['/refreshes', { duration: 900 }, 900],
+      ['/refreshes', { duration: 60 }, 300],
+    ] as const) {
+      const held = platform.host.holdNext('create')
+      const creating = create()
+      await held.reached
+      const { id: sandboxID } = await db
+        .selectFrom('capsules')
+        .select('id')
+        .where('state', '=', 'starting')
+        .executeTakeFirstOrThrow()
+      const sandbox = { sandboxID, templateID: '', domain: '' }
+      expect((await platform.call('POST', at(sandbox, path), body)).status).toBe(204)
+      held.release()
+      await creating
+      const left = await secondsLeft(sandbox)
+      expect([path, body, Math.abs(left - lifetimeSec) < 50]).toEqual([path, body, true])
+    }
   })
 
   it('ends in a pause where that was asked for, and begins anew at the next use', async () => {
@@ -224,6 +321,25 @@ describe('the life of a sandbox', () => {
     expect((await platform.get(id)).ends_at).toBeUndefined()
     expect((await platform.call('POST', at(sandbox, '/timeout'), { timeout: 600 })).status).toBe(204)
     expect(await platform.get(id)).toMatchObject({ on_end: 'pause', ends_at: expect.any(String) })
+  })
+})
+
+describe('a capsule made through another door', () => {
+  it('has a token for clients once it is connected to, or copied', async () => {
+    const { id } = await platform.create()
+    const sandbox = { sandboxID: id, templateID: '', domain: '' }
+    const [copy] = await json<{ sandbox: Sandbox }[]>(await platform.call('POST', at(sandbox, '/fork'), {}), 201)
+    expect(copy?.sandbox.envdAccessToken).toMatch(/^wat_/)
+    const connect = async () => await json<Sandbox>(await platform.call('POST', at(sandbox, '/connect'), {}), 200)
+    const { envdAccessToken } = await connect()
+    expect(envdAccessToken).toMatch(/^wat_/)
+    expect((await connect()).envdAccessToken).toBe(envdAccessToken)
+    const { items } = await json<{ items: object[] }>(
+      await platform.call('GET', `/v1/audit-logs?resource_id=${id}&action=capsule.update`),
+      200,
+    )
+    const written = items.filter((entry) => JSON.stringify(entry).includes('access_token'))
+    expect([written.length, JSON.stringify(items).includes('wat_')]).toEqual([1, false])
   })
 })
 

@@ -37,6 +37,12 @@ export function needLive(row: CapsuleRow): CapsuleRow {
   throw notFound(row.id, row.exit === null ? '' : ` It has ended: ${row.exit.message}`)
 }
 
+/** @throws AppError `capsule_not_found` for one that is destroyed, or is being; one whose guest has ended still has its files */
+export function needThere(row: CapsuleRow): CapsuleRow {
+  if (row.state !== 'stopping' && row.state !== 'stopped') return row
+  throw notFound(row.id)
+}
+
 function notFound(id: string, because = ''): AppError {
   return new AppError('capsule_not_found', `Sandbox ${id} was not found.${because}`)
 }

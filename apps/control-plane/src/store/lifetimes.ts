@@ -24,7 +24,7 @@ export function renewedLife(
   return { ends_at: new Date(nowMs + Math.max(MIN_RENEWED_SEC, row.lifetime_sec) * 1000) }
 }
 
-/** A capsule that runs although its life is over. */
+/** A capsule that is still there although its life is over. */
 export interface EndedLife {
   readonly id: string
   readonly team_id: string
@@ -37,8 +37,8 @@ interface EndBackoff {
 }
 
 /**
- * Running capsules whose life is over, the longest first. One whose pause has failed since is left alone for a while, twice as long after
- * every failure.
+ * Capsules whose life is over, the longest first: those that run, and of those whose guest ended by itself the ones that were to be destroyed,
+ * whose files are still there. One whose pause has failed since is left alone for a while, twice as long after every failure.
  */
 export async function findEnded(db: Db, limit: number, { firstMs, maxMs }: EndBackoff): Promise<readonly EndedLife[]> {
   const { rows } = await sql<EndedLife>`SELECT c.id, c.team_id, c.on_end FROM capsules AS c
@@ -46,7 +46,7 @@ export async function findEnded(db: Db, limit: number, { firstMs, maxMs }: EndBa
       SELECT count(*) AS failures, max(o.updated_at) AS failed_at FROM operations AS o
       WHERE o.capsule_id = c.id AND o.kind = 'pause' AND o.state = 'failed' AND o.updated_at > c.ends_at
     ) AS tried
-    WHERE c.state = 'running' AND c.ends_at <= now()
+    WHERE (c.state = 'running' OR (c.state = 'error' AND c.on_end = 'kill')) AND c.ends_at <= now()
       AND (c.on_end = 'kill' OR tried.failures = 0 OR tried.failed_at
         + least(${maxMs}::float8, ${firstMs}::float8 * power(2, tried.failures - 1)) * interval '1 millisecond' <= now())
     ORDER BY c.ends_at LIMIT ${limit}`.execute(db)
@@ -56,8 +56,17 @@ export async function findEnded(db: Db, limit: number, { firstMs, maxMs }: EndBa
 /** Where a new end counts at once. */
 const livesIn: readonly CapsuleState[] = ['pending', 'starting', 'running', 'missing']
 
+/** Whether a capsule in this state has an end that can be moved. One that sleeps gets a new one when it wakes. */
+export function hasEnd(state: CapsuleState): boolean {
+  return livesIn.includes(state)
+}
+
+/** While it starts, its life has not begun: what it is told then is how long it will be. */
+const STARTS = sql<boolean>`state IN ('pending', 'starting')`
+
 /**
- * Lets a capsule's life end `lifetimeSec` from now, sooner or later than it would have. One that had no end is paused then: it was made to stay.
+ * Lets a capsule's life end `lifetimeSec` from now, sooner or later than it would have; of one that starts, from when it runs. One that had no
+ * end is paused then: it was made to stay.
  * @returns `undefined` when the capsule does not run
  */
 export async function setEnd(db: Db, id: string, lifetimeSec: number): Promise<CapsuleRow | undefined> {
@@ -65,7 +74,7 @@ export async function setEnd(db: Db, id: string, lifetimeSec: number): Promise<C
     .updateTable('capsules')
     .set((eb) => ({
       ends_at: inSeconds(lifetimeSec),
-      lifetime_sec: eb.fn.coalesce('lifetime_sec', eb.val(lifetimeSec)),
+      lifetime_sec: sql<number>`CASE WHEN ${STARTS} THEN ${lifetimeSec}::int ELSE coalesce(lifetime_sec, ${lifetimeSec}::int) END`,
       on_end: eb.fn.coalesce('on_end', eb.val<EndOfLife>('pause')),
       updated_at: new Date(),
     }))
@@ -79,10 +88,14 @@ export async function setEnd(db: Db, id: string, lifetimeSec: number): Promise<C
 export async function extendEnd(db: Db, id: string, lifetimeSec: number): Promise<CapsuleRow | undefined> {
   return await db
     .updateTable('capsules')
-    .set({ ends_at: inSeconds(lifetimeSec), updated_at: new Date() })
+    .set({
+      ends_at: sql<Date>`greatest(ends_at, ${inSeconds(lifetimeSec)})`,
+      lifetime_sec: sql<number>`CASE WHEN ${STARTS} THEN greatest(lifetime_sec, ${lifetimeSec}::int) ELSE lifetime_sec END`,
+      updated_at: new Date(),
+    })
     .where('id', '=', id)
     .where('state', 'in', livesIn)
-    .where('ends_at', '<', inSeconds(lifetimeSec))
+    .where(sql<boolean>`(ends_at < ${inSeconds(lifetimeSec)} OR ${STARTS} AND lifetime_sec < ${lifetimeSec}::int)`)
     .returningAll()
     .executeTakeFirst()
 }

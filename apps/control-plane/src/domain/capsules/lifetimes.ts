@@ -1,6 +1,7 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { audited } from '../../store/audit.js'
-import type { Db } from '../../store/database.js'
+import { lockCapsule } from '../../store/capsules.js'
+import { type Db, inTransaction } from '../../store/database.js'
 import { type EndedLife, extendEnd, findEnded, setEnd } from '../../store/lifetimes.js'
 import type { Actor, CapsuleRow } from '../../store/schema.js'
 import { Rounds } from '../rounds.js'
@@ -47,32 +48,38 @@ export class Lifetimes {
   }
 
   /**
-   * Lets a running capsule end `lifetimeSec` from now; one without an end is paused then.
-   * @throws AppError `capsule_not_found`, `invalid_state`
+   * Lets a capsule end `lifetimeSec` from now; one without an end is paused then.
+   * @returns the capsule as it is now; where it has no end (`hasEnd`), nothing was changed
+   * @throws AppError `capsule_not_found`
    */
-  async set(teamId: string, id: string, lifetimeSec: number, actor: Actor): Promise<void> {
-    const row = await needCapsule(this.#deps.db, teamId, id)
-    const changed = await this.#changed(teamId, actor, (tx) => setEnd(tx, id, lifetimeSec))
-    if (changed !== undefined) return
-    throw new AppError('invalid_state', `The capsule is ${row.state}; only a running one has a timeout.`, {
-      details: { state: row.state },
-    })
+  async set(teamId: string, id: string, lifetimeSec: number, actor: Actor): Promise<CapsuleRow> {
+    return await this.#changed(teamId, id, actor, (tx) => setEnd(tx, id, lifetimeSec))
   }
 
-  /** Lets a running capsule end no sooner than `lifetimeSec` from now. @throws AppError `capsule_not_found` */
+  /** The same for an end no sooner than `lifetimeSec` from now; one without an end keeps none. */
   async extend(teamId: string, id: string, lifetimeSec: number, actor: Actor): Promise<CapsuleRow> {
-    const row = await needCapsule(this.#deps.db, teamId, id)
-    return (await this.#changed(teamId, actor, (tx) => extendEnd(tx, id, lifetimeSec))) ?? row
+    return await this.#changed(teamId, id, actor, (tx) => extendEnd(tx, id, lifetimeSec))
   }
 
-  async #changed(teamId: string, actor: Actor, change: (tx: Db) => Promise<CapsuleRow | undefined>) {
-    return await audited(this.#deps.db, change, ({ id, ends_at: endsAt }) => ({
-      teamId,
-      actor,
-      action: 'capsule.update',
-      resource: { type: 'capsule', id },
-      details: { fields: 'ends_at', ends_at: endsAt?.toISOString() },
-    }))
+  /** Under the lock of its row, so that what is told is what was found when the change was made, or was not. */
+  async #changed(
+    teamId: string,
+    id: string,
+    actor: Actor,
+    change: (tx: Db) => Promise<CapsuleRow | undefined>,
+  ): Promise<CapsuleRow> {
+    return await inTransaction(this.#deps.db, async (tx) => {
+      await lockCapsule(tx, id)
+      const row = await needCapsule(tx, teamId, id)
+      const changed = await audited(tx, change, ({ ends_at: endsAt }) => ({
+        teamId,
+        actor,
+        action: 'capsule.update',
+        resource: { type: 'capsule', id },
+        details: { fields: 'ends_at', ends_at: endsAt?.toISOString() },
+      }))
+      return changed ?? row
+    })
   }
 
   async #look(): Promise<void> {
@@ -97,6 +104,7 @@ export class Lifetimes {
   }
 }
 
-function isOver({ state, ends_at: endsAt }: CapsuleRow): boolean {
-  return state === 'running' && endsAt !== null && endsAt.getTime() <= Date.now()
+function isOver({ state, ends_at: endsAt, on_end: onEnd }: CapsuleRow): boolean {
+  const isThere = state === 'running' || (state === 'error' && onEnd === 'kill')
+  return isThere && endsAt !== null && endsAt.getTime() <= Date.now()
 }

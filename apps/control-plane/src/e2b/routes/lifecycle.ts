@@ -1,10 +1,12 @@
 import { AppError } from '@wrenn/base'
-import { isAsleep, requestBody } from '@wrenn/protocol'
+import { requestBody } from '@wrenn/protocol'
 import { z } from 'zod'
 import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { domainFor } from '../../http/domain-for.js'
 import { optionalBody } from '../../http/schemas.js'
+import { hasEnd } from '../../store/lifetimes.js'
+import { connected } from '../connect.js'
 import { DEFAULT_TIMEOUT_SEC, timeoutSchema } from '../create-spec.js'
 import { headers, hidden, idOf, liveOf, optionsOf, sandboxParams } from '../request.js'
 import { needLive, toSandbox } from '../sandbox.js'
@@ -20,7 +22,8 @@ const timeoutBodySchema = requestBody({ timeout: timeoutSchema })
 const refreshSchema = optionalBody(requestBody({ duration: z.int().min(0).max(3600).default(15) }))
 
 /** Pause sandboxes, find them again, and say how long they live. */
-export function lifecycleRoutes(app: App, { capsules, lifecycle, lifetimes, proxyDomain }: Services): void {
+export function lifecycleRoutes(app: App, services: Services): void {
+  const { capsules, lifecycle, lifetimes, proxyDomain } = services
   app.post(
     '/sandboxes/:id/pause',
     {
@@ -43,15 +46,11 @@ export function lifecycleRoutes(app: App, { capsules, lifecycle, lifetimes, prox
       { config: { permission: 'capsules.write' }, schema: { ...hidden, params: sandboxParams, body: connectSchema } },
       async (request, reply) => {
         const { timeout: lifetimeSec, memory } = request.body
-        const row = await liveOf(request, capsules)
         const { waitMs, actor } = optionsOf(request)
-        const wasAsleep = isAsleep(row.state)
-        const from = memory ? 'memory' : 'disk'
-        if (wasAsleep) await lifecycle.wake(row, { waitMs, actor, lifetimeSec, from })
-        else await capsules.running(row.team_id, row.id)
-        // Where somebody else woke it, it got another life than was asked for here.
-        const now = needLive(await lifetimes.extend(row.team_id, row.id, lifetimeSec, actor))
-        const sandbox = toSandbox(now, domainFor(proxyDomain, request.headers.host))
+        const options = { lifetimeSec, from: memory ? 'memory' : 'disk', waitMs, actor } as const
+        const ref = { id: idOf(request), team_id: principalOf(request).teamId }
+        const { row, wasAsleep } = await connected(services, ref, options)
+        const sandbox = toSandbox(row, domainFor(proxyDomain, request.headers.host))
         return await reply.status(wasAsleep ? 201 : 200).send(sandbox)
       },
     )
@@ -70,7 +69,7 @@ export function lifecycleRoutes(app: App, { capsules, lifecycle, lifetimes, prox
         throw new AppError('not_supported', 'autoPause is chosen when the sandbox is created.')
       }
       await lifecycle.resume(row.team_id, row.id, { ...optionsOf(request), lifetimeSec })
-      const now = await liveOf(request, capsules)
+      const now = await capsules.withAgentAccess(await liveOf(request, capsules), optionsOf(request).actor)
       return await reply.status(201).send(toSandbox(now, domainFor(proxyDomain, request.headers.host)))
     },
   )
@@ -82,8 +81,13 @@ export function lifecycleRoutes(app: App, { capsules, lifecycle, lifetimes, prox
       schema: { ...hidden, params: sandboxParams, body: timeoutBodySchema },
     },
     async (request, reply) => {
-      const { id, team_id: teamId } = await liveOf(request, capsules)
-      await lifetimes.set(teamId, id, request.body.timeout, optionsOf(request).actor)
+      const { teamId } = principalOf(request)
+      const row = await lifetimes.set(teamId, idOf(request), request.body.timeout, optionsOf(request).actor)
+      const { state } = needLive(row)
+      if (!hasEnd(state)) {
+        const message = `The sandbox is ${state}; only a running one has a timeout.`
+        throw new AppError('invalid_state', message, { details: { state } })
+      }
       return await reply.status(204).send()
     },
   )

@@ -4,8 +4,8 @@ import type { App, Services } from '../../http/context.js'
 import { domainFor } from '../../http/domain-for.js'
 import { listSandboxesSchema, metadataFilter, sandboxFilterSchema } from '../list-query.js'
 import { toMetric } from '../metrics.js'
-import { hidden, liveOf, optionsOf, sandboxParams, tellNext } from '../request.js'
-import { sandboxStates, statesShownAs, toListedSandbox, toSandboxInfo } from '../sandbox.js'
+import { hidden, idOf, liveOf, optionsOf, sandboxParams, tellNext } from '../request.js'
+import { needThere, sandboxStates, statesShownAs, toListedSandbox, toSandboxInfo } from '../sandbox.js'
 import { templateNameOf } from '../template-id.js'
 
 const METRICS_TIMEOUT_MS = 10_000
@@ -71,7 +71,7 @@ export function sandboxRoutes(app: App, { capsules, host, proxyDomain }: Service
     '/sandboxes/:id',
     { config: { permission: 'capsules.write' }, schema: { ...hidden, params: sandboxParams } },
     async (request, reply) => {
-      const { id, team_id: teamId } = await liveOf(request, capsules)
+      const { id, team_id: teamId } = needThere(await capsules.get(principalOf(request).teamId, idOf(request)))
       const { waitMs, actor } = optionsOf(request)
       await capsules.destroy(teamId, id, { waitMs, actor })
       return await reply.status(204).send()

@@ -13,9 +13,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     ADD CONSTRAINT capsules_life CHECK ((lifetime_sec IS NULL) = (on_end IS NULL) AND (ends_at IS NULL) = (on_end IS NULL))`.execute(
     db,
   )
-  await sql`CREATE INDEX capsules_ends ON capsules (ends_at) WHERE state = 'running' AND ends_at IS NOT NULL`.execute(
-    db,
-  )
+  await sql`CREATE INDEX capsules_ends ON capsules (ends_at)
+    WHERE (state = 'running' OR (state = 'error' AND on_end = 'kill')) AND ends_at IS NOT NULL`.execute(db)
   await sql`CREATE TRIGGER access_token_changed AFTER UPDATE OF access_token ON capsules FOR EACH ROW
     WHEN (OLD.access_token IS DISTINCT FROM NEW.access_token) EXECUTE FUNCTION port_access_changed()`.execute(db)
 }
