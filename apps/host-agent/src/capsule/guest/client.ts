@@ -147,13 +147,16 @@ export class GuestClient {
   /** Whether the guest gives any sign of itself; unary calls and file transfers are ended by it, streams by their reader. */
   readonly pulse: Pulse
   readonly #address: string
-  readonly #agent = new Agent({ keepAlive: true, maxFreeSockets: 8, noDelay: true })
+  readonly #agent: Agent
   readonly #closed = endOfMany()
   #secret: string
 
   constructor(address: string, secret: string, patience: Patience = patienceOf()) {
     this.#address = address
     this.#secret = secret
+    // Node has the kernel look after a connection that it keeps, after one second, and give it up ten seconds later: a call to a guest that
+    // is merely slow would end before its time.
+    this.#agent = new Agent({ keepAlive: true, keepAliveMsecs: patience.silenceMs, maxFreeSockets: 8, noDelay: true })
     this.pulse = new Pulse(patience, (signal) => this.#isHealthy({ signal, isFresh: true }))
     const guard: Interceptor = (next) => async (call) => {
       if (call.stream) return await next(call)

@@ -73,7 +73,7 @@ export function guestError(thrown: unknown): AppError {
     return new AppError(named ?? codeOfConnect[thrown.code] ?? 'guest_error', thrown.rawMessage, { cause: thrown })
   }
   const code = isErrno(thrown, ...NOBODY_THERE) ? 'guest_unreachable' : 'guest_error'
-  return new AppError(code, `The guest agent could not be reached: ${errorText(thrown)}.`, { cause: thrown })
+  return new AppError(code, `The guest cannot be reached: ${errorText(thrown)}.`, { cause: thrown })
 }
 
 /** The guest gave no answer, good or bad. */

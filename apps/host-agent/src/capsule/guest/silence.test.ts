@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { FakeGuest } from '@wrenn/testkit'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { GUEST_PORT, GuestClient } from './client.js'
@@ -98,5 +100,16 @@ describe('the line to a guest', () => {
     expect(long.filter(({ value }) => !cleared.has(value))).toEqual([])
     expect(signals).not.toHaveBeenCalled()
     vi.restoreAllMocks()
+  })
+})
+
+describe('a connection to a guest', () => {
+  it('is not looked after by the kernel sooner than a guest may be silent', async () => {
+    const patient = new GuestClient(ADDRESS, 'first', patienceOf())
+    await patient.waitHealthy(10_000)
+    const { stdout } = await promisify(execFile)('ss', ['-Htno', 'state', 'established', 'dst', ADDRESS])
+    patient.close()
+    const [, sec] = /timer:\(keepalive,(?:(\d+)sec)/.exec(stdout) ?? []
+    expect(Number(sec)).toBeGreaterThanOrEqual(28)
   })
 })
