@@ -41,6 +41,16 @@ async function replaceFiles(target, make) {
   }
 }
 
+/** The passwords' native part, by the name that its package asks for. The control plane loads it from the folder it lies in. */
+const argon2 = { package: `@node-rs/argon2-linux-${process.arch}-gnu`, file: 'argon2.node' }
+
+const argon2BesideBundle = {
+  name: 'argon2-beside-bundle',
+  setup: ({ onResolve }) => {
+    onResolve({ filter: new RegExp(`^${argon2.package}$`) }, () => ({ path: `./${argon2.file}`, external: true }))
+  },
+}
+
 async function bundle({ name, outfile, minify = false }) {
   const startedAt = performance.now()
   const folder = join(root, 'apps', name)
@@ -63,18 +73,23 @@ async function bundleTo(outfile, folder, minify) {
     sourcemap: minify ? false : 'linked',
     minify,
     external: [...optional, '*.node'],
+    plugins: [argon2BesideBundle],
     logLevel: 'warning',
     absWorkingDir: root,
   })
 }
 
-/** The terminal's native part; the agent loads it from the folder it lies in. */
-async function copyPtyModule() {
+/** The agent loads the terminal's native part from the folder it lies in, too. */
+const natives = [
+  { source: `@lydell/node-pty-linux-${process.arch}/pty.node`, target: 'apps/guest-agent/dist/pty.node' },
+  { source: argon2.package, target: `apps/control-plane/dist/${argon2.file}` },
+]
+
+async function copyNative({ source, target }) {
   const startedAt = performance.now()
-  const source = require.resolve(`@lydell/node-pty-linux-${process.arch}/pty.node`)
-  const target = join(root, 'apps/guest-agent/dist/pty.node')
-  await replaceFiles(target, (path) => copyFileSync(source, path))
-  report('apps/guest-agent/dist/pty.node', target, startedAt)
+  const path = join(root, target)
+  await replaceFiles(path, (copy) => copyFileSync(require.resolve(source), copy))
+  report(target, path, startedAt)
 }
 
 /** The SDK is published as plain modules with their types. */
@@ -94,5 +109,5 @@ function report(name, path, startedAt) {
 }
 
 for (const app of apps) await bundle(app)
-await copyPtyModule()
+for (const native of natives) await copyNative(native)
 compileSdk()

@@ -9,6 +9,7 @@ const MIN_NODE = [20, 19]
 const bundles = [
   'apps/cli/dist/main.mjs',
   'apps/control-plane/dist/main.mjs',
+  'apps/control-plane/dist/argon2.node',
   'apps/host-agent/dist/main.mjs',
   'apps/guest-agent/dist/agent.mjs',
 ]

@@ -15,6 +15,7 @@ import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
 import { addUp } from './commands/up.js'
+import { addUser } from './commands/user.js'
 
 const VERSION = '0.1.0'
 
@@ -49,6 +50,7 @@ export function createProgram(): Command {
   addSnapshot(program)
   addQuota(program)
   addKey(program)
+  addUser(program)
   addAudit(program)
   addImage(program)
   addDoctor(program)

@@ -52,6 +52,18 @@ const schema = z
     WRENN_MAIL_FROM: z.string().refine(isSender, 'must be an address, or a name and <address>').optional(),
     /** Without a mail server each mail becomes a file in this folder. */
     WRENN_MAIL_OUTBOX: z.string().optional(),
+    /** Who may sign up: `open`, `closed` (once there is an account), or mail domains, separated by commas. */
+    WRENN_SIGNUP: z
+      .string()
+      .trim()
+      .toLowerCase()
+      .regex(
+        /^(?:open|closed|[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:\s*,\s*[a-z0-9-]+(?:\.[a-z0-9-]+)+)*)$/,
+        'must be open, closed, or mail domains such as example.com',
+      )
+      .default('closed'),
+    /** Addresses or networks (CIDR) of proxies before this one, separated by commas: whom they name as the client is believed. */
+    WRENN_TRUSTED_PROXIES: z.string().default(''),
     WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
     WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
     /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
@@ -89,6 +101,9 @@ const schema = z
     path: ['WRENN_MAIL_FROM'],
     message: 'must say whom mails are from, as WRENN_SMTP_URL is set',
   })
+
+/** Who may sign up: everybody, those with an address in one of the domains, or, once there is an account, nobody. */
+export type SignUpRule = 'open' | 'closed' | readonly string[]
 
 /**
  * What this platform allows. A request that wants more than a `max…` is `invalid_request`, one beyond a quota
@@ -147,6 +162,8 @@ export interface ControlPlaneConfig {
   /** Without a slash at its end. */
   readonly publicUrl: string
   readonly mail: MailConfig
+  readonly signUp: SignUpRule
+  readonly trustedProxies: readonly string[]
   readonly apiKeyFile: string | undefined
   readonly logLevel: string
   readonly createTimeoutMs: number
@@ -187,6 +204,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       smtpCaFile: values.WRENN_SMTP_CA,
       outboxDir: values.WRENN_MAIL_OUTBOX,
     },
+    signUp: signUpRule(values.WRENN_SIGNUP),
+    trustedProxies: listed(values.WRENN_TRUSTED_PROXIES),
     apiKeyFile: values.WRENN_API_KEY_FILE,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
@@ -227,4 +246,15 @@ function readTls(values: z.infer<typeof schema>): TlsConfig | undefined {
   if (port !== undefined && certFile !== undefined && keyFile !== undefined) return { port, certFile, keyFile }
   const message = 'WRENN_TLS_PORT, WRENN_TLS_CERT and WRENN_TLS_KEY are set together or not at all.'
   throw new AppError('invalid_config', `The configuration is not usable: ${message}`)
+}
+
+function signUpRule(text: string): SignUpRule {
+  return text === 'open' || text === 'closed' ? text : listed(text)
+}
+
+function listed(text: string): string[] {
+  return text
+    .split(',')
+    .map((part) => part.trim())
+    .filter((part) => part !== '')
 }

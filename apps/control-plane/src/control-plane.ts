@@ -5,6 +5,7 @@ import { Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
+import { createPeople } from './domain/people/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createExecutors, createInFlight, Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Host } from './host/host.js'
@@ -13,7 +14,7 @@ import { createTunnels } from './host/tunnel.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
 import { SecureListener } from './http/secure-listener.js'
-import { createDelivery, linksBelow, MailSender } from './mail/index.js'
+import { createDelivery, linksBelow, Mailer, MailSender } from './mail/index.js'
 import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
@@ -65,6 +66,7 @@ export async function startControlPlane(
     logger,
     lookEveryMs: options.tickMs ?? 1_000,
   })
+  const people = createPeople({ db, notifications, apiKeys, mailer: new Mailer(), signUp: config.signUp, logger })
   const keyWatch = new KeyWatch({ db, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
@@ -123,6 +125,7 @@ export async function startControlPlane(
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch,
+    ...people.services,
     audit: new Audit({ db, chains: auditChains }),
     capsules,
     lifecycle,
@@ -137,6 +140,7 @@ export async function startControlPlane(
     limits,
     proxyDomain: config.proxyDomains[0] ?? 'localhost',
     corsOrigins: config.corsOrigins,
+    trustedProxies: config.trustedProxies,
     logger,
     version: VERSION,
   }
@@ -158,6 +162,7 @@ export async function startControlPlane(
     await operations.drain(drainMs)
     inFlight.stop()
     keyWatch.stop()
+    await people.stop()
     await auditChains.stop()
     await mailSender.stop()
     await notifications.stop()
@@ -186,6 +191,7 @@ export async function startControlPlane(
     inFlight.start()
     auditChains.start()
     mailSender.start()
+    people.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')
     return { url, tlsPort, [Symbol.asyncDispose]: stop }

@@ -9,6 +9,7 @@ import { Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { readQuota } from './domain/limits/index.js'
 import { Operations } from './domain/operations/index.js'
+import { createPeople } from './domain/people/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createInFlight, Readiness } from './domain/reconcile/index.js'
 import { Host } from './host/host.js'
@@ -53,6 +54,8 @@ async function openApi(): Promise<string> {
   const activity = new Activity(db, logger)
   const notifications = new Notifications({ url: '', logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
+  const mailer = { send: async () => {} }
+  const people = createPeople({ db, notifications, apiKeys, mailer, signUp: 'closed', logger })
   const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity }
   const { wake, atomic, lifetimes } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
   const app = await createApp({
@@ -62,6 +65,7 @@ async function openApi(): Promise<string> {
     apiKeys,
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch: new KeyWatch({ db, logger }),
+    ...people.services,
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,
@@ -76,6 +80,7 @@ async function openApi(): Promise<string> {
     limits,
     proxyDomain: 'localhost',
     corsOrigins: [],
+    trustedProxies: [],
     logger,
     version: VERSION,
   })

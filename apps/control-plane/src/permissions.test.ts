@@ -40,14 +40,24 @@ async function statusOf({ method, url }: Route, key?: string): Promise<number> {
 describe('every route', () => {
   it('says what it needs, or is one of those that need nothing', async () => {
     const open = routes.filter(({ permission }) => permission === undefined)
-    expect(open.map(({ method, url }) => `${method} ${url}`)).toEqual(['GET /health', 'GET /ready'])
+    expect(open.map(({ method, url }) => `${method} ${url}`)).toEqual([
+      'GET /health',
+      'GET /ready',
+      'POST /v1/auth/signup',
+      'POST /v1/auth/activate',
+      'POST /v1/auth/login',
+      'POST /v1/auth/refresh',
+      'POST /v1/me/password/reset',
+      'POST /v1/me/password/reset/confirm',
+    ])
     for (const { permission } of routes) if (permission !== undefined) expect(permissions).toContain(permission)
   })
 
   it('refuses a request without a key and with a wrong one, unless it needs nothing', async () => {
     for (const route of routes) {
-      const isOpen = route.permission === undefined
-      for (const key of [undefined, 'wrn_nobody']) {
+      // A refresh has a credential of its own.
+      const isOpen = route.permission === undefined && route.url !== '/v1/auth/refresh'
+      for (const key of [undefined, 'wrn_nobody', 'wra_nobody']) {
         expect([route, (await statusOf(route, key)) !== 401]).toEqual([route, isOpen])
       }
     }
@@ -57,6 +67,7 @@ describe('every route', () => {
     const { key } = await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes: [scope] }), 201)
     const granted = permissionsOf([scope])
     for (const route of routes) {
+      if (route.url === '/v1/auth/refresh') continue
       const isGranted = route.permission === undefined || granted.has(route.permission)
       const status = await statusOf(route, key)
       expect([route, status === 403, status === 401]).toEqual([route, !isGranted, false])

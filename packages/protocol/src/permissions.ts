@@ -14,6 +14,8 @@ export const permissions = [
   /** Make and revoke keys. */
   'keys.write',
   'audit.read',
+  /** One's own account and sessions: people's alone, no key has it. */
+  'account.use',
   /** Everybody's accounts, of whatever team. */
   'users.read',
   'users.write',

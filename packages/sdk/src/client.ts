@@ -6,6 +6,7 @@ import { quota, templateInfo } from './convert.js'
 import type { WebSocketConstructor } from './socket.js'
 import { type CallOptions, Transport } from './transport.js'
 import type { Quota, TemplateInfo } from './types.js'
+import { Users } from './users.js'
 
 /**
  * Where the platform is and how to talk to it. Nothing is read from the environment, so that a browser and a server behave
@@ -45,6 +46,8 @@ export class Wrenn {
   readonly apiKeys: ApiKeys
   /** What happened in the team; for clients whose key has the scope `admin`. */
   readonly audit: Audit
+  /** Accounts of people on the whole platform. */
+  readonly users: Users
   readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
@@ -59,6 +62,7 @@ export class Wrenn {
     this.templates = new Templates(transport)
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)
+    this.users = new Users(transport)
     this.#transport = transport
   }
 

@@ -13,6 +13,7 @@ import type {
   Quota,
   QuotaUse,
   TemplateInfo,
+  UserInfo,
 } from './types.js'
 
 function date(text: string | undefined): Date | undefined {
@@ -174,6 +175,18 @@ export function apiKeyInfo(key: wire.ApiKey): ApiKeyInfo {
     createdAt: new Date(key.created_at),
     expiresAt: date(key.expires_at),
     lastUsedAt: date(key.last_used),
+  }
+}
+
+/** An account of a person. */
+export function userInfo(user: wire.User): UserInfo {
+  return {
+    id: user.id,
+    email: user.email,
+    name: user.name,
+    status: user.status,
+    isAdmin: user.is_admin,
+    createdAt: new Date(user.created_at),
   }
 }
 

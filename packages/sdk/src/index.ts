@@ -73,4 +73,6 @@ export {
   type SignalName,
   type TemplateInfo,
   type Timing,
+  type UserInfo,
 } from './types.js'
+export { type CreateUserOptions, type NewUserInfo, type UpdateUserOptions, Users } from './users.js'

@@ -272,11 +272,23 @@ export interface ApiKeyInfo {
   readonly lastUsedAt: Date | undefined
 }
 
+/** An account of a person, as admins of the platform see it. */
+export interface UserInfo {
+  readonly id: string
+  readonly email: string
+  readonly name: string
+  /** `pending` until it is activated, `active`, or `disabled`. Others may come. */
+  readonly status: string
+  /** Of the platform. */
+  readonly isAdmin: boolean
+  readonly createdAt: Date
+}
+
 /** One thing that happened in a team. */
 export interface AuditEntry {
   readonly id: string
   readonly createdAt: Date
-  /** `key`, or `system`: the platform itself. Others may come. */
+  /** `key`, `user`: a person, or `system`: the platform itself. Others may come. */
   readonly actorType: string
   readonly actorId: string | undefined
   /** As it was then. */

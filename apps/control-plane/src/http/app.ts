@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { createServer } from 'node:http'
+import cookie from '@fastify/cookie'
 import multipart from '@fastify/multipart'
 import websocket from '@fastify/websocket'
 import { AppError, queryText } from '@wrenn/base'
@@ -18,15 +19,18 @@ import { describeApi } from './openapi.js'
 import { apiKeyRoutes } from './routes/api-keys.js'
 import { archiveRoutes } from './routes/archive.js'
 import { auditRoutes } from './routes/audit.js'
+import { authRoutes, openAuthRoutes } from './routes/auth.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
 import { egressRoutes } from './routes/egress.js'
 import { execRoutes } from './routes/exec.js'
 import { fileRoutes } from './routes/files.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
+import { meRoutes, resetRoutes } from './routes/me.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { templateRoutes } from './routes/templates.js'
+import { userRoutes } from './routes/users.js'
 
 const BODY_BYTES = 1024 * 1024
 const MAX_FRAME_BYTES = 4 * 1024 * 1024
@@ -45,6 +49,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     logger: false,
     serverFactory: (request) => createFront(edge, { request, upgrades, keepAliveMs: KEEP_ALIVE_MS }),
     bodyLimit: BODY_BYTES,
+    trustProxy: services.trustedProxies.length === 0 ? false : [...services.trustedProxies],
     genReqId: () => `req-${randomBytes(8).toString('hex')}`,
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH, querystringParser: queryFields },
     forceCloseConnections: 'idle',
@@ -63,6 +68,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
   answerUnknownRoutes(app)
   requirePermissions(app)
   exposeMetrics(app)
+  await app.register(cookie)
   await app.register(multipart)
   await app.register(websocket, {
     options: {
@@ -84,7 +90,11 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     },
   })
   await describeApi(app, services.version)
-  await app.register(async (open: App) => systemRoutes(open, services))
+  await app.register(async (open: App) => {
+    systemRoutes(open, services)
+    openAuthRoutes(open, services)
+    resetRoutes(open, services)
+  })
   await app.register(async (closed: App) => {
     authenticate(closed, services)
     capsuleRoutes(closed, services)
@@ -97,6 +107,9 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     templateRoutes(closed, services)
     apiKeyRoutes(closed, services)
     auditRoutes(closed, services)
+    authRoutes(closed, services)
+    meRoutes(closed, services)
+    userRoutes(closed, services)
     socketRoutes(closed, services)
     e2bRoutes(closed, services)
   })
@@ -155,7 +168,9 @@ function logRequests(app: App, { logger }: Services): void {
 }
 
 function principalFields(principal: Principal | null) {
-  return principal === null ? {} : { teamId: principal.teamId, keyId: principal.id }
+  if (principal === null) return {}
+  const { kind, id, teamId } = principal
+  return kind === 'key' ? { teamId, keyId: id } : { teamId, userId: id }
 }
 
 function capsuleOf(params: unknown): { capsuleId?: string } {

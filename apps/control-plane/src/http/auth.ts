@@ -1,8 +1,11 @@
 import { AppError } from '@wrenn/base'
+import { ACCESS_TOKEN_PREFIX } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
-import { need, type Principal } from '../domain/accounts/index.js'
+import { need, type Principal, type UserPrincipal } from '../domain/accounts/index.js'
+import type { From } from '../domain/people/index.js'
 import type { Actor } from '../store/schema.js'
 import type { App, Services } from './context.js'
+import { accessCookie, requireOwnPage } from './cookies.js'
 
 /**
  * Refuses to register a route that does not say who may use it, and writes into the document what it says. To be called before any
@@ -17,14 +20,26 @@ export function requirePermissions(app: App): void {
   })
 }
 
-/** Lets a request of the routes below through when its key may do what the route needs; a WebSocket may bring its key later. */
-export function authenticate(app: App, { apiKeys }: Services): void {
+/**
+ * Lets a request of the routes below through when its key or its session may do what the route needs; a WebSocket may bring its
+ * credentials later.
+ */
+export function authenticate(app: App, services: Services): void {
   app.addHook('onRequest', async (request) => {
-    const key = keyOf(request)
-    if (key === undefined && request.ws && request.routeOptions.config.auth === 'socket') return
-    request.principal = await apiKeys.authenticate(key)
+    const given = credentialOf(request)
+    if (given === undefined && request.ws && request.routeOptions.config.auth === 'socket') return
+    request.principal = await whoHas(given, services)
     admit(request, request.principal)
   })
+}
+
+/** @throws AppError `unauthorized`, `account_deactivated`, `no_team` */
+export async function whoHas(
+  credential: string | undefined,
+  { apiKeys, sessionTokens }: Pick<Services, 'apiKeys' | 'sessionTokens'>,
+): Promise<Principal> {
+  if (credential?.startsWith(ACCESS_TOKEN_PREFIX)) return await sessionTokens.authenticate(credential)
+  return await apiKeys.authenticate(credential)
 }
 
 /** @throws AppError `forbidden` when the principal may not do what the route is for */
@@ -34,11 +49,15 @@ export function admit({ routeOptions }: FastifyRequest, principal: Principal): v
   need(principal, permission)
 }
 
-/** `X-API-Key: <key>`, or `Authorization: Bearer <key>`. */
-function keyOf(request: FastifyRequest): string | undefined {
+/** `X-API-Key: <key>`, or `Authorization: Bearer <key or token>`, or else the cookie of a page. @throws AppError `forbidden` */
+function credentialOf(request: FastifyRequest): string | undefined {
   const header = request.headers['x-api-key']
   if (header !== undefined) return String(header)
-  return /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1]
+  const bearer = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1]
+  if (bearer !== undefined) return bearer
+  const cookie = accessCookie(request)
+  if (cookie !== undefined) requireOwnPage(request)
+  return cookie
 }
 
 /** Who makes a request that went through `authenticate`. */
@@ -47,8 +66,22 @@ export function principalOf(request: FastifyRequest): Principal {
   return request.principal
 }
 
+/** The person who makes a request to a route that only people have the permission for. */
+export function userOf(request: FastifyRequest): UserPrincipal {
+  const principal = principalOf(request)
+  if (principal.kind === 'user') return principal
+  throw new AppError('forbidden', 'This is for people who have logged in, not for keys.')
+}
+
 /** Who asks for the change that a request is about, for records of it. */
 export function actorOf(request: FastifyRequest): Actor {
-  const { id, name } = principalOf(request)
-  return { id, name, requestId: request.id, ip: request.ip }
+  const principal = principalOf(request)
+  const { id, kind } = principal
+  const name = principal.kind === 'user' ? principal.email : principal.name
+  return { kind, id, name, requestId: request.id, ip: request.ip }
+}
+
+/** Where a request comes from. */
+export function fromOf(request: FastifyRequest): From {
+  return { ip: request.ip, userAgent: request.headers['user-agent'] ?? '', requestId: request.id }
 }

@@ -7,6 +7,7 @@ import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
 import type { Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
+import type { Accounts, Sessions, SessionTokens, UserAdmin } from '../domain/people/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Host } from '../host/host.js'
@@ -15,8 +16,12 @@ import type { Host } from '../host/host.js'
 export interface Services {
   readonly apiKeys: ApiKeys
   readonly keyAdmin: KeyAdmin
-  /** Tells what is open for long that its key has ended. */
+  /** Tells what is open for long that its key or session has ended. */
   readonly keyWatch: KeyWatch
+  readonly sessionTokens: SessionTokens
+  readonly sessions: Sessions
+  readonly accounts: Accounts
+  readonly userAdmin: UserAdmin
   readonly audit: Audit
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
@@ -37,6 +42,8 @@ export interface Services {
   readonly proxyDomain: string
   /** Origins of pages that may use the API; `*` is any. */
   readonly corsOrigins: readonly string[]
+  /** Whose word about where a request comes from is believed: addresses and networks of proxies. */
+  readonly trustedProxies: readonly string[]
   readonly logger: Logger
   readonly version: string
 }

@@ -10,8 +10,8 @@ const ANSWER_HEADERS =
 const PREFLIGHT_MAX_AGE_SEC = 86_400
 
 /**
- * Lets pages of these origins use the API; `*` means every page. Keys are sent explicitly, never as cookies, so a page can do
- * nothing here without a key that it was given.
+ * Lets pages of these origins use the API; `*` means every page. Keys are sent explicitly, and cookies count only for
+ * pages of this host (`cookies.ts`), so a page from elsewhere can do nothing here without a key that it was given.
  */
 export function allowOrigins(app: App, origins: readonly string[]): void {
   const any = origins.includes('*')

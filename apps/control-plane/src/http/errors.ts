@@ -37,7 +37,7 @@ export function createErrorHandler(logger: Logger, bodyOf: Bodies = (error, { id
     // RFC 9110 §15.5.16: what would have been understood.
     if (status === 415 && request.headers['content-encoding'] !== undefined)
       void reply.header('accept-encoding', ACCEPTED_CODINGS)
-    if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key"')
+    if (status === 401) void reply.header('www-authenticate', 'ApiKey header="X-API-Key", Bearer')
     return reply.status(status).type('application/json; charset=utf-8').send(bodyOf(error, request))
   }
 }

@@ -60,11 +60,20 @@ export async function describeApi(app: App, version: string): Promise<void> {
         { name: 'files', description: 'Files inside a capsule.' },
         { name: 'templates', description: 'What capsules are created from.' },
         { name: 'keys', description: 'API keys of the team.' },
+        {
+          name: 'accounts',
+          description: 'People: sign-up, sessions, their own accounts and, for admins, those of others.',
+        },
         { name: 'audit', description: 'What happened in the team.' },
         { name: 'system', description: 'Health of the platform.' },
       ],
-      components: { securitySchemes: { apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' } } },
-      security: [{ apiKey: [] }],
+      components: {
+        securitySchemes: {
+          apiKey: { type: 'apiKey', in: 'header', name: 'X-API-Key' },
+          session: { type: 'http', scheme: 'bearer' },
+        },
+      },
+      security: [{ apiKey: [] }, { session: [] }],
     },
     transform: createJsonSchemaTransform({ skipList: [] }),
     transformObject: jsonSchemaTransformObject,

@@ -5,7 +5,7 @@ import { findKey, touchKeys } from '../../store/api-keys.js'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
 import type { ApiKeyRow } from '../../store/schema.js'
-import type { Principal } from './principal.js'
+import type { KeyPrincipal, Principal } from './principal.js'
 
 /** Also the channel's name in the trigger of the migration. */
 const CHANNEL = 'api_key_changed'
@@ -39,7 +39,7 @@ interface ApiKeysDeps {
  */
 export class ApiKeys {
   readonly #deps: ApiKeysDeps
-  readonly #cache = new Map<string, Principal>()
+  readonly #cache = new Map<string, KeyPrincipal>()
   /** Grows with each change; what was read before one is not kept after it. */
   #version = 0
   readonly #used = new Map<string, Date>()
@@ -52,7 +52,7 @@ export class ApiKeys {
   }
 
   /** @throws AppError `unauthorized` */
-  async authenticate(apiKey: string | undefined): Promise<Principal> {
+  async authenticate(apiKey: string | undefined): Promise<KeyPrincipal> {
     if (apiKey === undefined || apiKey === '') throw new AppError('unauthorized', 'This call needs an API key.')
     const hash = hashOf(apiKey)
     const known = this.#deps.notifications.isFresh ? this.#cache.get(hash) : undefined
@@ -82,7 +82,7 @@ export class ApiKeys {
     }
   }
 
-  async #load(hash: string): Promise<Principal> {
+  async #load(hash: string): Promise<KeyPrincipal> {
     const version = this.#version
     const row = await findKey(this.#deps.db, hash)
     if (row === undefined) throw new AppError('unauthorized', 'The API key is not valid.')
@@ -102,7 +102,7 @@ export class ApiKeys {
 }
 
 /** A scope of a newer version lets nobody do anything here. */
-function principalOf(row: ApiKeyRow): Principal {
+function principalOf(row: ApiKeyRow): KeyPrincipal {
   const scopes = row.scopes.filter(isScope)
   return {
     kind: 'key',

@@ -11,6 +11,7 @@ import {
 import { addKey, countKeys, listKeys, lockKey, revokeKey } from '../../store/api-keys.js'
 import { type NewAuditEntry, writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
+import { lockRole } from '../../store/members.js'
 import type { Actor, ApiKeyRow } from '../../store/schema.js'
 import { lockTeam } from '../../store/usage.js'
 import { type ApiKeys, newApiKey, storedForm } from './api-keys.js'
@@ -59,8 +60,7 @@ export class KeyAdmin {
     const key = newApiKey(input.format)
     const row = await this.#deps.db.transaction().execute(async (tx) => {
       await lockTeam(tx, maker.teamId)
-      const own = await lockKey(tx, maker.teamId, maker.id)
-      if (own === undefined || own.revoked_at !== null) throw new AppError('unauthorized', 'The API key was revoked.')
+      await requireMaker(tx, maker)
       const { all } = await countKeys(tx, maker.teamId)
       if (all >= MAX_KEYS) {
         throw new AppError('limit_exceeded', `The team has ${all} keys, as many as it may have; revoke some.`)
@@ -82,16 +82,21 @@ export class KeyAdmin {
   }
 
   /**
-   * Ends a key; repeats do nothing. The last one that may do everything for ever stays, or nobody could make another.
-   * @throws AppError `api_key_not_found`, `conflict`
+   * Ends a key; repeats do nothing. Who may not do all that concerns the team ends only keys of their own. The last one that may do
+   * everything for ever stays, or nobody could make another.
+   * @throws AppError `api_key_not_found`, `forbidden`, `conflict`
    */
-  async revoke({ teamId }: Principal, id: string, actor: Actor): Promise<void> {
+  async revoke(asking: Principal, id: string, actor: Actor): Promise<void> {
     const { db, apiKeys } = this.#deps
+    const { teamId } = asking
     await db.transaction().execute(async (tx) => {
       await lockTeam(tx, teamId)
       const row = await lockKey(tx, teamId, id)
       if (row === undefined) throw new AppError('api_key_not_found', `The team has no key ${id}.`)
       if (row.revoked_at !== null) return
+      if (!asking.scopes.includes('admin') && row.created_by !== asking.id) {
+        throw new AppError('forbidden', 'This key was made by somebody else; who manages the team can revoke it.')
+      }
       if (isLastingFull(row) && (await countKeys(tx, teamId, id)).lastingFull === 0) {
         const message =
           'This is the last key of the team that may do everything and does not expire. Make another one like it first.'
@@ -116,16 +121,30 @@ function isLastingFull(row: ApiKeyRow): boolean {
   return row.expires_at === null && teamScopes.every((scope) => row.scopes.includes(scope))
 }
 
+/** Until the end of the transaction the maker stays what it is. @throws AppError `unauthorized` */
+async function requireMaker(tx: Db, maker: Principal): Promise<void> {
+  if (maker.kind === 'user') {
+    if ((await lockRole(tx, maker.teamId, maker.id)) === maker.role) return
+    throw new AppError('unauthorized', 'The session has ended, or may do something else.')
+  }
+  const own = await lockKey(tx, maker.teamId, maker.id)
+  if (own === undefined || own.revoked_at !== null) throw new AppError('unauthorized', 'The API key was revoked.')
+}
+
 /** @throws AppError `forbidden` */
 function refuseMore(maker: Principal, wanted: readonly Scope[]): void {
   const beyond = wanted.filter((scope) => [...permissionsOf([scope])].some((each) => !maker.permissions.has(each)))
   if (beyond.length === 0) return
-  const message = `A key cannot make one that may do more than itself; this one has not the scope ${beyond.join(', ')}.`
+  const message =
+    maker.kind === 'user'
+      ? `As ${maker.role} of this team you cannot make a key with the scope ${beyond.join(', ')}.`
+      : `A key cannot make one that may do more than itself; this one has not the scope ${beyond.join(', ')}.`
   throw new AppError('forbidden', message, { details: { scopes: beyond } })
 }
 
 /** @throws AppError `forbidden` */
-function endOf({ expiresAt }: Principal, expiresInSec: number | undefined): Date | undefined {
+function endOf(maker: Principal, expiresInSec: number | undefined): Date | undefined {
+  const expiresAt = maker.kind === 'key' ? maker.expiresAt : undefined
   if (expiresInSec === undefined) return expiresAt
   const end = new Date(Date.now() + expiresInSec * 1000)
   if (expiresAt === undefined || end <= expiresAt) return end

@@ -1,6 +1,7 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { goodKeys } from '../../store/api-keys.js'
 import type { Db } from '../../store/database.js'
+import { rolesInSessions } from '../../store/sessions.js'
 import { hasExpired } from './api-keys.js'
 import type { Principal } from './principal.js'
 
@@ -16,7 +17,7 @@ interface KeyWatchDeps {
   readonly logger: Logger
 }
 
-/** Ends what is open for long when the key that opened it ends. The database is asked only while something is open. */
+/** Ends what is open for long when the key or the session that opened it ends, or may do something else. The database is asked only while something is open. */
 export class KeyWatch {
   readonly #deps: KeyWatchDeps
   readonly #followers = new Set<Follower>()
@@ -27,7 +28,7 @@ export class KeyWatch {
     this.#deps = deps
   }
 
-  /** Calls `onEnd` within a second after the key was revoked or expired, unless the answer is disposed before. */
+  /** Calls `onEnd` within a second after the key was revoked or expired, or the session ended, unless the answer is disposed before. */
   follow(principal: Principal, onEnd: (why: AppError) => void): Disposable {
     const follower = { principal, onEnd }
     this.#followers.add(follower)
@@ -42,7 +43,8 @@ export class KeyWatch {
   }
 
   #look(): void {
-    this.#end(({ principal }) => hasExpired(principal))
+    // An access token's end is not that of its session.
+    this.#end(({ principal }) => principal.kind === 'key' && hasExpired(principal))
     if (!this.#isAsking && this.#followers.size > 0) void this.#ask()
     this.#timer = this.#followers.size === 0 ? undefined : setTimeout(() => this.#look(), LOOK_EVERY_MS)
   }
@@ -52,8 +54,8 @@ export class KeyWatch {
     this.#isAsking = true
     try {
       const looked = new Set(this.#followers)
-      const good = await goodKeys(this.#deps.db, [...new Set([...looked].map(({ principal }) => principal.id))])
-      this.#end((follower) => looked.has(follower) && !good.has(follower.principal.id))
+      const isGood = await this.#goodOnes([...looked].map(({ principal }) => principal))
+      this.#end((follower) => looked.has(follower) && !isGood(follower.principal))
     } catch (error) {
       this.#deps.logger.debug({ error: errorText(error) }, 'key_watch.not_read')
     } finally {
@@ -61,11 +63,27 @@ export class KeyWatch {
     }
   }
 
+  async #goodOnes(all: readonly Principal[]): Promise<(principal: Principal) => boolean> {
+    const { db } = this.#deps
+    const keys = new Set(all.flatMap((each) => (each.kind === 'key' ? [each.id] : [])))
+    const sessions = new Set(all.flatMap((each) => (each.kind === 'user' ? [each.sessionId] : [])))
+    const good = keys.size === 0 ? new Set<string>() : await goodKeys(db, [...keys])
+    const roles = sessions.size === 0 ? new Map<string, string>() : await rolesInSessions(db, [...sessions])
+    return (principal) =>
+      principal.kind === 'key'
+        ? good.has(principal.id)
+        : roles.get(principal.sessionId) === `${principal.teamId} ${principal.role}`
+  }
+
   #end(isOver: (follower: Follower) => boolean): void {
     for (const follower of this.#followers) {
       if (!isOver(follower)) continue
       this.#followers.delete(follower)
-      follower.onEnd(new AppError('unauthorized', 'The API key was revoked or has expired.'))
+      follower.onEnd(new AppError('unauthorized', endOf(follower.principal)))
     }
   }
+}
+
+function endOf({ kind }: Principal): string {
+  return kind === 'key' ? 'The API key was revoked or has expired.' : 'The session has ended, or may do something else.'
 }

@@ -6,7 +6,7 @@ import type { Principal } from '../../domain/accounts/index.js'
 import type { CapsuleRef } from '../../domain/capsules/index.js'
 import type { SessionContext } from '../../domain/commands/index.js'
 import { fromHostError } from '../../host/errors.js'
-import { admit } from '../auth.js'
+import { admit, whoHas } from '../auth.js'
 import type { Services } from '../context.js'
 import { Channel, type Message, parseFrame } from './channel.js'
 
@@ -61,13 +61,14 @@ async function serve(
   channel: Channel,
   request: FastifyRequest,
   capsuleId: string,
-  { capsules, apiKeys, keyWatch, activity, wake, logger }: Services,
+  services: Services,
   task: SocketTask,
 ): Promise<void> {
+  const { capsules, keyWatch, activity, wake, logger } = services
   const startedAt = performance.now()
   let code = 'ok'
   try {
-    const principal = request.principal ?? (await firstMessage(channel, request, apiKeys))
+    const principal = request.principal ?? (await firstMessage(channel, request, services))
     const { teamId } = principal
     using _followed = keyWatch.follow(principal, (why) => {
       code = why.code
@@ -96,17 +97,13 @@ async function refuse(channel: Channel, error: AppError): Promise<void> {
   channel.close(errorKind(error.code).status < 500 ? CLOSE_POLICY : CLOSE_FAILED, error.code)
 }
 
-async function firstMessage(
-  channel: Channel,
-  request: FastifyRequest,
-  apiKeys: Services['apiKeys'],
-): Promise<Principal> {
+async function firstMessage(channel: Channel, request: FastifyRequest, services: Services): Promise<Principal> {
   const timer = setTimeout(() => channel.close(CLOSE_POLICY, 'unauthorized'), AUTH_WITHIN_MS)
   try {
     const message = await channel.next()
     if (message === undefined) throw new AppError('unauthorized', 'No credentials came within 5 seconds.')
     const frame = parseFrame(message, authFrameSchema)
-    const principal = await apiKeys.authenticate(frame.api_key ?? frame.token)
+    const principal = await whoHas(frame.api_key ?? frame.token, services)
     admit(request, principal)
     return principal
   } finally {

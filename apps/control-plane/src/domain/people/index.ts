@@ -1,0 +1,6 @@
+export type { Accounts } from './accounts.js'
+export { createPeople } from './create-people.js'
+export { type From, PLATFORM_TEAM_ID } from './from.js'
+export type { SessionTokens } from './session-tokens.js'
+export type { Opened, Sessions } from './sessions.js'
+export type { UserAdmin } from './user-admin.js'

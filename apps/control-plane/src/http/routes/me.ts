@@ -1,0 +1,89 @@
+import { changePasswordSchema, confirmResetSchema, meSchema, requestResetSchema, updateMeSchema } from '@wrenn/protocol'
+import { fromOf, userOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { errors, noContent } from '../schemas.js'
+
+const tags = ['accounts']
+
+/** One's own account. */
+export function meRoutes(app: App, { accounts }: Services): void {
+  const config = { permission: 'account.use' } as const
+
+  app.get(
+    '/v1/me',
+    { config, schema: { tags, summary: 'Your account.', response: { 200: meSchema, ...errors } } },
+    (request) => accounts.me(userOf(request)),
+  )
+
+  app.patch(
+    '/v1/me',
+    {
+      config,
+      schema: { tags, summary: 'Change your name.', body: updateMeSchema, response: { 200: meSchema, ...errors } },
+    },
+    async (request) => {
+      await accounts.rename(userOf(request), request.body.name, fromOf(request))
+      return await accounts.me(userOf(request))
+    },
+  )
+
+  app.post(
+    '/v1/me/password',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Change your password; all your other sessions end.',
+        body: changePasswordSchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await accounts.changePassword(userOf(request), request.body, fromOf(request))
+      return await reply.status(204).send()
+    },
+  )
+}
+
+/** For who cannot log in any more. */
+export function resetRoutes(app: App, { accounts }: Services): void {
+  const config = { permission: 'public' } as const
+
+  app.post(
+    '/v1/me/password/reset',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Have a link sent that lets you choose another password; it is good for 15 minutes.',
+        description: 'The answer is the same for an address that has no account.',
+        security: [],
+        body: requestResetSchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await accounts.requestReset(request.body.email, fromOf(request))
+      return await reply.status(204).send()
+    },
+  )
+
+  app.post(
+    '/v1/me/password/reset/confirm',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Choose another password with the token of the link; all your sessions end.',
+        security: [],
+        body: confirmResetSchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { token, new_password } = request.body
+      await accounts.confirmReset(token, new_password, fromOf(request))
+      return await reply.status(204).send()
+    },
+  )
+}
