@@ -14,6 +14,7 @@ import { addQuota } from './commands/quota.js'
 import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
+import { addTeam } from './commands/team.js'
 import { addUp } from './commands/up.js'
 import { addUser } from './commands/user.js'
 
@@ -50,6 +51,7 @@ export function createProgram(): Command {
   addSnapshot(program)
   addQuota(program)
   addKey(program)
+  addTeam(program)
   addUser(program)
   addAudit(program)
   addImage(program)

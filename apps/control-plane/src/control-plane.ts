@@ -8,6 +8,7 @@ import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createExecutors, createInFlight, Readiness, Reconciler } from './domain/reconcile/index.js'
+import { Invitations, Members, TeamSweeper, Teams } from './domain/teams/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
@@ -66,7 +67,8 @@ export async function startControlPlane(
     logger,
     lookEveryMs: options.tickMs ?? 1_000,
   })
-  const people = createPeople({ db, notifications, apiKeys, mailer: new Mailer(), signUp: config.signUp, logger })
+  const mailer = new Mailer()
+  const people = createPeople({ db, notifications, apiKeys, mailer, signUp: config.signUp, logger })
   const keyWatch = new KeyWatch({ db, logger })
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
@@ -81,6 +83,13 @@ export async function startControlPlane(
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS } = options
   const egress = new Egress({ db, host, logger, lookEveryMs: tickMs })
+  const teamSweeper = new TeamSweeper({
+    db,
+    logger,
+    lookEveryMs: tickMs,
+    endCapsule: (teamId, id) => capsules.destroy(teamId, id, { waitMs: 0, reason: 'team_deleted' }),
+    endSnapshot: (teamId, name) => snapshots.remove(teamId, name, undefined),
+  })
   const reconciler = new Reconciler({
     db,
     host,
@@ -126,6 +135,9 @@ export async function startControlPlane(
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch,
     ...people.services,
+    teams: new Teams({ db, onChange: people.onChange }),
+    members: new Members({ db, mailer, onChange: people.onChange }),
+    invitations: new Invitations({ db, mailer }),
     audit: new Audit({ db, chains: auditChains }),
     capsules,
     lifecycle,
@@ -163,6 +175,7 @@ export async function startControlPlane(
     inFlight.stop()
     keyWatch.stop()
     await people.stop()
+    await teamSweeper.stop()
     await auditChains.stop()
     await mailSender.stop()
     await notifications.stop()
@@ -192,6 +205,7 @@ export async function startControlPlane(
     auditChains.start()
     mailSender.start()
     people.start()
+    teamSweeper.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')
     return { url, tlsPort, [Symbol.asyncDispose]: stop }

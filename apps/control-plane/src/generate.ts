@@ -12,11 +12,13 @@ import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createInFlight, Readiness } from './domain/reconcile/index.js'
+import { Invitations, Members, Teams } from './domain/teams/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
 import { apiDocument } from './http/openapi.js'
 import { lifecyclePage } from './lifecycle-page.js'
+import { Mailer } from './mail/index.js'
 import { openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { findTeamName } from './store/teams.js'
@@ -54,7 +56,7 @@ async function openApi(): Promise<string> {
   const activity = new Activity(db, logger)
   const notifications = new Notifications({ url: '', logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
-  const mailer = { send: async () => {} }
+  const mailer = new Mailer()
   const people = createPeople({ db, notifications, apiKeys, mailer, signUp: 'closed', logger })
   const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity }
   const { wake, atomic, lifetimes } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
@@ -66,6 +68,9 @@ async function openApi(): Promise<string> {
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch: new KeyWatch({ db, logger }),
     ...people.services,
+    teams: new Teams({ db, onChange: people.onChange }),
+    members: new Members({ db, mailer, onChange: people.onChange }),
+    invitations: new Invitations({ db, mailer }),
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,

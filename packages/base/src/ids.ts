@@ -24,6 +24,8 @@ export type CheckpointId = Branded<'CheckpointId'>
 export type AuditId = Branded<'AuditId'>
 /** `snap-` and 25 base-36 digits. Users name snapshots by their template name instead. */
 export type SnapshotId = Branded<'SnapshotId'>
+/** `inv-` and 25 base-36 digits. Names an invitation to a team, and is not what its link carries. */
+export type InvitationId = Branded<'InvitationId'>
 /** `mail-` and 25 base-36 digits. Part of the mail's Message-ID, so that a mail that came twice can be told. */
 export type MailId = Branded<'MailId'>
 
@@ -62,6 +64,8 @@ export const checkpointIds = kind<CheckpointId>('cp')
 export const auditIds = kind<AuditId>('log')
 /** As {@link capsuleIds}, of snapshots. */
 export const snapshotIds = kind<SnapshotId>('snap')
+/** As {@link capsuleIds}, of invitations. */
+export const invitationIds = kind<InvitationId>('inv')
 /** As {@link capsuleIds}, of mails. */
 export const mailIds = kind<MailId>('mail')
 

@@ -17,6 +17,8 @@ export {
   checkpointIds,
   type HostId,
   hostIds,
+  type InvitationId,
+  invitationIds,
   type MailId,
   mailIds,
   randomTag,

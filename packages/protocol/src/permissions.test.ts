@@ -3,7 +3,7 @@ import { permissions, permissionsOf, scopes, scopesFor } from './permissions.js'
 
 describe('the table of grants', () => {
   it('lets every permission but that of people be had, and gives all of them to all scopes together', () => {
-    const ofKeys = permissions.filter((permission) => permission !== 'account.use')
+    const ofKeys = permissions.filter((permission) => !['account.use', 'team.own'].includes(permission))
     for (const permission of ofKeys) expect(scopesFor(permission), permission).not.toEqual([])
     expect([...permissionsOf(scopes)].sort()).toEqual([...ofKeys].sort())
     expect(permissionsOf([])).toEqual(new Set())

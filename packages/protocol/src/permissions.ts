@@ -13,7 +13,15 @@ export const permissions = [
   'keys.read',
   /** Make and revoke keys. */
   'keys.write',
+  /** Revoke keys that others have made. */
+  'keys.manage',
   'audit.read',
+  /** Who is in the team. */
+  'team.read',
+  /** Its name, people, roles and invitations. */
+  'team.write',
+  /** Delete it, or hand it over: its owner's alone, no key has it. */
+  'team.own',
   /** One's own account and sessions: people's alone, no key has it. */
   'account.use',
   /** Everybody's accounts, of whatever team. */
@@ -42,7 +50,7 @@ export const grants = {
   read: seeing,
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
-  admin: ['keys.read', 'keys.write', 'audit.read'],
+  admin: ['keys.read', 'keys.write', 'keys.manage', 'audit.read', 'team.read', 'team.write'],
   platform: ['users.read', 'users.write'],
 } as const satisfies Record<Scope, readonly Permission[]>
 

@@ -10,11 +10,14 @@ describe('roles', () => {
       if (upper !== undefined)
         for (const permission of lower) expect([permission, upper.has(permission)]).toEqual([permission, true])
     }
-    expect(permissionsOfRole('owner')).toEqual(permissionsOf(['read', 'capsules', 'templates', 'admin']))
+    expect(permissionsOfRole('owner')).toEqual(
+      new Set([...permissionsOf(['read', 'capsules', 'templates', 'admin']), 'team.own']),
+    )
+    expect(rolesFor('team.own')).toEqual(['owner'])
   })
 
-  it('let a viewer do what a key that only reads may do', () => {
-    expect(permissionsOfRole('viewer')).toEqual(permissionsOf(['read']))
+  it('let a viewer do what a key that only reads may do, and see who is there', () => {
+    expect(permissionsOfRole('viewer')).toEqual(new Set([...permissionsOf(['read']), 'team.read']))
   })
 
   it('let a member use everything and manage nobody', () => {

@@ -14,10 +14,10 @@ const managing = [...using, ...grants.admin] as const
 
 /** Who may do what in a team; the only place that says it, as `grants` is for keys. */
 export const roleGrants = {
-  owner: managing,
+  owner: [...managing, 'team.own'],
   admin: managing,
-  member: [...using, 'keys.read', 'keys.write'],
-  viewer: grants.read,
+  member: [...using, 'keys.read', 'keys.write', 'team.read'],
+  viewer: [...grants.read, 'team.read'],
 } as const satisfies Record<Role, readonly Permission[]>
 
 /** All that a role allows. */

@@ -4,6 +4,7 @@ import { Audit } from './audit.js'
 import { Capsules } from './capsules.js'
 import { quota, templateInfo } from './convert.js'
 import type { WebSocketConstructor } from './socket.js'
+import { Teams } from './teams.js'
 import { type CallOptions, Transport } from './transport.js'
 import type { Quota, TemplateInfo } from './types.js'
 import { Users } from './users.js'
@@ -48,6 +49,8 @@ export class Wrenn {
   readonly audit: Audit
   /** Accounts of people on the whole platform. */
   readonly users: Users
+  /** The teams that the client is in, and who is in them. */
+  readonly teams: Teams
   readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
@@ -62,6 +65,7 @@ export class Wrenn {
     this.templates = new Templates(transport)
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)
+    this.teams = new Teams(transport)
     this.users = new Users(transport)
     this.#transport = transport
   }

@@ -49,6 +49,14 @@ export type { PortsInfo } from './ports.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
+export {
+  type InviteOptions,
+  type TeamInfo,
+  type TeamInvitation,
+  type TeamMember,
+  type TeamRole,
+  Teams,
+} from './teams.js'
 export type { CallOptions } from './transport.js'
 export {
   type ApiKeyInfo,

@@ -29,6 +29,7 @@ import { lifecycleRoutes } from './routes/lifecycle.js'
 import { meRoutes, resetRoutes } from './routes/me.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
+import { teamRoutes } from './routes/teams.js'
 import { templateRoutes } from './routes/templates.js'
 import { userRoutes } from './routes/users.js'
 
@@ -106,6 +107,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     fileRoutes(closed, services)
     templateRoutes(closed, services)
     apiKeyRoutes(closed, services)
+    teamRoutes(closed, services)
     auditRoutes(closed, services)
     authRoutes(closed, services)
     meRoutes(closed, services)

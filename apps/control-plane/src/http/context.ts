@@ -7,9 +7,10 @@ import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
 import type { Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
-import type { Accounts, Sessions, SessionTokens, UserAdmin } from '../domain/people/index.js'
+import type { Accounts, Sessions, SessionTokens, Throttle, UserAdmin } from '../domain/people/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
+import type { Invitations, Members, Teams } from '../domain/teams/index.js'
 import type { Host } from '../host/host.js'
 
 /** What requests are served with. */
@@ -22,6 +23,10 @@ export interface Services {
   readonly sessions: Sessions
   readonly accounts: Accounts
   readonly userAdmin: UserAdmin
+  readonly teams: Teams
+  readonly members: Members
+  readonly invitations: Invitations
+  readonly throttle: Throttle
   readonly audit: Audit
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle

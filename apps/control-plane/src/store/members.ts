@@ -45,6 +45,7 @@ export async function unownedFirstTeam(db: Db): Promise<string | undefined> {
   const first = await db
     .selectFrom('teams')
     .select('id')
+    .where('deleted_at', 'is', null)
     .orderBy('created_at')
     .orderBy('id')
     .limit(1)

@@ -20,12 +20,18 @@ type Count = ColumnType<number, number | undefined, number>
 export interface TeamsTable {
   id: string
   name: string
+  /** Unique; for URLs. */
+  slug: Generated<string>
   /** Quotas: `null` is the platform's default, 0 no limit. */
   max_running: number | null
   max_vcpus: number | null
   max_memory_mib: number | null
   max_pool_bytes: number | null
   created_at: Time
+  /** Nobody is in a deleted team, and none of its keys is good. */
+  deleted_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+  /** When nothing of a deleted team was left. */
+  swept_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
 }
 
 /** Keys by digest: a key itself is in no table. Plain SHA-256 does, because a key has 128 random bits. */
@@ -357,6 +363,26 @@ export interface AttemptsTable {
   until: Date
 }
 
+/** Who was invited to a team. What its link carries is stored by digest. */
+export interface InvitationsTable {
+  id: string
+  team_id: string
+  /** In lower case. */
+  email: string
+  role: 'admin' | 'member' | 'viewer'
+  token_digest: string
+  /** Id of a person or a key. */
+  invited_by: string
+  inviter_name: string
+  /** How often. */
+  sent: Count
+  sent_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  created_at: Time
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, Date | RawBuilder<Date>>
+  accepted_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+  revoked_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+}
+
 /** Mails on their way. Its link's token is in `data` until the mail was taken or given up, and nowhere afterwards. */
 export interface MailsTable {
   id: string
@@ -392,6 +418,7 @@ export interface Database {
   email_tokens: EmailTokensTable
   attempts: AttemptsTable
   mails: MailsTable
+  invitations: InvitationsTable
 }
 
 /** A key, in the form of {@link CapsuleRow}. */
@@ -402,6 +429,10 @@ export type UserRow = Selectable<UsersTable>
 export type SessionRow = Selectable<SessionsTable>
 /** An entry of the audit trail, in the form of {@link CapsuleRow}. */
 export type AuditRow = Selectable<AuditTable>
+/** A team, in the form of {@link CapsuleRow}. */
+export type TeamRow = Selectable<TeamsTable>
+/** An invitation, in the form of {@link CapsuleRow}. */
+export type InvitationRow = Selectable<InvitationsTable>
 /** A mail that waits, in the form of {@link CapsuleRow}. */
 export type MailRow = Selectable<MailsTable>
 /** The ends of a chain, in the form of {@link CapsuleRow}. */

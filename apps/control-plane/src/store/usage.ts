@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
@@ -22,9 +23,12 @@ export type TeamQuota = Pick<TeamsTable, 'max_running' | 'max_vcpus' | 'max_memo
 /**
  * The team's limits, held until the end of the transaction: one start of a team at a time decides about them. The lock lets
  * operations of the team be written by others.
+ * @throws AppError `unauthorized` when the team was deleted meanwhile
  */
 export async function lockTeam(tx: Db, teamId: string): Promise<TeamQuota> {
-  return await quotaColumns(tx, teamId).forNoKeyUpdate().executeTakeFirstOrThrow()
+  const team = await quotaColumns(tx, teamId).where('deleted_at', 'is', null).forNoKeyUpdate().executeTakeFirst()
+  if (team === undefined) throw new AppError('unauthorized', 'The team was deleted.')
+  return team
 }
 
 /** The same limits for reading; decisions take {@link lockTeam}. */

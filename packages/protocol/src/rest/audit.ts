@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { text, timestampSchema } from './common.js'
 
 /** What entries are about. */
-export const auditResources = ['capsule', 'snapshot', 'api_key', 'user', 'session'] as const
+export const auditResources = ['capsule', 'snapshot', 'api_key', 'user', 'session', 'team', 'invitation'] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const
 
 /** What the first entry of every chain follows. */

@@ -1,6 +1,6 @@
 export { ApiKeys, hasExpired, newApiKey, storedForm } from './api-keys.js'
 export { ensureFirstKey } from './first-key.js'
-export { KeyAdmin } from './key-admin.js'
+export { KeyAdmin, keyEntry } from './key-admin.js'
 export { KeyWatch } from './key-watch.js'
 export { need, type Principal, type UserPrincipal } from './principal.js'
 export { recoverKey } from './recover-key.js'

@@ -93,10 +93,8 @@ export class KeyAdmin {
       await lockTeam(tx, teamId)
       const row = await lockKey(tx, teamId, id)
       if (row === undefined) throw new AppError('api_key_not_found', `The team has no key ${id}.`)
+      refuseOthers(asking, row)
       if (row.revoked_at !== null) return
-      if (!asking.scopes.includes('admin') && row.created_by !== asking.id) {
-        throw new AppError('forbidden', 'This key was made by somebody else; who manages the team can revoke it.')
-      }
       if (isLastingFull(row) && (await countKeys(tx, teamId, id)).lastingFull === 0) {
         const message =
           'This is the last key of the team that may do everything and does not expire. Make another one like it first.'
@@ -115,6 +113,12 @@ export function keyEntry(action: string, row: ApiKeyRow, actor: Actor | undefine
   const { id, name, prefix, scopes: held, team_id: teamId, expires_at: end } = row
   const details = { name, key_prefix: prefix, scopes: held.join(','), expires_at: end?.toISOString() }
   return { teamId, actor, action, resource: { type: 'api_key', id }, scope: 'admin', details }
+}
+
+/** @throws AppError `forbidden` */
+function refuseOthers({ id, permissions }: Principal, { created_by: maker }: ApiKeyRow): void {
+  if (permissions.has('keys.manage') || maker === id) return
+  throw new AppError('forbidden', 'Somebody else made this key; they can revoke it, or an admin of the team.')
 }
 
 function isLastingFull(row: ApiKeyRow): boolean {

@@ -34,7 +34,9 @@ export function createPeople({ db, notifications, apiKeys, mailer, signUp, logge
   const userAdmin = new UserAdmin({ db, onChange })
   const housekeeping = new Housekeeping(db, logger)
   return {
-    services: { sessionTokens, sessions, accounts, userAdmin },
+    services: { sessionTokens, sessions, accounts, userAdmin, throttle },
+    /** To be called when people or keys may do less than before. */
+    onChange,
     start: (): void => housekeeping.start(),
     stop: async (): Promise<void> => {
       await accounts.settle()

@@ -19,6 +19,12 @@ export const throttles = {
   resetPlace: { count: 30, windowMs: 60 * MINUTE_MS },
   /** Mails to one address, wherever they are asked for: nobody's mailbox is flooded. */
   mailbox: { count: 10, windowMs: 24 * 60 * MINUTE_MS },
+  /** Of one person or key, over all their teams. */
+  invite: { count: 50, windowMs: 24 * 60 * MINUTE_MS },
+  /** Invitations to one address, whoever invites; not counted with its owner's own mails. */
+  invitedMailbox: { count: 20, windowMs: 24 * 60 * MINUTE_MS },
+  /** Of one person. */
+  search: { count: 60, windowMs: MINUTE_MS },
   /** Guesses at tokens of mails and of sessions. */
   tokenPlace: { count: 300, windowMs: 15 * MINUTE_MS },
 } as const

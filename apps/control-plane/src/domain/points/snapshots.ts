@@ -117,7 +117,7 @@ export class Snapshots {
    * Deletes a snapshot; capsules made from it stay. When the host is away its files go when it is back.
    * @throws AppError `template_not_found`, `forbidden` for a built-in one, `in_use`, `invalid_state`
    */
-  async remove(teamId: string, name: string, actor: Actor): Promise<void> {
+  async remove(teamId: string, name: string, actor: Actor | undefined): Promise<void> {
     const { db, host } = this.#deps
     const own = await findSnapshotByName(db, teamId, name)
     if (own === undefined) {

@@ -11,6 +11,7 @@ import * as lifetimes from './0009-lifetimes.js'
 import * as people from './0010-people.js'
 import * as mail from './0011-mail.js'
 import * as egress from './0012-egress.js'
+import * as teams from './0013-teams.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -26,4 +27,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0010-people': people,
   '0011-mail': mail,
   '0012-egress': egress,
+  '0013-teams': teams,
 }

@@ -1,0 +1,5 @@
+export { Invitations } from './invitations.js'
+export { Members } from './members.js'
+export type { Person } from './person.js'
+export { TeamSweeper } from './sweeper.js'
+export { noTeam, Teams } from './teams.js'
