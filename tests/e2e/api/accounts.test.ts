@@ -1,37 +1,12 @@
-import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { AuditPage, Auth, Capsule, ExecResult, Me, NewApiKey } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { Api, useCapsule, usePlatform } from '../harness/api.js'
-import { wrenn } from '../harness/platform.js'
-import { eventually } from '../harness/wait.js'
+import { addPerson, bearer, firstAdmin, logIn, PASSWORD, tokenInMail, wrennJson } from '../harness/people.js'
 
 const { platform, api } = usePlatform()
 const capsule = useCapsule()
-
-const PASSWORD = 'correct horse battery'
 const anonymous = new Api(platform, '')
-
-async function run<T>(args: readonly string[], input = ''): Promise<T> {
-  const { code, stdout, stderr } = await wrenn(platform, [...args, '--json'], { input })
-  if (code !== 0) throw new Error(`wrenn ${args.join(' ')}: ${code} ${stderr}`)
-  return JSON.parse(stdout)
-}
-
-const bearer = ({ token = '' }: Auth) => ({ headers: { authorization: `Bearer ${token}` } })
-
-const login = async (email: string, password = PASSWORD) =>
-  await anonymous.json<Auth>('POST', '/v1/auth/login', { json: { email, password } })
-
-/** The first account of the platform, whichever test needs it first. */
-async function admin(): Promise<Auth> {
-  const users = await run<{ email: string }[]>(['user', 'ls'])
-  if (!users.some(({ email }) => email === 'ada@example.com')) {
-    const made = await run<{ activation_token: string }>(['user', 'add', 'ada@example.com', 'Ada', '--admin'])
-    await run(['user', 'activate', made.activation_token], `${PASSWORD}\n`)
-  }
-  return await login('ada@example.com')
-}
+const admin = () => firstAdmin(platform)
 
 describe('an account that the command line made', () => {
   it('owns the first team and works in its capsules, with a session and with a key that it makes', async () => {
@@ -77,27 +52,27 @@ describe('an account that the command line made', () => {
 
   it('can be disabled, with its sessions and keys, and enabled again', async () => {
     await admin()
-    const made = await run<{ id: string; activation_token: string }>(['user', 'add', 'eve@example.com', 'Eve'])
-    await run(['user', 'activate', made.activation_token], `${PASSWORD}\n`)
-    const session = await login('eve@example.com')
+    const { id, email } = await addPerson(platform, 'Eve')
+    const session = await logIn(platform, email)
     expect(await anonymous.refusal('GET', capsule().path, bearer(session))).toMatchObject({ status: 404 })
     const { key } = await anonymous.json<NewApiKey>('POST', '/v1/api-keys', { ...bearer(session), json: {} })
-    await run(['user', 'disable', 'eve@example.com'])
+    await wrennJson(platform, ['user', 'disable', email])
     expect(await anonymous.refusal('GET', '/v1/me', bearer(session))).toMatchObject({ status: 401 })
     expect(await new Api(platform, key).refusal('GET', '/v1/capsules')).toMatchObject({ status: 401 })
-    const refused = { json: { email: 'eve@example.com', password: PASSWORD } }
+    const refused = { json: { email, password: PASSWORD } }
     expect(await anonymous.refusal('POST', '/v1/auth/login', refused)).toMatchObject({ code: 'account_disabled' })
-    await run(['user', 'enable', made.id])
-    expect((await login('eve@example.com')).user_id).toBe(made.id)
+    await wrennJson(platform, ['user', 'enable', id])
+    expect((await logIn(platform, email)).user_id).toBe(id)
   })
 
   it('gets another password by the link of a mail', async () => {
-    const { email } = await admin()
+    await admin()
+    const { email } = await addPerson(platform, 'Carol')
     await anonymous.json('POST', '/v1/me/password/reset', { json: { email } })
-    const token = await eventually('the mail with the link', () => resetToken(email))
+    const token = await tokenInMail(platform, email, '/reset-password')
     const body = { json: { token, new_password: PASSWORD } }
     await anonymous.json('POST', '/v1/me/password/reset/confirm', body)
-    expect((await login(email)).email).toBe(email)
+    expect((await logIn(platform, email)).email).toBe(email)
   })
 })
 
@@ -115,13 +90,3 @@ describe('without credentials', () => {
     expect(await api.refusal('GET', '/v1/me')).toMatchObject({ status: 403, code: 'forbidden' })
   })
 })
-
-/** Of the newest mail to an address. */
-async function resetToken(address: string): Promise<string | undefined> {
-  const folder = join(platform.dir, 'outbox')
-  const names = (await readdir(folder)).filter((name) => name.endsWith('.eml')).sort()
-  const mails = await Promise.all(names.map(async (name) => await readFile(join(folder, name), 'utf8')))
-  const text = mails.filter((mail) => mail.includes(`To: ${address}`)).join('\n')
-  const whole = text.replace(/=\r?\n/g, '').replace(/=3D/g, '=')
-  return [...whole.matchAll(/\/reset-password\?token=([\w-]{43})/g)].at(-1)?.[1]
-}
