@@ -53,7 +53,7 @@ async function mailTo(address: string, count: number): Promise<string> {
 }
 
 function tokenIn(mail: string, path: string): string {
-  const token = new RegExp(`${path}\\?token=([\\w-]{43})`).exec(mail)?.[1]
+  const token = new RegExp(`${path}#token=([0-9a-f]{64})`).exec(mail)?.[1]
   if (token === undefined) throw new Error(`no link to ${path} in ${mail}`)
   return token
 }

@@ -5,6 +5,7 @@ import type {
   Capsule,
   ErrorBody,
   Invitation,
+  ListedTeam,
   MemberOfTeam,
   NewApiKey,
   NewUser,
@@ -15,6 +16,7 @@ import type {
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
 import { type Db, openDatabase } from './store/database.js'
+import { pruneInvitations } from './store/invitations.js'
 import { addMember } from './store/members.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 import { linkIn, TestSmtp } from './testing/smtp.js'
@@ -101,24 +103,24 @@ async function codeFor(email: string, after = 0): Promise<string> {
   })
   const link = linkIn(mail)
   expect(link.origin + link.pathname).toBe('https://wrenn.example/invitation')
-  return link.searchParams.get('token') ?? ''
+  return new URLSearchParams(link.hash.slice(1)).get('token') ?? ''
 }
 
 let owner: Somebody
 
 beforeEach(async () => {
   owner = await somebody('owner')
-})
+}, 60_000)
 
 describe('a team', () => {
   it('is made by somebody, who owns it, and has a name of its own for URLs', async () => {
     const made = await json<Team>(await owner.as('POST', '/v1/teams', { name: "Ada's data-science" }), 201)
     expect(made).toMatchObject({ name: "Ada's data-science", role: 'owner', is_byoc: false })
     expect(made.slug).toMatch(/^[0-9a-f]{6}-[0-9a-f]{6}$/)
-    const listed = await json<Team[]>(await owner.as('GET', '/v1/teams'), 200)
-    expect(listed.map(({ id, role }) => [id, role])).toEqual([
-      [owner.teamId, 'owner'],
-      [made.id, 'owner'],
+    const listed = await json<ListedTeam[]>(await owner.as('GET', '/v1/teams'), 200)
+    expect(listed.map(({ id, role, current }) => [id, role, current])).toEqual([
+      [owner.teamId, 'owner', true],
+      [made.id, 'owner', false],
     ])
     for (const name of ['', ' ', 'http://evil.example', 'a/b', 'a.b', 'x'.repeat(129), 'a\nb']) {
       expect(await refusal(await owner.as('POST', '/v1/teams', { name }))).toEqual([400, 'invalid_request'])
@@ -262,6 +264,8 @@ describe('an invitation', () => {
       .where('id', '=', id)
       .execute()
     expect(await refusal(await ada.as('POST', '/v1/invitations/accept', { token }))).toEqual([400, 'invalid_token'])
+    await pruneInvitations(db)
+    expect(await db.selectFrom('invitations').select('id').where('id', '=', id).execute()).toEqual([])
   })
 })
 

@@ -51,6 +51,7 @@ export type { ConnectionState } from './session.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
 export {
   type InviteOptions,
+  type ListedTeamInfo,
   type TeamInfo,
   type TeamInvitation,
   type TeamMember,

@@ -35,7 +35,7 @@ afterEach(async () => {
 
 describe('teams', () => {
   it('are listed and made', async () => {
-    server.handler = (_seen, response) => sendJson(response, [wireTeam])
+    server.handler = (_seen, response) => sendJson(response, [{ ...wireTeam, current: true }])
     const team = {
       id: 'team-1',
       name: 'Data science',
@@ -43,7 +43,7 @@ describe('teams', () => {
       role: 'owner',
       createdAt: new Date('2026-11-28T12:00:00Z'),
     }
-    expect(await wrenn.teams.list()).toEqual([team])
+    expect(await wrenn.teams.list()).toEqual([{ ...team, isCurrent: true }])
     server.handler = (_seen, response) => sendJson(response, wireTeam, 201)
     expect(await wrenn.teams.create('Data science')).toEqual(team)
     expect(JSON.parse(server.seen[1]?.body ?? '')).toEqual({ name: 'Data science' })

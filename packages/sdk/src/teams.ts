@@ -14,6 +14,12 @@ export interface TeamInfo {
   readonly createdAt: Date
 }
 
+/** One of your teams. */
+export interface ListedTeamInfo extends TeamInfo {
+  /** The one that the client's key or session works in. */
+  readonly isCurrent: boolean
+}
+
 /** Somebody in a team. */
 export interface TeamMember {
   readonly userId: string
@@ -49,8 +55,9 @@ export class Teams {
   }
 
   /** The teams that you are in; for a key its own. */
-  async list(options: CallOptions = {}): Promise<TeamInfo[]> {
-    return (await this.#transport.json<wire.Team[]>('GET', '/v1/teams', options)).map(teamInfo)
+  async list(options: CallOptions = {}): Promise<ListedTeamInfo[]> {
+    const teams = await this.#transport.json<wire.ListedTeam[]>('GET', '/v1/teams', options)
+    return teams.map((each) => ({ ...teamInfo(each), isCurrent: each.current }))
   }
 
   /** Makes a team, of which you are the owner; for people. */

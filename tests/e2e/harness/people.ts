@@ -56,6 +56,6 @@ export async function tokenInMail(platform: Platform, address: string, page: str
     const text = mails.filter((mail) => mail.includes(`To: ${address}`)).join('\n')
     // Lines are whole again (RFC 2045 §6.7).
     const whole = text.replace(/=\r?\n/g, '').replace(/=3D/g, '=')
-    return [...whole.matchAll(new RegExp(`${page}[?#]token=([\\w-]+)`, 'g'))].at(-1)?.[1]
+    return [...whole.matchAll(new RegExp(`${page}#token=([0-9a-f]+)`, 'g'))].at(-1)?.[1]
   })
 }

@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import type { TeamInfo, TeamInvitation, TeamMember, Wrenn } from '@wrenn/sdk'
+import type { ListedTeamInfo, TeamInfo, TeamInvitation, TeamMember, Wrenn } from '@wrenn/sdk'
 import { type Command, Option } from 'commander'
 import { connect } from '../connection.js'
 import { type CommonOptions, type Context, contextOf, withJson } from '../context.js'
@@ -33,7 +33,10 @@ function addTeams(team: Command): void {
   withJson(team.command('ls').description('list the teams that you are in')).action(async (options: CommonOptions) => {
     const { wrenn, output } = await open(options)
     const teams = await wrenn.teams.list()
-    output.result(teams.map(teamJson), () => showTeams(teams))
+    output.result(
+      teams.map((each) => ({ ...teamJson(each), current: each.isCurrent })),
+      () => showTeams(teams),
+    )
   })
   withJson(team.command('create <name>').description('make a team of your own')).action(
     async (name: string, options: CommonOptions) => {
@@ -157,12 +160,12 @@ async function open(options: CommonOptions): Promise<Context & { readonly wrenn:
   return { ...context, wrenn: await connect(context.config) }
 }
 
-/** @throws AppError `invalid_request` when it is not clear which team is meant */
+/** @throws AppError `no_team` for who has left the team that they worked in */
 async function teamOf(wrenn: Wrenn, { team }: TeamOptions): Promise<string> {
   if (team !== undefined) return team
-  const [first, ...more] = await wrenn.teams.list()
-  if (first !== undefined && more.length === 0) return first.id
-  throw new AppError('invalid_request', 'You are in several teams: say which one with --team (wrenn team ls).')
+  const current = (await wrenn.teams.list()).find(({ isCurrent }) => isCurrent)
+  if (current === undefined) throw new AppError('no_team', 'You are no longer in the team that you worked in.')
+  return current.id
 }
 
 function givenRole(role: string): GivenRole {
@@ -184,10 +187,10 @@ function invitationJson(row: TeamInvitation) {
   return { id, email, role, inviter_name: inviterName, times_sent: timesSent, sent_at: sentAt, expires_at: expiresAt }
 }
 
-function showTeams(teams: readonly TeamInfo[]): string {
+function showTeams(teams: readonly ListedTeamInfo[]): string {
   return table(
-    ['ID', 'NAME', 'SLUG', 'YOUR ROLE'],
-    teams.map(({ id, name, slug, role }) => [id, printable(name), slug, role]),
+    ['ID', 'NAME', 'SLUG', 'YOUR ROLE', 'WORKING IN'],
+    teams.map(({ id, name, slug, role, isCurrent }) => [id, printable(name), slug, role, isCurrent ? 'yes' : '']),
   )
 }
 

@@ -9,15 +9,15 @@ export interface Letter {
   readonly after: readonly string[]
 }
 
-/** Makes absolute links to pages of this platform. */
-export type Links = (path: string, query?: Readonly<Record<string, string>>) => string
+/** Makes absolute links to pages of this platform. What they carry is for the page alone: browsers send what is behind `#` to no server. */
+export type Links = (path: string, carried?: Readonly<Record<string, string>>) => string
 
 /** Below the URL that people reach the platform at, which may have a path of its own. */
 export function linksBelow(publicUrl: string): Links {
   const base = publicUrl.replace(/\/+$/, '')
-  return (path, query = {}) => {
-    const fields = new URLSearchParams(query).toString()
-    return `${base}${path}${fields === '' ? '' : `?${fields}`}`
+  return (path, carried = {}) => {
+    const fields = new URLSearchParams(carried).toString()
+    return `${base}${path}${fields === '' ? '' : `#${fields}`}`
   }
 }
 

@@ -1,5 +1,5 @@
 import { invitationIds } from '@wrenn/base'
-import { sql } from 'kysely'
+import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { InvitationRow } from './schema.js'
 
@@ -101,5 +101,13 @@ export async function endInvitation(tx: Db, id: string, how: 'accepted_at' | 're
     .updateTable('invitations')
     .set({ [how]: sql<Date>`now()` })
     .where('id', '=', id)
+    .execute()
+}
+
+/** Forgets those that have led nowhere for a month; the audit trail tells what became of them. */
+export async function pruneInvitations(db: Db): Promise<void> {
+  await db
+    .deleteFrom('invitations')
+    .where(sql<SqlBool>`COALESCE(accepted_at, revoked_at, expires_at) < now() - interval '30 days'`)
     .execute()
 }

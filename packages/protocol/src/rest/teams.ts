@@ -39,6 +39,13 @@ export const teamSchema = plainTeamSchema
 /** A team on the wire. */
 export type Team = z.infer<typeof teamSchema>
 
+/** One of the teams of who asks. */
+export const listedTeamSchema = teamSchema
+  .extend({ current: z.boolean().describe('The one that this session or key works in.') })
+  .meta({ id: 'ListedTeam' })
+/** On the wire. */
+export type ListedTeam = z.infer<typeof listedTeamSchema>
+
 /** Somebody in a team. */
 export const memberSchema = z
   .object({

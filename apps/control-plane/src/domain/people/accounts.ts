@@ -14,7 +14,7 @@ import type { Passwords } from './passwords.js'
 import type { Opened, Sessions } from './sessions.js'
 import { foundTeam } from './teams.js'
 import { placeOf, type Throttle } from './throttle.js'
-import { digestOf, newSecret } from './tokens.js'
+import { digestOf, newCode } from './tokens.js'
 
 const ACTIVATION_SEC = 30 * 60
 const RESET_SEC = 15 * 60
@@ -98,7 +98,7 @@ export class Accounts {
         ? await addUser(tx, wanted)
         : ((await changeUser(tx, there.id, { name, password_hash: passwordHash })) ?? there)
     await this.#entry(tx, 'user.sign_up', user, from)
-    const token = newSecret()
+    const token = newCode()
     const end = await addEmailToken(tx, {
       digest: digestOf(token),
       kind: 'activation',
@@ -231,7 +231,7 @@ export class Accounts {
     this.#later('account.reset_failed', async (tx) => {
       const user = await findUserByEmail(tx, email)
       if (user?.status !== 'active' || user.deleted_at !== null) return
-      const token = newSecret()
+      const token = newCode()
       const end = await addEmailToken(tx, {
         digest: digestOf(token),
         kind: 'password-reset',

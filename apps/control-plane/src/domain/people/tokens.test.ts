@@ -1,6 +1,12 @@
 import { sessionIds } from '@wrenn/base'
 import { describe, expect, it } from 'vitest'
-import { digestOf, isAncestor, newSecret, nextSecret, parseRefreshToken, refreshToken } from './tokens.js'
+import { digestOf, isAncestor, newCode, newSecret, nextSecret, parseRefreshToken, refreshToken } from './tokens.js'
+
+describe('codes', () => {
+  it('are words of a command line, whatever they begin with', () => {
+    for (const code of Array.from({ length: 500 }, newCode)) expect(code).toMatch(/^[0-9a-f]{64}$/)
+  })
+})
 
 describe('refresh tokens', () => {
   it('name their session', () => {

@@ -11,9 +11,17 @@ export function digestOf(token: string): string {
   return createHash('sha256').update(token).digest('hex')
 }
 
-/** 256 random bits, safe in a link. */
+/** 256 random bits, for programs. */
 export function newSecret(): string {
   return randomBytes(32).toString('base64url')
+}
+
+/**
+ * 256 random bits that people carry about: also a word of a command line, which does not begin with a dash, and marked as a whole by a double
+ * click.
+ */
+export function newCode(): string {
+  return randomBytes(32).toString('hex')
 }
 
 export function newAccessToken(): string {

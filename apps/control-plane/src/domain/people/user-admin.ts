@@ -16,7 +16,7 @@ import {
   revokeKeysOf,
 } from '../../store/users.js'
 import type { Principal } from '../accounts/index.js'
-import { digestOf, newSecret } from './tokens.js'
+import { digestOf, newCode } from './tokens.js'
 
 const ACTIVATION_SEC = 7 * 24 * 3600
 
@@ -41,7 +41,7 @@ export class UserAdmin {
 
   /** Makes a pending account and the token that activates it, without any mail. @throws AppError `email_taken` */
   async create(by: Principal, { email, name, is_admin }: CreateUserInput, actor: Actor): Promise<NewUser> {
-    const token = newSecret()
+    const token = newCode()
     return await this.#deps.db.transaction().execute(async (tx) => {
       await lockPeople(tx)
       if ((await findUserByEmail(tx, email)) !== undefined) {

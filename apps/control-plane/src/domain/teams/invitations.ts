@@ -1,4 +1,3 @@
-import { createHash, randomBytes } from 'node:crypto'
 import { AppError } from '@wrenn/base'
 import type { Invitation, InviteInput, Team } from '@wrenn/protocol'
 import type { Mailer } from '../../mail/index.js'
@@ -16,6 +15,7 @@ import { addMember } from '../../store/members.js'
 import type { Actor, InvitationRow, TeamRow } from '../../store/schema.js'
 import { findPerson, findPersonByEmail } from '../../store/team-people.js'
 import { holdTeam } from '../../store/teams.js'
+import { digestOf, newCode } from '../people/index.js'
 import type { Person } from './person.js'
 import { teamEntry } from './team-entry.js'
 import { noTeam } from './teams.js'
@@ -46,7 +46,7 @@ export class Invitations {
 
   /** Invites somebody by mail. @throws AppError `conflict` for who is in the team or has an open invitation, `limit_exceeded` */
   async create(teamId: string, { email, role }: InviteInput, actor: Actor, inviterName: string): Promise<Invitation> {
-    const token = newToken()
+    const token = newCode()
     return await this.#inTeam(teamId, async (tx, team) => {
       if ((await findPersonByEmail(tx, teamId, email)) !== undefined) {
         throw new AppError('conflict', `${email} is in this team already.`)
@@ -75,7 +75,7 @@ export class Invitations {
 
   /** Sends it once more, with a new link and a new time. @throws AppError `invitation_not_found`, `limit_exceeded` */
   async resend(teamId: string, id: string, actor: Actor): Promise<Invitation> {
-    const token = newToken()
+    const token = newCode()
     return await this.#inTeam(teamId, async (tx, team) => {
       const row = await needOpen(tx, teamId, id)
       if (row.sent >= MAX_SENT) {
@@ -177,14 +177,6 @@ function noInvitation(id: string): AppError {
 
 function invalidToken(): AppError {
   return new AppError('invalid_token', 'The link is unknown, was used before, or is too old.')
-}
-
-function newToken(): string {
-  return randomBytes(32).toString('base64url')
-}
-
-function digestOf(token: string): string {
-  return createHash('sha256').update(token).digest('hex')
 }
 
 function invitationEntry(action: string, { id, team_id, email, role }: InvitationRow, actor: Actor) {

@@ -8,6 +8,7 @@ import {
   invitationIdSchema,
   invitationSchema,
   inviteSchema,
+  listedTeamSchema,
   memberSchema,
   renameTeamSchema,
   searchUsersQuerySchema,
@@ -51,13 +52,16 @@ function ownRoutes(app: App, { teams, members, invitations, throttle }: Services
       schema: {
         tags: ['teams'],
         summary: 'List the teams that you are in, the oldest membership first; for a key its own.',
-        response: { 200: z.array(teamSchema), ...errors },
+        response: { 200: z.array(listedTeamSchema), ...errors },
       },
     },
     async (request) => {
       const principal = principalOf(request)
-      if (principal.kind === 'user') return await teams.list(principal.id)
-      return [{ ...(await teams.get(principal.teamId)).team, role: 'admin' }]
+      if (principal.kind === 'key') {
+        return [{ ...(await teams.get(principal.teamId)).team, role: 'admin', current: true }]
+      }
+      const own = await teams.list(principal.id)
+      return own.map((team) => ({ ...team, current: team.id === principal.teamId }))
     },
   )
 
