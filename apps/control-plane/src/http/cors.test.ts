@@ -23,7 +23,7 @@ describe('allowOrigins', () => {
     expect(asked.statusCode).toBe(204)
     expect(asked.headers['access-control-allow-origin']).toBe('*')
     expect(asked.headers['access-control-allow-headers']).toMatch(
-      /X-API-Key.*Authorization.*Idempotency-Key.*Prefer.*Range.*If-Match/,
+      /X-API-Key.*Authorization.*Idempotency-Key.*Prefer.*Range.*If-Match.*package_version.*sdk_runtime/,
     )
     expect(asked.headers['access-control-allow-methods']).toMatch(/POST.*DELETE/)
     const got = await app.inject({ url: '/v1/things', headers: { origin: 'https://app.example' } })

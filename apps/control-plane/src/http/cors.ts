@@ -4,6 +4,8 @@ const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE'
 const REQUEST_HEADERS = [
   'X-API-Key, Authorization, Idempotency-Key, Content-Type, Content-Encoding, Prefer, Connect-Protocol-Version',
   'Range, If-Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since',
+  // Clients made for E2B say with each call what they are.
+  'browser, lang, lang_version, package_version, publisher, sdk_runtime, system',
 ].join(', ')
 const ANSWER_HEADERS =
   'x-request-id, x-next-token, content-range, content-length, accept-ranges, etag, last-modified, retry-after'
