@@ -10,6 +10,7 @@ const schema = z.object({
   WRENN_HOST: z.string().default('127.0.0.1'),
   WRENN_PORT: integer(0, 65_535).default(8000),
   WRENN_PROXY_DOMAIN: z.string().optional(),
+  WRENN_TLS_HOST: z.string().optional(),
   WRENN_TLS_PORT: integer(0, 65_535).optional(),
   WRENN_TLS_CERT: z.string().optional(),
   WRENN_TLS_KEY: z.string().optional(),
@@ -35,8 +36,9 @@ export interface CliConfig {
   readonly port: number
   /** @default localhost, which the control plane says */
   readonly proxyDomain: string | undefined
-  /** Of the listener for TLS, which is there when one of them is set. */
+  /** Of the listener for TLS, which is there when one of port, certificate and key is set. */
   readonly tls: {
+    readonly host: string | undefined
     readonly port: number | undefined
     readonly certFile: string | undefined
     readonly keyFile: string | undefined
@@ -63,7 +65,12 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,
     proxyDomain: values.WRENN_PROXY_DOMAIN,
-    tls: { port: values.WRENN_TLS_PORT, certFile: values.WRENN_TLS_CERT, keyFile: values.WRENN_TLS_KEY },
+    tls: {
+      host: values.WRENN_TLS_HOST,
+      port: values.WRENN_TLS_PORT,
+      certFile: values.WRENN_TLS_CERT,
+      keyFile: values.WRENN_TLS_KEY,
+    },
     engine: values.WRENN_ENGINE,
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,

@@ -22,8 +22,9 @@ const schema = z
     WRENN_HOST_AGENT_CERT: z.string().optional(),
     WRENN_HOST_AGENT_KEY: z.string().optional(),
     /**
-     * A second listener, on the same address, for TLS; its certificate chain and key, as PEM files, are read again when they change.
+     * A second listener for TLS, on the same address when none is given; its certificate chain and key, as PEM files, are read again when they change.
      */
+    WRENN_TLS_HOST: z.string().optional(),
     WRENN_TLS_PORT: integer(0, 65_535).optional(),
     WRENN_TLS_CERT: z.string().optional(),
     WRENN_TLS_KEY: z.string().optional(),
@@ -140,6 +141,7 @@ export interface HostAgentTls {
 
 /** The listener for TLS. */
 export interface TlsConfig {
+  readonly host: string
   readonly port: number
   /** PEM: the certificate and what leads to its root. */
   readonly certFile: string
@@ -243,7 +245,8 @@ function localUrl(host: string, port: number): string {
 function readTls(values: z.infer<typeof schema>): TlsConfig | undefined {
   const { WRENN_TLS_PORT: port, WRENN_TLS_CERT: certFile, WRENN_TLS_KEY: keyFile } = values
   if (port === undefined && certFile === undefined && keyFile === undefined) return undefined
-  if (port !== undefined && certFile !== undefined && keyFile !== undefined) return { port, certFile, keyFile }
+  const host = values.WRENN_TLS_HOST ?? values.WRENN_HOST
+  if (port !== undefined && certFile !== undefined && keyFile !== undefined) return { host, port, certFile, keyFile }
   const message = 'WRENN_TLS_PORT, WRENN_TLS_CERT and WRENN_TLS_KEY are set together or not at all.'
   throw new AppError('invalid_config', `The configuration is not usable: ${message}`)
 }

@@ -193,7 +193,7 @@ export async function startControlPlane(
     if (config.tls !== undefined) {
       const { lookForCertificateEveryMs: lookEveryMs, handshakeWithinMs } = options
       const how = {
-        ...{ ...config.tls, host: config.host, logger },
+        ...{ ...config.tls, logger },
         ...(lookEveryMs === undefined ? {} : { lookEveryMs }),
         ...(handshakeWithinMs === undefined ? {} : { handshakeWithinMs }),
       }

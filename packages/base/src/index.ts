@@ -43,6 +43,7 @@ export {
   parseCidr,
 } from './ipv4.js'
 export { breakOff, joinSockets } from './join-sockets.js'
+export { type KeyPair, requireFitting } from './key-pair.js'
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'
 export { KeyedMutex } from './mutex.js'

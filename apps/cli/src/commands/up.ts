@@ -33,7 +33,7 @@ Examples:
   sudo wrenn up
   sudo wrenn up --dir /srv/wrenn --port 9000
   sudo wrenn up --domain sbx.test --tls      HTTPS too, by an authority of its own; see wrenn dns-help
-  sudo wrenn up --domain sbx.example --host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem
+  sudo wrenn up --domain sbx.example --tls-host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem
   sudo wrenn up --json | head -1     one JSON line when ready
 
 It runs in the foreground. ^C stops it; capsules keep running and are found again by the next \`wrenn up\`,
@@ -49,6 +49,7 @@ export function addUp(program: Command): void {
     .option('--host <address>', 'address to listen on (default: WRENN_HOST or 127.0.0.1)')
     .option('--domain <name>', 'ports have URLs below it (default: WRENN_PROXY_DOMAIN or localhost)')
     .option('--tls', 'serve HTTPS too, by a certificate of its own when none is given')
+    .option('--tls-host <address>', 'address of HTTPS (default: WRENN_TLS_HOST or that of --host)')
     .option('--tls-port <number>', 'port of HTTPS (default: WRENN_TLS_PORT or 8443)', parseInteger)
     .option('--tls-cert <file>', 'certificate for the domain and *.domain, with its chain (default: WRENN_TLS_CERT)')
     .option('--tls-key <file>', 'its key (default: WRENN_TLS_KEY)')
@@ -81,7 +82,7 @@ async function up(options: UpOptions): Promise<void> {
   await using claim = await DirectoryClaim.take(layout, apiUrl)
   if (claim.stopped.length > 0) output.note(`Stopped what an earlier \`wrenn up\` left: ${claim.stopped.join(', ')}.`)
   await requirePort(host, port, '--port')
-  if (tls !== undefined) await requirePort(host, tls.port, '--tls-port')
+  if (tls !== undefined) await requirePort(tls.host, tls.port, '--tls-port')
   const engine = options.engine ?? config.engine
   const stopCapsules = options.stopCapsules ?? false
   const broken = new AbortController()

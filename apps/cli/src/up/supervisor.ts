@@ -194,6 +194,7 @@ export class Supervisor implements AsyncDisposable {
       WRENN_API_KEY_FILE: layout.apiKeyFile,
       WRENN_MAIL_OUTBOX: layout.outboxDir,
       WRENN_PROXY_DOMAIN: domain,
+      WRENN_TLS_HOST: tls?.host,
       WRENN_TLS_PORT: tls && String(tls.port),
       WRENN_TLS_CERT: certificates?.file,
       WRENN_TLS_KEY: certificates?.file,

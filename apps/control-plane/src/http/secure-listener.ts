@@ -1,9 +1,8 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import type { Server as HttpServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { createServer, type Server, type TLSSocket } from 'node:tls'
-import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
+import { AppError, errorText, isErrno, type KeyPair, type Logger, requireFitting } from '@wrenn/base'
 import type { TlsConfig } from '../config.js'
 import { KEEPALIVE_AFTER_MS } from './front.js'
 
@@ -13,18 +12,11 @@ const LOOK_FOR_RENEWAL_EVERY_MS = 60_000
 
 /** What a secure listener needs. */
 export interface SecureListenerOptions extends TlsConfig {
-  readonly host: string
   /** Whoever renews a certificate puts it in the place of the old one. @default 60 000 */
   readonly lookEveryMs?: number
   /** @default 20 000 */
   readonly handshakeWithinMs?: number
   readonly logger: Logger
-}
-
-/** Chain and key as they were read together. */
-interface Pair {
-  readonly cert: string
-  readonly key: string
 }
 
 /**
@@ -37,9 +29,9 @@ export class SecureListener {
   readonly #options: SecureListenerOptions
   readonly #sockets = new Set<Socket>()
   readonly #looking: NodeJS.Timeout
-  #pair: Pair
+  #pair: KeyPair
 
-  private constructor(options: SecureListenerOptions, pair: Pair, server: Server) {
+  private constructor(options: SecureListenerOptions, pair: KeyPair, server: Server) {
     this.#options = options
     this.#pair = pair
     this.#server = server
@@ -103,28 +95,17 @@ export class SecureListener {
 }
 
 /** @throws AppError `invalid_config` for files that are missing, half written, or not of each other */
-async function readPair({ certFile, keyFile }: TlsConfig): Promise<Pair> {
+async function readPair({ certFile, keyFile }: TlsConfig): Promise<KeyPair> {
   const read = async (name: string, path: string): Promise<string> =>
     await readFile(path, 'utf8').catch((cause: unknown) => {
       throw new AppError('invalid_config', `${name} cannot be read: ${errorText(cause)}.`)
     })
   const pair = { cert: await read('WRENN_TLS_CERT', certFile), key: await read('WRENN_TLS_KEY', keyFile) }
-  requireFitting(pair)
+  requireFitting(pair, { cert: 'WRENN_TLS_CERT', key: 'WRENN_TLS_KEY' })
   return pair
 }
 
-/** TLS itself takes empty files, and then agrees with nobody. */
-function requireFitting({ cert, key }: Pair): void {
-  let isFitting: boolean
-  try {
-    isFitting = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))
-  } catch (cause) {
-    throw new AppError('invalid_config', `WRENN_TLS_CERT or WRENN_TLS_KEY is not a PEM file: ${errorText(cause)}.`)
-  }
-  if (!isFitting) throw new AppError('invalid_config', 'WRENN_TLS_KEY is not the key of WRENN_TLS_CERT.')
-}
-
-function serverWith(pair: Pair, handshakeTimeout: number): Server {
+function serverWith(pair: KeyPair, handshakeTimeout: number): Server {
   return createServer({
     ...pair,
     minVersion: 'TLSv1.2',

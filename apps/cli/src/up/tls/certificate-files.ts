@@ -1,7 +1,6 @@
-import { createPrivateKey, X509Certificate } from 'node:crypto'
 import { chmod, chown, mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, errorText, isErrno, removeUnfinished, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, isErrno, removeUnfinished, requireFitting, writeFileAtomic } from '@wrenn/base'
 import type { Credentials } from '@wrenn/certificates'
 
 const LOOK_EVERY_MS = 60_000
@@ -81,19 +80,9 @@ export class CertificateFiles implements Disposable {
 
 async function given({ certFile, keyFile }: { certFile: string; keyFile: string }): Promise<Credentials> {
   const pair = { cert: await readGiven('--tls-cert', certFile), key: await readGiven('--tls-key', keyFile) }
-  requireFitting(pair)
+  // Whoever renews them puts one in its place after the other.
+  requireFitting(pair, { cert: '--tls-cert', key: '--tls-key' })
   return pair
-}
-
-/** Whoever renews them puts one in its place after the other. */
-function requireFitting({ cert, key }: Credentials): void {
-  let isFitting: boolean
-  try {
-    isFitting = new X509Certificate(cert).checkPrivateKey(createPrivateKey(key))
-  } catch (cause) {
-    throw new AppError('invalid_config', `--tls-cert or --tls-key is not a PEM file: ${errorText(cause)}.`)
-  }
-  if (!isFitting) throw new AppError('invalid_config', '--tls-key is not the key of --tls-cert.')
 }
 
 async function readGiven(option: string, path: string): Promise<string> {

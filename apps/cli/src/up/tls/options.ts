@@ -8,6 +8,9 @@ const DEFAULT_PORT = 8443
 export interface TlsArguments {
   readonly domain?: string
   readonly tls?: boolean
+  /** Where the plain listener is. */
+  readonly host?: string
+  readonly tlsHost?: string
   readonly tlsPort?: number
   readonly tlsCert?: string
   readonly tlsKey?: string
@@ -15,6 +18,7 @@ export interface TlsArguments {
 
 /** What a platform serves by TLS. */
 export interface TlsSetup {
+  readonly host: string
   readonly port: number
   /** That the certificate is for; the first is what people are told. */
   readonly domains: readonly string[]
@@ -29,9 +33,10 @@ export function tlsSetup(given: TlsArguments, config: CliConfig): TlsSetup | und
   const certFile = given.tlsCert ?? config.tls.certFile
   const keyFile = given.tlsKey ?? config.tls.keyFile
   const port = given.tlsPort ?? config.tls.port
+  const host = given.tlsHost ?? config.tls.host ?? given.host ?? config.host
   if (!given.tls && certFile === undefined && keyFile === undefined && port === undefined) return undefined
   const domains = domainsOf(given, config).map((domain) => domain.replace(/:\d+$/, ''))
-  const setup = { port: port ?? DEFAULT_PORT, domains }
+  const setup = { host, port: port ?? DEFAULT_PORT, domains }
   if (certFile !== undefined && keyFile !== undefined) return { ...setup, source: { kind: 'given', certFile, keyFile } }
   if (certFile !== undefined || keyFile !== undefined) {
     throw new AppError('invalid_config', '--tls-cert and --tls-key are given together.')
