@@ -350,6 +350,9 @@ export interface EmailTokensTable {
   digest: string
   kind: 'activation' | 'password-reset'
   user_id: string
+  /** As whom and with which password its sign-up wanted the account. */
+  name: string | null
+  password_hash: string | null
   created_at: Time
   expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
   used_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>

@@ -3,7 +3,7 @@ import type { ChangePasswordInput, Me, SignUpInput } from '@wrenn/protocol'
 import type { SignUpRule } from '../../config.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import { addEmailToken, dropEmailTokens, useEmailToken } from '../../store/email-tokens.js'
+import { addEmailToken, dropEmailTokens, type SignUpWish, useEmailToken } from '../../store/email-tokens.js'
 import { addMember, findMembership, unownedFirstTeam } from '../../store/members.js'
 import type { UserRow } from '../../store/schema.js'
 import { revokeSessions } from '../../store/sessions.js'
@@ -71,7 +71,8 @@ export class Accounts {
   }
 
   /**
-   * Makes a pending account and has the link sent that activates it, after the answer. Who has an account is told so by mail.
+   * Makes a pending account and has the link sent that activates it, after the answer. Who has an account is told so by mail. Several may sign up
+   * with one address: each link gives the account the password of its own sign-up, so nobody can put theirs into the account of who follows another.
    * @throws AppError `forbidden` where nobody may sign up, or not with such an address; `limit_exceeded`
    */
   async signUp({ email, password, name }: SignUpInput, from: From): Promise<void> {
@@ -92,11 +93,8 @@ export class Accounts {
     }
     // One without a password is waiting for the link that an admin has.
     if (there !== undefined && (there.status !== 'pending' || there.password_hash === null)) return
-    const { name, passwordHash } = wanted
-    const user =
-      there === undefined
-        ? await addUser(tx, wanted)
-        : ((await changeUser(tx, there.id, { name, password_hash: passwordHash })) ?? there)
+    if (!(await this.#deps.throttle.allows(tx, 'mailbox', wanted.email))) return
+    const user = there ?? (await addUser(tx, wanted))
     await this.#entry(tx, 'user.sign_up', user, from)
     const token = newCode()
     const end = await addEmailToken(tx, {
@@ -104,8 +102,15 @@ export class Accounts {
       kind: 'activation',
       userId: user.id,
       lifeSec: ACTIVATION_SEC,
+      wish: wanted,
     })
-    await this.#mail(tx, user, { kind: 'activation', name: user.name, token, expiresAt: end.toISOString() })
+    await this.#deps.mailer.send(tx, {
+      kind: 'activation',
+      to: user.email,
+      name: user.name,
+      token,
+      expiresAt: end.toISOString(),
+    })
   }
 
   /**
@@ -118,7 +123,7 @@ export class Accounts {
     const chosen = password === undefined ? undefined : await passwords.hash(password)
     return await db.transaction().execute(async (tx) => {
       await lockPeople(tx)
-      const user = await this.#userOf(tx, token, 'activation')
+      const { user, wish } = await this.#userOf(tx, token, 'activation')
       if (user.status !== 'pending') throw invalidToken()
       const isFirst = (await countActive(tx)).all === 0
       const byAdmin = user.password_hash === null
@@ -128,10 +133,11 @@ export class Accounts {
       }
       const active = await changeUser(tx, user.id, {
         status: 'active',
-        ...(byAdmin ? { password_hash: chosen } : {}),
+        ...(byAdmin ? { password_hash: chosen } : wishedFor(wish)),
         ...(isFirst ? { is_admin: true } : {}),
       })
       if (active === undefined) throw invalidToken()
+      await dropEmailTokens(tx, user.id, 'activation')
       const firstTeam = isFirst ? await unownedFirstTeam(tx) : undefined
       if (firstTeam !== undefined) await addMember(tx, firstTeam, user.id, 'owner')
       const membership = (await findMembership(tx, user.id)) ?? (await foundTeam(tx, user))
@@ -249,7 +255,7 @@ export class Accounts {
     await throttle.count('tokenPlace', placeOf(from.ip))
     const hash = await passwords.hash(password)
     await db.transaction().execute(async (tx) => {
-      const user = await this.#userOf(tx, token, 'password-reset')
+      const { user } = await this.#userOf(tx, token, 'password-reset')
       if (user.status !== 'active') throw invalidToken()
       await this.#setPassword(tx, user.id, hash, from, undefined)
     })
@@ -266,11 +272,15 @@ export class Accounts {
     await mailer.send(tx, { kind: 'password-changed', to: user.email, name: user.name, at: new Date().toISOString() })
   }
 
-  async #userOf(tx: Db, token: string, kind: 'activation' | 'password-reset'): Promise<UserRow> {
-    const id = await useEmailToken(tx, digestOf(token), kind)
-    const user = id === undefined ? undefined : await findUser(tx, id)
+  async #userOf(
+    tx: Db,
+    token: string,
+    kind: 'activation' | 'password-reset',
+  ): Promise<{ readonly user: UserRow; readonly wish: SignUpWish | undefined }> {
+    const used = await useEmailToken(tx, digestOf(token), kind)
+    const user = used && (await findUser(tx, used.userId))
     if (user === undefined || user.deleted_at !== null) throw invalidToken()
-    return user
+    return { user, wish: used?.wish }
   }
 
   async #refuseSignUp(email: string): Promise<void> {
@@ -315,6 +325,10 @@ export class Accounts {
 }
 
 type WithoutTo<Mail> = Mail extends unknown ? Omit<Mail, 'to'> : never
+
+function wishedFor(wish: SignUpWish | undefined) {
+  return wish === undefined ? {} : { name: wish.name, password_hash: wish.passwordHash }
+}
 
 function invalidToken(): AppError {
   return new AppError('invalid_token', 'The link is unknown, was used before, or is too old.')

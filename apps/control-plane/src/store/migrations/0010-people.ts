@@ -54,6 +54,8 @@ export async function up(db: Kysely<unknown>): Promise<void> {
     digest text PRIMARY KEY,
     kind text NOT NULL,
     user_id text NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+    name text,
+    password_hash text,
     created_at timestamptz NOT NULL DEFAULT now(),
     expires_at timestamptz NOT NULL,
     used_at timestamptz
