@@ -141,7 +141,7 @@ describe('wrenn capsule', () => {
 describe('wrenn shell', () => {
   it('waits while its capsule is paused, and goes on where it was', async () => {
     await api.json('PATCH', capsule.path, { json: { auto_resume: false } })
-    const terminal = new Terminal(platform, capsule.id, '--', '/bin/sh')
+    const terminal = Terminal.shell(platform, capsule.id, '--', '/bin/sh')
     terminal.type('kept=value-$((40 + 2)); echo set-$kept\r')
     await terminal.shows('set-value-42')
     await capsule.pause()

@@ -7,7 +7,7 @@ const capsule = useCapsule()
 
 describe('wrenn shell', () => {
   it('is a terminal of the right size in the capsule, and ends with the exit code of its shell', async () => {
-    const terminal = new Terminal(platform, capsule().id)
+    const terminal = Terminal.shell(platform, capsule().id)
     await terminal.shows(capsule().id.slice(0, 10))
     terminal.type('stty size; hostname; echo "in $0"\r')
     await terminal.shows(/\b33 88\b/)
@@ -23,14 +23,14 @@ describe('wrenn shell', () => {
   })
 
   it('is left with Enter ~ . and taken up again where it was', async () => {
-    const first = new Terminal(platform, capsule().id, '--', '/bin/sh')
+    const first = Terminal.shell(platform, capsule().id, '--', '/bin/sh')
     first.type('kept=value-$((40 + 2))\r')
     await first.shows('kept=')
     first.type('\r~.')
     const detached = await first.shows(/--attach (pty-\w+)/)
     const tag = /--attach (pty-\w+)/.exec(detached)?.[1] ?? ''
     expect(await first.ended).toBe(0)
-    const second = new Terminal(platform, capsule().id, '--attach', tag)
+    const second = Terminal.shell(platform, capsule().id, '--attach', tag)
     await second.shows('kept=value')
     second.type('echo "is $kept"\r')
     await second.shows('is value-42')

@@ -7,15 +7,16 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 
-const source = join(dirname(dirname(fileURLToPath(import.meta.url))), 'e2b/clients')
+const sources = join(dirname(dirname(fileURLToPath(import.meta.url))), 'e2b')
 const FILES = ['package.json', 'package-lock.json']
 
 /** The published packages, as `clients/package.json` calls them, oldest first. */
 export const clientVersions = ['e2b-2.45', 'e2b-2.50', 'e2b-2.51'] as const
 type ClientVersion = (typeof clientVersions)[number]
 
-/** Installs them where they are kept from run to run, by their lock file. @returns the directory */
-export async function installClients(): Promise<string> {
+/** Installs the SDKs, or the command line, where they are kept from run to run, by their lock file. @returns the directory */
+export async function installClients(what: 'clients' | 'command-line' = 'clients'): Promise<string> {
+  const source = join(sources, what)
   const lock = await readFile(join(source, 'package-lock.json'))
   const digest = createHash('sha256').update(lock).digest('hex').slice(0, 16)
   const dir = join(tmpdir(), `wrenn-test-e2b-clients-${digest}`)
