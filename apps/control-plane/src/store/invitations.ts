@@ -76,17 +76,17 @@ export async function lockOpenInvitation(tx: Db, tokenDigest: string): Promise<I
     .executeTakeFirst()
 }
 
-/** The same invitation with another token and a new time; the link before leads nowhere. */
+/** The same invitation with another token, a new time and whoever sends it now; the link before leads nowhere. */
 export async function renewInvitation(
   tx: Db,
   id: string,
-  tokenDigest: string,
-  lifeSec: number,
+  { tokenDigest, invitedBy, lifeSec }: Pick<NewInvitation, 'tokenDigest' | 'invitedBy' | 'lifeSec'>,
 ): Promise<InvitationRow> {
   return await tx
     .updateTable('invitations')
     .set((eb) => ({
       token_digest: tokenDigest,
+      invited_by: invitedBy,
       sent: eb('sent', '+', 1),
       sent_at: sql<Date>`now()`,
       expires_at: sql<Date>`now() + ${lifeSec} * interval '1 second'`,

@@ -1,6 +1,14 @@
 import { AppError } from '@wrenn/base'
-import type { Invitation, InviteInput, Team } from '@wrenn/protocol'
+import {
+  type Invitation,
+  type InviteInput,
+  isScope,
+  permissionsOf,
+  permissionsOfRole,
+  type Team,
+} from '@wrenn/protocol'
 import type { Mailer } from '../../mail/index.js'
+import { lockKey } from '../../store/api-keys.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import {
@@ -11,7 +19,7 @@ import {
   lockOpenInvitation,
   renewInvitation,
 } from '../../store/invitations.js'
-import { addMember } from '../../store/members.js'
+import { addMember, lockRole } from '../../store/members.js'
 import type { Actor, InvitationRow, TeamRow } from '../../store/schema.js'
 import { findPerson, findPersonByEmail } from '../../store/team-people.js'
 import { holdTeam } from '../../store/teams.js'
@@ -73,7 +81,7 @@ export class Invitations {
     })
   }
 
-  /** Sends it once more, with a new link and a new time. @throws AppError `invitation_not_found`, `limit_exceeded` */
+  /** Sends it once more, with a new link and a new time, as the invitation of who does so. @throws AppError `invitation_not_found`, `limit_exceeded` */
   async resend(teamId: string, id: string, actor: Actor): Promise<Invitation> {
     const token = newCode()
     return await this.#inTeam(teamId, async (tx, team) => {
@@ -84,7 +92,11 @@ export class Invitations {
           `The invitation was sent ${row.sent} times; revoke it and invite anew if need be.`,
         )
       }
-      const renewed = await renewInvitation(tx, id, digestOf(token), LIFE_SEC)
+      const renewed = await renewInvitation(tx, id, {
+        tokenDigest: digestOf(token),
+        invitedBy: actor.id,
+        lifeSec: LIFE_SEC,
+      })
       await this.#send(tx, team, renewed, token)
       await writeAudit(tx, invitationEntry('invitation.resend', renewed, actor))
       return toInvitation(renewed)
@@ -103,7 +115,7 @@ export class Invitations {
   }
 
   /**
-   * Lets who has the link into the team, with an account of the very address that it was sent to.
+   * Lets who has the link into the team, with an account of the very address that it was sent to, as long as whoever sent it may still invite.
    * @throws AppError `invalid_token`, `forbidden` with another account
    */
   async accept(person: Person, token: string, actor: Actor): Promise<Team> {
@@ -116,7 +128,7 @@ export class Invitations {
     // The team first, as everywhere: two who wait for each other's rows would wait for ever.
     const enter = async (tx: Db, team: TeamRow): Promise<Team> => {
       const row = await lockOpenInvitation(tx, digestOf(token))
-      if (row === undefined) throw invalidToken()
+      if (row === undefined || !(await mayStillInvite(tx, row))) throw invalidToken()
       if (row.email !== person.email.toLowerCase()) {
         throw new AppError('forbidden', 'This invitation was sent to another address than that of your account.')
       }
@@ -162,6 +174,14 @@ export class Invitations {
     const { email: to, name } = inviter
     await this.#deps.mailer.send(tx, { kind: 'team-joined', to, name, team: team.name, member })
   }
+}
+
+/** An admin who was removed could come back by an invitation of their own otherwise. The end of a key's time takes nothing back. */
+async function mayStillInvite(tx: Db, { team_id: teamId, invited_by: id }: InvitationRow): Promise<boolean> {
+  const role = await lockRole(tx, teamId, id)
+  if (role !== undefined) return permissionsOfRole(role).has('team.write')
+  const key = await lockKey(tx, teamId, id)
+  return key !== undefined && key.revoked_at === null && permissionsOf(key.scopes.filter(isScope)).has('team.write')
 }
 
 /** @throws AppError `invitation_not_found` */
