@@ -26,6 +26,10 @@ export type AuditId = Branded<'AuditId'>
 export type SnapshotId = Branded<'SnapshotId'>
 /** `inv-` and 25 base-36 digits. Names an invitation to a team, and is not what its link carries. */
 export type InvitationId = Branded<'InvitationId'>
+/** `bld-` and 25 base-36 digits. Names one build of a template. */
+export type BuildId = Branded<'BuildId'>
+/** `pk-` and 25 base-36 digits. Names a passkey; the id that its authenticator gave it is another, and of any length. */
+export type PasskeyId = Branded<'PasskeyId'>
 /** `mail-` and 25 base-36 digits. Part of the mail's Message-ID, so that a mail that came twice can be told. */
 export type MailId = Branded<'MailId'>
 
@@ -66,6 +70,10 @@ export const auditIds = kind<AuditId>('log')
 export const snapshotIds = kind<SnapshotId>('snap')
 /** As {@link capsuleIds}, of invitations. */
 export const invitationIds = kind<InvitationId>('inv')
+/** As {@link capsuleIds}, of builds. */
+export const buildIds = kind<BuildId>('bld')
+/** As {@link capsuleIds}, of passkeys. */
+export const passkeyIds = kind<PasskeyId>('pk')
 /** As {@link capsuleIds}, of mails. */
 export const mailIds = kind<MailId>('mail')
 

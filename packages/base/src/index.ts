@@ -4,6 +4,7 @@ export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'
 export { loadConfig } from './config.js'
 export { ACCEPTED_CODINGS, codingError, contentCoding, unpacked } from './content-coding.js'
 export { DirectoryLock } from './directory-lock.js'
+export { DomainSet, parseDomain, parseHostName } from './domain-names.js'
 export { AppError, type AppErrorOptions, errorText, firstFailure, isErrno } from './errors.js'
 export { signatureOf, verifySignature } from './file-signature.js'
 export {
@@ -11,6 +12,8 @@ export {
   type AuditId,
   apiKeyIds,
   auditIds,
+  type BuildId,
+  buildIds,
   type CapsuleId,
   type CheckpointId,
   capsuleIds,
@@ -21,6 +24,7 @@ export {
   invitationIds,
   type MailId,
   mailIds,
+  passkeyIds,
   randomTag,
   type SessionId,
   type SnapshotId,
@@ -42,7 +46,7 @@ export {
   parseAddress,
   parseCidr,
 } from './ipv4.js'
-export { breakOff, joinSockets } from './join-sockets.js'
+export { breakOff, carry, joinSockets } from './join-sockets.js'
 export { type KeyPair, requireFitting } from './key-pair.js'
 export { endHolders, inheritedLifeline, lifelinePath } from './lifeline.js'
 export { type Logger, silentLogger } from './logger.js'

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 
 /**
@@ -8,11 +9,19 @@ import { TLSSocket } from 'node:tls'
  * @param onBytes is called whenever something passes
  */
 export function joinSockets(one: Socket, other: Socket, onBytes?: () => void): void {
-  carry(one, other, onBytes)
-  carry(other, one, onBytes)
+  carry(one, other, { onBytes })
+  carry(other, one, { onBytes })
 }
 
-function carry(from: Socket, to: Socket, onBytes: (() => void) | undefined): void {
+interface CarryOptions {
+  /** Is called whenever something passes. */
+  readonly onBytes?: (() => void) | undefined
+  /** All bytes go through it. When it fails, whoever made it breaks off both sides. */
+  readonly through?: Duplex
+}
+
+/** One direction of {@link joinSockets}. */
+export function carry(from: Socket, to: Socket, { onBytes, through }: CarryOptions = {}): void {
   if (from.destroyed) {
     breakOff(to)
     return
@@ -28,7 +37,8 @@ function carry(from: Socket, to: Socket, onBytes: (() => void) | undefined): voi
     if (to.writableFinished) to.destroy()
     else to.once('finish', () => to.destroy())
   })
-  from.pipe(to)
+  const source = through === undefined ? from : from.pipe(through)
+  source.pipe(to)
   if (onBytes !== undefined) from.on('data', onBytes)
 }
 

@@ -24,12 +24,25 @@ export const errorTable = {
     retryable: false,
     hint: 'Send a valid key in the X-API-Key header; `wrenn up` writes the first one to <dir>/api-key.',
   },
+  wrong_code: { status: 400, connect: 'invalid_argument', retryable: false },
   wrong_password: { status: 401, connect: 'unauthenticated', retryable: false },
   invalid_token: {
     status: 400,
     connect: 'invalid_argument',
     retryable: false,
-    hint: 'Ask for another mail: sign up again, or reset the password again. An admin of the platform can make another link.',
+    hint: 'Ask for another mail: sign up again, or reset the password again. An admin of the platform can make another link; that of the set-up is printed by `wrenn up`.',
+  },
+  login_expired: {
+    status: 400,
+    connect: 'invalid_argument',
+    retryable: false,
+    hint: 'Begin another login.',
+  },
+  last_login_method: {
+    status: 400,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Choose a password first, or connect another provider.',
   },
   account_not_activated: {
     status: 403,
@@ -48,6 +61,18 @@ export const errorTable = {
     connect: 'permission_denied',
     retryable: false,
     hint: 'An admin of the platform can enable it.',
+  },
+  deletion_pending: {
+    status: 403,
+    connect: 'permission_denied',
+    retryable: false,
+    hint: 'Log in with {"restore": true} to keep it: the login page offers that, and `wrenn login --email … --restore` does it. An admin of the platform can too: `wrenn user restore`.',
+  },
+  confirmation_needed: {
+    status: 403,
+    connect: 'permission_denied',
+    retryable: false,
+    hint: 'Prove that it is you with POST /v1/auth/confirm, or log in again, and repeat the call.',
   },
   no_team: {
     status: 403,
@@ -77,6 +102,7 @@ export const errorTable = {
     retryable: false,
     hint: 'List the keys of the team with GET /v1/api-keys.',
   },
+  build_not_found: { status: 404, connect: 'not_found', retryable: false },
   user_not_found: { status: 404, connect: 'not_found', retryable: false },
   session_not_found: {
     status: 404,
@@ -90,6 +116,12 @@ export const errorTable = {
     retryable: false,
     hint: 'List your teams with GET /v1/teams; a session works in one of them at a time.',
   },
+  provider_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'List the providers with GET /v1/auth/providers.',
+  },
   member_not_found: { status: 404, connect: 'not_found', retryable: false },
   invitation_not_found: { status: 404, connect: 'not_found', retryable: false },
   process_not_found: { status: 404, connect: 'not_found', retryable: false },
@@ -102,6 +134,12 @@ export const errorTable = {
     connect: 'failed_precondition',
     retryable: false,
     hint: 'Nothing of the state was touched. A capsule can start from its disk, with its files and without its processes: resume or rollback with {"from": "disk"} (`wrenn capsule resume --from disk`). Or the operator runs a QEMU that has what the message names: `wrenn up --qemu`.',
+  },
+  owns_team_with_members: {
+    status: 409,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'Hand the team over (`wrenn team transfer`, POST /v1/teams/{id}/transfer), remove the others, or delete it.',
   },
   email_taken: { status: 409, connect: 'already_exists', retryable: false },
   name_reserved: {
@@ -158,6 +196,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Use a new Idempotency-Key for a different request.',
   },
+  build_failed: {
+    status: 409,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'The log of the build has the output of the step that the message names.',
+  },
   capsule_ended: {
     status: 410,
     connect: 'failed_precondition',
@@ -208,6 +252,12 @@ export const errorTable = {
     hint: 'Try again in a few seconds; GET /ready says what the platform waits for.',
   },
   no_hosts_available: { status: 503, connect: 'unavailable', retryable: true },
+  provider_unavailable: {
+    status: 503,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Try again in a minute; the log of the control plane says what the provider answered.',
+  },
   database_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
   snapshot_damaged: {

@@ -7,6 +7,21 @@ export {
   FRAMED_ARCHIVE_TYPE,
   frameHead,
 } from './archive-frames.js'
+export { AUDIT_GENESIS, auditText } from './audit-text.js'
+export {
+  BINARY_SUBPROTOCOL,
+  type BinaryFrame,
+  type BinaryKind,
+  decodeBinaryFrame,
+  encodeBinaryFrame,
+} from './binary-frames.js'
+export {
+  ACCESS_TOKEN_PREFIX,
+  CSRF_HEADER,
+  PORT_TOKEN_HEADER,
+  PORT_TOKEN_QUERY,
+  REFRESH_TOKEN_PREFIX,
+} from './credentials.js'
 export {
   ERROR_CODE_HEADER,
   type ErrorCode,
@@ -16,6 +31,7 @@ export {
   isErrorCode,
   RETRY_AFTER_HEADER,
 } from './errors.js'
+export { isMailAddress } from './mail-address.js'
 export {
   grants,
   isScope,

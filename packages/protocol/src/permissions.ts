@@ -27,6 +27,12 @@ export const permissions = [
   /** Everybody's accounts, of whatever team. */
   'users.read',
   'users.write',
+  /** Everybody's teams: that they are there, what they use, and which capsules they have; nothing that a capsule holds. */
+  'teams.read',
+  /** What teams may use. */
+  'teams.write',
+  /** How the platform itself does: its hosts and services. */
+  'platform.read',
 ] as const
 export type Permission = (typeof permissions)[number]
 
@@ -51,7 +57,7 @@ export const grants = {
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
   admin: ['keys.read', 'keys.write', 'keys.manage', 'audit.read', 'team.read', 'team.write'],
-  platform: ['users.read', 'users.write'],
+  platform: ['users.read', 'users.write', 'teams.read', 'teams.write', 'platform.read'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

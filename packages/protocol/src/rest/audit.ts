@@ -2,11 +2,18 @@ import { z } from 'zod'
 import { text, timestampSchema } from './common.js'
 
 /** What entries are about. */
-export const auditResources = ['capsule', 'snapshot', 'api_key', 'user', 'session', 'team', 'invitation'] as const
+export const auditResources = [
+  'capsule',
+  'snapshot',
+  'template',
+  'api_key',
+  'user',
+  'session',
+  'team',
+  'invitation',
+  'plan',
+] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const
-
-/** What the first entry of every chain follows. */
-export const AUDIT_GENESIS = '0'.repeat(64)
 
 /** Media type of an export: one entry a line. */
 export const AUDIT_EXPORT_TYPE = 'application/x-ndjson'
@@ -17,12 +24,19 @@ export const auditEntrySchema = z
     id: z.string(),
     team_id: z.string(),
     created_at: timestampSchema,
-    actor_type: z.string().describe('`key`, `user`: a person, or `system`: the platform itself.'),
+    actor_type: z
+      .string()
+      .describe('`key`, `user`: a person, `token`: who has a token of the capsule itself, or `system`: the platform.'),
     actor_id: z.string().optional(),
-    actor_name: z.string().optional(),
+    actor_name: z.string().optional().describe('Of a key; of a person the address is `actor_email`.'),
+    actor_email: z
+      .string()
+      .optional()
+      .describe('Of the account `actor_id` as it is now, absent once it is deleted. No part of the hash.'),
     action: z.string().describe('Such as `capsule.create`, `api_key.revoke`.'),
     resource_type: z.string(),
     resource_id: z.string(),
+    resource_email: z.string().optional().describe('As `actor_email`, of the account that this is about.'),
     scope: z.string().describe('`team`: capsules and templates. `admin`: the team itself and its keys.'),
     outcome: z
       .string()
@@ -32,7 +46,10 @@ export const auditEntrySchema = z
     details: z.record(z.string(), z.string()),
     seq: z.number().optional().describe('Place in the chain of the team, without gaps; absent for a moment.'),
     prev_hash: z.string().optional().describe('Hash of the entry before.'),
-    hash: z.string().optional().describe('SHA-256, hexadecimal, of all other fields in their canonical form.'),
+    hash: z
+      .string()
+      .optional()
+      .describe('SHA-256, hexadecimal, of all other fields but the addresses in their canonical form.'),
   })
   .meta({ id: 'AuditEntry' })
 /** An entry on the wire and in an export. */
@@ -69,26 +86,3 @@ export type AuditPage = z.infer<typeof auditPageSchema>
 export const exportAuditQuerySchema = z.object({
   after_seq: z.coerce.number().int().min(0).default(0).describe('To go on where an earlier export ended.'),
 })
-
-/**
- * The text that an entry's hash is the SHA-256 of, as UTF-8: all fields but `hash` as JSON without spaces, keys of every object in the
- * order of their UTF-16 units.
- */
-export function auditText({ hash: _, ...entry }: AuditEntry): string {
-  return objectText(entry)
-}
-
-/** By hand: a sorted copy for `JSON.stringify` takes twice as long, and an export has millions. */
-function objectText(record: Readonly<Record<string, unknown>>): string {
-  const fields: string[] = []
-  for (const key of Object.keys(record).sort()) {
-    const value = record[key]
-    if (value === undefined) continue
-    fields.push(`${JSON.stringify(key)}:${isObject(value) ? objectText(value) : JSON.stringify(value)}`)
-  }
-  return `{${fields.join(',')}}`
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
-}

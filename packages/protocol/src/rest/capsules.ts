@@ -208,36 +208,53 @@ export const listCapsulesQuerySchema = z.object({
 /** As the server reads it: texts have become lists and numbers. */
 export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>
 
-/** What clients may ask for. The platform keeps no history, so that each is answered with the one point of now. */
+/** How far back a history may be asked for: up to ten minutes in steps of 5 s, up to two hours of 30 s, up to a day of 5 min. */
 export const metricsRanges = ['5m', '10m', '1h', '2h', '6h', '12h', '24h'] as const
 
+/** How far back clients may ask what a capsule used. */
+export type MetricsRange = (typeof metricsRanges)[number]
+
+/** What a capsule used in a step, measured outside its guest. */
+export const metricsPointSchema = z.object({
+  timestamp_unix: z.int(),
+  cpu_pct: z.number().describe('Percent of all vCPUs, on average.'),
+  cpu_max_pct: z.number().optional().describe('The highest in steps of 5 s.'),
+  mem_bytes: z.number().describe('Resident memory of the process that runs the guest.'),
+  disk_bytes: z.number().describe("What its disk takes of the host's pool."),
+  net_rx_bytes: z.number().optional().describe('Received in the step. Absent where nobody counted.'),
+  net_tx_bytes: z.number().optional().describe('Sent in the step.'),
+})
+
 /**
- * Answer of `GET /v1/capsules/{id}/metrics`. Fields that begin with `host_` are measured outside the guest, the rest inside.
+ * Answer of `GET /v1/capsules/{id}/metrics`. Fields of `current` that begin with `host_` are measured outside the guest, as `points` are,
+ * the rest inside.
  */
 export const metricsSchema = z
   .object({
     sandbox_id: capsuleIdSchema,
     capsule_id: capsuleIdSchema,
     range: z.enum(metricsRanges),
-    points: z.array(
-      z.object({ timestamp_unix: z.int(), cpu_pct: z.number(), mem_bytes: z.number(), disk_bytes: z.number() }),
-    ),
-    current: z.object({
-      timestamp: timestampSchema,
-      cpu_pct: z.number().describe('Percent of all vCPUs.'),
-      cpu_count: z.int(),
-      mem_used_bytes: z.number(),
-      mem_total_bytes: z.number(),
-      mem_cache_bytes: z.number(),
-      disk_used_bytes: z.number(),
-      disk_total_bytes: z.number(),
-      host_rss_bytes: z.number().describe('What the capsule costs its host.'),
-      host_cpu_ns: z.number(),
-      host_disk_bytes: z.number(),
-    }),
+    step_sec: z.int().describe('Between points.'),
+    points: z.array(metricsPointSchema).describe('Oldest first; none of times when the capsule did not run.'),
+    current: z
+      .object({
+        timestamp: timestampSchema,
+        cpu_pct: z.number().describe('Percent of all vCPUs.'),
+        cpu_count: z.int(),
+        mem_used_bytes: z.number(),
+        mem_total_bytes: z.number(),
+        mem_cache_bytes: z.number(),
+        disk_used_bytes: z.number(),
+        disk_total_bytes: z.number(),
+        host_rss_bytes: z.number().describe('What the capsule costs its host.'),
+        host_cpu_ns: z.number(),
+        host_disk_bytes: z.number(),
+      })
+      .optional()
+      .describe('Absent only with a `range`, when the capsule does not run, does not answer or was not to be asked.'),
   })
   .meta({ id: 'CapsuleMetrics' })
-/** What a running capsule uses; bytes throughout, and CPU in percent of all its vCPUs. */
+/** What a capsule has used, and uses now; bytes throughout, and CPU in percent of all its vCPUs. */
 export type CapsuleMetrics = z.infer<typeof metricsSchema>
 
 /** `base`: what images bring, the same for all teams. `snapshot`: a capsule's saved state that its team kept. */

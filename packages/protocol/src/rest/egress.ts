@@ -1,14 +1,18 @@
 import { z } from 'zod'
-import { requestBody, text } from './common.js'
+import { requestBody, text, timestampSchema } from './common.js'
 
 /**
  * Of IPv4; guests have no IPv6. `allow` wins over `deny`, and opens a private range only where it names a part of one. That
- * an entry is an address or a network is checked where the policy is resolved, so that the message can name the entry.
+ * an entry is an address, a network or a domain is checked where the policy is resolved, so that the message can name the entry.
  */
 export const egressPolicySchema = requestBody({
   internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
-  allow: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are allowed anyway.'),
-  deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses or CIDR ranges that are denied.'),
+  allow: z
+    .array(text(255, 1))
+    .max(256)
+    .default([])
+    .describe('Addresses, CIDR ranges and domains (example.org, *.example.org) that are allowed anyway.'),
+  deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses, CIDR ranges and domains that are denied.'),
 }).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
 /** A policy with its defaults filled in. */
 export type EgressPolicy = z.output<typeof egressPolicySchema>
@@ -16,7 +20,7 @@ export type EgressPolicy = z.output<typeof egressPolicySchema>
 /** Body of `PUT /v1/capsules/{id}/egress`: the whole policy; what is left out has its default. */
 export const setEgressSchema = egressPolicySchema.meta({ id: 'EgressPolicy' })
 
-/** Answer of `GET` and `PUT /v1/capsules/{id}/egress`. */
+/** Answer of `PUT /v1/capsules/{id}/egress`. */
 export const egressSchema = z
   .object({
     policy: egressPolicySchema,
@@ -27,3 +31,33 @@ export const egressSchema = z
   .meta({ id: 'Egress' })
 /** What a capsule may reach, and whether its host knows. */
 export type Egress = z.infer<typeof egressSchema>
+
+/** Why an attempt was refused by name. */
+export const refusalReasons = ['denied', 'not_allowed', 'no_name', 'no_address', 'too_many'] as const
+
+const refusalSchema = z.object({
+  name: z.string().optional().describe('The host that was asked for; absent when the attempt named none.'),
+  address: z.string().optional().describe('Where the connection went; absent for a question to the resolver.'),
+  port: z.int(),
+  reason: z
+    .enum(refusalReasons)
+    .describe(
+      '`denied`: `deny` has the name. `not_allowed`: nothing allows it. `no_name`: it names no host. `no_address`: the name leads nowhere that may be reached. `too_many`: too much at once.',
+    ),
+  rule: z.string().optional().describe('The entry of the policy that refused, where one did.'),
+  count: z.int().describe('How often.'),
+  last_at: timestampSchema,
+})
+
+/** Answer of `GET /v1/capsules/{id}/egress`. */
+export const egressStatusSchema = egressSchema
+  .extend({
+    refused: z
+      .array(refusalSchema)
+      .describe(
+        'Attempts that were refused by name since the capsule last started, resumed or went back; the newest first, at most 512.',
+      ),
+  })
+  .meta({ id: 'EgressStatus' })
+/** What a capsule may reach, and what it was refused. */
+export type EgressStatus = z.infer<typeof egressStatusSchema>

@@ -139,6 +139,11 @@ export const diffQuerySchema = z.object({
   cursor: text(8192, 1).optional().describe('`next_cursor` of the page before.'),
 })
 
+/** Query of `GET /v1/capsules/{id}/checkpoints/{cid}/file`, whose `cid` may be `current`. */
+export const checkpointFileQuerySchema = z.object({
+  path: pathSchema.describe('Absolute. Symbolic links are not followed.'),
+})
+
 /** A page of a diff. Without `next_cursor` it is the last one. */
 export const diffResultSchema = z
   .object({
@@ -179,6 +184,11 @@ export const quotaSchema = z
       'What capsules, checkpoints and snapshots hold of the pool together, beyond their templates, measured in the background, at least every 15 minutes.',
     ),
     capsules: use.describe('All that are not ended, paused ones too.'),
+    creating_capsules: use.describe('Those that are being created now.'),
+    api_calls_per_min: use.describe(
+      'Since the minute of the clock began; what other control planes count is a second old.',
+    ),
+    plan: z.string().nullable().describe('Where limits come from that are not the own ones of the team.'),
   })
   .meta({ id: 'Quota' })
 /** What the team of the key uses and may use. */

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { PORT_TOKEN_HEADER, PORT_TOKEN_QUERY } from '../credentials.js'
 
 /** `public`: whoever knows the capsule's id. `private`: whoever has its token, or an API key of its team that may use capsules. */
 export const portAccesses = ['public', 'private'] as const
@@ -6,10 +7,6 @@ export const portAccesses = ['public', 'private'] as const
 export type PortAccess = (typeof portAccesses)[number]
 
 export const portAccessSchema = z.enum(portAccesses)
-
-/** Where a program puts the token of a private capsule; browsers come with it in the query once, and have a cookie then. */
-export const PORT_TOKEN_HEADER = 'x-wrenn-port-token'
-export const PORT_TOKEN_QUERY = 'wrenn_port_token'
 
 /** Answer of `GET /v1/capsules/{id}/ports`. */
 export const portsSchema = z

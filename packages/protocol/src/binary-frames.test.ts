@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { decodeBinaryFrame, encodeBinaryFrame } from './sockets.js'
+import { decodeBinaryFrame, encodeBinaryFrame } from './binary-frames.js'
 
 describe('binary frames', () => {
   it('come back as they went in, also from the middle of a larger buffer', () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { AUDIT_GENESIS, type AuditEntry, auditText } from './audit.js'
+import { AUDIT_GENESIS, auditText } from './audit-text.js'
+import type { AuditEntry } from './rest/index.js'
 
 const entry: AuditEntry = {
   id: 'log-1',
