@@ -87,10 +87,11 @@ async function build(folder: string): Promise<void> {
 }
 
 async function unpackPackages(folder: string): Promise<{ readonly root: string; readonly version: string }> {
-  const depends = await run('apt-cache', ['depends', 'linux-image-6.12-cloud-amd64'])
-  const image = /Depends: (linux-image-\S+)/.exec(depends.stdout)?.[1]
-  if (!image) throw new Error('apt knows no linux-image-6.12-cloud-amd64 (bookworm-backports); run apt-get update')
-  await run('apt-get', ['download', '-q', image, 'busybox-static'], { cwd: folder })
+  const image = await download(folder).catch(async () => {
+    // The machine's package lists are older than the archive.
+    await run('apt-get', ['update', '-q'])
+    return await download(folder)
+  })
   const root = join(folder, 'root')
   for (const file of await readdir(folder)) {
     if (!file.endsWith('.deb')) continue
@@ -98,6 +99,15 @@ async function unpackPackages(folder: string): Promise<{ readonly root: string; 
     await rm(join(folder, file))
   }
   return { root, version: image.replace('linux-image-', '') }
+}
+
+/** Gives the kernel's package. */
+async function download(folder: string): Promise<string> {
+  const depends = await run('apt-cache', ['depends', 'linux-image-6.12-cloud-amd64'])
+  const image = /Depends: (linux-image-\S+)/.exec(depends.stdout)?.[1]
+  if (!image) throw new Error('apt knows no linux-image-6.12-cloud-amd64')
+  await run('apt-get', ['download', '-q', image, 'busybox-static'], { cwd: folder })
+  return image
 }
 
 async function unpackModule(path: string, tree: string): Promise<void> {

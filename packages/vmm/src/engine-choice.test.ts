@@ -1,13 +1,14 @@
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Engine, EngineName, Vm } from './engine.js'
 import { type ChooseEngineOptions, chooseEngine, type EngineCandidate, recallEngine } from './engine-choice.js'
 import { createFakeEngine, type FakeVmGuest } from './fake/fake-engine.js'
 
-type Behaviour = 'up' | 'panics' | 'crawls' | 'refuses' | 'hangs' | 'ends'
+type Behaviour = 'up' | 'panics' | 'crawls' | 'refuses' | 'hangs' | 'ends' | 'slow'
 
 /** A candidate under another engine's name that counts how often it is tried. */
 function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
@@ -17,6 +18,12 @@ function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
     onStart(guest) {
       guests.push(guest)
       if (behaviour === 'up') guest.console += 'wrenn-probe-ok\n'
+      // Its engine takes as long to start as its guest may take after a quick start.
+      if (behaviour === 'slow') {
+        void delay(300).then(() => {
+          guest.console += 'wrenn-probe-ok\n'
+        })
+      }
       if (behaviour === 'panics') guest.console += 'Kernel panic - not syncing: No working init found.\n'
       if (behaviour === 'ends') guest.end('engine_failure', 'It fell over.')
     },
@@ -28,6 +35,7 @@ function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
     obstacle: (hardware) => fake.obstacle(hardware),
     boot: (spec): Promise<Vm> => {
       if (behaviour === 'refuses') return Promise.reject(new AppError('engine_failure', 'Not on this machine.'))
+      if (behaviour === 'slow') return delay(80).then(() => fake.boot(spec))
       if (behaviour === 'hangs') return fake.boot(spec).then((vm) => late.promise.then(() => vm))
       return fake.boot(spec)
     },
@@ -42,6 +50,7 @@ function candidate(name: EngineName, behaviour: Behaviour, version = '1') {
   }
   const made: EngineCandidate & { readonly guests: FakeVmGuest[]; arrive(): void } = {
     engine,
+    startWithinMs: 500,
     deadlineMs: 100,
     guests,
     arrive: () => release(),
@@ -139,6 +148,11 @@ describe('chooseEngine', () => {
     expect(kvm.guests).toMatchObject([{ exit: undefined }])
     kvm.arrive()
     await expect.poll(() => kvm.guests.every((guest) => guest.exit)).toBe(true)
+  })
+
+  it('takes a machine on which everything is slow for slow, not for one without the engine', async () => {
+    const choice = await chooseEngine({ ...options, candidates: [candidate('qemu-kvm', 'slow')] })
+    expect(choice.engine.name).toBe('qemu-kvm')
   })
 
   it('survives a damaged cache', async () => {

@@ -14,10 +14,14 @@ import {
 import type { Engine, EngineName, GuestKernel, Hardware, Vm, VmSpec } from './engine.js'
 import { createQemuEngine } from './qemu/engine.js'
 
+/** Any engine starts in well under a second; a machine that is emulated itself, or busy, needs more. */
+const START_WITHIN_MS = 60_000
 /** A guest with real KVM is up in under a second; where KVM only crawls, it never is. */
 const KVM_PROBE_DEADLINE_MS = 8_000
 /** An emulated guest takes about 4 s on an idle machine; nothing comes after it, so it may take its time. */
-const TCG_PROBE_DEADLINE_MS = 60_000
+const TCG_PROBE_DEADLINE_MS = 300_000
+/** A guest may also take this many times as long as its engine took to start: then the machine is slow, not the engine. */
+const GUEST_PER_START = 10
 const PROBE_MEMORY_MIB = 256
 const KVM_DEVICE = '/dev/kvm'
 
@@ -31,7 +35,9 @@ export const PROBE_KERNEL_ARG = 'wrenn.probe=1'
 /** An engine that may run here, and how to find out. */
 export interface EngineCandidate {
   readonly engine: Engine
-  /** How long its test guest may take, from the start of the engine to the guest's first program. */
+  /** How long the engine may take to start. */
+  readonly startWithinMs: number
+  /** How long its test guest may take to its first program, once the engine has started; on a slow machine longer. */
   readonly deadlineMs: number
   /** Why a probe is pointless, found without booting; never cached. */
   readonly obstacle?: () => Promise<string | undefined>
@@ -87,10 +93,15 @@ export function defaultCandidates({ logger = silentLogger, binary }: CandidateOp
   return [
     {
       engine: createQemuEngine({ accelerator: 'kvm', binary, logger }),
+      startWithinMs: START_WITHIN_MS,
       deadlineMs: KVM_PROBE_DEADLINE_MS,
       obstacle: kvmObstacle,
     },
-    { engine: createQemuEngine({ accelerator: 'tcg', binary, logger }), deadlineMs: TCG_PROBE_DEADLINE_MS },
+    {
+      engine: createQemuEngine({ accelerator: 'tcg', binary, logger }),
+      startWithinMs: START_WITHIN_MS,
+      deadlineMs: TCG_PROBE_DEADLINE_MS,
+    },
   ]
 }
 
@@ -249,7 +260,8 @@ async function probe(candidate: EngineCandidate, options: ChooseEngineOptions): 
     await using undo = new UndoStack()
     const spec = await probeSpec(await candidate.engine.newHardware(), options, undo)
     const vm = await bootInTime(candidate, spec, undo)
-    await upInTime(vm, candidate.deadlineMs - (performance.now() - begin))
+    const startMs = performance.now() - begin
+    await upInTime(vm, Math.max(candidate.deadlineMs, startMs * GUEST_PER_START))
     const seconds = ((performance.now() - begin) / 1000).toFixed(1)
     return { name, ok: true, reason: `A test guest was up after ${seconds} s.` }
   } catch (error) {
@@ -258,15 +270,15 @@ async function probe(candidate: EngineCandidate, options: ChooseEngineOptions): 
 }
 
 /** Does not wait for a boot that is late: it is killed whenever it does arrive. */
-async function bootInTime({ engine, deadlineMs }: EngineCandidate, spec: VmSpec, undo: UndoStack): Promise<Vm> {
+async function bootInTime({ engine, startWithinMs }: EngineCandidate, spec: VmSpec, undo: UndoStack): Promise<Vm> {
   const booting = engine.boot(spec)
   const timer = new AbortController()
-  const late = delay(deadlineMs, undefined, { signal: timer.signal }).then(() => {
+  const late = delay(startWithinMs, undefined, { signal: timer.signal }).then(() => {
     void booting.then(
       (vm) => vm.kill(),
       () => undefined, // it never started
     )
-    throw new AppError('timeout', `the engine did not start within ${deadlineMs} ms.`)
+    throw new AppError('timeout', `the engine did not start within ${startWithinMs} ms.`)
   })
   late.catch(() => {}) // the race reports it
   try {
@@ -289,7 +301,7 @@ async function upInTime(vm: Vm, timeoutMs: number): Promise<void> {
     if (over !== undefined) throw new AppError('engine_failure', over)
     return undefined
   }
-  const rounded = Math.max(0, Math.round(timeoutMs))
+  const rounded = Math.round(timeoutMs)
   await waitFor(probeConsole, { timeoutMs: rounded, intervalMs: 50, what: 'its kernel to reach its first program' })
 }
 

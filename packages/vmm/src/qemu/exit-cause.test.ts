@@ -39,6 +39,13 @@ describe('judgeExit', () => {
 
   it('quotes the panic and the last words of QEMU', () => {
     expect(judgeExit({ ...nothing, reason: 'guest-reset', consoleTail: panic }).message).toContain('sysrq triggered')
+    const oops =
+      '[ 1.0] BUG: kernel NULL pointer dereference, address: 0000000000000008\r\n[ 1.0] Oops: 0002 [#1] PREEMPT SMP\r\n' +
+      '[ 1.0] RIP: 0010:__handle_irq+0x1/0x2\r\n[ 1.0] Kernel panic - not syncing: Fatal exception in interrupt\r\n'
+    expect(judgeExit({ ...nothing, reason: 'guest-reset', consoleTail: oops }).message).toBe(
+      "The guest's kernel panicked: Kernel panic - not syncing: Fatal exception in interrupt " +
+        '(BUG: kernel NULL pointer dereference, address: 0000000000000008; RIP: 0010:__handle_irq+0x1/0x2).',
+    )
     expect(judgeExit({ ...nothing, exitCode: 1, engineLog: 'a\nqemu: no space\n' }).message).toContain('qemu: no space')
   })
 })

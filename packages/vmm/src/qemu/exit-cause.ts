@@ -31,8 +31,15 @@ export function lastWords(log: string): string {
   return lines.slice(-3).join(' ').trim() || 'it said nothing'
 }
 
+/** The panic, and of an oops what it was and where: "Fatal exception in interrupt" alone helps nobody. */
 function panicLine(consoleTail: string): string | undefined {
-  return /Kernel panic - not syncing:[^\r\n]*/.exec(consoleTail)?.[0]
+  const panic = /Kernel panic - not syncing:[^\r\n]*/.exec(consoleTail)
+  if (!panic) return undefined
+  const before = consoleTail.slice(0, panic.index)
+  const fault = /\b(?:BUG|Oops): [^\r\n]*/.exec(before)?.[0]
+  const place = /\bRIP: [0-9a-f]+:[^\r\n]*/.exec(before)?.[0]
+  const oops = [fault, place].filter((line) => line !== undefined)
+  return oops.length === 0 ? panic[0] : `${panic[0]} (${oops.join('; ')})`
 }
 
 function guestEnd(evidence: ExitEvidence): ExitVerdict | undefined {
