@@ -6,5 +6,12 @@ export { Witnesses } from './conformance/witnesses.js'
 export { FakeGuest } from './fake-guest.js'
 export type { FakeOperation, FaultPoint, Held } from './fake-host/fake-faults.js'
 export { FakeHost } from './fake-host/fake-host.js'
-export type { FakeActivity } from './fake-host/fake-state.js'
-export { startTestPostgres, type TestPostgres, type TestPostgresKind, testPostgresKinds } from './test-postgres.js'
+export type { FakeActivity, FakePoint } from './fake-host/fake-state.js'
+export { type OidcPerson, type OidcServer, type OidcServerOptions, startOidcServer } from './oidc-server.js'
+export {
+  isReplicated,
+  startTestPostgres,
+  type TestPostgres,
+  type TestPostgresKind,
+  testPostgresKinds,
+} from './test-postgres.js'

@@ -42,8 +42,14 @@ function oldestDebianMajor(): number | undefined {
   return usable.length === 0 ? undefined : Math.min(...usable)
 }
 
-/** The oldest PostgreSQL there is here: its subset of SQL is what we write. */
+/** Whether tests run against two control planes behind one address, with `WRENN_TEST_REPLICAS=2`. */
+export function isReplicated(): boolean {
+  return process.env.WRENN_TEST_REPLICAS === '2'
+}
+
+/** The oldest PostgreSQL there is here, whose subset of SQL is what we write; the embedded one with `WRENN_TEST_POSTGRES=embedded`. */
 export async function startTestPostgres(): Promise<TestPostgres> {
+  if (process.env.WRENN_TEST_POSTGRES === 'embedded') return await startEmbedded()
   const [oldest] = testPostgresKinds()
   return await (oldest?.start ?? startEmbedded)()
 }

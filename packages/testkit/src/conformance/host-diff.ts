@@ -74,6 +74,28 @@ export function describeDiff(host: TestHost): void {
       expect(await stateOf(capsule)).toBe('paused')
     })
 
+    it('tells what a file held at either point, and now', async () => {
+      const capsule = await host.create()
+      await capsule.output('mkdir diff && printf old > diff/file && printf gone > diff/gone && ln -s file diff/link')
+      const { checkpointId: from } = await checkpoint(capsule)
+      await capsule.output('printf new > diff/file && rm diff/gone')
+      const { checkpointId: to } = await checkpoint(capsule)
+      await capsule.output("printf 'a\\000b' > diff/file")
+      const read = async (checkpointId: string, name: string, maxBytes = 1024) => {
+        const request = { capsuleId: capsule.id, checkpointId, path: `/root/diff/${name}`, maxBytes }
+        return Buffer.from((await capsule.client.readCheckpointFile(request)).content).toString()
+      }
+      expect(await read(from, 'file')).toBe('old')
+      expect(await read(to, 'file')).toBe('new')
+      expect(await read('', 'file')).toBe('a\0b')
+      expect(await read(from, 'gone', 4)).toBe('gone')
+      expect(await failure(read(from, 'gone', 3))).toBe('too_large')
+      expect(await failure(read(to, 'gone'))).toBe('file_not_found')
+      expect(await failure(read(to, '.'))).toBe('is_a_directory')
+      expect(await failure(read(to, 'link'))).toBe('invalid_request')
+      expect(await failure(read(checkpointIds.create(), 'file'))).toBe('checkpoint_not_found')
+    })
+
     it('needs checkpoints that exist', async () => {
       const capsule = await host.create()
       const { checkpointId } = await checkpoint(capsule)

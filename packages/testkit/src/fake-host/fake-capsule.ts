@@ -5,7 +5,13 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
 import type { ProcessSelector } from '@wrenn/protocol/guest'
-import type { CapsuleSchema, CheckpointSchema, CreateCapsuleRequest, StartProcessRequest } from '@wrenn/protocol/host'
+import type {
+  CapsuleSchema,
+  CheckpointSchema,
+  CreateCapsuleRequest,
+  RefusalSchema,
+  StartProcessRequest,
+} from '@wrenn/protocol/host'
 import type { FakeCapture } from './fake-capture.js'
 import { FakeFiles } from './fake-files.js'
 import { FakeProcess } from './fake-process.js'
@@ -60,6 +66,8 @@ export class FakeCapsule {
   /** The checkpoint made or rolled back to last: the parent of the next. */
   standsOn = ''
   readonly #tunnels = new Set<Socket>()
+  /** What a test says that it was refused. */
+  refusals: MessageInitShape<typeof RefusalSchema>[] = []
   lifecycleTimings: { readonly step: string; readonly ms: number }[] = []
   #use = new AbortController()
 

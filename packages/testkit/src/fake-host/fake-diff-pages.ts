@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
-import type { DiffCheckpointsRequest, FileChangeSchema } from '@wrenn/protocol/host'
-import { diffTrees } from './fake-diff.js'
+import type { DiffCheckpointsRequest, FileChangeSchema, ReadCheckpointFileRequest } from '@wrenn/protocol/host'
+import { diffTrees, readTreeFile } from './fake-diff.js'
 import { knownCapsule, knownCheckpoint, still } from './fake-lifecycle.js'
 import type { FakeHostState } from './fake-state.js'
 
@@ -22,6 +22,14 @@ export async function diffPage(
   const captureId = request.captureId || randomBytes(8).toString('hex')
   host.comparisons.set(captureId, all)
   return { changes, captureId }
+}
+
+/** The content of a file at a checkpoint, or now. */
+export async function fileAt(host: FakeHostState, request: ReadCheckpointFileRequest): Promise<Uint8Array> {
+  const { capsuleId, checkpointId, path, maxBytes } = request
+  const capsule = knownCapsule(host, capsuleId)
+  if (checkpointId === '') return await still(capsule, () => readTreeFile(capsule.files.root, path, maxBytes))
+  return await readTreeFile(knownCheckpoint(capsule, checkpointId).capture.dir, path, maxBytes)
 }
 
 async function changesOf(host: FakeHostState, request: DiffCheckpointsRequest): Promise<readonly FileChange[]> {

@@ -2,7 +2,7 @@ import type { Stats } from 'node:fs'
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
-import { pathBytes, pathText } from '@wrenn/base'
+import { AppError, pathBytes, pathText } from '@wrenn/base'
 import type { FileChangeSchema } from '@wrenn/protocol/host'
 
 type FileChange = MessageInitShape<typeof FileChangeSchema>
@@ -29,6 +29,19 @@ export async function diffTrees(from: string, to: string, below: string): Promis
 /** Bytes of all files below `dir`. */
 export async function treeBytes(dir: string): Promise<number> {
   return [...(await scan(dir)).values()].reduce((sum, stats) => sum + (stats.isFile() ? stats.size : 0), 0)
+}
+
+/** The content of a file of the tree, all of it, or why not. */
+export async function readTreeFile(root: string, path: string, maxBytes: number): Promise<Uint8Array> {
+  if (!path.startsWith('/')) throw new AppError('invalid_request', 'path must be absolute and without "..".')
+  const place = pathBytes(join(root, path))
+  const stats = await lstat(place).catch(() => undefined)
+  if (stats === undefined) throw new AppError('file_not_found', `There was no ${path} at that moment.`)
+  const type = typeOf(stats)
+  if (type === 'directory') throw new AppError('is_a_directory', `${path} was a directory at that moment.`)
+  if (type !== 'file') throw new AppError('invalid_request', `path: ${path} was no file at that moment, but a ${type}.`)
+  if (stats.size > maxBytes) throw new AppError('too_large', `${path} had ${stats.size} bytes at that moment.`)
+  return await readFile(place)
 }
 
 async function scan(root: string): Promise<Tree> {

@@ -1,7 +1,7 @@
 import type { ServiceImpl } from '@connectrpc/connect'
 import type { HostService } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
-import { diffPage } from './fake-diff-pages.js'
+import { diffPage, fileAt } from './fake-diff-pages.js'
 import * as lifecycle from './fake-lifecycle.js'
 import { stream, unary } from './fake-rpc.js'
 import type { FakeHostState } from './fake-state.js'
@@ -18,7 +18,9 @@ type LifecycleMethods = Pick<
   | 'deleteCheckpoint'
   | 'rollbackCapsule'
   | 'diffCheckpoints'
+  | 'readCheckpointFile'
   | 'setEgress'
+  | 'listRefusals'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -58,7 +60,9 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
         yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE), captureId }
       }
     }),
+    readCheckpointFile: unary(async (request) => ({ content: await fileAt(host, request) })),
     setEgress: unary(async (request) => ({ capsule: (await lifecycle.setEgress(host, request)).message() })),
+    listRefusals: unary(async ({ capsuleId }) => ({ refusals: lifecycle.knownCapsule(host, capsuleId).refusals })),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({
       snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId)).record,
     })),

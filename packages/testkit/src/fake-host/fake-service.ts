@@ -80,6 +80,16 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
         hostDiskBytes: 4096n,
       }
     }),
+    collectMetrics: unary(async ({ fromSec, capsuleIds }) => {
+      const untilSec = BigInt(host.usedUntilSec)
+      const isWanted = (atSec: bigint) => atSec >= fromSec && (capsuleIds.length > 0 || atSec < untilSec)
+      const ids = capsuleIds.length > 0 ? capsuleIds : [...host.used.keys()]
+      const series = ids.map((capsuleId) => ({
+        capsuleId,
+        points: (host.used.get(capsuleId) ?? []).filter(({ atSec }) => isWanted(atSec)),
+      }))
+      return { untilSec, series: series.filter(({ points }) => points.length > 0) }
+    }),
     startProcess: stream(async function* (request, context) {
       const capsule = usable(request.capsuleId)
       yield* follow(capsule, await capsule.start(request), 0, context)

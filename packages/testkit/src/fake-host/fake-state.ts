@@ -3,7 +3,12 @@ import { EventEmitter } from 'node:events'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError, hostIds, KeyedMutex } from '@wrenn/base'
-import type { CapsuleSchema, FileChangeSchema, SnapshotSchema } from '@wrenn/protocol/host'
+import type {
+  CapsuleSchema,
+  CollectMetricsResponse_PointSchema,
+  FileChangeSchema,
+  SnapshotSchema,
+} from '@wrenn/protocol/host'
 import { FakeCapsule, type FakeExit } from './fake-capsule.js'
 import { FakeCapture } from './fake-capture.js'
 import { FakeFaults, type FakeOperation, type FaultPoint, type Held } from './fake-faults.js'
@@ -32,6 +37,9 @@ export interface FakeActivity {
   readonly lastActiveAtMs?: number
 }
 
+/** What CollectMetrics is to say that a capsule used in five seconds. */
+export type FakePoint = MessageInitShape<typeof CollectMetricsResponse_PointSchema> & { readonly atSec: bigint }
+
 /** What a fake host knows; it survives a restart of its server. */
 export class FakeHostState {
   readonly hostId = hostIds.create()
@@ -49,6 +57,9 @@ export class FakeHostState {
   readonly unreachable = new Set<string>()
   /** By capsule id. */
   readonly activity = new Map<string, FakeActivity>()
+  /** By capsule id, with the end of the last window that has passed. */
+  readonly used = new Map<string, readonly FakePoint[]>()
+  usedUntilSec = 0
   /** What GetHost says. */
   notReadyReason = ''
   memoryAvailableBytes = 4n * 2n ** 30n
