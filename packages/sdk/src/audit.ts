@@ -10,7 +10,7 @@ export interface ListAuditOptions extends CallOptions {
   readonly actorId?: string
   /** Any of these, such as `capsule.create`. */
   readonly actions?: readonly string[]
-  readonly resourceType?: 'capsule' | 'snapshot' | 'api_key' | 'user' | 'session' | 'team' | 'invitation'
+  readonly resourceType?: 'capsule' | 'snapshot' | 'api_key' | 'user' | 'session' | 'team' | 'invitation' | 'plan'
   readonly resourceId?: string
   readonly outcome?: 'accepted' | 'success' | 'failure'
   /** From this time on. */
@@ -34,25 +34,8 @@ export class Audit {
   }
 
   /** Newest first, page after page as they are asked for. */
-  async *list(options: ListAuditOptions = {}): AsyncGenerator<AuditEntry> {
-    const { actorId, actions, resourceType, resourceId, outcome, since, until, ...call } = options
-    const filter = {
-      actor_id: actorId,
-      action: actions?.join(','),
-      resource_type: resourceType,
-      resource_id: resourceId,
-      outcome,
-      since: since?.toISOString(),
-      until: until?.toISOString(),
-      limit: PAGE_SIZE,
-    }
-    let cursor: string | undefined
-    do {
-      const query = { ...filter, cursor }
-      const page = await this.#transport.json<wire.AuditPage>('GET', '/v1/audit-logs', { ...call, query })
-      for (const entry of page.items) yield auditEntry(entry)
-      cursor = page.next_cursor
-    } while (cursor !== undefined)
+  list(options: ListAuditOptions = {}): AsyncGenerator<AuditEntry> {
+    return listEntries(this.#transport, '/v1/audit-logs', options)
   }
 
   /**
@@ -65,4 +48,30 @@ export class Audit {
     const { body } = await this.#transport.request('GET', '/v1/audit-logs/export', { ...call, query })
     return body ?? new ReadableStream({ start: (controller) => controller.close() })
   }
+}
+
+/** Entries of one trail, newest first. */
+export async function* listEntries(
+  transport: Transport,
+  route: string,
+  options: ListAuditOptions,
+): AsyncGenerator<AuditEntry> {
+  const { actorId, actions, resourceType, resourceId, outcome, since, until, ...call } = options
+  const filter = {
+    actor_id: actorId,
+    action: actions?.join(','),
+    resource_type: resourceType,
+    resource_id: resourceId,
+    outcome,
+    since: since?.toISOString(),
+    until: until?.toISOString(),
+    limit: PAGE_SIZE,
+  }
+  let cursor: string | undefined
+  do {
+    const query = { ...filter, cursor }
+    const page = await transport.json<wire.AuditPage>('GET', route, { ...call, query })
+    for (const entry of page.items) yield auditEntry(entry)
+    cursor = page.next_cursor
+  } while (cursor !== undefined)
 }

@@ -2,7 +2,7 @@ import type * as wire from '@wrenn/protocol'
 import { withinAwakeTime } from './awake-time.js'
 import { randomName, toBase64 } from './bytes.js'
 import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
-import { capsuleInfo, capsuleMetrics, execResult, processInfo, templateInfo } from './convert.js'
+import { capsuleInfo, capsuleMetrics, execResult, metricsHistory, processInfo, templateInfo } from './convert.js'
 import { Egress } from './egress.js'
 import { Files } from './files.js'
 import { bodyOf, type LifecycleOptions, perform, type ResumeOptions } from './lifecycle.js'
@@ -17,6 +17,8 @@ import type {
   CheckpointInfo,
   ExecResult,
   FileChange,
+  MetricsHistory,
+  MetricsRange,
   PortAccess,
   ProcessInfo,
   SignalName,
@@ -481,6 +483,16 @@ export class Capsule implements AsyncDisposable {
   }
 
   /**
+   * A file as it was at a checkpoint, or as it is now (`current`), also while the capsule sleeps. Symbolic links are not followed.
+   * @example
+   * const before = new TextDecoder().decode(await capsule.readAt('before', '/etc/hosts'))
+   * @throws CheckpointNotFoundError; FileNotFoundError; WrennError `too_large` above 1 MiB, `is_a_directory`
+   */
+  readAt(point: CheckpointRef | 'current', path: string, options: CallOptions = {}): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#checkpoints.readFile(point, path, options)
+  }
+
+  /**
    * Makes a template of it, from which new capsules start warm. It stays as it was.
    * @example
    * const { name } = await capsule.snapshot('with-dependencies')
@@ -501,6 +513,17 @@ export class Capsule implements AsyncDisposable {
   /** What it uses now, seen from inside and from its host. @throws InvalidStateError unless it runs */
   async metrics(options: CallOptions = {}): Promise<CapsuleMetrics> {
     return capsuleMetrics(await this.#transport.json<wire.CapsuleMetrics>('GET', `${this.#path}/metrics`, options))
+  }
+
+  /**
+   * What it has used, up to the last seconds, whether it runs or not. Nobody asks its guest.
+   * @example
+   * const { points } = await capsule.metricsHistory('1h')
+   * const peak = Math.max(...points.map(({ cpuMaxPct }) => cpuMaxPct))
+   */
+  async metricsHistory(range: MetricsRange = '10m', options: CallOptions = {}): Promise<MetricsHistory> {
+    const path = `${this.#path}/metrics?range=${range}&current=false`
+    return metricsHistory(await this.#transport.json<wire.CapsuleMetrics>('GET', path, options))
   }
 
   /** Ends it for good, with its memory and disk. Doing it twice is fine. */

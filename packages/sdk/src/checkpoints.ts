@@ -54,6 +54,12 @@ export class Checkpoints {
     } while (cursor !== undefined)
   }
 
+  async readFile(point: CheckpointRef, path: string, options: CallOptions): Promise<Uint8Array<ArrayBuffer>> {
+    const route = `${this.pathOf(point)}/file`
+    const response = await this.#transport.request('GET', route, { ...options, query: { path } })
+    return new Uint8Array(await response.arrayBuffer())
+  }
+
   /** Route of one checkpoint, by id or name. */
   pathOf(checkpoint: CheckpointRef): string {
     return `${this.#path}/${refOf(checkpoint)}`

@@ -85,6 +85,17 @@ describe('capsules', () => {
   })
 })
 
+describe('a key that changes', () => {
+  it('is asked for before each request', async () => {
+    let count = 0
+    const changing = new Wrenn({ apiUrl: server.url, apiKey: async () => `wra_${++count}` })
+    server.handler = (_seen, response) => sendJson(response, [])
+    await changing.templates.list()
+    await changing.templates.list()
+    expect(server.seen.map(({ headers }) => headers['x-api-key'])).toEqual(['wra_1', 'wra_2'])
+  })
+})
+
 describe('errors', () => {
   it.each([
     ['capsule_not_found', 404, CapsuleNotFoundError],

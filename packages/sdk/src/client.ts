@@ -1,11 +1,16 @@
 import type * as wire from '@wrenn/protocol'
+import { Account } from './account.js'
 import { ApiKeys } from './api-keys.js'
 import { Audit } from './audit.js'
 import { Capsules } from './capsules.js'
 import { quota, templateInfo } from './convert.js'
+import { Events } from './events.js'
+import { Factors } from './factors.js'
+import { Platform } from './platform.js'
+import { Sessions } from './sessions.js'
 import type { WebSocketConstructor } from './socket.js'
 import { Teams } from './teams.js'
-import { type CallOptions, Transport } from './transport.js'
+import { type ApiKeySource, type CallOptions, Transport } from './transport.js'
 import type { Quota, TemplateInfo } from './types.js'
 import { Users } from './users.js'
 
@@ -18,9 +23,17 @@ export interface WrennOptions {
   readonly apiUrl?: string
   /**
    * Goes into the `X-API-Key` header, and into the first message of a WebSocket. `wrenn up` writes the first one to
-   * `<dir>/api-key`.
+   * `<dir>/api-key`. The token of a person's session does as well.
+   * A function is asked before each request and each connection, for tokens that change.
    */
-  readonly apiKey?: string
+  readonly apiKey?: ApiKeySource
+  /**
+   * For pages that the platform itself serves: the session is in cookies that scripts cannot read, and is refreshed when it must be.
+   * @default false
+   */
+  readonly cookies?: boolean
+  /** With `cookies`: called when a call found that there is no session any more; the call fails with AuthenticationError. */
+  readonly onSignedOut?: () => void
   /** @default the runtime's own */
   readonly fetch?: typeof globalThis.fetch
   /** WebSocket class for streams and terminals. Node.js before 22 has none: pass the one of `ws`. @default the runtime's own */
@@ -47,10 +60,20 @@ export class Wrenn {
   readonly apiKeys: ApiKeys
   /** What happened in the team; for clients whose key has the scope `admin`. */
   readonly audit: Audit
+  /** What happens in the team. */
+  readonly events: Events
   /** Accounts of people on the whole platform. */
   readonly users: Users
   /** The teams that the client is in, and who is in them. */
   readonly teams: Teams
+  /** All of the platform, for its admins. */
+  readonly platform: Platform
+  /** One's own account; for people. */
+  readonly account: Account
+  /** What one has beside a password; for people. */
+  readonly factors: Factors
+  /** Where one is logged in; for people. */
+  readonly sessions: Sessions
   readonly #transport: Transport
 
   constructor(options: WrennOptions = {}) {
@@ -59,14 +82,20 @@ export class Wrenn {
       apiKey: options.apiKey,
       fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
       webSocket: options.webSocket ?? ambientWebSocket(),
+      ...(options.cookies === true ? { onSignedOut: options.onSignedOut ?? (() => {}) } : {}),
       ...(options.requestTimeoutMs === undefined ? {} : { requestTimeoutMs: options.requestTimeoutMs }),
     })
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)
+    this.events = new Events(transport)
     this.teams = new Teams(transport)
     this.users = new Users(transport)
+    this.platform = new Platform(transport)
+    this.account = new Account(transport)
+    this.factors = new Factors(transport)
+    this.sessions = new Sessions(transport)
     this.#transport = transport
   }
 

@@ -1,5 +1,6 @@
 import type * as wire from '@wrenn/protocol'
 import { escapedBytes, fromBase64, toBytes, toText } from './bytes.js'
+import { WrennError } from './errors.js'
 import type {
   ApiKeyInfo,
   AuditEntry,
@@ -9,14 +10,20 @@ import type {
   ExecResult,
   FileChange,
   FileInfo,
+  MeInfo,
+  MetricsHistory,
+  MetricsPoint,
   ProcessInfo,
   Quota,
   QuotaUse,
+  SessionInfo,
+  SignedIn,
   TemplateInfo,
   UserInfo,
 } from './types.js'
 
-function date(text: string | undefined): Date | undefined {
+/** A moment that may be absent. */
+export function date(text: string | undefined): Date | undefined {
   return text === undefined ? undefined : new Date(text)
 }
 
@@ -187,6 +194,50 @@ export function userInfo(user: wire.User): UserInfo {
     status: user.status,
     isAdmin: user.is_admin,
     createdAt: new Date(user.created_at),
+    eraseAt: user.erase_at === undefined ? undefined : new Date(user.erase_at),
+  }
+}
+
+/** A session that was begun, goes on or has moved; the server leaves out tokens that are in cookies. */
+export function signedIn(auth: wire.Auth): SignedIn {
+  return {
+    sessionId: auth.session_id,
+    userId: auth.user_id,
+    teamId: auth.team_id,
+    email: auth.email,
+    name: auth.name,
+    expiresAt: new Date(auth.expires_at),
+    token: auth.token,
+    refreshToken: auth.refresh_token,
+  }
+}
+
+/** One's own account. */
+export function meInfo(me: wire.Me): MeInfo {
+  return {
+    id: me.id,
+    email: me.email,
+    name: me.name,
+    hasPassword: me.has_password,
+    providers: me.providers,
+    isAdmin: me.is_admin,
+    teamId: me.team_id,
+    role: me.role,
+    permissions: me.permissions ?? [],
+  }
+}
+
+/** A session of a person. */
+export function sessionInfo(session: wire.Session): SessionInfo {
+  return {
+    id: session.id,
+    teamId: session.team_id,
+    isCurrent: session.current,
+    ip: session.ip,
+    userAgent: session.user_agent,
+    createdAt: new Date(session.created_at),
+    lastUsedAt: new Date(session.last_used),
+    expiresAt: new Date(session.expires_at),
   }
 }
 
@@ -197,10 +248,11 @@ export function auditEntry(entry: wire.AuditEntry): AuditEntry {
     createdAt: new Date(entry.created_at),
     actorType: entry.actor_type,
     actorId: entry.actor_id,
-    actorName: entry.actor_name,
+    actorName: entry.actor_email ?? entry.actor_name,
     action: entry.action,
     resourceType: entry.resource_type,
     resourceId: entry.resource_id,
+    resourceEmail: entry.resource_email,
     scope: entry.scope,
     outcome: entry.outcome,
     requestId: entry.request_id,
@@ -223,11 +275,17 @@ export function quota(answer: wire.Quota): Quota {
     memoryMib: use(answer.memory_mb),
     poolBytes: use(answer.pool_bytes),
     capsules: use(answer.capsules),
+    creatingCapsules: use(answer.creating_capsules),
+    apiCallsPerMin: use(answer.api_calls_per_min),
+    plan: answer.plan ?? undefined,
   }
 }
 
-/** Of the answer only what is measured now; `points` of a range repeats it. */
+/** Of an answer to a request without a range, which always has it. */
 export function capsuleMetrics({ current }: wire.CapsuleMetrics): CapsuleMetrics {
+  if (current === undefined) {
+    throw new WrennError('The server has answered without what the capsule uses now.', { code: 'internal' })
+  }
   return {
     timestamp: new Date(current.timestamp),
     cpuPct: current.cpu_pct,
@@ -237,5 +295,21 @@ export function capsuleMetrics({ current }: wire.CapsuleMetrics): CapsuleMetrics
     diskUsedBytes: current.disk_used_bytes,
     diskTotalBytes: current.disk_total_bytes,
     hostRssBytes: current.host_rss_bytes,
+  }
+}
+
+export function metricsHistory({ range, step_sec, points }: wire.CapsuleMetrics): MetricsHistory {
+  return { range, stepMs: step_sec * 1000, points: points.map(metricsPoint) }
+}
+
+function metricsPoint(point: wire.CapsuleMetrics['points'][number]): MetricsPoint {
+  return {
+    timestamp: new Date(point.timestamp_unix * 1000),
+    cpuPct: point.cpu_pct,
+    cpuMaxPct: point.cpu_max_pct ?? point.cpu_pct,
+    memoryBytes: point.mem_bytes,
+    diskBytes: point.disk_bytes,
+    ...(point.net_rx_bytes === undefined ? {} : { netRxBytes: point.net_rx_bytes }),
+    ...(point.net_tx_bytes === undefined ? {} : { netTxBytes: point.net_tx_bytes }),
   }
 }

@@ -2,13 +2,18 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { capsule, FakeServer, ID, KEY, sendJson } from './fake-server.fixture.js'
 import { Wrenn } from './index.js'
 
-const policy = { internet: false, allow: ['203.0.113.0/24'], deny: [] }
+const policy = { internet: false, allow: ['203.0.113.0/24', '*.example.org'], deny: [] }
+const lastAt = '2026-01-02T03:04:05.000Z'
+const refused = [
+  { name: 'bad.example', port: 53, reason: 'denied', rule: '*.example', count: 2, last_at: lastAt },
+  { address: '198.51.100.7', port: 22, reason: 'no_name', count: 1, last_at: lastAt },
+]
 let server: FakeServer
 
 beforeEach(async () => {
   server = await new FakeServer().start()
   server.handler = ({ path }, response) =>
-    sendJson(response, path.endsWith('/egress') ? { policy, in_force: false } : capsule('running'))
+    sendJson(response, path.endsWith('/egress') ? { policy, in_force: false, refused } : capsule('running'))
 })
 afterEach(async () => {
   await server[Symbol.asyncDispose]()
@@ -17,10 +22,18 @@ afterEach(async () => {
 describe('what a capsule may reach', () => {
   it('is read and replaced as a whole', async () => {
     const found = await new Wrenn({ apiUrl: server.url, apiKey: KEY }).capsules.get(ID)
-    expect(await found.egress.get()).toEqual({ policy, inForce: false })
-    expect(await found.egress.set({ internet: false, allow: ['203.0.113.0/24'] })).toEqual({ policy, inForce: false })
+    const [named, nameless] = refused
+    expect(await found.egress.get()).toEqual({
+      policy,
+      inForce: false,
+      refused: [
+        { ...named, last_at: undefined, address: undefined, lastAt: new Date(lastAt) },
+        { ...nameless, last_at: undefined, name: undefined, rule: undefined, lastAt: new Date(lastAt) },
+      ],
+    })
+    expect(await found.egress.set({ internet: false, allow: ['*.example.org'] })).toEqual({ policy, inForce: false })
     const [, read, written] = server.seen
     expect([read?.method, written?.method, written?.path]).toEqual(['GET', 'PUT', `/v1/capsules/${ID}/egress`])
-    expect(JSON.parse(written?.body ?? '')).toEqual({ internet: false, allow: ['203.0.113.0/24'] })
+    expect(JSON.parse(written?.body ?? '')).toEqual({ internet: false, allow: ['*.example.org'] })
   })
 })

@@ -9,6 +9,30 @@ export interface EgressInfo {
   readonly inForce: boolean
 }
 
+/** Attempts at one target that were refused by name. */
+export interface RefusalInfo {
+  /** The host that was asked for; `undefined` when the attempt named none. */
+  readonly name: string | undefined
+  /** Where the connection went; `undefined` for a question to the resolver. */
+  readonly address: string | undefined
+  readonly port: number
+  /**
+   * `denied`: `deny` has the name. `not_allowed`: nothing allows it. `no_name`: it names no host. `no_address`: the name leads
+   * nowhere that may be reached. `too_many`: too much at once.
+   */
+  readonly reason: 'denied' | 'not_allowed' | 'no_name' | 'no_address' | 'too_many'
+  /** The entry of the policy that refused, where one did. */
+  readonly rule: string | undefined
+  readonly count: number
+  readonly lastAt: Date
+}
+
+/** What a capsule may reach, and what it was refused. */
+export interface EgressStatus extends EgressInfo {
+  /** Since it last started, resumed or went back; the newest first, bounded. */
+  readonly refused: readonly RefusalInfo[]
+}
+
 /** What one capsule may reach. Use it as `capsule.egress`. */
 export class Egress {
   readonly #transport: Transport
@@ -20,16 +44,17 @@ export class Egress {
   }
 
   /** @throws CapsuleNotFoundError */
-  async get(options: CallOptions = {}): Promise<EgressInfo> {
-    return egressInfo(await this.#transport.json<wire.Egress>('GET', this.#path, options))
+  async get(options: CallOptions = {}): Promise<EgressStatus> {
+    const answer = await this.#transport.json<wire.EgressStatus>('GET', this.#path, options)
+    return { ...egressInfo(answer), refused: answer.refused.map(refusalInfo) }
   }
 
   /**
    * Replaces the whole policy, at once for a running capsule: what becomes forbidden ends its open connections, what stays allowed
    * is never cut. What is left out has its default: `internet` true, `allow` and `deny` empty.
    * @example
-   * await capsule.egress.set({ internet: false, allow: ['203.0.113.0/24'] })
-   * @throws CapsuleNotFoundError; WrennError `invalid_request` naming the entry that is no IPv4 address or network
+   * await capsule.egress.set({ internet: false, allow: ['example.org', '*.example.org', '203.0.113.0/24'] })
+   * @throws CapsuleNotFoundError; WrennError `invalid_request` naming the entry that is no IPv4 address, network or domain
    */
   async set(policy: Partial<EgressPolicy>, options: CallOptions = {}): Promise<EgressInfo> {
     const answer = await this.#transport.json<wire.Egress>('PUT', this.#path, {
@@ -43,4 +68,14 @@ export class Egress {
 
 function egressInfo({ policy, in_force: inForce }: wire.Egress): EgressInfo {
   return { policy, inForce }
+}
+
+function refusalInfo({
+  name,
+  address,
+  rule,
+  last_at: lastAt,
+  ...rest
+}: wire.EgressStatus['refused'][number]): RefusalInfo {
+  return { ...rest, name, address, rule, lastAt: new Date(lastAt) }
 }

@@ -2,7 +2,7 @@ import { errorKind } from '@wrenn/protocol'
 
 /** What a failure knows beyond its sentence. */
 export interface WrennErrorOptions {
-  /** Of the server's table (docs/errors.md), or `connection_failed` and `connection_lost`, which only this client has. */
+  /** Of the server's table (docs/errors.md), or `connection_failed`, `connection_lost` and `second_factor_needed`, which only this client has. */
   readonly code: string
   /** HTTP status; 0 when there was no answer. */
   readonly status?: number
@@ -96,6 +96,26 @@ export class TimeoutError extends WrennError {
 /** No answer: the server is not there, or the connection broke. */
 export class ConnectionError extends WrennError {
   override readonly name = 'ConnectionError'
+}
+
+/** What a login lacks that is half done. */
+export interface HalfLogin {
+  /** For `account.finishLogin`, once, within 5 minutes, from the same place. */
+  readonly token: string
+  /** `passkey`, `totp`, `recovery_code`: any of these will do, the best one first. Others may come. */
+  readonly methods: readonly string[]
+  readonly expiresAt: Date
+}
+
+/** The password was right, and the account has more than that: `account.finishLogin` goes on. */
+export class SecondFactorNeededError extends WrennError {
+  override readonly name = 'SecondFactorNeededError'
+  readonly login: HalfLogin
+
+  constructor(login: HalfLogin) {
+    super('The login needs a second factor.', { code: 'second_factor_needed', status: 200 })
+    this.login = login
+  }
 }
 
 const classes: Readonly<Record<string, new (message: string, options: WrennErrorOptions) => WrennError>> = {

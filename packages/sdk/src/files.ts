@@ -30,6 +30,20 @@ export interface WriteOptions extends FileOptions {
   readonly mode?: number
   /** Whether a file that is there may be replaced; if not, that is a WrennError `precondition_failed`. @default true */
   readonly overwrite?: boolean
+  /**
+   * `version` of an {@link OpenFile}: replaces the file only if it still is that one, else that is a WrennError `precondition_failed`.
+   * @default whichever is there
+   */
+  readonly ifVersion?: string
+}
+/** A file as it was when it was opened. */
+export interface OpenFile {
+  /** Not reading it slows the sender down; cancel it when the rest is not wanted. It fails when the file is replaced meanwhile. */
+  readonly stream: ReadableStream<Uint8Array>
+  /** `undefined` for long files of `/proc` and `/sys`, which have no size. */
+  readonly sizeBytes: number | undefined
+  /** For `write` with `ifVersion`. `undefined` for files of `/proc` and `/sys`, and for 50 ms after a change. */
+  readonly version: string | undefined
 }
 /** Who hears what a tar cannot carry. */
 export interface ReadArchiveOptions extends FileOptions {
@@ -79,6 +93,25 @@ export class Files {
     return response.body ?? new ReadableStream({ start: (controller) => controller.close() })
   }
 
+  /**
+   * A file with its version, for who reads it to change it.
+   * @example
+   * const { stream, version } = await capsule.files.open('/etc/motd')
+   * const text = await new Response(stream).text()
+   * if (version) await capsule.files.write('/etc/motd', `${text}!`, { ifVersion: version })
+   * @throws WrennError `is_a_directory`, `permission_denied`
+   */
+  async open(path: string, options: FileOptions = {}): Promise<OpenFile> {
+    const { user, ...call } = options
+    const { body, headers } = await this.#transport.request('GET', this.#base, { ...call, query: { path, user } })
+    const length = headers.get('content-length')
+    return {
+      stream: body ?? new ReadableStream({ start: (controller) => controller.close() }),
+      sizeBytes: length === null ? undefined : Number(length),
+      version: headers.get('etag') ?? undefined,
+    }
+  }
+
   #open(path: string, options: ReadOptions): Promise<Response> {
     const { user, offsetBytes, lengthBytes, ...call } = options
     const json = { path, user, offset: offsetBytes, length: lengthBytes }
@@ -90,19 +123,23 @@ export class Files {
    * Streaming a body needs HTTP/2 in browsers; pass a `Blob` there.
    * @example
    * await capsule.files.write('/root/run.sh', '#!/bin/sh\necho hello\n', { mode: 0o755 })
-   * @throws WrennError `is_a_directory`, `permission_denied`, `disk_full`, `upload_interrupted` by a pause
+   * @throws WrennError `is_a_directory`, `permission_denied`, `disk_full`, `upload_interrupted` by a pause, `precondition_failed`
    */
   async write(path: string, content: FileContent, options: WriteOptions = {}): Promise<{ sizeBytes: number }> {
-    const { user, mode, overwrite = true, ...call } = options
+    const { user, mode, overwrite = true, ifVersion, ...call } = options
     const result = await this.#transport.json<UploadResult>('PUT', this.#base, {
       // An upload takes as long as it takes; only the caller knows how much there is.
       requestTimeoutMs: 0,
       ...call,
       query: { path, user, mode: mode?.toString(8).padStart(3, '0') },
       body: content,
-      headers: { 'Content-Type': 'application/octet-stream', ...(overwrite ? {} : { 'If-None-Match': '*' }) },
+      headers: {
+        'Content-Type': 'application/octet-stream',
+        ...(overwrite ? {} : { 'If-None-Match': '*' }),
+        ...(ifVersion === undefined ? {} : { 'If-Match': ifVersion }),
+      },
       // Sent again after its answer was lost, it would find its own file in the way.
-      idempotent: overwrite && !(content instanceof ReadableStream),
+      idempotent: overwrite && ifVersion === undefined && !(content instanceof ReadableStream),
     })
     return { sizeBytes: result.bytes }
   }

@@ -1,4 +1,12 @@
-export { AUDIT_GENESIS, auditText } from '@wrenn/protocol'
+export { AUDIT_GENESIS, auditText, type CapsuleCommand, nextState } from '@wrenn/protocol'
+export {
+  Account,
+  type DeviceLogin,
+  type LoginOptions,
+  type NewPerson,
+  type SecondFactorProof,
+  type WaitingDevice,
+} from './account.js'
 export { ApiKeys, type CreateApiKeyOptions } from './api-keys.js'
 export { Audit, type ExportAuditOptions, type ListAuditOptions } from './audit.js'
 export {
@@ -18,42 +26,70 @@ export {
 export { Capsules, type CreateOptions, type ListCapsulesOptions } from './capsules.js'
 export type { CheckpointRef, DiffOptions } from './checkpoints.js'
 export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
-export { Egress, type EgressInfo } from './egress.js'
+export { Egress, type EgressInfo, type EgressStatus, type RefusalInfo } from './egress.js'
 export {
   AuthenticationError,
   CapsuleNotFoundError,
   CheckpointNotFoundError,
   ConnectionError,
   FileNotFoundError,
+  type HalfLogin,
   InvalidStateError,
   LimitError,
   ProcessNotFoundError,
+  SecondFactorNeededError,
   StateNotLoadableError,
   TemplateNotFoundError,
   TimeoutError,
   WrennError,
   type WrennErrorOptions,
 } from './errors.js'
+export { Events, type FollowEventsOptions, type WrennEvent, type WrennEventType } from './events.js'
+export {
+  type AddedPasskey,
+  Factors,
+  type FactorsInfo,
+  type PasskeyInfo,
+  type PasskeyJson,
+  type TotpEnrolment,
+} from './factors.js'
 export {
   type FileContent,
   type FileOptions,
   Files,
   type ListOptions,
+  type OpenFile,
   type ReadArchiveOptions,
   type ReadOptions,
   type WriteOptions,
 } from './files.js'
 export type { LifecycleOptions, ResumeOptions } from './lifecycle.js'
 export type { Opening } from './opening.js'
+export {
+  type AnyCapsuleInfo,
+  type HealthProblem,
+  type HostHealth,
+  type HostStatus,
+  type ListAnyCapsulesOptions,
+  Platform,
+  type PlatformHealth,
+} from './platform.js'
 export type { PortsInfo } from './ports.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
+export { type ProviderInfo, Providers } from './providers.js'
 export type { ConnectionState } from './session.js'
+export { Sessions } from './sessions.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
 export {
+  type AnyTeamInfo,
   type InviteOptions,
   type ListedTeamInfo,
+  type PlanInfo,
+  type PlanLimits,
+  type SetLimitsOptions,
   type TeamInfo,
   type TeamInvitation,
+  type TeamLimits,
   type TeamMember,
   type TeamRole,
   Teams,
@@ -74,12 +110,18 @@ export {
   type ExecResult,
   type FileChange,
   type FileInfo,
+  type MeInfo,
+  type MetricsHistory,
+  type MetricsPoint,
+  type MetricsRange,
   type PauseReason,
   type PortAccess,
   type ProcessInfo,
   type Quota,
   type QuotaUse,
+  type SessionInfo,
   type SignalName,
+  type SignedIn,
   type TemplateInfo,
   type Timing,
   type UserInfo,

@@ -4,6 +4,7 @@ import {
   type Capsule,
   CheckpointNotFoundError,
   type FileChange,
+  FileNotFoundError,
   InvalidStateError,
   StateNotLoadableError,
   TimeoutError,
@@ -185,6 +186,16 @@ describe('checkpoints', () => {
   })
 })
 
+describe('a file at a checkpoint', () => {
+  it('comes as its bytes', async () => {
+    server.handler = (_seen, response) => response.end(Buffer.from([0, 255]))
+    expect(await found.readAt({ id: CHECKPOINT }, '/a b')).toEqual(new Uint8Array([0, 255]))
+    expect(server.seen[0]?.path).toBe(`/v1/capsules/${ID}/checkpoints/${CHECKPOINT}/file?path=%2Fa+b`)
+    server.handler = (_seen, response) => sendJson(response, errorBody('file_not_found'), 404)
+    await expect(found.readAt('current', '/gone')).rejects.toBeInstanceOf(FileNotFoundError)
+  })
+})
+
 describe('snapshots', () => {
   const template = { name: 'mine', type: 'snapshot', platform: false, aliases: [], vcpus: 1, memory_mb: 512 }
 
@@ -210,12 +221,17 @@ describe('quota', () => {
       vcpus: use,
       memory_mb: use,
       pool_bytes: { used: 9, limit: null },
+      creating_capsules: { used: 0, limit: 2 },
+      api_calls_per_min: { used: 7, limit: 600 },
+      plan: 'free',
       capsules: use,
     }
     server.handler = (_seen, response) => sendJson(response, answer)
     const quota = await wrenn.quota()
     expect(quota.runningCapsules).toEqual({ used: 1, limit: 4 })
     expect(quota.poolBytes).toEqual({ used: 9, limit: undefined })
+    expect(quota.apiCallsPerMin).toEqual({ used: 7, limit: 600 })
+    expect(quota.plan).toBe('free')
   })
 })
 

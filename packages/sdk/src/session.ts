@@ -228,11 +228,15 @@ export class Session {
   async #open(): Promise<Socket> {
     const { start, resume } = this.#plan
     const route = !this.#started && start ? start : resume(this.#nextOffset)
-    const { webSocket, apiKey } = this.#transport.options
+    const { webSocket } = this.#transport.options
     try {
       // Only who hears of pauses needs to know of them.
       const states = this.#plan.onConnection ? { states: 'true' } : {}
-      const url = this.#transport.socketUrl(route.path, { ...route.query, ...states })
+      const apiKey = await this.#transport.apiKey()
+      // A page of the platform itself may have cookies of somebody else.
+      const auth = apiKey ? { auth: 'message' } : {}
+      const url = this.#transport.socketUrl(route.path, { ...route.query, ...states, ...auth })
+      await this.#transport.page?.makeFresh()
       const socket = await Socket.open(webSocket, url, apiKey, this.#signal)
       if (route.frame) socket.sendJson(route.frame)
       return socket

@@ -7,6 +7,7 @@ const wireTeam = {
   name: 'Data science',
   slug: '012345-6789ab',
   is_byoc: false,
+  audit_data_access: true,
   created_at: '2026-11-28T12:00:00.000Z',
   role: 'owner',
 }
@@ -40,6 +41,7 @@ describe('teams', () => {
       id: 'team-1',
       name: 'Data science',
       slug: '012345-6789ab',
+      auditsDataAccess: true,
       role: 'owner',
       createdAt: new Date('2026-11-28T12:00:00Z'),
     }
@@ -47,6 +49,16 @@ describe('teams', () => {
     server.handler = (_seen, response) => sendJson(response, wireTeam, 201)
     expect(await wrenn.teams.create('Data science')).toEqual(team)
     expect(JSON.parse(server.seen[1]?.body ?? '')).toEqual({ name: 'Data science' })
+  })
+
+  it('say what is in their audit trail', async () => {
+    server.handler = (_seen, response) => response.writeHead(204).end()
+    await wrenn.teams.auditDataAccess('team-1', true)
+    expect(server.seen[0]).toMatchObject({ method: 'PATCH', path: '/v1/teams/team-1' })
+    expect(JSON.parse(server.seen[0]?.body ?? '')).toEqual({ audit_data_access: true })
+    const { audit_data_access: _, ...ofBefore } = wireTeam
+    server.handler = (_seen, response) => sendJson(response, [{ ...ofBefore, current: true }])
+    expect(await wrenn.teams.list()).toMatchObject([{ auditsDataAccess: false }])
   })
 
   it('get people by invitation', async () => {

@@ -1,5 +1,6 @@
-import type { ErrorBody } from '@wrenn/protocol'
+import { CSRF_HEADER, type ErrorBody } from '@wrenn/protocol'
 import { createError, WrennError } from './errors.js'
+import { PageSession } from './page-session.js'
 import type { WebSocketConstructor } from './socket.js'
 import { backoffMs, delay } from './wait.js'
 
@@ -14,15 +15,20 @@ export interface CallOptions {
   readonly requestTimeoutMs?: number
 }
 
+/** A key or an access token; or what gives the one to use now, asked before each request and each connection. */
+export type ApiKeySource = string | (() => Promise<string | undefined>)
+
 /** The client's options with its defaults filled in. */
 export interface TransportOptions {
   /** Slashes at its end are dropped. */
   readonly apiUrl: string
   /** `undefined` sends none, for servers behind a proxy that adds one. */
-  readonly apiKey: string | undefined
+  readonly apiKey: ApiKeySource | undefined
   readonly fetch: typeof globalThis.fetch
   /** `undefined` where the runtime has none; streams then fail with a hint. */
   readonly webSocket: WebSocketConstructor | undefined
+  /** Only for a page whose session is in cookies: called when there is none any more. */
+  readonly onSignedOut?: () => void
   /** @default 60_000 */
   readonly requestTimeoutMs?: number
 }
@@ -39,6 +45,8 @@ export interface RequestOptions extends CallOptions {
   readonly headers?: Readonly<Record<string, string>>
   /** Doing it twice is the same as once, so a failed attempt may be repeated. @default false for POST, true for the others */
   readonly idempotent?: boolean
+  /** It brings what authenticates along: a refusal says nothing of the session. @default false */
+  readonly signsIn?: boolean
 }
 
 type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
@@ -46,11 +54,16 @@ type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 /** Requests with the key, a deadline, errors that keep their code, and repetition where that is safe. */
 export class Transport {
   readonly options: TransportOptions
+  /** The session in cookies, where it is there. */
+  readonly page: PageSession | undefined
   readonly #base: string
 
   constructor(options: TransportOptions) {
     this.options = options
     this.#base = options.apiUrl.replace(/\/+$/, '')
+    const { onSignedOut } = options
+    const refresh = () => this.send('POST', '/v1/auth/refresh', { json: {}, signsIn: true })
+    this.page = onSignedOut && new PageSession({ refresh, onSignedOut })
   }
 
   /** The answer's JSON. The server checks its answers against the schemas these types come from. */
@@ -68,11 +81,28 @@ export class Transport {
   }
 
   /**
-   * An answer of 2xx, its body unread. A failure that is `isRetryable` is tried up to three times more when the request is
+   * An answer of 2xx, its body unread. A page whose cookie has expired gets the next one and asks again. A failure that is `isRetryable` is tried up to three times more when the request is
    * idempotent, after `Retry-After` (at most 30 s) or a growing wait; a deadline that passed is not.
    * @throws WrennError of the class its code has; `options.signal`'s reason
    */
   async request(method: Method, path: string, options: RequestOptions = {}): Promise<Response> {
+    const page = options.signsIn === true ? undefined : this.page
+    if (page === undefined) return await this.#persist(method, path, options)
+    if (options.body instanceof ReadableStream) {
+      await page.makeFresh()
+      return await this.#persist(method, path, options)
+    }
+    const askedAt = Date.now()
+    try {
+      return await this.#persist(method, path, options)
+    } catch (error) {
+      if (!(error instanceof WrennError && error.status === 401 && error.code === 'unauthorized')) throw error
+    }
+    await page.renew(askedAt)
+    return await this.#persist(method, path, options)
+  }
+
+  async #persist(method: Method, path: string, options: RequestOptions): Promise<Response> {
     const idempotent = options.idempotent ?? method !== 'POST'
     for (let attempt = 0; ; attempt += 1) {
       try {
@@ -84,6 +114,12 @@ export class Transport {
         await delay(retryAfterMs(error) ?? backoffMs(attempt), options.signal)
       }
     }
+  }
+
+  /** What the next request or connection goes with. @throws what the client's own source of keys throws */
+  async apiKey(): Promise<string | undefined> {
+    const { apiKey } = this.options
+    return typeof apiKey === 'function' ? await apiKey() : apiKey
   }
 
   /** The URL of a WebSocket route. */
@@ -98,6 +134,7 @@ export class Transport {
   }
 
   async #attempt(method: Method, path: string, options: RequestOptions): Promise<Response> {
+    const apiKey = await this.apiKey()
     const timeoutMs = options.requestTimeoutMs ?? this.options.requestTimeoutMs ?? DEFAULT_REQUEST_TIMEOUT_MS
     const deadline = new AbortController()
     const timer = timeoutMs > 0 ? setTimeout(() => deadline.abort(), timeoutMs) : undefined
@@ -105,8 +142,9 @@ export class Transport {
     try {
       const response = await this.options.fetch(this.#url(path, options.query), {
         method,
-        headers: this.#headers(options),
+        headers: this.#headers(options, apiKey),
         signal: AbortSignal.any(signals),
+        ...(this.page === undefined ? {} : { credentials: 'same-origin' }),
         ...bodyOf(options),
       })
       if (response.ok) return response
@@ -120,9 +158,10 @@ export class Transport {
     }
   }
 
-  #headers(options: RequestOptions): Record<string, string> {
+  #headers(options: RequestOptions, apiKey: string | undefined): Record<string, string> {
     return {
-      ...(this.options.apiKey ? { 'X-API-Key': this.options.apiKey } : {}),
+      ...(apiKey ? { 'X-API-Key': apiKey } : {}),
+      ...(this.page === undefined ? {} : { [CSRF_HEADER]: '1' }),
       ...(options.json === undefined ? {} : { 'Content-Type': 'application/json' }),
       ...options.headers,
     }

@@ -170,6 +170,35 @@ export interface CapsuleMetrics {
   readonly hostRssBytes: number
 }
 
+/** How far back a history of metrics may be asked for. */
+export type MetricsRange = wire.MetricsRange
+
+/** What a capsule used in a step of time. */
+export interface MetricsPoint {
+  /** When the step ended, or began where steps are longer than 5 s. */
+  readonly timestamp: Date
+  /** Percent of all vCPUs, on average. */
+  readonly cpuPct: number
+  /** The highest in steps of 5 s; the same as `cpuPct` where that is the step. */
+  readonly cpuMaxPct: number
+  /** Resident memory of the process that runs the guest. */
+  readonly memoryBytes: number
+  /** What its disk takes of the host's pool. */
+  readonly diskBytes: number
+  /** Received and sent in the step; absent where nobody counted. */
+  readonly netRxBytes?: number
+  readonly netTxBytes?: number
+}
+
+/** What a capsule has used, measured outside its guest. */
+export interface MetricsHistory {
+  readonly range: MetricsRange
+  /** Between points: 5 s up to ten minutes, 30 s up to two hours, five minutes up to a day. */
+  readonly stepMs: number
+  /** Oldest first; none of times when the capsule did not run. */
+  readonly points: readonly MetricsPoint[]
+}
+
 /** What a command did. A command that fails, is killed or runs out of time is a result too; look at `exitCode`. */
 export interface ExecResult {
   /** Text of the output, with U+FFFD for what is not UTF-8; the exact bytes are in `stdoutBytes`. */
@@ -248,6 +277,12 @@ export interface Quota {
   readonly poolBytes: QuotaUse
   /** All that are not ended, paused ones too. */
   readonly capsules: QuotaUse
+  /** Those that are being created now. */
+  readonly creatingCapsules: QuotaUse
+  /** Calls since the minute of the clock began. */
+  readonly apiCallsPerMin: QuotaUse
+  /** Where limits come from that are not the own ones of the team; `undefined` for none. */
+  readonly plan: string | undefined
 }
 
 /** What a key is made for: see; also make, move and use capsules; also make and delete snapshots; manage keys. */
@@ -277,11 +312,61 @@ export interface UserInfo {
   readonly id: string
   readonly email: string
   readonly name: string
-  /** `pending` until it is activated, `active`, or `disabled`. Others may come. */
+  /** `pending` until it is activated, `active`, `disabled`, or `deleted` by its owner. Others may come. */
   readonly status: string
   /** Of the platform. */
   readonly isAdmin: boolean
   readonly createdAt: Date
+  /** Of a deleted one: until then it can be restored. */
+  readonly eraseAt: Date | undefined
+}
+
+/** What begins, goes on with or moves a session. */
+export interface SignedIn {
+  readonly sessionId: string
+  readonly userId: string
+  /** The team that the session works in. */
+  readonly teamId: string
+  readonly email: string
+  readonly name: string
+  /** Of the token, not of the session. */
+  readonly expiresAt: Date
+  /** For `apiKey` of a client; `undefined` where cookies carry it. */
+  readonly token: string | undefined
+  /** Good once, for `account.refresh`; `undefined` where cookies carry it, and when a session moves to another team. */
+  readonly refreshToken: string | undefined
+}
+
+/** One's own account, as it is in the team that the session works in. */
+export interface MeInfo {
+  readonly id: string
+  readonly email: string
+  readonly name: string
+  readonly hasPassword: boolean
+  /** Ids of those that the account is connected with. */
+  readonly providers: readonly string[]
+  /** Of the platform. */
+  readonly isAdmin: boolean
+  readonly teamId: string
+  /** In that team: `owner`, `admin`, `member` or `viewer`. Others may come. */
+  readonly role: string
+  /** What the session may do now, such as `capsules.write`: what is not in it would be refused. Of an older server: empty. */
+  readonly permissions: readonly string[]
+}
+
+/** One login of a person. */
+export interface SessionInfo {
+  readonly id: string
+  readonly teamId: string
+  /** The one that asks. */
+  readonly isCurrent: boolean
+  /** Of its last login or refresh. */
+  readonly ip: string
+  readonly userAgent: string
+  readonly createdAt: Date
+  readonly lastUsedAt: Date
+  /** Unless it is refreshed before. */
+  readonly expiresAt: Date
 }
 
 /** One thing that happened in a team. */
@@ -291,12 +376,14 @@ export interface AuditEntry {
   /** `key`, `user`: a person, or `system`: the platform itself. Others may come. */
   readonly actorType: string
   readonly actorId: string | undefined
-  /** As it was then. */
+  /** Of a key as it was then; of a person their address as it is now, `undefined` once the account is deleted. */
   readonly actorName: string | undefined
   /** Such as `capsule.create`. */
   readonly action: string
   readonly resourceType: string
   readonly resourceId: string
+  /** Address, as it is now, of the account that this is about. */
+  readonly resourceEmail: string | undefined
   /** `team`: capsules and templates. `admin`: the team itself and its keys. */
   readonly scope: string
   /** `accepted`: begun; its end is an entry with the same `details.operation_id`. */

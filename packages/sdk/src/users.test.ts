@@ -38,6 +38,7 @@ describe('accounts of people', () => {
       status: 'pending',
       isAdmin: true,
       createdAt: new Date('2026-11-28T12:00:00Z'),
+      eraseAt: undefined,
       activationToken: 'secret',
       activationExpiresAt: new Date('2026-12-05T12:00:00Z'),
     })
@@ -50,6 +51,13 @@ describe('accounts of people', () => {
     const all: UserInfo[] = []
     for await (const user of wrenn.users.list()) all.push(user)
     expect(all).toHaveLength(201)
+  })
+
+  it('are restored, while they can be', async () => {
+    const eraseAt = '2026-12-13T12:00:00.000Z'
+    server.handler = (_seen, response) => sendJson(response, { ...wireUser, status: 'deleted', erase_at: eraseAt })
+    expect(await wrenn.users.restore('usr-1')).toMatchObject({ status: 'deleted', eraseAt: new Date(eraseAt) })
+    expect(server.seen[0]).toMatchObject({ method: 'POST', path: '/v1/admin/users/usr-1/restore' })
   })
 
   it('are changed and activated', async () => {

@@ -64,6 +64,17 @@ export class Users {
     return userInfo(await this.#transport.json<wire.User>('PATCH', path, { ...call, json }))
   }
 
+  /** Takes back that its owner has deleted an account, until it is erased. @throws WrennError `user_not_found`, `conflict` */
+  async restore(id: string, options: CallOptions = {}): Promise<UserInfo> {
+    const path = `/v1/admin/users/${encodeURIComponent(id)}/restore`
+    return userInfo(await this.#transport.json<wire.User>('POST', path, options))
+  }
+
+  /** Removes the authenticator app, passkeys and recovery codes of who has lost them; their password is enough then. @throws WrennError `user_not_found` */
+  async removeFactors(id: string, options: CallOptions = {}): Promise<void> {
+    await this.#transport.send('DELETE', `/v1/admin/users/${encodeURIComponent(id)}/factors`, options)
+  }
+
   /** Activates an account with the token of its link, and with a password where it has none yet. @throws WrennError `invalid_token` */
   async activate(token: string, password?: string, options: CallOptions = {}): Promise<void> {
     await this.#transport.send('POST', '/v1/auth/activate', { ...options, json: { token, password } })
