@@ -20,7 +20,7 @@ import { constants, copyFile, mkdtemp, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { silentLogger, waitFor } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { diffDisks, type FileChange } from '../src/capsule/diff/index.js'
+import { diffDisks, type FileChange, readDiskFile } from '../src/capsule/diff/index.js'
 import { run } from '../src/host/exec.js'
 import { createLayer, formatDisk } from '../src/host/images/ext4.js'
 import { closePool, openPool, type Pool } from '../src/host/pool/index.js'
@@ -178,6 +178,23 @@ describe.skipIf(process.getuid?.() !== 0)('a diff of two disks (needs root)', ()
     expect(await changesOf({ fromDisk: after, toDisk: after, basePath: base })).toEqual([])
     const back = await changesOf({ fromDisk: after, toDisk: before, basePath: base })
     expect(back.map(({ path }) => path)).toEqual(paths)
+    const read = async (disk: string, path: string, maxBytes = 64) =>
+      (await readDiskFile({ disk, basePath: base, path, maxBytes })).toString()
+    expect(await read(before, '/same-size')).toBe('old')
+    expect(await read(after, '/same-size')).toBe('new')
+    expect(await read(before, '/etc/mode')).toBe('of the base: etc/mode')
+    expect(await read(after, '/etc/mode')).toBe('of the base: etc/mode')
+    expect(await read(after, '/one/1')).toBe('1')
+    expect(await read(after, '/renamed/inside')).toBe('x')
+    expect(await read(after, '/odd-\ufffdff\n')).toBe('odd')
+    const lines = await readDiskFile({ disk: after, basePath: base, path: '/big', maxBytes: 21 * MIB })
+    expect(lines.equals(readFileSync(at('big')))).toBe(true)
+    await expect(read(after, '/etc/removed')).rejects.toMatchObject({ code: 'file_not_found' })
+    await expect(read(after, '/etc')).rejects.toMatchObject({ code: 'is_a_directory' })
+    await expect(read(after, '/fifo')).rejects.toMatchObject({ code: 'invalid_request' })
+    await expect(read(after, '/link/below')).rejects.toMatchObject({ code: 'file_not_found' })
+    await expect(read(after, '/big')).rejects.toMatchObject({ code: 'too_large' })
+    await expect(read(after, 'same-size')).rejects.toMatchObject({ code: 'invalid_request' })
     // Without shared blocks to rely on, everything is read and nothing else comes out.
     const copy = join(dir, 'copy.raw')
     await run('cp', ['--reflink=never', '--sparse=always', after, copy])

@@ -66,6 +66,7 @@ describe.skipIf(reason !== '')(`images built from Debian ${reason}`, () => {
     agent: {
       bundlePath: join(scratch, 'agent.mjs'),
       ptyAddonPath: join(repository, 'node_modules/@lydell/node-pty-linux-x64/pty.node'),
+      interpreterPath: join(scratch, 'agent.mjs'),
     },
   })
 

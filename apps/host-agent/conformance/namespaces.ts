@@ -10,9 +10,10 @@ export const PORT = 7777
 /** What runs inside namespaces. */
 export const probe = new URL('probe.mjs', import.meta.url).pathname
 
-/** A machine beside the host: `inet` has a public address, `lan` a private one. */
+/** A machine beside the host: `inet` and `other` have a public address, `lan` a private one. */
 export const neighbours = {
   inet: { namespace: 'wnetx-inet', host: '198.51.100.1', address: '198.51.100.2' },
+  other: { namespace: 'wnetx-other', host: '203.0.113.1', address: '203.0.113.2' },
   lan: { namespace: 'wnetx-lan', host: '10.254.77.1', address: '10.254.77.2' },
 }
 

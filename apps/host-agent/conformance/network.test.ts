@@ -1,6 +1,6 @@
 import { lookup } from 'node:dns/promises'
 import { once } from 'node:events'
-import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
@@ -27,6 +27,10 @@ const PREFIX = 'wnet'
 const CIDR = '10.211.0.0/20'
 const open = { internet: true, allow: [], deny: [] }
 const closed = { internet: false, allow: [], deny: [] }
+
+/** Resolvers wait 5 s, however slow their machine is. */
+const tooSlow =
+  process.env.WRENN_TEST_SLOW === undefined ? '' : 'WRENN_TEST_SLOW: an emulated CPU answers no burst in 5 s'
 
 const leftovers = () => listHostResources({ prefix: PREFIX, dir: '/tmp/wrenn-network' })
 
@@ -79,7 +83,11 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
   })
 
   it('refuses other users of the host, and machines beside it', async () => {
-    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, probe, 'connect']
+    // The checkout may lie where nobody else may look, such as in /root.
+    const theirs = join(platform, 'probe.mjs')
+    await copyFile(probe, theirs)
+    await chmod(platform, 0o755)
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, theirs, 'connect']
     const [user, outside, resolver] = await Promise.all([
       run('setpriv', [...nobody, one.guestAddress, String(PORT)]),
       ask(neighbours.inet.namespace, 'connect', one.guestAddress, String(PORT)),
@@ -199,7 +207,7 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
   })
 
   it('names the entry of a policy that it cannot keep', async () => {
-    for (const entry of ['example.org', '::1', '10.0.0.0/33', '169.254.169.254']) {
+    for (const entry of ['com', '::1', '10.0.0.0/33', '169.254.169.254']) {
       const refused = network.applyPolicy(one.index, { ...closed, allow: [entry] })
       await expect(refused).rejects.toMatchObject({ code: 'invalid_request', message: expect.stringContaining(entry) })
     }
@@ -228,11 +236,13 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
       await copyFile('/etc/resolv.conf', join(platform, 'resolv.conf'))
     })
 
-    it('answers 1,000 look-ups at once from one guest', async () => {
+    it('answers 1,000 look-ups at once from one guest', async ({ skip }) => {
+      if (tooSlow !== '') return skip(tooSlow)
       expect(await ask(guest, 'lookups', '169.254.0.22', '1000')).toBe(1000)
     })
 
-    it('answers one guest while another asks as fast as it can', async () => {
+    it('answers one guest while another asks as fast as it can', async ({ skip }) => {
+      if (tooSlow !== '') return skip(tooSlow)
       await using flood = new Background(`wnetx-g${two.index}`, 'flood', '169.254.0.22')
       expect(await flood.line()).toBe('flooding')
       expect(await ask(guest, 'lookups', '169.254.0.22', '150')).toBe(150)

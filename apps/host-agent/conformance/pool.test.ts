@@ -2,7 +2,7 @@ import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, statfs, writeFile } 
 import { join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { run } from '../src/host/exec.js'
+import { run, runForResult } from '../src/host/exec.js'
 import { listHostResources } from '../src/host/inventory.js'
 import { mountAt } from '../src/host/mounts.js'
 import { canClone, closePool, openPool, withOpenPool } from '../src/host/pool/index.js'
@@ -135,7 +135,8 @@ describe.skipIf(process.getuid?.() !== 0)('the pool (needs root)', () => {
       expect((await pool.usage()).totalBytes).toBe(512 * MIB)
       await closePool(small)
     } finally {
-      await run('umount', [small])
+      // The kernel lets go of an image a moment after its file system was unmounted.
+      await expect.poll(async () => (await runForResult('umount', [small])).exitCode, { timeout: 30_000 }).toBe(0)
     }
   })
 

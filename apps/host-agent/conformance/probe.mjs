@@ -1,11 +1,16 @@
 // What network tests run inside namespaces: one command per call, answers as JSON lines.
 import { createSocket } from 'node:dgram'
 import { Resolver } from 'node:dns/promises'
-import { request } from 'node:http'
+import { createServer as createHttpServer, request } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
+import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
 
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`)
+
+/** TLS whose ends know each other by a key instead of certificates. */
+const psk = Buffer.from('of tests alone')
+const tls = { ciphers: 'PSK', maxVersion: 'TLSv1.2' }
 
 const commands = {
   /** Greets each connection with its source address, then echoes; prints datagrams. */
@@ -100,6 +105,117 @@ const commands = {
     const resolver = new Resolver({ timeout: 2000, tries: 1 })
     resolver.setServers([server])
     print(await resolver.resolve4(name).catch(({ code }) => code))
+  },
+  /** A site: HTTP on 80 and 8080, TLS on 443 and 853, each of which says who it is and for whom it was asked. Port 7777 echoes. */
+  async site(label) {
+    const http = () =>
+      createHttpServer(({ headers, url }, response) => response.end(`${label} ${headers.host} ${url}`)).on(
+        'upgrade',
+        ({ headers }, socket) => {
+          socket.on('error', () => {})
+          socket.write(`HTTP/1.1 101 Switching Protocols\r\nupgrade: ${headers.upgrade}\r\nconnection: upgrade\r\n\r\n`)
+          socket.pipe(socket)
+        },
+      )
+    const secure = () =>
+      createTlsServer({ ...tls, pskCallback: () => psk }, (socket) => {
+        socket.on('error', () => {})
+        socket.write(`${label} ${socket.servername || 'nobody'}`)
+        socket.pipe(socket)
+      })
+    const echo = createServer({ allowHalfOpen: true }, (socket) => socket.on('error', () => {}).pipe(socket))
+    const servers = [
+      [http(), 80],
+      [http(), 8080],
+      [secure(), 443],
+      [secure(), 853],
+      [echo, 7777],
+    ]
+    await Promise.all(
+      servers.map(([server, port]) => new Promise((resolve) => server.listen(port, '0.0.0.0', resolve))),
+    )
+    const udp = createSocket('udp4').on('message', (text, from) => udp.send(text, from.port, from.address))
+    udp.bind(443, '0.0.0.0', () => print('ready'))
+  },
+  /** Greets by TLS and prints the greeting. */
+  tls(host, port, servername = '') {
+    const named = servername === '' ? {} : { servername }
+    const credentials = { pskCallback: () => ({ psk, identity: 'guest' }), checkServerIdentity: () => undefined }
+    const socket = connectTls({ ...tls, ...credentials, ...named, host, port: Number(port), timeout: 20_000 })
+    const finish = (result) => {
+      print(result)
+      socket.destroy()
+    }
+    socket.once('error', ({ code }) => finish(code))
+    socket.once('timeout', () => finish('ETIMEDOUT'))
+    socket.once('data', (text) => finish(`${text}`))
+  },
+  /** Sends text (latin1, with escapes of JSON) in one piece or a byte at a time, and prints all that comes until the end. */
+  async say(host, port, text, pace = 'whole') {
+    const socket = connect({ host, port: Number(port), timeout: 20_000, noDelay: true })
+    let heard = ''
+    const finish = (result) => {
+      print(result)
+      process.exit()
+    }
+    socket.on('data', (chunk) => {
+      heard += chunk.toString('latin1')
+      if (heard.length > 4096) finish(heard)
+    })
+    socket.once('error', ({ code }) => finish([heard, code]))
+    socket.once('timeout', () => finish([heard, 'ETIMEDOUT']))
+    socket.once('end', () => finish([heard, 'end']))
+    const bytes = Buffer.from(JSON.parse(text), 'latin1')
+    if (pace === 'whole') socket.write(bytes)
+    else for (const byte of bytes) await new Promise((resolve) => socket.write(Buffer.from([byte]), resolve))
+  },
+  /** A TLS connection that stays: sends each line of stdin and prints what comes back, or how it ended. */
+  secure(host, port, servername) {
+    const credentials = { pskCallback: () => ({ psk, identity: 'guest' }), checkServerIdentity: () => undefined }
+    const socket = connectTls({ ...tls, ...credentials, servername, host, port: Number(port) })
+    socket.once('error', ({ code }) => print(code))
+    socket.once('close', () => process.exit())
+    socket.on('data', (text) => print(`${text}`.trim()))
+    createInterface(process.stdin).on('line', (line) => socket.write(line))
+  },
+  /** Sends a datagram and prints the answer. */
+  datagram(host, port, text) {
+    const socket = createSocket('udp4')
+    const finish = (result) => {
+      print(result)
+      socket.close()
+    }
+    const timer = setTimeout(finish, 3000, 'ETIMEDOUT')
+    socket.on('error', ({ code }) => {
+      clearTimeout(timer)
+      finish(code)
+    })
+    socket.on('message', (answer) => {
+      clearTimeout(timer)
+      finish(`${answer}`)
+    })
+    socket.connect(Number(port), host, () => socket.send(text))
+  },
+  /** Answers with the addresses of a JSON object by name; other names do not exist. Prints who was asked for. */
+  names(table) {
+    const known = JSON.parse(table)
+    const udp = createSocket('udp4').on('message', (query, from) => {
+      const labels = []
+      let at = 12
+      for (; query[at] > 0; at += query[at] + 1) labels.push(query.toString('latin1', at + 1, at + 1 + query[at]))
+      const name = labels.join('.').toLowerCase()
+      const addresses = query.readUInt16BE(at + 1) === 1 ? (known[name] ?? []) : []
+      const header = Buffer.from(query.subarray(0, 12))
+      header.writeUInt16BE(known[name] === undefined ? 0x8183 : 0x8180, 2)
+      header.writeUInt16BE(addresses.length, 6)
+      header.writeUInt32BE(0, 8)
+      const records = addresses.map((text) =>
+        Buffer.from([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, ...text.split('.').map(Number)]),
+      )
+      print(name)
+      udp.send(Buffer.concat([header, query.subarray(12, at + 5), ...records]), from.port, from.address)
+    })
+    udp.bind(53, '0.0.0.0', () => print('ready'))
   },
   /** Answers every question, `delay` ms later, with the address 192.0.2.1, for AAAA with none. */
   answer(delay) {

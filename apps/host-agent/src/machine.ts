@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from '@wrenn/base'
 import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
-import type { ImageStore, Machine, TemplateImage } from './capsule/machine.js'
+import type { ImageStore, Machine, OfferedTemplate, TemplateImage } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import type { HostProgram } from './host/doctor/index.js'
@@ -18,6 +18,7 @@ import {
   ensureBootAssets,
   ensureImage,
   listImages,
+  offeredImages,
   pruneLayers,
 } from './host/images/index.js'
 import { createNetwork } from './host/network/index.js'
@@ -27,7 +28,15 @@ import { sweepVms } from './host/sweep.js'
 
 /** Capsules' uids start here above the configured base; the platform's own processes are below. */
 export const CAPSULE_UID_OFFSET = 100
+/** Of the egress filter, below them. */
+const FILTER_UID_OFFSET = 3
+/** Of the egress filter's cgroup, which is no VM's. */
+const FILTER_GROUP = 'egress-filter'
+/** Its connections' buffers, in the kernel too, are nearly all of it. */
+const FILTER_MEMORY_MIB = 640
 const BUILT_IN_TEMPLATE = 'minimal'
+/** Of a capsule whose image does not say. */
+const DEFAULT_SIZE = { vcpus: 1, memoryMib: 512 }
 
 /** The machine, brought up. What is on the host outlives it unless `release` is called. */
 export interface OpenMachine extends Machine {
@@ -60,6 +69,7 @@ const debianPackages = new URL('../../../scripts/debian-packages.mjs', import.me
 const bundledNode = fileURLToPath(
   new URL(`../../guest-agent/runtime/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url),
 )
+const egressFilter = fileURLToPath(new URL('../dist/egress-filter.mjs', import.meta.url))
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
 /**
@@ -76,6 +86,7 @@ export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: A
     agent: {
       bundlePath: join(agentDir, 'agent.mjs'),
       ptyAddonPath: join(agentDir, 'pty.node'),
+      interpreterPath: join(agentDir, 'interpreter.mjs'),
       node: { bundled: bundledNode },
     },
   }
@@ -92,6 +103,13 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       poolSize: config.slotPool,
       platform: config.dir,
       resolvConfPath: config.resolvConfPath,
+      filter: {
+        command: ['--max-old-space-size=256', '--max-semi-space-size=1', egressFilter],
+        uid: config.uidBase + FILTER_UID_OFFSET,
+        runDir: join(config.dir, 'run', FILTER_GROUP),
+        cgroups: async () =>
+          (await cgroups.create(FILTER_GROUP, { memoryMib: FILTER_MEMORY_MIB, vcpus: 1 })).directories,
+      },
     },
     logger,
   })
@@ -112,8 +130,8 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   onProgress('Choosing the engine by booting a tiny guest.')
   const verdict = await chooseHostEngine(config, boot, logger)
   onProgress('Preparing the network.')
-  await network.start({ inUse: options.inUse })
   const cgroups = await createCgroups({ name: config.instance, logger })
+  await network.start({ inUse: options.inUse })
   const runDir = join(config.dir, 'run', 'vm')
   await mkdir(runDir, { recursive: true, mode: 0o711 })
   return {
@@ -133,11 +151,14 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       sync: async (path) => await syncData(path),
       extents: async (paths) => await poolExtents(paths),
     },
-    images: new Templates(boot, build),
+    images: new Templates(boot, {
+      ...build,
+      onProgress: (progress) => logger.info({ ...progress }, 'images.progress'),
+    }),
     runDir,
     async sweep(keep) {
       await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
-      await cgroups.sweep(new Set(keep.keys()))
+      await cgroups.sweep(new Set([...keep.keys(), FILTER_GROUP]))
     },
     async pruneLayers(layers) {
       const removed = await pruneLayers({ ...build, inUse: (digest) => layers().has(digest) })
@@ -216,6 +237,22 @@ class Templates implements ImageStore {
     return (await listImages(this.#options.poolDir)).map((image) => this.#describe(image))
   }
 
+  async offered(): Promise<readonly OfferedTemplate[]> {
+    const images = await offeredImages(this.#options)
+    // Who takes the first one gets what is there from the start.
+    const inOrder = [...images].sort(
+      (a, b) => Number(b.name === BUILT_IN_TEMPLATE) - Number(a.name === BUILT_IN_TEMPLATE),
+    )
+    return inOrder.map(({ name, aliases, vcpus, memoryMib, built }) => ({
+      name,
+      aliases,
+      sizeBytes: built?.sizeBytes ?? 0,
+      createdAtMs: built?.createdAtMs ?? 0,
+      defaultVcpus: vcpus ?? DEFAULT_SIZE.vcpus,
+      defaultMemoryMib: memoryMib ?? DEFAULT_SIZE.memoryMib,
+    }))
+  }
+
   async blankDisk(sizeMib: number): Promise<string> {
     return await blankDisk(this.#options.poolDir, sizeMib)
   }
@@ -234,6 +271,7 @@ class Templates implements ImageStore {
       layers: [image.digest, boot.agentVersion, boot.kernelDigest, boot.initrdDigest],
       sizeBytes: image.sizeBytes,
       createdAtMs: image.createdAtMs,
+      ready: image.ready,
     }
   }
 }

@@ -19,10 +19,12 @@ import { GarbageCollector } from './capsule/lifecycle/index.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
+import { UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable } from './host/durability/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
+import { UsageReader } from './host/usage/index.js'
 import { type OpenMachine, openMachine } from './machine.js'
 import { watchPressure } from './pressure.js'
 import type { ServiceParts } from './rpc/handlers.js'
@@ -96,6 +98,7 @@ class Agent {
   #housekeeping: NodeJS.Timeout | undefined
   #pressure: PressureWatch | undefined
   #measuring: Measuring | undefined
+  #usage: UsageSampler | undefined
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
 
@@ -129,7 +132,8 @@ class Agent {
       manager.context,
       (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-') || journal.unreadable.has(vmId),
     )
-    onParts({ manager, images: machine.images, metrics, differ, garbage })
+    const usage = this.#sampleUsage(machine, manager)
+    onParts({ manager, images: machine.images, metrics, usage, differ, garbage })
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
     this.#status.setNotReady(undefined)
@@ -140,6 +144,7 @@ class Agent {
     clearInterval(this.#housekeeping)
     this.#measuring?.abort.abort()
     await this.#measuring?.ended
+    await this.#usage?.stop()
     await this.#differ?.close() // an unmount would find its disks busy
     await this.#pressure?.[Symbol.asyncDispose]()
     await this.#hotPool?.close()
@@ -173,6 +178,19 @@ class Agent {
     }, HOUSEKEEPING_MS)
     this.#measuring = repeatMeasuring(manager, logger)
     return { manager, shapes, hotPool }
+  }
+
+  #sampleUsage(machine: OpenMachine, manager: CapsuleManager): UsageSampler {
+    const reader = new UsageReader()
+    const usage = new UsageSampler({
+      records: () => manager.list(),
+      read: (guest, diskPath) => reader.read(guest, diskPath),
+      poolPath: machine.pool.path,
+      logger: this.#logger,
+    })
+    usage.start()
+    this.#usage = usage
+    return usage
   }
 
   async #prepareDefaultShape(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Engine, GuestKernel } from '@wrenn/vmm'
 import type { Extents } from './state/blocks.js'
-import type { EgressPolicy } from './types.js'
+import type { EgressPolicy, Refusal } from './types.js'
 
 /** A prepared place in the host's network for one guest. */
 export interface Slot {
@@ -29,6 +29,8 @@ export interface SlotPool {
   checkPolicy(policy: EgressPolicy): void
   /** Replaces what the slot may reach, connections that the new policy forbids included. */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
+  /** What was refused by name of who is in the slot, the newest first. */
+  refused(index: number): Promise<readonly Refusal[]>
 }
 
 /** Limits of engine processes, one group per VM. On a host without a controller its limit is not applied. */
@@ -72,12 +74,22 @@ export interface TemplateImage {
   readonly layers: readonly string[]
   readonly sizeBytes: number
   readonly createdAtMs: number
+  /** A shell line that succeeds in the guest when what the image runs at its boot is ready to be saved. */
+  readonly ready?: string | undefined
+}
+
+/** A template by its names, made on first use when it is not there yet. */
+export interface OfferedTemplate extends Pick<TemplateImage, 'name' | 'aliases' | 'sizeBytes' | 'createdAtMs'> {
+  readonly defaultVcpus: number
+  readonly defaultMemoryMib: number
 }
 
 /** What guests boot from. Files that it names stay as long as a name or a record refers to them. */
 export interface ImageStore {
-  /** @throws AppError `template_not_found` */
+  /** Builds the image when there is none yet, which takes minutes. @throws AppError `template_not_found`, `image_build_failed` */
   template(name: string): Promise<TemplateImage>
+  /** All that `template` can give, the default one first; what is not built yet has the size 0 and the time 0. */
+  offered(): Promise<readonly OfferedTemplate[]>
   /** Those that are built; a manifest alone is no template. */
   list(): Promise<readonly TemplateImage[]>
   /** A formatted, empty, sparse disk to clone from. */

@@ -64,9 +64,19 @@ describe('the capsule manager', () => {
     await manager.destroyAll()
   })
 
-  it('says at once that a guest ended while it booted, and leaves nothing behind', async () => {
+  it('boots a guest once more whose kernel panicked, and leaves nothing of the first', async () => {
     const { manager, hotPool } = await start()
-    test.bootPanics = true
+    test.bootPanics = 1
+    const { capsuleId, path, state } = await manager.create(input())
+    expect({ path, state }).toEqual({ path: 'cold', state: 'running' })
+    await hotPool.close()
+    await manager.destroy(capsuleId)
+    expect(await leftovers()).toEqual(nothing)
+  })
+
+  it('says that a guest panicked at every boot, and leaves nothing behind', async () => {
+    const { manager, hotPool } = await start()
+    test.bootPanics = 2
     const panicked = { code: 'guest_died', message: 'The guest kernel panicked.' }
     await expect(manager.create(input())).rejects.toMatchObject(panicked)
     await hotPool.close()

@@ -24,7 +24,7 @@ import { holdingsOf } from './state/holdings.js'
 import { Sizes, type TeamUsage } from './state/sizes.js'
 import { layersOfStates, StateStore } from './state/states.js'
 import { type CapsuleEvent, CapsuleTable } from './table.js'
-import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, FromDisk } from './types.js'
+import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, FromDisk, Refusal } from './types.js'
 
 export type { CapsuleEvent } from './table.js'
 
@@ -181,6 +181,11 @@ export class CapsuleManager {
   /** @see Egress.set */
   async setEgress(capsuleId: string, policy: EgressPolicy, revision: number): Promise<CapsuleRecord> {
     return await this.#egress.set(capsuleId, policy, revision)
+  }
+
+  /** @see Egress.refusals */
+  async refusals(capsuleId: string): Promise<readonly Refusal[]> {
+    return await this.#egress.refusals(capsuleId)
   }
 
   /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */

@@ -37,8 +37,21 @@ export type FromDisk = Pick<CreateCapsuleInput, 'envs' | 'defaultUser' | 'defaul
 export interface EgressPolicy {
   /** Internet allowed unless denied; false: only what `allow` lists. */
   readonly internet: boolean
+  /** IPv4 addresses, networks and domains. */
   readonly allow: readonly string[]
   readonly deny: readonly string[]
+}
+
+/** Attempts of a capsule at one target that its policy refused by name; `host/names` says for what reasons. */
+export interface Refusal {
+  readonly name?: string | undefined
+  readonly address?: string | undefined
+  readonly port: number
+  readonly reason: string
+  /** The entry of the policy that refused. */
+  readonly rule?: string | undefined
+  readonly count: number
+  readonly lastAtMs: number
 }
 
 /** How a create was served: a waiting VM, a restored snapshot, or a boot that left a snapshot behind. */

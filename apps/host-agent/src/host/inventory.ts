@@ -3,8 +3,8 @@ import { join } from 'node:path'
 import { isErrno } from '@wrenn/base'
 import { run, runForResult } from './exec.js'
 import { listMounts } from './mounts.js'
-import { dnsLink } from './network/host-setup.js'
 import { parseLabel } from './network/label.js'
+import { filterLink, isSharedLink } from './network/own-links.js'
 import { listLinks, listNamespaces, TAP } from './network/slot.js'
 import { listLoopDevices } from './pool/loop-image.js'
 
@@ -41,9 +41,9 @@ export async function listHostResources(options: InventoryOptions): Promise<read
 
 async function listNetwork({ prefix }: InventoryOptions): Promise<readonly HostResource[]> {
   const isSlot = (name: string): boolean => name.startsWith(`${prefix}-`) && /^\d+$/.test(name.slice(prefix.length + 1))
-  const links = (await listLinks()).filter(({ name }) => isSlot(name) || name === dnsLink(prefix))
+  const links = (await listLinks()).filter(({ name }) => isSlot(name) || isSharedLink(prefix, name))
   const owners = new Map(links.map(({ name, alias }) => [name, parseLabel(alias)?.owner]))
-  const namespaces = (await listNamespaces()).filter(isSlot)
+  const namespaces = (await listNamespaces()).filter((name) => isSlot(name) || name === filterLink(prefix))
   const taps = await Promise.all(namespaces.map(async (name) => ((await hasTap(name)) ? [name] : [])))
   return [
     ...links.map(({ name }) => ({ kind: 'link' as const, name, owner: owners.get(name) })),

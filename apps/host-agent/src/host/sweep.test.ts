@@ -21,15 +21,16 @@ afterEach(async () => {
   await rm(dir, { recursive: true, force: true })
 })
 
-/** Starts a program under any name and does not ask how it ends. */
+/** Starts a program under any name and does not ask how it ends. What the program is told is not in its own command line: it is no engine. */
 const CARELESS = `
-import os, sys, time
-print(os.spawnvp(os.P_NOWAIT, 'sh', sys.argv[1:]), flush=True)
+import json, os, sys, time
+print(os.spawnvp(os.P_NOWAIT, 'sh', json.loads(sys.stdin.readline())), flush=True)
 time.sleep(600)`
 
 async function startEngine(argv: readonly string[]): Promise<number> {
-  const child = spawn('python3', ['-c', CARELESS, ...argv], { stdio: ['ignore', 'pipe', 'inherit'], detached: true })
+  const child = spawn('python3', ['-c', CARELESS], { stdio: ['pipe', 'pipe', 'inherit'], detached: true })
   children.push(child)
+  child.stdin.write(`${JSON.stringify(argv)}\n`)
   const [line]: unknown[] = await once(child.stdout, 'data')
   return Number(String(line))
 }

@@ -3,7 +3,7 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind, minimumMemoryMib, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest, EgressPolicy as EgressMessage } from '@wrenn/protocol/host'
-import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
+import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, Refusal } from '../capsule/types.js'
 
 const connectCodes: Readonly<Record<string, Code>> = {
   invalid_argument: Code.InvalidArgument,
@@ -67,6 +67,12 @@ export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
     generation: Number(request.generation),
     ...(request.snapshotId === '' ? {} : { snapshotId: parseSnapshotId(request.snapshotId) }),
   }
+}
+
+/** A refused attempt as the control plane is told it. */
+export function toRefusal(refusal: Refusal) {
+  const { name = '', address = '', rule = '', port, reason, count, lastAtMs } = refusal
+  return { name, address, rule, port, reason, count: BigInt(count), lastAtMs: BigInt(Math.round(lastAtMs)) }
 }
 
 /** Without one: the internet, and nothing private. */

@@ -6,6 +6,7 @@ import type { HostStatus } from '../capsule/host-status.js'
 import type { GarbageCollector } from '../capsule/lifecycle/index.js'
 import type { ImageStore } from '../capsule/machine.js'
 import type { CapsuleManager } from '../capsule/manager.js'
+import type { UsageSampler } from '../capsule/usage/index.js'
 import { toConnectError } from './convert.js'
 
 /** What exists once the machine is up. */
@@ -13,6 +14,7 @@ export interface ServiceParts {
   readonly manager: CapsuleManager
   readonly images: ImageStore
   readonly metrics: CapsuleMetrics
+  readonly usage: UsageSampler
   readonly differ: CheckpointDiffer
   readonly garbage: GarbageCollector
 }

@@ -11,7 +11,7 @@ import type {
 } from '@wrenn/protocol/host'
 import type { DiffPage, FileChange } from '../capsule/diff/index.js'
 import type { Checkpoint, ForkCopy, Snapshot } from '../capsule/lifecycle/index.js'
-import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule, toPolicy } from './convert.js'
+import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule, toPolicy, toRefusal } from './convert.js'
 import type { ServiceDeps, Wrappers } from './handlers.js'
 
 const MAX_COPIES = 100
@@ -27,7 +27,9 @@ type LifecycleCall =
   | 'deleteCheckpoint'
   | 'rollbackCapsule'
   | 'diffCheckpoints'
+  | 'readCheckpointFile'
   | 'setEgress'
+  | 'listRefusals'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -90,10 +92,21 @@ export function lifecycleHandlers(
         yield { changes: batch.map(toFileChange), captureId: page.captureId ?? '' }
       }
     }),
+    readCheckpointFile: unary(async ({ capsuleId, checkpointId, path, maxBytes }, context) => ({
+      content: await parts().differ.readFile({
+        capsuleId: parseCapsuleId(capsuleId),
+        checkpointId: checkpointId === '' ? undefined : parseCheckpointId(checkpointId),
+        ...{ path, maxBytes },
+        signal: context.signal,
+      }),
+    })),
     setEgress: unary(async ({ capsuleId, egress, revision }) => ({
       capsule: toCapsule(
         await parts().manager.setEgress(parseCapsuleId(capsuleId), toPolicy(egress), Number(revision)),
       ),
+    })),
+    listRefusals: unary(async ({ capsuleId }) => ({
+      refusals: (await parts().manager.refusals(parseCapsuleId(capsuleId))).map(toRefusal),
     })),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => {
       const { snapshots } = parts().manager

@@ -3,6 +3,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type {
+  CollectMetricsResponseSchema,
   HostService,
   ReadFileRequest,
   ReadFileResponseSchema,
@@ -18,6 +19,7 @@ import {
   startProcess,
 } from '../capsule/guest/index.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
+import type { UsagePoint, UsageSampler } from '../capsule/usage/index.js'
 import { archiveHandlers } from './archive.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
 import { EventQueue } from './event-queue.js'
@@ -89,13 +91,11 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
   return {
     getHost: unary(async () => await deps.status.read()),
     listTemplates: unary(async () => ({
-      templates: (await parts().images.list()).map((image) => ({
-        name: image.name,
-        aliases: [...image.aliases],
-        sizeBytes: BigInt(image.sizeBytes),
-        createdAtMs: BigInt(Math.round(image.createdAtMs)),
-        defaultVcpus: 1,
-        defaultMemoryMib: 512,
+      templates: (await parts().images.offered()).map(({ aliases, sizeBytes, createdAtMs, ...template }) => ({
+        ...template,
+        aliases: [...aliases],
+        sizeBytes: BigInt(sizeBytes),
+        createdAtMs: BigInt(Math.round(createdAtMs)),
       })),
     })),
 
@@ -118,6 +118,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       const silenceMs = beforeDeadline(context)
       return await parts().metrics.read(await parts().manager.running(capsuleId, { silenceMs }), silenceMs)
     }),
+    collectMetrics: unary(async ({ fromSec, capsuleIds }) => collectMetrics(parts().usage, fromSec, capsuleIds)),
 
     startProcess: stream(async function* (request, context) {
       if (request.start?.process === undefined) throw new AppError('invalid_request', 'start.process is required.')
@@ -137,7 +138,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     }),
     listProcesses: unary(async (request) => {
       const { includeEnded } = request
-      const answer = await guestCall(request.capsuleId, (client) => client.process.list({ includeEnded }))
+      const answer = await guestCall(request.capsuleId, (client) => client.lists.process.list({ includeEnded }))
       return { processes: answer.processes }
     }),
     sendInput: unary(async ({ capsuleId, input }) => {
@@ -174,7 +175,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
     }),
     listDir: unary(async ({ capsuleId, path, depth, user }) => {
       const answer = await guestCall(capsuleId, (client) =>
-        client.filesystem.listDir({ path, depth }, { headers: asUser(user) }),
+        client.lists.filesystem.listDir({ path, depth }, { headers: asUser(user) }),
       )
       return { entries: answer.entries }
     }),
@@ -207,6 +208,24 @@ function dueAt(timeoutMs: number): number | undefined {
 function beforeDeadline(context: HandlerContext): number | undefined {
   const leftMs = context.timeoutMs()
   return leftMs === undefined ? undefined : Math.max(leftMs - ANSWER_MS, 0)
+}
+
+function collectMetrics(
+  usage: UsageSampler,
+  fromSec: bigint,
+  capsuleIds: readonly string[],
+): MessageInitShape<typeof CollectMetricsResponseSchema> {
+  const found = usage.points(Number(fromSec), capsuleIds.map(parseCapsuleId))
+  const series = [...found].map(([capsuleId, points]) => ({ capsuleId, points: points.map(toPoint) }))
+  return { series, untilSec: BigInt(usage.untilSec) }
+}
+
+function toPoint({ atSec, cpuPct, memBytes, diskBytes, netRxBytes, netTxBytes }: UsagePoint) {
+  return {
+    ...{ atSec: BigInt(atSec), cpuPct, memBytes: BigInt(memBytes), diskBytes: BigInt(diskBytes) },
+    ...(netRxBytes === undefined ? {} : { netRxBytes: BigInt(netRxBytes) }),
+    ...(netTxBytes === undefined ? {} : { netTxBytes: BigInt(netTxBytes) }),
+  }
 }
 
 function optionalNumber(value: bigint | undefined): number | undefined {

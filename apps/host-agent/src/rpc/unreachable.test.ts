@@ -12,6 +12,7 @@ import { patienceOf } from '../capsule/guest/pulse.js'
 import { HostStatus } from '../capsule/host-status.js'
 import { GarbageCollector } from '../capsule/lifecycle/garbage.js'
 import type { CapsuleManager } from '../capsule/manager.js'
+import { UsageSampler } from '../capsule/usage/sampler.js'
 import { type Silence, silences } from '../testing/silences.js'
 import { TestMachine } from '../testing/test-machine.js'
 import { createHostService } from './service.js'
@@ -26,6 +27,12 @@ function clientOf(machine: TestMachine, manager: CapsuleManager) {
     manager,
     images: machine.machine().images,
     metrics: new CapsuleMetrics(machine.machine().pool.path),
+    usage: new UsageSampler({
+      records: () => manager.list(),
+      read: () => undefined,
+      poolPath: machine.machine().pool.path,
+      logger: silentLogger,
+    }),
     differ: new CheckpointDiffer(manager.context, async function* () {}),
     garbage: new GarbageCollector(manager.context, () => false),
   }

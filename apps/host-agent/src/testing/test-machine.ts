@@ -52,8 +52,8 @@ export class TestMachine implements AsyncDisposable {
   /** Where host agents that start from now on have their journal. */
   journalDir: string
   bootFails = false
-  /** Guests end before anything in them answers. */
-  bootPanics = false
+  /** How many of the next guests end before anything in them answers. */
+  bootPanics = 0
   /** Guests take connections and answer nothing. */
   startsMuted = false
   /** Room in the pool. */
@@ -195,7 +195,8 @@ export class TestMachine implements AsyncDisposable {
 
   async #serve(guest: FakeVmGuest): Promise<void> {
     if (this.bootFails) throw new AppError('engine_failure', 'The engine did not start.')
-    if (this.bootPanics) {
+    if (this.bootPanics > 0) {
+      this.bootPanics--
       setImmediate(() => guest.end('guest_panic', 'The guest kernel panicked.'))
       return
     }
@@ -244,6 +245,7 @@ export class TestMachine implements AsyncDisposable {
           if (this.policyFails) throw new AppError('engine_failure', 'The rules could not be loaded.')
           this.policies.set(index, policy)
         },
+        refused: async () => [],
       },
       cgroups: { create: async () => [], remove: async () => {} },
       pool: {
@@ -261,6 +263,7 @@ export class TestMachine implements AsyncDisposable {
           throw new AppError('template_not_found', `There is no template ${name}.`)
         },
         list: async () => [image],
+        offered: async () => [{ ...image, defaultVcpus: 1, defaultMemoryMib: 512 }],
         blankDisk: async () => join(this.dir, 'pool/blank'),
       },
     }

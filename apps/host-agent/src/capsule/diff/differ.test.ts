@@ -116,3 +116,17 @@ describe('a comparison with the capsule as it is', () => {
     await expect(read(query)).rejects.toMatchObject({ code: 'invalid_request' })
   })
 })
+
+describe('a file at a point', () => {
+  it('that cannot be read leaves nothing on the pool, and neither does the end of the host agent', async () => {
+    const query = { capsuleId, checkpointId: undefined, path: '/a', maxBytes: 1, signal: NEVER }
+    // The disks of this machine hold no file system.
+    await expect(differ.readFile(query)).rejects.toMatchObject({ code: 'snapshot_damaged' })
+    expect(await scratch()).toEqual([])
+    const reading = differ.readFile(query).catch((error: unknown) => error)
+    await differ.close()
+    expect(await reading).toMatchObject({ code: 'host_unavailable' })
+    expect(await scratch()).toEqual([])
+    await expect(differ.readFile(query)).rejects.toMatchObject({ code: 'host_unavailable' })
+  })
+})

@@ -6,6 +6,7 @@ import { capture } from '../lifecycle/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { FileChange } from './change.js'
+import { readDiskFile } from './disk-file.js'
 import type { DiffInput } from './input.js'
 
 const ANSWER_TIMEOUT_MS = 60_000
@@ -32,6 +33,16 @@ export interface DiffQuery {
   readonly limit: number | undefined
   /** Ends the reading of the disks, also between two changes. */
   readonly signal: AbortSignal
+}
+
+/** Which file is wanted, as it was at which point. */
+export interface FileQuery extends Pick<DiffQuery, 'capsuleId' | 'signal'> {
+  /** `undefined`: the capsule as it is now. */
+  readonly checkpointId: string | undefined
+  /** Absolute, as a user in the capsule sees it. */
+  readonly path: string
+  /** A larger file is refused. */
+  readonly maxBytes: number
 }
 
 /** Where a comparison goes on: of a capsule as it was when the first page was read. */
@@ -111,6 +122,16 @@ export class CheckpointDiffer {
   }
 
   /**
+   * The content of a file at one point.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, and those of `readDiskFile`
+   */
+  async readFile(query: FileQuery): Promise<Buffer> {
+    this.#requireOpen()
+    this.#context.table.entry(query.capsuleId)
+    return await this.#tracked(this.#readFile(query))
+  }
+
+  /**
    * Ends the pages that are being read and removes every capture: nothing of a comparison is on the pool, or runs, when this
    * returns. For the end of this process.
    */
@@ -132,6 +153,21 @@ export class CheckpointDiffer {
     if (this.#closing.signal.aborted) throw stopping()
   }
 
+  async #readFile({ capsuleId, checkpointId, path, maxBytes, signal }: FileQuery): Promise<Buffer> {
+    const { states } = this.#context
+    const scratch = dirs.scratch(capsuleId, 'diff')
+    try {
+      const dir = await this.#point(capsuleId, checkpointId, `${scratch}/now`)
+      const { image } = await this.#manifest(dir)
+      const disk = await this.#completeDisk(dir, `${scratch}/disk`)
+      this.#requireOpen()
+      const ended = AbortSignal.any([signal, this.#closing.signal])
+      return await readDiskFile({ disk, basePath: states.path(image.basePath), path, maxBytes, signal: ended })
+    } finally {
+      await states.remove(scratch)
+    }
+  }
+
   async #tracked<T>(task: Promise<T>): Promise<T> {
     this.#pending.add(task)
     try {
@@ -143,12 +179,12 @@ export class CheckpointDiffer {
 
   async #open(query: DiffQuery): Promise<Comparison> {
     const { states } = this.#context
-    const { capsuleId, fromCheckpointId } = query
+    const { capsuleId, fromCheckpointId, toCheckpointId } = query
     const scratch = dirs.scratch(capsuleId, 'diff')
     try {
       const from = dirs.checkpoint(capsuleId, fromCheckpointId)
       const { image } = await this.#manifest(from)
-      const to = await this.#target(query, `${scratch}/now`)
+      const to = await this.#point(capsuleId, toCheckpointId, `${scratch}/now`)
       const disks = {
         fromDisk: await this.#completeDisk(from, `${scratch}/from`),
         toDisk: await this.#completeDisk(to, `${scratch}/to`),
@@ -207,8 +243,9 @@ export class CheckpointDiffer {
     if (comparison.readers <= 0) await this.#context.states.remove(comparison.scratch)
   }
 
-  async #target({ capsuleId, toCheckpointId }: DiffQuery, now: string): Promise<string> {
-    if (toCheckpointId !== undefined) return dirs.checkpoint(capsuleId, toCheckpointId)
+  /** Where the files of a point are; those of now are saved to `now` for it. */
+  async #point(capsuleId: string, checkpointId: string | undefined, now: string): Promise<string> {
+    if (checkpointId !== undefined) return dirs.checkpoint(capsuleId, checkpointId)
     const { table } = this.#context
     await table.exclusive(capsuleId, async () => {
       const entry = table.require(capsuleId, 'checkpoint')

@@ -38,20 +38,10 @@ interface Views {
   readonly to: OverlayView
 }
 
-/** Both sides of a path; symlinks on the way are not followed, as the diff does not follow them either. */
 async function locate(views: Views, names: readonly string[]): Promise<Pair> {
-  const from = await descend(views.from, names)
-  const to = await descend(views.to, names)
+  const from = await views.from.find(names)
+  const to = await views.to.find(names)
   return { path: `/${names.join('/')}`, from, to }
-}
-
-async function descend(view: OverlayView, names: readonly string[]): Promise<Node | undefined> {
-  let node: Node | undefined = await view.root()
-  for (const name of names) {
-    if (node?.directory === undefined) return undefined
-    node = await view.child(await view.list(node.directory), name)
-  }
-  return node
 }
 
 class Comparison {

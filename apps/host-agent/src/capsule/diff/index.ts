@@ -1,4 +1,5 @@
 export type { ChangedPart, FileChange, FileKind } from './change.js'
 export { CheckpointDiffer, type DiffPage } from './differ.js'
 export { diffDisks } from './disk-diff.js'
+export { readDiskFile } from './disk-file.js'
 export type { DiffInput } from './input.js'

@@ -68,6 +68,16 @@ export class OverlayView {
     return await this.#upperNode(inode, lower, listing.lower)
   }
 
+  /** What is seen at a path, given by its names as latin1. Symbolic links on the way are not followed, as a diff does not follow them. */
+  async find(names: readonly string[]): Promise<Node | undefined> {
+    let node: Node | undefined = await this.root()
+    for (const name of names) {
+      if (node?.directory === undefined) return undefined
+      node = await this.child(await this.list(node.directory), name)
+    }
+    return node
+  }
+
   /** Attributes that a user can see. */
   async xattrs({ disk, inode }: Located): Promise<ReadonlyMap<string, Buffer>> {
     const all = await disk.xattrs(inode)

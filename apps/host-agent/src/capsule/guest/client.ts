@@ -21,8 +21,12 @@ const ATTEMPT_ANSWER_TIMEOUT_MS = 30_000
 /** The clock of a guest may be this much late; a call that took longer to reach it is followed by another one. */
 const MAX_LATE_MS = 500
 const CLOCK_ATTEMPTS = 4
-/** Of one message of the guest, unpacked: room for a list of some 250,000 files. Without a bound it would be 4 GiB. */
-const MESSAGE_BYTES = 64 * 2 ** 20
+/** Of one message of the guest, unpacked: far above an event's output. Without a bound it would be 4 GiB. */
+const MESSAGE_BYTES = 4 * 2 ** 20
+/** Of a list, which is one message: room for some 250,000 files. */
+const LIST_BYTES = 64 * 2 ** 20
+/** The environment of a capsule may be 8 MiB before JSON escapes it. */
+const ENVS_BYTES = 16 * 2 ** 20
 
 const initAnswer = z.object({
   agentVersion: z.string().default(''),
@@ -144,6 +148,11 @@ export interface GuestFile extends GuestStream {
 export class GuestClient {
   readonly process: Client<typeof Process>
   readonly filesystem: Client<typeof Filesystem>
+  /** The calls whose answer is a list of any length. */
+  readonly lists: {
+    readonly process: Pick<Client<typeof Process>, 'list'>
+    readonly filesystem: Pick<Client<typeof Filesystem>, 'listDir'>
+  }
   /** Whether the guest gives any sign of itself; unary calls and file transfers are ended by it, streams by their reader. */
   readonly pulse: Pulse
   readonly #address: string
@@ -168,15 +177,21 @@ export class GuestClient {
       call.header.set(SECRET_HEADER, this.#secret)
       return next(call)
     }
-    const transport = createConnectTransport({
-      httpVersion: '1.1',
-      baseUrl: `http://${address}:${GUEST_PORT}`,
-      nodeOptions: { agent: this.#agent },
-      readMaxBytes: MESSAGE_BYTES,
-      interceptors: [guard, authenticate],
-    })
+    const transportFor = (readMaxBytes: number) =>
+      createConnectTransport({
+        httpVersion: '1.1',
+        baseUrl: `http://${address}:${GUEST_PORT}`,
+        nodeOptions: { agent: this.#agent },
+        readMaxBytes,
+        // What we do not know is not carried on to those who asked.
+        binaryOptions: { readUnknownFields: false },
+        interceptors: [guard, authenticate],
+      })
+    const transport = transportFor(MESSAGE_BYTES)
+    const wide = transportFor(LIST_BYTES)
     this.process = createClient(Process, transport)
     this.filesystem = createClient(Filesystem, transport)
+    this.lists = { process: createClient(Process, wide), filesystem: createClient(Filesystem, wide) }
   }
 
   /** Waits until the guest agent answers. @throws AppError `guest_unreachable` after `timeoutMs`, `guest_error` once the line is closed */
@@ -310,7 +325,9 @@ export class GuestClient {
 
   /** The environment that commands get by default. */
   async envs(): Promise<Readonly<Record<string, string>>> {
-    const answer = await this.pulse.guard(async (signal) => await readJson(await this.#get('/envs', signal)))
+    const answer = await this.pulse.guard(
+      async (signal) => await readJson(await this.#get('/envs', signal), ENVS_BYTES),
+    )
     return z.record(z.string(), z.string()).parse(answer)
   }
 

@@ -6,9 +6,7 @@ import { z } from 'zod'
 import { LineLost } from './pulse.js'
 
 /** What is read of an answer to memory: who owns a guest may have replaced its agent with one that never ends. */
-const FAILURE_BYTES = 64 * 1024
-/** The environment of a capsule, which is the longest, may be 8 MiB before JSON escapes it. */
-const ANSWER_BYTES = 16 * 2 ** 20
+const ANSWER_BYTES = 64 * 1024
 
 const failure = z.object({ code: z.union([z.string(), z.number()]).optional(), message: z.string() })
 
@@ -36,7 +34,7 @@ function codeNamed(header: unknown): string | undefined {
 export async function httpFailure(answer: IncomingMessage): Promise<AppError> {
   const status = answer.statusCode ?? 500
   const named = codeNamed(answer.headers[ERROR_CODE_HEADER])
-  const body = failure.safeParse(await readJson(answer, FAILURE_BYTES).catch(() => undefined))
+  const body = failure.safeParse(await readJson(answer).catch(() => undefined))
   const message = body.success ? body.data.message : `The guest agent answered with status ${status}.`
   return new AppError(named ?? codeOfStatus[status] ?? 'guest_error', message, { details: { status } })
 }
@@ -107,7 +105,7 @@ export async function readJson(answer: IncomingMessage, maxBytes: number = ANSWE
 
 /** Lets an answer that nobody wants come to its end, so that its connection may be used again; one without an end is broken off. */
 export async function discard(answer: IncomingMessage): Promise<void> {
-  for await (const _ of within(FAILURE_BYTES, answer)) {
+  for await (const _ of within(ANSWER_BYTES, answer)) {
     // nothing of it is wanted
   }
 }

@@ -9,6 +9,7 @@ const ADDRESS = '127.83.0.9'
 const CHUNK = Buffer.alloc(64 * 1024, ' ')
 /** What is sent before the host breaks off fills the buffers of both sides, too. */
 const MOST_SENT_BYTES = 128 * 2 ** 20
+const LITTLE_SENT_BYTES = 32 * 2 ** 20
 
 let status = 200
 let type = 'application/json'
@@ -85,11 +86,25 @@ describe('an answer without an end', () => {
     await expect(client.identify({ hostname: 'x' }, 1_000)).rejects.toMatchObject({ code: 'guest_unreachable' })
   })
 
-  it('is broken off where it is a message', { timeout: 60_000 }, async () => {
+  it('is broken off where it is a list', { timeout: 60_000 }, async () => {
     type = 'application/proto'
-    await expect(client.process.list({})).rejects.toThrow(/larger than configured readMaxBytes/)
+    await expect(client.lists.process.list({})).rejects.toThrow(/larger than configured readMaxBytes/)
     expect(sentBytes).toBeLessThan(MOST_SENT_BYTES)
   })
+
+  it('is broken off early where it is any other message', async () => {
+    type = 'application/proto'
+    await expect(client.filesystem.stat({ path: '/x' })).rejects.toThrow(/readMaxBytes 4194304/)
+    expect(sentBytes).toBeLessThan(LITTLE_SENT_BYTES)
+  })
+
+  it.each(Object.entries(calls).filter(([name]) => name !== 'envs'))(
+    'is broken off early where little is due: %s',
+    async (_, call) => {
+      await expect(call()).rejects.toMatchObject({ message: expect.stringContaining('longer than 65536 bytes') })
+      expect(sentBytes).toBeLessThan(LITTLE_SENT_BYTES)
+    },
+  )
 
   it('is broken off where nothing of it is wanted', async () => {
     status = 416

@@ -12,5 +12,6 @@ export {
   identifyFromSnapshot,
   identifyWaiting,
   startProcess,
+  untilReady,
   warmUp,
 } from './session.js'

@@ -34,6 +34,20 @@ export async function warmUp(client: GuestClient): Promise<void> {
   }
 }
 
+/** Of services that start together with the guest, on a busy machine without hardware virtualization. */
+const READY_TIMEOUT_SEC = 300
+
+/** Waits until a shell line succeeds in the guest. @throws AppError `image_build_failed` when it never does */
+export async function untilReady(client: GuestClient, line: string): Promise<void> {
+  const script = `for i in $(seq ${READY_TIMEOUT_SEC}); do (${line}) && exit 0; sleep 1; done; exit 1`
+  const process = { cmd: '/bin/sh', args: ['-c', script] }
+  const start = { process, stdin: false, tag: 'ready', timeoutMs: 2 * READY_TIMEOUT_SEC * 1000, foreground: true }
+  for await (const { event } of client.process.start(start)) {
+    if (event?.event.case === 'end' && event.event.value.exitCode === 0) return
+  }
+  throw new AppError('image_build_failed', `The image's services were not ready in ${READY_TIMEOUT_SEC} s.`)
+}
+
 /** Random state that no other copy of the snapshot has. */
 function freshness(): Pick<GuestIdentity, 'entropy' | 'machineId'> {
   return {

@@ -151,10 +151,9 @@ describe('a resume from the disk', () => {
 
   it('leaves what it was when its guest dies before it is up', async () => {
     await manager.pause(capsuleId, 'request')
-    test.bootPanics = true
+    test.bootPanics = 1
     await expect(manager.resume(capsuleId, fromDisk)).rejects.toMatchObject({ code: 'guest_died' })
     expect(record().state).toBe('paused')
-    test.bootPanics = false
     await manager.resume(capsuleId)
     expect(await recall()).toBe('memory')
   })

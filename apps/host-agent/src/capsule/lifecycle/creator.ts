@@ -12,6 +12,7 @@ import {
   newSecret,
   unlessItDies,
   unrecordedPlan,
+  untilReady,
   warmUp,
 } from '../guest/index.js'
 import { type Admission, isCurrent, type Shape, type ShapeSnapshot } from '../pool/index.js'
@@ -23,6 +24,16 @@ import type { Snapshot, Snapshots } from './snapshots.js'
 
 const WAY_OUT =
   'A new capsule starts from the memory of a snapshot only: make the snapshot anew, of a capsule that was started from its disk.'
+
+const MOST_BOOTS = 2
+
+interface Boot {
+  readonly boot: () => Promise<Guest>
+  /** Gives back everything that the guest held. */
+  readonly end: (guest: Guest) => Promise<void>
+  readonly secret: string
+  readonly timer: StepTimer
+}
 
 /** Makes capsules: from a waiting guest, from a shape's snapshot, by booting a shape for the first time, or from a user's snapshot. */
 export class Creator {
@@ -56,14 +67,15 @@ export class Creator {
       const vmId = `shape-${randomBytes(8).toString('hex')}`
       const secret = newSecret()
       const { hardware, image } = shape
-      const guest = await factory.boot(unrecordedPlan(vmId, { spec: shape, hardware, image, secret }))
-      try {
-        return await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, new StepTimer()))
-      } finally {
+      const boot = () => factory.boot(unrecordedPlan(vmId, { spec: shape, hardware, image, secret }))
+      const end = async (guest: Guest): Promise<void> => {
         guest.client.close()
         await factory.stop(guest.resources, guest.vm)
         await factory.removeFiles(vmId)
       }
+      const { guest, snapshot } = await this.#bootAndSave(shape, { boot, end, secret, timer: new StepTimer() })
+      await end(guest)
+      return snapshot
     })
   }
 
@@ -231,14 +243,44 @@ export class Creator {
 
   async #bootGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
     return await this.#once(shape, async () => {
+      const { factory, hotPool } = this.#context
       const secret = newSecret()
       const plan = { ...this.#planOf(entry, shape.hardware), secret }
-      const guest = await this.#context.factory.boot(plan)
-      entry.guest = guest
-      const snapshot = await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, timer))
-      this.#context.hotPool.offer(snapshot, 0)
+      const boot = async (): Promise<Guest> => {
+        entry.guest = await factory.boot(plan)
+        return entry.guest
+      }
+      const end = async (): Promise<void> => {
+        await release(entry, this.#context)
+        // Its slot may be somebody else's from now on.
+        await this.#context.table.store(entry, { resources: undefined })
+        await factory.removeFiles(entry.record.capsuleId)
+      }
+      const { guest, snapshot } = await this.#bootAndSave(shape, { boot, end, secret, timer })
+      hotPool.offer(snapshot, 0)
       return { guest, path: 'cold' as const }
     })
+  }
+
+  /**
+   * Boots a shape and saves it. A kernel that panics before anybody's code has run is none of its user's doing (an emulated CPU was
+   * seen to do it about once in thousands of boots), so that it is ended and booted once more. Whatever fails otherwise is ended.
+   */
+  async #bootAndSave(
+    shape: Shape,
+    { boot, end, secret, timer }: Boot,
+  ): Promise<{ guest: Guest; snapshot: ShapeSnapshot }> {
+    for (let boots = 1; ; boots++) {
+      const guest = await boot()
+      try {
+        return { guest, snapshot: await unlessItDies(guest, this.#warmAndSave(shape, guest, secret, timer)) }
+      } catch (error) {
+        const exit = AppError.is(error, 'guest_died') ? await guest.vm.exited : undefined
+        await end(guest)
+        if (exit?.cause !== 'guest_panic' || boots === MOST_BOOTS) throw error
+        this.#context.logger.warn({ shape: shape.key, reason: exit.message }, 'shape.panicked')
+      }
+    }
   }
 
   async #warmAndSave(shape: Shape, guest: Guest, secret: string, timer: StepTimer): Promise<ShapeSnapshot> {
@@ -246,6 +288,7 @@ export class Creator {
     timer.mark('boot')
     const agentVersion = await identifyWaiting(guest.client, secret)
     await warmUp(guest.client)
+    if (shape.image.ready !== undefined) await untilReady(guest.client, shape.image.ready)
     timer.mark('warm')
     const snapshot = await this.#context.shapes.save(shape, guest, secret, agentVersion)
     timer.mark('snapshot')

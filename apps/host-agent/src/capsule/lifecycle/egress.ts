@@ -1,6 +1,6 @@
 import type { Context } from '../context.js'
 import type { Entry } from '../table.js'
-import type { CapsuleRecord, EgressPolicy } from '../types.js'
+import type { CapsuleRecord, EgressPolicy, Refusal } from '../types.js'
 
 /** What capsules may reach, changed while they live. It belongs to the capsule: no pause, rollback or restart changes it. */
 export class Egress {
@@ -23,6 +23,13 @@ export class Egress {
       if (revision >= current) await this.#replace(entry, egress, revision)
       return entry.record
     })
+  }
+
+  /** What it was refused by name since it came to run here, the newest first. @throws AppError `capsule_not_found` */
+  async refusals(capsuleId: string): Promise<readonly Refusal[]> {
+    const { table, machine } = this.#context
+    const { guest } = table.entry(capsuleId)
+    return guest === undefined ? [] : await machine.slots.refused(guest.resources.slotIndex)
   }
 
   /** The journal first: a host agent that dies in between loads what the journal says when it starts. */

@@ -32,8 +32,15 @@ const mark = (message: Buffer): number => message[message.length - 1] ?? -1
 const NETWORK = `127.${16 + (process.pid % 64)}.${(process.pid >> 6) % 256}`
 /** For UDP and TCP alike, so below those that the kernel hands out for one of them. */
 const [PORT, UPSTREAM_PORT] = [5301, 5300]
-/** Room for what a test sends in one go. */
+/** Room for what a test sends in one go, where the machine's `net.core.rmem_max` allows it: Debian's own is 208 KiB, for some 500 questions. */
 const BURST_BYTES = 2 ** 22
+const AGAIN_MS = 2_000
+
+/** Resolvers wait 5 s, however slow their machine is. */
+const tooSlow =
+  process.env.WRENN_TEST_SLOW === undefined
+    ? ''
+    : ' (skipped, WRENN_TEST_SLOW: an emulated CPU answers no burst in 5 s)'
 
 describe('the DNS forwarder', () => {
   const closers: (() => unknown)[] = []
@@ -76,7 +83,10 @@ describe('the DNS forwarder', () => {
     return udp
   }
 
-  async function start(servers: readonly string[], { timeoutMs = 4_000, patienceMs = 100 } = {}): Promise<void> {
+  async function start(
+    servers: readonly string[],
+    { timeoutMs = 4_000, patienceMs = 100, mayAsk = (_client: string, _name: string): boolean => true } = {},
+  ): Promise<void> {
     await writeFile(join(dir, 'resolv.conf'), servers.map((server) => `nameserver ${server}\n`).join(''))
     forwarder = await startDnsForwarder({
       address: `${NETWORK}.1`,
@@ -84,6 +94,7 @@ describe('the DNS forwarder', () => {
       upstreamPort: UPSTREAM_PORT,
       timeoutMs,
       patienceMs,
+      mayAsk,
       resolvConfPath: join(dir, 'resolv.conf'),
       logger: silentLogger,
     })
@@ -101,23 +112,35 @@ describe('the DNS forwarder', () => {
     }
   }
 
-  /** A guest with one socket at `address`, all its questions sent before it looks at an answer. */
+  /** A guest with one socket at `address`, all its questions sent before it looks at an answer; it may ask again, as resolvers do. */
   async function burst(
     address: string,
     messages: readonly Buffer[],
+    againAfterMs?: number,
   ): Promise<{ answers: Buffer[]; all: Promise<void> }> {
     const socket = createSocket({ type: 'udp4', recvBufferSize: BURST_BYTES })
     socket.bind(0, address)
     await once(socket, 'listening')
     closers.push(() => socket.close())
     const answers: Buffer[] = []
+    const answered = new Set<number>()
     const all = new Promise<void>((resolve) => {
       socket.on('message', (answer) => {
+        if (againAfterMs !== undefined && answered.has(answer.readUInt16BE(0))) return
+        answered.add(answer.readUInt16BE(0))
         if (answers.push(answer) === messages.length) resolve()
       })
     })
-    for (const message of messages) {
-      await new Promise((resolve) => socket.send(message, forwarder.port, `${NETWORK}.1`, resolve))
+    const askAll = async (): Promise<void> => {
+      for (const message of messages) {
+        if (againAfterMs !== undefined && answered.has(message.readUInt16BE(0))) continue
+        await new Promise((resolve) => socket.send(message, forwarder.port, `${NETWORK}.1`, resolve))
+      }
+    }
+    await askAll()
+    if (againAfterMs !== undefined) {
+      const timer = setInterval(() => void askAll(), againAfterMs)
+      closers.push(() => clearInterval(timer))
     }
     return { answers, all }
   }
@@ -146,6 +169,36 @@ describe('the DNS forwarder', () => {
   afterEach(async () => {
     for (const close of closers.splice(0).reverse()) await close()
     await rm(dir, { recursive: true })
+  })
+
+  it('asks nobody for what a client may not ask, and says so by UDP and TCP', async () => {
+    const asked: string[] = []
+    const upstreamAsked: Buffer[] = []
+    await upstream(`${NETWORK}.2`, (query) => {
+      upstreamAsked.push(query)
+      return [answerTo(query, 2)]
+    })
+    const mayAsk = (client: string, name: string): boolean => {
+      asked.push(`${client} ${name}`)
+      return name === 'good.example'
+    }
+    await start([`${NETWORK}.2`], { mayAsk })
+    const refused = await ask(question('Bad.Example'))
+    expect([refused.readUInt16BE(0), rcode(refused), refused.readUInt16BE(6)]).toEqual([0x1234, 5, 0])
+    const socket = connect(forwarder.port, `${NETWORK}.1`)
+    socket.write(Buffer.concat([frame(question('bad.example', 7)), frame(question('GOOD.example', 8))]))
+    const frames = new FrameReader()
+    const answers: Buffer[] = []
+    for await (const chunk of socket) {
+      answers.push(...frames.push(chunk))
+      if (answers.length === 2) break
+    }
+    expect(answers.map((answer) => [answer.readUInt16BE(0), rcode(answer)])).toEqual([
+      [7, 5],
+      [8, 0],
+    ])
+    expect(asked).toEqual(['127.0.0.1 bad.example', '127.0.0.1 bad.example', '127.0.0.1 good.example'])
+    expect(upstreamAsked).toHaveLength(1)
   })
 
   it('relays questions and answers under the client’s id, over UDP and TCP', async () => {
@@ -186,15 +239,18 @@ describe('the DNS forwarder', () => {
     expect((await ask(question('wrenn.example'))).readUInt16BE(2) & 0x0200).toBe(0x0200)
   })
 
-  it('answers 1,000 look-ups at once, two questions each, of slow servers, and keeps nothing of them', async () => {
-    await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)], 50)
-    await start([`${NETWORK}.2`], { patienceMs: 1_000 })
-    const { answers, all } = await burst('127.0.0.1', questions(2000, 'example'))
-    await all
-    expect(ids(answers)).toEqual(Array.from({ length: 2000 }, (_, index) => index))
-    expect(new Set(answers.map(rcode))).toEqual(new Set([0]))
-    await vi.waitFor(() => expect(forwarder.held).toEqual({ questions: 0, clients: 0 }))
-  })
+  it.skipIf(tooSlow !== '')(
+    `answers 1,000 look-ups at once, two questions each, of slow servers, and keeps nothing of them${tooSlow}`,
+    async () => {
+      await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)], 50)
+      await start([`${NETWORK}.2`], { patienceMs: 1_000 })
+      const { answers, all } = await burst('127.0.0.1', questions(2000, 'example'), AGAIN_MS)
+      await all
+      expect(ids(answers)).toEqual(Array.from({ length: 2000 }, (_, index) => index))
+      expect(new Set(answers.map(rcode))).toEqual(new Set([0]))
+      await vi.waitFor(() => expect(forwarder.held).toEqual({ questions: 0, clients: 0 }))
+    },
+  )
 
   it('answers 150 look-ups at once whose answers are truncated over TCP, a connection each', async () => {
     await upstream(`${NETWORK}.2`, (query) => [answerTo(query, 7)], 50)
@@ -203,16 +259,19 @@ describe('the DNS forwarder', () => {
     expect(ids(answers.flat())).toEqual(Array.from({ length: 150 }, (_, index) => index))
   })
 
-  it('answers one guest while another waits for thousands of names that nobody knows', async () => {
-    const isDead = (query: Buffer): boolean => query.toString('latin1').includes('dead')
-    await upstream(`${NETWORK}.2`, (query) => (isDead(query) ? [] : [answerTo(query, 7)]))
-    await start([`${NETWORK}.2`])
-    const flooding = await burst('127.0.0.10', questions(5000, 'dead'))
-    const other = await burst('127.0.0.11', questions(100, 'example'))
-    await other.all
-    expect(new Set(other.answers.map(rcode))).toEqual(new Set([0]))
-    expect(flooding.answers).toEqual([])
-  })
+  it.skipIf(tooSlow !== '')(
+    `answers one guest while another waits for thousands of names that nobody knows${tooSlow}`,
+    async () => {
+      const isDead = (query: Buffer): boolean => query.toString('latin1').includes('dead')
+      await upstream(`${NETWORK}.2`, (query) => (isDead(query) ? [] : [answerTo(query, 7)]))
+      await start([`${NETWORK}.2`])
+      const flooding = await burst('127.0.0.10', questions(5000, 'dead'))
+      const other = await burst('127.0.0.11', questions(100, 'example'), AGAIN_MS)
+      await other.all
+      expect(new Set(other.answers.map(rcode))).toEqual(new Set([0]))
+      expect(flooding.answers).toEqual([])
+    },
+  )
 
   it('asks nobody any more once it is closed, and answers nobody', async () => {
     let asked = 0
@@ -224,7 +283,12 @@ describe('the DNS forwarder', () => {
     const { answers } = await burst('127.0.0.1', questions(100, 'example'))
     await vi.waitFor(() => expect(asked).toBeGreaterThanOrEqual(100))
     await forwarder.close()
-    const atClose = asked
+    // What was sent before may still wait at the server.
+    let atClose = Number.NaN
+    while (atClose !== asked) {
+      atClose = asked
+      await delay(500)
+    }
     await delay(500)
     expect([asked - atClose, answers]).toEqual([0, []])
   })

@@ -3,14 +3,15 @@ import { once } from 'node:events'
 import { createServer, type Server as TcpServer } from 'node:net'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { PATIENCE_MS } from './ask.js'
-import { parseQuery } from './message.js'
+import { parseQuery, type Query, questionName, refusal } from './message.js'
 import { Questions } from './questions.js'
+import { giveReceiveBuffer } from './receive-buffer.js'
 import { TcpFront } from './tcp-front.js'
 import { Upstreams } from './upstreams.js'
 
 /** Resolvers in guests ask again after 5 s (resolv.conf(5), `timeout`): the answer must be there before. */
 const TIMEOUT_MS = 4_500
-/** Room for a burst while this process is busy with something else; the kernel gives what net.core.rmem_max allows. */
+/** Room for a burst while this process is busy with something else. */
 const RECEIVE_BUFFER_BYTES = 4 * 2 ** 20
 
 /** Where it listens, whom it asks and how long it waits. */
@@ -28,6 +29,8 @@ export interface DnsForwarderOptions {
   readonly timeoutMs?: number
   /** How long a server may be silent before another one is asked too. @default 1000 */
   readonly patienceMs?: number
+  /** Whether a client gets answers for a name, in lower case; REFUSED is what it gets else. @default all */
+  readonly mayAsk?: (client: string, name: string) => boolean
 }
 
 /** Relays DNS of the capsules to the host's own resolvers, whatever network those are in. */
@@ -69,7 +72,10 @@ class Forwarder implements DnsForwarder {
     this.#questions = new Questions({ upstreams, upstreamPort, timeoutMs, patienceMs, logger })
     this.#tcpFront = new TcpFront((message, client, socket, send) => {
       const query = parseQuery(message)
-      return query !== undefined && this.#questions.add(message, query, 'tcp', { client, socket, send })
+      if (query === undefined) return false
+      if (this.#mayAsk(client, query)) return this.#questions.add(message, query, 'tcp', { client, socket, send })
+      send(refusal(message, query))
+      return true
     })
   }
 
@@ -86,7 +92,8 @@ class Forwarder implements DnsForwarder {
     this.#udp.bind(port, address)
     await once(this.#udp, 'listening')
     this.#open = true
-    this.#udp.setRecvBufferSize(RECEIVE_BUFFER_BYTES)
+    const problem = giveReceiveBuffer(this.#udp, RECEIVE_BUFFER_BYTES)
+    if (problem !== undefined) logger.info({ err: problem }, 'dns.receive_buffer_small')
     this.#tcp.listen(this.port, address)
     await once(this.#tcp, 'listening')
     this.#udp.on('error', (error) => logger.warn({ err: error.message }, 'dns.udp_error'))
@@ -95,6 +102,7 @@ class Forwarder implements DnsForwarder {
       const query = parseQuery(message)
       if (query === undefined) return
       const send = (answer: Buffer): void => this.#send(answer, from.port, from.address)
+      if (!this.#mayAsk(from.address, query)) return send(refusal(message, query))
       this.#questions.add(message, query, 'udp', { client: from.address, socket: from.port, send })
     })
     this.#tcp.on('connection', (socket) => this.#tcpFront.accept(socket))
@@ -112,6 +120,11 @@ class Forwarder implements DnsForwarder {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  #mayAsk(client: string, query: Query): boolean {
+    const { mayAsk } = this.#options
+    return mayAsk === undefined || mayAsk(client, questionName(query))
   }
 
   #send(answer: Buffer, port: number, address: string): void {

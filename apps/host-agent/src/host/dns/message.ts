@@ -3,8 +3,9 @@ const HEADER_BYTES = 12
 const QR = 0x80
 const RCODE_MASK = 0x0f
 const RCODE_SERVFAIL = 2
+const RCODE_REFUSED = 5
 /** SERVFAIL, NOTIMP, REFUSED: of this server, not of the name; another one may know. As glibc's resolver takes them. */
-const FAILURES: ReadonlySet<number> = new Set([RCODE_SERVFAIL, 4, 5])
+const FAILURES: ReadonlySet<number> = new Set([RCODE_SERVFAIL, 4, RCODE_REFUSED])
 const MAXIMUM_LABELS = 128
 /** A name of 255 bytes and every option of EDNS that resolvers send fit; what is longer is no look-up. */
 export const MAXIMUM_QUERY_BYTES = 1500
@@ -31,6 +32,17 @@ export function parseQuery(message: Buffer): Query | undefined {
   return { id: message.readUInt16BE(0), question: message.subarray(HEADER_BYTES, end) }
 }
 
+/** The name that is asked for, in lower case; the root is empty. Bytes that no name of a host has are kept as they are. */
+export function questionName({ question }: Query): string {
+  const labels: string[] = []
+  let offset = 0
+  for (let length = question[0] ?? 0; length > 0; length = question[offset] ?? 0) {
+    labels.push(question.toString('latin1', offset + 1, offset + 1 + length))
+    offset += length + 1
+  }
+  return labels.join('.').toLowerCase()
+}
+
 /** Whether `message` is an answer to `query` sent under `id`: what else arrives on the port is noise or forgery. */
 export function isAnswerTo(message: Buffer, query: Query, id: number): boolean {
   if (message.length < HEADER_BYTES || !isResponse(message) || message.readUInt16BE(0) !== id) return false
@@ -54,11 +66,20 @@ export function withId(message: Buffer, id: number): Buffer {
 
 /** SERVFAIL to the query in `message`. */
 export function serverFailure(message: Buffer, query: Query): Buffer {
+  return failure(message, query, RCODE_SERVFAIL)
+}
+
+/** REFUSED to the query in `message`. */
+export function refusal(message: Buffer, query: Query): Buffer {
+  return failure(message, query, RCODE_REFUSED)
+}
+
+function failure(message: Buffer, query: Query, rcode: number): Buffer {
   const header = Buffer.alloc(HEADER_BYTES)
   message.copy(header, 0, 0, 4)
   const [flags = 0, more = 0] = header.subarray(2, 4)
   header.writeUInt8((flags & 0x79) | QR, 2)
-  header.writeUInt8((more & 0xf0) | 0x80 | RCODE_SERVFAIL, 3)
+  header.writeUInt8((more & 0xf0) | 0x80 | rcode, 3)
   header.writeUInt16BE(1, 4)
   return Buffer.concat([header, query.question])
 }

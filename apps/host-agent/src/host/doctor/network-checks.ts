@@ -4,7 +4,7 @@ import { parseResolvConf } from '../dns/index.js'
 import { runForResult } from '../exec.js'
 import { SlotRange } from '../network/address.js'
 import { findClash } from '../network/clash.js'
-import { dnsLink } from '../network/host-setup.js'
+import { filterLink, isOwnLink } from '../network/own-links.js'
 import { isInstalled } from './machine-checks.js'
 import type { DoctorCheck } from './report.js'
 
@@ -67,7 +67,10 @@ export async function checkFirewall(prefix: string): Promise<DoctorCheck> {
   const base = { id: 'firewall', title: 'Other firewalls' }
   const dropping = [...(await droppingTables(prefix)), ...(await droppingLegacy())]
   if (dropping.length === 0) return { ...base, status: 'ok', detail: 'None drops forwarded packets by default.' }
-  const fix = `Let it accept what enters or leaves "${prefix}-*" links, e.g. iptables -I FORWARD -i ${prefix}-+ -j ACCEPT; iptables -I FORWARD -o ${prefix}-+ -j ACCEPT`
+  const accept = [`${prefix}-+`, filterLink(prefix)].flatMap((link) =>
+    ['-i', '-o'].map((direction) => `iptables -I FORWARD ${direction} ${link} -j ACCEPT`),
+  )
+  const fix = `Let it accept what enters or leaves "${prefix}-*" and ${filterLink(prefix)}, e.g. ${accept.join('; ')}`
   const detail = `Forwarded packets are dropped by default in ${dropping.join(', ')}; capsules may have no internet.`
   return { ...base, status: 'warn', detail, fix }
 }
@@ -91,7 +94,7 @@ export async function checkRange({ prefix, cidr }: NetworkSettings): Promise<Doc
   const base = { id: 'range', title: 'Address range' }
   try {
     const range = new SlotRange(cidr)
-    const clash = await findClash(range.cidr, (link) => link.startsWith(`${prefix}-`) || link === dnsLink(prefix))
+    const clash = await findClash(range.cidr, (link) => isOwnLink(prefix, link))
     if (!clash)
       return { ...base, status: 'ok', detail: `${cidr} is free and has addresses for ${range.lastIndex} capsules.` }
     const detail = `${cidr} overlaps ${clash.network} on ${clash.link}.`

@@ -40,6 +40,8 @@ export interface AgentInputs {
   readonly bundlePath: string
   /** `pty.node` of `@lydell/node-pty-linux-x64`. */
   readonly ptyAddonPath: string
+  /** `apps/guest-agent/dist/interpreter.mjs`, which the images of code interpreters run. */
+  readonly interpreterPath: string
   /** Where the Node.js of guests comes from. @default this machine's own alone */
   readonly node?: NodeSources
 }
@@ -115,7 +117,8 @@ async function inputsDigest(
 ): Promise<string> {
   const { agent, imagesDir } = options
   const hash = createHash('sha256').update(`${RECIPE}\0${busyboxDigest}\0${modulesDigest}\0`)
-  for (const path of [agent.bundlePath, agent.ptyAddonPath, join(imagesDir, 'boot', 'agent-init')]) {
+  const scripts = ['agent-init', 'interpreter'].map((name) => join(imagesDir, 'boot', name))
+  for (const path of [agent.bundlePath, agent.ptyAddonPath, agent.interpreterPath, ...scripts]) {
     hash.update(await readInput(path)).update('\0')
   }
   hash.update(await identityOfNodes(agent.node ?? {}))
@@ -144,6 +147,8 @@ async function fillDrive(
   await put(join(options.imagesDir, 'boot', 'agent-init'), 'init', 0o755)
   await put(options.agent.bundlePath, 'agent.mjs', 0o644)
   await put(options.agent.ptyAddonPath, 'pty.node', 0o755)
+  await put(options.agent.interpreterPath, 'interpreter.mjs', 0o644)
+  await put(join(options.imagesDir, 'boot', 'interpreter'), 'bin/interpreter', 0o755)
   await put(from.busybox, 'bin/busybox', 0o755)
   await symlink('busybox', join(drive, 'bin', 'modprobe'))
   for (const [name, program] of Object.entries({

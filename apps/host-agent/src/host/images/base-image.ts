@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { createLayer } from './ext4.js'
-import { type ImageManifest, readManifest } from './manifest.js'
+import { type ImageManifest, readManifest, readManifests } from './manifest.js'
 import type { ImageStoreOptions } from './progress.js'
 import { buildRootfs } from './rootfs.js'
 import { LayerStore } from './store.js'
@@ -20,6 +20,16 @@ export interface BaseImage {
   readonly createdAtMs: number
   /** Every installed package with its version. */
   readonly packages: Readonly<Record<string, string>>
+  /** A shell line that succeeds in the guest when what the image runs at its boot is ready. */
+  readonly ready?: string | undefined
+}
+
+/** An image that can be had, built or not. */
+export interface OfferedImage extends Pick<BaseImage, 'name' | 'aliases'> {
+  /** Of a capsule that does not ask for a size; absent: the platform's own. */
+  readonly vcpus?: number | undefined
+  readonly memoryMib?: number | undefined
+  readonly built: BaseImage | undefined
 }
 
 /** Whether an image is built although there is one. */
@@ -28,9 +38,9 @@ export interface BuildOptions extends ImageStoreOptions {
   readonly rebuild?: boolean
 }
 
-const RECIPE = 1
-/** Root file system, its ext4 file and what apt keeps meanwhile, for the largest image so far. */
-const SPACE_NEEDED = 1_500 * 1_048_576
+const RECIPE = 2
+/** Root file system, its ext4 file and what apt keeps meanwhile, where the manifest does not say. */
+const BUILD_SPACE_MIB = 1_500
 
 const imageIndex = z.object({
   name: z.string(),
@@ -40,6 +50,7 @@ const imageIndex = z.object({
   digest: z.string(),
   createdAtMs: z.number(),
   packages: z.record(z.string(), z.string()),
+  ready: z.string().optional(),
 })
 type ImageIndex = z.infer<typeof imageIndex>
 
@@ -70,7 +81,7 @@ export async function buildImage(nameOrAlias: string, options: BuildOptions): Pr
   await using lease = await store.lease(options)
   const meanwhile = options.rebuild ? undefined : await current()
   if (meanwhile !== undefined) return await toImage(store, meanwhile)
-  await store.requireSpace(SPACE_NEEDED, `the image ${manifest.name}`)
+  await store.requireSpace((manifest.buildSpaceMib ?? BUILD_SPACE_MIB) * 1_048_576, `the image ${manifest.name}`)
   const entry = await build(store, lease.scratchDir, manifest, inputs, options)
   await store.writeIndex(indexName(manifest.name), entry)
   return await toImage(store, entry)
@@ -102,13 +113,14 @@ async function build(
     digest: layer.digest,
     createdAtMs: Date.now(),
     packages: rootfs.packages,
+    ...(manifest.ready === undefined ? {} : { ready: manifest.ready }),
   }
 }
 
 async function toImage(store: LayerStore, entry: ImageIndex): Promise<BaseImage> {
-  const { name, aliases, digest, createdAtMs, packages } = entry
+  const { name, aliases, digest, createdAtMs, packages, ready } = entry
   const path = store.layerPath(digest)
-  return { name, aliases, path, sizeBytes: (await stat(path)).size, digest, createdAtMs, packages }
+  return { name, aliases, path, sizeBytes: (await stat(path)).size, digest, createdAtMs, packages, ready }
 }
 
 /** Every image that is built, sorted by name. */
@@ -117,6 +129,17 @@ export async function listImages(poolDir: string): Promise<readonly BaseImage[]>
   const names = (await store.indexNames()).filter((name) => name.startsWith('image-')).sort()
   const entries = await Promise.all(names.map((name) => store.readIndex(name, imageIndex, digestsOf)))
   return await Promise.all(entries.filter((entry) => entry !== undefined).map((entry) => toImage(store, entry)))
+}
+
+/** Every image that has a manifest, by name. */
+export async function offeredImages({
+  poolDir,
+  imagesDir,
+}: Pick<ImageStoreOptions, 'poolDir' | 'imagesDir'>): Promise<readonly OfferedImage[]> {
+  const [manifests, built] = await Promise.all([readManifests(imagesDir), listImages(poolDir)])
+  return manifests.map(({ name, aliases, vcpus, memoryMib }) => {
+    return { name, aliases, vcpus, memoryMib, built: built.find((image) => image.name === name) }
+  })
 }
 
 /** What must not be in use for an image to go. */

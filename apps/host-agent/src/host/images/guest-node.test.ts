@@ -1,6 +1,9 @@
+import { spawnSync } from 'node:child_process'
+import { existsSync } from 'node:fs'
 import { copyFile, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { chooseNode, identityOfNodes } from './guest-node.js'
 
@@ -18,19 +21,25 @@ afterEach(async () => {
 })
 
 const why = process.getuid?.() === 0 ? '' : ' (skipped: chroot needs root)'
+/** One that guests can run: that of these tests, or, where that is a distribution's, the one that is installed for guests. */
+const installed = fileURLToPath(
+  new URL(`../../../../guest-agent/runtime/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url),
+)
+const fit = existsSync(installed) ? installed : process.execPath
+const { stdout: fitVersion } = spawnSync(fit, ['--version'], { encoding: 'utf8' })
 
 describe.skipIf(why !== '')(`the Node.js of guests${why}`, () => {
   it("is the machine's own where that runs alone and gives up rights", async () => {
-    const { path, choice } = await chooseNode({ bundled: unfit }, dir)
-    expect(path).toBe(process.execPath)
-    expect(choice).toMatchObject({ version: process.version, isHosts: true })
+    const { path, choice } = await chooseNode({ host: fit, bundled: unfit }, dir)
+    expect(path).toBe(fit)
+    expect(choice).toMatchObject({ version: fitVersion.trim(), isHosts: true })
     expect(await readdir(dir)).toEqual(['unfit'])
   })
 
   it('is the one installed for guests where the own one is unfit, and says why', async () => {
-    const { path, choice } = await chooseNode({ host: unfit, bundled: process.execPath }, dir)
-    expect(path).toBe(process.execPath)
-    expect(choice).toMatchObject({ version: process.version, isHosts: false, reason: expect.stringContaining(unfit) })
+    const { path, choice } = await chooseNode({ host: unfit, bundled: fit }, dir)
+    expect(path).toBe(fit)
+    expect(choice).toMatchObject({ version: fitVersion.trim(), isHosts: false, reason: expect.stringContaining(unfit) })
   })
 
   it('is told to be missing when neither will do, with what each one said', async () => {

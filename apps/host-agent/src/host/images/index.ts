@@ -5,6 +5,7 @@ export {
   buildImage,
   ensureImage,
   listImages,
+  offeredImages,
   type RemoveOptions,
   removeImage,
 } from './base-image.js'

@@ -1,11 +1,23 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { AppError, isErrno } from '@wrenn/base'
 import { z } from 'zod'
 
 const absolutePath = z.string().regex(/^\/(?!.*(^|\/)\.\.(\/|$))[\w./@+-]+$/, 'must be an absolute path without ".."')
 const accountName = z.string().regex(/^[a-z][a-z0-9-]{0,31}$/)
 const imageName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,62}$/)
+
+const mode = z
+  .string()
+  .regex(/^0[0-7]{3}$/)
+  .default('0644')
+const fileWithContent = z.strictObject({ path: absolutePath, content: z.string(), mode })
+/** `source` is relative to the folder of manifests. */
+const fileFromSource = z.strictObject({
+  path: absolutePath,
+  source: z.string().regex(/^[\w-]+\/[\w.-]+$/),
+  mode,
+})
 
 const manifestSchema = z.strictObject({
   name: imageName,
@@ -15,6 +27,17 @@ const manifestSchema = z.strictObject({
   suite: z.string().regex(/^[a-z]+$/),
   variant: z.enum(['minbase', 'apt', 'essential']).default('minbase'),
   packages: z.array(z.string().regex(/^[a-z0-9][a-z0-9.+-]+$/)),
+  /** Of packages, what is kept out of the image, in dpkg's patterns. */
+  exclude: z.array(z.string().regex(/^\/[\w./*+-]+$/)).optional(),
+  /** A shell line that root runs in the new system on this host, for what would take long in a guest. */
+  prepare: z.string().min(1).optional(),
+  /** What a build takes of the pool while it runs. */
+  buildSpaceMib: z.number().int().min(1).optional(),
+  /** Of a capsule that does not ask for a size. */
+  vcpus: z.number().int().min(1).optional(),
+  memoryMib: z.number().int().min(128).optional(),
+  /** A shell line that succeeds in the guest as soon as what the image runs at its boot is ready; its memory is saved then. */
+  ready: z.string().min(1).optional(),
   hostname: z.string().regex(/^[a-z][a-z0-9-]{0,62}$/),
   users: z.array(
     z.strictObject({
@@ -27,22 +50,13 @@ const manifestSchema = z.strictObject({
     }),
   ),
   symlinks: z.array(z.strictObject({ path: absolutePath, target: z.string().min(1) })).default([]),
-  files: z
-    .array(
-      z.strictObject({
-        path: absolutePath,
-        content: z.string(),
-        mode: z
-          .string()
-          .regex(/^0[0-7]{3}$/)
-          .default('0644'),
-      }),
-    )
-    .default([]),
+  files: z.array(z.union([fileWithContent, fileFromSource])).default([]),
 })
 
-/** What `images/<name>.json` says. */
-export type ImageManifest = z.infer<typeof manifestSchema>
+/** What `images/<name>.json` says, with the content of all files. */
+export type ImageManifest = Omit<z.infer<typeof manifestSchema>, 'files'> & {
+  readonly files: readonly z.infer<typeof fileWithContent>[]
+}
 
 /**
  * The manifest of an image, by name or alias.
@@ -56,7 +70,8 @@ export async function readManifest(imagesDir: string, nameOrAlias: string): Prom
   throw new AppError('template_not_found', `There is no image "${nameOrAlias}". Known images: ${known}.`)
 }
 
-async function readManifests(imagesDir: string): Promise<readonly ImageManifest[]> {
+/** Every manifest there is, by file name. @throws AppError `invalid_config` when one is malformed */
+export async function readManifests(imagesDir: string): Promise<readonly ImageManifest[]> {
   const names = await readdir(imagesDir).catch((error: unknown) => {
     if (!isErrno(error, 'ENOENT')) throw error
     throw new AppError('invalid_config', `The folder of image manifests, ${imagesDir}, does not exist.`)
@@ -67,7 +82,15 @@ async function readManifests(imagesDir: string): Promise<readonly ImageManifest[
 
 async function parseManifest(path: string): Promise<ImageManifest> {
   try {
-    return manifestSchema.parse(JSON.parse(await readFile(path, 'utf8')))
+    const manifest = manifestSchema.parse(JSON.parse(await readFile(path, 'utf8')))
+    const files = await Promise.all(
+      manifest.files.map(async (file) =>
+        'content' in file
+          ? file
+          : { path: file.path, content: await readFile(join(dirname(path), file.source), 'utf8'), mode: file.mode },
+      ),
+    )
+    return { ...manifest, files }
   } catch (error) {
     const why = error instanceof z.ZodError ? z.prettifyError(error) : String(error)
     throw new AppError('invalid_config', `The image manifest ${path} is not usable: ${why}`, { cause: error })

@@ -92,9 +92,14 @@ async function bootstrap(
       ...['--mount', '--pid', '--fork', '--kill-child=SIGKILL', '--mount-proc', 'mmdebstrap'],
       ...['--quiet', '--mode=root', '--format=directory', `--variant=${manifest.variant}`],
       ...(manifest.packages.length > 0 ? [`--include=${manifest.packages.join(',')}`] : []),
-      ...TRIMMED.map((path) => `--dpkgopt=path-exclude=${path}`),
+      // A build that is interrupted is begun anew: nothing of it needs to be on the disk before its end.
+      '--dpkgopt=force-unsafe-io',
+      ...[...TRIMMED, ...(manifest.exclude ?? [])].map((path) => `--dpkgopt=path-exclude=${path}`),
       ...KEPT.map((path) => `--dpkgopt=path-include=${path}`),
       ...users,
+      ...(manifest.prepare === undefined
+        ? []
+        : [`--customize-hook=chroot "$1" env HOME=/root sh -c ${shellWord(manifest.prepare)}`]),
       ...withOwnDownloads(apt),
       ...[manifest.suite, folder, sourcesPath],
     ],
@@ -145,6 +150,7 @@ async function configure(root: string, manifest: ImageManifest, sources: string)
   }
   for (const { path, content, mode } of manifest.files) await put(path, content, Number.parseInt(mode, 8))
   for (const { path, target } of manifest.symlinks) {
+    await mkdir(dirname(join(root, path)), { recursive: true })
     await rm(join(root, path), { force: true })
     await symlink(target, join(root, path))
   }

@@ -8,7 +8,7 @@ export interface SlotAddresses {
   readonly guest: string
 }
 
-/** Each slot takes a /30; the first one of the range belongs to the DNS forwarder. */
+/** Each slot takes a /30; the first one of the range belongs to the DNS forwarder and the filter. */
 const BLOCK = 4
 const MINIMUM_BITS = 8
 const MAXIMUM_BITS = 26
@@ -17,6 +17,8 @@ const MAXIMUM_BITS = 26
 export class SlotRange {
   readonly cidr: Cidr
   readonly dns: string
+  /** Where the filter's own connections come from. */
+  readonly filter: string
   /** Slots are numbered from 1 to this. */
   readonly lastIndex: number
 
@@ -29,6 +31,7 @@ export class SlotRange {
     }
     this.cidr = cidr
     this.dns = formatAddress(cidr.base + 1)
+    this.filter = formatAddress(cidr.base + 2)
     this.lastIndex = 2 ** (32 - cidr.bits) / BLOCK - 1
   }
 

@@ -9,6 +9,9 @@ const TIMEOUT_MS = 3_000
 /** How long the host still carries the resets of what was ended, instead of the hours that it remembers a silent connection. */
 const LAST_WORDS_S = 10
 
+/** By address alone: connections of the filter, whose mark is even, are its own to end. */
+const TRACKED = `-f ipv4 --mark 1/1 --orig-src ${GUEST_ADDRESS}`
+
 /** `conntrack -L` prints the addresses of a connection's first packet first. */
 const ORIGINAL = new RegExp(`^.*? src=${GUEST_ADDRESS} dst=([\\d.]+) `, 'gm')
 
@@ -34,7 +37,7 @@ export async function dropForbidden(tracked: Tracked, policy: ResolvedPolicy, lo
     const connected = connectedTo(await inSlot(listScript))
     const networks = forbiddenNetworks(policy, connected, [GATEWAY_ADDRESS, dnsAddress])
     if (networks.length === 0) return
-    await inSlot(forEach(networks, (network) => `-D -f ipv4 --orig-src ${GUEST_ADDRESS} --orig-dst ${network}`))
+    await inSlot(forEach(networks, (network) => `-D ${TRACKED} --orig-dst ${network}`))
     const shorten = (network: string) =>
       `-U -f ipv4 --orig-src ${slotAddress} --orig-dst ${network} --timeout ${LAST_WORDS_S}`
     await run('sh', ['-s'], { input: forEach(networks, shorten), signal })
@@ -44,7 +47,7 @@ export async function dropForbidden(tracked: Tracked, policy: ResolvedPolicy, lo
 }
 
 const listScript = `command -v conntrack >/dev/null || exit 0
-exec conntrack -L -f ipv4 --orig-src ${GUEST_ADDRESS} 2>/dev/null
+exec conntrack -L ${TRACKED} 2>/dev/null
 `
 
 /** A command that finds nothing fails, which is none. */

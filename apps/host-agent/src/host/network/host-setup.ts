@@ -2,18 +2,12 @@ import { chmod, readFile, stat, writeFile } from 'node:fs/promises'
 import { AppError, isErrno, type Logger } from '@wrenn/base'
 import { run, runForResult } from '../exec.js'
 import type { SlotRange } from './address.js'
+import { dnsLink } from './own-links.js'
 import { type Exceptions, rootRules } from './rules.js'
 import { listLinks, removeSlots } from './slot.js'
 
 const TUN = '/dev/net/tun'
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward'
-
-/**
- * Name of the link that has the forwarder's address; without the dash of slots' links, so that their rules do not match it.
- */
-export function dnsLink(prefix: string): string {
-  return `${prefix}dns`
-}
 
 interface HostSetup {
   /** Of the link that has the forwarder's address. */

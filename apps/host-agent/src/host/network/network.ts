@@ -2,12 +2,15 @@ import { access } from 'node:fs/promises'
 import { AppError, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type DnsForwarder, startDnsForwarder } from '../dns/index.js'
 import { run } from '../exec.js'
+import type { FilterProgram } from '../filter/index.js'
+import type { Refusal } from '../names/index.js'
 import { SlotRange } from './address.js'
 import { refuseClash, uplinkMtu } from './clash.js'
 import { dropForbidden } from './connections.js'
 import { readExceptions } from './exceptions.js'
-import { dnsLink, setUpHost, tearDownHost } from './host-setup.js'
+import { setUpHost, tearDownHost } from './host-setup.js'
 import { formatLabel, parseLabel } from './label.js'
+import { isOwnLink } from './own-links.js'
 import { type EgressPolicy, type ResolvedPolicy, resolvePolicy } from './policy.js'
 import { type Exceptions, exceptionRules, policyRules, slotRules } from './rules.js'
 import {
@@ -21,6 +24,7 @@ import {
   setAlias,
   TAP,
 } from './slot.js'
+import { SlotNames } from './slot-names.js'
 
 /** Uids that mean "nobody" or "no uid" to the kernel and libc. */
 const RESERVED_UIDS = new Set([65_534, 65_535])
@@ -41,6 +45,8 @@ export interface NetworkConfig {
   readonly platform: string
   /** Names the servers that answer the guests' look-ups: WRENN_RESOLV_CONF. @default '/etc/resolv.conf' */
   readonly resolvConfPath?: string
+  /** Decides on connections by their names. @default none: policies with names are refused */
+  readonly filter?: FilterProgram
 }
 
 /** What {@link createNetwork} needs; nothing on the machine changes before `start`. */
@@ -102,6 +108,8 @@ export interface Network {
    * @throws AppError `invalid_request` naming the entry.
    */
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
+  /** Attempts by name that were refused of who is in the slot, the newest first; bounded. */
+  refused(index: number): Promise<readonly Refusal[]>
   /** Facts of a slot by its number, whether or not it exists. */
   slot(index: number): Slot
   /** `ready`: made and waiting; `owned`: in use; `free`: numbers that are left. */
@@ -125,6 +133,7 @@ class SlotNetwork implements Network {
   readonly #range: SlotRange
   readonly #entries = new Map<number, Entry>()
   readonly #perSlot = new KeyedMutex()
+  readonly #names: SlotNames
   #filling: Promise<void> | undefined
   #forwarder: DnsForwarder | undefined
   #stopped = false
@@ -140,6 +149,9 @@ class SlotNetwork implements Network {
     this.#config = config
     this.#logger = logger
     this.#range = new SlotRange(config.cidr)
+    const { prefix, platform, filter: program } = config
+    const label = formatLabel({ platform, owner: 'filter' })
+    this.#names = new SlotNames({ prefix, range: this.#range, label, program, logger, mtu: () => this.#mtu })
   }
 
   get dnsAddress(): string {
@@ -157,9 +169,11 @@ class SlotNetwork implements Network {
       [...kept.keys()].map((index) => this.slot(index).guestAddress),
     )
     await setUpHost(prefix, this.#range, { label: formatLabel({ platform, owner: 'dns' }), exceptions }, this.#logger)
+    await this.#names.adopt([...kept.keys()])
     this.#forwarder ??= await startDnsForwarder({
       address: this.#range.dns,
       logger: this.#logger,
+      mayAsk: (client, name) => this.#names.mayAsk(client, name),
       ...(this.#config.resolvConfPath === undefined ? {} : { resolvConfPath: this.#config.resolvConfPath }),
     })
     const swept = await this.#adopt(kept, exceptions)
@@ -191,6 +205,7 @@ class SlotNetwork implements Network {
       this.#entries.set(index, { state: 'removing' })
       try {
         await this.#dropExceptions(index, entry.allowPrivate)
+        await this.#names.forget(index)
         await removeSlots([this.#name(index)])
         await forgetConnections(this.#range.addresses(index).guest)
         this.#entries.delete(index)
@@ -221,6 +236,7 @@ class SlotNetwork implements Network {
       const { guest } = this.#range.addresses(index)
       const exceptions = exceptionRules(this.#config.prefix, guest, entry.allowPrivate, resolved.allowPrivate)
       if (exceptions !== '') await run('nft', ['-f', '-'], { input: exceptions })
+      await this.#names.apply(index, policy, resolved)
       const owned = { ...entry, allowPrivate: resolved.allowPrivate }
       // Not fresh even if the next step fails: it may have failed after the rules were in.
       this.#entries.set(index, { ...owned, table: entry.table === 'fresh' ? 'loaded' : entry.table })
@@ -230,6 +246,10 @@ class SlotNetwork implements Network {
       const tracked = { namespace: this.#name(index), slotAddress: guest, dnsAddress: this.dnsAddress }
       await dropForbidden(tracked, resolved, this.#logger)
     })
+  }
+
+  async refused(index: number): Promise<readonly Refusal[]> {
+    return await this.#names.refused(index)
   }
 
   #policyScript(index: number, policy: ResolvedPolicy, { table }: OwnedEntry): string {
@@ -261,10 +281,12 @@ class SlotNetwork implements Network {
     await this.#filling
     await this.#forwarder?.close()
     this.#forwarder = undefined
+    await this.#names.stop()
   }
 
   async removeAll(): Promise<void> {
     await this.stop()
+    await this.#names.remove()
     await removeSlots(await this.#existing())
     await tearDownHost(this.#config.prefix)
     this.#entries.clear()
@@ -311,7 +333,7 @@ class SlotNetwork implements Network {
   }
 
   #isOurs(link: string): boolean {
-    return link.startsWith(`${this.#config.prefix}-`) || link === dnsLink(this.#config.prefix)
+    return isOwnLink(this.#config.prefix, link)
   }
 
   #takeReady(): number | undefined {

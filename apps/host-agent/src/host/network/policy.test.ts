@@ -51,8 +51,10 @@ describe('resolvePolicy', () => {
 
   it('names the entry that it refuses', () => {
     for (const entry of [
-      'example.org',
-      '*.example.org',
+      'com',
+      '*',
+      '*.com',
+      'example.org/24',
       '::/0',
       '127.0.0.1',
       '169.254.169.254',
@@ -62,6 +64,60 @@ describe('resolvePolicy', () => {
       expect(() => resolvePolicy({ ...closed, allow: [entry] })).toThrow(entry)
     }
     expect(() => resolvePolicy({ ...closed, deny: Array.from({ length: 1001 }, () => '1.1.1.1') })).toThrow(/1000/)
+  })
+})
+
+describe('a policy with names', () => {
+  const chain = (policy: Parameters<typeof resolvePolicy>[0], name: string): readonly string[] =>
+    policyRules(resolvePolicy(policy), true)
+      .split('\n')
+      .filter((line) => line.startsWith(`add rule inet wrenn ${name} `))
+      .map((line) => line.split(' ').slice(5).join(' '))
+  const filter = 'meta mark set 2 ct mark set 2 return'
+
+  it('keeps its names apart from its networks, each once, in one form', () => {
+    const policy = {
+      ...closed,
+      allow: ['Example.org', 'example.org.', '1.1.1.1', '*.Example.net'],
+      deny: ['bad.example'],
+    }
+    expect(resolvePolicy(policy)).toMatchObject({
+      ...{ allow: ['1.1.1.1'], allowNames: ['example.org', '*.example.net'], denyNames: ['bad.example'], names: true },
+      permitted: [{ first: 0x01010101, last: 0x01010101 }],
+    })
+  })
+
+  it('sends to the filter only what the address does not decide', () => {
+    const lists = { allow: ['1.1.1.1', '10.1.0.0/16', 'good.example'], deny: ['9.9.9.9'] }
+    const addresses = ['ip daddr 10.1.0.0/16 return', 'ip daddr @private return', 'ip daddr 1.1.1.1 return']
+    expect(chain({ internet: false, ...lists }, 'by_name')).toEqual([
+      ...addresses,
+      `ip daddr 9.9.9.9 ${filter}`,
+      filter,
+    ])
+    expect(chain({ internet: true, ...lists }, 'by_name')).toEqual([
+      ...addresses,
+      `ip daddr 9.9.9.9 ${filter}`,
+      'return',
+    ])
+    const denying = { ...lists, allow: ['1.1.1.1'], deny: ['9.9.9.9', 'bad.example'] }
+    const denied = ['ip daddr @private return', 'ip daddr 1.1.1.1 return', 'ip daddr 9.9.9.9 return']
+    expect(chain({ internet: true, ...denying }, 'by_name')).toEqual([...denied, filter])
+    expect(chain({ internet: false, ...denying }, 'by_name')).toEqual([...denied, 'return'])
+    expect(chain({ internet: true, allow: ['1.1.1.1'], deny: ['9.9.9.9'] }, 'by_name')).toEqual([])
+  })
+
+  it('lets nothing past the filter that may carry a denied name', () => {
+    const rules = chain({ internet: true, allow: ['1.1.1.1'], deny: ['bad.example'] }, 'decide')
+    expect(rules.slice(-2)).toEqual([
+      'meta l4proto != icmp counter return',
+      expect.stringMatching(/^counter ct mark set/),
+    ])
+    expect(rules.findIndex((rule) => rule.includes('1.1.1.1'))).toBeLessThan(rules.length - 2)
+  })
+
+  it('has a mark that no connection of the filter has', () => {
+    for (let n = 0; n < 50; n += 1) expect(resolvePolicy({ ...closed, allow: [`n${n}.example`] }).mark & 1).toBe(1)
   })
 })
 

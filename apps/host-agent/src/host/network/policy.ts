@@ -1,12 +1,25 @@
 import { createHash } from 'node:crypto'
-import { AppError, type Cidr, contains, formatCidr, neverRangeOf, neverRanges, overlaps, parseCidr } from '@wrenn/base'
-import { everything, type Intervals, intervalsOf, union, without } from './intervals.js'
+import {
+  AppError,
+  type Cidr,
+  contains,
+  formatCidr,
+  neverRangeOf,
+  neverRanges,
+  overlaps,
+  parseCidr,
+  parseDomain,
+} from '@wrenn/base'
+import { everything, find, type Intervals, intervalsOf, union, without } from './intervals.js'
 
 /** What a capsule may reach. The host and other capsules stay out of reach whatever it says. */
 export interface EgressPolicy {
   /** Internet allowed unless denied; false: only what `allow` lists. */
   readonly internet: boolean
-  /** IPv4 addresses and networks; beats `deny`. A private one must be named as such: `0.0.0.0/0` opens no private range. */
+  /**
+   * IPv4 addresses, networks and domains; beats `deny`. A private network must be named as such: neither `0.0.0.0/0` nor a name opens
+   * a private range.
+   */
   readonly allow: readonly string[]
   readonly deny: readonly string[]
 }
@@ -18,7 +31,10 @@ export interface ResolvedPolicy {
   readonly allow: readonly string[]
   readonly allowPrivate: readonly string[]
   readonly deny: readonly string[]
-  /** All that it lets through; the rules in the kernel say the same. */
+  /** Domains, as `parseDomain` gives them: where they decide, the filter does. */
+  readonly allowNames: readonly string[]
+  readonly denyNames: readonly string[]
+  /** All that it lets through by address alone; the rules in the kernel say the same. */
   readonly permitted: Intervals
   /**
    * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
@@ -40,6 +56,7 @@ export const privateRanges = [
 const privateNetworks = privateRanges.map(cidrOf)
 const privateIntervals = intervalsOf(privateNetworks)
 const neverIntervals = intervalsOf(neverRanges.map(cidrOf))
+const publicIntervals = without(everything, union(privateIntervals, neverIntervals))
 
 /** Bounds the rule set a caller can make us load. */
 const MAXIMUM_ENTRIES = 1000
@@ -48,11 +65,11 @@ const MAXIMUM_ENTRIES = 1000
  * @throws AppError `invalid_request` naming the entry that is no IPv4 address or network, or that can never be allowed.
  */
 export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
-  const allow = policy.allow.map((entry) => parseEntry('allow', entry))
-  const deny = policy.deny.map((entry) => parseEntry('deny', entry))
-  if (allow.length + deny.length > MAXIMUM_ENTRIES) {
+  if (policy.allow.length + policy.deny.length > MAXIMUM_ENTRIES) {
     throw new AppError('invalid_request', `An egress policy takes up to ${MAXIMUM_ENTRIES} entries in allow and deny.`)
   }
+  const { networks: allow, names: allowNames } = parseList('allow', policy.allow)
+  const { networks: deny, names: denyNames } = parseList('deny', policy.deny)
   for (const cidr of allow) refuseNever(cidr)
   const open = allow.filter((cidr) => !isPrivate(cidr))
   const allowPrivate = allow.filter(isPrivate)
@@ -60,13 +77,25 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
   return {
     internet: policy.internet,
     // Names are of no use without anything to connect to, and a resolver is a way out.
-    names: permitted.length > 0,
+    names: permitted.length > 0 || allowNames.length > 0,
     allow: texts(open),
     allowPrivate: texts(allowPrivate),
     deny: texts(deny),
+    allowNames,
+    denyNames,
     permitted,
     mark: markOf(policy),
   }
+}
+
+/** Whether anything of the policy is decided by name. */
+export function hasNames({ allowNames, denyNames }: ResolvedPolicy): boolean {
+  return allowNames.length > 0 || denyNames.length > 0
+}
+
+/** Whether an address is neither of a private range nor of one that is never reachable. */
+export function isPublic(address: number): boolean {
+  return find(publicIntervals, address) !== undefined
 }
 
 interface Networks {
@@ -87,11 +116,22 @@ function markOf({ internet, allow, deny }: EgressPolicy): number {
   return (createHash('sha256').update(text).digest().readUInt32BE(0) | 1) >>> 0
 }
 
-function parseEntry(list: 'allow' | 'deny', entry: string): Cidr {
-  const cidr = parseCidr(entry)
-  if (cidr) return cidr
-  const rule = 'takes IPv4 addresses and networks such as 203.0.113.0/24; domain names are not supported yet'
-  throw new AppError('invalid_request', `egress.${list} ${rule}: "${entry}".`, { details: { list, entry } })
+function parseList(list: 'allow' | 'deny', entries: readonly string[]) {
+  const networks: Cidr[] = []
+  const names = new Set<string>()
+  for (const entry of entries) {
+    const cidr = parseCidr(entry)
+    const name = parseDomain(entry)
+    if (cidr !== undefined) networks.push(cidr)
+    else if (name !== undefined) names.add(name)
+    else throw noEntry(list, entry)
+  }
+  return { networks, names: [...names] }
+}
+
+function noEntry(list: 'allow' | 'deny', entry: string): AppError {
+  const rule = 'takes IPv4 addresses, networks such as 203.0.113.0/24 and domains such as example.org or *.example.org'
+  return new AppError('invalid_request', `egress.${list} ${rule}: "${entry}".`, { details: { list, entry } })
 }
 
 function refuseNever(cidr: Cidr): void {

@@ -1,11 +1,19 @@
 import { formatCidr, neverRanges } from '@wrenn/base'
 import type { SlotAddresses, SlotRange } from './address.js'
-import { privateRanges, type ResolvedPolicy } from './policy.js'
+import { filterLink } from './own-links.js'
+import { hasNames, privateRanges, type ResolvedPolicy } from './policy.js'
 
 /** Of every guest, each in its own namespace: link-local (RFC 3927), so that it meets no real network. */
 export const GUEST_ADDRESS = '169.254.0.21'
 /** The namespace's side of the tap: the guest's gateway, in every namespace the same. */
 export const GATEWAY_ADDRESS = '169.254.0.22'
+
+/** The slot's end of the link to the filter's namespace, made with the first policy that has names. */
+export const TO_FILTER = 'flt0'
+/**
+ * Of packets, for the route to the filter, and of connections that go there, for as long as they last. Marks of policies are odd.
+ */
+export const FILTER_MARK = 2
 
 /** The slots' links are `<prefix>-<n>`; a prefix has no dash, so two platforms' patterns never meet. */
 const slotLinks = (prefix: string): string => `"${prefix}-*"`
@@ -61,6 +69,7 @@ export type Exceptions = ReadonlyMap<string, readonly string[]>
  */
 export function rootRules(prefix: string, range: SlotRange, exceptions: Exceptions = new Map()): string {
   const links = slotLinks(prefix)
+  const filter = `"${filterLink(prefix)}"`
   const cidr = formatCidr(range.cidr)
   return `table inet ${prefix}
 delete table inet ${prefix}
@@ -81,7 +90,9 @@ ${refuseChain}
     type filter hook prerouting priority raw; policy accept;
     iifname ${links} meta nfproto ipv6 drop
     iifname ${links} fib saddr . iif oif missing drop
-    iifname != { "lo" } iifname != ${links} ip daddr ${cidr} fib daddr type local drop
+    iifname ${filter} meta nfproto ipv6 drop
+    iifname ${filter} ip saddr != ${range.filter} drop
+    iifname != { "lo", ${filter} } iifname != ${links} ip daddr ${cidr} fib daddr type local drop
     iifname ${links} ip daddr ${range.dns} udp dport 53 notrack
   }
   chain answers {
@@ -91,6 +102,7 @@ ${refuseChain}
   chain input {
     type filter hook input priority filter; policy accept;
     iifname ${links} jump from_slot
+    iifname ${filter} jump from_slot
   }
   chain from_slot {
     ct state established,related accept
@@ -100,8 +112,23 @@ ${refuseChain}
   chain forward {
     type filter hook forward priority filter; policy accept;
     iifname ${links} jump outward
-    oifname ${links} ct state established,related accept
-    oifname ${links} drop
+    iifname ${filter} jump from_filter
+    oifname ${links} jump inward
+    oifname ${filter} jump inward
+  }
+  chain inward {
+    ct state established,related accept
+    drop
+  }
+  chain from_filter {
+    oifname ${links} jump refuse
+    ct status dnat jump refuse
+    ip daddr @never jump refuse
+    ip daddr @private jump refuse
+    meta l4proto tcp ct timeout set "slots"
+    meta l4proto tcp accept
+    ct state related accept
+    jump refuse
   }
   chain outward {
     meta l4proto tcp ct timeout set "slots"
@@ -117,10 +144,11 @@ ${refuseChain}
   chain output {
     type filter hook output priority filter; policy accept;
     oifname ${links} meta skuid != 0 jump refuse
+    oifname ${filter} ct state new jump refuse
   }
   chain source {
     type nat hook postrouting priority srcnat; policy accept;
-    ip saddr ${cidr} oifname != ${links} masquerade
+    ip saddr ${cidr} oifname != ${links} oifname != ${filter} masquerade
   }
 }
 `
@@ -150,6 +178,17 @@ ${refuseChain}
     iifname "tap0" ip saddr != ${GUEST_ADDRESS} drop
     iifname "eth0" ip daddr != ${addresses.guest} drop
     iifname "eth0" ip saddr 169.254.0.0/16 drop
+    iifname "${TO_FILTER}" ip daddr != ${addresses.guest} drop
+  }
+  chain route {
+    type filter hook prerouting priority mangle; policy accept;
+    iifname "tap0" meta l4proto tcp ct direction original jump choose
+  }
+  chain choose {
+    ct mark ${FILTER_MARK} meta mark set ${FILTER_MARK} return
+    ct state new ip daddr != @never jump by_name
+  }
+  chain by_name {
   }
   chain target {
     type nat hook prerouting priority dstnat; policy accept;
@@ -160,6 +199,7 @@ ${refuseChain}
     type nat hook postrouting priority srcnat; policy accept;
     oifname "tap0" snat ip to ${GATEWAY_ADDRESS}
     oifname "eth0" snat ip to ${addresses.guest}
+    oifname "${TO_FILTER}" snat ip to ${addresses.guest}
   }
   chain input {
     type filter hook input priority filter; policy drop;
@@ -179,6 +219,16 @@ ${refuseChain}
     iifname "eth0" oifname "tap0" ct state established,related jump inward
     iifname "tap0" oifname "eth0" ct direction reply ct state established,related accept
     iifname "tap0" oifname "eth0" jump egress
+    iifname "tap0" oifname "${TO_FILTER}" jump to_filter
+    iifname "${TO_FILTER}" oifname "tap0" ct mark ${FILTER_MARK} ct direction reply accept
+    iifname "${TO_FILTER}" oifname "tap0" ct state related accept
+  }
+  chain to_filter {
+    ct state invalid jump refuse
+    ct state new ct count over ${MAXIMUM_CONNECTIONS} jump refuse
+    tcp flags syn tcp option maxseg size set rt mtu
+    ct mark ${FILTER_MARK} accept
+    jump refuse
   }
   chain egress {
     ct state invalid meta l4proto tcp reject with tcp reset
@@ -226,14 +276,34 @@ export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
     ...to(['@private'], 'return'),
     ...to(policy.allow, accept),
     ...to(policy.deny, 'return'),
+    // What may not go by its address alone and says no name. TCP that does has gone to the filter before it comes here.
+    ...(policy.denyNames.length > 0 ? ['meta l4proto != icmp counter return'] : []),
     `counter ${policy.internet ? accept : 'return'}`,
   ]
   return [
-    ...(fresh ? [] : ['flush chain inet wrenn decide', 'flush chain inet wrenn names']),
+    ...(fresh ? [] : ['decide', 'names', 'by_name'].map((chain) => `flush chain inet wrenn ${chain}`)),
     ...(policy.names ? ['add rule inet wrenn names accept'] : []),
     ...rules.map((rule) => `add rule inet wrenn decide ${rule}`),
+    ...nameRules(policy).map((rule) => `add rule inet wrenn by_name ${rule}`),
     '',
   ].join('\n')
+}
+
+/** Which new connections go to the filter: those of which the address alone does not decide. */
+function nameRules(policy: ResolvedPolicy): readonly string[] {
+  if (!hasNames(policy)) return []
+  const filter = `meta mark set ${FILTER_MARK} ct mark set ${FILTER_MARK} return`
+  const to = (networks: readonly string[], verdict: string): string[] =>
+    networks.map((network) => `ip daddr ${network} ${verdict}`)
+  const denied = policy.allowNames.length > 0 ? filter : 'return'
+  const open = policy.denyNames.length > 0 ? filter : 'return'
+  return [
+    ...to(policy.allowPrivate, 'return'),
+    ...to(['@private'], 'return'),
+    ...to(policy.allow, 'return'),
+    ...to(policy.deny, denied),
+    policy.internet ? open : denied,
+  ]
 }
 
 /** Changes what one slot may reach of the private ranges in the root table; empty when nothing changes. What stays is not touched. */

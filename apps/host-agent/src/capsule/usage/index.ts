@@ -1,0 +1,1 @@
+export { type UsagePoint, UsageSampler } from './sampler.js'

@@ -1,0 +1,189 @@
+import { connect, type Socket } from 'node:net'
+import { breakOff, carry, formatAddress, joinSockets, parseAddress } from '@wrenn/base'
+import type { NamesPolicy, RefusalReason } from '../host/names/index.js'
+import { type Beginning, readBeginning } from './first-bytes.js'
+import { RequestGate } from './request-gate.js'
+import { type NameResolver, TooManyLookups } from './resolver.js'
+
+const CONNECT_TIMEOUT_MS = 10_000
+/** Addresses of a name that are tried before it counts as away. */
+const MAXIMUM_ATTEMPTS = 3
+const KEEPALIVE_MS = 60_000
+/** How long one that has ended in one direction may be silent in the other. */
+const HALF_CLOSED_MS = 120_000
+
+/** An attempt that is refused. */
+export interface RefusedAttempt {
+  readonly name?: string
+  readonly reason: RefusalReason
+  readonly rule?: string
+}
+
+/** Opens a connection that may end in one direction; nothing when nobody answers. */
+export type OpenConnection = (address: string, port: number) => Promise<Socket | undefined>
+
+/** What a connection asks of the filter. */
+export interface ConnectionContext {
+  readonly source: string
+  readonly resolver: NameResolver
+  readonly open: OpenConnection
+  /** As it is now; `undefined` once the source is forgotten. */
+  readonly policy: () => NamesPolicy | undefined
+  readonly onRefused: (attempt: RefusedAttempt) => void
+}
+
+type Named = Exclude<Beginning, { readonly protocol: 'unknown' | 'none' }>
+
+/**
+ * A guest's connection, from its first byte on. The guest sees the peer that it asked for, and TLS stays between the two; where
+ * it leads is what its name resolves to now.
+ */
+export class Connection {
+  readonly #context: ConnectionContext
+  readonly #client: Socket
+  #server: Socket | undefined
+  #address: number | undefined
+  #name: string | undefined
+
+  constructor(client: Socket, context: ConnectionContext) {
+    this.#context = context
+    this.#client = client
+    client.setNoDelay(true)
+    client.on('error', () => this.breakOff())
+  }
+
+  /** Comes to its end when the connection is joined to its server, or refused. */
+  async serve(): Promise<void> {
+    const beginning = await readBeginning(this.#client)
+    if (beginning.protocol === 'none') return this.breakOff()
+    if (beginning.protocol === 'unknown') return this.#refuse({ reason: 'no_name' })
+    const { name } = beginning
+    const addresses = await this.#find(name)
+    const server = addresses && (await this.#connect(name, addresses))
+    if (server === undefined) return this.breakOff()
+    this.#server = server
+    this.#name = name
+    this.#join(beginning, server)
+  }
+
+  /** Ends it if its policy does not permit it any more. One that is not joined yet meets the policy when it is. */
+  review(): void {
+    if (this.#name === undefined || this.#address === undefined) return
+    if (this.#context.policy()?.permits(this.#name, this.#address) !== true) this.breakOff()
+  }
+
+  breakOff(): void {
+    breakOff(this.#client)
+    if (this.#server !== undefined) breakOff(this.#server)
+  }
+
+  #refuse(attempt: RefusedAttempt): void {
+    this.#context.onRefused(attempt)
+    this.breakOff()
+  }
+
+  /** Where it may go; the address that the guest asked for first, if the name has it. */
+  async #find(name: string): Promise<readonly number[] | undefined> {
+    const verdict = this.#context.policy()?.judge(name)
+    if (verdict?.verdict === 'denied') {
+      this.#refuse({ name, reason: 'denied', rule: verdict.rule })
+      return undefined
+    }
+    const found = await this.#resolve(name)
+    if (found === undefined) return undefined
+    const permitted = found.filter((address) => this.#context.policy()?.permits(name, address))
+    const asked = parseAddress(this.#client.localAddress ?? '')
+    if (permitted.length > 0) return permitted.sort((a, b) => Number(b === asked) - Number(a === asked))
+    const isName = verdict?.verdict === 'allowed' || found.length === 0
+    this.#refuse({ name, reason: isName ? 'no_address' : 'not_allowed' })
+    return undefined
+  }
+
+  async #resolve(name: string): Promise<readonly number[] | undefined> {
+    const { resolver, source, policy } = this.#context
+    // A question is a way out, too.
+    if (policy()?.resolves(name) !== true) {
+      this.#refuse({ name, reason: 'not_allowed' })
+      return undefined
+    }
+    try {
+      return await resolver.addresses(name, source)
+    } catch (error) {
+      if (!(error instanceof TooManyLookups)) throw error
+      this.#refuse({ name, reason: 'too_many' })
+      return undefined
+    }
+  }
+
+  async #connect(name: string, addresses: readonly number[]): Promise<Socket | undefined> {
+    for (const address of addresses.slice(0, MAXIMUM_ATTEMPTS)) {
+      if (this.#client.destroyed) return undefined
+      const server = await this.#context.open(formatAddress(address), this.#client.localPort ?? 0)
+      // Both may have changed meanwhile.
+      const isWanted = !this.#client.destroyed && this.#context.policy()?.permits(name, address) === true
+      if (server === undefined) continue
+      if (isWanted) {
+        this.#address = address
+        return server
+      }
+      breakOff(server)
+    }
+    return undefined
+  }
+
+  #join(beginning: Named, server: Socket): void {
+    const client = this.#client
+    for (const socket of [client, server]) {
+      socket.setKeepAlive(true, KEEPALIVE_MS)
+      socket.once('end', () => this.#limitSilence())
+    }
+    if (beginning.protocol === 'tls') {
+      server.write(beginning.bytes)
+      joinSockets(client, server)
+    } else this.#joinHttp(beginning, server)
+  }
+
+  #joinHttp({ reader, parts }: Extract<Named, { readonly protocol: 'http' }>, server: Socket): void {
+    const client = this.#client
+    const mayAsk = (name: string): boolean => {
+      const isAllowed = this.#address !== undefined && this.#context.policy()?.permits(name, this.#address) === true
+      if (isAllowed) this.#name = name
+      else this.#context.onRefused({ name, ...this.#why(name) })
+      return isAllowed
+    }
+    const gate = new RequestGate({ reader, mayAsk })
+    gate.on('error', () => this.breakOff())
+    gate.begin(parts)
+    carry(client, server, { through: gate })
+    carry(server, client)
+    server.on('data', (chunk: Buffer) => gate.heard(chunk))
+  }
+
+  #why(name: string): Omit<RefusedAttempt, 'name'> {
+    const verdict = this.#context.policy()?.judge(name)
+    return verdict?.verdict === 'denied' ? { reason: 'denied', rule: verdict.rule } : { reason: 'not_allowed' }
+  }
+
+  #limitSilence(): void {
+    for (const socket of [this.#client, this.#server]) {
+      socket?.setTimeout(HALF_CLOSED_MS, () => this.breakOff())
+    }
+  }
+}
+
+/** By TCP, within 10 s. */
+export const openTcp: OpenConnection = async (host, port) => {
+  return await new Promise((resolve) => {
+    const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })
+    const finish = (result: Socket | undefined): void => {
+      clearTimeout(timer)
+      socket.off('connect', onConnect).off('error', onFailure)
+      if (result === undefined) socket.on('error', () => {}).destroy()
+      resolve(result)
+    }
+    const onConnect = (): void => finish(socket)
+    const onFailure = (): void => finish(undefined)
+    const timer = setTimeout(onFailure, CONNECT_TIMEOUT_MS)
+    socket.once('connect', onConnect).once('error', onFailure)
+  })
+}

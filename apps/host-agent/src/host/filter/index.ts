@@ -1,0 +1,2 @@
+export { EgressFilter } from './egress-filter.js'
+export type { FilterProgram } from './program.js'

@@ -1,0 +1,52 @@
+import { z } from 'zod'
+
+/** One line of JSON, with room for a policy of 512 names. */
+export const MAXIMUM_MESSAGE_BYTES = 2 ** 20
+
+const policy = z.object({
+  internet: z.boolean(),
+  allow: z.array(z.string()).readonly(),
+  deny: z.array(z.string()).readonly(),
+})
+const source = z.string()
+
+/** What the host agent asks of the filter, by number. `source`: the address that a slot's connections come from. */
+export const filterRequestSchema = z.object({
+  id: z.int(),
+  ask: z.discriminatedUnion('op', [
+    /** Replaces a source's policy; connections that it forbids end. */
+    z.object({ op: z.literal('set'), source, policy }),
+    /** Ends what a source has, and forgets it. */
+    z.object({ op: z.literal('forget'), source }),
+    /** Forgets all other sources. */
+    z.object({ op: z.literal('keep'), sources: z.array(source) }),
+    z.object({ op: z.literal('refused'), source }),
+    z.object({ op: z.literal('hello') }),
+    z.object({ op: z.literal('end') }),
+  ]),
+})
+/** @see filterRequestSchema */
+export type FilterRequest = z.output<typeof filterRequestSchema>
+/** One request without its number. */
+export type FilterAsk = FilterRequest['ask']
+
+const refusal = z.object({
+  name: z.string().optional(),
+  address: z.string().optional(),
+  port: z.int(),
+  reason: z.enum(['denied', 'not_allowed', 'no_name', 'no_address', 'too_many']),
+  rule: z.string().optional(),
+  count: z.int(),
+  lastAtMs: z.number(),
+})
+
+/** What it answers, under the same number. */
+export const filterAnswerSchema = z.object({
+  id: z.int(),
+  /** Of `hello`: which program it is, by the digest it was started with. */
+  version: z.string().optional(),
+  refused: z.array(refusal).optional(),
+  error: z.string().optional(),
+})
+/** @see filterAnswerSchema */
+export type FilterAnswer = z.output<typeof filterAnswerSchema>

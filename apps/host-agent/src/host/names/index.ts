@@ -1,0 +1,2 @@
+export { NamesPolicy, type NameVerdict } from './names-policy.js'
+export { type Refusal, type RefusalReason, Refusals } from './refusals.js'

@@ -1,0 +1,42 @@
+import { DomainSet } from '@wrenn/base'
+import { find } from '../network/intervals.js'
+import { isPublic, type ResolvedPolicy } from '../network/policy.js'
+
+/** What a policy says of a name by itself. `open`: neither list has it, so the address decides. */
+export type NameVerdict =
+  | { readonly verdict: 'allowed' | 'open' }
+  /** `rule`: the entry of `deny` that has it. */
+  | { readonly verdict: 'denied'; readonly rule: string }
+
+/** A policy as it decides on names; names are as `parseHostName` gives them. */
+export class NamesPolicy {
+  readonly #policy: ResolvedPolicy
+  readonly #allow: DomainSet
+  readonly #deny: DomainSet
+
+  constructor(policy: ResolvedPolicy) {
+    this.#policy = policy
+    this.#allow = new DomainSet(policy.allowNames)
+    this.#deny = new DomainSet(policy.denyNames)
+  }
+
+  judge(name: string): NameVerdict {
+    if (this.#allow.find(name) !== undefined) return { verdict: 'allowed' }
+    const rule = this.#deny.find(name)
+    return rule === undefined ? { verdict: 'open' } : { verdict: 'denied', rule }
+  }
+
+  /** Whether a connection for this name may go to an address. No name opens a private range. */
+  permits(name: string, address: number): boolean {
+    const { verdict } = this.judge(name)
+    if (verdict === 'denied' || !isPublic(address)) return false
+    return verdict === 'allowed' || find(this.#policy.permitted, address) !== undefined
+  }
+
+  /** Whether the platform's resolver answers for it: not for what is of no use, since questions are a way out. */
+  resolves(name: string): boolean {
+    const { verdict } = this.judge(name)
+    if (verdict !== 'open') return verdict === 'allowed'
+    return this.#policy.internet || this.#allow.isEmpty
+  }
+}

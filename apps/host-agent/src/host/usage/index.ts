@@ -1,0 +1,1 @@
+export { type GuestProcess, type Usage, UsageReader } from './usage-reader.js'
