@@ -118,13 +118,13 @@ describe('capsules', () => {
     }
   })
 
-  it('refuse a way out that is no address, by its entry, before anything is made', async () => {
+  it('refuse a way out that is no address and no domain, by its entry, before anything is made', async () => {
     const newest = async () => {
       const [capsule] = await json<Capsule[]>(await platform.call('GET', '/v1/capsules?status=all&limit=1'), 200)
       return capsule?.id // only its id: one that is being destroyed changes meanwhile
     }
     const before = await newest()
-    for (const entry of ['example.com', '10.0.0.0/33', '::1', '10.0.0', '1.2.3.4/8/8']) {
+    for (const entry of ['com', '*.com', '10.0.0.0/33', '::1', '10.0.0', '1.2.3.4/8/8']) {
       for (const egress of [{ allow: [entry] }, { deny: ['203.0.113.0/24', entry] }]) {
         const response = await platform.call('POST', '/v1/capsules', { egress })
         const { error } = await json<{ error: { code: string; message: string } }>(response, 400)

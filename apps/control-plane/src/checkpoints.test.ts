@@ -327,6 +327,24 @@ describe('diff', () => {
   })
 })
 
+describe('a file at a point in time', () => {
+  it('is read as it was, and as it is', async () => {
+    await shell('echo old > ~/file')
+    const { id: from } = await save({ name: 'from' })
+    await shell('echo new > ~/file; head -c 1048577 /dev/zero > ~/large')
+    const read = (point: string, path: string) => platform.call('GET', at(`/checkpoints/${point}/file?path=${path}`))
+    const answer = await read(from, '/root/file')
+    expect(answer.headers.get('content-type')).toBe('application/octet-stream')
+    expect(await answer.text()).toBe('old\n')
+    expect(await (await read('current', '/root/file')).text()).toBe('new\n')
+    expect(await code(await read('current', '/root/large'), 413)).toBe('too_large')
+    expect(await code(await read('from', '/root/large'), 404)).toBe('file_not_found')
+    expect(await code(await read('from', '/root'), 400)).toBe('is_a_directory')
+    expect(await code(await read('never', '/root/file'), 404)).toBe('checkpoint_not_found')
+    expect(await code(await read('from', ''), 400)).toBe('invalid_request')
+  })
+})
+
 describe('snapshots', () => {
   const make = (body: object) => platform.call('POST', '/v1/snapshots', { capsule_id: id, ...body })
   const named = async (name: string) => {

@@ -1,18 +1,26 @@
 import { AppError, errorText } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
 import { recoverKey } from './domain/accounts/index.js'
-import { openDatabase } from './store/database.js'
+import { type Db, listMigrations, migrateDownTo, openDatabase } from './store/database.js'
+
+/** By name; each gives what its answer says. */
+const commands: Readonly<Record<string, (db: Db, args: readonly string[]) => Promise<object>>> = {
+  'recover-key': async (db, [team]) => await recoverKey(db, team),
+  migrations: async (db) => ({ migrations: await listMigrations(db) }),
+  'migrate-down': async (db, [name = '']) => ({ reverted: await migrateDownTo(db, name) }),
+}
 
 /** Runs a command of the machine instead of serving; answers as JSON lines on stdout. Returns the exit code. */
 export async function runCommandLine(
   command: string,
   args: readonly string[],
-  { databaseUrl }: ControlPlaneConfig,
+  { databaseUrl }: Pick<ControlPlaneConfig, 'databaseUrl'>,
 ): Promise<number> {
-  const db = openDatabase({ url: databaseUrl, maxConnections: 1 })
+  const db = openDatabase({ url: databaseUrl, maxConnections: 2, application: 'wrenn-command-line' })
   try {
-    if (command !== 'recover-key') throw new AppError('invalid_request', `There is no command ${command}.`)
-    print({ type: 'result', ...(await recoverKey(db, args[0])) })
+    const run = commands[command]
+    if (run === undefined) throw new AppError('invalid_request', `There is no command ${command}.`)
+    print({ type: 'result', ...(await run(db, args)) })
     return 0
   } catch (error) {
     const { code, message } = isUnreachable(error) ? unreachable(error) : AppError.from(error)

@@ -1,6 +1,9 @@
+import { fileURLToPath } from 'node:url'
 import { AppError, loadConfig } from '@wrenn/base'
 import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { z } from 'zod'
+import { parseKey } from './domain/secrets/index.js'
+import { type ProviderConfig, readProviders } from './identity/index.js'
 import { isSender, type MailConfig } from './mail/index.js'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
@@ -43,7 +46,19 @@ const schema = z
     WRENN_CORS_ORIGINS: z.string().default('*'),
     /** Where the first API key is written when the database has none; made when missing, if its folder may be written. */
     WRENN_API_KEY_FILE: z.string().optional(),
-    /** Where people reach this platform, for links in mails; may have a path. */
+    /** Where the code that makes the first account is written at each start while nobody has one; made as the key's file is. */
+    WRENN_SETUP_FILE: z.string().optional(),
+    /**
+     * What secrets that the platform must read itself are encrypted with: 64 hexadecimal digits or base64 of 32 bytes. Of several, separated by
+     * commas, the first one encrypts.
+     */
+    WRENN_ENCRYPTION_KEY: z
+      .string()
+      .refine((value) => listed(value).every((key) => parseKey(key) !== undefined), 'must be 64 hexadecimal digits')
+      .default(''),
+    /** The same in a file, one a line, for when these have none or another; one is made where it is empty. */
+    WRENN_ENCRYPTION_KEY_FILE: z.string().optional(),
+    /** Where people reach this platform, for links in mails and as the name that passkeys are made for; may have a path. */
     WRENN_PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
     /** `smtp://` or `smtps://` with host and, where needed, port, user and password: docs/mail.md. */
     WRENN_SMTP_URL: z.url({ protocol: /^smtps?$/, hostname: /./ }).optional(),
@@ -63,8 +78,14 @@ const schema = z
         'must be open, closed, or mail domains such as example.com',
       )
       .default('closed'),
+    /** How long people can take back that they deleted their account. */
+    WRENN_ACCOUNT_GRACE_DAYS: integer(0, 3650).default(15),
+    /** How long accounts are kept that nobody activates; 0: for ever. */
+    WRENN_PENDING_ACCOUNT_DAYS: integer(0, 3650).default(14),
     /** Addresses or networks (CIDR) of proxies before this one, separated by commas: whom they name as the client is believed. */
     WRENN_TRUSTED_PROXIES: z.string().default(''),
+    /** The built dashboard. */
+    WRENN_DASHBOARD: z.string().default(fileURLToPath(new URL('dashboard.pack', import.meta.url))),
     WRENN_LOG_LEVEL: z.enum(['debug', 'info', 'warn', 'error', 'silent']).default('info'),
     WRENN_DATABASE_CONNECTIONS: integer(3, 1000).default(10),
     /** These are named after the field of the API that they bound; its `_mb` counts MiB. */
@@ -79,6 +100,8 @@ const schema = z
     WRENN_QUOTA_VCPUS: integer(0, 1_000_000).default(0),
     WRENN_QUOTA_MEMORY_MB: integer(0, 2 ** 40).default(0),
     WRENN_QUOTA_POOL_BYTES: integer(0, 2 ** 53).default(0),
+    WRENN_QUOTA_CREATING_CAPSULES: integer(0, 1_000_000).default(0),
+    WRENN_QUOTA_API_CALLS_PER_MIN: integer(0, 1_000_000).default(0),
     /** Output of one stream that a foreground exec answers with. */
     WRENN_EXEC_OUTPUT_LIMIT_MIB: integer(1, 512).default(64),
     /** How long a create may take before it counts as failed. */
@@ -87,6 +110,25 @@ const schema = z
     WRENN_CREATE_RETRY_SEC: integer(0, 3600).default(60),
     /** How long a pause, resume, fork, rollback or the making of a checkpoint or snapshot may take on the host. */
     WRENN_LIFECYCLE_TIMEOUT_SEC: integer(5, 3600).default(300),
+    /** How long a build of a template may take, from when it is taken up. */
+    WRENN_BUILD_TIMEOUT_SEC: integer(10, 86_400).default(3600),
+    /** How long the ready command of a template may take to succeed. */
+    WRENN_BUILD_READY_SEC: integer(1, 86_400).default(300),
+    /** Builds that one control plane carries out at a time. */
+    WRENN_BUILD_CONCURRENCY: integer(1, 100).default(2),
+    /** Builds of a team that have not ended. */
+    WRENN_BUILD_MAX_OPEN: integer(1, 10_000).default(50),
+    /** Folder for the files that builds copy; without one they are refused. */
+    WRENN_BUILD_FILES_DIR: z.string().optional(),
+    /** Size of one upload, and of all uploads of a team that are kept. */
+    WRENN_BUILD_UPLOAD_MAX_MIB: integer(1, 1_048_576).default(1024),
+    WRENN_BUILD_FILES_MAX_MIB: integer(1, 67_108_864).default(8192),
+    /** What a build says, with some bytes for each line. */
+    WRENN_BUILD_LOG_MAX_MIB: integer(1, 1024).default(4),
+    /** Results of steps that are kept of a team for later builds; 0: none. */
+    WRENN_BUILD_CACHE_RESULTS: integer(0, 10_000).default(50),
+    /** How long results and uploads are kept that no build uses. */
+    WRENN_BUILD_CACHE_DAYS: integer(1, 36_500).default(14),
     /** How long the API still knows capsules that have ended. */
     WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
     /** How long entries of the audit trail are kept; 0: for ever. */
@@ -117,16 +159,37 @@ export interface Limits {
   readonly defaultDiskSizeMib: number
   /** Of a team, those that have not ended; 0: no limit. */
   readonly maxCapsules: number
-  /** Of a team whose row has none of its own; 0: no limit. */
+  /** Of a team that has none of its own or of a plan; 0: no limit. */
   readonly quota: {
     readonly runningCapsules: number
     readonly vcpus: number
     readonly memoryMib: number
     readonly poolBytes: number
+    readonly creatingCapsules: number
+    readonly apiCallsPerMin: number
   }
   readonly maxLabels: number
   /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
   readonly execOutputBytes: number
+}
+
+/** What builds of templates may take. */
+export interface BuildLimits {
+  readonly timeoutMs: number
+  readonly readyWithinMs: number
+  /** Of one control plane. */
+  readonly concurrency: number
+  /** Of a team, those that have not ended. */
+  readonly maxOpen: number
+  /** `undefined`: builds that copy files are refused. */
+  readonly filesDir: string | undefined
+  readonly uploadBytes: number
+  /** Of a team. */
+  readonly filesBytes: number
+  readonly logBytes: number
+  /** Of a team; 0: nothing is kept. */
+  readonly cacheResults: number
+  readonly cacheMs: number
 }
 
 /**
@@ -165,8 +228,19 @@ export interface ControlPlaneConfig {
   readonly publicUrl: string
   readonly mail: MailConfig
   readonly signUp: SignUpRule
+  readonly accountGraceSec: number
+  /** How long accounts are kept that nobody activates; 0: for ever. */
+  readonly pendingAccountSec: number
+  /** That people can sign in with. */
+  readonly providers: readonly ProviderConfig[]
   readonly trustedProxies: readonly string[]
+  /** Of the environment; those of the file come after them. */
+  readonly encryptionKeys: readonly Buffer[]
+  readonly encryptionKeyFile: string | undefined
   readonly apiKeyFile: string | undefined
+  readonly setUpFile: string | undefined
+  /** Beside the program where nothing else is said. */
+  readonly dashboardFile: string
   readonly logLevel: string
   readonly createTimeoutMs: number
   readonly createRetryMs: number
@@ -177,6 +251,7 @@ export interface ControlPlaneConfig {
   readonly lostGraceMs: number
   readonly lifecycleTimeoutMs: number
   readonly limits: Limits
+  readonly builds: BuildLimits
 }
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
@@ -207,8 +282,17 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       outboxDir: values.WRENN_MAIL_OUTBOX,
     },
     signUp: signUpRule(values.WRENN_SIGNUP),
+    accountGraceSec: values.WRENN_ACCOUNT_GRACE_DAYS * 24 * 3600,
+    pendingAccountSec: values.WRENN_PENDING_ACCOUNT_DAYS * 24 * 3600,
+    providers: readProviders(env),
     trustedProxies: listed(values.WRENN_TRUSTED_PROXIES),
+    encryptionKeys: listed(values.WRENN_ENCRYPTION_KEY)
+      .map(parseKey)
+      .filter((key) => key !== undefined),
+    encryptionKeyFile: values.WRENN_ENCRYPTION_KEY_FILE,
     apiKeyFile: values.WRENN_API_KEY_FILE,
+    setUpFile: values.WRENN_SETUP_FILE,
+    dashboardFile: values.WRENN_DASHBOARD,
     logLevel: values.WRENN_LOG_LEVEL,
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
     createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,
@@ -218,6 +302,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,
     lifecycleTimeoutMs: values.WRENN_LIFECYCLE_TIMEOUT_SEC * 1000,
+    builds: readBuilds(values),
     limits: {
       maxVcpus: values.WRENN_MAX_VCPUS,
       maxMemoryMib: values.WRENN_MAX_MEMORY_MB,
@@ -229,10 +314,27 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
         vcpus: values.WRENN_QUOTA_VCPUS,
         memoryMib: values.WRENN_QUOTA_MEMORY_MB,
         poolBytes: values.WRENN_QUOTA_POOL_BYTES,
+        creatingCapsules: values.WRENN_QUOTA_CREATING_CAPSULES,
+        apiCallsPerMin: values.WRENN_QUOTA_API_CALLS_PER_MIN,
       },
       maxLabels: 64,
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,
     },
+  }
+}
+
+function readBuilds(values: z.infer<typeof schema>): BuildLimits {
+  return {
+    timeoutMs: values.WRENN_BUILD_TIMEOUT_SEC * 1000,
+    readyWithinMs: values.WRENN_BUILD_READY_SEC * 1000,
+    concurrency: values.WRENN_BUILD_CONCURRENCY,
+    maxOpen: values.WRENN_BUILD_MAX_OPEN,
+    filesDir: values.WRENN_BUILD_FILES_DIR,
+    uploadBytes: values.WRENN_BUILD_UPLOAD_MAX_MIB * MIB,
+    filesBytes: values.WRENN_BUILD_FILES_MAX_MIB * MIB,
+    logBytes: values.WRENN_BUILD_LOG_MAX_MIB * MIB,
+    cacheResults: values.WRENN_BUILD_CACHE_RESULTS,
+    cacheMs: values.WRENN_BUILD_CACHE_DAYS * 24 * 3600 * 1000,
   }
 }
 

@@ -1,29 +1,30 @@
 import type { Logger } from '@wrenn/base'
+import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Audit, AuditChains } from './domain/audit/index.js'
-import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
-import { readQuota } from './domain/limits/index.js'
-import { Operations } from './domain/operations/index.js'
+import { Egress } from './domain/capsules/index.js'
+import { EventFeed, EventSweeper } from './domain/events/index.js'
+import { CallMeter, readQuota } from './domain/limits/index.js'
+import { CapsuleHistory, MetricsCollector } from './domain/metrics/index.js'
 import { createPeople } from './domain/people/index.js'
-import { Checkpoints, Snapshots } from './domain/points/index.js'
-import { createExecutors, createInFlight, Readiness, Reconciler } from './domain/reconcile/index.js'
-import { Invitations, Members, TeamSweeper, Teams } from './domain/teams/index.js'
-import { Host } from './host/host.js'
-import { createHostClient } from './host/transport.js'
-import { createTunnels } from './host/tunnel.js'
+import { AllCapsules, PlatformWatch } from './domain/platform/index.js'
+import { Snapshots } from './domain/points/index.js'
+import { Readiness, Reconciler } from './domain/reconcile/index.js'
+import { Keyring, readKeyFile } from './domain/secrets/index.js'
+import { Invitations, Members, Plans, TeamAdmin, TeamSweeper, Teams } from './domain/teams/index.js'
+import { createBuilds } from './domain/templates/index.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
+import { readDashboard } from './http/dashboard/dashboard.js'
+import { DRAIN_MS, drainListeners } from './http/drain.js'
 import { SecureListener } from './http/secure-listener.js'
+import { createProviders } from './identity/index.js'
 import { createDelivery, linksBelow, Mailer, MailSender } from './mail/index.js'
-import { PortProxy, Routes } from './proxy/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { findTeamName } from './store/teams.js'
 import { VERSION } from './version.js'
-
-const DRAIN_MS = 10_000
-const CLOSE_IDLE_EVERY_MS = 50
 
 /** A control plane that listens. Several may serve one database. */
 export interface ControlPlane extends AsyncDisposable {
@@ -41,6 +42,8 @@ export interface ControlPlaneOptions {
   readonly drainMs?: number
   /** How often a renewed certificate is looked for. @default 60 000 */
   readonly lookForCertificateEveryMs?: number
+  /** How often a stream of events says that it is alive. @default 15 000 */
+  readonly eventBeatMs?: number
   /** How long a client may take to agree on TLS. @default 20 000 */
   readonly handshakeWithinMs?: number
 }
@@ -51,6 +54,10 @@ export async function startControlPlane(
   logger: Logger,
   options: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
+  const dashboard = await readDashboard(config.dashboardFile)
+  const { encryptionKeyFile, encryptionKeys } = config
+  const keysOfFile = encryptionKeyFile === undefined ? [] : await readKeyFile(encryptionKeyFile, logger)
+  const keyring = new Keyring([...encryptionKeys, ...keysOfFile])
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
@@ -68,21 +75,45 @@ export async function startControlPlane(
     lookEveryMs: options.tickMs ?? 1_000,
   })
   const mailer = new Mailer()
-  const people = createPeople({ db, notifications, apiKeys, mailer, signUp: config.signUp, logger })
+  const { signUp, publicUrl, accountGraceSec, pendingAccountSec } = config
+  const providers = createProviders(config.providers)
+  const people = createPeople({
+    ...{
+      db,
+      notifications,
+      apiKeys,
+      mailer,
+      signUp,
+      publicUrl,
+      accountGraceSec,
+      pendingAccountSec,
+      providers,
+      keyring,
+      logger,
+    },
+    ...(options.tickMs === undefined ? {} : { eraseEveryMs: options.tickMs }),
+  })
+  const { eventBeatMs } = options
+  const events = new EventFeed({ db, notifications, ...(eventBeatMs === undefined ? {} : { beatMs: eventBeatMs }) })
+  const eventSweeper = new EventSweeper({
+    db,
+    logger,
+    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
+  })
   const keyWatch = new KeyWatch({ db, logger })
-  const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
-  const host = new Host(hostLink.client, config.hostAgentAddress)
-  const { limits, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
-  const executors = createExecutors({ db, host, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
-  const operations = new Operations({ db, logger, executors })
-  const activity = new Activity(db, logger)
-  const capsules = new Capsules({ db, host, operations, limits, startWaitMs: config.startWaitMs })
-  const routes = new Routes({ db, notifications })
-  const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
-  const checkpoints = new Checkpoints({ db, host, operations, limits })
-  const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const { tickMs = 1_000, drainMs = DRAIN_MS } = options
+  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, logger, tickMs })
+  const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
+  const { limits, lifecycleTimeoutMs } = config
+  const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const egress = new Egress({ db, host, logger, lookEveryMs: tickMs })
+  const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
+  const metricsCollector = new MetricsCollector({
+    db,
+    host,
+    logger,
+    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
+  })
   const teamSweeper = new TeamSweeper({
     db,
     logger,
@@ -101,31 +132,18 @@ export async function startControlPlane(
     retentionMs: config.retentionMs,
     tickMs,
   })
-  const inFlight = createInFlight({
+  const builds = createBuilds({
     db,
-    notifications,
     host,
     capsules,
-    lifecycle,
-    checkpoints,
-    operations,
-    activity,
-    logger,
-    startWaitMs: config.startWaitMs,
-    outputLimitBytes: config.limits.execOutputBytes,
-    tickMs,
-  })
-  const proxy = new PortProxy({
-    db,
+    snapshots,
     wake: inFlight.wake,
-    routes,
-    apiKeys,
-    keyWatch,
-    openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
-    activity,
+    limits,
+    buildLimits: config.builds,
+    snapshotWaitMs: lifecycleTimeoutMs,
+    retentionMs: config.retentionMs,
     logger,
-    domains: config.proxyDomains.map((domain) => domain.replace(/:\d+$/, '')),
-    maxConnections: config.proxyMaxConnections,
+    lookEveryMs: tickMs,
   })
   const services: Services = {
     wake: inFlight.wake,
@@ -135,21 +153,31 @@ export async function startControlPlane(
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch,
     ...people.services,
-    teams: new Teams({ db, onChange: people.onChange }),
+    teams: new Teams({ db, onChange: people.onChange, onAuditChange: () => accessLog.forget() }),
+    teamAdmin: new TeamAdmin(db),
+    plans: new Plans(db),
+    allCapsules: new AllCapsules(db),
+    platformWatch: new PlatformWatch({ db, host, mail: config.mail, version: VERSION }),
+    callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),
     audit: new Audit({ db, chains: auditChains }),
+    accessLog,
+    events,
     capsules,
     lifecycle,
     egress,
     checkpoints,
     snapshots,
+    templateBuilds: builds.service,
     teamName: (teamId) => findTeamName(db, teamId),
-    quota: (teamId) => readQuota({ db, host }, teamId, limits),
+    quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,
+    history: new CapsuleHistory({ db, host }),
     activity,
     readiness: new Readiness(db, host),
     limits,
+    dashboard,
     proxyDomain: config.proxyDomains[0] ?? 'localhost',
     corsOrigins: config.corsOrigins,
     trustedProxies: config.trustedProxies,
@@ -159,23 +187,22 @@ export async function startControlPlane(
   const app = await createApp(services, proxy)
   let secure: SecureListener | undefined
   const stop = async (): Promise<void> => {
-    // Kept-alive connections whose last answer ends from now on are nobody's to wait for.
-    const idle = setInterval(() => app.server.closeIdleConnections(), CLOSE_IDLE_EVERY_MS)
-    const overdue = setTimeout(() => {
-      app.server.closeAllConnections()
-      secure?.closeAllConnections()
-    }, drainMs)
-    proxy.settle()
-    await Promise.all([secure?.close(), app.close()])
-    clearInterval(idle)
-    clearTimeout(overdue)
-    await Promise.all([reconciler.stop(), egress.stop()])
+    const settle = (): void => {
+      proxy.settle()
+      events.stop()
+    }
+    await drainListeners({ server: app.server, secure, settle, close: () => app.close(), drainMs })
+    await Promise.all([reconciler.stop(), egress.stop(), builds.stop()])
     await inFlight.settle()
     await operations.drain(drainMs)
     inFlight.stop()
     keyWatch.stop()
     await people.stop()
     await teamSweeper.stop()
+    await callMeter.stop()
+    await eventSweeper.stop()
+    await metricsCollector.stop()
+    await accessLog.stop()
     await auditChains.stop()
     await mailSender.stop()
     await notifications.stop()
@@ -188,24 +215,28 @@ export async function startControlPlane(
   try {
     await migrateUp(db)
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
+    if (config.setUpFile !== undefined) await people.services.setUp.prepare(config.setUpFile)
     notifications.start()
     const url = await app.listen({ host: config.host, port: config.port })
     if (config.tls !== undefined) {
       const { lookForCertificateEveryMs: lookEveryMs, handshakeWithinMs } = options
-      const how = {
-        ...{ ...config.tls, logger },
-        ...(lookEveryMs === undefined ? {} : { lookEveryMs }),
-        ...(handshakeWithinMs === undefined ? {} : { handshakeWithinMs }),
-      }
-      secure = await SecureListener.listen(app.server, how)
+      secure = await SecureListener.listen(app.server, {
+        ...{ ...config.tls, logger, lookEveryMs, handshakeWithinMs },
+        http2: proxy,
+      })
     }
     reconciler.start()
     egress.start()
     inFlight.start()
+    accessLog.start()
     auditChains.start()
     mailSender.start()
     people.start()
     teamSweeper.start()
+    callMeter.start()
+    eventSweeper.start()
+    metricsCollector.start()
+    builds.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')
     return { url, tlsPort, [Symbol.asyncDispose]: stop }

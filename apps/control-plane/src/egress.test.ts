@@ -1,5 +1,5 @@
 import { AppError, waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, Egress, ErrorBody, ForkResult } from '@wrenn/protocol'
+import type { AuditPage, Capsule, EgressStatus, ErrorBody, ForkResult } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
@@ -25,10 +25,11 @@ afterEach(async () => {
 })
 
 const path = ({ id }: Capsule): string => `/v1/capsules/${id}/egress`
-const get = async (capsule: Capsule): Promise<Egress> => await json(await platform.call('GET', path(capsule)), 200)
-const put = async (capsule: Capsule, policy: object, status = 200): Promise<Egress> =>
+const get = async (capsule: Capsule): Promise<EgressStatus> =>
+  await json(await platform.call('GET', path(capsule)), 200)
+const put = async (capsule: Capsule, policy: object, status = 200): Promise<EgressStatus> =>
   await json(await platform.call('PUT', path(capsule), policy), status)
-const untilInForce = async (capsule: Capsule): Promise<Egress> => {
+const untilInForce = async (capsule: Capsule): Promise<EgressStatus> => {
   const probe = async () => {
     const egress = await get(capsule)
     return egress.in_force ? egress : undefined
@@ -44,7 +45,11 @@ const atHost = ({ id }: Capsule) => {
 describe('what a capsule may reach', () => {
   it('is the internet where nothing was said, and is replaced as a whole', async () => {
     const capsule = await platform.create()
-    expect(await get(capsule)).toEqual({ policy: { internet: true, allow: [], deny: [] }, in_force: true })
+    expect(await get(capsule)).toEqual({
+      policy: { internet: true, allow: [], deny: [] },
+      in_force: true,
+      refused: [],
+    })
     expect(await put(capsule, { internet: false, allow: ['203.0.113.0/24'] })).toEqual({
       policy: narrow,
       in_force: true,
@@ -67,7 +72,11 @@ describe('what a capsule may reach', () => {
   })
 
   it.each([
-    ['a name', { allow: ['example.org'] }, 'example.org'],
+    ['a name of one label', { allow: ['com'] }, 'com'],
+    ['a wildcard for everything', { allow: ['*'] }, 'a wildcard stands alone before'],
+    ['a wildcard for a whole top level', { deny: ['*.com'] }, '*.com'],
+    ['a name in another alphabet', { allow: ['bücher.example'] }, 'xn--'],
+    ['a name with a port', { deny: ['example.org:443'] }, 'example.org:443'],
     ['a network of too many bits', { deny: ['10.0.0.0/33'] }, '10.0.0.0/33'],
     ['IPv6', { allow: ['2001:db8::/32'] }, '2001:db8::/32'],
     ['what nothing can open', { allow: ['169.254.169.254'] }, '169.254.0.0/16'],
@@ -78,6 +87,46 @@ describe('what a capsule may reach', () => {
     expect(refusal.error).toMatchObject({ code: 'invalid_request', message: expect.stringContaining(named) })
     expect((await get(capsule)).policy).toEqual(narrow)
     expect((await platform.call('POST', '/v1/capsules', { egress: policy })).status).toBe(400)
+  })
+
+  it('takes domains in any form, and keeps them in one', async () => {
+    const capsule = await platform.create()
+    const kept = { internet: false, allow: ['example.org', '*.example.net', '203.0.113.0/24'], deny: [] }
+    const wish = { internet: false, allow: ['Example.ORG.', '*.example.NET', '203.0.113.0/24'] }
+    expect((await put(capsule, wish)).policy).toEqual(kept)
+    expect(atHost(capsule)).toEqual(kept)
+    const made = await json<Capsule>(await platform.call('POST', '/v1/capsules', { egress: wish }), 201)
+    expect((await get(made)).policy).toEqual(kept)
+  })
+
+  it('says which entry is wrong by its place', async () => {
+    const capsule = await platform.create()
+    const wish = { allow: ['example.org', 'example..org'] }
+    const refusal = await json<ErrorBody>(await platform.call('PUT', path(capsule), wish), 400)
+    expect(refusal.error.details).toEqual({ field: 'egress.allow', index: 1, entry: 'example..org' })
+  })
+
+  it('tells what was refused by name, and nothing of it while the capsule sleeps', async () => {
+    const capsule = await platform.create()
+    const lastAtMs = 1_700_000_000_000n
+    const atFake = platform.host.capsules.get(capsule.id)
+    atFake?.refusals.push(
+      {
+        name: 'bad.example',
+        port: 443,
+        address: '203.0.113.9',
+        reason: 'denied',
+        rule: '*.example',
+        count: 3n,
+        lastAtMs,
+      },
+      { name: 'new.example', port: 53, reason: 'of a later version', count: 1n, lastAtMs },
+    )
+    const last_at = '2023-11-14T22:13:20.000Z'
+    const told = { name: 'bad.example', address: '203.0.113.9', port: 443, reason: 'denied', rule: '*.example' }
+    expect((await get(capsule)).refused).toEqual([{ ...told, count: 3, last_at }])
+    await json(await platform.call('POST', `/v1/capsules/${capsule.id}/pause?wait_sec=30`), 200)
+    expect((await get(capsule)).refused).toEqual([])
   })
 
   it('is of no capsule that has ended, and of none of another team', async () => {
@@ -178,7 +227,7 @@ describe('what a capsule may reach', () => {
     const forked = await platform.call('POST', `/v1/capsules/${capsule.id}/fork`, { count: 2 })
     const { capsules } = await json<ForkResult>(forked, 201)
     for (const copy of capsules) {
-      expect(await untilInForce(copy)).toEqual({ policy: narrow, in_force: true })
+      expect(await untilInForce(copy)).toMatchObject({ policy: narrow, in_force: true })
       expect(atHost(copy)).toEqual(narrow)
     }
   })

@@ -60,7 +60,9 @@ function send(
     const call = httpRequest(
       { host: url.hostname, port: url.port, method, path, headers: sized, agent: false },
       (answer) => {
-        answer.resume()
+        // Events have no end.
+        if (answer.headers['content-type']?.startsWith('text/event-stream')) answer.destroy()
+        else answer.resume()
         answer.once('close', () => resolve(answer.statusCode ?? 0))
       },
     )

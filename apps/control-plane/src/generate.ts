@@ -5,14 +5,19 @@ import { silentLogger } from '@wrenn/base'
 import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
-import { Audit, AuditChains } from './domain/audit/index.js'
+import { AccessLog, Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
-import { readQuota } from './domain/limits/index.js'
+import { EventFeed } from './domain/events/index.js'
+import { CallMeter, readQuota } from './domain/limits/index.js'
+import { CapsuleHistory } from './domain/metrics/index.js'
 import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
+import { AllCapsules, PlatformWatch } from './domain/platform/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createInFlight, Readiness } from './domain/reconcile/index.js'
-import { Invitations, Members, Teams } from './domain/teams/index.js'
+import { Keyring } from './domain/secrets/index.js'
+import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
+import { createBuilds } from './domain/templates/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
@@ -44,7 +49,14 @@ async function main(): Promise<void> {
 
 /** Builds the routes over services that are never called. */
 async function openApi(): Promise<string> {
-  const { limits } = readConfig({ DATABASE_URL: 'postgres:///', WRENN_HOST_AGENT_ADDRESS: 'http://127.0.0.1:9' })
+  const {
+    limits,
+    builds: buildLimits,
+    mail,
+  } = readConfig({
+    DATABASE_URL: 'postgres:///',
+    WRENN_HOST_AGENT_ADDRESS: 'http://127.0.0.1:9',
+  })
   const logger = silentLogger
   const db = openDatabase({ url: 'postgres:///' })
   const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
@@ -56,10 +68,27 @@ async function openApi(): Promise<string> {
   const activity = new Activity(db, logger)
   const notifications = new Notifications({ url: '', logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
+  const callMeter = new CallMeter({ db, logger, defaultLimit: 0 })
   const mailer = new Mailer()
-  const people = createPeople({ db, notifications, apiKeys, mailer, signUp: 'closed', logger })
-  const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity }
+  const people = createPeople({
+    db,
+    notifications,
+    apiKeys,
+    mailer,
+    signUp: 'closed',
+    accountGraceSec: 0,
+    pendingAccountSec: 0,
+    keyring: new Keyring([]),
+    publicUrl: 'http://localhost',
+    providers: [],
+    logger,
+  })
+  const accessLog = new AccessLog({ db, notifications, logger })
+  const parts = { ...deps, notifications, capsules, lifecycle, checkpoints, activity, accessLog }
   const { wake, atomic, lifetimes } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
+  const snapshots = new Snapshots(deps)
+  const never = { snapshotWaitMs: 0, retentionMs: 0, lookEveryMs: 0 }
+  const builds = createBuilds({ ...deps, ...never, capsules, snapshots, wake, buildLimits })
   const app = await createApp({
     wake,
     atomic,
@@ -68,17 +97,27 @@ async function openApi(): Promise<string> {
     keyAdmin: new KeyAdmin({ db, apiKeys }),
     keyWatch: new KeyWatch({ db, logger }),
     ...people.services,
-    teams: new Teams({ db, onChange: people.onChange }),
+    teams: new Teams({ db, onChange: people.onChange, onAuditChange: () => accessLog.forget() }),
+    teamAdmin: new TeamAdmin(db),
+    plans: new Plans(db),
+    allCapsules: new AllCapsules(db),
+    platformWatch: new PlatformWatch({ db, host, mail, version: VERSION }),
+    callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),
+    dashboard: undefined,
+    events: new EventFeed({ db, notifications }),
+    history: new CapsuleHistory({ db, host }),
+    accessLog,
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,
     egress: new Egress(deps),
     checkpoints,
-    snapshots: new Snapshots(deps),
+    snapshots,
+    templateBuilds: builds.service,
     teamName: (teamId) => findTeamName(db, teamId),
-    quota: (teamId) => readQuota({ db, host }, teamId, limits),
+    quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,
     activity,
     readiness: new Readiness(db, host),

@@ -5,6 +5,7 @@ import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
 import { findIdle } from './store/idle.js'
+import { findEnded } from './store/lifetimes.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const HOUR = 3_600
@@ -148,12 +149,22 @@ describe('an idle pause that fails', () => {
     const soon = { firstMs: 0, maxMs: 0 }
     expect((await findIdle(db, 10, soon)).map(({ id }) => id)).toEqual([capsule.id])
     expect(await findIdle(db, 10, { firstMs: 60_000, maxMs: 60_000 })).toEqual([])
+    // So many that the platform itself, which tries again after 5 s at first, leaves it alone for ten minutes.
     await sql`INSERT INTO operations (id, team_id, capsule_id, kind, request_hash, state, generation, lease_until, updated_at)
       SELECT 'op-' || n, team_id, capsule_id, kind, request_hash, state, generation, lease_until, now() - interval '3 minutes'
-      FROM operations, generate_series(1, 2) AS n WHERE kind = 'pause'`.execute(db)
+      FROM operations, generate_series(1, 7) AS n WHERE kind = 'pause'`.execute(db)
     await sql`UPDATE operations SET updated_at = now() - interval '3 minutes' WHERE kind = 'pause'`.execute(db)
-    // Three failures: 1, 2, then 4 minutes.
-    expect(await findIdle(db, 10, { firstMs: 60_000, maxMs: 600_000 })).toEqual([])
+    // Eight failures: 1, 2, 4, … 128 times the first wait.
+    expect(await findIdle(db, 10, { firstMs: 1_000, maxMs: 600_000 })).toHaveLength(1)
+    expect(await findIdle(db, 10, { firstMs: 2_000, maxMs: 600_000 })).toEqual([])
     expect(await findIdle(db, 10, { firstMs: 60_000, maxMs: 120_000 })).toHaveLength(1)
+    // As many as 2 to their power is more than a number holds.
+    await sql`INSERT INTO operations (id, team_id, capsule_id, kind, request_hash, state, generation, lease_until, updated_at)
+      SELECT 'op-many-' || n, team_id, capsule_id, kind, request_hash, state, generation, lease_until, updated_at
+      FROM operations, generate_series(1, 1100) AS n WHERE id = 'op-1'`.execute(db)
+    expect(await findIdle(db, 10, { firstMs: 60_000, maxMs: 120_000 })).toHaveLength(1)
+    await sql`UPDATE capsules SET lifetime_sec = 1, on_end = 'pause', ends_at = now() - interval '1 hour'
+      WHERE id = ${capsule.id}`.execute(db)
+    expect(await findEnded(db, 10, { firstMs: 60_000, maxMs: 120_000 })).toHaveLength(1)
   })
 })

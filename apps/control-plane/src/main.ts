@@ -3,21 +3,24 @@ import { runCommandLine } from './commands.js'
 import { readConfig } from './config.js'
 import { startControlPlane } from './control-plane.js'
 import { createLogger } from './logger.js'
+import { startPortProxy } from './port-proxy.js'
 
 /** EX_CONFIG of sysexits.h: starting again without a change cannot help. */
 const EXIT_CONFIG = 78
 const STOP_WITHIN_MS = 30_000
+/** What starts the port proxy alone. */
+const PROXY = 'proxy'
 
 async function main(): Promise<void> {
   const config = readConfig()
   const [command, ...args] = process.argv.slice(2)
-  if (command !== undefined) {
+  if (command !== undefined && command !== PROXY) {
     // Its answer is on stdout, as JSON lines.
     process.exitCode = await runCommandLine(command, args, config)
     return
   }
   const logger = createLogger(config.logLevel)
-  const running = await startControlPlane(config, logger)
+  const running = await (command === PROXY ? startPortProxy : startControlPlane)(config, logger)
   let stopping = false
   const stop = (signal: string): void => {
     if (stopping) return

@@ -1,5 +1,15 @@
 import { randomBytes } from 'node:crypto'
-import type { ApiKey, Auth, ErrorBody, Me, NewApiKey, NewUser, Session, User } from '@wrenn/protocol'
+import {
+  type ApiKey,
+  type Auth,
+  type ErrorBody,
+  type Me,
+  type NewApiKey,
+  type NewUser,
+  permissionsOfRole,
+  type Session,
+  type User,
+} from '@wrenn/protocol'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
@@ -136,6 +146,14 @@ describe('accounts', () => {
     expect(await refusal(await revoke(theirs.id, member.token))).toEqual([403, 'forbidden'])
     expect((await revoke(own.id, member.token)).status).toBe(204)
     expect((await revoke(lasting.id, boss.token)).status).toBe(204)
+  })
+
+  it('are made for addresses that mail can be sent to, and for no others', async () => {
+    expect((await addUser("o'neill+wrenn@example.com")).email).toBe("o'neill+wrenn@example.com")
+    for (const email of ['a..b@example.com', '.a@example.com', 'a@-example.com', 'a(b)@example.com', 'a@[127.0.0.1]']) {
+      const made = await platform.call('POST', '/v1/admin/users', { email, name: 'Somebody' })
+      expect(await refusal(made)).toEqual([400, 'invalid_request'])
+    }
   })
 
   it('are made once for each address, whatever its case, and activated once', async () => {
@@ -279,7 +297,10 @@ describe('a session', () => {
     await db.insertInto('team_members').values({ team_id: teamId, user_id: person.user_id, role: 'viewer' }).execute()
     const moved = await json<Auth>(await move(), 200)
     expect(moved.team_id).toBe(teamId)
-    expect(await json<Me>(await call('/v1/me', { token: person.token }), 200)).toMatchObject({ role: 'viewer' })
+    expect(await json<Me>(await call('/v1/me', { token: person.token }), 200)).toMatchObject({
+      role: 'viewer',
+      permissions: [...permissionsOfRole('viewer'), 'account.use'].sort(),
+    })
     expect(await refusal(await call('/v1/capsules', { token: person.token, body: {} }))).toEqual([403, 'forbidden'])
   })
 

@@ -45,7 +45,8 @@ afterAll(async () => {
 
 async function statusOf({ method, url }: Route): Promise<number> {
   const response = await fetch(platform.url + url, { method, headers: { authorization: `Bearer ${auth.token}` } })
-  await response.arrayBuffer()
+  // Not to its end: some have none.
+  await response.body?.cancel()
   return response.status
 }
 

@@ -177,8 +177,9 @@ describe('a team', () => {
     expect((await owner.as('DELETE', `/v1/teams/${owner.teamId}`)).status).toBe(204)
     expect((await withKey(platform.url)).status).toBe(401)
     await expect.poll(async () => (await withKey(replica.url)).status).toBe(401)
+    const path = `/v1/capsules/${capsule.id}`
     for (const person of [owner, member]) {
-      await expect.poll(async () => (await person.as('GET', '/v1/capsules', undefined, replica.url)).ok).toBe(false)
+      await expect.poll(async () => (await person.as('GET', path, undefined, replica.url)).ok).toBe(false)
     }
     const stateOf = async () =>
       (await db.selectFrom('capsules').select('state').where('id', '=', capsule.id).executeTakeFirst())?.state
@@ -300,6 +301,11 @@ describe('people of a team', () => {
     expect(await refusal(await hand(admin, admin.id))).toEqual([403, 'forbidden'])
     const stranger = await somebody('stranger')
     expect(await refusal(await hand(owner, stranger.id))).toEqual([404, 'member_not_found'])
+    const status = async (of: Somebody, to: 'active' | 'disabled') =>
+      await db.updateTable('users').set({ status: to }).where('id', '=', of.id).execute()
+    await status(admin, 'disabled')
+    expect(await refusal(await hand(owner, admin.id))).toEqual([409, 'conflict'])
+    await status(admin, 'active')
     expect((await hand(owner, admin.id)).status).toBe(204)
     expect((await membersOf(admin)).map(({ role }) => role)).toEqual(['admin', 'owner'])
     await expect.poll(async () => (await owner.as('POST', `/v1/teams/${owner.teamId}/leave`)).status).toBe(204)
@@ -318,7 +324,8 @@ describe('people of a team', () => {
     expect((await owner.as('DELETE', `/v1/teams/${owner.teamId}/members/${member.id}`)).status).toBe(204)
     expect(await statusOf(gone.key, platform.url)).toBe(401)
     await expect.poll(() => statusOf(gone.key, replica.url)).toBe(401)
-    await expect.poll(async () => (await member.as('GET', '/v1/capsules', undefined, replica.url)).ok).toBe(false)
+    const path = `/v1/teams/${owner.teamId}/members`
+    await expect.poll(async () => (await member.as('GET', path, undefined, replica.url)).ok).toBe(false)
     expect(await statusOf(kept.key, replica.url)).toBe(200)
   })
 

@@ -10,9 +10,8 @@ const YEAR_SEC = 31_536_000
 export const OLD_DEFAULT_TIMEOUT_SEC = 15
 export const DEFAULT_TIMEOUT_SEC = 300
 
-/** Whom a sandbox's commands and files belong to, unless they say otherwise. */
-const USER = 'user'
-const HOME = '/home/user'
+/** Whom a sandbox's commands and files belong to, unless they or its template say otherwise. */
+export const sandboxDefaults = { user: 'user', cwd: '/home/user' } as const
 
 /** How long a sandbox lives. */
 export const timeoutSchema = z.int().min(0).max(YEAR_SEC)
@@ -56,8 +55,7 @@ export function toCapsuleSpec(body: CreateSandboxInput, defaultTimeoutSec: numbe
     template: templateNameOf(body.templateID),
     labels: body.metadata ?? {},
     envs: body.envVars ?? {},
-    user: USER,
-    cwd: HOME,
+    fallback: sandboxDefaults,
     auto_resume: body.autoResume?.enabled ?? false,
     port_access: network?.allowPublicTraffic === false ? 'private' : 'public',
     ...(egress === undefined ? {} : { egress }),

@@ -462,6 +462,29 @@ describe('the rest', () => {
     expect(await metrics()).toEqual([])
   })
 
+  it('tells what a sandbox has used in the time that is asked for, asleep or not', async () => {
+    const sandbox = await create()
+    const lastSec = Math.floor(Date.now() / 15_000) * 15 - 20
+    const looks = Array.from({ length: 4 }, (_, index) => BigInt(lastSec - 15 + index * 5))
+    const memBytes = 1024n * 2n ** 20n
+    platform.host.used.set(
+      sandbox.sandboxID,
+      looks.map((atSec) => ({ atSec, cpuPct: 12.5, memBytes, diskBytes: 4096n })),
+    )
+    const metrics = async (query = '') =>
+      await json<{ timestampUnix: number }[]>(await platform.call('GET', at(sandbox, `/metrics${query}`)), 200)
+    expect((await metrics()).map(({ timestampUnix }) => timestampUnix)).toEqual(looks.map(Number))
+    expect((await metrics())[0]).toEqual({
+      ...{ timestamp: new Date(Number(looks[0]) * 1000).toISOString(), timestampUnix: Number(looks[0]) },
+      ...{ cpuUsedPct: 12.5, cpuCount: 1, memUsed: 512 * 2 ** 20, memTotal: 512 * 2 ** 20, memCache: 0 },
+      ...{ diskUsed: 4096, diskTotal: 5120 * 2 ** 20 },
+    })
+    expect(await metrics(`?start=${lastSec - 10}&end=${lastSec - 5}`)).toHaveLength(2)
+    platform.host.usedUntilSec = lastSec + 20
+    await platform.call('POST', at(sandbox, '/pause'), {})
+    await expect.poll(metrics).toHaveLength(4)
+  })
+
   it('replaces what a sandbox may reach, and takes back what is left out', async () => {
     const sandbox = await create({ allow_internet_access: false, network: { allowOut: ['1.1.1.1'] } })
     expect(await info(sandbox)).toMatchObject({
@@ -471,9 +494,18 @@ describe('the rest', () => {
     const set = async (body: object) => (await platform.call('PUT', at(sandbox, '/network'), body)).status
     const egress = async () => await (await platform.call('GET', `/v1/capsules/${sandbox.sandboxID}/egress`)).json()
     expect(await set({ denyOut: ['9.9.9.9'] })).toBe(204)
-    expect(await egress()).toEqual({ policy: { internet: true, allow: [], deny: ['9.9.9.9'] }, in_force: true })
+    expect(await egress()).toEqual({
+      policy: { internet: true, allow: [], deny: ['9.9.9.9'] },
+      in_force: true,
+      refused: [],
+    })
     expect(await set({})).toBe(204)
-    expect(await egress()).toEqual({ policy: { internet: true, allow: [], deny: [] }, in_force: true })
+    expect(await egress()).toMatchObject({ policy: { internet: true, allow: [], deny: [] }, in_force: true })
+    const names = { allowOut: ['example.org', '*.Example.net'], denyOut: ['0.0.0.0/0'] }
+    expect(await set(names)).toBe(204)
+    const allow = ['example.org', '*.example.net']
+    expect(await egress()).toMatchObject({ policy: { internet: false, allow, deny: [] } })
+    expect(await info(sandbox)).toMatchObject({ network: { ...names, allowOut: allow } })
     expect((await refusal('PUT', at(sandbox, '/network'), { rules: { x: [] } })).message).toMatch(/^rules /)
     expect((await refusal('PUT', at(sandbox, '/network'), { allowOut: ['*.x'] })).code).toBe(400)
     expect((await refusal('POST', '/sandboxes', { templateID: 'base', network: { allowOut: ['*.x'] } })).code).toBe(400)
@@ -532,9 +564,9 @@ describe('the rest', () => {
       ['POST', '/volumes'],
       ['GET', '/volumecontent/v/dir'],
       ['GET', '/secrets'],
-      ['POST', '/v3/templates'],
-      ['POST', '/v2/templates/x/builds/y'],
-      ['GET', '/templates/x/builds/y/status'],
+      ['POST', '/templates'],
+      ['POST', '/templates/x/builds/y'],
+      ['POST', '/templates/tags'],
       ['DELETE', '/templates/tags'],
       ['GET', '/sandboxes/x/logs'],
       ['GET', '/v2/sandboxes/x/logs'],
@@ -584,6 +616,9 @@ describe('a key', () => {
       ['GET', at(sandbox, '/metrics'), true],
       ['GET', '/snapshots', true],
       ['GET', '/templates', true],
+      ['POST', '/v3/templates', false],
+      ['POST', '/v2/templates', false],
+      ['POST', '/v2/templates/x/builds/y', false],
       ['GET', '/teams', true],
       ['POST', '/sandboxes', false],
       ['POST', '/v2/sandboxes', false],

@@ -35,7 +35,17 @@ const routes = [
   'GET /templates/aliases/{x}',
   'DELETE /templates/{x}',
   'GET /teams',
+  'POST /v3/templates name,alias,tags,cpuCount,memoryMB,minFreeDiskMb,teamID',
+  'POST /v2/templates alias,cpuCount,memoryMB',
   'GET /templates/{x}/files',
+  'GET /templates/{x}/files/x',
+  'GET /templates/x/files/{x}',
+  'POST /v2/templates/{x}/builds/x fromImage,fromTemplate,fromImageRegistry,steps,startCmd,readyCmd,force',
+  'POST /v2/templates/x/builds/{x} fromImage',
+  'GET /templates/{x}/builds/x/status',
+  'GET /templates/x/builds/{x}/status?logsOffset,limit,level',
+  'PUT /v3/template-files/{x}/x?expires,signature',
+  'PUT /v3/template-files/x/{x}?expires,signature',
   'GET /volumes/{x}',
 ]
 
@@ -98,6 +108,18 @@ function callsOf(route: string): Call[] {
   return [...placed, ...asked, ...(path.endsWith('/sandboxes') ? said : alone)]
 }
 
+/** What a step of a build may be. */
+const oddSteps = oddValues.flatMap((value) => [
+  { type: value, args: ['x'] },
+  ...['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER'].flatMap((type) => [
+    { type, args: value },
+    { type, args: [value] },
+    { type, args: ['a', value] },
+    { type, args: ['a', 'b'], filesHash: value },
+    { type, args: ['a', 'b'], force: value },
+  ]),
+])
+
 /** Codes whose 5xx status is the right answer to such input. */
 const documented = [501, 503]
 
@@ -111,5 +133,21 @@ describe('every route for clients made for E2B', () => {
     // A create, or a fork, that was right after all.
     const left = await json<Capsule[]>(await platform.call('GET', '/v1/capsules'), 200)
     for (const { id } of left) if (id !== capsule.id) await platform.call('DELETE', `/v1/capsules/${id}`)
+  })
+
+  it('answers odd steps of a build with no 500', { timeout: 120_000 }, async () => {
+    const statuses = new Set<number>()
+    for (const step of oddSteps) {
+      const { templateID, buildID } = await json<{ templateID: string; buildID: string }>(
+        await platform.call('POST', '/v3/templates', { name: 'odd' }),
+        202,
+      )
+      const path = `/v2/templates/${templateID}/builds/${buildID}`
+      const { status } = await platform.call('POST', path, { fromImage: 'e2bdev/base', steps: [step] })
+      expect(status, JSON.stringify(step).slice(0, 200)).toBeLessThan(500)
+      statuses.add(status)
+      await platform.call('DELETE', `/templates/${templateID}`)
+    }
+    expect([...statuses].sort()).toEqual([202, 400])
   })
 })

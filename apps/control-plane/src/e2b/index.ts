@@ -1,4 +1,5 @@
 import type { App, Services } from '../http/context.js'
+import { buildRoutes } from './routes/builds.js'
 import { createRoutes } from './routes/create.js'
 import { forkRoutes } from './routes/fork.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
@@ -9,6 +10,7 @@ import { teamRoutes } from './routes/teams.js'
 import { templateRoutes } from './routes/templates.js'
 import { unsupportedRoutes } from './routes/unsupported.js'
 
+export { uploadRoutes } from './routes/uploads.js'
 export { e2bErrorBody, isE2bTarget } from './wire.js'
 
 /**
@@ -23,6 +25,7 @@ export function e2bRoutes(app: App, services: Services): void {
   snapshotRoutes(app, services)
   networkRoutes(app, services)
   templateRoutes(app, services)
+  buildRoutes(app, services)
   teamRoutes(app, services)
   unsupportedRoutes(app)
 }

@@ -25,8 +25,7 @@ describe('a create', () => {
     expect(specOf({})).toMatchObject({
       template: 'base',
       timeout_sec: 0,
-      user: 'user',
-      cwd: '/home/user',
+      fallback: { user: 'user', cwd: '/home/user' },
       auto_resume: false,
       port_access: 'public',
       agentAccess: true,

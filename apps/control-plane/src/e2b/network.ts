@@ -34,8 +34,8 @@ interface NetworkWish {
 }
 
 /**
- * The policy that says the same; `undefined` when nothing is asked for. In both worlds what is allowed wins over what is denied.
- * Domain names are refused by the domain's own check.
+ * The policy that says the same; `undefined` when nothing is asked for. In both worlds what is allowed wins over what is denied, and
+ * both lists take addresses, networks and domains.
  */
 export function egressOf(wish: NetworkWish, internet: boolean | undefined): EgressPolicy | undefined {
   const denyOut = wish.denyOut ?? []

@@ -63,6 +63,7 @@ const downloads = new Set<string>([
   HostService.method.readFile.name,
   HostService.method.readArchive.name,
   HostService.method.diffCheckpoints.name,
+  HostService.method.readCheckpointFile.name,
 ])
 
 /**

@@ -8,25 +8,35 @@ import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Principal } from '../domain/accounts/index.js'
-import { e2bErrorBody, e2bRoutes, isE2bTarget } from '../e2b/index.js'
+import { e2bErrorBody, e2bRoutes, isE2bTarget, uploadRoutes } from '../e2b/index.js'
 import { authenticate, requirePermissions } from './auth.js'
 import type { App, Services } from './context.js'
 import { allowOrigins } from './cors.js'
+import { dashboardRoutes, isPageWanted, sendShell } from './dashboard/routes.js'
 import { createErrorHandler, errorBody } from './errors.js'
 import { createFront, type Edge } from './front.js'
 import { exposeMetrics } from './metrics.js'
 import { describeApi } from './openapi.js'
+import { recordAccess } from './record-access.js'
+import { allTeamRoutes } from './routes/all-teams.js'
 import { apiKeyRoutes } from './routes/api-keys.js'
 import { archiveRoutes } from './routes/archive.js'
 import { auditRoutes } from './routes/audit.js'
 import { authRoutes, openAuthRoutes } from './routes/auth.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
+import { deviceRoutes, openDeviceRoutes } from './routes/device.js'
 import { egressRoutes } from './routes/egress.js'
+import { eventRoutes } from './routes/events.js'
 import { execRoutes } from './routes/exec.js'
+import { factorRoutes } from './routes/factors.js'
 import { fileRoutes } from './routes/files.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
+import { openLoginStepRoutes } from './routes/login-steps.js'
 import { meRoutes, resetRoutes } from './routes/me.js'
+import { metricsRoutes } from './routes/metrics.js'
+import { oauthRoutes, openOauthRoutes } from './routes/oauth.js'
+import { platformRoutes } from './routes/platform.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { teamRoutes } from './routes/teams.js'
@@ -61,12 +71,13 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
   app.setErrorHandler(onError)
   acceptEmptyJson(app)
   app.decorateRequest('principal', null)
+  app.decorateRequest('access', null)
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
   })
   allowOrigins(app, services.corsOrigins)
   logRequests(app, services)
-  answerUnknownRoutes(app)
+  answerUnknownRoutes(app, services)
   requirePermissions(app)
   exposeMetrics(app)
   await app.register(cookie)
@@ -94,11 +105,18 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
   await app.register(async (open: App) => {
     systemRoutes(open, services)
     openAuthRoutes(open, services)
+    openLoginStepRoutes(open, services)
+    openDeviceRoutes(open, services)
+    openOauthRoutes(open, services)
     resetRoutes(open, services)
+    uploadRoutes(open, services)
+    dashboardRoutes(open, services)
   })
   await app.register(async (closed: App) => {
     authenticate(closed, services)
+    recordAccess(closed, services)
     capsuleRoutes(closed, services)
+    metricsRoutes(closed, services)
     lifecycleRoutes(closed, services)
     egressRoutes(closed, services)
     checkpointRoutes(closed, services)
@@ -108,9 +126,15 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     templateRoutes(closed, services)
     apiKeyRoutes(closed, services)
     teamRoutes(closed, services)
+    allTeamRoutes(closed, services)
+    platformRoutes(closed, services)
     auditRoutes(closed, services)
+    eventRoutes(closed, services)
     authRoutes(closed, services)
+    deviceRoutes(closed, services)
     meRoutes(closed, services)
+    oauthRoutes(closed, services)
+    factorRoutes(closed, services)
     userRoutes(closed, services)
     socketRoutes(closed, services)
     e2bRoutes(closed, services)
@@ -180,8 +204,8 @@ function capsuleOf(params: unknown): { capsuleId?: string } {
   return { capsuleId: String(params.id).slice(0, 64) }
 }
 
-/** 405 where the path exists with another method, else 404. */
-function answerUnknownRoutes(app: App): void {
+/** 405 where the path exists with another method, else 404: to a person as a page. */
+function answerUnknownRoutes(app: App, { dashboard }: Services): void {
   const routes: { readonly pattern: RegExp; readonly methods: readonly string[] }[] = []
   app.addHook('onRoute', ({ url, method }) => {
     routes.push({
@@ -192,7 +216,10 @@ function answerUnknownRoutes(app: App): void {
   app.setNotFoundHandler(async (request, reply) => {
     const path = request.url.split('?', 1)[0] ?? ''
     const allowed = routes.filter(({ pattern }) => pattern.test(path)).flatMap(({ methods }) => methods)
-    if (allowed.length === 0) throw new AppError('not_found', `There is no ${path.slice(0, 200)}.`)
+    if (allowed.length === 0) {
+      if (dashboard !== undefined && isPageWanted(request)) return await sendShell(reply.status(404), dashboard)
+      throw new AppError('not_found', `There is no ${path.slice(0, 200)}.`)
+    }
     void reply.header('allow', [...new Set(allowed)].join(', '))
     throw new AppError('method_not_allowed', `${request.method} is not possible here.`)
   })

@@ -1,11 +1,22 @@
 import { AppError } from '@wrenn/base'
-import { ACCESS_TOKEN_PREFIX } from '@wrenn/protocol'
+import { ACCESS_TOKEN_PREFIX, type Permission, permissionsOf } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import { need, type Principal, type UserPrincipal } from '../domain/accounts/index.js'
 import type { From } from '../domain/people/index.js'
 import type { Actor } from '../store/schema.js'
 import type { App, Services } from './context.js'
 import { accessCookie, requireOwnPage } from './cookies.js'
+
+const alwaysAnswered: ReadonlySet<Permission> = new Set([
+  ...permissionsOf(['platform']),
+  'keys.read',
+  'keys.write',
+  'keys.manage',
+])
+const alwaysAnsweredToPeople: ReadonlySet<Permission> = new Set([
+  ...alwaysAnswered,
+  ...(['account.use', 'team.read', 'team.write', 'team.own', 'quota.read', 'audit.read'] as const),
+])
 
 /**
  * Refuses to register a route that does not say who may use it, and writes into the document what it says. To be called before any
@@ -21,20 +32,35 @@ export function requirePermissions(app: App): void {
 }
 
 /**
- * Lets a request of the routes below through when its key or its session may do what the route needs; a WebSocket may bring its
- * credentials later.
+ * Lets a request of the routes below through when its key or its session may do what the route needs, and its team calls no more
+ * often than it may; a WebSocket may bring its credentials later.
  */
 export function authenticate(app: App, services: Services): void {
   app.addHook('onRequest', async (request) => {
     const given = credentialOf(request)
     if (given === undefined && request.ws && request.routeOptions.config.auth === 'socket') return
-    request.principal = await whoHas(given, services)
-    admit(request, request.principal)
+    request.principal = await admitted(request, given, services)
   })
 }
 
-/** @throws AppError `unauthorized`, `account_deactivated`, `no_team` */
-export async function whoHas(
+/** Who makes the request. @throws AppError `unauthorized`, `account_deactivated`, `no_team`, `forbidden`, `limit_exceeded` */
+export async function admitted(
+  request: FastifyRequest,
+  credential: string | undefined,
+  services: Pick<Services, 'apiKeys' | 'sessionTokens' | 'callMeter'>,
+): Promise<Principal> {
+  const principal = await whoHas(credential, services)
+  const permission = admit(request, principal)
+  if (!isAlwaysAnswered(principal, permission)) await services.callMeter.count(principal.teamId)
+  return principal
+}
+
+/** Who has lost a key to somebody that uses up the team's calls can find it and end it; and who manages the platform can raise the limit. */
+function isAlwaysAnswered({ kind }: Principal, permission: Permission): boolean {
+  return (kind === 'user' ? alwaysAnsweredToPeople : alwaysAnswered).has(permission)
+}
+
+async function whoHas(
   credential: string | undefined,
   { apiKeys, sessionTokens }: Pick<Services, 'apiKeys' | 'sessionTokens'>,
 ): Promise<Principal> {
@@ -42,11 +68,12 @@ export async function whoHas(
   return await apiKeys.authenticate(credential)
 }
 
-/** @throws AppError `forbidden` when the principal may not do what the route is for */
-export function admit({ routeOptions }: FastifyRequest, principal: Principal): void {
+/** What the route is for. @throws AppError `forbidden` when the principal may not do it */
+function admit({ routeOptions }: FastifyRequest, principal: Principal): Permission {
   const { permission } = routeOptions.config
   if (permission === undefined || permission === 'public') throw new Error(`${routeOptions.url} names no permission`)
   need(principal, permission)
+  return permission
 }
 
 /** `X-API-Key: <key>`, or `Authorization: Bearer <key or token>`, or else the cookie of a page. @throws AppError `forbidden` */
@@ -55,9 +82,16 @@ function credentialOf(request: FastifyRequest): string | undefined {
   if (header !== undefined) return String(header)
   const bearer = /^Bearer (.+)$/i.exec(request.headers.authorization ?? '')?.[1]
   if (bearer !== undefined) return bearer
+  if (isByMessage(request)) return undefined
   const cookie = accessCookie(request)
   if (cookie !== undefined) requireOwnPage(request)
   return cookie
+}
+
+/** A browser sends its cookies with every handshake; who brings a key of their own says so. */
+function isByMessage({ ws, query, routeOptions }: FastifyRequest): boolean {
+  if (!ws || routeOptions.config.auth !== 'socket' || typeof query !== 'object' || query === null) return false
+  return 'auth' in query && query.auth === 'message'
 }
 
 /** Who makes a request that went through `authenticate`. */
@@ -75,7 +109,11 @@ export function userOf(request: FastifyRequest): UserPrincipal {
 
 /** Who asks for the change that a request is about, for records of it. */
 export function actorOf(request: FastifyRequest): Actor {
-  const principal = principalOf(request)
+  return actorFor(principalOf(request), request)
+}
+
+/** The same where the credentials came after the request. */
+export function actorFor(principal: Principal, request: FastifyRequest): Actor {
   const { id, kind } = principal
   const name = principal.kind === 'user' ? principal.email : principal.name
   return { kind, id, name, requestId: request.id, ip: request.ip }

@@ -5,13 +5,33 @@ import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fasti
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
-import type { Audit } from '../domain/audit/index.js'
+import type { AccessLog, Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
-import type { Accounts, Sessions, SessionTokens, Throttle, UserAdmin } from '../domain/people/index.js'
+import type { EventFeed } from '../domain/events/index.js'
+import type { CallMeter } from '../domain/limits/index.js'
+import type { CapsuleHistory } from '../domain/metrics/index.js'
+import type {
+  AccountEnds,
+  Accounts,
+  Confirmations,
+  DeviceLogins,
+  Factors,
+  OauthLogins,
+  PasskeyLogins,
+  SecondFactors,
+  Sessions,
+  SessionTokens,
+  SetUp,
+  Throttle,
+  UserAdmin,
+} from '../domain/people/index.js'
+import type { AllCapsules, PlatformWatch } from '../domain/platform/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
-import type { Invitations, Members, Teams } from '../domain/teams/index.js'
+import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
+import type { TemplateBuilds } from '../domain/templates/index.js'
 import type { Host } from '../host/host.js'
+import type { Dashboard } from './dashboard/dashboard.js'
 
 /** What requests are served with. */
 export interface Services {
@@ -22,17 +42,34 @@ export interface Services {
   readonly sessionTokens: SessionTokens
   readonly sessions: Sessions
   readonly accounts: Accounts
+  readonly accountEnds: AccountEnds
+  readonly confirmations: Confirmations
+  readonly factors: Factors
+  readonly secondFactors: SecondFactors
+  readonly passkeyLogins: PasskeyLogins
+  readonly deviceLogins: DeviceLogins
+  readonly oauthLogins: OauthLogins
+  readonly setUp: SetUp
   readonly userAdmin: UserAdmin
   readonly teams: Teams
+  readonly teamAdmin: TeamAdmin
+  readonly plans: Plans
+  readonly allCapsules: AllCapsules
+  readonly platformWatch: PlatformWatch
+  readonly callMeter: CallMeter
   readonly members: Members
   readonly invitations: Invitations
   readonly throttle: Throttle
   readonly audit: Audit
+  /** Commands and file operations, for teams that want them in their audit trail. */
+  readonly accessLog: AccessLog
+  readonly events: EventFeed
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly egress: Egress
   readonly checkpoints: Checkpoints
   readonly snapshots: Snapshots
+  readonly templateBuilds: TemplateBuilds
   readonly teamName: (teamId: string) => Promise<string | undefined>
   /** What a team uses and may use. */
   readonly quota: (teamId: string) => Promise<Quota>
@@ -40,9 +77,13 @@ export interface Services {
   readonly atomic: AtomicExecs
   readonly lifetimes: Lifetimes
   readonly host: Host
+  /** What capsules have used. */
+  readonly history: CapsuleHistory
   readonly activity: Activity
   readonly readiness: Readiness
   readonly limits: Limits
+  /** `undefined` where none was built. */
+  readonly dashboard: Dashboard | undefined
   /** Below which each port of a capsule has a name; with the port that clients reach it at, unless that is this listener's. */
   readonly proxyDomain: string
   /** Origins of pages that may use the API; `*` is any. */
@@ -60,11 +101,15 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** Who makes the request; `null` on public routes, and where a WebSocket authenticates by its first message. */
     principal: Principal | null
+    /** What an entry of the audit trail says of it beside its action, once it is known that the capsule may be used; `null` before. */
+    access: Record<string, string | number | undefined> | null
   }
   interface FastifyContextConfig {
     /** What a request needs; every route says it. `public`: no credentials at all. */
     permission?: Permission | 'public'
     /** `socket`: credentials may come as the first message. @default 'required' */
     auth?: 'required' | 'socket'
+    /** What it does inside a capsule, as the audit trails of teams that want that call it. */
+    records?: `capsule.${string}`
   }
 }

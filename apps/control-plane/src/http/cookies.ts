@@ -1,10 +1,14 @@
 import { AppError } from '@wrenn/base'
 import { CSRF_HEADER } from '@wrenn/protocol'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Opened } from '../domain/people/index.js'
+import { newSecret, type Opened } from '../domain/people/index.js'
 
 const ACCESS = 'wrenn_access'
 const REFRESH = 'wrenn_refresh'
+/** Binds a sign-in by a provider to its browser. */
+const BROWSER = 'wrenn_oauth'
+/** From the last sign-in that began in this browser on. */
+const BROWSER_SEC = 10 * 60
 /** As long as a session lasts without a refresh; its end is the server's matter. */
 const MAX_AGE_SEC = 30 * 24 * 3600
 /** No page of another host of this domain can set a cookie of such a name, so none can log a browser in as somebody else. */
@@ -15,6 +19,36 @@ export function setCookies(request: FastifyRequest, reply: FastifyReply, { token
   const options = { ...optionsFor(request), maxAge: MAX_AGE_SEC }
   void reply.setCookie(nameFor(request, ACCESS), token, options)
   void reply.setCookie(nameFor(request, REFRESH), refresh_token, options)
+}
+
+/** The answer to whatever begins or goes on with a session: tokens are in it or in cookies, never in both. */
+export function answerOpened(request: FastifyRequest, reply: FastifyReply, opened: Opened, cookies: boolean) {
+  void reply.header('cache-control', 'no-store')
+  if (!cookies) return opened
+  setCookies(request, reply, opened)
+  const { token: _, refresh_token: __, ...open } = opened
+  return open
+}
+
+/**
+ * What this browser keeps while it signs in by a provider; the same for sign-ins in several tabs. It comes along when a provider
+ * sends the browser back, which cookies of a session do not.
+ */
+export function keepBrowserSecret(request: FastifyRequest, reply: FastifyReply, secure: boolean): string {
+  const secret = takeBrowserSecret(request, secure) ?? newSecret()
+  const options = { path: '/', httpOnly: true, sameSite: 'lax', secure, maxAge: BROWSER_SEC } as const
+  void reply.setCookie(browserCookie(secure), secret, options)
+  return secret
+}
+
+/** `undefined` where this browser has begun no sign-in of late. @param secure whether people are here by TLS */
+export function takeBrowserSecret(request: FastifyRequest, secure: boolean): string | undefined {
+  const secret = request.cookies[browserCookie(secure)]
+  return secret !== undefined && /^[\w-]{43}$/.test(secret) ? secret : undefined
+}
+
+function browserCookie(secure: boolean): string {
+  return secure ? SECURE_PREFIX + BROWSER : BROWSER
 }
 
 /** Takes them away. */

@@ -26,6 +26,7 @@ export function createErrorHandler(logger: Logger, bodyOf: Bodies = (error, { id
   return (thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const error = toAppError(thrown)
     const { status } = errorKind(error.code)
+    if (request.access) request.access = { ...request.access, error: error.code }
     if (status >= 500) {
       logger.error(
         { requestId: request.id, code: error.code, error: error.message, cause: causeText(error.cause) },

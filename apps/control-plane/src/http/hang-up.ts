@@ -6,5 +6,7 @@ export function hangUpOf(reply: FastifyReply): AbortSignal {
   reply.raw.once('close', () => {
     if (!reply.raw.writableFinished) hangUp.abort()
   })
+  // It went away while its key was looked up: nobody tells of that again.
+  if (reply.raw.destroyed) hangUp.abort()
   return hangUp.signal
 }

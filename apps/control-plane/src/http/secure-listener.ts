@@ -13,10 +13,18 @@ const LOOK_FOR_RENEWAL_EVERY_MS = 60_000
 /** What a secure listener needs. */
 export interface SecureListenerOptions extends TlsConfig {
   /** Whoever renews a certificate puts it in the place of the old one. @default 60 000 */
-  readonly lookEveryMs?: number
+  readonly lookEveryMs?: number | undefined
   /** @default 20 000 */
-  readonly handshakeWithinMs?: number
+  readonly handshakeWithinMs?: number | undefined
   readonly logger: Logger
+  /** Whom connections are for that speak HTTP/2 from their first byte on. */
+  readonly http2: Http2Door
+}
+
+/** Takes connections by HTTP/2 for some names. */
+export interface Http2Door {
+  readonly offersHttp2: (serverName: string) => boolean
+  readonly http2: (socket: TLSSocket) => void
 }
 
 /**
@@ -45,9 +53,12 @@ export class SecureListener {
   /** @throws AppError `invalid_config` when the files cannot be used or the port is taken */
   static async listen(http: HttpServer, options: SecureListenerOptions): Promise<SecureListener> {
     const pair = await readPair(options)
-    const server = serverWith(pair, options.handshakeWithinMs ?? HANDSHAKE_WITHIN_MS)
+    const server = serverWith(pair, options)
     const listener = new SecureListener(options, pair, server)
-    server.on('secureConnection', (socket: TLSSocket) => http.emit('connection', socket))
+    server.on('secureConnection', (socket: TLSSocket) => {
+      if (socket.alpnProtocol === 'h2') options.http2.http2(socket)
+      else http.emit('connection', socket)
+    })
     // A scanner, somebody who does not trust the certificate, or who has taken too long: then only this event tells, and Node leaves it open.
     server.on('tlsClientError', (_error, socket) => socket.destroy())
     try {
@@ -105,12 +116,18 @@ async function readPair({ certFile, keyFile }: TlsConfig): Promise<KeyPair> {
   return pair
 }
 
-function serverWith(pair: KeyPair, handshakeTimeout: number): Server {
+function serverWith(pair: KeyPair, { handshakeWithinMs, http2 }: SecureListenerOptions): Server {
   return createServer({
     ...pair,
     minVersion: 'TLSv1.2',
-    ALPNProtocols: ['http/1.1'],
-    handshakeTimeout,
+    // Browsers and most programs offer both, and get WebSocket by HTTP/1.1; clients of gRPC know HTTP/2 alone.
+    ALPNCallback: ({ servername, protocols }) => {
+      if (protocols.includes('http/1.1')) return 'http/1.1'
+      // Without SNI it is `false`, whatever its type says; what is thrown here ends the process before Node 20.20.
+      const isNamed = typeof servername === 'string' && http2.offersHttp2(servername)
+      return protocols.includes('h2') && isNamed ? 'h2' : undefined
+    },
+    handshakeTimeout: handshakeWithinMs ?? HANDSHAKE_WITHIN_MS,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: KEEPALIVE_AFTER_MS,

@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
+import { isMailAddress } from '@wrenn/protocol'
 import type Mail from 'nodemailer/lib/mailer'
-import { isMailAddress } from './address.js'
 import type { OutgoingMail } from './delivery.js'
 
 /** What nodemailer makes a message of. Addresses go as objects and in an envelope, so that nothing of them is parsed. */

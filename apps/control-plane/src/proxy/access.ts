@@ -1,10 +1,9 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
-import type { IncomingMessage } from 'node:http'
 import { AppError } from '@wrenn/base'
 import { PORT_TOKEN_HEADER, PORT_TOKEN_QUERY } from '@wrenn/protocol'
 import type { ApiKeys, Principal } from '../domain/accounts/index.js'
 import { need } from '../domain/accounts/index.js'
-import type { Destination } from './destination.js'
+import type { Destination, RequestHead } from './destination.js'
 import type { Route } from './routes.js'
 
 /** Of the proxy alone; services never see it. */
@@ -37,7 +36,7 @@ export interface Admission {
  * @throws AppError `forbidden`
  */
 export async function admit(
-  request: IncomingMessage,
+  request: RequestHead,
   destination: Destination,
   route: Route,
   apiKeys: Pick<ApiKeys, 'authenticate'>,
@@ -55,7 +54,7 @@ export async function admit(
   throw new AppError('forbidden', `The ports of this capsule are private: send its token as ${PORT_TOKEN_HEADER}.`)
 }
 
-function hasTokenHeader({ headers }: IncomingMessage, token: string): boolean {
+function hasTokenHeader({ headers }: RequestHead, token: string): boolean {
   return [headers[PORT_TOKEN_HEADER], headers[TRAFFIC_TOKEN_HEADER]].some(
     (value) => typeof value === 'string' && isSame(value, token),
   )
@@ -63,7 +62,7 @@ function hasTokenHeader({ headers }: IncomingMessage, token: string): boolean {
 
 /** @returns whose key a request has, if that key is of the capsule's team @throws AppError `forbidden` for one that may not use capsules */
 export async function keyOfTeam(
-  { headers }: IncomingMessage,
+  { headers }: RequestHead,
   { teamId }: Route,
   apiKeys: Pick<ApiKeys, 'authenticate'>,
 ): Promise<Principal | undefined> {
@@ -79,7 +78,7 @@ export async function keyOfTeam(
 
 /** A page is shown its address again without the token; a program is served at once. */
 function welcomed(
-  request: IncomingMessage,
+  request: RequestHead,
   { domain, isSecure }: Destination,
   admission: Admission,
   token: string,
@@ -101,7 +100,7 @@ function welcomed(
  * A cookie comes along whoever has made the browser ask. Pages of other capsules may be of the same site, so `SameSite` is not enough.
  * @throws AppError `forbidden`
  */
-function requireOwnPage({ headers }: IncomingMessage, { capsuleId, domain }: Destination): void {
+function requireOwnPage({ headers }: RequestHead, { capsuleId, domain }: Destination): void {
   const { origin, 'sec-fetch-site': site, 'sec-fetch-mode': mode } = headers
   const isOwn =
     origin !== undefined && new RegExp(`^https?://\\d+-${capsuleId}\\.`).test(origin) && origin.endsWith(`.${domain}`)
@@ -122,7 +121,7 @@ export function splitToken(path: string): { readonly path: string; readonly toke
   return { path: path.slice(0, mark) + (kept.length > 0 ? `?${kept.join('&')}` : ''), token: tokens[0] }
 }
 
-function cookiesOf({ headers }: IncomingMessage): string[] {
+function cookiesOf({ headers }: RequestHead): string[] {
   const pairs = (headers.cookie ?? '').split(';').map((pair) => pair.trim())
   return pairs.flatMap((pair) => (pair.startsWith(`${PORT_COOKIE}=`) ? [pair.slice(PORT_COOKIE.length + 1)] : []))
 }
@@ -134,7 +133,7 @@ export function withoutPortCookie(value: string): string {
 }
 
 /** Whether a request has the token for the guest agent, which clients also send to services. */
-export function hasAccessToken({ headers }: IncomingMessage, { accessToken }: Route): boolean {
+export function hasAccessToken({ headers }: RequestHead, { accessToken }: Route): boolean {
   const given = headers[ACCESS_TOKEN_HEADER]
   return accessToken !== undefined && typeof given === 'string' && isSame(given, accessToken)
 }

@@ -1,9 +1,8 @@
-import type { IncomingMessage } from 'node:http'
 import { AppError, queryText, verifySignature } from '@wrenn/base'
 import { isClientRoute } from '@wrenn/protocol/guest'
 import type { ApiKeys } from '../domain/accounts/index.js'
 import { ACCESS_TOKEN_HEADER, type Admission, hasAccessToken, keyOfTeam } from './access.js'
-import type { Destination } from './destination.js'
+import type { Destination, RequestHead } from './destination.js'
 import type { Route } from './routes.js'
 
 /** What a signature covers, and itself. */
@@ -15,7 +14,7 @@ const SIGNED_QUERY: ReadonlySet<string> = new Set(['path', 'username', 'signatur
  * @throws AppError `not_found` for what is not for clients, `unauthorized`, `forbidden`
  */
 export async function admitToAgent(
-  request: IncomingMessage,
+  request: RequestHead,
   { path }: Destination,
   route: Route,
   apiKeys: Pick<ApiKeys, 'authenticate'>,
@@ -35,7 +34,7 @@ export async function admitToAgent(
  * Nobody wakes a capsule by asking for what is not there.
  * @throws AppError `not_found`
  */
-export function requireClientRoute({ method = '' }: IncomingMessage, { path }: Destination): void {
+export function requireClientRoute({ method = '' }: RequestHead, { path }: Destination): void {
   if (!isClientRoute(method, routeOf(path))) throw new AppError('not_found', 'The guest agent has no such route.')
 }
 
@@ -44,7 +43,7 @@ function routeOf(path: string): string {
 }
 
 /** As the guest agent reads the same query. @throws AppError `unauthorized` */
-function requireSignature({ method }: IncomingMessage, path: string, { accessToken }: Route): void {
+function requireSignature({ method }: RequestHead, path: string, { accessToken }: Route): void {
   const query = queryText(path.slice(routeOf(path).length + 1))
   // What is not signed is not for whoever holds the URL to choose: a `mode` would make a file that its user cannot.
   for (const name of query.keys()) {

@@ -6,6 +6,9 @@ import { GUEST_AGENT_PORT, type TunnelTarget } from '@wrenn/protocol'
 /** Existing clients send both with every request of their data plane, on an origin that all capsules share. */
 export const ROUTING_HEADERS = { id: 'e2b-sandbox-id', port: 'e2b-sandbox-port' } as const
 
+/** What is read of a request, whichever HTTP it came by. */
+export type RequestHead = Pick<IncomingMessage, 'headers' | 'rawHeaders' | 'method' | 'url' | 'httpVersion' | 'socket'>
+
 /** Where a request is to go, beside the API. */
 export interface Destination extends TunnelTarget {
   /** What follows `{port}-{id}.` in the host name, port included; `undefined` when headers named the capsule. */
@@ -14,6 +17,8 @@ export interface Destination extends TunnelTarget {
   readonly isSecure: boolean
   /** The request's path and query, as they came. */
   readonly path: string
+  /** Sees the head of the service's answer before it is passed on. */
+  readonly onAnswer?: ((answer: IncomingMessage) => void) | undefined
   /** Names of headers that have let the request in and that its service is not to see. */
   readonly withheld?: readonly string[]
 }
@@ -28,7 +33,7 @@ export function isForAgent({ port }: TunnelTarget): boolean {
  * API. The headers count only where the host name says nothing: `localhost`, an address, `sandbox.…`.
  * @throws AppError `invalid_request`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
  */
-export function destinationOf(request: IncomingMessage, domains: readonly string[]): Destination | undefined {
+export function destinationOf(request: RequestHead, domains: readonly string[]): Destination | undefined {
   requireOneHost(request)
   const authority = (request.headers.host ?? '').toLowerCase()
   const host = hostOf(authority)
@@ -61,8 +66,14 @@ export function destinationOf(request: IncomingMessage, domains: readonly string
   }
 }
 
+/** Whether a host name is that of a port, below one of `domains`. */
+export function isPortName(host: string, domains: readonly string[]): boolean {
+  const [, domain = ''] = /^\d+-[^.]+\.(.+)$/.exec(host.toLowerCase()) ?? []
+  return domains.includes(domain)
+}
+
 /** Came by the listener for TLS. */
-export function isSecure({ socket }: IncomingMessage): boolean {
+export function isSecure({ socket }: Pick<RequestHead, 'socket'>): boolean {
   return 'encrypted' in socket
 }
 
@@ -98,13 +109,13 @@ function withoutClientId(name: string): string {
 }
 
 /** RFC 9112 §3.2: somebody in front of us may have gone by the other one. */
-function requireOneHost({ rawHeaders }: IncomingMessage): void {
+function requireOneHost({ rawHeaders }: RequestHead): void {
   const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host')
   if (hosts.length > 1) throw new AppError('invalid_request', 'The request has more than one Host.')
 }
 
 /** A target in absolute form must name the host that `Host` names. */
-function pathOf({ url = '/' }: IncomingMessage, authority: string): string {
+function pathOf({ url = '/' }: RequestHead, authority: string): string {
   if (/[^\x21-\xff]/.test(url)) throw new AppError('invalid_request', 'The target has a character that no URL has.')
   if (url.startsWith('/') || url === '*') return url
   const [, named, path = ''] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(url) ?? []

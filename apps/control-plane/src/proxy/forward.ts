@@ -90,6 +90,7 @@ function exchange(
       // Whether the client still sends what nobody asked it for is anybody's guess.
       if (!isContinued && !request.complete) response.shouldKeepAlive = false
       try {
+        destination.onAnswer?.(answer)
         passBack(answer, response, destination)
         resolve()
       } catch (error) {

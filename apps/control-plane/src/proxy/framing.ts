@@ -18,6 +18,6 @@ export function hasFramedBody({ headers }: IncomingMessage): boolean {
 }
 
 /** Whether the client waits for `100 Continue`. One of HTTP/1.0 knows no such answer (RFC 9110 §10.1.1). */
-export function isExpecting({ headers, httpVersion }: IncomingMessage): boolean {
+export function isExpecting({ headers, httpVersion }: Pick<IncomingMessage, 'headers' | 'httpVersion'>): boolean {
   return headers.expect !== undefined && httpVersion !== '1.0'
 }

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { PORT_TOKEN_HEADER } from '@wrenn/protocol'
 import { API_KEY, splitToken, TRAFFIC_TOKEN_HEADER, withoutPortCookie } from './access.js'
 import { AGENT_CORS } from './agent-cors.js'
-import { type Destination, isForAgent, isSecure, ROUTING_HEADERS } from './destination.js'
+import { type Destination, isForAgent, isSecure, type RequestHead, ROUTING_HEADERS } from './destination.js'
 import { isExpecting } from './framing.js'
 import { publicLocation } from './location.js'
 
@@ -36,7 +36,7 @@ const PRIVATE = new Set<string>([
 ])
 
 /** A request's headers as the service in the capsule gets them, without those that are `withheld` (lower case). */
-export function headersForService(request: IncomingMessage, withheld: readonly string[] = []): RawHeaders {
+export function headersForService(request: RequestHead, withheld: readonly string[] = []): RawHeaders {
   const { rawHeaders } = request
   const dropped = new Set([...namedByConnection(rawHeaders), ...withheld])
   const headers: RawHeaders = []
@@ -68,7 +68,7 @@ function isForService(name: string, value: string, dropped: ReadonlySet<string>)
   return !((canonical === 'x-api-key' || canonical === 'authorization') && API_KEY.test(value.trim()))
 }
 
-function originOf(request: IncomingMessage): RawHeaders {
+function originOf(request: RequestHead): RawHeaders {
   const { headers, socket } = request
   const address = (socket.remoteAddress ?? 'unknown').replace(/^::ffff:/, '')
   const [proto, usualPort] = isSecure(request) ? ['https', '443'] : ['http', '80']
@@ -82,7 +82,7 @@ function originOf(request: IncomingMessage): RawHeaders {
 }
 
 /** A service's headers as the client gets them. */
-export function headersForClient(answer: IncomingMessage, destination: Destination): RawHeaders {
+export function headersForClient(answer: Pick<IncomingMessage, 'rawHeaders'>, destination: Destination): RawHeaders {
   const { rawHeaders } = answer
   const dropped = namedByConnection(rawHeaders)
   const headers: RawHeaders = []
@@ -116,14 +116,14 @@ function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {
 }
 
 /** A request's trailers as the service gets them: some programs take them for headers, so what is dropped there is dropped here. */
-export function trailersForService({ rawTrailers }: IncomingMessage): [string, string][] {
+export function trailersForService({ rawTrailers }: Pick<IncomingMessage, 'rawTrailers'>): [string, string][] {
   return pairsOf(rawTrailers).filter(([name, value]) =>
     isForService(name.toLowerCase(), value, new Set(['cookie', 'referer'])),
   )
 }
 
 /** A service's trailers as the client gets them; without those that would change the framing, and our own name. */
-export function trailersForClient({ rawTrailers }: IncomingMessage): [string, string][] {
+export function trailersForClient({ rawTrailers }: Pick<IncomingMessage, 'rawTrailers'>): [string, string][] {
   return pairsOf(rawTrailers).filter(
     ([name]) => !HOP_BY_HOP.has(name.toLowerCase()) && name.toLowerCase() !== 'wrenn-error-code',
   )

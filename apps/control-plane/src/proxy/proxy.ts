@@ -1,15 +1,20 @@
 import { type IncomingMessage, ServerResponse } from 'node:http'
+import { constants, type ServerHttp2Session } from 'node:http2'
 import type { Socket } from 'node:net'
+import type { TLSSocket } from 'node:tls'
 import { AppError, breakOff, errorText, type Logger } from '@wrenn/base'
 import type { ApiKeys, KeyWatch } from '../domain/accounts/index.js'
+import type { AccessLog } from '../domain/audit/index.js'
 import type { Activity } from '../domain/capsules/index.js'
 import { admit } from './access.js'
 import { admitToAgent, requireClientRoute } from './agent-access.js'
 import { allowPages, isPreflight, isSharedPreflight, sendPreflight } from './agent-cors.js'
 import { sendFailure, sendWelcome } from './answers.js'
-import { type Destination, destinationOf, isForAgent } from './destination.js'
+import { type Destination, destinationOf, isForAgent, isPortName } from './destination.js'
 import { forward } from './forward.js'
 import { requireFraming } from './framing.js'
+import { forwardStream, type Http2Request, refuseStream, serveHttp2 } from './http2.js'
+import { recordAgentRequest } from './record-agent.js'
 import type { Route } from './routes.js'
 import { sandboxWords, type Wording } from './sandbox-words.js'
 import { forwardUpgrade, refuseUpgrade } from './upgrade.js'
@@ -18,6 +23,7 @@ import { Upstream, type UpstreamDeps } from './upstream.js'
 interface ProxyDeps extends UpstreamDeps {
   readonly apiKeys: Pick<ApiKeys, 'authenticate'>
   readonly keyWatch: Pick<KeyWatch, 'follow'>
+  readonly accessLog: Pick<AccessLog, 'recorderFor'>
   readonly activity: Pick<Activity, 'open'>
   readonly logger: Logger
   /** Names below which every port of every capsule has one. */
@@ -35,6 +41,7 @@ export class PortProxy {
   readonly #upstream: Upstream
   readonly #underWay = new Map<string, number>()
   readonly #upgraded = new Set<Socket>()
+  readonly #http2 = new Set<ServerHttp2Session>()
   readonly #distrusted = new WeakSet<Socket>()
 
   constructor(deps: ProxyDeps) {
@@ -74,13 +81,29 @@ export class PortProxy {
     return isTaken
   }
 
+  /** Whether a connection by TLS to this name is for a port: then, and only then, it may agree on HTTP/2. */
+  offersHttp2(serverName: string): boolean {
+    return isPortName(serverName, this.#deps.domains)
+  }
+
+  /** Serves the requests of a connection that has agreed on HTTP/2. */
+  http2(client: TLSSocket): void {
+    const session = serveHttp2(client, this.#upstream, (request) => {
+      void this.#serveStream(request).catch(() => request.stream.destroy())
+    })
+    this.#http2.add(session)
+    session.once('close', () => this.#http2.delete(session))
+  }
+
   /** Ends what has no end of its own: connections that speak another protocol. Requests go on. */
   settle(): void {
     for (const client of this.#upgraded) breakOff(client)
+    for (const session of this.#http2) session.close()
   }
 
   close(): void {
     this.settle()
+    for (const session of this.#http2) session.destroy()
     this.#upstream.close()
   }
 
@@ -128,7 +151,7 @@ export class PortProxy {
     route: Route,
     { ends, serve }: Task,
   ): Promise<void> {
-    const { apiKeys, keyWatch } = this.#deps
+    const { apiKeys, keyWatch, accessLog } = this.#deps
     const judge = isForAgent(destination) ? admitToAgent : admit
     const { welcome, principal, ...admission } = await judge(request, destination, route, apiKeys)
     if (ends.destroyed) return
@@ -142,11 +165,47 @@ export class PortProxy {
       const followed = keyWatch.follow(principal, () => breakOff(request.socket))
       ends.once('close', () => followed[Symbol.dispose]())
     }
-    await serve({ ...destination, ...admission })
+    if (!isForAgent(destination) || !(ends instanceof ServerResponse))
+      return await serve({ ...destination, ...admission })
+    const { path } = admission
+    const onAnswer = await recordAgentRequest({ request, response: ends, capsule: route, path, principal }, accessLog)
+    if (ends.destroyed) return
+    await serve({ ...destination, ...admission, onAnswer })
+  }
+
+  async #serveStream(request: Http2Request): Promise<void> {
+    const { head, stream } = request
+    let destination: Destination | undefined
+    let isSandbox = false
+    try {
+      destination = destinationOf(head, this.#deps.domains)
+      if (destination === undefined || isForAgent(destination)) {
+        throw new AppError(
+          'not_supported',
+          'Only services in capsules are asked by HTTP/2; use HTTP/1.1 for everything else.',
+        )
+      }
+      const { capsuleId } = destination
+      const route = await this.#deps.routes.get(capsuleId)
+      isSandbox = route.accessToken !== undefined
+      const { principal, ...admission } = await admit(head, destination, route, this.#deps.apiKeys)
+      if (stream.destroyed) return
+      this.#begin(capsuleId, stream)
+      if (principal !== undefined) {
+        const followed = this.#deps.keyWatch.follow(principal, () => stream.close(constants.NGHTTP2_CANCEL))
+        stream.once('close', () => followed[Symbol.dispose]())
+      }
+      await forwardStream(request, { ...destination, ...admission })
+    } catch (thrown) {
+      const error = AppError.from(thrown)
+      if (destination !== undefined) this.#log(destination, error)
+      const words = isSandbox && destination !== undefined ? sandboxWords(error, destination) : undefined
+      refuseStream(request, error, words)
+    }
   }
 
   /** @throws AppError `limit_exceeded` */
-  #begin(capsuleId: string, ends: Task['ends']): void {
+  #begin(capsuleId: string, ends: { once(event: 'close', listener: () => void): unknown }): void {
     const { activity, maxConnections } = this.#deps
     const count = this.#underWay.get(capsuleId) ?? 0
     if (count >= maxConnections) {
@@ -165,14 +224,17 @@ export class PortProxy {
 
   /** @param isSandbox whether the capsule, or its guest agent, is asked by clients of the E2B wire */
   #refuse(destination: Destination, { refuse, ends }: Task, error: AppError, isSandbox: boolean): void {
-    const { capsuleId, port } = destination
+    this.#log(destination, error)
+    if (isForAgent(destination) && ends instanceof ServerResponse && !ends.headersSent) allowPages(ends)
+    refuse(error, isSandbox ? sandboxWords(error, destination) : undefined)
+  }
+
+  #log({ capsuleId, port }: Destination, error: AppError): void {
     const { code, message } = error
     const level = code === 'internal' ? 'error' : 'debug'
     // The cause as text: as an object it may have bytes of the guest's answer, and those are not for logs.
     const cause = error.cause === undefined ? undefined : errorText(error.cause)
     this.#deps.logger[level]({ capsuleId, port, code, error: message, cause }, 'proxy.refused')
-    if (isForAgent(destination) && ends instanceof ServerResponse && !ends.headersSent) allowPages(ends)
-    refuse(error, isSandbox ? sandboxWords(error, destination) : undefined)
   }
 }
 

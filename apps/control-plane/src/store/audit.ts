@@ -17,7 +17,10 @@ export interface NewAuditEntry {
   readonly details?: Readonly<Record<string, string | undefined>>
 }
 
-/** Adds an entry. To be called in the transaction of the change that it tells of; takes no lock. */
+/**
+ * Adds an entry. To be called in the transaction of the change that it tells of; takes no lock. Nothing can be taken out of it later, so it
+ * names people that have an account by id alone.
+ */
 export async function writeAudit(tx: Db, entry: NewAuditEntry): Promise<void> {
   const { actor } = entry
   await tx
@@ -27,7 +30,7 @@ export async function writeAudit(tx: Db, entry: NewAuditEntry): Promise<void> {
       team_id: entry.teamId,
       actor_type: actor === undefined ? 'system' : (actor.kind ?? 'key'),
       actor_id: actor?.id ?? null,
-      actor_name: actor?.name ?? null,
+      actor_name: actor === undefined || (actor.kind === 'user' && actor.id !== '') ? null : actor.name,
       action: entry.action,
       resource_type: entry.resource.type,
       resource_id: entry.resource.id,
@@ -107,9 +110,22 @@ export interface AuditPosition {
   readonly id: string
 }
 
+/** An entry, and the addresses that the accounts in it have now. */
+export type NamedAuditRow = AuditRow & { readonly actorEmail: string | null; readonly resourceEmail: string | null }
+
+function named(db: Db, teamId: string) {
+  return db
+    .selectFrom('audit_log')
+    .leftJoin('users as actor', 'actor.id', 'audit_log.actor_id')
+    .leftJoin('users as about', 'about.id', 'audit_log.resource_id')
+    .selectAll('audit_log')
+    .select(['actor.email as actorEmail', 'about.email as resourceEmail'])
+    .where('audit_log.team_id', '=', teamId)
+}
+
 /** Newest first, those without a place in the chain too. */
-export async function listAudit(db: Db, teamId: string, filter: AuditFilter): Promise<AuditRow[]> {
-  let query = db.selectFrom('audit_log').selectAll().where('team_id', '=', teamId)
+export async function listAudit(db: Db, teamId: string, filter: AuditFilter): Promise<NamedAuditRow[]> {
+  let query = named(db, teamId)
   const { actorId, actions: wanted, resourceType, resourceId, outcome, since, until, before } = filter
   if (actorId !== undefined) query = query.where('actor_id', '=', actorId)
   if (wanted !== undefined) query = query.where('action', 'in', wanted)
@@ -118,18 +134,11 @@ export async function listAudit(db: Db, teamId: string, filter: AuditFilter): Pr
   if (outcome !== undefined) query = query.where('outcome', '=', outcome)
   if (since !== undefined) query = query.where('at', '>=', since)
   if (until !== undefined) query = query.where('at', '<', until)
-  if (before !== undefined) query = query.where(sql<SqlBool>`(at, id) < (${before.at}, ${before.id})`)
-  return await query.orderBy('at', 'desc').orderBy('id', 'desc').limit(filter.limit).execute()
+  if (before !== undefined) query = query.where(sql<SqlBool>`(at, audit_log.id) < (${before.at}, ${before.id})`)
+  return await query.orderBy('at', 'desc').orderBy('audit_log.id', 'desc').limit(filter.limit).execute()
 }
 
 /** Entries that have their place in the chain, in its order. */
-export async function listChained(db: Db, teamId: string, afterSeq: number, limit: number): Promise<AuditRow[]> {
-  return await db
-    .selectFrom('audit_log')
-    .selectAll()
-    .where('team_id', '=', teamId)
-    .where('seq', '>', afterSeq)
-    .orderBy('seq')
-    .limit(limit)
-    .execute()
+export async function listChained(db: Db, teamId: string, afterSeq: number, limit: number): Promise<NamedAuditRow[]> {
+  return await named(db, teamId).where('seq', '>', afterSeq).orderBy('seq').limit(limit).execute()
 }

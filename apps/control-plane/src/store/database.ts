@@ -1,5 +1,5 @@
-import { type Logger, silentLogger } from '@wrenn/base'
-import { Kysely, type MigrationResultSet, Migrator, NO_MIGRATIONS, PostgresDialect, sql } from 'kysely'
+import { AppError, type Logger, silentLogger } from '@wrenn/base'
+import { Kysely, type Migration, type MigrationResultSet, Migrator, NO_MIGRATIONS, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { migrations } from './migrations/index.js'
 import type { Database } from './schema.js'
@@ -7,6 +7,10 @@ import type { Database } from './schema.js'
 const BIGINT_OID = 20
 const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 15_000
+/** What control planes call themselves to the database. */
+const CONTROL_PLANE = 'wrenn-control-plane'
+/** What the one connection of each control plane that hears of changes calls itself. */
+export const LISTENER = 'wrenn-control-plane-changes'
 /** Any number that nobody else uses in this database: the letters of "wrenn". */
 const MIGRATION_LOCK = 0x7772656e6e
 
@@ -17,16 +21,26 @@ interface OpenDatabaseOptions {
   readonly url: string
   readonly maxConnections?: number
   readonly logger?: Logger
+  /** @default 15 000 */
+  readonly statementTimeoutMs?: number
+  /** Who connects, as the server lists it. @default wrenn-control-plane */
+  readonly application?: string
 }
 
 /** Opens a pool of connections. The caller destroys it; connections that break are replaced and never end the process. */
-export function openDatabase({ url, maxConnections = 10, logger = silentLogger }: OpenDatabaseOptions): Db {
+export function openDatabase({
+  url,
+  maxConnections = 10,
+  logger = silentLogger,
+  statementTimeoutMs = STATEMENT_TIMEOUT_MS,
+  application = CONTROL_PLANE,
+}: OpenDatabaseOptions): Db {
   const pool = new pg.Pool({
     connectionString: url,
     max: maxConnections,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
-    statement_timeout: STATEMENT_TIMEOUT_MS,
-    application_name: 'wrenn-control-plane',
+    statement_timeout: statementTimeoutMs,
+    application_name: application,
     types: { getTypeParser: (oid, format) => (oid === BIGINT_OID ? Number : pg.types.getTypeParser(oid, format)) },
   })
   // Without listeners node-postgres ends the process when the server goes away.
@@ -35,8 +49,26 @@ export function openDatabase({ url, maxConnections = 10, logger = silentLogger }
   return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
 }
 
-function migrator(db: Db): Migrator {
-  return new Migrator({ db, provider: { getMigrations: async () => migrations } })
+type Migrations = Readonly<Record<string, Migration>>
+
+function migrator(db: Db, all: Migrations): Migrator {
+  const patient = Object.fromEntries(Object.entries(all).map(([name, each]) => [name, patiently(each)]))
+  return new Migrator({ db, provider: { getMigrations: async () => patient } })
+}
+
+/** A large table takes as long as it takes; the limit of requests comes back with the end of the transaction. */
+function patiently({ up, down }: Migration): Migration {
+  const wait = (db: Kysely<unknown>) => sql`SET LOCAL statement_timeout = 0`.execute(db)
+  return {
+    up: async (db) => {
+      await wait(db)
+      await up(db)
+    },
+    down: async (db) => {
+      await wait(db)
+      await down?.(db)
+    },
+  }
 }
 
 function check({ error }: MigrationResultSet): void {
@@ -44,13 +76,50 @@ function check({ error }: MigrationResultSet): void {
 }
 
 /** Brings the schema to the newest version; several processes may try at once. */
-export async function migrateUp(db: Db): Promise<void> {
-  await alone(db, async () => check(await migrator(db).migrateToLatest()))
+export async function migrateUp(db: Db, all: Migrations = migrations): Promise<void> {
+  await alone(db, async () => check(await migrator(db, all).migrateToLatest()))
 }
 
-/** Takes every migration back. */
+/** A migration, and when it was applied; `undefined` for one that was not. */
+export interface MigrationState {
+  readonly name: string
+  readonly appliedAt: Date | undefined
+}
+
+/** Oldest first. */
+export async function listMigrations(db: Db): Promise<MigrationState[]> {
+  const known = await migrator(db, migrations).getMigrations()
+  return known.map(({ name, executedAt }) => ({ name, appliedAt: executedAt }))
+}
+
+/**
+ * Reverts every migration after `name`, for an older version of the platform; nobody else may be using the database.
+ * @returns the names of those that were reverted, newest first
+ * @throws AppError `invalid_request` for a migration that was not applied, `conflict` while others are connected
+ */
+export async function migrateDownTo(db: Db, name: string): Promise<string[]> {
+  const reverted: string[] = []
+  await alone(db, async () => {
+    const applied = (await listMigrations(db))
+      .filter(({ appliedAt }) => appliedAt !== undefined)
+      .map((each) => each.name)
+    if (!applied.includes(name)) {
+      throw new AppError('invalid_request', `This database has no migration ${name}; it has ${applied.join(', ')}.`)
+    }
+    const { rows } = await sql<{ count: number }>`SELECT count(*) AS count FROM pg_stat_activity
+      WHERE datname = current_database() AND application_name = ${CONTROL_PLANE}`.execute(db)
+    if ((rows[0]?.count ?? 0) > 0) {
+      throw new AppError('conflict', 'A control plane is using the database; stop all of them first.')
+    }
+    check(await migrator(db, migrations).migrateTo(name))
+    reverted.push(...applied.slice(applied.indexOf(name) + 1).reverse())
+  })
+  return reverted
+}
+
+/** Reverts every migration. */
 export async function migrateDown(db: Db): Promise<void> {
-  await alone(db, async () => check(await migrator(db).migrateTo(NO_MIGRATIONS)))
+  await alone(db, async () => check(await migrator(db, migrations).migrateTo(NO_MIGRATIONS)))
 }
 
 /** In the transaction that `db` is, or in one of its own. */
@@ -70,9 +139,26 @@ export async function alone(db: Db, task: () => Promise<void>): Promise<void> {
       await task()
     } finally {
       await sql`SELECT pg_advisory_unlock(${MIGRATION_LOCK})`.execute(connection)
-      await sql`SET statement_timeout = ${sql.lit(STATEMENT_TIMEOUT_MS)}`.execute(connection)
+      // To that of its pool.
+      await sql`RESET statement_timeout`.execute(connection)
     }
   })
+}
+
+/** What a database server says of itself, and of who uses the database. */
+export interface ServerFacts {
+  readonly version: string
+  /** Control planes that are connected. */
+  readonly replicas: number
+}
+
+export async function findServerFacts(db: Db): Promise<ServerFacts> {
+  const { rows } = await sql<ServerFacts>`SELECT current_setting('server_version') AS "version",
+    (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = ${LISTENER}) AS "replicas"
+  `.execute(db)
+  const [facts] = rows
+  if (facts === undefined) throw new Error('a select without a row')
+  return facts
 }
 
 /** One statement there and back. @throws the driver's error */

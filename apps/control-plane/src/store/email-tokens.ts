@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
 import type { Db } from './database.js'
+import { inSeconds } from './in-seconds.js'
 import type { EmailTokensTable } from './schema.js'
 
 type Kind = EmailTokensTable['kind']
@@ -34,7 +35,7 @@ export async function addEmailToken(tx: Db, { digest, kind, userId, lifeSec, wis
       user_id: userId,
       name: wish?.name ?? null,
       password_hash: wish?.passwordHash ?? null,
-      expires_at: sql<Date>`now() + ${lifeSec} * interval '1 second'`,
+      expires_at: inSeconds(lifeSec),
     })
     .returning('expires_at')
     .executeTakeFirstOrThrow()

@@ -27,7 +27,7 @@ export async function findIdle(db: Db, limit: number, { firstMs, maxMs }: IdleBa
     WHERE c.state = 'running' AND c.desired_state = 'running' AND c.timeout_sec > 0
       AND used.since + c.timeout_sec * interval '1 second' <= now()
       AND (tried.failures = 0 OR tried.failed_at
-        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, tried.failures - 1)) * interval '1 millisecond' <= now())
+        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())
     ORDER BY used.since LIMIT ${limit}`.execute(db)
   return rows
 }

@@ -1,6 +1,7 @@
 import { invitationIds } from '@wrenn/base'
 import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
+import { inSeconds } from './in-seconds.js'
 import type { InvitationRow } from './schema.js'
 
 interface NewInvitation {
@@ -26,7 +27,7 @@ export async function addInvitation(tx: Db, wanted: NewInvitation): Promise<Invi
       token_digest: wanted.tokenDigest,
       invited_by: wanted.invitedBy,
       inviter_name: wanted.inviterName,
-      expires_at: sql<Date>`now() + ${wanted.lifeSec} * interval '1 second'`,
+      expires_at: inSeconds(wanted.lifeSec),
     })
     .onConflict((conflict) =>
       conflict
@@ -89,7 +90,7 @@ export async function renewInvitation(
       invited_by: invitedBy,
       sent: eb('sent', '+', 1),
       sent_at: sql<Date>`now()`,
-      expires_at: sql<Date>`now() + ${lifeSec} * interval '1 second'`,
+      expires_at: inSeconds(lifeSec),
     }))
     .where('id', '=', id)
     .returningAll()

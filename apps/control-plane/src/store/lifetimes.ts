@@ -1,6 +1,7 @@
 import type { CapsuleState } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
+import { inSeconds } from './in-seconds.js'
 import type { CapsuleRow, EndOfLife } from './schema.js'
 
 /** After a sleep a capsule has at least this long, however short it was asked to live (as clients made for E2B know it). */
@@ -48,7 +49,7 @@ export async function findEnded(db: Db, limit: number, { firstMs, maxMs }: EndBa
     ) AS tried
     WHERE (c.state = 'running' OR (c.state = 'error' AND c.on_end = 'kill')) AND c.ends_at <= now()
       AND (c.on_end = 'kill' OR tried.failures = 0 OR tried.failed_at
-        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, tried.failures - 1)) * interval '1 millisecond' <= now())
+        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())
     ORDER BY c.ends_at LIMIT ${limit}`.execute(db)
   return rows
 }
@@ -98,8 +99,4 @@ export async function extendEnd(db: Db, id: string, lifetimeSec: number): Promis
     .where(sql<boolean>`(ends_at < ${inSeconds(lifetimeSec)} OR ${STARTS} AND lifetime_sec < ${lifetimeSec}::int)`)
     .returningAll()
     .executeTakeFirst()
-}
-
-function inSeconds(seconds: number) {
-  return sql<Date>`now() + ${seconds} * interval '1 second'`
 }

@@ -70,6 +70,25 @@ export async function giveUpExpired(db: Db, reason: string): Promise<void> {
     .execute()
 }
 
+/** How the sending of mails goes. */
+export interface MailBacklog {
+  readonly waiting: number
+  readonly oldestAt: Date | null
+  /** In the last 24 hours. */
+  readonly givenUp: number
+}
+
+export async function findMailBacklog(db: Db): Promise<MailBacklog> {
+  const { rows } = await sql<MailBacklog>`SELECT
+      count(*) FILTER (WHERE given_up_at IS NULL) AS "waiting",
+      min(created_at) FILTER (WHERE given_up_at IS NULL) AS "oldestAt",
+      count(*) FILTER (WHERE given_up_at > now() - interval '24 hours') AS "givenUp"
+    FROM mails`.execute(db)
+  const [backlog] = rows
+  if (backlog === undefined) throw new Error('an aggregate without a row')
+  return backlog
+}
+
 /** Forgets mails that were given up longer ago than this. */
 export async function pruneMails(db: Db, olderThanMs: number): Promise<void> {
   await db

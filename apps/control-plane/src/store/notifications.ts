@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Logger } from '@wrenn/base'
 import pg from 'pg'
+import { LISTENER } from './database.js'
 
 const RECONNECT_MS = 500
 const BEAT_MS = 300
@@ -63,7 +64,7 @@ export class Notifications {
   async #connect(): Promise<void> {
     const client = new pg.Client({
       connectionString: this.#deps.url,
-      application_name: 'wrenn-control-plane-changes',
+      application_name: LISTENER,
       keepAlive: true,
       connectionTimeoutMillis: BEAT_TIMEOUT_MS,
       query_timeout: BEAT_TIMEOUT_MS,

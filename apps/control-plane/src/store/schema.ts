@@ -22,16 +22,42 @@ export interface TeamsTable {
   name: string
   /** Unique; for URLs. */
   slug: Generated<string>
-  /** Quotas: `null` is the platform's default, 0 no limit. */
+  /** Limits of its own: `null` is its plan's, 0 no limit. */
   max_running: number | null
   max_vcpus: number | null
   max_memory_mib: number | null
   max_pool_bytes: number | null
+  max_creating: number | null
+  max_calls_per_min: number | null
+  /** Name of a plan; `null` has none. */
+  plan: string | null
+  /** Whether commands and file operations are in its audit trail. */
+  audit_data_access: Generated<boolean>
   created_at: Time
   /** Nobody is in a deleted team, and none of its keys is good. */
   deleted_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
   /** When nothing of a deleted team was left. */
   swept_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+}
+
+/** Limits for any number of teams: `null` is the platform's default, 0 no limit. */
+export interface PlansTable {
+  name: string
+  max_running: number | null
+  max_vcpus: number | null
+  max_memory_mib: number | null
+  max_pool_bytes: number | null
+  max_creating: number | null
+  max_calls_per_min: number | null
+  created_at: Time
+}
+
+/** How often each team has called, in the newest minute in which it did. */
+interface TeamCallsTable {
+  team_id: string
+  /** Since 1970. */
+  minute: number
+  calls: number
 }
 
 /** Keys by digest: a key itself is in no table. Plain SHA-256 does, because a key has 128 random bits. */
@@ -246,6 +272,102 @@ export interface SnapshotsTable {
   created_at: Time
   /** When its name became free; its files may take longer to go. */
   deleted_at: OptionalTime
+  /** Made by the platform for itself, and called by its id; not listed. */
+  hidden: Generated<boolean>
+  /** Of the build that made it. */
+  build_id: string | null
+  /** Of all steps that led to it, when a later build may start from it. */
+  steps_hash: string | null
+  /** When a build started from it last. */
+  used_at: ColumnType<Date | null, Date | null | undefined, Date | RawBuilder<Date> | null>
+  /** What capsules made of it run as, unless they say otherwise. */
+  defaults: Json<ProcessDefaults | null>
+}
+
+/** As whom, where and with which environment commands run that say none of it. */
+export interface ProcessDefaults {
+  readonly user: string
+  readonly cwd: string
+  readonly envs: Readonly<Record<string, string>>
+}
+
+/**
+ * `draft`: begun, and nobody has said yet of what. `waiting`: to be tried at `due_at`. `building`: somebody is at it, and holds it until
+ * `due_at`. The others are ends.
+ */
+export type BuildState = 'draft' | 'waiting' | 'building' | 'ready' | 'error' | 'cancelled'
+
+/** One step of a build: what to do, and whether also where a cached result is there. */
+export interface BuildStep {
+  readonly type: 'RUN' | 'COPY' | 'ENV' | 'WORKDIR' | 'USER'
+  readonly args: readonly string[]
+  /** Of the uploaded files of a `COPY`. */
+  readonly filesHash?: string | undefined
+  readonly force: boolean
+}
+
+/** What a build is made of. */
+export interface BuildPlan {
+  /** Name of a template, built-in or the team's own. */
+  readonly from: string
+  readonly steps: readonly BuildStep[]
+  /** Runs in what is built, from before its snapshot on. */
+  readonly startCmd?: string | undefined
+  /** Succeeds once the start command has done its work. */
+  readonly readyCmd?: string | undefined
+  /** Nothing cached is used. */
+  readonly force: boolean
+}
+
+/** Why a build ended without a template, and at which step: `base`, a number from 1 on, or `finalize`. */
+export interface BuildReason {
+  readonly message: string
+  readonly step?: string | undefined
+}
+
+/** Builds of templates, ended ones for as long as the platform keeps them. */
+export interface TemplateBuildsTable {
+  id: string
+  team_id: string
+  /** Of the template. */
+  name: string
+  state: BuildState
+  /** `null`: those of what it is built from. */
+  vcpus: number | null
+  memory_mib: number | null
+  plan: Json<BuildPlan | null>
+  actor: Json<Actor | null>
+  /** How often it was taken up; who took it up before must change nothing any more. */
+  attempts: Count
+  /** How many attempts failed for a reason that may pass. */
+  failures: Count
+  due_at: ColumnType<Date, Date | RawBuilder<Date> | undefined, Date | RawBuilder<Date>>
+  /** Set when it is taken up first; a build that is not ready by then never is. */
+  deadline_at: OptionalTime
+  /** In which its steps run. */
+  capsule_id: string | null
+  log_count: Count
+  log_bytes: Count
+  snapshot_id: string | null
+  reason: Json<BuildReason | null>
+  created_at: Time
+  ended_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+}
+
+/** What builds say, in their order from 0 on without gaps. */
+export interface TemplateBuildLogsTable {
+  build_id: string
+  seq: number
+  at: Date
+  level: 'debug' | 'info' | 'warn' | 'error'
+  step: string
+  message: string
+}
+
+/** What links are signed with; made by migrations, the same for all control planes. */
+export interface SigningKeysTable {
+  purpose: string
+  secret: string
 }
 
 /** What each host said last that a team takes of its pool, a shared block once. */
@@ -262,7 +384,7 @@ export interface AuditTable {
   team_id: string
   /** By the database's clock, to the millisecond: an entry's hash is over its wire form. */
   at: ColumnType<Date, Date | undefined, never>
-  actor_type: 'key' | 'user' | 'system'
+  actor_type: 'key' | 'user' | 'token' | 'system'
   actor_id: string | null
   actor_name: string | null
   action: string
@@ -294,7 +416,7 @@ export type UserStatus = 'pending' | 'active' | 'disabled'
 /** People's accounts. */
 export interface UsersTable {
   id: string
-  /** Unique, whatever its case; stored in lower case. */
+  /** Unique, whatever its case; stored in lower case. Empty once the account is erased. */
   email: string
   name: string
   /** argon2id in its own text form; `null`: nobody can log in with a password. */
@@ -304,7 +426,68 @@ export interface UsersTable {
   is_admin: Generated<boolean>
   created_at: Time
   updated_at: ColumnType<Date, Date | undefined, Date | RawBuilder<Date>>
-  deleted_at: OptionalTime
+  /** When its owner asked for its end: from then on nobody can log in to it. */
+  deleted_at: ColumnType<Date | null, null | undefined, RawBuilder<Date> | null>
+  /** Until when that can be taken back. */
+  erase_at: ColumnType<Date | null, null | undefined, RawBuilder<Date> | null>
+  /** From then on address, name and password are empty. */
+  erased_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+}
+
+/** Authenticator apps (RFC 6238). */
+export interface TotpFactorsTable {
+  user_id: string
+  /** Encrypted. */
+  secret: string
+  /** Of the last code that was taken. */
+  last_step: Count
+  created_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  /** `null`: no code was given yet, so it counts for nothing. */
+  confirmed_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
+/** What stands in for a lost factor, by digest. */
+export interface RecoveryCodesTable {
+  user_id: string
+  digest: string
+  used_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
+/** What people sign in with instead of a password, or after it (WebAuthn). */
+export interface PasskeysTable {
+  id: string
+  user_id: string
+  name: string
+  /** The authenticator's own; unique, base64url. */
+  credential_id: string
+  /** COSE, base64url. */
+  public_key: string
+  /** Grows with each signature, where the authenticator counts at all. */
+  counter: Count
+  transports: ColumnType<string[], readonly string[], never>
+  backed_up: boolean
+  created_at: Time
+  last_used_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
+/** Logins that wait for a second factor, by the digest of the token that each has. */
+export interface LoginStepsTable {
+  digest: string
+  user_id: string
+  place: string
+  restore: boolean
+  provider: string | null
+  failures: Count
+  created_at: Time
+  expires_at: ColumnType<Date, RawBuilder<Date>, never>
+}
+
+/** What passkeys are asked to sign, by digest; each is good once. */
+export interface PasskeyChallengesTable {
+  digest: string
+  purpose: string
+  bound_to: string
+  expires_at: ColumnType<Date, RawBuilder<Date>, never>
 }
 
 /** Who is in which team. */
@@ -336,6 +519,8 @@ export interface SessionsTable {
   user_agent: string
   created_at: Time
   revoked_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+  /** When its person last proved to it who they are. */
+  confirmed_at: ColumnType<Date, Date | RawBuilder<Date> | undefined, RawBuilder<Date>>
 }
 
 /** What requests of sessions are made with, by digest. */
@@ -356,6 +541,80 @@ export interface EmailTokensTable {
   created_at: Time
   expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
   used_at: ColumnType<Date | null, null | undefined, Date | RawBuilder<Date>>
+}
+
+/** Programs that wait until a person lets them in. */
+export interface DeviceLoginsTable {
+  /** SHA-256 of the program's own code, hexadecimal. */
+  digest: string
+  /** What its person types; unique. */
+  user_code: string
+  /** What the program says of itself. */
+  client: string
+  ip: string
+  created_at: Time
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
+  /** The session that let it in or sent it away. */
+  decided_by: string | null
+  denied: ColumnType<boolean, boolean | undefined, boolean>
+}
+
+/** Who people are to providers. */
+export interface OauthIdentitiesTable {
+  /** Id in the settings; with the issuer, because a setting may come to name another one. */
+  provider: string
+  issuer: string
+  /** Of the provider, and never another person's. */
+  subject: string
+  /** Has one of each provider at most. */
+  user_id: string
+  created_at: ColumnType<Date, undefined, never>
+}
+
+/** Sign-ins that are under way at a provider. What they are checked with is derived from what the browser keeps. */
+export interface OauthFlowsTable {
+  /** SHA-256 of the state, hexadecimal. */
+  digest: string
+  /** SHA-256 of what the browser's cookie has. */
+  browser: string
+  provider: string
+  intent: 'login' | 'signup' | 'link'
+  /** Page to go to afterwards. */
+  next: string | null
+  /** Of a link: the session that wants it. */
+  session_id: string | null
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
+}
+
+/** Sign-ins that were finished at a provider, until the page fetches their session. */
+export interface OauthCodesTable {
+  /** SHA-256 of the code, hexadecimal. */
+  digest: string
+  browser: string
+  provider: string
+  issuer: string
+  subject: string
+  expires_at: ColumnType<Date, Date | RawBuilder<Date>, never>
+}
+
+/** What happened in a team, for a day; only triggers write it. */
+export interface EventsTable {
+  team_id: string
+  /** Of the transaction that it happened in; text, because it has 64 bits. */
+  xid: ColumnType<string, never, never>
+  id: ColumnType<number, never, never>
+  at: ColumnType<Date, never, never>
+  type: string
+  resource_id: string
+  data: JSONColumnType<Record<string, unknown>, never, never>
+}
+
+/** What the link of the set-up carries, by digest. */
+export interface SetUpCodesTable {
+  /** Always true, and the key: there is one at most. */
+  is_only: true
+  digest: string
+  created_at: ColumnType<Date, undefined, Date | RawBuilder<Date>>
 }
 
 /** How often something was tried of late. */
@@ -402,23 +661,52 @@ export interface MailsTable {
   reason: string | null
 }
 
+/** What a capsule used in a stretch of time. */
+interface CapsuleMetricsTable {
+  /** `seq` of the capsule. */
+  capsule_seq: number
+  /** Resolution: 0 is the finest. */
+  tier: number
+  /** Unix time in seconds of the stretch's begin. */
+  at: number
+  /** As `metric-points.ts` packs them. */
+  points: Buffer
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
+  plans: PlansTable
+  team_calls: TeamCallsTable
   api_keys: ApiKeysTable
   hosts: HostsTable
   capsules: CapsulesTable
   operations: OperationsTable
   checkpoints: CheckpointsTable
   snapshots: SnapshotsTable
+  template_builds: TemplateBuildsTable
+  template_build_logs: TemplateBuildLogsTable
+  signing_keys: SigningKeysTable
   pool_usage: PoolUsageTable
+  capsule_metrics: CapsuleMetricsTable
   audit_log: AuditTable
   audit_chains: AuditChainsTable
   users: UsersTable
+  totp_factors: TotpFactorsTable
+  recovery_codes: RecoveryCodesTable
+  passkeys: PasskeysTable
+  login_steps: LoginStepsTable
+  passkey_challenges: PasskeyChallengesTable
   team_members: TeamMembersTable
   sessions: SessionsTable
   access_tokens: AccessTokensTable
   email_tokens: EmailTokensTable
+  device_logins: DeviceLoginsTable
+  oauth_identities: OauthIdentitiesTable
+  oauth_flows: OauthFlowsTable
+  oauth_codes: OauthCodesTable
+  events: EventsTable
+  set_up_codes: SetUpCodesTable
   attempts: AttemptsTable
   mails: MailsTable
   invitations: InvitationsTable
@@ -428,12 +716,22 @@ export interface Database {
 export type ApiKeyRow = Selectable<ApiKeysTable>
 /** An account, in the form of {@link CapsuleRow}. */
 export type UserRow = Selectable<UsersTable>
+/** An authenticator app, in the form of {@link CapsuleRow}. */
+export type TotpRow = Selectable<TotpFactorsTable>
+/** A passkey, in the form of {@link CapsuleRow}. */
+export type PasskeyRow = Selectable<PasskeysTable>
+/** A login that waits, in the form of {@link CapsuleRow}. */
+export type LoginStepRow = Selectable<LoginStepsTable>
 /** A session, in the form of {@link CapsuleRow}. */
 export type SessionRow = Selectable<SessionsTable>
 /** An entry of the audit trail, in the form of {@link CapsuleRow}. */
 export type AuditRow = Selectable<AuditTable>
 /** A team, in the form of {@link CapsuleRow}. */
 export type TeamRow = Selectable<TeamsTable>
+/** A plan, in the form of {@link CapsuleRow}. */
+export type PlanRow = Selectable<PlansTable>
+/** An event, in the form of {@link CapsuleRow}. */
+export type EventRow = Selectable<EventsTable>
 /** An invitation, in the form of {@link CapsuleRow}. */
 export type InvitationRow = Selectable<InvitationsTable>
 /** A mail that waits, in the form of {@link CapsuleRow}. */
@@ -446,5 +744,9 @@ export type CapsuleRow = Selectable<CapsulesTable>
 export type OperationRow = Selectable<OperationsTable>
 /** A checkpoint, in the form of {@link CapsuleRow}. */
 export type CheckpointRow = Selectable<CheckpointsTable>
+/** A build, in the form of {@link CapsuleRow}. */
+export type TemplateBuildRow = Selectable<TemplateBuildsTable>
+/** A line of a build's log, in the form of {@link CapsuleRow}. */
+export type TemplateBuildLogRow = Selectable<TemplateBuildLogsTable>
 /** A snapshot, in the form of {@link CapsuleRow}. */
 export type SnapshotRow = Selectable<SnapshotsTable>

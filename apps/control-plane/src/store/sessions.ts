@@ -1,9 +1,8 @@
 import { sessionIds } from '@wrenn/base'
 import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
+import { inSeconds } from './in-seconds.js'
 import type { SessionRow, TeamMembersTable, UserStatus } from './schema.js'
-
-const inSeconds = (seconds: number) => sql<Date>`now() + ${seconds} * interval '1 second'`
 
 /** Where a request of a session came from. */
 export interface Client {
@@ -20,6 +19,8 @@ interface NewSession {
   readonly rotationKey: string
   readonly lifeSec: number
   readonly client: Client
+  /** Whether its person has proved to it who they are. */
+  readonly isConfirmed: boolean
 }
 
 /** Begins a session. */
@@ -35,9 +36,28 @@ export async function addSession(tx: Db, session: NewSession): Promise<SessionRo
       expires_at: inSeconds(session.lifeSec),
       ip: session.client.ip,
       user_agent: session.client.userAgent.slice(0, USER_AGENT_LENGTH),
+      ...(session.isConfirmed ? {} : { confirmed_at: sql<Date>`'epoch'` }),
     })
     .returningAll()
     .executeTakeFirstOrThrow()
+}
+
+/** Its person has proved who they are. */
+export async function confirmSession(db: Db, id: string): Promise<void> {
+  await db.updateTable('sessions').set({ confirmed_at: sql<Date>`now()` }).where('id', '=', id).execute()
+}
+
+/** Whether that was in the last `withinSec`, and the session goes on. */
+export async function isConfirmed(db: Db, id: string, withinSec: number): Promise<boolean> {
+  const found = await db
+    .selectFrom('sessions')
+    .select('id')
+    .where('id', '=', id)
+    .where('revoked_at', 'is', null)
+    .where('expires_at', '>', sql<Date>`now()`)
+    .where('confirmed_at', '>', sql<Date>`now() - ${withinSec} * interval '1 second'`)
+    .executeTakeFirst()
+  return found !== undefined
 }
 
 /** Another token for the requests of a session; those before are good until their end. */
@@ -67,6 +87,11 @@ export async function lockSession(
     .executeTakeFirst()
 }
 
+/** Whose a session is, also when it is over. */
+export async function findSessionHolder(db: Db, id: string): Promise<string | undefined> {
+  return (await db.selectFrom('sessions').select('user_id').where('id', '=', id).executeTakeFirst())?.user_id
+}
+
 /** Puts a refresh token's successor into its place. */
 export async function rotate(
   tx: Db,
@@ -94,6 +119,23 @@ export async function rotate(
 /** Moves a session to another team. */
 export async function setSessionTeam(tx: Db, id: string, teamId: string): Promise<void> {
   await tx.updateTable('sessions').set({ team_id: teamId }).where('id', '=', id).execute()
+}
+
+/** Moves a session to the team that its person has been in for longest, when they have left its own. @returns whether it did */
+export async function moveHomelessSession(db: Db, id: string): Promise<boolean> {
+  const { numAffectedRows = 0n } = await sql`UPDATE sessions AS s SET team_id = home.team_id
+    FROM (SELECT m.team_id FROM team_members AS m JOIN sessions AS of ON of.user_id = m.user_id
+      WHERE of.id = ${id} ORDER BY m.joined_at, m.team_id LIMIT 1) AS home
+    WHERE s.id = ${id} AND s.revoked_at IS NULL
+      AND NOT EXISTS (SELECT FROM team_members AS m WHERE m.team_id = s.team_id AND m.user_id = s.user_id)`.execute(db)
+  return numAffectedRows > 0n
+}
+
+/** Ends all but the `kept` sessions of a person that were used last. */
+export async function endOldSessions(tx: Db, userId: string, kept: number): Promise<void> {
+  await sql`UPDATE sessions SET revoked_at = now() WHERE id IN (
+    SELECT id FROM sessions WHERE user_id = ${userId} AND revoked_at IS NULL AND expires_at > now()
+    ORDER BY last_used_at DESC, created_at DESC, id OFFSET ${kept})`.execute(tx)
 }
 
 /** Whose an access token is, and what they may do now. */

@@ -33,13 +33,14 @@ export async function lockSnapshot(tx: Db, id: string): Promise<SnapshotRow | un
   return await tx.selectFrom('snapshots').selectAll().where('id', '=', id).forUpdate().executeTakeFirst()
 }
 
-/** A team's snapshots that capsules can be created from, oldest first. */
+/** A team's snapshots that capsules can be created from, oldest first, without those that the platform keeps for itself. */
 export async function listSnapshots(db: Db, teamId: string): Promise<SnapshotRow[]> {
   return await db
     .selectFrom('snapshots')
     .selectAll()
     .where('team_id', '=', teamId)
     .where('state', '=', 'ready')
+    .where('hidden', '=', false)
     .orderBy('seq')
     .execute()
 }
@@ -53,10 +54,15 @@ export interface SnapshotFilter {
   readonly limit: number
 }
 
-/** The same, newest first. */
+/** The same without what builds have made, newest first. */
 export async function findSnapshots(db: Db, teamId: string, filter: SnapshotFilter): Promise<SnapshotRow[]> {
   const { capsuleId, name, beforeSeq, limit } = filter
-  let query = db.selectFrom('snapshots').selectAll().where('team_id', '=', teamId).where('state', '=', 'ready')
+  let query = db
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('state', '=', 'ready')
+    .where('build_id', 'is', null)
   if (capsuleId !== undefined) query = query.where('capsule_id', '=', capsuleId)
   if (name !== undefined) query = query.where('name', '=', name)
   if (beforeSeq !== undefined) query = query.where('seq', '<', beforeSeq)

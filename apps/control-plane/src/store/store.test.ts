@@ -1,8 +1,9 @@
 import { capsuleIds } from '@wrenn/base'
 import { capsuleCommands, capsuleStates, nextState } from '@wrenn/protocol'
 import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
-import { sql } from 'kysely'
+import { type Kysely, sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { freshDatabase } from '../testing/harness.js'
 import { insertCapsule, pruneEnded, transition } from './capsules.js'
 import { type Db, migrateDown, migrateUp, openDatabase } from './database.js'
 import { createTeam } from './teams.js'
@@ -28,6 +29,18 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
     expect(left.rows).toEqual([])
     await Promise.all([migrateUp(db), migrateUp(db), migrateUp(db)])
     expect(await createTeam(db, 'A team')).toMatch(/^team-/)
+  })
+
+  it('lets a migration take longer than a request may', async () => {
+    const slow = openDatabase({ url: await freshDatabase(postgres.url), statementTimeoutMs: 200 })
+    try {
+      await expect(sql`SELECT pg_sleep(1)`.execute(slow)).rejects.toThrow('statement timeout')
+      const up = async (tx: Kysely<unknown>) => void (await sql`SELECT pg_sleep(1)`.execute(tx))
+      await migrateUp(slow, { '0001-slow': { up } })
+      await expect(sql`SELECT pg_sleep(1)`.execute(slow)).rejects.toThrow('statement timeout')
+    } finally {
+      await slow.destroy()
+    }
   })
 
   it('forgets capsules that ended long ago, and no others', async () => {

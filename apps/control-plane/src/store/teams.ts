@@ -21,6 +21,12 @@ export async function listTeamNames(db: Db): Promise<{ readonly id: string; read
     .execute()
 }
 
+/** The team that the platform began with, deleted or not. */
+export async function veryFirstTeam(db: Db): Promise<string | undefined> {
+  const first = db.selectFrom('teams').select('id').orderBy('created_at').orderBy('id').limit(1)
+  return (await first.executeTakeFirst())?.id
+}
+
 /** One that is not deleted. */
 export async function findTeam(db: Db, id: string): Promise<TeamRow | undefined> {
   return await db

@@ -1,11 +1,14 @@
 import { AppError } from '@wrenn/base'
-import type { CapsuleState } from '@wrenn/protocol'
+import { type CapsuleState, capsuleStates } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
-import type { CapsuleRow, TeamsTable } from './schema.js'
+import type { CapsuleRow, PlansTable } from './schema.js'
 
 /** States in which a capsule has vCPUs and memory, or will have them in a moment. */
 const awake = ['pending', 'starting', 'running', 'pausing', 'resuming'] as const satisfies readonly CapsuleState[]
+
+/** States of a capsule that has not ended. */
+const open = capsuleStates.filter((state) => state !== 'stopped' && state !== 'error')
 
 /** What counts against the quotas of a team. */
 export interface Usage {
@@ -13,12 +16,23 @@ export interface Usage {
   readonly vcpus: number
   readonly memoryMib: number
   readonly poolBytes: number
+  /** Those that are being created. */
+  readonly creating: number
   /** All that are not ended. */
   readonly open: number
 }
 
-/** A team's own limits: null is the platform's default, 0 no limit. */
-export type TeamQuota = Pick<TeamsTable, 'max_running' | 'max_vcpus' | 'max_memory_mib' | 'max_pool_bytes'>
+/** Limits of a team or a plan: null is for the next to say, a team's plan and then the platform; 0 is no limit. */
+export type TeamQuota = Pick<PlansTable, (typeof quotaColumns)[number]>
+
+const quotaColumns = [
+  'max_running',
+  'max_vcpus',
+  'max_memory_mib',
+  'max_pool_bytes',
+  'max_creating',
+  'max_calls_per_min',
+] as const
 
 /**
  * The team's limits, held until the end of the transaction: one start of a team at a time decides about them. The lock lets
@@ -26,37 +40,68 @@ export type TeamQuota = Pick<TeamsTable, 'max_running' | 'max_vcpus' | 'max_memo
  * @throws AppError `unauthorized` when the team was deleted meanwhile
  */
 export async function lockTeam(tx: Db, teamId: string): Promise<TeamQuota> {
-  const team = await quotaColumns(tx, teamId).where('deleted_at', 'is', null).forNoKeyUpdate().executeTakeFirst()
+  const team = await quotaOf(tx, teamId).where('t.deleted_at', 'is', null).forNoKeyUpdate('t').executeTakeFirst()
   if (team === undefined) throw new AppError('unauthorized', 'The team was deleted.')
   return team
 }
 
 /** The same limits for reading; decisions take {@link lockTeam}. */
-export async function findQuota(db: Db, teamId: string): Promise<TeamQuota> {
-  return await quotaColumns(db, teamId).executeTakeFirstOrThrow()
+export async function findQuota(db: Db, teamId: string): Promise<TeamQuota & { readonly plan: string | null }> {
+  return await quotaOf(db, teamId).select('t.plan').executeTakeFirstOrThrow()
 }
 
-function quotaColumns(db: Db, teamId: string) {
+/** What a team's plan says counts where the team has no limit of its own. */
+function quotaOf(db: Db, teamId: string) {
   return db
-    .selectFrom('teams')
-    .select(['max_running', 'max_vcpus', 'max_memory_mib', 'max_pool_bytes'])
-    .where('id', '=', teamId)
+    .selectFrom('teams as t')
+    .leftJoin('plans as p', 'p.name', 't.plan')
+    .select((eb) => quotaColumns.map((column) => eb.fn.coalesce(`t.${column}`, `p.${column}`).as(column)))
+    .where('t.id', '=', teamId)
 }
+
+const listed = (states: readonly CapsuleState[]) => sql.join(states.map((state) => sql.lit(state)))
+const runs = sql`(state IN (${listed(awake)}) OR (state = 'missing' AND desired_state = 'running'))`
 
 /** What a team uses. A missing capsule that is meant to run counts: its silent host runs it still. */
 export async function findUsage(db: Db, teamId: string): Promise<Usage> {
-  const states = sql.join(awake.map((state) => sql.lit(state)))
-  const runs = sql`(state IN (${states}) OR (state = 'missing' AND desired_state = 'running'))`
   const { rows } = await sql<Usage>`SELECT
       count(*) FILTER (WHERE ${runs}) AS "running",
       coalesce(sum(vcpus) FILTER (WHERE ${runs}), 0)::bigint AS "vcpus",
       coalesce(sum(memory_mib) FILTER (WHERE ${runs}), 0)::bigint AS "memoryMib",
-      count(*) FILTER (WHERE state NOT IN ('stopped', 'error')) AS "open",
+      count(*) FILTER (WHERE state IN ('pending', 'starting')) AS "creating",
+      count(*) AS "open",
       (SELECT coalesce(sum(bytes), 0) FROM pool_usage WHERE team_id = ${teamId})::bigint AS "poolBytes"
-    FROM capsules WHERE team_id = ${teamId}`.execute(db)
+    FROM capsules WHERE team_id = ${teamId} AND state IN (${listed(open)})`.execute(db)
   const [usage] = rows
   if (usage === undefined) throw new Error('an aggregate without a row')
   return usage
+}
+
+/** A host that the database knows, and what its capsules take of it. */
+export interface HostUse {
+  readonly id: string
+  readonly address: string
+  readonly agentVersion: string
+  readonly engine: string
+  readonly lastSeenAt: Date
+  readonly running: number
+  readonly vcpus: number
+  readonly memoryMib: number
+  /** Sleeping ones too. */
+  readonly open: number
+}
+
+/** The one that was seen last comes first. */
+export async function listHostUse(db: Db): Promise<HostUse[]> {
+  const { rows } = await sql<HostUse>`SELECT
+      h.id, h.address, h.agent_version AS "agentVersion", h.engine, h.last_seen_at AS "lastSeenAt",
+      count(c.id) FILTER (WHERE ${runs}) AS "running",
+      coalesce(sum(c.vcpus) FILTER (WHERE ${runs}), 0)::bigint AS "vcpus",
+      coalesce(sum(c.memory_mib) FILTER (WHERE ${runs}), 0)::bigint AS "memoryMib",
+      count(c.id) AS "open"
+    FROM hosts AS h LEFT JOIN capsules AS c ON c.host_id = h.id AND c.state IN (${listed(open)})
+    GROUP BY h.id ORDER BY h.last_seen_at DESC, h.id`.execute(db)
+  return rows
 }
 
 /** Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out. */

@@ -1,4 +1,5 @@
 import { userIds } from '@wrenn/base'
+import type { Scope } from '@wrenn/protocol'
 import { type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { UserRow, UserStatus } from './schema.js'
@@ -13,12 +14,23 @@ export async function lockPeople(tx: Db): Promise<void> {
 
 /** Whatever the case of the address; those that are to be deleted too. */
 export async function findUserByEmail(db: Db, email: string): Promise<UserRow | undefined> {
-  return await db.selectFrom('users').selectAll().where(sql<SqlBool>`lower(email) = lower(${email})`).executeTakeFirst()
+  return await db
+    .selectFrom('users')
+    .selectAll()
+    .where(sql<SqlBool>`lower(email) = lower(${email})`)
+    // The index of addresses has no others.
+    .where('erased_at', 'is', null)
+    .executeTakeFirst()
 }
 
 /** Also one that is to be deleted. */
 export async function findUser(db: Db, id: string): Promise<UserRow | undefined> {
   return await db.selectFrom('users').selectAll().where('id', '=', id).executeTakeFirst()
+}
+
+/** Held until the end of the transaction: nobody changes the account, or begins what its change would end. */
+export async function lockUser(tx: Db, id: string): Promise<UserRow | undefined> {
+  return await tx.selectFrom('users').selectAll().where('id', '=', id).forNoKeyUpdate().executeTakeFirst()
 }
 
 interface NewUser {
@@ -38,7 +50,7 @@ export async function addUser(tx: Db, { email, name, passwordHash }: NewUser): P
 
 interface UserChange {
   readonly name?: string | undefined
-  readonly password_hash?: string | undefined
+  readonly password_hash?: string | null | undefined
   readonly status?: UserStatus | undefined
   readonly is_admin?: boolean | undefined
 }
@@ -67,9 +79,9 @@ export async function countActive(db: Db, exceptId = ''): Promise<{ all: number;
     .executeTakeFirstOrThrow()
 }
 
-/** Oldest first, after the account `afterId`. */
+/** Oldest first, after the account `afterId`; those that are to be deleted too. */
 export async function listUsers(db: Db, limit: number, afterId: string | undefined): Promise<UserRow[]> {
-  let query = db.selectFrom('users').selectAll().where('deleted_at', 'is', null)
+  let query = db.selectFrom('users').selectAll().where('erased_at', 'is', null)
   if (afterId !== undefined) {
     query = query.where(
       sql<SqlBool>`(created_at, id) > (SELECT created_at, id FROM users AS last WHERE last.id = ${afterId})`,
@@ -78,11 +90,12 @@ export async function listUsers(db: Db, limit: number, afterId: string | undefin
   return await query.orderBy('created_at').orderBy('id').limit(limit).execute()
 }
 
-/** Revokes every key that a person has made, and those that were made with them. */
-export async function revokeKeysOf(tx: Db, userId: string): Promise<void> {
+/** Revokes every key that a person has made, and those that were made with them; or of these only those with `scope`. */
+export async function revokeKeysOf(tx: Db, userId: string, scope?: Scope): Promise<void> {
   await sql`WITH RECURSIVE made (id) AS (
       SELECT id FROM api_keys WHERE created_by = ${userId}
       UNION SELECT k.id FROM api_keys AS k JOIN made ON k.created_by = made.id
     )
-    UPDATE api_keys SET revoked_at = now() WHERE revoked_at IS NULL AND id IN (SELECT id FROM made)`.execute(tx)
+    UPDATE api_keys SET revoked_at = now() WHERE revoked_at IS NULL AND id IN (SELECT id FROM made)
+      AND scopes @> ${scope === undefined ? [] : [scope]}::text[]`.execute(tx)
 }

@@ -4,12 +4,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Logger, silentLogger, UndoStack, waitFor } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol'
-import { FakeHost, startTestPostgres } from '@wrenn/testkit'
+import { FakeHost, isReplicated, startTestPostgres } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import WebSocket from 'ws'
 import { readConfig } from '../config.js'
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../control-plane.js'
 import { openDatabase } from '../store/database.js'
+import { startFront } from './front.js'
 
 export interface Platform extends AsyncDisposable {
   readonly url: string
@@ -24,7 +25,10 @@ export interface Platform extends AsyncDisposable {
   get(id: string): Promise<Capsule>
   /** Waits until the capsule is in `state`. */
   until(id: string, state: Capsule['state']): Promise<Capsule>
-  open(path: string, options?: { readonly protocol?: string; readonly key?: string | undefined }): Socket
+  open(
+    path: string,
+    options?: { readonly protocol?: string; readonly key?: string | undefined; readonly cookie?: string },
+  ): Socket
   /** Ends the control plane and starts it again on the same database and host. */
   restart(): Promise<void>
 }
@@ -37,7 +41,7 @@ export interface PlatformOptions {
   /** @default 500 */
   readonly drainMs?: number
   /** As of the control plane itself. */
-  readonly timing?: Pick<ControlPlaneOptions, 'lookForCertificateEveryMs' | 'handshakeWithinMs'>
+  readonly timing?: Pick<ControlPlaneOptions, 'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs'>
 }
 
 /** A whole control plane on a real PostgreSQL and a fake host. */
@@ -51,36 +55,44 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     await undo.defer(() => postgres[Symbol.asyncDispose]())
     databaseUrl = postgres.url
   }
-  databaseUrl = await freshDatabase(databaseUrl)
+  const url = await freshDatabase(databaseUrl)
   const host = await FakeHost.start()
   await undo.defer(() => host[Symbol.asyncDispose]())
   const keyFile = join(dir, 'api-key')
+  const { WRENN_PORT: port = '0', ...given } = options.env ?? {}
+  const env = isReplicated() ? behind(port, given) : { ...given, WRENN_PORT: port }
   const config = readConfig({
-    DATABASE_URL: databaseUrl,
+    DATABASE_URL: url,
     WRENN_HOST_AGENT_ADDRESS: host.address,
     WRENN_API_KEY_FILE: keyFile,
-    WRENN_PORT: '0',
-    ...options.env,
+    ...env,
   })
   const { logger = silentLogger, drainMs = 500, timing = {} } = options
   const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...timing })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()
+  const front = await frontOf(
+    () => running.url,
+    () => startReplica({ databaseUrl: url, host }, env),
+    undo,
+    Number(port),
+  )
+  const publicUrl = (): string => front ?? running.url
   const owned = undo.move()
 
   const platform: Platform = {
     get url() {
-      return running.url
+      return publicUrl()
     },
     get tlsPort() {
       return running.tlsPort
     },
     key,
-    databaseUrl,
+    databaseUrl: url,
     host,
     call: (method, path, body, headers = {}) =>
-      fetch(running.url + path, {
+      fetch(publicUrl() + path, {
         method,
         headers: {
           'x-api-key': key,
@@ -99,10 +111,13 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
         },
         { timeoutMs: 20_000, what: `capsule to be ${state}` },
       ),
-    open: (path, { protocol, ...rest } = {}) => {
+    open: (path, { protocol, cookie, ...rest } = {}) => {
       const apiKey = 'key' in rest ? rest.key : key
-      const headers = apiKey === undefined ? {} : { 'x-api-key': apiKey }
-      return new Socket(new WebSocket(running.url.replace('http', 'ws') + path, protocol ?? [], { headers }))
+      const headers = {
+        ...(apiKey === undefined ? {} : { 'x-api-key': apiKey }),
+        ...(cookie === undefined ? {} : { cookie, origin: publicUrl() }),
+      }
+      return new Socket(new WebSocket(publicUrl().replace('http', 'ws') + path, protocol ?? [], { headers }))
     },
     restart: async () => {
       await running[Symbol.asyncDispose]()
@@ -113,14 +128,39 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   return platform
 }
 
-/** A second control plane on the same database and host. */
-export async function startReplica({ databaseUrl, host }: Platform): Promise<ControlPlane> {
+/** Whoever is told where people reach the platform is told of what stands in front. */
+function behind(port: string, env: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  return { ...(port === '0' ? {} : { WRENN_PUBLIC_URL: `http://127.0.0.1:${port}` }), ...env, WRENN_PORT: '0' }
+}
+
+/** Two control planes behind one address, which have a test's requests in turn: `npm run test:replicas`. */
+async function frontOf(
+  first: () => string,
+  startSecond: () => Promise<ControlPlane>,
+  undo: UndoStack,
+  port: number,
+): Promise<string | undefined> {
+  if (!isReplicated()) return undefined
+  const second = await startSecond()
+  await undo.defer(() => second[Symbol.asyncDispose]())
+  const front = await startFront(() => [first(), second.url], port)
+  await undo.defer(() => front[Symbol.asyncDispose]())
+  return front.url
+}
+
+/** A second control plane on the same database and host. @param env what it is told beside that */
+export async function startReplica(
+  { databaseUrl, host }: Pick<Platform, 'databaseUrl' | 'host'>,
+  env: Readonly<Record<string, string>> = {},
+  logger: Logger = silentLogger,
+): Promise<ControlPlane> {
   const config = readConfig({
     DATABASE_URL: databaseUrl,
     WRENN_HOST_AGENT_ADDRESS: host.address,
     WRENN_PORT: '0',
+    ...env,
   })
-  return await startControlPlane(config, silentLogger, { tickMs: 50, drainMs: 500 })
+  return await startControlPlane(config, logger, { tickMs: 50, drainMs: 500 })
 }
 
 /** A new, empty database on the same server. */

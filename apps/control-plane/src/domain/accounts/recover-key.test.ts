@@ -2,7 +2,7 @@ import { silentLogger } from '@wrenn/base'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Db, migrateUp, openDatabase } from '../../store/database.js'
-import { createTeam } from '../../store/teams.js'
+import { createTeam, endTeam } from '../../store/teams.js'
 import { freshDatabase } from '../../testing/harness.js'
 import { ApiKeys } from './api-keys.js'
 import { recoverKey } from './recover-key.js'
@@ -39,6 +39,15 @@ describe('a key for who has lost all', () => {
     const [entry] = await db.selectFrom('audit_log').selectAll().execute()
     expect(entry).toMatchObject({ action: 'api_key.recover', actor_type: 'system', resource_id: id, scope: 'admin' })
     expect(JSON.stringify(entry)).not.toContain(key)
+  })
+
+  it('does not make another team the first one when that was deleted', async () => {
+    const first = await createTeam(db, 'First')
+    await createTeam(db, 'Second')
+    await endTeam(db, first)
+    await recoverKey(db)
+    const [key] = await db.selectFrom('api_keys').select('scopes').execute()
+    expect(key?.scopes).not.toContain('platform')
   })
 
   it('is for the team that is named where there are several', async () => {

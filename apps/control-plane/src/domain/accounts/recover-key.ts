@@ -3,7 +3,7 @@ import { scopes, teamScopes } from '@wrenn/protocol'
 import { addKey } from '../../store/api-keys.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import { listTeamNames } from '../../store/teams.js'
+import { listTeamNames, veryFirstTeam } from '../../store/teams.js'
 import { newApiKey, storedForm } from './api-keys.js'
 import { keyEntry } from './key-admin.js'
 
@@ -26,8 +26,8 @@ export async function recoverKey(db: Db, wanted?: string): Promise<RecoveredKey>
     const teams = await listTeamNames(tx)
     const team = choose(teams, wanted)
     const key = newApiKey()
-    // The team that the platform began with has the keys of the platform.
-    const held = team.id === teams[0]?.id ? scopes : teamScopes
+    // The team that the platform began with has the keys of the platform; no other takes its place.
+    const held = team.id === (await veryFirstTeam(tx)) ? scopes : teamScopes
     const row = await addKey(tx, {
       teamId: team.id,
       name: 'Recovered on the machine',

@@ -3,7 +3,7 @@ import type { AuditPage, ListAuditQuery } from '@wrenn/protocol'
 import { type AuditPosition, listAudit, listChained } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import type { AuditChains } from './chain.js'
-import { toAuditEntry } from './entry.js'
+import { toNamedEntry } from './entry.js'
 
 const EXPORT_BATCH = 1_000
 
@@ -35,7 +35,7 @@ export class Audit {
     })
     const page = rows.slice(0, query.limit)
     const last = rows.length > query.limit ? page.at(-1) : undefined
-    return { items: page.map(toAuditEntry), ...(last === undefined ? {} : { next_cursor: encode(last) }) }
+    return { items: page.map(toNamedEntry), ...(last === undefined ? {} : { next_cursor: encode(last) }) }
   }
 
   /** All entries after a place in the chain that are committed when this begins, in the chain's order, as lines of JSON. */
@@ -48,7 +48,7 @@ export class Audit {
       if (last?.seq === undefined || last.seq === null) return
       yield rows
         .filter((row) => (row.seq ?? 0) <= lastSeq)
-        .map((row) => `${JSON.stringify(toAuditEntry(row))}\n`)
+        .map((row) => `${JSON.stringify(toNamedEntry(row))}\n`)
         .join('')
       seq = last.seq
     }

@@ -1,7 +1,18 @@
 import type { AuditEntry } from '@wrenn/protocol'
+import type { NamedAuditRow } from '../../store/audit.js'
 import type { AuditRow } from '../../store/schema.js'
 
-/** An entry as the API shows it, and as it is hashed: another form would break every chain there is. */
+/** An entry with the addresses of the accounts in it, which are no part of the chain: one that is deleted has none. */
+export function toNamedEntry(row: NamedAuditRow): AuditEntry {
+  const { actorEmail, resourceEmail } = row
+  return {
+    ...toAuditEntry(row),
+    ...(actorEmail ? { actor_email: actorEmail } : {}),
+    ...(resourceEmail ? { resource_email: resourceEmail } : {}),
+  }
+}
+
+/** An entry as it is hashed: another form would break every chain there is. */
 export function toAuditEntry(row: AuditRow): AuditEntry {
   return {
     id: row.id,

@@ -1,2 +1,3 @@
+export { AccessLog, type RecordAccess } from './access-log.js'
 export { Audit } from './audit.js'
 export { AuditChains } from './chain.js'

@@ -24,7 +24,7 @@ import type { Db } from '../../store/database.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
-import { checkEgress, checkLimits, reserve } from '../limits/index.js'
+import { checkedEgress, checkLimits, reserve } from '../limits/index.js'
 import {
   decodeCursor,
   encodeCursor,
@@ -59,6 +59,8 @@ export interface CapsuleSpec extends CreateCapsuleInput {
   readonly life?: Life | undefined
   /** Whether holders of a token of its own may speak with its guest agent. @default false */
   readonly agentAccess?: boolean | undefined
+  /** As whom and where commands run, where neither the request nor the template says so. */
+  readonly fallback?: { readonly user: string; readonly cwd: string } | undefined
 }
 
 interface DestroyOptions extends RequestOptions {
@@ -128,9 +130,11 @@ export class Capsules {
   async #draft(teamId: string, input: CapsuleSpec): Promise<Draft> {
     const { db, host, limits } = this.#deps
     const labels = { ...input.metadata, ...input.labels }
-    checkLimits({ ...input, labels }, limits)
-    checkEgress(input.egress)
     const snapshot = await findSnapshotByName(db, teamId, input.template)
+    const defaults = snapshot?.defaults ?? undefined
+    const envs = { ...defaults?.envs, ...input.envs }
+    checkLimits({ ...input, labels, envs }, limits)
+    const egress = input.egress && checkedEgress(input.egress)
     const sizes = snapshot === undefined ? await this.#templateSizes(input) : snapshotSizes(snapshot, input)
     return {
       base: snapshot?.template,
@@ -147,10 +151,10 @@ export class Capsules {
         access_token: input.agentAccess === true ? newAccessToken() : null,
         ...lifeColumns(input.life),
         labels: JSON.stringify(labels),
-        envs: JSON.stringify(input.envs),
-        egress: input.egress === undefined ? null : JSON.stringify(input.egress),
-        default_user: input.user ?? '',
-        default_cwd: input.cwd ?? '',
+        envs: JSON.stringify(envs),
+        egress: egress === undefined ? null : JSON.stringify(egress),
+        default_user: input.user ?? defaults?.user ?? input.fallback?.user ?? '',
+        default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',
         desired_state: 'running',
         host_id: host.id ?? null,

@@ -1,16 +1,18 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import type { EgressPolicy, Egress as EgressView } from '@wrenn/protocol'
+import { type EgressPolicy, type EgressStatus, type Egress as EgressView, refusalReasons } from '@wrenn/protocol'
+import type { Refusal } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
 import { findEgressPending, lockCapsule, patchCapsule } from '../../store/capsules.js'
 import { type Db, inTransaction } from '../../store/database.js'
 import type { Actor, CapsuleRow } from '../../store/schema.js'
-import { checkEgress } from '../limits/index.js'
+import { checkedEgress } from '../limits/index.js'
 import { Rounds } from '../rounds.js'
 import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf } from './carry-egress.js'
 import { illegal, needCapsule } from './need-capsule.js'
 
 const LOOK_EVERY_MS = 1_000
+const REFUSALS_TIMEOUT_MS = 2_000
 /** Capsules that the host may be busy with, without keeping the others waiting. */
 const CARRIED_AT_ONCE = 8
 /** What an audit entry tells of a list; the capsule itself has all of it. */
@@ -54,8 +56,23 @@ export class Egress {
   }
 
   /** @throws AppError `capsule_not_found` */
-  async get(teamId: string, id: string): Promise<EgressView> {
-    return toEgress(await needCapsule(this.#deps.db, teamId, id))
+  async get(teamId: string, id: string): Promise<EgressStatus> {
+    const row = await needCapsule(this.#deps.db, teamId, id)
+    return { ...toEgress(row), refused: row.state === 'running' ? await this.#refused(id) : [] }
+  }
+
+  /** Nothing where the host cannot say: what the policy is does not hang on it. */
+  async #refused(id: string): Promise<EgressStatus['refused']> {
+    const { host, logger } = this.#deps
+    try {
+      const { refusals } = await host.call((client) =>
+        client.listRefusals({ capsuleId: id }, { timeoutMs: REFUSALS_TIMEOUT_MS }),
+      )
+      return refusals.flatMap(toRefusal)
+    } catch (error) {
+      logger.debug({ capsuleId: id, error: errorText(error) }, 'egress.refusals_unknown')
+      return []
+    }
   }
 
   /**
@@ -63,9 +80,9 @@ export class Egress {
    * whether the host has it; asking for what there is already changes nothing.
    * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request` naming the entry, `engine_failure`
    */
-  async set(teamId: string, id: string, policy: EgressPolicy, { waitMs, actor }: SetOptions): Promise<EgressView> {
+  async set(teamId: string, id: string, wish: EgressPolicy, { waitMs, actor }: SetOptions): Promise<EgressView> {
     const { db } = this.#deps
-    checkEgress(policy)
+    const policy = checkedEgress(wish)
     const row = await inTransaction(db, async (tx) => {
       await needCapsule(tx, teamId, id)
       const current = await lockCapsule(tx, id)
@@ -123,6 +140,14 @@ export class Egress {
     await writeAudit(tx, { teamId, actor, action: 'capsule.egress', resource: { type: 'capsule', id }, details })
     return written ?? row // locked, so it is there
   }
+}
+
+/** A reason that this version does not know is none that it could explain. */
+function toRefusal({ name, address, rule, port, count, lastAtMs, ...refusal }: Refusal): EgressStatus['refused'] {
+  const reason = refusalReasons.find((known) => known === refusal.reason)
+  if (reason === undefined) return []
+  const what = { ...(name && { name }), ...(address && { address }), ...(rule && { rule }) }
+  return [{ ...what, port, reason, count: Number(count), last_at: new Date(Number(lastAtMs)).toISOString() }]
 }
 
 /** As the API shows it. */

@@ -16,6 +16,8 @@ import { carryEgressChangedSince, egressOf } from './carry-egress.js'
 
 /** A create that another process took over may have run out of time because of its first one. */
 const MAX_TIMEOUTS = 3
+/** A built-in template that nobody has used yet: its packages are downloaded and installed first. */
+const FIRST_BUILD_MS = 30 * 60_000
 const WHAT = 'it had started'
 
 /** Lets the host make a capsule; what fails leaves nothing there. */
@@ -62,13 +64,17 @@ async function createOnHost(
   row: CapsuleRow,
 ): Promise<CreateCapsuleResponse> {
   // The row names what the capsule was asked to be made of; a snapshot has a built-in template below it.
-  const template = operation.params?.template
+  const base = operation.params?.template
+  const template = typeof base === 'string' ? base : row.template
+  // A host that cannot say so now is asked the same by the create, with more patience.
+  const known = await host.findTemplate(template).catch(() => undefined)
+  const isBuilt = known?.sizeBytes !== 0n
   return await host.call((client) =>
     client.createCapsule(
       {
         capsuleId: row.id,
         teamId: row.team_id,
-        template: typeof template === 'string' ? template : row.template,
+        template,
         snapshotId: row.snapshot_id ?? '',
         vcpus: row.vcpus,
         memoryMib: row.memory_mib,
@@ -80,7 +86,7 @@ async function createOnHost(
         generation: BigInt(row.generation),
         ...egressOf(row),
       },
-      { timeoutMs: createTimeoutMs },
+      { timeoutMs: createTimeoutMs + (isBuilt ? 0 : FIRST_BUILD_MS) },
     ),
   )
 }

@@ -6,6 +6,7 @@ import type { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import { findRollback } from '../../store/rollbacks.js'
 import type { CapsuleRow } from '../../store/schema.js'
+import { abortable } from '../abortable.js'
 import type { Capsules } from './capsules.js'
 import type { Lifecycle } from './lifecycle.js'
 
@@ -208,16 +209,6 @@ function ended(row: CapsuleRow): AppError {
     return new AppError('guest_died', `The capsule has ended: ${exit.message}`, { details: { exit } })
   }
   return new AppError('invalid_state', `The capsule is ${state}, not running.`, { details: { state } })
-}
-
-/** Leaves `task` when `signal` ends; the task goes on. */
-async function abortable<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted()
-  return await new Promise<T>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    task.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort))
-  })
 }
 
 /** Ends with the first of them; without any it never ends. */

@@ -3,14 +3,8 @@ import { AppError, randomTag } from '@wrenn/base'
 import type { BackgroundResult, ExecInput, ExecResult } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
 import { fromHostError } from '../../host/errors.js'
-import {
-  exitInfo,
-  type ProcessExit,
-  type SessionContext,
-  type StartOptions,
-  selectTag,
-  startSession,
-} from './session.js'
+import { startRecorded } from './recorded.js'
+import { exitInfo, type ProcessExit, type SessionContext, type StartOptions, selectTag } from './session.js'
 
 const DEFAULT_TIMEOUT_SEC = 30
 const STDIN_CHUNK_BYTES = 256 * 1024
@@ -33,7 +27,7 @@ export async function execForeground(
   let feeding: Promise<void> | undefined
   let exit: ProcessExit | undefined
   try {
-    for await (const event of startSession(context, options)) {
+    for await (const event of startRecorded(context, options)) {
       if (event.case === 'start') {
         collector.pid = event.value.pid
         if (stdin !== undefined) feeding = feed(context, options.tag, stdin)
@@ -78,7 +72,7 @@ export async function execBackground(
   const started = new AbortController()
   const whileStarting = { ...context, signal: started.signal }
   try {
-    for await (const event of startSession(whileStarting, options)) {
+    for await (const event of startRecorded(whileStarting, options)) {
       if (event.case !== 'start') continue
       if (stdin !== undefined) await feed(whileStarting, options.tag, stdin)
       return { sandbox_id: id, capsule_id: id, cmd: input.cmd, pid: event.value.pid, tag: options.tag }

@@ -19,6 +19,8 @@ export interface FileTarget {
   readonly path: string
   /** Whose rights count; empty means the capsule's user. */
   readonly user: string
+  /** Ends a write. @default it ends by itself */
+  readonly signal?: AbortSignal
 }
 
 interface OpenedFile {
@@ -168,14 +170,15 @@ async function* chunks(parts: ReadParts): AsyncGenerator<Uint8Array> {
 export async function writeFile(target: FileTarget, source: Readable, wish: WriteWish = {}): Promise<number> {
   const upload = new Upload(source)
   try {
-    return await target.wake.use(target.capsule, () => send(target, upload, wish))
+    const options = target.signal === undefined ? {} : { signal: target.signal }
+    return await target.wake.use(target.capsule, () => send(target, upload, wish), options)
   } finally {
     upload.close()
   }
 }
 
 async function send(
-  { client, capsule, path, user }: FileTarget,
+  { client, capsule, path, user, signal }: FileTarget,
   upload: Upload,
   { mode, headers = {} }: WriteWish,
 ): Promise<number> {
@@ -186,8 +189,9 @@ async function send(
     yield { part: { case: 'complete' as const, value: true } }
   }
   const abort = new AbortController()
+  const either = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal])
   try {
-    const { bytes } = await client.writeFile(requests(), { signal: abort.signal })
+    const { bytes } = await client.writeFile(requests(), { signal: either })
     return Number(bytes)
   } catch (error) {
     throw upload.explain(fromHostError(error), path)

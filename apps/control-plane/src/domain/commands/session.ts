@@ -3,6 +3,7 @@ import { AppError } from '@wrenn/base'
 import type { ProcessEvent, ProcessSelector } from '@wrenn/protocol/guest'
 import { fromHostError, isConnectionLoss } from '../../host/errors.js'
 import type { HostClient } from '../../host/transport.js'
+import type { RecordAccess } from '../audit/index.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
 
 const RECONNECT_MS = 90_000
@@ -25,6 +26,8 @@ export interface SessionContext {
   readonly generation: number
   /** Ends the session, not the process. */
   readonly signal: AbortSignal
+  /** Notes what is started. @default nothing does */
+  readonly record?: RecordAccess | undefined
 }
 
 /** A process that is to be started and followed. */

@@ -1,2 +1,3 @@
-export { checkEgress, checkLimits } from './limits.js'
+export { CallMeter } from './call-meter.js'
+export { checkedEgress, checkLimits } from './limits.js'
 export { isPoolFull, readQuota, reserve, reserveSpace } from './quotas.js'

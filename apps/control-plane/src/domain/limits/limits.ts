@@ -1,4 +1,4 @@
-import { AppError, neverRangeOf, parseCidr } from '@wrenn/base'
+import { AppError, neverRangeOf, parseCidr, parseDomain } from '@wrenn/base'
 import { type EgressPolicy, environmentBytes, MAX_CAPSULE_ENVIRONMENT_BYTES } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 
@@ -29,23 +29,31 @@ export function checkLimits(sizes: Sizes, limits: Limits): void {
   }
 }
 
-/** @throws AppError `invalid_request`, naming the entry that is no IPv4 address or network, or that nothing can open */
-export function checkEgress(policy: EgressPolicy | undefined): void {
-  for (const list of ['allow', 'deny'] as const) {
-    for (const entry of policy?.[list] ?? []) {
-      const problem = problemOf(list, entry)
-      if (problem === undefined) continue
-      const message = `egress.${list}: "${entry.slice(0, 100)}" ${problem}.`
-      throw new AppError('invalid_request', message, { details: { field: `egress.${list}`, entry } })
-    }
-  }
+/**
+ * The policy with its domains in their one form: lower case, no dot at the end.
+ * @throws AppError `invalid_request`, naming the entry that is no IPv4 address, network or domain, or that nothing can open
+ */
+export function checkedEgress(policy: EgressPolicy): EgressPolicy {
+  const checked = (list: 'allow' | 'deny') => policy[list].map((entry, index) => checkedEntry(list, entry, index))
+  return { internet: policy.internet, allow: checked('allow'), deny: checked('deny') }
+}
+
+function checkedEntry(list: 'allow' | 'deny', entry: string, index: number): string {
+  const problem = problemOf(list, entry)
+  if (problem === undefined) return parseDomain(entry) ?? entry
+  const message = `egress.${list}: "${entry.slice(0, 100)}" ${problem}.`
+  throw new AppError('invalid_request', message, { details: { field: `egress.${list}`, index, entry } })
 }
 
 function problemOf(list: 'allow' | 'deny', entry: string): string | undefined {
   const cidr = parseCidr(entry)
-  if (cidr === undefined) {
-    return 'is no IPv4 address or network such as 203.0.113.0/24; domain names are not supported'
-  }
+  if (cidr === undefined) return parseDomain(entry) === undefined ? problemOfName(entry) : undefined
   const never = list === 'allow' ? neverRangeOf(cidr) : undefined
   return never === undefined ? undefined : `cannot be opened: ${never} is never reachable from a capsule`
+}
+
+function problemOfName(entry: string): string {
+  const kinds = 'is no IPv4 address, network such as 203.0.113.0/24, or domain such as example.org or *.example.org'
+  if (entry.includes('*')) return `${kinds}: a wildcard stands alone before a domain of at least two labels`
+  return /\P{ASCII}/u.test(entry) ? `${kinds}: give a name of another alphabet in its ASCII form, xn--…` : kinds
 }

@@ -12,9 +12,14 @@ import {
   type Usage,
 } from '../../store/usage.js'
 import { type PoolUsageDeps, refreshPoolUsage } from '../hosts/index.js'
+import type { CallMeter } from './call-meter.js'
 
 const NAMED = 3
 const GIB = 1024 ** 3
+
+interface QuotaDeps extends PoolUsageDeps {
+  readonly callMeter: CallMeter
+}
 
 /** What a request is about to start. */
 export interface Demand {
@@ -32,11 +37,12 @@ interface TeamLimits {
   readonly vcpus: number
   readonly memoryMib: number
   readonly poolBytes: number
+  readonly creating: number
 }
 
 /**
  * Takes the team's turn until the end of the transaction and checks that what starts now fits.
- * @throws AppError `pool_exhausted`, saying which limit, how much is used and what would free it
+ * @throws AppError `pool_exhausted`, saying which limit, how much is used and what would free it; `limit_exceeded` for what waiting frees
  */
 export async function reserve(tx: Db, teamId: string, limits: Limits, demand: Demand): Promise<void> {
   const max = limitsOf(await lockTeam(tx, teamId), limits)
@@ -47,6 +53,7 @@ export async function reserve(tx: Db, teamId: string, limits: Limits, demand: De
       { limit: 'capsules', max: limits.maxCapsules, used: used.open },
     )
   }
+  checkCreating(max.creating, used.creating, demand.added)
   await checkRunning(tx, teamId, { max, used, demand })
   await checkPool(tx, teamId, max, used)
 }
@@ -63,10 +70,11 @@ export function isPoolFull(error: unknown): boolean {
 }
 
 /** What a team uses and what it may use. */
-export async function readQuota(deps: PoolUsageDeps, teamId: string, limits: Limits): Promise<Quota> {
-  const { db } = deps
+export async function readQuota(deps: QuotaDeps, teamId: string, limits: Limits): Promise<Quota> {
+  const { db, callMeter } = deps
   await refreshPoolUsage(deps)
-  const max = limitsOf(await findQuota(db, teamId), limits)
+  const { plan, ...own } = await findQuota(db, teamId)
+  const max = limitsOf(own, limits)
   const used = await findUsage(db, teamId)
   const use = (amount: number, limit: number) => ({ used: amount, limit: limit === 0 ? null : limit })
   return {
@@ -75,6 +83,9 @@ export async function readQuota(deps: PoolUsageDeps, teamId: string, limits: Lim
     memory_mb: use(used.memoryMib, max.memoryMib),
     pool_bytes: use(used.poolBytes, max.poolBytes),
     capsules: use(used.open, limits.maxCapsules),
+    creating_capsules: use(used.creating, max.creating),
+    api_calls_per_min: use(await callMeter.calls(teamId), own.max_calls_per_min ?? limits.quota.apiCallsPerMin),
+    plan,
   }
 }
 
@@ -84,11 +95,26 @@ function limitsOf(team: TeamQuota, { quota }: Limits): TeamLimits {
     vcpus: team.max_vcpus ?? quota.vcpus,
     memoryMib: team.max_memory_mib ?? quota.memoryMib,
     poolBytes: team.max_pool_bytes ?? quota.poolBytes,
+    creating: team.max_creating ?? quota.creatingCapsules,
   }
 }
 
 function exceeds(amount: number, max: number): boolean {
   return max > 0 && amount > max
+}
+
+function checkCreating(max: number, used: number, added: number): void {
+  if (added === 0 || !exceeds(used + added, max)) return
+  const knob = 'WRENN_QUOTA_CREATING_CAPSULES'
+  const details = { limit: 'creating', max, used, asked: added }
+  if (exceeds(added, max)) {
+    throw exhausted(`The team may create ${max} capsules at a time; ask for fewer than ${added} (${knob}).`, details)
+  }
+  throw new AppError(
+    'limit_exceeded',
+    `The team may create ${max} capsules at a time and ${used} are being created (${knob}); try again when they run.`,
+    { details: { ...details, retryAfterSec: 1 } },
+  )
 }
 
 interface RunningCheck {

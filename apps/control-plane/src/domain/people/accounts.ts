@@ -4,15 +4,22 @@ import type { SignUpRule } from '../../config.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import { addEmailToken, dropEmailTokens, type SignUpWish, useEmailToken } from '../../store/email-tokens.js'
-import { addMember, findMembership, unownedFirstTeam } from '../../store/members.js'
+import { dropLoginStepsOf } from '../../store/login-steps.js'
+import { listProvidersOf } from '../../store/oauth-identities.js'
 import type { UserRow } from '../../store/schema.js'
 import { revokeSessions } from '../../store/sessions.js'
-import { addUser, changeUser, countActive, findUser, findUserByEmail, lockPeople } from '../../store/users.js'
+import { dropSetUpCode } from '../../store/set-up-codes.js'
+import { addUser, changeUser, countActive, findUser, findUserByEmail, lockPeople, lockUser } from '../../store/users.js'
 import type { UserPrincipal } from '../accounts/index.js'
-import { type From, PLATFORM_TEAM_ID, personActor } from './from.js'
+import type { Confirmations } from './confirmations.js'
+import { type From, personActor } from './from.js'
+import { homeTeamOf } from './home-team.js'
+import type { LoginEnd, LoginResult, LoginWish } from './login-end.js'
 import type { Passwords } from './passwords.js'
+import type { PeopleMail, PeopleMailer } from './people-mail.js'
 import type { Opened, Sessions } from './sessions.js'
-import { foundTeam } from './teams.js'
+import { refuseSignUp, signUpClosed } from './sign-up-rule.js'
+import { findOrFoundTeam } from './teams.js'
 import { placeOf, type Throttle } from './throttle.js'
 import { digestOf, newCode } from './tokens.js'
 
@@ -20,34 +27,13 @@ const ACTIVATION_SEC = 30 * 60
 const RESET_SEC = 15 * 60
 const MAX_PENDING = 100
 
-/** What is sent to people; each leaves with the commit of its transaction. */
-export interface PeopleMailer {
-  send(tx: Db, mail: PeopleMail): Promise<void>
-}
-
-type PeopleMail =
-  | {
-      readonly kind: 'activation'
-      readonly to: string
-      readonly name: string
-      readonly token: string
-      readonly expiresAt: string
-    }
-  | {
-      readonly kind: 'password-reset'
-      readonly to: string
-      readonly name: string
-      readonly token: string
-      readonly expiresAt: string
-    }
-  | { readonly kind: 'already-registered'; readonly to: string; readonly name: string }
-  | { readonly kind: 'password-changed'; readonly to: string; readonly name: string; readonly at: string }
-
 interface AccountsDeps {
   readonly db: Db
   readonly mailer: PeopleMailer
   readonly passwords: Passwords
+  readonly confirmations: Pick<Confirmations, 'require'>
   readonly sessions: Sessions
+  readonly loginEnd: LoginEnd
   readonly throttle: Throttle
   readonly signUp: SignUpRule
   readonly logger: Logger
@@ -79,7 +65,7 @@ export class Accounts {
     const { throttle, passwords } = this.#deps
     await throttle.count('signupPlace', placeOf(from.ip))
     await throttle.count('signup', email, placeOf(from.ip))
-    await this.#refuseSignUp(email)
+    await refuseSignUp(this.#deps.db, this.#deps.signUp, email)
     const passwordHash = await passwords.hash(password)
     this.#later('account.sign_up_failed', (tx) => this.#signUp(tx, { email, passwordHash, name }, from))
   }
@@ -138,24 +124,22 @@ export class Accounts {
       })
       if (active === undefined) throw invalidToken()
       await dropEmailTokens(tx, user.id, 'activation')
-      const firstTeam = isFirst ? await unownedFirstTeam(tx) : undefined
-      if (firstTeam !== undefined) await addMember(tx, firstTeam, user.id, 'owner')
-      const membership = (await findMembership(tx, user.id)) ?? (await foundTeam(tx, user))
-      await this.#entry(tx, 'user.activate', active, from, membership.teamId)
+      if (isFirst) await dropSetUpCode(tx)
+      const { teamId } = await findOrFoundTeam(tx, active, isFirst)
+      await this.#entry(tx, 'user.activate', active, from, teamId)
       return await sessions.open(tx, active, from)
     })
   }
 
   /**
-   * @throws AppError `unauthorized`, `limit_exceeded`, and to who knows the password `account_not_activated`, `account_disabled`
+   * @throws AppError `unauthorized`, `limit_exceeded`, and to who knows the password `account_not_activated`, `account_disabled`, `deletion_pending`
    */
-  async login(email: string, password: string, from: From): Promise<Opened> {
-    const { db, passwords, sessions, throttle } = this.#deps
+  async login(email: string, password: string, from: From, wish: LoginWish = {}): Promise<LoginResult> {
+    const { db, passwords, loginEnd, throttle } = this.#deps
     const place = placeOf(from.ip)
     await throttle.count('loginPlace', place)
     await throttle.count('login', email, place)
-    const found = await findUserByEmail(db, email)
-    const user = found?.deleted_at === null ? found : undefined
+    const user = await findUserByEmail(db, email)
     const isRight = await passwords.verify(user?.password_hash, password)
     if (!isRight || user === undefined) {
       await this.#failed(email, user, from)
@@ -165,19 +149,17 @@ export class Accounts {
     await throttle.uncount('loginPlace', place)
     return await db.transaction().execute(async (tx) => {
       // What has changed while the password was checked counts.
-      const now = await findUser(tx, user.id)
-      if (now?.status !== 'active') throw refusal(now)
-      if (now.password_hash !== user.password_hash) throw new AppError('unauthorized', 'The password was changed.')
-      return await sessions.open(tx, now, from)
+      const now = await lockUser(tx, user.id)
+      if (now?.password_hash !== user.password_hash) throw new AppError('unauthorized', 'The password was changed.')
+      return await loginEnd.finish(tx, now, from, wish)
     })
   }
 
   /** Takes as long for an address that nobody has. */
   async #failed(email: string, user: UserRow | undefined, from: From): Promise<void> {
     const { db } = this.#deps
-    const membership = await findMembership(db, user?.id ?? '')
     await writeAudit(db, {
-      teamId: membership?.teamId ?? PLATFORM_TEAM_ID,
+      teamId: await homeTeamOf(db, user?.id),
       actor: personActor({ id: user?.id ?? '', email }, from),
       action: 'session.login',
       resource: { type: 'user', id: user?.id ?? '' },
@@ -187,7 +169,7 @@ export class Accounts {
   }
 
   /** One's own account, as it is in the team that the session works in. */
-  async me({ id, teamId, role }: UserPrincipal): Promise<Me> {
+  async me({ id, teamId, role, permissions }: UserPrincipal): Promise<Me> {
     const user = await findUser(this.#deps.db, id)
     if (user === undefined) throw new AppError('unauthorized', 'The account is gone.')
     return {
@@ -195,10 +177,11 @@ export class Accounts {
       name: user.name,
       email: user.email,
       has_password: user.password_hash !== null,
-      providers: [],
+      providers: await listProvidersOf(this.#deps.db, id),
       is_admin: user.is_admin,
       team_id: teamId,
       role,
+      permissions: [...permissions].sort(),
     }
   }
 
@@ -210,22 +193,36 @@ export class Accounts {
     this.#deps.onChange()
   }
 
-  /** Every other session ends. @throws AppError `wrong_password`, `invalid_request`, `limit_exceeded` */
+  /**
+   * Every other session ends. An account that has no password yet gets one.
+   * @throws AppError `wrong_password`, `confirmation_needed`, `invalid_request`, `limit_exceeded`
+   */
   async changePassword(principal: UserPrincipal, input: ChangePasswordInput, from: From): Promise<void> {
-    const { db, passwords, throttle } = this.#deps
+    const { db, confirmations, passwords, throttle } = this.#deps
     const { current_password: current, new_password: chosen, confirm_password: again } = input
     if (again !== undefined && again !== chosen) {
       throw new AppError('invalid_request', 'confirm_password: is another one than new_password')
     }
-    const place = placeOf(from.ip)
-    await throttle.count('login', principal.email, place)
     const user = await findUser(db, principal.id)
-    if (!(await passwords.verify(user?.password_hash, current))) {
-      throw new AppError('wrong_password', 'current_password: is not the password of this account')
+    const before = user?.password_hash ?? null
+    if (before === null) {
+      if (again === undefined) throw new AppError('invalid_request', 'confirm_password: say the new password twice')
+    } else {
+      const place = placeOf(from.ip)
+      await throttle.count('login', principal.email, place)
+      if (!(await passwords.verify(before, current ?? ''))) {
+        throw new AppError('wrong_password', 'current_password: is not the password of this account')
+      }
+      await throttle.forget('login', principal.email, place)
     }
-    await throttle.forget('login', principal.email, place)
     const hash = await passwords.hash(chosen)
-    await db.transaction().execute((tx) => this.#setPassword(tx, principal.id, hash, from, principal.sessionId))
+    await db.transaction().execute(async (tx) => {
+      // Of two that set the first one, the later one would need it.
+      const now = await lockUser(tx, principal.id)
+      if (before === null) await confirmations.require(tx, principal)
+      if (now?.password_hash !== before) throw new AppError('wrong_password', 'The password was changed meanwhile.')
+      await this.#setPassword(tx, principal.id, hash, from, principal.sessionId)
+    })
     this.#deps.onChange()
   }
 
@@ -266,6 +263,7 @@ export class Accounts {
     const user = await changeUser(tx, id, { password_hash: hash })
     if (user === undefined) throw new AppError('unauthorized', 'The account is gone.')
     await revokeSessions(tx, { userId: id, except: keptSession })
+    await dropLoginStepsOf(tx, id)
     await dropEmailTokens(tx, id, 'password-reset')
     await this.#entry(tx, 'user.change_password', user, from)
     const { mailer } = this.#deps
@@ -283,20 +281,9 @@ export class Accounts {
     return { user, wish: used?.wish }
   }
 
-  async #refuseSignUp(email: string): Promise<void> {
-    const { signUp, db } = this.#deps
-    if (signUp === 'open') return
-    if (signUp === 'closed') {
-      if ((await countActive(db)).all > 0) throw signUpClosed()
-      return
-    }
-    const domain = email.slice(email.lastIndexOf('@') + 1)
-    if (!signUp.includes(domain)) throw new AppError('forbidden', 'Nobody can sign up here with such an address.')
-  }
-
   async #entry(tx: Db, action: string, user: UserRow, from: From, teamId?: string): Promise<void> {
     await writeAudit(tx, {
-      teamId: teamId ?? (await findMembership(tx, user.id))?.teamId ?? PLATFORM_TEAM_ID,
+      teamId: teamId ?? (await homeTeamOf(tx, user.id)),
       actor: personActor(user, from),
       action,
       resource: { type: 'user', id: user.id },
@@ -332,14 +319,4 @@ function wishedFor(wish: SignUpWish | undefined) {
 
 function invalidToken(): AppError {
   return new AppError('invalid_token', 'The link is unknown, was used before, or is too old.')
-}
-
-function signUpClosed(): AppError {
-  return new AppError('forbidden', 'Sign-up is closed; an admin of this platform can make you an account.')
-}
-
-/** Only to who knows the password. */
-function refusal(user: UserRow | undefined): AppError {
-  if (user?.status === 'pending') return new AppError('account_not_activated', 'Follow the link in the mail first.')
-  return new AppError('account_disabled', 'This account was disabled.')
 }

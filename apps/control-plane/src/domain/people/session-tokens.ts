@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import { type Permission, permissionsOf, permissionsOfRole, teamScopes } from '@wrenn/protocol'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
-import { findHolder, type Holder } from '../../store/sessions.js'
+import { findHolder, type Holder, moveHomelessSession } from '../../store/sessions.js'
 import { hasExpired, type UserPrincipal } from '../accounts/index.js'
 import { digestOf } from './tokens.js'
 
@@ -48,7 +48,10 @@ export class SessionTokens {
 
   async #load(digest: string): Promise<UserPrincipal> {
     const version = this.#version
-    const holder = await findHolder(this.#deps.db, digest)
+    const { db } = this.#deps
+    let holder = await findHolder(db, digest)
+    if (holder?.role === null && (await moveHomelessSession(db, holder.sessionId)))
+      holder = await findHolder(db, digest)
     if (holder === undefined) throw new AppError('unauthorized', 'The access token is not valid; log in again.')
     const principal = principalOf(holder)
     if (version === this.#version) {

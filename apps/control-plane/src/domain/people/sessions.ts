@@ -7,8 +7,10 @@ import type { SessionRow, UserRow } from '../../store/schema.js'
 import {
   addAccessToken,
   addSession,
+  endOldSessions,
   listSessions,
   lockSession,
+  moveHomelessSession,
   revokeSessions,
   rotate,
   setSessionTeam,
@@ -17,6 +19,7 @@ import { findUser } from '../../store/users.js'
 import type { UserPrincipal } from '../accounts/index.js'
 import { type From, personActor } from './from.js'
 import { foundTeam } from './teams.js'
+import { placeOf, type Throttle } from './throttle.js'
 import {
   digestOf,
   isAncestor,
@@ -31,6 +34,8 @@ import {
 const ACCESS_SEC = 15 * 60
 /** From the last refresh on. */
 const SESSION_SEC = 30 * 24 * 3600
+/** Of one person; the one that was used longest ago ends for another. */
+const MAX_SESSIONS = 100
 /** Tabs of one browser refresh at the same time, and answers get lost. */
 const REPEAT_WITHIN_MS = 10_000
 
@@ -40,8 +45,17 @@ export interface Opened extends Auth {
   readonly refresh_token: string
 }
 
+interface OpenOptions {
+  readonly wantedTeamId?: string
+  /** Whether its person has proved to the one who asks who they are. @default true */
+  readonly isConfirmed?: boolean
+  /** Who told whose it is; otherwise the platform knew by itself. */
+  readonly provider?: string | undefined
+}
+
 interface SessionsDeps {
   readonly db: Db
+  readonly throttle: Throttle
   /** Called when sessions may do less than before; other processes hear of it. */
   readonly onChange: () => void
 }
@@ -54,9 +68,14 @@ export class Sessions {
     this.#deps = deps
   }
 
-  /** Begins one, in the team that the person has been in for longest; who is in none gets one. In the caller's transaction. */
-  async open(tx: Db, user: UserRow, from: From): Promise<Opened> {
-    const { teamId } = (await findMembership(tx, user.id)) ?? (await foundTeam(tx, user))
+  /**
+   * Begins one, in the wanted team, or else in the one that the person has been in for longest; who is in none gets one. In the
+   * caller's transaction.
+   */
+  async open(tx: Db, user: UserRow, from: From, options: OpenOptions = {}): Promise<Opened> {
+    const { wantedTeamId, isConfirmed = true, provider } = options
+    const wanted = wantedTeamId === undefined ? undefined : await findMembership(tx, user.id, wantedTeamId)
+    const { teamId } = wanted ?? (await findMembership(tx, user.id)) ?? (await foundTeam(tx, user))
     const secret = newSecret()
     const session = await addSession(tx, {
       userId: user.id,
@@ -65,20 +84,29 @@ export class Sessions {
       rotationKey: newSecret(),
       lifeSec: SESSION_SEC,
       client: from,
+      isConfirmed,
     })
-    await writeAudit(tx, this.#entry('session.login', session, personActor(user, from)))
+    await endOldSessions(tx, user.id, MAX_SESSIONS)
+    const details = provider === undefined ? {} : { details: { provider } }
+    await writeAudit(tx, { ...this.#entry('session.login', session, personActor(user, from)), ...details })
     return await this.#answer(tx, user, session, secret)
   }
 
   /**
    * The next tokens of a session. A refresh token is good once. The one before it gives the same answer again for 10 s; any older one, and
    * that one later, ends the session: two have it, and nobody knows who is the right one.
-   * @throws AppError `unauthorized`
+   * @throws AppError `unauthorized`, `limit_exceeded`
    */
   async refresh(token: string, from: From): Promise<Opened> {
+    const { throttle } = this.#deps
+    const place = placeOf(from.ip)
+    await throttle.count('tokenPlace', place)
     const parts = parseRefreshToken(token)
     const opened = parts === undefined ? 'unknown' : await this.#refresh(parts.sessionId, parts.secret, from)
-    if (typeof opened !== 'string') return opened
+    if (typeof opened !== 'string') {
+      await throttle.uncount('tokenPlace', place)
+      return opened
+    }
     if (opened === 'unknown') throw new AppError('unauthorized', 'The session is over; log in again.')
     this.#deps.onChange()
     throw new AppError('unauthorized', 'This refresh token was used before, so its session was ended; log in again.')
@@ -86,6 +114,7 @@ export class Sessions {
 
   async #refresh(id: string, secret: string, from: From): Promise<Opened | 'unknown' | 'replayed'> {
     return await this.#deps.db.transaction().execute(async (tx) => {
+      await moveHomelessSession(tx, id)
       const session = await lockSession(tx, id, REPEAT_WITHIN_MS)
       const user = session === undefined ? undefined : await findUser(tx, session.user_id)
       if (session === undefined || user?.status !== 'active' || user.deleted_at !== null) return 'unknown'

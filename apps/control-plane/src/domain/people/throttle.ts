@@ -13,6 +13,8 @@ export const throttles = {
   login: { count: 10, windowMs: 15 * MINUTE_MS },
   /** Of whatever addresses from one place. */
   loginPlace: { count: 100, windowMs: 15 * MINUTE_MS },
+  /** Guesses at the code of the set-up. */
+  setUpPlace: { count: 10, windowMs: 15 * MINUTE_MS },
   signup: { count: 5, windowMs: 60 * MINUTE_MS },
   signupPlace: { count: 30, windowMs: 60 * MINUTE_MS },
   reset: { count: 5, windowMs: 60 * MINUTE_MS },
@@ -25,6 +27,18 @@ export const throttles = {
   invitedMailbox: { count: 20, windowMs: 24 * 60 * MINUTE_MS },
   /** Of one person. */
   search: { count: 60, windowMs: MINUTE_MS },
+  /** Programs that begin to wait for a person. */
+  devicePlace: { count: 60, windowMs: 60 * MINUTE_MS },
+  /** Of one person: looks at and decisions about programs that wait. */
+  deviceCode: { count: 30, windowMs: 15 * MINUTE_MS },
+  /** Sign-ins by a provider that begin. */
+  oauthPlace: { count: 100, windowMs: 15 * MINUTE_MS },
+  /** Second factors of one account from one place. */
+  secondFactor: { count: 10, windowMs: 15 * MINUTE_MS },
+  /** Codes of one account, wherever they are typed: of a million each is good for three that are tried. */
+  secondFactorAccount: { count: 30, windowMs: 60 * MINUTE_MS },
+  /** What passkeys are asked to sign. */
+  passkeyPlace: { count: 300, windowMs: 15 * MINUTE_MS },
   /** Guesses at tokens of mails and of sessions. */
   tokenPlace: { count: 300, windowMs: 15 * MINUTE_MS },
 } as const

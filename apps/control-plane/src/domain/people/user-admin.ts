@@ -61,7 +61,8 @@ export class UserAdmin {
   }
 
   /**
-   * Disabling ends the sessions of the account and the keys that it made, and those that these made; enabling brings none back. An admin
+   * Disabling ends the sessions of the account and the keys that it made, and those that these made, demoting those of them that may do
+   * something as the platform; enabling and promoting bring none back. An admin
    * is left in any case.
    * @throws AppError `user_not_found`, `conflict`
    */
@@ -69,8 +70,11 @@ export class UserAdmin {
     const user = await this.#deps.db.transaction().execute(async (tx) => {
       await lockPeople(tx)
       const before = await findUser(tx, id)
-      if (before === undefined || before.deleted_at !== null) {
+      if (before === undefined || before.erased_at !== null) {
         throw new AppError('user_not_found', `There is no account ${id}.`)
+      }
+      if (before.deleted_at !== null) {
+        throw new AppError('conflict', 'The owner of this account has deleted it; restore it first.')
       }
       if (change.status !== undefined && before.status === 'pending') {
         throw new AppError('conflict', 'This account was not activated yet; its owner does that with the link.')
@@ -81,6 +85,7 @@ export class UserAdmin {
         await revokeSessions(tx, { userId: id })
         await revokeKeysOf(tx, id)
       }
+      if (before.is_admin && !after.is_admin) await revokeKeysOf(tx, id, 'platform')
       for (const action of actionsOf(before, after)) await writeAudit(tx, entryOf(action, by, after, actor))
       return after
     })
@@ -102,17 +107,19 @@ function actionsOf(before: UserRow, after: UserRow): string[] {
   ]
 }
 
-function entryOf(action: string, { teamId }: Principal, { id, email }: UserRow, actor: Actor): NewAuditEntry {
-  return { teamId, actor, action, resource: { type: 'user', id }, scope: 'admin', details: { email } }
+function entryOf(action: string, { teamId }: Principal, { id }: UserRow, actor: Actor): NewAuditEntry {
+  return { teamId, actor, action, resource: { type: 'user', id }, scope: 'admin' }
 }
 
-function toUser(row: UserRow): User {
+/** An account as admins see it. */
+export function toUser(row: UserRow): User {
   return {
     id: row.id,
     email: row.email,
     name: row.name,
-    status: row.status,
+    status: row.deleted_at === null ? row.status : 'deleted',
     is_admin: row.is_admin,
     created_at: row.created_at.toISOString(),
+    ...(row.erase_at === null ? {} : { erase_at: row.erase_at.toISOString() }),
   }
 }

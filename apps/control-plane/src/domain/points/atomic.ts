@@ -7,6 +7,7 @@ import { findAnyCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { finishOperation } from '../../store/operations.js'
 import type { Actor, OperationRow } from '../../store/schema.js'
+import type { AccessLog } from '../audit/index.js'
 import { type CapsuleRef, mayHaveSavedState, type Wake } from '../capsules/index.js'
 import { execForeground, type SessionContext } from '../commands/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from '../operations/index.js'
@@ -33,6 +34,7 @@ interface AtomicDeps {
   readonly wake: Wake
   readonly checkpoints: Pick<Checkpoints, 'create' | 'rollback' | 'remove'>
   readonly operations: Operations
+  readonly accessLog: Pick<AccessLog, 'recorderFor'>
   readonly outputLimitBytes: number
   readonly logger: Logger
 }
@@ -140,7 +142,9 @@ export class AtomicExecs {
     const { host, wake } = this.#deps
     const capsule = refOf(operation)
     const { generation } = await wake.ready(capsule, { asleep: 'wait', signal: this.#stop.signal })
-    return { client: host.client, wake, capsule, generation, signal: this.#stop.signal }
+    const record =
+      operation.actor === null ? undefined : await this.#deps.accessLog.recorderFor(capsule, operation.actor)
+    return { client: host.client, wake, capsule, generation, signal: this.#stop.signal, record }
   }
 
   /**

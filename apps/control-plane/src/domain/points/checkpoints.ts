@@ -40,6 +40,8 @@ import type { RollbackParams } from './execute-rollback.js'
 
 /** A comparison may have to start a copy of the guest first. */
 const DIFF_TIMEOUT_MS = 10 * 60_000
+/** Of a file at a point in time; more is for `files`, which streams. */
+const MAX_FILE_BYTES = 1024 * 1024
 /** In a diff: the capsule as it is. */
 const NOW = 'current'
 
@@ -221,6 +223,28 @@ export class Checkpoints {
       changes,
       ...(last === undefined ? {} : { next_cursor: cursorOf(last, captureId) }),
     }
+  }
+
+  /**
+   * The content of a file at a point in time; `ref` may be `current`.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `file_not_found`, `is_a_directory`, `too_large`, `invalid_state`,
+   * or why it failed
+   */
+  async readFile(
+    teamId: string,
+    capsuleId: string,
+    ref: string,
+    { path, signal }: { readonly path: string; readonly signal: AbortSignal },
+  ): Promise<Uint8Array> {
+    const { db, host } = this.#deps
+    const row = await needCapsule(db, teamId, capsuleId)
+    const checkpointId = ref === NOW ? '' : (await needCheckpoint(db, capsuleId, ref)).id
+    if (!isLegal(row.state, 'checkpoint')) throw illegal(row, 'diff')
+    const request = { capsuleId, checkpointId, path, maxBytes: MAX_FILE_BYTES }
+    const answer = await host.call((client) =>
+      client.readCheckpointFile(request, { timeoutMs: DIFF_TIMEOUT_MS, signal }),
+    )
+    return answer.content
   }
 
   /** One change more than a page has, if there are so many. */

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { AppError, errorText, type Logger, snapshotIds } from '@wrenn/base'
 import type { CreateSnapshotInput, Template } from '@wrenn/protocol'
+import type { Insertable } from 'kysely'
 import { writeAudit } from '../../store/audit.js'
 import { transition } from '../../store/capsules.js'
-import type { Actor, CapsuleRow, SnapshotRow } from '../../store/schema.js'
+import type { Actor, CapsuleRow, OperationRow, SnapshotRow, SnapshotsTable } from '../../store/schema.js'
 import {
   findSnapshot,
   findSnapshotByName,
@@ -15,9 +16,17 @@ import {
   patchSnapshot,
   type SnapshotFilter,
 } from '../../store/snapshots.js'
-import { type LifecycleDeps, needCapsule, needLegal, type RequestOptions } from '../capsules/index.js'
+import { type CapsuleRef, type LifecycleDeps, needCapsule, needLegal, type RequestOptions } from '../capsules/index.js'
 import { reserveSpace } from '../limits/index.js'
-import { decodeCursor, encodeCursor, hashJson, insertNew, resultOf, submit } from '../operations/index.js'
+import {
+  decodeCursor,
+  encodeCursor,
+  hashJson,
+  insertNew,
+  resultOf,
+  type Submission,
+  submit,
+} from '../operations/index.js'
 import { platformTemplate, snapshotTemplate } from './template-view.js'
 
 const DELETE_TIMEOUT_MS = 30_000
@@ -36,6 +45,15 @@ interface RequestedSnapshot {
 interface PageQuery extends Omit<SnapshotFilter, 'beforeSeq'> {
   readonly cursor: string | undefined
 }
+
+interface KeepOptions {
+  /** The build that it is for. */
+  readonly buildId: string
+  readonly waitMs: number
+}
+
+type NamedSnapshot = Pick<Insertable<SnapshotsTable>, 'name'> &
+  Partial<Pick<Insertable<SnapshotsTable>, 'id' | 'hidden' | 'build_id'>>
 
 interface SnapshotPage {
   readonly names: readonly string[]
@@ -56,7 +74,7 @@ export class Snapshots {
    * `idempotency_mismatch`, or why it failed
    */
   async create(teamId: string, input: CreateSnapshotInput, options: RequestOptions): Promise<RequestedSnapshot> {
-    const { db, operations, limits } = this.#deps
+    const { db, operations } = this.#deps
     const capsuleId = input.capsule_id ?? input.sandbox_id ?? ''
     const submission = {
       teamId,
@@ -67,22 +85,58 @@ export class Snapshots {
     } as const
     if (input.name !== undefined) await this.#refuseReserved(input.name)
     const name = input.name ?? `template-${randomBytes(4).toString('hex')}`
-    const operation = await submit(this.#deps, submission, async (tx) => {
-      const row = await needCapsule(tx, teamId, capsuleId)
-      needLegal(row, 'snapshot')
-      await reserveSpace(tx, teamId, limits)
-      const moved = await transition(tx, row, 'snapshot')
-      if (moved === undefined) return undefined
-      const snapshot = await insertSnapshot(tx, draft(moved, name))
-      if (snapshot === undefined) throw new AppError('template_name_taken', `There is a snapshot ${name} already.`)
-      return await insertNew(tx, submission, moved, { snapshotId: snapshot.id })
-    })
+    const operation = await this.#submit(submission, capsuleId, { name })
     const result = await resultOf(operations, operation, options.waitMs)
     // The executor wrote it in this form.
     if (result !== undefined) return { template: result.template as Template, isReady: true }
     const drafted = await findSnapshot(db, String(operation.params?.snapshotId))
     if (drafted === undefined) throw new AppError('template_not_found', `The snapshot ${name} was given up.`)
     return { template: snapshotTemplate(drafted), isReady: false }
+  }
+
+  /**
+   * Makes a snapshot that the platform keeps for itself: it is not listed and its name is its id. Waits for its end.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `pool_exhausted`, `timeout`, or why it failed
+   */
+  async keep({ teamId, id: capsuleId }: CapsuleRef, { buildId, waitMs }: KeepOptions): Promise<SnapshotRow> {
+    const submission = { teamId, kind: 'snapshot', hash: hashJson({ capsuleId, buildId }), key: undefined } as const
+    const id = snapshotIds.create()
+    const operation = await this.#submit(submission, capsuleId, { id, name: id, hidden: true, build_id: buildId })
+    const result = await resultOf(this.#deps.operations, operation, waitMs)
+    const row = await findSnapshot(this.#deps.db, id)
+    if (result === undefined || row === undefined) throw new AppError('timeout', 'The snapshot is still being made.')
+    return row
+  }
+
+  async #submit(submission: Submission, capsuleId: string, named: NamedSnapshot): Promise<OperationRow> {
+    const { limits } = this.#deps
+    const { teamId } = submission
+    return await submit(this.#deps, submission, async (tx) => {
+      const row = await needCapsule(tx, teamId, capsuleId)
+      needLegal(row, 'snapshot')
+      await reserveSpace(tx, teamId, limits)
+      const moved = await transition(tx, row, 'snapshot')
+      if (moved === undefined) return undefined
+      // What capsules of its template run as, those made of the snapshot do, too.
+      const source = moved.snapshot_id === null ? undefined : await findSnapshot(tx, moved.snapshot_id)
+      const defaults = source?.defaults ? JSON.stringify(source.defaults) : null
+      const snapshot = await insertSnapshot(tx, { ...draft(moved), defaults, ...named })
+      if (snapshot === undefined)
+        throw new AppError('template_name_taken', `There is a snapshot ${named.name} already.`)
+      return await insertNew(tx, submission, moved, { snapshotId: snapshot.id })
+    })
+  }
+
+  /** Removes a snapshot that the platform kept for itself, unless a capsule is being created from it. @returns whether it did */
+  async discard(id: string): Promise<boolean> {
+    const isRetired = await this.#deps.db.transaction().execute(async (tx) => {
+      const held = await lockSnapshot(tx, id)
+      if (held?.state !== 'ready' || !held.hidden || (await findStarting(tx, id)) !== undefined) return false
+      await patchSnapshot(tx, id, { state: 'deleting', deleted_at: new Date() })
+      return true
+    })
+    if (isRetired) await this.#purgeSoon(id)
+    return isRetired
   }
 
   async #refuseReserved(name: string): Promise<void> {
@@ -136,10 +190,13 @@ export class Snapshots {
       const resource = { type: 'snapshot', id: own.id } as const
       await writeAudit(tx, { teamId, actor, action: 'snapshot.delete', resource, details: { name } })
     })
-    await this.purge(own).catch((error: unknown) => {
-      // It is no longer offered; its files go at the next comparison with the host.
-      const reason = errorText(error)
-      this.#deps.logger.warn({ snapshotId: own.id, error: reason }, 'snapshot.delete_deferred')
+    await this.#purgeSoon(own.id)
+  }
+
+  /** What is no longer offered; files that cannot go now do at the next comparison with the host. */
+  async #purgeSoon(id: string): Promise<void> {
+    await this.purge({ id }).catch((error: unknown) => {
+      this.#deps.logger.warn({ snapshotId: id, error: errorText(error) }, 'snapshot.delete_deferred')
     })
   }
 
@@ -151,11 +208,10 @@ export class Snapshots {
   }
 }
 
-function draft(capsule: CapsuleRow, name: string) {
+function draft(capsule: CapsuleRow) {
   return {
     id: snapshotIds.create(),
     team_id: capsule.team_id,
-    name,
     capsule_id: capsule.id,
     template: capsule.template,
     vcpus: capsule.vcpus,

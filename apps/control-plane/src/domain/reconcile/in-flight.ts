@@ -3,6 +3,7 @@ import type { Host } from '../../host/host.js'
 import { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
+import type { AccessLog } from '../audit/index.js'
 import { type Activity, type Capsules, Idle, type Lifecycle, Lifetimes, Wake } from '../capsules/index.js'
 import type { Operations } from '../operations/index.js'
 import { AtomicExecs, type Checkpoints } from '../points/index.js'
@@ -16,6 +17,7 @@ interface InFlightDeps {
   readonly checkpoints: Checkpoints
   readonly operations: Operations
   readonly activity: Activity
+  readonly accessLog: AccessLog
   readonly logger: Logger
   /** How long a call waits for its capsule. */
   readonly startWaitMs: number
@@ -40,11 +42,11 @@ export interface InFlight {
  * Wires what watches changes of capsules, wakes them, runs atomic commands, pauses the idle and ends lives that are over. Nothing runs before `start`.
  */
 export function createInFlight(deps: InFlightDeps): InFlight {
-  const { db, host, capsules, lifecycle, checkpoints, operations, activity, logger } = deps
+  const { db, host, capsules, lifecycle, checkpoints, operations, activity, accessLog, logger } = deps
   const changes = new CapsuleChanges({ db, notifications: deps.notifications, logger })
   const wake = new Wake({ db, capsules, lifecycle, changes, host, waitMs: deps.startWaitMs })
   const { outputLimitBytes, tickMs = 1_000 } = deps
-  const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, outputLimitBytes, logger })
+  const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, accessLog, outputLimitBytes, logger })
   const idle = new Idle({ db, host, lifecycle, activity, logger, tickMs })
   const lifetimes = new Lifetimes({ db, capsules, lifecycle, logger, tickMs })
   return {

@@ -1,5 +1,7 @@
 export { Invitations } from './invitations.js'
 export { Members } from './members.js'
 export type { Person } from './person.js'
+export { Plans } from './plans.js'
 export { TeamSweeper } from './sweeper.js'
+export { TeamAdmin } from './team-admin.js'
 export { noTeam, Teams } from './teams.js'

@@ -26,7 +26,7 @@ import { holdTeam } from '../../store/teams.js'
 import { digestOf, newCode } from '../people/index.js'
 import type { Person } from './person.js'
 import { teamEntry } from './team-entry.js'
-import { noTeam } from './teams.js'
+import { noTeam, toTeam } from './teams.js'
 
 const LIFE_SEC = 7 * 24 * 3600
 /** Of one team: more are no invitations but an advertisement. */
@@ -137,8 +137,7 @@ export class Invitations {
       await writeAudit(tx, invitationEntry('invitation.accept', row, actor))
       await this.#tellInviter(tx, team, row, person)
       const member = await findPerson(tx, team.id, person.id)
-      const { id, name, slug, created_at } = team
-      return { id, name, slug, is_byoc: false, created_at: created_at.toISOString(), role: member?.role ?? row.role }
+      return toTeam({ ...team, role: member?.role ?? row.role })
     }
     return await this.#inTeam(found.team_id, enter, invalidToken)
   }

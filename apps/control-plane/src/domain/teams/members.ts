@@ -16,6 +16,7 @@ import {
   type TeamPerson,
 } from '../../store/team-people.js'
 import { holdTeam } from '../../store/teams.js'
+import { lockUser } from '../../store/users.js'
 import { keyEntry } from '../accounts/index.js'
 import { MAX_OWNED } from './limits.js'
 import type { Person } from './person.js'
@@ -79,19 +80,25 @@ export class Members {
     })
   }
 
-  /** Makes somebody else the owner; who was it becomes an admin. @throws AppError `member_not_found`, `forbidden` */
+  /** Makes somebody else the owner; who was it becomes an admin. @throws AppError `member_not_found`, `forbidden`, `conflict` */
   async transfer(teamId: string, from: Person, toUserId: string, actor: Actor): Promise<void> {
     await this.#change(teamId, toUserId, async (tx, person, team) => {
       if ((await findPerson(tx, teamId, from.id))?.role !== 'owner') {
         throw new AppError('forbidden', 'Only the owner of a team can hand it over.')
       }
       if (toUserId === from.id) return
+      const next = await lockUser(tx, toUserId)
+      // They may have gone while their row was waited for.
+      const isThere = (await findPerson(tx, teamId, toUserId)) !== undefined
+      if (next?.status !== 'active' || next.deleted_at !== null || !isThere) {
+        throw new AppError('conflict', `The account of ${person.name} cannot own a team now: it is disabled or going.`)
+      }
       if ((await countOwned(tx, toUserId)) >= MAX_OWNED) {
         throw new AppError('limit_exceeded', `${person.name} owns as many teams as one may.`)
       }
       await setRole(tx, teamId, from.id, 'admin')
       await setRole(tx, teamId, toUserId, 'owner')
-      await writeAudit(tx, memberEntry('team.transfer', teamId, person, actor, { before: from.email }))
+      await writeAudit(tx, memberEntry('team.transfer', teamId, person, actor, { before: from.id }))
       const { email: to, name } = person
       await this.#deps.mailer.send(tx, { kind: 'ownership-received', to, name, team: team.name, by: from.name })
     })
@@ -147,9 +154,9 @@ function refuseOwner({ role }: TeamPerson, what: string): void {
 function memberEntry(
   action: string,
   teamId: string,
-  { userId, email }: TeamPerson,
+  { userId }: TeamPerson,
   actor: Actor,
   details: Readonly<Record<string, string>>,
 ) {
-  return teamEntry(action, teamId, actor, { email, ...details }, { type: 'user', id: userId })
+  return teamEntry(action, teamId, actor, details, { type: 'user', id: userId })
 }

@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
-import type { MemberOfTeam, Team, TeamDetails } from '@wrenn/protocol'
+import type { MemberOfTeam, Team, TeamDetails, UpdateTeamInput } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
+import { setDataAccessAudit } from '../../store/audit-access.js'
 import type { Db } from '../../store/database.js'
 import { addMember } from '../../store/members.js'
 import type { Actor, TeamRow } from '../../store/schema.js'
@@ -14,6 +15,7 @@ import {
   renameTeam,
   type TeamOfPerson,
 } from '../../store/teams.js'
+import { lockUser } from '../../store/users.js'
 import { MAX_OWNED } from './limits.js'
 import type { Person } from './person.js'
 import { teamEntry } from './team-entry.js'
@@ -22,6 +24,8 @@ interface TeamsDeps {
   readonly db: Db
   /** Called when keys and people may do less than before; other processes hear of it. */
   readonly onChange: () => void
+  /** Called when a team has begun or ended the recording of data access; other processes hear of it. */
+  readonly onAuditChange: () => void
 }
 
 /** Makes, names and ends teams. */
@@ -48,6 +52,7 @@ export class Teams {
   /** Somebody's new team, of which they are the owner. @throws AppError `limit_exceeded` */
   async create({ id }: Person, name: string, actor: Actor): Promise<Team> {
     return await this.#deps.db.transaction().execute(async (tx) => {
+      await lockUser(tx, id)
       const owned = await countOwned(tx, id)
       if (owned >= MAX_OWNED) {
         throw new AppError('limit_exceeded', `You own ${owned} teams, as many as one may; delete or hand over some.`)
@@ -61,15 +66,22 @@ export class Teams {
     })
   }
 
-  /** @throws AppError `team_not_found` */
-  async rename(teamId: string, name: string, actor: Actor): Promise<void> {
+  /** Renames it, and says whether commands and file operations are in its audit trail; what is left out stays. @throws AppError `team_not_found` */
+  async update(teamId: string, change: UpdateTeamInput, actor: Actor): Promise<void> {
+    const { name, audit_data_access: isAudited } = change
     await this.#deps.db.transaction().execute(async (tx) => {
       const team = await holdTeam(tx, teamId)
       if (team === undefined) throw noTeam(teamId)
-      if (team.name === name) return
-      await renameTeam(tx, teamId, name)
-      await writeAudit(tx, teamEntry('team.rename', teamId, actor, { name, before: team.name }))
+      if (name !== undefined && team.name !== name) {
+        await renameTeam(tx, teamId, name)
+        await writeAudit(tx, teamEntry('team.rename', teamId, actor, { name, before: team.name }))
+      }
+      if (isAudited !== undefined && (await setDataAccessAudit(tx, teamId, isAudited))) {
+        const details = { data_access: isAudited ? 'on' : 'off' }
+        await writeAudit(tx, teamEntry('team.set_audit', teamId, actor, details))
+      }
     })
+    if (isAudited !== undefined) this.#deps.onAuditChange()
   }
 
   /**
@@ -92,11 +104,12 @@ export function noTeam(teamId: string): AppError {
   return new AppError('team_not_found', `You are in no team ${teamId}.`)
 }
 
-function toPlainTeam({ id, name, slug, created_at }: TeamRow) {
-  return { id, name, slug, is_byoc: false, created_at: created_at.toISOString() }
+function toPlainTeam({ id, name, slug, audit_data_access, created_at }: TeamRow) {
+  return { id, name, slug, is_byoc: false, audit_data_access, created_at: created_at.toISOString() }
 }
 
-function toTeam(team: TeamOfPerson): Team {
+/** A team on the wire. */
+export function toTeam(team: TeamOfPerson): Team {
   return { ...toPlainTeam(team), role: team.role }
 }
 

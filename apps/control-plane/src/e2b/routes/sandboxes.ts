@@ -3,12 +3,14 @@ import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { domainFor } from '../../http/domain-for.js'
 import { listSandboxesSchema, metadataFilter, sandboxFilterSchema } from '../list-query.js'
-import { toMetric } from '../metrics.js'
+import { toMetric, toPastMetric } from '../metrics.js'
 import { hidden, idOf, liveOf, optionsOf, sandboxParams, tellNext } from '../request.js'
 import { needThere, sandboxStates, statesShownAs, toListedSandbox, toSandboxInfo } from '../sandbox.js'
 import { templateNameOf } from '../template-id.js'
 
 const METRICS_TIMEOUT_MS = 10_000
+/** What a request without `start` means. */
+const RECENT_SEC = 600
 /** The older list has no pages. */
 const OLD_LIST_LIMIT = 1_000
 /** Of the older of two units for the same time. */
@@ -21,7 +23,7 @@ const seconds = z.coerce
   .transform((time) => (time < MILLISECONDS_FROM ? time : Math.floor(time / 1000)))
 
 /** List, look at, measure and kill sandboxes. */
-export function sandboxRoutes(app: App, { capsules, host, proxyDomain }: Services): void {
+export function sandboxRoutes(app: App, { capsules, host, history, proxyDomain }: Services): void {
   app.get(
     '/sandboxes',
     { config: { permission: 'capsules.read' }, schema: { ...hidden, querystring: sandboxFilterSchema } },
@@ -89,12 +91,18 @@ export function sandboxRoutes(app: App, { capsules, host, proxyDomain }: Service
       },
     },
     async (request) => {
-      const { id: capsuleId, state } = await liveOf(request, capsules)
-      const { start = 0, end = Number.POSITIVE_INFINITY } = request.query
-      // The platform keeps no history: there is the point of now, and of what does not run there is none.
-      if (state !== 'running') return []
-      const now = await host.call((client) => client.getMetrics({ capsuleId }, { timeoutMs: METRICS_TIMEOUT_MS }))
-      return [toMetric(now)].filter(({ timestampUnix }) => timestampUnix >= start && timestampUnix <= end)
+      const row = await liveOf(request, capsules)
+      const { start, end } = request.query
+      const nowSec = Math.floor(Date.now() / 1000)
+      // The end that is asked for is included.
+      const toSec = end === undefined ? Number.POSITIVE_INFINITY : end + 1
+      const { points } = await history.read(row, { fromSec: start ?? nowSec - RECENT_SEC, toSec })
+      if (points.length > 0) return points.map((point) => toPastMetric(row, point))
+      // Of one that has just begun to run there is the point of now.
+      if (row.state !== 'running') return []
+      const ask = { capsuleId: row.id }
+      const now = toMetric(await host.call((client) => client.getMetrics(ask, { timeoutMs: METRICS_TIMEOUT_MS })))
+      return [now].filter(({ timestampUnix }) => timestampUnix >= (start ?? 0) && timestampUnix < toSec)
     },
   )
 }

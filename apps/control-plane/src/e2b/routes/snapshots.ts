@@ -18,7 +18,7 @@ const listSchema = z.object({
 })
 
 /** Templates made of sandboxes. */
-export function snapshotRoutes(app: App, { capsules, snapshots }: Services): void {
+export function snapshotRoutes(app: App, { capsules, snapshots, templateBuilds }: Services): void {
   app.post(
     '/sandboxes/:id/snapshots',
     {
@@ -61,7 +61,7 @@ export function snapshotRoutes(app: App, { capsules, snapshots }: Services): voi
     '/templates/:name',
     { config: { permission: 'templates.write' }, schema: { ...hidden, params: templateParams } },
     async (request, reply) => {
-      await snapshots.remove(principalOf(request).teamId, templateNameOf(request.params.name), actorOf(request))
+      await templateBuilds.remove(principalOf(request).teamId, templateNameOf(request.params.name), actorOf(request))
       return await reply.status(204).send()
     },
   )

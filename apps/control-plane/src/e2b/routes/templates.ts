@@ -25,7 +25,7 @@ export function templateRoutes(app: App, { snapshots }: Services): void {
   )
 
   app.post('/templates', { config: { permission: 'templates.write' }, schema: { ...hidden } }, async () => {
-    throw new AppError('not_supported', 'Templates are not built by this platform yet; make a snapshot of a sandbox.')
+    throw new AppError('not_supported', 'Templates are built by POST /v3/templates; this first way is not supported.')
   })
 }
 

@@ -12,7 +12,7 @@ import type { FastifyRequest } from 'fastify'
 import { type OpenedArchive, openArchive, writeArchive } from '../../domain/commands/index.js'
 import type { App, Services } from '../context.js'
 import { bytes, capsuleParams, errors } from '../schemas.js'
-import { targetOf } from './files.js'
+import { countSent, targetOf } from './files.js'
 
 const CHUNK_BYTES = 256 * 1024
 
@@ -28,7 +28,7 @@ export function archiveRoutes(app: App, services: Services): void {
     '/v1/capsules/:id/files/archive',
     {
       exposeHeadRoute: false,
-      config: { permission: 'capsules.use' },
+      config: { permission: 'capsules.use', records: 'capsule.read_archive' },
       schema: {
         tags: ['files'],
         summary: 'Download a file or directory as a tar.',
@@ -46,6 +46,7 @@ export function archiveRoutes(app: App, services: Services): void {
         objectMode: false,
         highWaterMark: CHUNK_BYTES,
       })
+      countSent(request, body)
       return await reply
         .type(framed ? FRAMED_ARCHIVE_TYPE : ARCHIVE_TYPE)
         .header('vary', 'Accept')
@@ -60,7 +61,7 @@ export function archiveRoutes(app: App, services: Services): void {
     raw.put(
       '/v1/capsules/:id/files/archive',
       {
-        config: { permission: 'capsules.use' },
+        config: { permission: 'capsules.use', records: 'capsule.write_archive' },
         schema: {
           tags: ['files'],
           summary: 'Unpack a tar into a directory.',
@@ -75,6 +76,7 @@ export function archiveRoutes(app: App, services: Services): void {
         requirePlain(request.headers['content-encoding'])
         const body = request.body instanceof Readable ? request.body : request.raw
         const written = await writeArchive(await target(request, request.params.id, request.query), body)
+        request.access = { ...request.access, bytes: written }
         return { path: request.query.path, bytes: written }
       },
     )

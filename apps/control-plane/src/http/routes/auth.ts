@@ -2,21 +2,24 @@ import { AppError } from '@wrenn/base'
 import {
   activateSchema,
   authSchema,
+  confirmSchema,
   loginSchema,
+  passkeyOptionsSchema,
   refreshSchema,
+  secondFactorNeededSchema,
   sessionIdSchema,
   sessionSchema,
+  setUpSchema,
   signedUpSchema,
   signUpSchema,
   switchTeamSchema,
 } from '@wrenn/protocol'
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
-import type { Opened } from '../../domain/people/index.js'
 import { fromOf, userOf } from '../auth.js'
 import type { App, Services } from '../context.js'
-import { clearCookies, refreshCookie, requireOwnPage, setCookies } from '../cookies.js'
+import { answerOpened, clearCookies, refreshCookie, requireOwnPage } from '../cookies.js'
 import { errors, noContent, optionalBody } from '../schemas.js'
+import { answerLoginResult } from './login-answer.js'
 
 const open = { permission: 'public' } as const
 const tags = ['accounts']
@@ -24,7 +27,29 @@ const rule =
   'Too many attempts are refused with 429 `limit_exceeded` and `Retry-After`: per address and place, so that who guesses elsewhere locks out nobody here.'
 
 /** Whoever has no session yet, or none that is good just now. */
-export function openAuthRoutes(app: App, { accounts, sessions }: Services): void {
+export function openAuthRoutes(app: App, { accounts, sessions, setUp }: Services): void {
+  app.post(
+    '/v1/auth/setup',
+    {
+      config: open,
+      schema: {
+        tags,
+        summary: 'Make the first account with the code of the link that `wrenn up` prints, and log in.',
+        description:
+          'It is active, admin of the platform and owner of the first team. Of several at once one succeeds; once there is an account all others are 409 `conflict`. Too many attempts from one place are refused with 429 `limit_exceeded`.',
+        security: [],
+        body: setUpSchema,
+        response: { 201: authSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { cookies, ...input } = request.body
+      if (cookies) requireOwnPage(request)
+      const opened = await setUp.finish(input, fromOf(request))
+      return await reply.status(201).send(answerOpened(request, reply, opened, cookies))
+    },
+  )
+
   app.post(
     '/v1/auth/signup',
     {
@@ -60,7 +85,7 @@ export function openAuthRoutes(app: App, { accounts, sessions }: Services): void
     async (request, reply) => {
       const { token, password, cookies } = request.body
       if (cookies) requireOwnPage(request)
-      return answer(request, reply, await accounts.activate(token, password, fromOf(request)), cookies)
+      return answerOpened(request, reply, await accounts.activate(token, password, fromOf(request)), cookies)
     },
   )
 
@@ -71,16 +96,17 @@ export function openAuthRoutes(app: App, { accounts, sessions }: Services): void
       schema: {
         tags,
         summary: 'Log in with a password.',
-        description: `Wrong addresses and wrong passwords have one answer. ${rule}`,
+        description: `Wrong addresses and wrong passwords have one answer. Who has deleted the account is told so by 403 \`deletion_pending\` while it can be taken back. Who has a second factor is asked for it: the answer has \`second_factor\`, and there is no session before POST /v1/auth/second-factor. ${rule}`,
         security: [],
         body: loginSchema,
-        response: { 200: authSchema, ...errors },
+        response: { 200: z.union([authSchema, secondFactorNeededSchema]), ...errors },
       },
     },
     async (request, reply) => {
-      const { email, password, cookies } = request.body
+      const { email, password, restore, cookies } = request.body
       if (cookies) requireOwnPage(request)
-      return answer(request, reply, await accounts.login(email, password, fromOf(request)), cookies)
+      const result = await accounts.login(email, password, fromOf(request), { restore })
+      return answerLoginResult(request, reply, result, cookies)
     },
   )
 
@@ -103,14 +129,53 @@ export function openAuthRoutes(app: App, { accounts, sessions }: Services): void
       const token = given ?? refreshCookie(request)
       if (token === undefined) throw new AppError('unauthorized', 'This call needs a refresh token.')
       if (given === undefined) requireOwnPage(request)
-      return answer(request, reply, await sessions.refresh(token, fromOf(request)), given === undefined)
+      try {
+        return answerOpened(request, reply, await sessions.refresh(token, fromOf(request)), given === undefined)
+      } catch (error) {
+        // What is over is no use to the page, which would ask again and again.
+        if (given === undefined && AppError.is(error, 'unauthorized')) clearCookies(request, reply)
+        throw error
+      }
     },
   )
 }
 
 /** A person's sessions. */
-export function authRoutes(app: App, { sessions }: Services): void {
+export function authRoutes(app: App, { confirmations, sessions }: Services): void {
   const config = { permission: 'account.use' } as const
+
+  app.post(
+    '/v1/auth/confirm',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Prove anew that this session is yours, for 10 minutes.',
+        description: 'What cannot be undone, or lets others in, needs it, as a login does it too.',
+        body: confirmSchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { password, passkey } = request.body
+      if (passkey !== undefined) await confirmations.byPasskey(userOf(request), passkey, fromOf(request))
+      else await confirmations.byPassword(userOf(request), password ?? '', fromOf(request))
+      return await reply.status(204).send()
+    },
+  )
+
+  app.post(
+    '/v1/auth/confirm/passkey',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'What one of your passkeys is asked to sign, to confirm.',
+        response: { 200: passkeyOptionsSchema, ...errors },
+      },
+    },
+    async (request) => ({ ...(await confirmations.passkeyOptions(userOf(request))) }),
+  )
 
   app.post(
     '/v1/auth/logout',
@@ -120,8 +185,9 @@ export function authRoutes(app: App, { sessions }: Services): void {
     },
     async (request, reply) => {
       const user = userOf(request)
-      await sessions.revoke(user, user.sessionId, fromOf(request))
+      // Also when the session has ended meanwhile.
       clearCookies(request, reply)
+      await sessions.revoke(user, user.sessionId, fromOf(request))
       return await reply.status(204).send()
     },
   )
@@ -187,13 +253,4 @@ export function authRoutes(app: App, { sessions }: Services): void {
       return await reply.status(204).send()
     },
   )
-}
-
-/** Tokens are in the answer or in cookies, never in both. */
-function answer(request: FastifyRequest, reply: FastifyReply, opened: Opened, cookies: boolean) {
-  void reply.header('cache-control', 'no-store')
-  if (!cookies) return opened
-  setCookies(request, reply, opened)
-  const { token: _, refresh_token: __, ...open } = opened
-  return open
 }

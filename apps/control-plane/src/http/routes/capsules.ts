@@ -1,16 +1,11 @@
-import { AppError } from '@wrenn/base'
 import {
-  type CapsuleMetrics,
   capsuleSchema,
   createCapsuleQuerySchema,
   createCapsuleSchema,
   listCapsulesQuerySchema,
-  metricsRanges,
-  metricsSchema,
   type Ports,
   portsSchema,
 } from '@wrenn/protocol'
-import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
 import { toCapsule } from '../../domain/capsules/index.js'
 import { actorOf, principalOf } from '../auth.js'
@@ -22,8 +17,8 @@ import { capsuleParams, ENVIRONMENT_BODY_BYTES, errors, noContent, optionalBody 
 /** Existing clients give up after 5 seconds. */
 const ANSWER_WITHIN_MS = 4_500
 
-/** Create, list, get, destroy, ping and metrics. */
-export function capsuleRoutes(app: App, { capsules, host, activity, proxyDomain }: Services): void {
+/** Create, list, get, destroy and ping. */
+export function capsuleRoutes(app: App, { capsules, activity, proxyDomain }: Services): void {
   app.post(
     '/v1/capsules',
     {
@@ -129,54 +124,8 @@ export function capsuleRoutes(app: App, { capsules, host, activity, proxyDomain 
       return await reply.status(204).send()
     },
   )
-
-  app.get(
-    '/v1/capsules/:id/metrics',
-    {
-      config: { permission: 'capsules.read' },
-      schema: {
-        tags: ['capsules'],
-        summary: 'What a running capsule uses now.',
-        params: capsuleParams,
-        querystring: z.object({ range: z.enum(metricsRanges).default('10m') }),
-        response: { 200: metricsSchema, ...errors },
-      },
-    },
-    async (request) => {
-      const row = await capsules.running(principalOf(request).teamId, request.params.id)
-      const metrics = await host.call((client) =>
-        client.getMetrics({ capsuleId: row.id }, { timeoutMs: ANSWER_WITHIN_MS }),
-      )
-      return toMetrics(row.id, request.query.range, metrics)
-    },
-  )
 }
 
 function toPorts(token: string | null, domain: string): Ports {
   return token === null ? { access: 'public', domain } : { access: 'private', domain, token }
-}
-
-function toMetrics(id: string, range: CapsuleMetrics['range'], metrics: GetMetricsResponse): CapsuleMetrics {
-  const timestampMs = Number(metrics.timestampMs)
-  if (timestampMs === 0) throw new AppError('guest_error', 'The guest gave no metrics.')
-  const current = {
-    timestamp: new Date(timestampMs).toISOString(),
-    cpu_pct: metrics.cpuPct,
-    cpu_count: metrics.cpuCount,
-    mem_used_bytes: Number(metrics.memUsedBytes),
-    mem_total_bytes: Number(metrics.memTotalBytes),
-    mem_cache_bytes: Number(metrics.memCacheBytes),
-    disk_used_bytes: Number(metrics.diskUsedBytes),
-    disk_total_bytes: Number(metrics.diskTotalBytes),
-    host_rss_bytes: Number(metrics.hostRssBytes),
-    host_cpu_ns: Number(metrics.hostCpuNs),
-    host_disk_bytes: Number(metrics.hostDiskBytes),
-  }
-  const point = {
-    timestamp_unix: Math.floor(timestampMs / 1000),
-    cpu_pct: current.cpu_pct,
-    mem_bytes: current.mem_used_bytes,
-    disk_bytes: current.disk_used_bytes,
-  }
-  return { sandbox_id: id, capsule_id: id, range, points: [point], current }
 }

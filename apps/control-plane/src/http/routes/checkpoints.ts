@@ -1,5 +1,6 @@
 import {
   capsuleSchema,
+  checkpointFileQuerySchema,
   checkpointSchema,
   createCheckpointSchema,
   diffQuerySchema,
@@ -14,17 +15,16 @@ import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
-import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
+import { bytes, capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
 
 const reference = safeNameSchema.describe('Id or name of a checkpoint.')
 const checkpointParams = capsuleParams.extend({ cid: reference })
-const diffParams = capsuleParams.extend({
-  a: reference,
-  b: safeNameSchema.describe('Id or name of a checkpoint, or `current`.'),
-})
+const referenceOrNow = safeNameSchema.describe('Id or name of a checkpoint, or `current`.')
+const diffParams = capsuleParams.extend({ a: reference, b: referenceOrNow })
+const pointParams = capsuleParams.extend({ cid: referenceOrNow })
 
 /** Points in time of a capsule. */
-export function checkpointRoutes(app: App, { checkpoints }: Services): void {
+export function checkpointRoutes(app: App, { capsules, checkpoints }: Services): void {
   app.post(
     '/v1/capsules/:id/checkpoints',
     {
@@ -139,6 +139,34 @@ export function checkpointRoutes(app: App, { checkpoints }: Services): void {
       const { id, a, b } = request.params
       const options = { ...request.query, signal: hangUpOf(reply) }
       return checkpoints.diff(principalOf(request).teamId, id, { from: a, to: b }, options)
+    },
+  )
+
+  app.get(
+    '/v1/capsules/:id/checkpoints/:cid/file',
+    {
+      config: { permission: 'capsules.use', records: 'capsule.read_file' },
+      schema: {
+        tags: ['checkpoints'],
+        summary: 'Read a file as it was at a checkpoint, or as it is now.',
+        description:
+          'Read from the disk without booting, and without waking a capsule that sleeps. Files of more than 1 MiB are refused with `too_large`; those of now can be read in parts with `GET /v1/capsules/{id}/files`.',
+        produces: ['application/octet-stream'],
+        params: pointParams,
+        querystring: checkpointFileQuerySchema,
+        response: { 200: bytes, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { id, cid } = request.params
+      const options = { path: request.query.path, signal: hangUpOf(reply) }
+      const { teamId } = principalOf(request)
+      await capsules.get(teamId, id) // of another team's there is no entry
+      request.access = { path: options.path, checkpoint_id: cid }
+      const content = await checkpoints.readFile(teamId, id, cid, options)
+      request.access = { ...request.access, bytes: content.byteLength }
+      void reply.type('application/octet-stream').header('cache-control', 'no-store')
+      return await reply.send(Buffer.from(content.buffer, content.byteOffset, content.byteLength))
     },
   )
 }

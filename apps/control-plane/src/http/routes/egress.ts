@@ -1,4 +1,4 @@
-import { egressSchema, lifecycleQuerySchema, setEgressSchema } from '@wrenn/protocol'
+import { egressSchema, egressStatusSchema, lifecycleQuerySchema, setEgressSchema } from '@wrenn/protocol'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { capsuleParams, errors } from '../schemas.js'
@@ -11,9 +11,9 @@ export function egressRoutes(app: App, { egress }: Services): void {
       config: { permission: 'capsules.read' },
       schema: {
         tags: ['capsules'],
-        summary: 'What a capsule may reach.',
+        summary: 'What a capsule may reach, and what it was refused by name.',
         params: capsuleParams,
-        response: { 200: egressSchema, ...errors },
+        response: { 200: egressStatusSchema, ...errors },
       },
     },
     (request) => egress.get(principalOf(request).teamId, request.params.id),

@@ -18,7 +18,7 @@ const EXEC_BODY_BYTES = 64 * 1024 * 1024
 
 /** Commands in the foreground and background, the list of processes, and signals. */
 export function execRoutes(app: App, services: Services): void {
-  const { wake, atomic, host, activity, limits } = services
+  const { wake, atomic, host, activity, limits, accessLog } = services
 
   app.post(
     '/v1/capsules/:id/exec',
@@ -54,7 +54,8 @@ export function execRoutes(app: App, services: Services): void {
       const signal = hangUpOf(reply)
       const { generation } = await wake.ready(capsule, { signal })
       activity.touch(capsule.id)
-      const context = { client: host.client, wake, capsule, generation, signal }
+      const record = await accessLog.recorderFor(capsule, actorOf(request))
+      const context = { client: host.client, wake, capsule, generation, signal, record }
       if (body.background) {
         return await reply.status(202).send(await host.call(() => execBackground(context, body)))
       }
@@ -89,7 +90,7 @@ export function execRoutes(app: App, services: Services): void {
   app.delete(
     '/v1/capsules/:id/processes/:selector',
     {
-      config: { permission: 'capsules.use' },
+      config: { permission: 'capsules.use', records: 'capsule.signal_process' },
       schema: {
         tags: ['processes'],
         summary: 'Signal a process and its children.',
@@ -101,7 +102,10 @@ export function execRoutes(app: App, services: Services): void {
     async (request, reply) => {
       const { id, selector } = request.params
       const signal = { process: parseSelector(selector), signal: toSignal(request.query.signal) }
-      const kill = () => host.client.signalProcess({ capsuleId: id, signal })
+      const kill = () => {
+        request.access = { process: selector, signal: request.query.signal }
+        return host.client.signalProcess({ capsuleId: id, signal })
+      }
       await wake.use({ teamId: principalOf(request).teamId, id }, kill)
       activity.touch(id)
       return await reply.status(204).send()

@@ -40,6 +40,7 @@ export function targetOf({ wake, host, activity }: Services): TargetOf {
   return async (request, id, { path, user }) => {
     const capsule = { teamId: principalOf(request).teamId, id }
     await wake.ready(capsule)
+    request.access = { path, user }
     activity.touch(id)
     return { client: host.client, wake, capsule, path, user: user ?? '' }
   }
@@ -50,7 +51,7 @@ function readRoutes(app: App, target: TargetOf): void {
     app.post(
       url,
       {
-        config: { permission: 'capsules.use' },
+        config: { permission: 'capsules.use', records: 'capsule.read_file' },
         schema: {
           tags: ['files'],
           summary: 'Read a file, or a part of it.',
@@ -63,6 +64,7 @@ function readRoutes(app: App, target: TargetOf): void {
       async (request, reply) => {
         const { offset = 0, length } = request.body
         const file = await openFile(await target(request, request.params.id, request.body), { offset, length })
+        countSent(request, file.body)
         if (file.length !== undefined) void reply.header('content-length', file.length)
         return await reply.type('application/octet-stream').send(file.body)
       },
@@ -73,7 +75,7 @@ function readRoutes(app: App, target: TargetOf): void {
     method: ['GET', 'HEAD'],
     url: '/v1/capsules/:id/files',
     exposeHeadRoute: false,
-    config: { permission: 'capsules.use' },
+    config: { permission: 'capsules.use', records: 'capsule.read_file' },
     schema: {
       tags: ['files'],
       summary: 'Download a file; answers one byte range (`Range`) and conditions (RFC 9110).',
@@ -92,6 +94,17 @@ function readRoutes(app: App, target: TargetOf): void {
 /** Which part a client wants, and of which version of the file. The guest judges them, on the file that it opened. */
 const passedOn = ['range', 'if-range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since'] as const
 
+/** For the entry about the request: what went into the answer, also when its client has left. */
+export function countSent(request: FastifyRequest, body: Readable): void {
+  const access = { ...request.access, bytes: 0 }
+  request.access = access
+  body.on('data', ({ length }: Uint8Array) => {
+    access.bytes += length
+  })
+  // Until the answer takes it.
+  body.pause()
+}
+
 /** Which version of a file an upload may replace. */
 const passedOnWrites = ['if-match', 'if-none-match', 'if-unmodified-since'] as const
 
@@ -109,7 +122,9 @@ async function send(file: FileTarget, request: FastifyRequest, reply: FastifyRep
   const wish = Object.keys(asked).length === 0 ? { offset: 0 } : { headers: asked, statOnly: false }
   const isHead = request.method === 'HEAD'
   const { body, length, status, headers } = await openFile(file, isHead ? { headers: asked, statOnly: true } : wish)
-  void reply.type('application/octet-stream').headers(headers)
+  countSent(request, body)
+  // Browsers would keep what has a date, and show it after the file has changed.
+  void reply.type('application/octet-stream').header('cache-control', 'no-store').headers(headers)
   if (status === 416) {
     body.destroy()
     throw new AppError('range_not_satisfiable', 'The file does not have the bytes of that range.')
@@ -128,7 +143,7 @@ function writeRoutes(app: App, target: TargetOf): void {
     app.post(
       url,
       {
-        config: { permission: 'capsules.use' },
+        config: { permission: 'capsules.use', records: 'capsule.write_file' },
         schema: {
           tags: ['files'],
           summary: 'Write a file from a form: `path` (and `user`) first, then `file`. Makes the folders above it.',
@@ -142,7 +157,8 @@ function writeRoutes(app: App, target: TargetOf): void {
         // Refused before any byte of the file is read.
         await target(request, request.params.id, { path: '/' })
         await readUpload(request, request.query, async (file, body) => {
-          await writeFile(await target(request, request.params.id, file), body)
+          const bytes = await writeFile(await target(request, request.params.id, file), body)
+          request.access = { ...request.access, bytes }
         })
         return await reply.status(204).send()
       },
@@ -156,7 +172,7 @@ function writeRoutes(app: App, target: TargetOf): void {
     raw.put(
       '/v1/capsules/:id/files',
       {
-        config: { permission: 'capsules.use' },
+        config: { permission: 'capsules.use', records: 'capsule.write_file' },
         schema: {
           tags: ['files'],
           summary: 'Upload a file as the raw body, as it is or packed with gzip. Makes the folders above it.',
@@ -178,7 +194,9 @@ function writeRoutes(app: App, target: TargetOf): void {
             mode: mode === undefined ? undefined : Number.parseInt(mode, 8),
             headers: headersOf(request, passedOnWrites),
           }
-          return { path, bytes: await writeFile(file, bytes, wish) }
+          const written = await writeFile(file, bytes, wish)
+          request.access = { ...request.access, bytes: written }
+          return { path, bytes: written }
         } finally {
           // What is still sent of a body that is no gzip is read off, so that the client gets to read the answer.
           if (bytes !== body) body.unpipe().resume()
@@ -193,28 +211,37 @@ function isReadable(body: unknown): body is Readable {
 }
 
 function entryRoutes(app: App, { wake, host, activity }: Services): void {
-  /** Makes a call on a capsule that runs. */
+  /** Makes a call on a capsule that runs; `about` is what an entry says of it. */
   const ask = async <T>(
     request: FastifyRequest,
     id: string,
+    about: Record<string, string>,
     call: (client: HostClient, capsuleId: string) => Promise<T>,
   ): Promise<T> => {
-    const answer = await wake.use({ teamId: principalOf(request).teamId, id }, () => call(host.client, id))
+    const answer = await wake.use({ teamId: principalOf(request).teamId, id }, () => {
+      request.access = about
+      return call(host.client, id)
+    })
     activity.touch(id)
     return answer
   }
-  const route = <Body extends z.ZodType, Answer extends z.ZodType>(summary: string, body: Body, answer: Answer) =>
+  const route = <Body extends z.ZodType, Answer extends z.ZodType>(
+    records: `capsule.${string}`,
+    summary: string,
+    body: Body,
+    answer: Answer,
+  ) =>
     ({
-      config: { permission: 'capsules.use' },
+      config: { permission: 'capsules.use', records },
       schema: { tags: ['files'], summary, params: capsuleParams, body, response: { 200: answer, ...errors } },
     }) as const
 
   app.post(
     '/v1/capsules/:id/files/list',
-    route('List a directory.', listDirRequestSchema, fileListSchema),
+    route('capsule.list_files', 'List a directory.', listDirRequestSchema, fileListSchema),
     async (request) => {
       const { path, user = '', depth } = request.body
-      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+      const answer = await ask(request, request.params.id, { path, user }, (client, capsuleId) =>
         client.listDir({ capsuleId, path, user, depth: Math.max(1, depth) }),
       )
       return { entries: answer.entries.map(toFileEntry) }
@@ -223,10 +250,10 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
 
   app.post(
     '/v1/capsules/:id/files/stat',
-    route('Describe a file or directory.', pathRequestSchema, fileEntryAnswerSchema),
+    route('capsule.stat_file', 'Describe a file or directory.', pathRequestSchema, fileEntryAnswerSchema),
     async (request) => {
       const { path, user = '' } = request.body
-      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+      const answer = await ask(request, request.params.id, { path, user }, (client, capsuleId) =>
         client.statFile({ capsuleId, path, user }),
       )
       return { entry: toFileEntry(answer.entry) }
@@ -235,10 +262,15 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
 
   app.post(
     '/v1/capsules/:id/files/mkdir',
-    route('Make a directory and those above it; 409 when it exists.', pathRequestSchema, fileEntryAnswerSchema),
+    route(
+      'capsule.make_dir',
+      'Make a directory and those above it; 409 when it exists.',
+      pathRequestSchema,
+      fileEntryAnswerSchema,
+    ),
     async (request) => {
       const { path, user = '' } = request.body
-      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+      const answer = await ask(request, request.params.id, { path, user }, (client, capsuleId) =>
         client.makeDir({ capsuleId, path, user }),
       )
       return { entry: toFileEntry(answer.entry) }
@@ -247,10 +279,10 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
 
   app.post(
     '/v1/capsules/:id/files/move',
-    route('Move or rename.', moveFileRequestSchema, fileEntryAnswerSchema),
+    route('capsule.move_file', 'Move or rename.', moveFileRequestSchema, fileEntryAnswerSchema),
     async (request) => {
       const { source, destination, user = '' } = request.body
-      const answer = await ask(request, request.params.id, (client, capsuleId) =>
+      const answer = await ask(request, request.params.id, { source, destination, user }, (client, capsuleId) =>
         client.moveFile({ capsuleId, source, destination, user }),
       )
       return { entry: toFileEntry(answer.entry) }
@@ -260,7 +292,7 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
   app.post(
     '/v1/capsules/:id/files/remove',
     {
-      config: { permission: 'capsules.use' },
+      config: { permission: 'capsules.use', records: 'capsule.remove_file' },
       schema: {
         tags: ['files'],
         summary: 'Remove a file, or a directory with all in it.',
@@ -271,7 +303,9 @@ function entryRoutes(app: App, { wake, host, activity }: Services): void {
     },
     async (request, reply) => {
       const { path, user = '' } = request.body
-      await ask(request, request.params.id, (client, capsuleId) => client.removeFile({ capsuleId, path, user }))
+      await ask(request, request.params.id, { path, user }, (client, capsuleId) =>
+        client.removeFile({ capsuleId, path, user }),
+      )
       return await reply.status(204).send()
     },
   )

@@ -1,12 +1,21 @@
-import { changePasswordSchema, confirmResetSchema, meSchema, requestResetSchema, updateMeSchema } from '@wrenn/protocol'
+import {
+  changePasswordSchema,
+  confirmResetSchema,
+  deleteMeSchema,
+  deletionSchema,
+  meSchema,
+  requestResetSchema,
+  updateMeSchema,
+} from '@wrenn/protocol'
 import { fromOf, userOf } from '../auth.js'
 import type { App, Services } from '../context.js'
+import { clearCookies } from '../cookies.js'
 import { errors, noContent } from '../schemas.js'
 
 const tags = ['accounts']
 
 /** One's own account. */
-export function meRoutes(app: App, { accounts }: Services): void {
+export function meRoutes(app: App, { accountEnds, accounts }: Services): void {
   const config = { permission: 'account.use' } as const
 
   app.get(
@@ -24,6 +33,26 @@ export function meRoutes(app: App, { accounts }: Services): void {
     async (request) => {
       await accounts.rename(userOf(request), request.body.name, fromOf(request))
       return await accounts.me(userOf(request))
+    },
+  )
+
+  app.delete(
+    '/v1/me',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Delete your account.',
+        description:
+          'Needs a login or a POST /v1/auth/confirm of the last 10 minutes. At once all your sessions end, and the keys that you made. Until `erase_at` a login with `restore` takes it back; then teams that you alone are in end, and of you an id is left; addresses of networks stay in audit trails for their time. Whoever owns a team with others in it hands it over first (409 `owns_team_with_members`).',
+        body: deleteMeSchema,
+        response: { 202: deletionSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const eraseAt = await accountEnds.request(userOf(request), request.body.confirmation, fromOf(request))
+      clearCookies(request, reply)
+      return await reply.status(202).send({ erase_at: eraseAt.toISOString() })
     },
   )
 

@@ -10,12 +10,12 @@ import {
   inviteSchema,
   listedTeamSchema,
   memberSchema,
-  renameTeamSchema,
   searchUsersQuerySchema,
   teamDetailsSchema,
   teamIdSchema,
   teamSchema,
   transferTeamSchema,
+  updateTeamSchema,
   userIdSchema,
 } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
@@ -137,14 +137,14 @@ function aboutTeam(app: App, { teams, members }: Services): void {
       config: { permission: 'team.write' },
       schema: {
         tags: ['teams'],
-        summary: 'Rename a team.',
+        summary: 'Rename a team, or say whether commands and file operations are in its audit trail.',
         params: teamParams,
-        body: renameTeamSchema,
+        body: updateTeamSchema,
         response: { 204: noContent, ...errors },
       },
     },
     async (request, reply) => {
-      await teams.rename(teamOf(request), request.body.name, actorOf(request))
+      await teams.update(teamOf(request), request.body, actorOf(request))
       return await reply.status(204).send()
     },
   )

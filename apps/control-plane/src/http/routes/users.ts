@@ -17,7 +17,7 @@ import { errors } from '../schemas.js'
 const tags = ['accounts']
 
 /** For admins of the platform. */
-export function userRoutes(app: App, { audit, userAdmin }: Services): void {
+export function userRoutes(app: App, { accountEnds, audit, userAdmin }: Services): void {
   app.get(
     '/v1/admin/users',
     {
@@ -65,6 +65,21 @@ export function userRoutes(app: App, { audit, userAdmin }: Services): void {
       },
     },
     (request) => userAdmin.update(principalOf(request), request.params.id, request.body, actorOf(request)),
+  )
+
+  app.post(
+    '/v1/admin/users/:id/restore',
+    {
+      config: { permission: 'users.write' },
+      schema: {
+        tags,
+        summary: 'Take back that somebody has deleted their account, until it is erased.',
+        description: 'Its sessions, and the keys that it made, do not come back.',
+        params: z.object({ id: userIdSchema }),
+        response: { 200: personSchema, ...errors },
+      },
+    },
+    (request) => accountEnds.restore(principalOf(request), request.params.id, actorOf(request)),
   )
 
   app.get(

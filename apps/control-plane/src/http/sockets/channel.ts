@@ -3,6 +3,8 @@ import type { RawData, WebSocket } from 'ws'
 import type { z } from 'zod'
 
 const HIGH_WATER_BYTES = 1024 * 1024
+/** Of one that waits, beside its bytes. */
+const MESSAGE_BYTES = 256
 const MAX_QUEUED_BYTES = 1024 * 1024
 const PING_EVERY_MS = 30_000
 /** How long a peer that is cut off may take to read why. */
@@ -78,7 +80,7 @@ export class Channel {
 
   #take(): Message | undefined {
     const message = this.#queue.shift()
-    this.#queuedBytes -= message?.data.length ?? 0
+    this.#queuedBytes -= message === undefined ? 0 : sizeOf(message)
     if (this.#socket.isPaused && this.#queuedBytes < MAX_QUEUED_BYTES / 2) this.#socket.resume()
     return message
   }
@@ -115,8 +117,9 @@ export class Channel {
   #receive(data: Buffer, isBinary: boolean): void {
     this.#alive = true
     if (this.signal.aborted) return
-    this.#queue.push({ data, isBinary })
-    this.#queuedBytes += data.length
+    const message = { data, isBinary }
+    this.#queue.push(message)
+    this.#queuedBytes += sizeOf(message)
     if (this.#queuedBytes > MAX_QUEUED_BYTES) this.#socket.pause()
     this.#wake()
   }
@@ -164,4 +167,9 @@ function parseJson({ data, isBinary }: Message): unknown {
   } catch {
     throw new AppError('invalid_request', 'The frame is not JSON.')
   }
+}
+
+/** What a message takes while it waits: an empty one, too. */
+function sizeOf({ data }: Message): number {
+  return data.length + MESSAGE_BYTES
 }

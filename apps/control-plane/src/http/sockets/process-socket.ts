@@ -11,7 +11,7 @@ import {
   parseSelector,
   type SessionEvent,
   selectTag,
-  startSession,
+  startRecorded,
   toSignal,
 } from '../../domain/commands/index.js'
 import type { Services } from '../context.js'
@@ -31,7 +31,7 @@ export async function execStream(connection: Connection, services: Services): Pr
   const frame = parseFrame(message, execStartFrameSchema)
   const tag = frame.tag ?? randomTag('proc')
   await services.wake.ready(capsule, { signal: channel.signal })
-  const events = startSession(sessionContext(connection, services), {
+  const events = startRecorded(sessionContext(connection, services), {
     cmd: frame.cmd,
     args: frame.args,
     envs: frame.envs,

@@ -2,7 +2,7 @@ import { randomTag } from '@wrenn/base'
 import { type PtyInputFrame, ptyInputFrameSchema, ptyStartFrameSchema } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
 import type { z } from 'zod'
-import { parseSelector, type SessionEvent, selectTag, startSession } from '../../domain/commands/index.js'
+import { parseSelector, type SessionEvent, selectTag, startRecorded } from '../../domain/commands/index.js'
 import type { Services } from '../context.js'
 import { type Message, parseFrame } from './channel.js'
 import { OutputSender } from './output.js'
@@ -24,7 +24,7 @@ async function openTerminal(connection: Connection, services: Services, frame: F
   }
   const tag = frame.tag ?? randomTag('pty')
   await services.wake.ready(connection.capsule, { signal: connection.channel.signal })
-  const events = startSession(sessionContext(connection, services), {
+  const events = startRecorded(sessionContext(connection, services), {
     cmd: frame.cmd,
     args: frame.args,
     envs: frame.envs,

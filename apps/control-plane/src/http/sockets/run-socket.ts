@@ -3,10 +3,11 @@ import { authFrameSchema, errorKind } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import type { WebSocket } from 'ws'
 import type { Principal } from '../../domain/accounts/index.js'
+import type { RecordAccess } from '../../domain/audit/index.js'
 import type { CapsuleRef } from '../../domain/capsules/index.js'
 import type { SessionContext } from '../../domain/commands/index.js'
 import { fromHostError } from '../../host/errors.js'
-import { admit, whoHas } from '../auth.js'
+import { actorFor, admitted } from '../auth.js'
 import type { Services } from '../context.js'
 import { Channel, type Message, parseFrame } from './channel.js'
 
@@ -21,6 +22,8 @@ export interface Connection {
   readonly capsule: CapsuleRef
   /** Of the capsule when the client came. */
   readonly generation: number
+  /** Notes what the client starts. */
+  readonly record: RecordAccess | undefined
 }
 
 interface SocketTask {
@@ -64,7 +67,7 @@ async function serve(
   services: Services,
   task: SocketTask,
 ): Promise<void> {
-  const { capsules, keyWatch, activity, wake, logger } = services
+  const { capsules, keyWatch, activity, wake, accessLog, logger } = services
   const startedAt = performance.now()
   let code = 'ok'
   try {
@@ -77,7 +80,8 @@ async function serve(
     const { id, generation } = await capsules.get(teamId, capsuleId)
     using _ = activity.open(id)
     if (task.states) void wake.follow(id, (state) => void channel.send({ type: 'state', state }), channel.signal)
-    await task.run({ channel, capsule: { teamId, id }, generation })
+    const record = await accessLog.recorderFor({ teamId, id }, actorFor(principal, request))
+    await task.run({ channel, capsule: { teamId, id }, generation, record })
     channel.close(CLOSE_NORMAL, 'done')
   } catch (thrown) {
     if (!channel.signal.aborted) {
@@ -103,9 +107,7 @@ async function firstMessage(channel: Channel, request: FastifyRequest, services:
     const message = await channel.next()
     if (message === undefined) throw new AppError('unauthorized', 'No credentials came within 5 seconds.')
     const frame = parseFrame(message, authFrameSchema)
-    const principal = await whoHas(frame.api_key ?? frame.token, services)
-    admit(request, principal)
-    return principal
+    return await admitted(request, frame.api_key ?? frame.token, services)
   } finally {
     clearTimeout(timer)
   }
@@ -138,6 +140,9 @@ export async function applyWhenAwake(
 }
 
 /** What a session of this connection needs. */
-export function sessionContext({ channel, capsule, generation }: Connection, { host, wake }: Services): SessionContext {
-  return { client: host.client, wake, capsule, generation, signal: channel.signal }
+export function sessionContext(
+  { channel, capsule, generation, record }: Connection,
+  { host, wake }: Services,
+): SessionContext {
+  return { client: host.client, wake, capsule, generation, signal: channel.signal, record }
 }

@@ -12,6 +12,18 @@ import * as people from './0010-people.js'
 import * as mail from './0011-mail.js'
 import * as egress from './0012-egress.js'
 import * as teams from './0013-teams.js'
+import * as deviceLogins from './0014-device-logins.js'
+import * as templateBuilds from './0015-template-builds.js'
+import * as setUp from './0016-set-up.js'
+import * as events from './0017-events.js'
+import * as stepResults from './0018-step-results.js'
+import * as oauth from './0019-oauth.js'
+import * as accountDeletion from './0020-account-deletion.js'
+import * as secondFactors from './0021-second-factors.js'
+import * as plans from './0022-plans.js'
+import * as listIndexes from './0023-list-indexes.js'
+import * as dataAccess from './0024-data-access.js'
+import * as metrics from './0025-metrics.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -28,4 +40,16 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0011-mail': mail,
   '0012-egress': egress,
   '0013-teams': teams,
+  '0014-device-logins': deviceLogins,
+  '0015-template-builds': templateBuilds,
+  '0016-set-up': setUp,
+  '0017-events': events,
+  '0018-step-results': stepResults,
+  '0019-oauth': oauth,
+  '0020-account-deletion': accountDeletion,
+  '0021-second-factors': secondFactors,
+  '0022-plans': plans,
+  '0023-list-indexes': listIndexes,
+  '0024-data-access': dataAccess,
+  '0025-metrics': metrics,
 }

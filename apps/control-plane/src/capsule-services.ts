@@ -1,0 +1,69 @@
+import type { Logger } from '@wrenn/base'
+import type { ControlPlaneConfig } from './config.js'
+import type { ApiKeys, KeyWatch } from './domain/accounts/index.js'
+import { AccessLog } from './domain/audit/index.js'
+import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
+import { Operations } from './domain/operations/index.js'
+import { Checkpoints } from './domain/points/index.js'
+import { createExecutors, createInFlight } from './domain/reconcile/index.js'
+import { Host } from './host/host.js'
+import { createHostClient } from './host/transport.js'
+import { createTunnels } from './host/tunnel.js'
+import { PortProxy, Routes } from './proxy/index.js'
+import type { Db } from './store/database.js'
+import type { Notifications } from './store/notifications.js'
+
+interface CapsuleServicesDeps {
+  readonly config: ControlPlaneConfig
+  readonly db: Db
+  readonly notifications: Notifications
+  readonly apiKeys: ApiKeys
+  readonly keyWatch: KeyWatch
+  readonly logger: Logger
+  readonly tickMs: number
+}
+
+/** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
+export function createCapsuleServices(deps: CapsuleServicesDeps) {
+  const { config, db, notifications, apiKeys, keyWatch, logger, tickMs } = deps
+  const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
+  const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
+  const host = new Host(hostLink.client, config.hostAgentAddress)
+  const executors = createExecutors({ db, host, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
+  const operations = new Operations({ db, logger, executors })
+  const activity = new Activity(db, logger)
+  const accessLog = new AccessLog({ db, notifications, logger })
+  const capsules = new Capsules({ db, host, operations, limits, startWaitMs })
+  const routes = new Routes({ db, notifications })
+  const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
+  const checkpoints = new Checkpoints({ db, host, operations, limits })
+  const inFlight = createInFlight({
+    db,
+    notifications,
+    host,
+    capsules,
+    lifecycle,
+    checkpoints,
+    operations,
+    activity,
+    accessLog,
+    logger,
+    startWaitMs,
+    outputLimitBytes: limits.execOutputBytes,
+    tickMs,
+  })
+  const proxy = new PortProxy({
+    db,
+    wake: inFlight.wake,
+    routes,
+    apiKeys,
+    keyWatch,
+    accessLog,
+    openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
+    activity,
+    logger,
+    domains: config.proxyDomains.map((domain) => domain.replace(/:\d+$/, '')),
+    maxConnections: config.proxyMaxConnections,
+  })
+  return { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy }
+}

@@ -1,0 +1,2 @@
+export { MetricsCollector } from './collector.js'
+export { CapsuleHistory, type MetricsHistory, type MetricsSpan } from './history.js'

@@ -1,0 +1,2 @@
+export { AllCapsules } from './all-capsules.js'
+export { PlatformWatch } from './platform-watch.js'

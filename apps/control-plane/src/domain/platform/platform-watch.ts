@@ -1,0 +1,133 @@
+import { AppError } from '@wrenn/base'
+import type { HostHealth, PlatformHealth } from '@wrenn/protocol'
+import type { Host } from '../../host/host.js'
+import type { MailConfig } from '../../mail/index.js'
+import { type Db, findServerFacts, listMigrations, pingDatabase } from '../../store/database.js'
+import { findMailBacklog } from '../../store/mails.js'
+import { type HostUse, listHostUse } from '../../store/usage.js'
+import { problemsOf } from './problems.js'
+
+interface PlatformWatchDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly mail: MailConfig
+  /** Of this control plane. */
+  readonly version: string
+}
+
+type Status = Awaited<ReturnType<Host['status']>>
+/** What a host said when it was asked, or why it said nothing. */
+type Heard = Status | AppError
+
+const unused = { running: 0, vcpus: 0, memoryMib: 0, open: 0 } as const
+
+/** How hosts and services do, for admins of the platform. */
+export class PlatformWatch {
+  readonly #deps: PlatformWatchDeps
+  readonly #startedAt = new Date()
+
+  constructor(deps: PlatformWatchDeps) {
+    this.#deps = deps
+  }
+
+  /** Asks all of them now. One that does not answer is a problem in the answer. @throws AppError when the database does not */
+  async look(): Promise<PlatformHealth> {
+    const { version } = this.#deps
+    const [hosts, { database, replicas }, mail] = await Promise.all([this.#hosts(), this.#database(), this.#mail()])
+    const controlPlane = { version, started_at: this.#startedAt.toISOString(), replicas }
+    const health = { hosts: hosts.shown, control_plane: controlPlane, database, mail }
+    return { problems: problemsOf(health, hosts.reasons, new Date()), ...health }
+  }
+
+  async #hosts(): Promise<{ shown: HostHealth[]; reasons: ReadonlyMap<HostHealth, string> }> {
+    const { db, host } = this.#deps
+    const [known, heard] = await Promise.all([
+      listHostUse(db),
+      host.status().catch((error: unknown) => AppError.from(error)),
+    ])
+    const ownId =
+      heard instanceof AppError ? (host.id ?? known.find(({ address }) => address === host.address)?.id) : heard.hostId
+    const own = known.find(({ id }) => id === ownId)
+    const first = toHost(own ?? { id: ownId, address: host.address, ...unused }, heard)
+    // One that is no more and has left nothing is not missed.
+    const others = known.filter(({ id, open }) => id !== ownId && open > 0)
+    const reasons = new Map<HostHealth, string>()
+    const reason = heard instanceof AppError ? heard.message : heard.notReadyReason
+    if (reason !== '') reasons.set(first, reason)
+    return { shown: [first, ...others.map((other) => toHost(other, undefined))], reasons }
+  }
+
+  async #database(): Promise<{ database: PlatformHealth['database']; replicas: number }> {
+    const { db } = this.#deps
+    const [facts, migrations] = await Promise.all([findServerFacts(db), listMigrations(db)])
+    // After the others, so that no new connection is measured with it.
+    const startedAt = performance.now()
+    await pingDatabase(db)
+    const latencyMs = performance.now() - startedAt
+    const applied = migrations.filter(({ appliedAt }) => appliedAt !== undefined)
+    const database = {
+      version: facts.version,
+      migration: applied.at(-1)?.name ?? '',
+      pending_migrations: migrations.length - applied.length,
+      latency_ms: Math.round(latencyMs * 10) / 10,
+    }
+    return { database, replicas: facts.replicas }
+  }
+
+  async #mail(): Promise<PlatformHealth['mail']> {
+    const { db, mail } = this.#deps
+    const { waiting, oldestAt, givenUp } = await findMailBacklog(db)
+    return {
+      ...wayOf(mail),
+      from: mail.from,
+      waiting,
+      given_up: givenUp,
+      ...(oldestAt === null ? {} : { oldest_waiting_at: oldestAt.toISOString() }),
+    }
+  }
+}
+
+/** Never with name and password, which the address of a mail server may have. */
+function wayOf({ smtpUrl, outboxDir }: MailConfig): Pick<PlatformHealth['mail'], 'via' | 'to'> {
+  if (smtpUrl !== undefined) return { via: 'smtp', to: new URL(smtpUrl).host }
+  return outboxDir === undefined ? { via: 'none' } : { via: 'outbox', to: outboxDir }
+}
+
+type Known = Pick<HostUse, 'address' | 'running' | 'vcpus' | 'memoryMib' | 'open'> &
+  Partial<Pick<HostUse, 'agentVersion' | 'engine' | 'lastSeenAt'>> & { readonly id: string | undefined }
+
+function toHost(known: Known, heard: Heard | undefined): HostHealth {
+  const status = heard instanceof AppError ? undefined : heard
+  const lastSeenAt = status === undefined ? known.lastSeenAt : new Date()
+  const agentVersion = status?.agentVersion ?? known.agentVersion
+  const engine = status?.engine ?? known.engine
+  return {
+    address: known.address,
+    answers: status !== undefined,
+    running_capsules: known.running,
+    used_vcpus: known.vcpus,
+    used_memory_mb: known.memoryMib,
+    capsules: known.open,
+    ...(known.id === undefined ? {} : { id: known.id }),
+    ...(lastSeenAt === undefined ? {} : { last_seen_at: lastSeenAt.toISOString() }),
+    ...(agentVersion === undefined ? {} : { agent_version: agentVersion }),
+    ...(engine === undefined ? {} : { engine }),
+    ...(status === undefined ? {} : { status: toStatus(status) }),
+  }
+}
+
+function toStatus(status: Status): NonNullable<HostHealth['status']> {
+  return {
+    ready: status.ready,
+    engine_version: status.engineVersion,
+    engine_reason: status.engineReason,
+    kernel_version: status.kernelVersion,
+    cpus: status.cpus,
+    memory_bytes: Number(status.memoryBytes),
+    memory_available_bytes: Number(status.memoryAvailableBytes),
+    pool_bytes: Number(status.poolBytes),
+    pool_free_bytes: Number(status.poolFreeBytes),
+    pool_filesystem: status.poolFilesystem,
+    started_at: new Date(Number(status.startedAtMs)).toISOString(),
+  }
+}

@@ -1,0 +1,285 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { AppError, isErrno, type Logger } from '@wrenn/base'
+import { createCapsuleSchema } from '@wrenn/protocol'
+import { sql } from 'kysely'
+import type { BuildLimits } from '../../config.js'
+import type { Host } from '../../host/host.js'
+import { writeAudit } from '../../store/audit.js'
+import type { Db } from '../../store/database.js'
+import type {
+  Actor,
+  BuildPlan,
+  CapsuleRow,
+  ProcessDefaults,
+  SnapshotRow,
+  TemplateBuildRow,
+} from '../../store/schema.js'
+import { findSnapshotByName, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
+import { findStepResults, touchStepResult } from '../../store/step-results.js'
+import { endHeldBuild, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
+import { abortable } from '../abortable.js'
+import type { Capsules, Wake } from '../capsules/index.js'
+import type { Snapshots } from '../points/index.js'
+import type { BuildFiles } from './build-files.js'
+import { BuildLog } from './build-log.js'
+import { cacheableSteps, hashesOf, isKept } from './chain.js'
+import { BuildGuest } from './guest.js'
+import { originOf, type ResolvedOrigin } from './origin.js'
+import { startAndWait } from './start-command.js'
+import { runStep, shown } from './steps.js'
+
+const LOOK_EVERY_MS = 200
+/** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
+const SPARE_SEC = 60
+const UNIQUE_VIOLATION = '23505'
+
+export interface AttemptDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly capsules: Capsules
+  readonly snapshots: Snapshots
+  readonly wake: Wake
+  readonly files: BuildFiles
+  readonly limits: BuildLimits
+  /** Of a template that is built from a built-in one. */
+  readonly diskSizeMib: number
+  /** How long making a snapshot may take. */
+  readonly snapshotWaitMs: number
+  readonly logger: Logger
+}
+
+/** Why a build ends whose time is over. */
+export function tooLate({ timeoutMs }: BuildLimits): AppError {
+  return new AppError('build_failed', `The build took longer than ${timeoutMs / 1000} s (WRENN_BUILD_TIMEOUT_SEC).`)
+}
+
+/** The capsule of a build was made and did not come to run. */
+class NotStarted extends AppError {}
+
+/** The build was cancelled, or somebody else carries it out: nothing of this attempt counts. */
+export class NotHeld extends Error {}
+
+interface Progress {
+  /** How many steps are done. */
+  readonly done: number
+  readonly state: ProcessDefaults
+  readonly capsule: CapsuleRow
+}
+
+/** One attempt at a build, from what is kept of its steps to its template. */
+export class BuildAttempt {
+  readonly #deps: AttemptDeps
+  readonly #build: TemplateBuildRow
+  readonly #plan: BuildPlan
+  readonly #signal: AbortSignal
+  /** The capsule of the build as of now, or of the attempt before. */
+  #capsuleId: string | null
+  readonly log: BuildLog
+  /** Where it is, as clients are told: `base`, the number of a step, `finalize`. */
+  step = 'base'
+
+  constructor(deps: AttemptDeps, build: TemplateBuildRow, plan: BuildPlan, signal: AbortSignal) {
+    this.#deps = deps
+    this.#build = build
+    this.#plan = plan
+    this.#signal = signal
+    this.#capsuleId = build.capsule_id
+    this.log = new BuildLog({ db: deps.db, logger: deps.logger, maxBytes: deps.limits.logBytes }, build)
+  }
+
+  /** @throws AppError why it failed; NotHeld; whatever `signal` was aborted with */
+  async run(): Promise<void> {
+    if (this.#build.attempts > 1) this.log.say(this.step, 'The build was interrupted and goes on.', 'warn')
+    const origin = await originOf(this.#deps, this.#build, this.#plan)
+    if (origin.note !== undefined) this.log.say(this.step, origin.note, 'warn')
+    const hashes = hashesOf(origin, this.#plan.steps)
+    const started = await this.#start(origin, hashes)
+    const guest = new BuildGuest(this.#deps, started.capsule, this.#signal)
+    const state = await this.#runSteps(guest, started, hashes)
+    this.step = 'finalize'
+    const { startCmd, readyCmd } = this.#plan
+    if (startCmd !== undefined) this.log.say(this.step, `Starting: ${startCmd}`)
+    if (startCmd !== undefined || readyCmd !== undefined) {
+      const { readyWithinMs } = this.#deps.limits
+      const deps = { guest, log: this.log, step: this.step, readyWithinMs, signal: this.#signal }
+      await startAndWait(deps, { startCmd, readyCmd }, state)
+    }
+    const snapshot = await this.#keep(guest)
+    this.log.say(this.step, `Everything is done; the template is called ${this.#build.name} now.`)
+    await this.log.close()
+    await this.#publish(snapshot, state)
+  }
+
+  /** A capsule that has as many steps behind it as can be had. */
+  async #start(origin: ResolvedOrigin, hashes: readonly string[]): Promise<Progress> {
+    const { db } = this.#deps
+    const steps = cacheableSteps(this.#plan)
+    const usable = hashes.slice(0, steps)
+    // Of several with the same hash the newest.
+    const results = new Map(
+      (await findStepResults(db, this.#build.team_id, usable)).map((result) => [result.steps_hash, result] as const),
+    )
+    const at = usable.findLastIndex((hash) => results.has(hash))
+    const result = results.get(usable[at] ?? null)
+    this.log.say('base', `FROM ${this.#plan.from}`)
+    const kept = result === undefined ? undefined : await this.#startFrom(result, origin)
+    if (kept === undefined) {
+      const { user, cwd, envs } = origin
+      return { done: 0, state: { user, cwd, envs }, capsule: await this.#capsule(origin.template, origin) }
+    }
+    for (const [index, step] of this.#plan.steps.slice(0, at + 1).entries()) {
+      this.log.say(String(index + 1), `CACHED ${this.#called(index)} ${shown(step)}`)
+    }
+    return { ...kept, done: at + 1 }
+  }
+
+  /** `undefined` when it does not load, as after a change of the engine: no build starts from it any more. */
+  async #startFrom(result: SnapshotRow, origin: ResolvedOrigin): Promise<Omit<Progress, 'done'> | undefined> {
+    const { db } = this.#deps
+    const { id, name, defaults: state } = result
+    if (state === null) return undefined
+    await touchStepResult(db, id)
+    try {
+      return { state, capsule: await this.#capsule(name, origin) }
+    } catch (error) {
+      if (!(error instanceof NotStarted)) throw error
+      this.log.say(
+        'base',
+        `What was kept of the steps cannot be used, and they are done anew: ${error.message}`,
+        'warn',
+      )
+      await patchSnapshot(db, id, { steps_hash: null })
+      return undefined
+    }
+  }
+
+  /** A new capsule, once it runs. The one before is ended first. */
+  async #capsule(template: string, { vcpus, memoryMib, diskSizeMib }: ResolvedOrigin): Promise<CapsuleRow> {
+    const { db, capsules, limits } = this.#deps
+    const { id: buildId, team_id: teamId, actor, name } = this.#build
+    if (this.#capsuleId !== null) await this.#end(this.#capsuleId)
+    this.#signal.throwIfAborted()
+    // Long enough for the whole build, should nobody be left to end it.
+    const spec = {
+      ...createCapsuleSchema.parse({ template, vcpus, memory_mb: memoryMib, disk_size_mb: diskSizeMib }),
+      name: `build-${name}`.slice(0, 64),
+      auto_resume: true,
+      life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
+    } as const
+    const key = `${buildId}-${this.#build.attempts}-${template}`
+    let capsule = await capsules.create(teamId, spec, {
+      idempotencyKey: key,
+      waitMs: 0,
+      actor: actorOf(actor, buildId),
+    })
+    if (!(await patchHeldBuild(db, this.#build, { capsule_id: capsule.id }))) {
+      await this.#end(capsule.id)
+      throw new NotHeld()
+    }
+    this.#capsuleId = capsule.id
+    while (capsule.state === 'pending' || capsule.state === 'starting') {
+      await delay(LOOK_EVERY_MS, undefined, { signal: this.#signal })
+      capsule = await capsules.get(teamId, capsule.id)
+    }
+    // What kept it from starting may pass.
+    if (capsule.state === 'error' && capsule.started_at === null) {
+      throw new NotStarted('engine_failure', `The capsule of the build did not start: ${capsule.exit?.message ?? ''}`)
+    }
+    return await capsules.running(teamId, capsule.id)
+  }
+
+  async #end(capsuleId: string): Promise<void> {
+    await this.#deps.capsules.destroy(this.#build.team_id, capsuleId, { waitMs: 0, reason: 'build' }).catch((error) => {
+      if (!AppError.is(error, 'capsule_not_found')) throw error
+    })
+  }
+
+  async #runSteps(guest: BuildGuest, { done, state: from }: Progress, hashes: readonly string[]) {
+    const context = { guest, log: this.log, openFiles: (hash: string) => this.#files(hash) }
+    let state = from
+    for (const [index, step] of this.#plan.steps.entries()) {
+      if (index < done) continue
+      this.#signal.throwIfAborted()
+      this.step = String(index + 1)
+      this.log.say(this.step, `${this.#called(index)} ${shown(step)}`)
+      state = await runStep(context, step, state, this.step)
+      const isLast = index === this.#plan.steps.length - 1
+      if (isKept(step) && this.#deps.limits.cacheResults > 0)
+        await this.#keepResult(guest, hashes[index], state, isLast)
+    }
+    return state
+  }
+
+  async #files(hash: string) {
+    return await this.#deps.files.open(this.#build.team_id, hash)
+  }
+
+  /** A result that cannot be kept, for lack of space above all, is none that the build lacks. */
+  async #keepResult(
+    guest: BuildGuest,
+    hash: string | undefined,
+    state: ProcessDefaults,
+    isLast: boolean,
+  ): Promise<void> {
+    try {
+      const { id } = await this.#keep(guest)
+      const patch = { steps_hash: hash ?? null, defaults: JSON.stringify(state), used_at: sql<Date>`now()` }
+      await patchSnapshot(this.#deps.db, id, patch)
+    } catch (error) {
+      const isFull = AppError.is(error, 'pool_exhausted')
+      if (!isFull) throw error
+      if (!isLast) this.log.say(this.step, `The result of this step is not kept: ${error.message}`, 'warn')
+    }
+  }
+
+  async #keep(guest: BuildGuest): Promise<SnapshotRow> {
+    this.#signal.throwIfAborted()
+    const { snapshots, snapshotWaitMs: waitMs } = this.#deps
+    return await abortable(snapshots.keep(guest.capsule, { buildId: this.#build.id, waitMs }), this.#signal)
+  }
+
+  /** Gives the snapshot the template's name, in one step with the end of the build: one that was cancelled, or is late, gives none. */
+  async #publish({ id }: SnapshotRow, state: ProcessDefaults): Promise<void> {
+    const { team_id: teamId, name, actor } = this.#build
+    try {
+      await this.#deps.db.transaction().execute(async (tx) => {
+        const held = await lockHeldBuild(tx, this.#build)
+        if (held === undefined) throw new NotHeld()
+        if (held.isLate) throw tooLate(this.#deps.limits)
+        await this.#giveWay(tx)
+        if ((await lockSnapshot(tx, id))?.state !== 'ready') throw new NotHeld()
+        await patchSnapshot(tx, id, { name, hidden: false, defaults: JSON.stringify(state) })
+        await endHeldBuild(tx, this.#build, { state: 'ready', snapshotId: id })
+        const resource = { type: 'template', id: name } as const
+        const details = { build_id: this.#build.id, snapshot_id: id }
+        await writeAudit(tx, { teamId, actor: actor ?? undefined, action: 'template.built', resource, details })
+      })
+    } catch (error) {
+      if (isErrno(error, UNIQUE_VIOLATION)) throw nameTaken(name)
+      throw error
+    }
+  }
+
+  /** What had the name was built before, and goes once nothing starts from it. */
+  async #giveWay(tx: Db): Promise<void> {
+    const { team_id: teamId, name } = this.#build
+    const found = await findSnapshotByName(tx, teamId, name)
+    const before = found === undefined ? undefined : await lockSnapshot(tx, found.id)
+    if (before === undefined || before.deleted_at !== null) return
+    if (before.build_id === null || before.state !== 'ready') throw nameTaken(name)
+    await patchSnapshot(tx, before.id, { name: before.id, hidden: true })
+  }
+
+  #called(index: number): string {
+    return `[${index + 1}/${this.#plan.steps.length}]`
+  }
+}
+
+function nameTaken(name: string): AppError {
+  return new AppError('template_name_taken', `There is a snapshot ${name}, which no build has made.`)
+}
+
+/** Who is told to have made the build's capsule. */
+function actorOf(actor: Actor | null, buildId: string): Actor {
+  return actor ?? { id: buildId, name: 'build', requestId: buildId, ip: '' }
+}

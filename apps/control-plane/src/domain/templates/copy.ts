@@ -1,0 +1,89 @@
+import { randomBytes } from 'node:crypto'
+import { posix } from 'node:path'
+import type { Readable } from 'node:stream'
+import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
+import type { BuildGuest } from './guest.js'
+
+const ANSWER_BYTES = 64 * 1024
+/** A folder on the guest's disk: its memory file systems may be too small for an upload. */
+const STAGES = '/var/tmp'
+
+/**
+ * Puts uploaded files where a step wants them, as `COPY` of a Dockerfile does: of a folder its content, a file under the name of the
+ * destination, or into it when that ends in a slash or is a folder; what matches a pattern goes into the destination under its own names.
+ * Folders that are there keep their owner and mode. All paths are relative to `/`, where it runs.
+ */
+const SCRIPT = `set -euo pipefail
+shopt -s dotglob globstar
+stage=$1 src=$2 dest=$3 owner=$4 mode=$5 dirmode=$6
+trap 'rm -rf -- "$stage"' EXIT
+mkdir -- "$stage/tree" "$stage/picked"
+tar --extract --file="$stage/files.tar" --directory="$stage/tree" --no-same-owner
+rm -- "$stage/files.tar"
+from=$stage/tree/$src
+if [ -d "$from" ] && [ ! -L "$from" ]; then
+  pick=$from
+elif [ -e "$from" ] || [ -L "$from" ]; then
+  pick=$stage/picked
+  name=\${from##*/}
+  if [ "\${dest%/}" = "$dest" ] && [ ! -d "$dest" ]; then name=\${dest##*/} dest=\${dest%/*}; fi
+  mv -T -- "$from" "$pick/$name"
+else
+  pick=$stage/picked
+  found=0
+  cd -- "$stage/tree"
+  IFS=
+  for one in $src; do
+    if [ -e "$one" ] || [ -L "$one" ]; then mv -t "$OLDPWD/$pick" -- "$one"; found=1; fi
+  done
+  cd -- "$OLDPWD"
+  if [ $found = 0 ]; then echo "there is no $src among the uploaded files" >&2; exit 1; fi
+fi
+chown -hR -- "$owner" "$pick"
+if [ -n "$mode" ]; then
+  find "$pick" -mindepth 1 -type d -exec chmod -- "$dirmode" {} +
+  find "$pick" -type f -exec chmod -- "$mode" {} +
+fi
+if [ ! -d "$dest" ]; then mkdir -p -- "$dest"; chown -- "$owner" "$dest"; fi
+tar --create --numeric-owner --directory="$pick" . |
+  tar --extract --numeric-owner --same-owner --preserve-permissions --no-overwrite-dir --keep-directory-symlink --directory="$dest"
+`
+
+/** Copies the uploaded files of a step; they belong to the user of the build, unless the step says otherwise. */
+export async function copyFiles(
+  guest: Pick<BuildGuest, 'answer' | 'upload'>,
+  { args: [src = '.', dest = '.', owner = '', mode = ''] }: BuildStep,
+  { user, cwd }: ProcessDefaults,
+  files: Readable,
+): Promise<void> {
+  const stage = `${STAGES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
+  await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '-m', '700', below(stage)] }, ANSWER_BYTES)
+  await guest.upload(`${stage}/files.tar`, files)
+  const whose = owner === '' ? user : owner
+  const args = [
+    below(stage),
+    posix.normalize(src).replace(/\/+$/, ''),
+    destinationOf(dest, cwd),
+    whose.includes(':') ? whose : `${whose}:`,
+    mode,
+    mode === '' ? '' : folderMode(mode),
+  ]
+  await guest.answer({ cmd: '/bin/bash', args: ['-c', SCRIPT, 'copy', ...args] }, ANSWER_BYTES)
+}
+
+/** Who may read a folder may enter it. */
+function folderMode(mode: string): string {
+  const bits = Number.parseInt(mode, 8)
+  return (bits | ((bits & 0o444) >> 2)).toString(8)
+}
+
+/** A slash at its end, and `.`, say that it is a folder. */
+function destinationOf(dest: string, cwd: string): string {
+  const isFolder = /(?:^|\/)\.{0,2}$/.test(dest)
+  const path = posix.resolve(cwd, dest)
+  return below(isFolder && path !== '/' ? `${path}/` : path)
+}
+
+function below(path: string): string {
+  return `.${path}`
+}

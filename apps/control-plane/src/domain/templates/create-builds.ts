@@ -1,0 +1,54 @@
+import type { Logger } from '@wrenn/base'
+import type { BuildLimits, Limits } from '../../config.js'
+import type { Host } from '../../host/host.js'
+import type { Db } from '../../store/database.js'
+import type { Capsules, Wake } from '../capsules/index.js'
+import type { Snapshots } from '../points/index.js'
+import { BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
+import { BuildRunner } from './build-runner.js'
+import { BuildHousekeeping } from './housekeeping.js'
+import { TemplateBuilds } from './template-builds.js'
+import { UploadLinks } from './upload-links.js'
+
+interface BuildsDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly capsules: Capsules
+  readonly snapshots: Snapshots
+  readonly wake: Wake
+  readonly limits: Limits
+  readonly buildLimits: BuildLimits
+  /** How long making a snapshot may take. */
+  readonly snapshotWaitMs: number
+  readonly retentionMs: number
+  readonly logger: Logger
+  readonly lookEveryMs: number
+}
+
+interface Builds {
+  readonly service: TemplateBuilds
+  start(): void
+  /** Leaves builds that are under way to others. */
+  stop(): Promise<void>
+}
+
+/** Wires what takes builds, carries them out and removes what they leave. Nothing runs before `start`. */
+export function createBuilds(deps: BuildsDeps): Builds {
+  const { db, buildLimits, limits } = deps
+  const { filesDir: dir, uploadBytes, filesBytes, timeoutMs } = buildLimits
+  const files = new BuildFiles({ dir, uploadBytes, filesBytes, freshMs: timeoutMs + UPLOAD_SPARE_MS })
+  const service = new TemplateBuilds({ ...deps, files, links: new UploadLinks(db) })
+  const shared = { ...deps, files, limits: buildLimits }
+  const runner = new BuildRunner({ ...shared, diskSizeMib: limits.defaultDiskSizeMib })
+  const housekeeping = new BuildHousekeeping(shared)
+  return {
+    service,
+    start: () => {
+      runner.start()
+      housekeeping.start()
+    },
+    stop: async () => {
+      await Promise.all([runner.stop(), housekeeping.stop()])
+    },
+  }
+}

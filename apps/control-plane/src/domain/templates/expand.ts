@@ -1,0 +1,55 @@
+import { AppError } from '@wrenn/base'
+import type { ProcessDefaults } from '../../store/schema.js'
+import type { BuildGuest } from './guest.js'
+
+const reference = /\\\$|\$\{([A-Za-z_]\w*)\}|\$([A-Za-z_]\w*)/g
+const MAX_ENVIRONMENT_BYTES = 4 * 1024 * 1024
+
+/**
+ * Values of variables with those in their place that they name, as `$NAME` or `${NAME}`, such as `/opt/bin:$PATH`. A name that there is
+ * none of stays as it is, and so does the dollar of `\$`.
+ * @throws AppError `build_failed` where a variable of the guest that is named is no text
+ */
+export async function expandValues(
+  guest: BuildGuest,
+  state: ProcessDefaults,
+  values: Readonly<Record<string, string>>,
+): Promise<Record<string, string>> {
+  if (!Object.values(values).some((value) => value.includes('$'))) return { ...values }
+  const known = await environmentOf(guest, state)
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, expand(value, known)]))
+}
+
+type Environment = ReadonlyMap<string, Uint8Array>
+
+function expand(value: string, known: Environment): string {
+  return value.replaceAll(reference, (match: string, braced?: string, bare?: string) => {
+    const name = braced ?? bare
+    if (name === undefined) return '$'
+    const found = known.get(name)
+    return found === undefined ? match : textOf(name, found)
+  })
+}
+
+/** A value is never cut or changed on its way. */
+function textOf(name: string, bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
+  } catch (cause) {
+    throw new AppError('build_failed', `The variable ${name} of the template is not UTF-8.`, { cause })
+  }
+}
+
+/** What a command of the build would find. */
+async function environmentOf(guest: BuildGuest, state: ProcessDefaults): Promise<Environment> {
+  const printed = await guest.answer({ cmd: '/usr/bin/env', args: ['-0'], ...state }, MAX_ENVIRONMENT_BYTES)
+  const known = new Map<string, Uint8Array>()
+  for (let at = 0; at < printed.length; ) {
+    const end = printed.indexOf(0, at)
+    const entry = printed.subarray(at, end === -1 ? printed.length : end)
+    const equals = entry.indexOf('=')
+    if (equals > 0) known.set(entry.subarray(0, equals).toString(), entry.subarray(equals + 1))
+    at += entry.length + 1
+  }
+  return known
+}

@@ -1,0 +1,100 @@
+import type { Readable } from 'node:stream'
+import { AppError, randomTag } from '@wrenn/base'
+import type { Host } from '../../host/host.js'
+import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
+import type { CapsuleRef, Wake } from '../capsules/index.js'
+import { exitInfo, type SessionContext, startSession, writeFile } from '../commands/index.js'
+
+const ROOT = 'root'
+
+/** A command in what is built. */
+export interface GuestCommand extends ProcessDefaults {
+  readonly cmd: string
+  readonly args: readonly string[]
+}
+
+/** Takes what a command prints, as fast as it can. */
+export interface Output {
+  readonly stdout: (bytes: Uint8Array) => Promise<void>
+  readonly stderr: (bytes: Uint8Array) => Promise<void>
+}
+
+interface GuestDeps {
+  readonly host: Host
+  readonly wake: Wake
+}
+
+/** The capsule in which a build runs. Every call ends with `signal`. */
+export class BuildGuest {
+  readonly #deps: GuestDeps
+  readonly #capsule: CapsuleRef
+  readonly #generation: number
+  readonly #signal: AbortSignal
+
+  constructor(deps: GuestDeps, { id, team_id: teamId, generation }: CapsuleRow, signal: AbortSignal) {
+    this.#deps = deps
+    this.#capsule = { teamId, id }
+    this.#generation = generation
+    this.#signal = signal
+  }
+
+  get capsule(): CapsuleRef {
+    return this.#capsule
+  }
+
+  /**
+   * Runs a command to its end, or until `until` ends: then it is left running.
+   * @returns its exit code in the shell's terms
+   * @throws AppError why the capsule ended, when it did; `guest_error`, …
+   */
+  async run(command: GuestCommand, output: Output, until?: AbortSignal): Promise<number> {
+    const signal = until === undefined ? this.#signal : AbortSignal.any([this.#signal, until])
+    for await (const event of startSession(this.#context(signal), optionsOf(command, until === undefined))) {
+      if (event.case === 'end') {
+        const { exitCode, oomKilled } = exitInfo(event.value)
+        if (oomKilled) throw new AppError('build_failed', 'The command was killed: the template has too little memory.')
+        return exitCode
+      }
+      if (event.case !== 'data') continue
+      const { case: kind, value } = event.value.output
+      if (value !== undefined) await output[kind === 'stderr' ? 'stderr' : 'stdout'](value)
+    }
+    throw new AppError('guest_error', 'The process ended without saying how.')
+  }
+
+  /** What a command of the platform's own prints, as root in `/`, unless it is told otherwise. @throws AppError `build_failed` with what it says when it fails, or prints more than `maxBytes` */
+  async answer(command: Pick<GuestCommand, 'cmd' | 'args'> & Partial<GuestCommand>, maxBytes: number): Promise<Buffer> {
+    const parts: { readonly stdout: Uint8Array[]; readonly stderr: Uint8Array[] } = { stdout: [], stderr: [] }
+    let size = 0
+    const keep = (kind: keyof typeof parts) => async (bytes: Uint8Array) => {
+      size += bytes.length
+      if (size > maxBytes) throw new AppError('build_failed', `${command.cmd} printed more than ${maxBytes} bytes.`)
+      parts[kind].push(bytes)
+    }
+    const output = { stdout: keep('stdout'), stderr: keep('stderr') }
+    const code = await this.run({ user: ROOT, cwd: '/', envs: {}, ...command }, output)
+    if (code === 0) return Buffer.concat(parts.stdout)
+    const said = Buffer.concat(parts.stderr).toString().trim()
+    throw new AppError(
+      'build_failed',
+      said === '' ? `${command.cmd} ended with exit code ${code}.` : said.slice(0, 1000),
+    )
+  }
+
+  /** Writes a file as root. */
+  async upload(path: string, source: Readable): Promise<void> {
+    const { host, wake } = this.#deps
+    const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT, signal: this.#signal }
+    await writeFile(target, source, { mode: 0o600 })
+  }
+
+  #context(signal: AbortSignal): SessionContext {
+    const { host, wake } = this.#deps
+    return { client: host.client, wake, capsule: this.#capsule, generation: this.#generation, signal }
+  }
+}
+
+function optionsOf({ cmd, args, envs, cwd, user }: GuestCommand, foreground: boolean) {
+  const tag = randomTag('build')
+  return { cmd, args, envs, cwd, user, tag, isNewTag: true, stdin: false, timeoutMs: 0, foreground }
+}

@@ -1,0 +1,58 @@
+import { AppError } from '@wrenn/base'
+import { capsuleDefaults } from '@wrenn/protocol'
+import type { Host } from '../../host/host.js'
+import type { Db } from '../../store/database.js'
+import type { BuildPlan, ProcessDefaults, SnapshotRow, TemplateBuildRow } from '../../store/schema.js'
+import { findSnapshotByName } from '../../store/snapshots.js'
+import type { Origin } from './chain.js'
+
+/** As whom and where steps run, where what they begin with does not say. */
+const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', envs: {} }
+
+/** What a build begins with, as it is now. */
+export interface ResolvedOrigin extends Origin, ProcessDefaults {
+  /** What its capsule is created from. */
+  readonly template: string
+  /** What of the request does not count, a sentence for people. */
+  readonly note?: string
+}
+
+interface OriginDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly diskSizeMib: number
+}
+
+/** @throws AppError `template_not_found`, `host_unavailable` */
+export async function originOf(
+  { db, host, diskSizeMib }: OriginDeps,
+  { team_id: teamId, vcpus, memory_mib: memoryMib }: TemplateBuildRow,
+  { from }: BuildPlan,
+): Promise<ResolvedOrigin> {
+  const own = await findSnapshotByName(db, teamId, from)
+  if (own !== undefined) return ofSnapshot(own, { vcpus, memoryMib })
+  const template = await host.template(from)
+  return {
+    ...FIRST_STATE,
+    template: template.name,
+    identity: `${template.name} ${template.createdAtMs} ${template.sizeBytes}`,
+    vcpus: vcpus ?? (template.defaultVcpus || capsuleDefaults.vcpus),
+    memoryMib: memoryMib ?? (template.defaultMemoryMib || capsuleDefaults.memoryMib),
+    diskSizeMib,
+  }
+}
+
+interface Asked {
+  readonly vcpus: number | null
+  readonly memoryMib: number | null
+}
+
+/** Memory and disk of a snapshot have their sizes already. */
+function ofSnapshot(snapshot: SnapshotRow, asked: Asked): ResolvedOrigin {
+  const { id, name, state, vcpus, memory_mib: memoryMib, disk_size_mib: diskSizeMib, defaults } = snapshot
+  if (state !== 'ready') throw new AppError('template_not_found', `There is no template "${name}".`)
+  const fits = (asked.vcpus ?? vcpus) === vcpus && (asked.memoryMib ?? memoryMib) === memoryMib
+  const note = `CPUs and memory are those of ${name}: ${vcpus} and ${memoryMib} MiB.`
+  const base = { template: name, identity: id, vcpus, memoryMib, diskSizeMib, ...(fits ? {} : { note }) }
+  return { ...FIRST_STATE, ...defaults, ...base }
+}

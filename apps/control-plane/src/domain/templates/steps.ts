@@ -1,0 +1,103 @@
+import { posix } from 'node:path'
+import type { Readable } from 'node:stream'
+import { AppError } from '@wrenn/base'
+import { capsuleEnvsSchema } from '@wrenn/protocol'
+import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
+import type { BuildLog } from './build-log.js'
+import { copyFiles } from './copy.js'
+import { expandValues } from './expand.js'
+import type { BuildGuest } from './guest.js'
+
+const ANSWER_BYTES = 64 * 1024
+const MAX_SHOWN_LENGTH = 300
+
+/** Where a build's steps happen. */
+export interface StepContext {
+  readonly guest: BuildGuest
+  readonly log: BuildLog
+  /** Uploaded files, by their hash; the caller reads them to their end, or destroys them. @throws AppError `build_failed` when they are not there */
+  readonly openFiles: (hash: string) => Promise<Readable>
+}
+
+type Run = (context: StepContext, step: BuildStep, state: ProcessDefaults, label: string) => Promise<ProcessDefaults>
+
+const runs: Readonly<Record<BuildStep['type'], Run>> = {
+  RUN: async ({ guest, log }, { args: [line = '', user] }, state, label) => {
+    await runLine(guest, log, { ...state, user: user || state.user, line, label })
+    return state
+  },
+  COPY: async ({ guest, openFiles }, step, state) => {
+    const files = await openFiles(step.filesHash ?? '')
+    try {
+      await copyFiles(guest, step, state, files)
+    } finally {
+      files.destroy()
+    }
+    return state
+  },
+  ENV: async ({ guest }, { args }, state) => {
+    const envs = { ...state.envs, ...(await expandValues(guest, state, pairsOf(args))) }
+    const checked = capsuleEnvsSchema.safeParse(envs)
+    if (checked.success) return { ...state, envs }
+    throw new AppError('build_failed', `ENV: ${checked.error.issues[0]?.message ?? 'is not valid'}.`)
+  },
+  WORKDIR: async ({ guest }, { args: [path = '/'] }, state) => {
+    const cwd = posix.resolve(state.cwd, path)
+    const script = '[ -d "$1" ] || { mkdir -p -- "$1" && chown -- "$2:" "$1"; }'
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'workdir', `.${cwd}`, state.user] }, ANSWER_BYTES)
+    return { ...state, cwd }
+  },
+  USER: async ({ guest }, { args: [user = ''] }, state) => {
+    await guest.answer({ cmd: '/usr/bin/id', args: ['-u', '--', user] }, ANSWER_BYTES)
+    return { ...state, user }
+  },
+}
+
+/**
+ * Does one step.
+ * @returns as whom, where and with which environment the next one runs
+ * @throws AppError `build_failed` when it cannot be done; why the capsule ended, when it did
+ */
+export async function runStep(
+  context: StepContext,
+  step: BuildStep,
+  state: ProcessDefaults,
+  label: string,
+): Promise<ProcessDefaults> {
+  return await runs[step.type](context, step, state, label)
+}
+
+/** A step as its log calls it. */
+export function shown({ type, args }: BuildStep): string {
+  // Values of variables may be secrets.
+  const told = type === 'ENV' ? Object.keys(pairsOf(args)) : args.filter((arg) => arg !== '')
+  const text = `${type} ${told.join(' ')}`
+  return text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text
+}
+
+interface Line extends ProcessDefaults {
+  readonly line: string
+  readonly label: string
+}
+
+async function runLine(guest: BuildGuest, log: BuildLog, { line, label, ...as }: Line): Promise<void> {
+  const [stdout, stderr] = [log.stream(label, 'info'), log.stream(label, 'warn')]
+  const output = {
+    stdout: (bytes: Uint8Array) => stdout.write(bytes),
+    stderr: (bytes: Uint8Array) => stderr.write(bytes),
+  }
+  const code = await guest.run({ ...as, cmd: '/bin/bash', args: ['-c', line] }, output)
+  await stdout.end()
+  await stderr.end()
+  if (code !== 0) throw new AppError('build_failed', `The command ended with exit code ${code}: ${clipped(line)}`)
+}
+
+function clipped(line: string): string {
+  return line.length > MAX_SHOWN_LENGTH ? `${line.slice(0, MAX_SHOWN_LENGTH)}…` : line
+}
+
+function pairsOf(args: readonly string[]): Record<string, string> {
+  const pairs: [string, string][] = []
+  for (let at = 0; at + 1 < args.length; at += 2) pairs.push([args[at] ?? '', args[at + 1] ?? ''])
+  return Object.fromEntries(pairs)
+}

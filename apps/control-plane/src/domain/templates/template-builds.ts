@@ -1,0 +1,169 @@
+import type { Readable } from 'node:stream'
+import { AppError, buildIds } from '@wrenn/base'
+import type { BuildLimits, Limits } from '../../config.js'
+import type { Host } from '../../host/host.js'
+import { writeAudit } from '../../store/audit.js'
+import type { Db } from '../../store/database.js'
+import type { Actor, BuildPlan, TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
+import { findSnapshotByName } from '../../store/snapshots.js'
+import {
+  cancelBuilds,
+  countOpenBuilds,
+  findBuild,
+  findOpenBuild,
+  insertBuild,
+  planBuild,
+} from '../../store/template-builds.js'
+import { listBuildLog } from '../../store/template-logs.js'
+import { lockTeam } from '../../store/usage.js'
+import type { Principal } from '../accounts/index.js'
+import { checkLimits } from '../limits/index.js'
+import type { Snapshots } from '../points/index.js'
+import { type BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
+import { originOf } from './origin.js'
+import type { UploadLinks, UploadTicket } from './upload-links.js'
+
+interface TemplateBuildsDeps {
+  readonly db: Db
+  readonly host: Host
+  readonly snapshots: Snapshots
+  readonly files: BuildFiles
+  readonly links: UploadLinks
+  readonly limits: Limits
+  readonly buildLimits: BuildLimits
+}
+
+/** A template that is to be built. */
+export interface NewBuild {
+  readonly name: string
+  /** @default that of what it is built from */
+  readonly vcpus: number | undefined
+  /** @default that of what it is built from */
+  readonly memoryMib: number | undefined
+}
+
+/** One build of a template, as its client calls it. */
+export interface BuildRef {
+  readonly teamId: string
+  /** Of the template. */
+  readonly name: string
+  readonly id: string
+}
+
+interface BuildStatus {
+  readonly build: TemplateBuildRow
+  readonly lines: readonly TemplateBuildLogRow[]
+}
+
+interface UploadLink {
+  /** Files of that hash are here already. */
+  readonly isPresent: boolean
+  readonly ticket: UploadTicket
+}
+
+/** Templates made by steps; every call is about one team. The steps run elsewhere, also when nobody asks how far they are. */
+export class TemplateBuilds {
+  readonly #deps: TemplateBuildsDeps
+
+  constructor(deps: TemplateBuildsDeps) {
+    this.#deps = deps
+  }
+
+  /**
+   * Begins a build; what it is made of is said by `submit`. A template of that name stays as it is until the build is ready.
+   * @throws AppError `invalid_request`, `name_reserved`, `template_name_taken` for a snapshot that no build has made, `limit_exceeded`
+   */
+  async begin(teamId: string, { name, vcpus, memoryMib }: NewBuild, actor: Actor): Promise<TemplateBuildRow> {
+    const { db, host, limits, buildLimits } = this.#deps
+    checkLimits({ vcpus, memory_mb: memoryMib, labels: {}, envs: {} }, limits)
+    if ((await host.findTemplate(name)) !== undefined) {
+      throw new AppError('name_reserved', `${name} is the name of a built-in template.`)
+    }
+    const before = await findSnapshotByName(db, teamId, name)
+    if (before !== undefined && before.build_id === null) {
+      throw new AppError('template_name_taken', `There is a snapshot ${name}, which no build has made.`)
+    }
+    return await db.transaction().execute(async (tx) => {
+      await lockTeam(tx, teamId)
+      if ((await countOpenBuilds(tx, teamId)) >= buildLimits.maxOpen) {
+        const text = `The team has ${buildLimits.maxOpen} builds that have not ended (WRENN_BUILD_MAX_OPEN).`
+        throw new AppError('limit_exceeded', text)
+      }
+      const sizes = { vcpus: vcpus ?? null, memory_mib: memoryMib ?? null }
+      const draft = { id: buildIds.create(), team_id: teamId, name, state: 'draft', ...sizes } as const
+      const build = await insertBuild(tx, { ...draft, actor: JSON.stringify(actor) })
+      await record(tx, build, actor, 'template.create')
+      return build
+    })
+  }
+
+  /**
+   * Says of what a build is made, and lets it go.
+   * @throws AppError `build_not_found`, `invalid_state` when that was said before, `template_not_found` for what it begins with,
+   * `invalid_request` for files that were not uploaded
+   */
+  async submit(ref: BuildRef, plan: BuildPlan, actor: Actor): Promise<void> {
+    const { db, host, limits } = this.#deps
+    const build = await this.#need(ref)
+    await originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, plan)
+    for (const [index, { type, filesHash = '' }] of plan.steps.entries()) {
+      if (type !== 'COPY' || (await this.#deps.files.has(ref.teamId, filesHash))) continue
+      throw new AppError('invalid_request', `steps.${index}: the files ${filesHash} were not uploaded.`)
+    }
+    await db.transaction().execute(async (tx) => {
+      const planned = await planBuild(tx, build.id, plan)
+      if (planned === undefined) throw new AppError('invalid_state', 'The build has been started before, or has ended.')
+      await record(tx, planned, actor, 'template.build')
+    })
+  }
+
+  /** A build, and what it has said from line `from` on. @throws AppError `build_not_found` */
+  async status(ref: BuildRef, from: number, limit: number): Promise<BuildStatus> {
+    // The state first: after an end there are no more lines.
+    const build = await this.#need(ref)
+    return { build, lines: await listBuildLog(this.#deps.db, build.id, from, limit) }
+  }
+
+  /** Where files of a build go. @throws AppError `build_not_found` when the template has no build that is under way */
+  async uploadLink(principal: Principal, name: string, hash: string): Promise<UploadLink> {
+    const { db, files, links, buildLimits } = this.#deps
+    const { teamId } = principal
+    const build = await findOpenBuild(db, teamId, name)
+    if (build === undefined) throw new AppError('build_not_found', `There is no build of ${name} under way.`)
+    const isPresent = await files.has(teamId, hash)
+    const forMs = buildLimits.timeoutMs + UPLOAD_SPARE_MS
+    return { isPresent, ticket: await links.sign(principal, { buildId: build.id, hash }, forMs) }
+  }
+
+  /** Takes what a link is for. @throws AppError `forbidden`, `too_large`, `disk_full` */
+  async upload(ticket: UploadTicket, source: Readable, expectedBytes: number | undefined): Promise<void> {
+    await this.#deps.links.verify(ticket)
+    await this.#deps.files.receive(ticket, source, expectedBytes)
+  }
+
+  /**
+   * Deletes a template, and cancels the builds of it that are under way.
+   * @throws AppError `template_not_found` when there is neither, and those of `Snapshots.remove`
+   */
+  async remove(teamId: string, name: string, actor: Actor): Promise<void> {
+    const { db, snapshots } = this.#deps
+    const cancelled = await db.transaction().execute(async (tx) => {
+      const builds = await cancelBuilds(tx, teamId, name, { message: 'The build was cancelled.' })
+      for (const build of builds) await record(tx, build, actor, 'template.cancel')
+      return builds
+    })
+    const isThere = (await findSnapshotByName(db, teamId, name)) !== undefined
+    if (isThere || cancelled.length === 0) await snapshots.remove(teamId, name, actor)
+  }
+
+  async #need({ teamId, name, id }: BuildRef): Promise<TemplateBuildRow> {
+    const build = await findBuild(this.#deps.db, teamId, id)
+    if (build?.name === name) return build
+    throw new AppError('build_not_found', `There is no build ${id} of ${name}.`)
+  }
+}
+
+async function record(tx: Db, { team_id: teamId, name, id }: TemplateBuildRow, actor: Actor, action: string) {
+  const resource = { type: 'template', id: name } as const
+  await writeAudit(tx, { teamId, actor, action, resource, details: { build_id: id } })
+}

@@ -1,0 +1,126 @@
+import { AppError } from '@wrenn/base'
+import { minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
+import { z } from 'zod'
+import type { BuildPlan, BuildStep } from '../store/schema.js'
+import { refuseUnsupported } from './network.js'
+import { snapshotNameSchema, templateNameOf } from './template-id.js'
+
+const MAX_STEPS = 500
+const MAX_ARGS = 2_000
+const MAX_LINE_LENGTH = 256 * 1024
+const DEFAULT_TAG = 'default'
+/** What clients begin with that name nothing; ours is made the same way, of Debian. */
+const CLIENTS_BASE = /^e2bdev\/base(?::latest)?$/
+const BASE = 'base'
+
+const line = text(MAX_LINE_LENGTH)
+const optionalLine = line.nullish().transform((value) => value || undefined)
+
+/** Body of `POST /v3/templates`, and of `/v2/templates`, where the name is an alias. */
+export const beginBuildSchema = requestBody({
+  name: snapshotNameSchema.optional(),
+  alias: snapshotNameSchema.optional(),
+  tags: z.array(text(128)).max(100).nullish(),
+  cpuCount: z.int().min(1).max(1024).nullish(),
+  memoryMB: z.int().min(minimumMemoryMib).max(4_194_304).nullish(),
+  minFreeDiskMb: z.unknown().optional(),
+  teamID: text(200).nullish(),
+})
+type BeginBuildInput = z.output<typeof beginBuildSchema>
+
+/** By what its client calls the files of a step: SHA-256, hexadecimal. */
+export const filesHashSchema = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in 64 hexadecimal digits')
+
+const stepSchema = requestBody({
+  type: z.enum(['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER']),
+  args: z.array(line).max(MAX_ARGS).nullish(),
+  filesHash: filesHashSchema.nullish(),
+  force: z.boolean().nullish(),
+  // Of the client's own side of an upload.
+  forceUpload: z.unknown().optional(),
+  resolveSymlinks: z.unknown().optional(),
+  gzip: z.unknown().optional(),
+})
+
+/** Body of `POST /v2/templates/{id}/builds/{build}`. */
+export const startBuildSchema = requestBody({
+  fromImage: optionalLine,
+  fromTemplate: optionalLine,
+  fromImageRegistry: z.unknown().optional(),
+  force: z.boolean().nullish(),
+  steps: z.array(stepSchema).max(MAX_STEPS).nullish(),
+  startCmd: optionalLine,
+  readyCmd: optionalLine,
+})
+type StartBuildInput = z.output<typeof startBuildSchema>
+
+/** The template that a client wants to build. @throws AppError `invalid_request`, `not_supported` */
+export function toNewBuild(body: BeginBuildInput) {
+  refuseUnsupported(body, ['minFreeDiskMb'])
+  const name = body.name ?? body.alias
+  if (name === undefined) throw new AppError('invalid_request', 'name: a template needs one.')
+  const tag = body.tags?.find((one) => one !== DEFAULT_TAG)
+  if (tag !== undefined) {
+    throw new AppError('invalid_request', `tags: there is no other tag than ${DEFAULT_TAG}; leave them out.`)
+  }
+  return { name, vcpus: body.cpuCount ?? undefined, memoryMib: body.memoryMB ?? undefined }
+}
+
+/**
+ * What a client wants built.
+ * @param isBuiltIn Whether a name is that of a built-in template.
+ * @throws AppError `invalid_request` for an image that there is not, and steps that make no sense; `template_not_found`
+ */
+export async function toPlan(body: StartBuildInput, isBuiltIn: (name: string) => Promise<boolean>): Promise<BuildPlan> {
+  const steps = (body.steps ?? []).map(({ type, args, filesHash, force }, index) => {
+    const step = { type, args: args ?? [], filesHash: filesHash ?? undefined, force: force === true }
+    const problem = problemOf(step)
+    if (problem !== undefined) throw new AppError('invalid_request', `steps.${index}: ${type} ${problem}.`)
+    return step
+  })
+  const { startCmd, readyCmd } = body
+  return { from: await originOf(body, isBuiltIn), steps, startCmd, readyCmd, force: body.force === true }
+}
+
+async function originOf(
+  { fromImage, fromTemplate, fromImageRegistry }: StartBuildInput,
+  isBuiltIn: (name: string) => Promise<boolean>,
+): Promise<string> {
+  if ((fromImage === undefined) === (fromTemplate === undefined)) {
+    throw new AppError('invalid_request', 'A build begins with fromImage or with fromTemplate, one of the two.')
+  }
+  if (fromTemplate !== undefined) return templateNameOf(fromTemplate)
+  const image = fromImage ?? ''
+  if (fromImageRegistry === undefined || fromImageRegistry === null) {
+    if (CLIENTS_BASE.test(image)) return BASE
+    if (await isBuiltIn(image)) return image
+  }
+  throw new AppError(
+    'invalid_request',
+    `fromImage: "${image.slice(0, 200)}" cannot be had, for this platform pulls no images. Begin with e2bdev/base (fromBaseImage), which is Debian with Python, and install what is missing; or with fromTemplate.`,
+  )
+}
+
+/** What is wrong with a step, whatever it begins with. */
+function problemOf({ type, args, filesHash }: BuildStep): string | undefined {
+  const [first = '', second = '', , mode = ''] = args
+  switch (type) {
+    case 'RUN':
+      return first.trim() === '' || args.length > 2 ? 'needs a command, and at most a user' : undefined
+    case 'COPY':
+      if (first === '' || second === '' || args.length > 4) return 'needs a source and a destination'
+      if (filesHash === undefined) return 'needs the hash of its files'
+      if (first.startsWith('/') || first.split('/').includes('..')) return 'needs a source in the folder of the build'
+      return /^(?:[0-7]{3,4})?$/.test(mode) ? undefined : 'has a mode that is none, such as 0644'
+    case 'ENV':
+      return args.length < 2 ||
+        args.length % 2 !== 0 ||
+        args.some((name, at) => at % 2 === 0 && !/^[^=]{1,256}$/.test(name))
+        ? 'needs names without = and their values'
+        : undefined
+    case 'WORKDIR':
+      return first === '' || first.length > 4096 || args.length > 1 ? 'needs a path' : undefined
+    case 'USER':
+      return first === '' || first.length > 64 || args.length > 1 ? 'needs a user' : undefined
+  }
+}

@@ -1,0 +1,97 @@
+import { sql } from 'kysely'
+import type { Db } from './database.js'
+
+/** A row: points of a capsule, packed. */
+export interface MetricRow {
+  readonly seq: number
+  readonly tier: number
+  readonly atSec: number
+  readonly points: Buffer
+}
+
+const ROWS_PER_STATEMENT = 1_000
+
+/** Writes rows of capsules by their ids. What is there stays as it is, and capsules that nobody knows are passed by. */
+export async function insertMetrics(
+  db: Db,
+  tier: number,
+  rows: readonly { readonly capsuleId: string; readonly atSec: number; readonly points: Buffer }[],
+): Promise<void> {
+  for (let from = 0; from < rows.length; from += ROWS_PER_STATEMENT) {
+    const some = rows.slice(from, from + ROWS_PER_STATEMENT)
+    const ids = some.map(({ capsuleId }) => capsuleId)
+    await sql`INSERT INTO capsule_metrics (capsule_seq, tier, at, points)
+      SELECT c.seq, ${tier}, said.at, said.points
+      FROM unnest(${ids}::text[], ${timesOf(some)}::bigint[], ${pointsOf(some)}::bytea[]) AS said (id, at, points)
+        JOIN capsules AS c ON c.id = said.id
+      ON CONFLICT DO NOTHING`.execute(db)
+  }
+}
+
+/** Writes rows of one tier that were made of another's. */
+export async function insertRolledUp(db: Db, tier: number, rows: readonly Omit<MetricRow, 'tier'>[]): Promise<void> {
+  const seqs = rows.map(({ seq }) => seq)
+  await sql`INSERT INTO capsule_metrics (capsule_seq, tier, at, points)
+    SELECT c.seq, ${tier}, made.at, made.points
+    FROM unnest(${seqs}::bigint[], ${timesOf(rows)}::bigint[], ${pointsOf(rows)}::bytea[]) AS made (seq, at, points)
+      JOIN capsules AS c ON c.seq = made.seq
+    ON CONFLICT DO NOTHING`.execute(db)
+}
+
+/** All that is kept of a capsule from a time on, of `tier` and finer, oldest first. */
+export async function findMetrics(db: Db, seq: number, tier: number, fromSec: number): Promise<MetricRow[]> {
+  return await db
+    .selectFrom('capsule_metrics')
+    .select(['capsule_seq as seq', 'tier', 'at as atSec', 'points'])
+    .where('capsule_seq', '=', seq)
+    .where('tier', '<=', tier)
+    .where('at', '>=', fromSec)
+    .orderBy('at')
+    .execute()
+}
+
+/** Begins of stretches of `spanSec` before a time of which a tier has rows, oldest first. */
+export async function listStretches(
+  db: Db,
+  tier: number,
+  spanSec: number,
+  { fromSec, toSec }: { readonly fromSec: number; readonly toSec: number },
+): Promise<number[]> {
+  const { rows } = await sql<{ at: number }>`SELECT DISTINCT at - at % ${spanSec}::bigint AS at FROM capsule_metrics
+    WHERE tier = ${tier} AND at >= ${fromSec} AND at < ${toSec} ORDER BY 1`.execute(db)
+  return rows.map(({ at }) => at)
+}
+
+/** Rows of a tier in a stretch, of up to `limit` capsules of which the next tier has none for it yet. */
+export async function findNotRolledUp(
+  db: Db,
+  tier: number,
+  stretch: { readonly atSec: number; readonly spanSec: number },
+  limit: number,
+): Promise<MetricRow[]> {
+  const { atSec, spanSec } = stretch
+  const { rows } = await sql<MetricRow>`WITH open AS (
+      SELECT DISTINCT fine.capsule_seq FROM capsule_metrics AS fine
+      WHERE fine.tier = ${tier} AND fine.at >= ${atSec} AND fine.at < ${atSec + spanSec}
+        AND NOT EXISTS (SELECT FROM capsule_metrics AS rolled
+          WHERE rolled.capsule_seq = fine.capsule_seq AND rolled.tier = ${tier + 1} AND rolled.at = ${atSec})
+      LIMIT ${limit})
+    SELECT m.capsule_seq AS seq, m.tier AS tier, m.at AS "atSec", m.points AS points
+    FROM capsule_metrics AS m JOIN open USING (capsule_seq)
+    WHERE m.tier = ${tier} AND m.at >= ${atSec} AND m.at < ${atSec + spanSec}
+    ORDER BY m.capsule_seq, m.at`.execute(db)
+  return rows
+}
+
+/** Forgets what is older in a tier. */
+export async function pruneMetrics(db: Db, tier: number, beforeSec: number): Promise<void> {
+  await db.deleteFrom('capsule_metrics').where('tier', '=', tier).where('at', '<', beforeSec).execute()
+}
+
+function timesOf(rows: readonly { readonly atSec: number }[]): number[] {
+  return rows.map(({ atSec }) => atSec)
+}
+
+function pointsOf(rows: readonly { readonly points: Buffer }[]): Buffer[] {
+  return rows.map(({ points }) => points)
+}
