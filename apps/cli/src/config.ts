@@ -1,3 +1,5 @@
+import { homedir } from 'node:os'
+import { isAbsolute, join } from 'node:path'
 import { loadConfig } from '@wrenn/base'
 import { z } from 'zod'
 
@@ -7,6 +9,9 @@ const schema = z.object({
   WRENN_DIR: z.string().startsWith('/', 'must be an absolute path').default('/var/lib/wrenn'),
   WRENN_API_URL: z.url({ protocol: /^https?$/ }).optional(),
   WRENN_API_KEY: z.string().optional(),
+  WRENN_LOGINS: z.string().startsWith('/', 'must be an absolute path').optional(),
+  XDG_CONFIG_HOME: z.string().optional(),
+  HOME: z.string().optional(),
   WRENN_HOST: z.string().default('127.0.0.1'),
   WRENN_PORT: integer(0, 65_535).default(8000),
   WRENN_PROXY_DOMAIN: z.string().optional(),
@@ -14,6 +19,8 @@ const schema = z.object({
   WRENN_TLS_PORT: integer(0, 65_535).optional(),
   WRENN_TLS_CERT: z.string().optional(),
   WRENN_TLS_KEY: z.string().optional(),
+  /** Where people reach the platform. */
+  WRENN_PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
   WRENN_ENGINE: z.string().optional(),
   WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
@@ -32,6 +39,8 @@ export interface CliConfig {
   readonly apiUrl: string | undefined
   /** @default the file api-key in `dir` */
   readonly apiKey: string | undefined
+  /** Where `wrenn login` keeps sessions. @default wrenn/logins.json where the user's programs keep settings */
+  readonly loginsFile: string
   readonly host: string
   readonly port: number
   /** @default localhost, which the control plane says */
@@ -43,6 +52,8 @@ export interface CliConfig {
     readonly certFile: string | undefined
     readonly keyFile: string | undefined
   }
+  /** @default the address that the platform listens on */
+  readonly publicUrl: string | undefined
   readonly engine: string | undefined
   readonly uidBase: number
   readonly databaseUrl: string | undefined
@@ -62,6 +73,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     dir: values.WRENN_DIR,
     apiUrl: values.WRENN_API_URL,
     apiKey: values.WRENN_API_KEY,
+    loginsFile: values.WRENN_LOGINS ?? join(settingsFolder(values), 'wrenn/logins.json'),
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,
     proxyDomain: values.WRENN_PROXY_DOMAIN,
@@ -71,6 +83,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       certFile: values.WRENN_TLS_CERT,
       keyFile: values.WRENN_TLS_KEY,
     },
+    publicUrl: values.WRENN_PUBLIC_URL,
     engine: values.WRENN_ENGINE,
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,
@@ -80,4 +93,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     term: values.TERM ?? 'xterm-256color',
     inherited: { ...env, NOTIFY_SOCKET: undefined },
   }
+}
+
+/** By the XDG Base Directory Specification, which has a relative path ignored. */
+function settingsFolder({ XDG_CONFIG_HOME, HOME }: z.output<typeof schema>): string {
+  if (XDG_CONFIG_HOME !== undefined && isAbsolute(XDG_CONFIG_HOME)) return XDG_CONFIG_HOME
+  return join(HOME || homedir(), '.config')
 }

@@ -3,6 +3,8 @@ import { AppError, isErrno } from '@wrenn/base'
 import { type WebSocketConstructor, Wrenn } from '@wrenn/sdk'
 import WebSocket from 'ws'
 import type { CliConfig } from './config.js'
+import { Logins } from './login/logins.js'
+import { tokenSource } from './login/tokens.js'
 import { createPatientFetch } from './patient-fetch.js'
 import { layoutOf } from './up/layout.js'
 import { findRunning } from './up/record.js'
@@ -28,12 +30,26 @@ async function findApiKey(config: CliConfig): Promise<string | undefined> {
   }
 }
 
+/** Where commands go. */
+export async function apiUrlOf(config: CliConfig): Promise<string> {
+  return ((await findApiUrl(config)) ?? `http://127.0.0.1:${config.port}`).replace(/\/+$/, '')
+}
+
+/** The logins of whoever runs this. */
+export function loginsOf(config: CliConfig): Logins {
+  return new Logins(config.loginsFile)
+}
+
 /**
- * The platform that commands talk to. Nothing is asked of it yet; a key that is missing is the first call's error.
+ * The platform that commands talk to, with the key of the environment, else with the person's login, else with the platform's first key. Nothing
+ * is asked of it yet; a key that is missing is the first call's error.
  * @throws AppError `unauthorized` when the key's file is not readable for this user
  */
 export async function connect(config: CliConfig): Promise<Wrenn> {
-  const apiUrl = (await findApiUrl(config)) ?? `http://127.0.0.1:${config.port}`
-  const apiKey = await findApiKey(config)
-  return new Wrenn({ apiUrl, webSocket, fetch: createPatientFetch(), ...(apiKey ? { apiKey } : {}) })
+  const apiUrl = await apiUrlOf(config)
+  const fetch = createPatientFetch()
+  const logins = loginsOf(config)
+  const isLoggedIn = !config.apiKey && (await logins.find(apiUrl)) !== undefined
+  const apiKey = isLoggedIn ? tokenSource(logins, apiUrl, fetch) : await findApiKey(config)
+  return new Wrenn({ apiUrl, webSocket, fetch, ...(apiKey ? { apiKey } : {}) })
 }

@@ -51,9 +51,10 @@ export function withProgram(command: Command): Command {
 /** Next steps as commands, where the API's hint names a route. */
 const commandHints: Readonly<Record<string, string | undefined>> = {
   unauthorized:
-    'Set WRENN_API_KEY, or WRENN_DIR to the directory of the platform: its first key is in the file api-key there.',
+    'Log in with `wrenn login`, or set WRENN_API_KEY, or WRENN_DIR to the directory of the platform: its first key is in the file api-key there.',
   connection_failed: 'Start a platform with `npm start` and wait until it is ready, or set WRENN_API_URL.',
   host_unavailable: 'A platform that is starting says when it is ready; `wrenn doctor` checks this machine.',
+  login_expired: 'Run `wrenn login` again.',
   database_unavailable: 'Try again in a moment; when no `wrenn up` runs here any more, start it with `npm start`.',
   rolled_back: 'Start it again: `wrenn shell` or `wrenn capsule exec`.',
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',

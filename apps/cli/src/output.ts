@@ -37,6 +37,11 @@ export class Output {
     if (!this.json) console.error(text)
   }
 
+  /** What a person must know to go on, also beside a result in JSON. */
+  ask(text: string): void {
+    console.error(text)
+  }
+
   warn(text: string): void {
     console.error(`${this.#paint('33', 'warning:')} ${text}`)
   }

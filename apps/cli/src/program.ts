@@ -2,14 +2,19 @@ import { Command } from 'commander'
 import { addAudit } from './commands/audit.js'
 import { addCapsule } from './commands/capsule.js'
 import { addCompletion } from './commands/completion.js'
+import { addDb } from './commands/db.js'
 import { addDemo } from './commands/demo.js'
 import { addDnsHelp } from './commands/dns-help.js'
 import { addDoctor } from './commands/doctor.js'
+import { addEvents } from './commands/events.js'
 import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
 import { addInstall } from './commands/install.js'
 import { addKey } from './commands/key.js'
+import { addLogin } from './commands/login.js'
 import { addClean, addDown } from './commands/machine.js'
+import { addPlan } from './commands/plan.js'
+import { addProxy } from './commands/proxy.js'
 import { addQuota } from './commands/quota.js'
 import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
@@ -23,7 +28,7 @@ const VERSION = '0.1.0'
 const help = `
 Environment:
   WRENN_API_URL   the platform to talk to (default: http://127.0.0.1:8000, or the one \`wrenn up\` runs here)
-  WRENN_API_KEY   its key (default: the file api-key in WRENN_DIR)
+  WRENN_API_KEY   its key (default: your \`wrenn login\`, else the file api-key in WRENN_DIR)
   WRENN_DIR       directory of the platform on this machine (default: /var/lib/wrenn)
   NO_COLOR        no colours
 
@@ -50,16 +55,21 @@ export function createProgram(): Command {
   addShell(program)
   addSnapshot(program)
   addQuota(program)
+  addPlan(program)
+  addLogin(program)
   addKey(program)
   addTeam(program)
   addUser(program)
   addAudit(program)
+  addEvents(program)
   addImage(program)
   addDoctor(program)
+  addProxy(program)
   addDnsHelp(program)
   addGc(program)
   addClean(program)
   addInstall(program)
+  addDb(program)
   addDemo(program)
   addCompletion(program)
   inherit(program, 'wrenn')

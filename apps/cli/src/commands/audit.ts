@@ -70,7 +70,7 @@ function filterOf({ actor, action, resource, outcome, since, until }: ListComman
 function showEntries(entries: readonly AuditEntry[]): string {
   const rows = entries.map((entry) => [
     entry.createdAt.toISOString(),
-    printable(entry.actorName ?? 'the platform'),
+    printable(entry.actorName ?? (entry.actorType === 'user' ? 'a deleted account' : 'the platform')),
     entry.action,
     printable(entry.resourceId),
     entry.outcome,

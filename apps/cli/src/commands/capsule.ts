@@ -13,6 +13,7 @@ import { runAtomic } from './atomic.js'
 import { addCheckpoint, addDiff, addRollback } from './checkpoint.js'
 import { addEgress } from './egress.js'
 import { addFork, addPause, addResume, addUpdate } from './lifecycle.js'
+import { addMetrics } from './metrics.js'
 import {
   type CommandOptions,
   createOptions,
@@ -355,6 +356,7 @@ export function addCapsule(program: Command): void {
   addCreate(capsule)
   addList(capsule)
   addInfo(capsule)
+  addMetrics(capsule)
   addExec(capsule)
   addShell(capsule)
   addUrl(capsule)

@@ -1,8 +1,8 @@
-import type { EgressInfo, EgressPolicy } from '@wrenn/sdk'
+import type { EgressInfo, EgressPolicy, EgressStatus, RefusalInfo } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { findCapsule } from '../capsule-view.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
-import { facts } from '../output.js'
+import { facts, printable, table } from '../output.js'
 import { collect } from '../units.js'
 
 /** Of commands that say what a capsule may reach. */
@@ -17,11 +17,11 @@ export function withEgress(command: Command): Command {
   return command
     .option('--no-internet', 'only what --allow names')
     .option(
-      '--allow <network>',
-      'IPv4 address or network that is allowed whatever --deny says, may be repeated',
+      '--allow <target>',
+      'IPv4 address, network or domain that is allowed whatever --deny says, may be repeated',
       collect,
     )
-    .option('--deny <network>', 'IPv4 address or network that is denied, may be repeated', collect)
+    .option('--deny <target>', 'IPv4 address, network or domain that is denied, may be repeated', collect)
 }
 
 /** The policy that was asked for; `undefined` when nothing was said. */
@@ -35,19 +35,20 @@ The whole policy is replaced. What becomes forbidden ends its open connections; 
 
 Examples:
   wrenn capsule egress set cl-… --no-internet --allow 203.0.113.0/24
+  wrenn capsule egress set cl-… --no-internet --allow pypi.org --allow '*.pythonhosted.org'
   wrenn capsule egress set cl-… --deny 198.51.100.7
   wrenn capsule egress set cl-…                   public addresses, as a new capsule has it`
 
 /** `wrenn capsule egress`: what a capsule may reach. */
 export function addEgress(capsule: Command): void {
   const egress = capsule.command('egress').description('see and change what a capsule may reach')
-  withJson(egress.command('get <capsule>').description('print what it may reach')).action(
-    async (id: string, options: CommonOptions) => {
-      const context = contextOf(options)
-      const info = await (await findCapsule(context, id)).egress.get()
-      context.output.result(toJson(info), () => show(info))
-    },
-  )
+  withJson(
+    egress.command('get <capsule>').description('print what it may reach, and what it was refused by name'),
+  ).action(async (id: string, options: CommonOptions) => {
+    const context = contextOf(options)
+    const status = await (await findCapsule(context, id)).egress.get()
+    context.output.result(statusToJson(status), () => showStatus(status))
+  })
   const set = egress.command('set <capsule>').description('replace what it may reach').addHelpText('after', setHelp)
   withEgress(withJson(set)).action(async (id: string, options: CommonOptions & EgressOptions) => {
     const context = contextOf(options)
@@ -68,4 +69,19 @@ function show({ policy, inForce }: EgressInfo): string {
     deny: policy.deny.join(' '),
     'in force': inForce ? 'yes' : 'not yet',
   })
+}
+
+function statusToJson({ refused, ...info }: EgressStatus): object {
+  const told = ({ lastAt, ...refusal }: RefusalInfo): object => ({ ...refusal, last_at: lastAt.toISOString() })
+  return { ...toJson(info), refused: refused.map(told) }
+}
+
+function showStatus({ refused, ...info }: EgressStatus): string {
+  if (refused.length === 0) return show(info)
+  return `${show(info)}\n\n${table(['REFUSED', 'WHY', 'TIMES', 'LAST'], refused.map(refusalRow))}`
+}
+
+function refusalRow({ name, address, port, reason, rule, count, lastAt }: RefusalInfo): readonly string[] {
+  const target = printable(`${name ?? address ?? ''}:${port}`)
+  return [target, printable(rule === undefined ? reason : `${reason} (${rule})`), String(count), lastAt.toISOString()]
 }

@@ -1,5 +1,4 @@
 import { AppError } from '@wrenn/base'
-import { embeddedDatabaseUrl } from '@wrenn/postgres'
 import { type ApiKeyInfo, type ApiKeyScope, apiKeyScopes } from '@wrenn/sdk'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { z } from 'zod'
@@ -7,9 +6,9 @@ import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
 import { printable, table } from '../output.js'
 import { parseDurationMs, showSpan } from '../units.js'
-import { DATABASE, layoutOf } from '../up/layout.js'
+import { layoutOf } from '../up/layout.js'
 import { requireRoot } from '../up/requirements.js'
-import { askService } from '../up/service-command.js'
+import { askControlPlane } from '../up/service-command.js'
 
 const help = `
 Examples:
@@ -126,19 +125,8 @@ function addRecover(key: Command): void {
     const { config, output } = contextOf(options)
     requireRoot()
     const layout = layoutOf(config.dir)
-    const made = await askService({
-      service: 'control-plane',
-      args: ['recover-key', ...(team === undefined ? [] : [team])],
-      config,
-      dir: layout.dir,
-      env: {
-        DATABASE_URL: config.databaseUrl ?? embeddedDatabaseUrl(layout.postgresDir, DATABASE),
-        WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
-        // What `wrenn up` may be given in parts is nothing to this, and must not be in its way.
-        ...{ WRENN_TLS_PORT: '', WRENN_TLS_CERT: '', WRENN_TLS_KEY: '', WRENN_SMTP_URL: '' },
-      },
-      schema: recoveredSchema,
-    })
+    const args = ['recover-key', ...(team === undefined ? [] : [team])]
+    const made = await askControlPlane({ args, config, layout, schema: recoveredSchema })
     output.note(`${made.id} of ${printable(made.teamName)}; this is the only time that the key is shown.`)
     const json = { id: made.id, team_id: made.teamId, key: made.key }
     output.result(json, () => made.key)

@@ -1,7 +1,8 @@
 import { AppError } from '@wrenn/base'
 import type { ListedTeamInfo, TeamInfo, TeamInvitation, TeamMember, Wrenn } from '@wrenn/sdk'
 import { type Command, Option } from 'commander'
-import { connect } from '../connection.js'
+import type { CliConfig } from '../config.js'
+import { apiUrlOf, connect, loginsOf } from '../connection.js'
 import { type CommonOptions, type Context, contextOf, withJson } from '../context.js'
 import { printable, table } from '../output.js'
 import { showSpan } from '../units.js'
@@ -9,8 +10,10 @@ import { showSpan } from '../units.js'
 const help = `
 Examples:
   wrenn team ls
+  wrenn team switch <id or slug>
   wrenn team create "Data science"
   wrenn team invite ada@example.org --role admin
+  wrenn team audit on
   wrenn team join <code from the mail>`
 
 const givenRoles = ['admin', 'member', 'viewer'] as const
@@ -52,10 +55,26 @@ function addTeams(team: Command): void {
       output.result(teamJson(joined), () => `You are in ${printable(joined.name)} (${joined.id}).`)
     },
   )
+  const move = team.command('switch <team>').description('work in another of your teams, named by its id or slug')
+  withJson(move).action(async (wanted: string, options: CommonOptions) => {
+    const { wrenn, output, config } = await open(options)
+    const found = (await wrenn.teams.list()).find(({ id, slug }) => id === wanted || slug === wanted)
+    if (found === undefined) throw new AppError('team_not_found', `You are in no team ${wanted}.`)
+    await switchTeam(config, wrenn, found.id)
+    output.result(teamJson(found), () => `You work in ${printable(found.name)} (${found.id}).`)
+  })
   about(team.command('rename <name>').description('rename a team'), async ({ wrenn, teamId }, name: string) => {
     await wrenn.teams.rename(teamId, name)
     return { id: teamId, name }
   })
+  about(
+    team.command('audit <on|off>').description('record commands and file operations in the audit trail, or do not'),
+    async ({ wrenn, teamId }, wanted: string) => {
+      const isOn = onOrOff(wanted)
+      await wrenn.teams.auditDataAccess(teamId, isOn)
+      return { id: teamId, audit_data_access: isOn }
+    },
+  )
   about(
     team
       .command('delete')
@@ -160,6 +179,14 @@ async function open(options: CommonOptions): Promise<Context & { readonly wrenn:
   return { ...context, wrenn: await connect(context.config) }
 }
 
+/** The session moves; its tokens stay good, and one more comes. */
+async function switchTeam(config: CliConfig, wrenn: Wrenn, teamId: string): Promise<void> {
+  const { token, expiresAt } = await wrenn.account.switchTeam(teamId)
+  await loginsOf(config).change(await apiUrlOf(config), async (login) =>
+    login === undefined || token === undefined ? login : { ...login, token, expires_at: expiresAt.toISOString() },
+  )
+}
+
 /** @throws AppError `no_team` for who has left the team that they worked in */
 async function teamOf(wrenn: Wrenn, { team }: TeamOptions): Promise<string> {
   if (team !== undefined) return team
@@ -174,8 +201,13 @@ function givenRole(role: string): GivenRole {
   throw new AppError('invalid_request', `${role} is none of ${givenRoles.join(', ')}.`)
 }
 
-function teamJson({ id, name, slug, role, createdAt }: TeamInfo) {
-  return { id, name, slug, role, created_at: createdAt }
+function onOrOff(wanted: string): boolean {
+  if (wanted === 'on' || wanted === 'off') return wanted === 'on'
+  throw new AppError('invalid_request', `${wanted} is neither on nor off.`)
+}
+
+function teamJson({ id, name, slug, auditsDataAccess, role, createdAt }: TeamInfo) {
+  return { id, name, slug, audit_data_access: auditsDataAccess, role, created_at: createdAt }
 }
 
 function memberJson({ userId, name, email, role, joinedAt }: TeamMember) {

@@ -7,14 +7,9 @@ import { parseInteger, showMs } from '../units.js'
 import { layoutOf } from '../up/layout.js'
 import { waitReady } from '../up/readiness.js'
 import { alreadyRunning, DirectoryClaim, findRunning } from '../up/record.js'
-import {
-  requireDebianPackages,
-  requireFreePort,
-  requireOpenToAll,
-  requireRoot,
-  requireWritable,
-} from '../up/requirements.js'
+import { reachable, requireDebianPackages, requirePort, requireRoot, requireWritable } from '../up/requirements.js'
 import type { ServiceDeath } from '../up/service.js'
+import { readSetUpLink, type SetUpLink } from '../up/set-up-link.js'
 import { makeFolders, Supervisor } from '../up/supervisor.js'
 import { notifyReady } from '../up/systemd.js'
 import { domainsOf, type TlsArguments, type TlsSetup, tlsSetup } from '../up/tls/options.js'
@@ -117,11 +112,6 @@ async function up(options: UpOptions): Promise<void> {
   output.note('Stopped.')
 }
 
-async function requirePort(host: string, port: number, option: string): Promise<void> {
-  await requireOpenToAll(port, option)
-  await requireFreePort(host, port, option)
-}
-
 async function run(
   { config, output }: Context,
   supervisor: Supervisor,
@@ -130,6 +120,7 @@ async function run(
   { apiUrl, tls }: { readonly apiUrl: string; readonly tls: TlsSetup | undefined },
 ): Promise<void> {
   const startedAt = performance.now()
+  const isService = config.notifySocket !== undefined
   const stopAll = stopOnUsr2(supervisor)
   const signal = AbortSignal.any([ended, stopAll])
   try {
@@ -140,7 +131,8 @@ async function run(
     progress.done()
     const keyFile = layoutOf(config.dir).apiKeyFile
     const secure = tls && { url: secureUrl(tls), authorityFile: supervisor.authorityFile }
-    announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids, secure })
+    const setUp = await readSetUpLink(layoutOf(config.dir), config.publicUrl ?? apiUrl)
+    announce(output, { apiUrl, keyFile, dir: config.dir, ms, pids: supervisor.pids, secure, setUp, isService })
     const untold = await notifyReady(config.notifySocket, `Ready at ${apiUrl}`)
     if (untold !== undefined) output.warn(`The service manager could not be told that Wrenn is ready: ${untold}`)
     await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
@@ -168,11 +160,15 @@ interface Announcement {
   readonly dir: string
   readonly ms: number
   readonly pids: Readonly<Record<string, number | undefined>>
+  /** Only while nobody has an account. */
+  readonly setUp: SetUpLink | undefined
+  /** What it prints is kept in a journal. */
+  readonly isService: boolean
   readonly secure: { readonly url: string; readonly authorityFile: string | undefined } | undefined
 }
 
 function announce(output: Context['output'], ready: Announcement): void {
-  const { apiUrl, keyFile, dir, ms, pids, secure } = ready
+  const { apiUrl, keyFile, dir, ms, pids, secure, setUp, isService } = ready
   const value = {
     event: 'ready',
     ready: true,
@@ -181,6 +177,8 @@ function announce(output: Context['output'], ready: Announcement): void {
     https_url: secure?.url,
     ca_file: secure?.authorityFile,
     key_file: keyFile,
+    setup_url: isService ? undefined : setUp?.url,
+    setup_command: setUp?.command,
     dir,
     ms,
     pid: process.pid,
@@ -191,6 +189,9 @@ function announce(output: Context['output'], ready: Announcement): void {
       `${output.bold('Wrenn is ready')} ${output.dim(`(${showMs(ms)})`)}`,
       `  API       ${apiUrl}   (reference: ${apiUrl}/docs)`,
       ...(secure === undefined ? [] : [`  HTTPS     ${secure.url}${trust(secure.authorityFile)}`]),
+      ...(setUp === undefined
+        ? []
+        : [`  Set up    ${isService ? setUp.command : setUp.url}   (the first account, in the browser; once)`]),
       `  API key   ${keyFile}`,
       '  Try       npx wrenn run -- uname -a',
       '  Stop      ^C',
@@ -211,11 +212,4 @@ function secureUrl({ domains: [domain = ''], port }: TlsSetup): string {
 
 function trust(authorityFile: string | undefined): string {
   return authorityFile === undefined ? '' : `   (clients must trust ${authorityFile})`
-}
-
-/** Where to reach a server that listens on every address. */
-function reachable(host: string): string {
-  if (host === '0.0.0.0') return '127.0.0.1'
-  if (host === '::') return '[::1]'
-  return host.includes(':') ? `[${host}]` : host
 }

@@ -6,9 +6,10 @@ import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { printable, table } from '../output.js'
 import { readSecret } from '../terminal/secret.js'
 import { showSpan } from '../units.js'
+import { addDeleteMe } from './delete-me.js'
 
 const help = `
-It takes a key with the scope platform, as the platform's first key has it: on the machine, root has it in <dir>/api-key.
+But for activate and delete-me it takes a key with the scope platform, as the platform's first key has it: on the machine, root has it in <dir>/api-key.
 
 Examples:
   sudo wrenn user add ada@example.com Ada --admin     prints what activates the account, once
@@ -32,6 +33,9 @@ export function addUser(program: Command): void {
   addChange(user, 'enable', 'let people log in to their accounts again', (users, id) =>
     change(users, id, { status: 'active' }),
   )
+  addChange(user, 'restore', 'take back that people have deleted their accounts', (users, id) => users.restore(id))
+  addDeleteMe(user)
+  addRemoveFactors(user)
   addChange(user, 'promote', 'make accounts admins of the platform', (users, id) =>
     change(users, id, { isAdmin: true }),
   )
@@ -107,6 +111,27 @@ function addChange(
   })
 }
 
+const removeFactorsHelp = `
+For who has lost the authenticator app, the passkeys and the recovery codes: their password is enough then. Make sure first that it is them who asks. A
+mail tells them.
+
+Example:
+  wrenn user remove-factors ada@example.com`
+
+function addRemoveFactors(user: Command): void {
+  const command = user
+    .command('remove-factors <account...>')
+    .description('remove what people sign in with beside their passwords')
+    .addHelpText('after', removeFactorsHelp)
+  withJson(command).action(async (accounts: string[], options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const { users } = await connect(config)
+    const ids = await idsOf(users, accounts)
+    for (const id of ids) await users.removeFactors(id)
+    output.result({ removed: ids }, () => 'Done.')
+  })
+}
+
 async function all(users: Users): Promise<UserInfo[]> {
   const list: UserInfo[] = []
   for await (const each of users.list()) list.push(each)
@@ -124,8 +149,8 @@ async function idsOf(users: Users, accounts: readonly string[]): Promise<string[
   })
 }
 
-function toJson({ id, email, name, status, isAdmin, createdAt }: UserInfo) {
-  return { id, email, name, status, is_admin: isAdmin, created_at: createdAt }
+function toJson({ id, email, name, status, isAdmin, createdAt, eraseAt }: UserInfo) {
+  return { id, email, name, status, is_admin: isAdmin, created_at: createdAt, erase_at: eraseAt }
 }
 
 function showUsers(users: readonly UserInfo[], now: Date): string {

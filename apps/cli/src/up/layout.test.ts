@@ -5,6 +5,8 @@ it('names the entries of its directory, each once, and never the directory itsel
   expect([...ownEntries(layoutOf('/srv/wrenn'))].sort()).toEqual([
     'api-key',
     'bin',
+    'build-files',
+    'encryption-key',
     'journal',
     'logs',
     'outbox',

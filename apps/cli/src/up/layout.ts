@@ -19,8 +19,14 @@ export interface Layout {
   readonly journalDir: string
   readonly hostSocket: string
   readonly apiKeyFile: string
+  /** What the platform encrypts secrets with; without it, what was encrypted is lost. */
+  readonly encryptionKeyFile: string
+  /** What makes the first account, while nobody has one. */
+  readonly setUpFile: string
   /** Mails of a platform without a mail server. */
   readonly outboxDir: string
+  /** Uploaded files of templates' builds. */
+  readonly buildFilesDir: string
   /** Certificates that the platform serves, and its own authority. */
   readonly tlsDir: string
   /** Who runs here: pid of the supervisor and of its children. */
@@ -43,7 +49,10 @@ export function layoutOf(dir: string): Layout {
     journalDir: join(absolute, 'journal'),
     hostSocket: join(runDir, 'host-agent.sock'),
     apiKeyFile: join(absolute, 'api-key'),
+    encryptionKeyFile: join(absolute, 'encryption-key'),
+    setUpFile: join(runDir, 'set-up-code'),
     outboxDir: join(absolute, 'outbox'),
+    buildFilesDir: join(absolute, 'build-files'),
     tlsDir: join(absolute, 'tls'),
     recordFile: join(runDir, 'up.json'),
     programsDir: join(runDir, 'programs'),

@@ -25,15 +25,17 @@ describe('programFor', () => {
     expect(await programFor(stranger, bundle, join(dir, 'copies'))).toMatchObject({ bundle, program: process.execPath })
   })
 
-  it('copies one that lies where its user may not enter, anew each time, with the native modules beside it', async () => {
+  it('copies one that lies where its user may not enter, anew each time, with the native modules and the dashboard beside it', async () => {
     await chmod(join(dir, 'checkout'), 0o700)
     for (const content of ['one', 'two']) {
       await writeFile(bundle, content)
       await writeFile(join(dir, 'checkout/argon2.node'), `native ${content}`)
+      await writeFile(join(dir, 'checkout/dashboard.pack'), `pages ${content}`)
       const found = await programFor(stranger, bundle, join(dir, 'copies'))
       expect(found.bundle).toBe(join(dir, 'copies/main.mjs'))
       expect(await readFile(found.bundle, 'utf8')).toBe(content)
       expect(await readFile(join(dir, 'copies/argon2.node'), 'utf8')).toBe(`native ${content}`)
+      expect(await readFile(join(dir, 'copies/dashboard.pack'), 'utf8')).toBe(`pages ${content}`)
       expect((await stat(found.bundle)).mode & 0o777).toBe(0o644)
     }
   })

@@ -53,7 +53,7 @@ export async function requireDebianPackages(install: boolean, output: Output): P
  * The API does not run as root, so a port that is root's alone would be free and yet not for it.
  * @throws AppError `invalid_config`
  */
-export async function requireOpenToAll(port: number, option: string): Promise<void> {
+async function requireOpenToAll(port: number, option: string): Promise<void> {
   const first = Number(await readFile('/proc/sys/net/ipv4/ip_unprivileged_port_start', 'utf8').catch(() => '0'))
   if (port === 0 || port >= first) return
   const message = `Ports below ${first} are root's on this machine, and the API does not run as root: choose another ${option}`
@@ -73,7 +73,7 @@ export async function requireWritable(dir: string): Promise<void> {
  * Another server there would answer in place of ours, and look ready.
  * @throws AppError `conflict` when somebody listens there, `invalid_config` when this machine has no such address.
  */
-export async function requireFreePort(host: string, port: number, option: string): Promise<void> {
+async function requireFreePort(host: string, port: number, option: string): Promise<void> {
   const server = createServer()
   try {
     await once(server.listen({ host, port, exclusive: true }), 'listening')
@@ -91,4 +91,20 @@ export async function requireFreePort(host: string, port: number, option: string
   }
   server.close()
   await once(server, 'close')
+}
+
+/**
+ * A port that can be listened on; `option` is what chose it.
+ * @throws AppError `invalid_config`, `conflict`
+ */
+export async function requirePort(host: string, port: number, option: string): Promise<void> {
+  await requireOpenToAll(port, option)
+  await requireFreePort(host, port, option)
+}
+
+/** Where to reach a server that listens on every address. */
+export function reachable(host: string): string {
+  if (host === '0.0.0.0') return '127.0.0.1'
+  if (host === '::') return '[::1]'
+  return host.includes(':') ? `[${host}]` : host
 }

@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { AppError } from '@wrenn/base'
+import { embeddedDatabaseUrl } from '@wrenn/postgres'
 import { z } from 'zod'
 import type { CliConfig } from '../config.js'
-import { appBundle, type ServiceName } from './layout.js'
+import { appBundle, DATABASE, type Layout, type ServiceName } from './layout.js'
 
 const MAX_STDERR_LINES = 20
 
@@ -41,6 +42,26 @@ export async function askHostAgent<Schema extends z.ZodType>(
   run: Omit<ServiceRun<Schema>, 'service'>,
 ): Promise<z.output<Schema>> {
   return await askService({ service: 'host-agent', ...run })
+}
+
+/** Runs a command of the control plane on the platform's database, which must be running: {@link askService}. */
+export async function askControlPlane<Schema extends z.ZodType>({
+  layout,
+  config,
+  ...run
+}: Pick<ServiceRun<Schema>, 'args' | 'config' | 'schema'> & { readonly layout: Layout }): Promise<z.output<Schema>> {
+  return await askService({
+    ...run,
+    service: 'control-plane',
+    config,
+    dir: layout.dir,
+    env: {
+      DATABASE_URL: config.databaseUrl ?? embeddedDatabaseUrl(layout.postgresDir, DATABASE),
+      WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
+      // What `wrenn up` may be given in parts is nothing to this, and must not be in its way.
+      ...{ WRENN_TLS_PORT: '', WRENN_TLS_CERT: '', WRENN_TLS_KEY: '', WRENN_SMTP_URL: '' },
+    },
+  })
 }
 
 /**

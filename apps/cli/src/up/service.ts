@@ -1,13 +1,12 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
-import { boundCommand, endHolders, errorText, hasExited, type RunAs, type StopStep, stopChild } from '@wrenn/base'
+import { endHolders, errorText, hasExited, type RunAs, type StopStep, stopChild } from '@wrenn/base'
 import type { LogFile } from './log-file.js'
+import { spawnProgram } from './program-for.js'
 
 const FIRST_BACKOFF_MS = 250
 /** EX_CONFIG of sysexits.h. */
 const EXIT_CONFIG = 78
-/** After stdin, stdout, stderr and the lifeline. */
-const PROGRAM_DESCRIPTOR = 4
 /** A child that ran this long was well: its next death starts the back-off anew. */
 const HEALTHY_AFTER_MS = 60_000
 
@@ -80,16 +79,14 @@ export class Service {
   }
 
   #spawn(): ChildProcess {
-    const { program, args, user, isOpened = false, env, lifeline } = this.#options
-    const command = isOpened ? `/proc/self/fd/${PROGRAM_DESCRIPTOR}` : program
-    const [first, ...rest] = boundCommand(command, args, { signal: 'TERM', user })
-    const inherited = [openSync(lifeline, 'a', 0o600)]
+    const { program, args, user, isOpened, env, lifeline } = this.#options
+    const descriptor = openSync(lifeline, 'a', 0o600)
+    const how = { program, args, user, env, ...(isOpened === undefined ? {} : { isOpened }) }
     try {
-      if (isOpened) inherited.push(openSync(program, 'r'))
       // Own session: ^C at the terminal reaches only the supervisor, which stops its children in order.
-      return spawn(first, rest, { env, stdio: ['ignore', 'pipe', 'pipe', ...inherited], detached: true })
+      return spawnProgram({ ...how, stdio: ['ignore', 'pipe', 'pipe', descriptor], detached: true })
     } finally {
-      for (const descriptor of inherited) closeSync(descriptor)
+      closeSync(descriptor)
     }
   }
 

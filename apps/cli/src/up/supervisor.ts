@@ -2,8 +2,9 @@ import { chown, mkdir, open, readdir } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { AppError, identify, isErrno, type RunAs, type StopStep, UndoStack, waitFor } from '@wrenn/base'
-import { type EmbeddedPostgres, startEmbeddedPostgres } from '@wrenn/postgres'
+import type { EmbeddedPostgres } from '@wrenn/postgres'
 import type { CliConfig } from '../config.js'
+import { serviceUids, startDatabase } from './database.js'
 import { appBundle, DATABASE, type Layout, type ServiceName } from './layout.js'
 import { LogFile } from './log-file.js'
 import { programFor } from './program-for.js'
@@ -17,10 +18,6 @@ const SMALL_HEAP = ['--max-semi-space-size=1']
 
 const POSTGRES_RESTART_MS = 1000
 const HOST_AGENT_ANSWER_MS = 10_000
-
-/** Uids below `WRENN_UID_BASE + 100`, where the capsules' own begin. */
-const POSTGRES_UID_OFFSET = 1
-const CONTROL_PLANE_UID_OFFSET = 2
 
 const controlPlaneLadder: readonly StopStep[] = [
   { signal: 'SIGTERM', graceMs: 15_000 },
@@ -82,8 +79,9 @@ export class Supervisor implements AsyncDisposable {
     const { layout } = this.#options
     const uid = this.#uids.controlPlane
     const user = { uid, gid: uid }
-    await makeKeyFile(layout, user)
-    await makeOutbox(layout, user)
+    for (const file of [layout.apiKeyFile, layout.encryptionKeyFile]) await makeKeyFile(file, user)
+    await makeSetUpFile(layout, user)
+    await makeOwnFolders(layout, user)
     await this.#placeCertificates(uid)
     const { bundle, ...program } = await programFor(user, appBundle('control-plane'), layout.programsDir)
     this.#controlPlane = await this.#startService(
@@ -108,18 +106,11 @@ export class Supervisor implements AsyncDisposable {
   }
 
   get #uids() {
-    const { uidBase } = this.#options.config
-    return { postgres: uidBase + POSTGRES_UID_OFFSET, controlPlane: uidBase + CONTROL_PLANE_UID_OFFSET }
+    return serviceUids(this.#options.config)
   }
 
   async #startPostgres(): Promise<string> {
-    const { postgres, controlPlane } = this.#uids
-    const server = await startEmbeddedPostgres({
-      dir: this.#options.layout.postgresDir,
-      uid: postgres,
-      clientGid: controlPlane,
-      logFile: join(this.#options.layout.logsDir, 'postgres.log'),
-    })
+    const server = await startDatabase(this.#options.layout, this.#options.config)
     this.#postgres = server
     await this.#undo.defer(() => this.#postgres?.stop())
     await server.createDatabase(DATABASE)
@@ -144,15 +135,9 @@ export class Supervisor implements AsyncDisposable {
 
   async #restartPostgres(): Promise<void> {
     if (this.#stopping) return
-    const { postgres, controlPlane } = this.#uids
-    const { layout } = this.#options
+    const { layout, config } = this.#options
     try {
-      this.#postgres = await startEmbeddedPostgres({
-        dir: layout.postgresDir,
-        uid: postgres,
-        clientGid: controlPlane,
-        logFile: join(layout.logsDir, 'postgres.log'),
-      })
+      this.#postgres = await startDatabase(layout, config)
       if (this.#stopping) await this.#postgres.stop()
       else void this.#watchPostgres(this.#postgres)
     } catch (error) {
@@ -192,7 +177,10 @@ export class Supervisor implements AsyncDisposable {
       WRENN_HOST: host,
       WRENN_PORT: String(port),
       WRENN_API_KEY_FILE: layout.apiKeyFile,
+      WRENN_ENCRYPTION_KEY_FILE: layout.encryptionKeyFile,
+      WRENN_SETUP_FILE: layout.setUpFile,
       WRENN_MAIL_OUTBOX: layout.outboxDir,
+      WRENN_BUILD_FILES_DIR: layout.buildFilesDir,
       WRENN_PROXY_DOMAIN: domain,
       WRENN_TLS_HOST: tls?.host,
       WRENN_TLS_PORT: tls && String(tls.port),
@@ -301,16 +289,24 @@ async function hasCapsules(layout: Layout): Promise<boolean> {
   }
 }
 
-/** The control plane, which has no rights in the directory, writes the first API key into it, or finds it there. */
-async function makeKeyFile(layout: Layout, user: RunAs): Promise<void> {
-  await using file = await open(layout.apiKeyFile, 'a', 0o600)
+/** The control plane, which has no rights in the directory, writes a key into it, or finds it there. */
+async function makeKeyFile(path: string, user: RunAs): Promise<void> {
+  await using file = await open(path, 'a', 0o600)
   await file.chown(user.uid, user.gid)
 }
 
-/** The control plane's own; what mails say is nobody else's matter. */
-async function makeOutbox({ outboxDir }: Layout, user: RunAs): Promise<void> {
-  await mkdir(outboxDir, { recursive: true, mode: 0o700 })
-  await chown(outboxDir, user.uid, user.gid)
+/** Empty, so that each start has a code of its own: the control plane writes one while nobody has an account. */
+async function makeSetUpFile(layout: Layout, user: RunAs): Promise<void> {
+  await using file = await open(layout.setUpFile, 'w', 0o600)
+  await file.chown(user.uid, user.gid)
+}
+
+/** The control plane's own folders; what mails say and builds copy is nobody else's matter. */
+async function makeOwnFolders({ outboxDir, buildFilesDir }: Layout, user: RunAs): Promise<void> {
+  for (const dir of [outboxDir, buildFilesDir]) {
+    await mkdir(dir, { recursive: true, mode: 0o700 })
+    await chown(dir, user.uid, user.gid)
+  }
 }
 
 /** Makes the platform's folders; the control plane may enter `run/` (its host agent's socket). */

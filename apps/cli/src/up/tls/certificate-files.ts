@@ -3,6 +3,9 @@ import { join } from 'node:path'
 import { AppError, errorText, isErrno, removeUnfinished, requireFitting, writeFileAtomic } from '@wrenn/base'
 import type { Credentials } from '@wrenn/certificates'
 
+/** Of the folder, what is served. */
+export const SERVED_FILE = 'served.pem'
+
 const LOOK_EVERY_MS = 60_000
 /** Whatever the umask: anybody may read the authority's certificate, and what is made in it is of its group from the first moment. */
 const DIRECTORY_MODE = 0o2755
@@ -43,7 +46,7 @@ export class CertificateFiles implements Disposable {
   private constructor(options: CertificateFilesOptions) {
     const { dir, source } = options
     this.#options = options
-    this.file = join(dir, 'served.pem')
+    this.file = join(dir, SERVED_FILE)
     this.authorityFile = source.kind === 'local' ? join(folderOf(dir, source.domains), 'ca.pem') : undefined
   }
 
