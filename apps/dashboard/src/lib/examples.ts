@@ -1,0 +1,68 @@
+/** A call in three languages, to copy. */
+export type Examples = readonly { readonly name: string; readonly text: string }[]
+
+/** How a first capsule is made without this page. */
+export function launchExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: "wrenn run -- python3 -c 'print(6*7)'" },
+    {
+      name: 'SDK',
+      text: [
+        "import { Wrenn } from '@wrenn/sdk'",
+        '',
+        `const wrenn = new Wrenn({ apiUrl: '${origin}', apiKey })`,
+        'await using capsule = await wrenn.capsules.create()',
+        "console.log((await capsule.exec('uname -a')).stdout)",
+      ].join('\n'),
+    },
+    {
+      name: 'curl',
+      text: `curl -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{}' ${origin}/v1/capsules`,
+    },
+  ]
+}
+
+/** How a snapshot is made of a capsule. */
+export function snapshotExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: 'wrenn capsule snapshot cl-… ready' },
+    {
+      name: 'SDK',
+      text: "const { name } = await capsule.snapshot('ready')\nconst copy = await wrenn.capsules.create({ template: name })",
+    },
+    {
+      name: 'curl',
+      text: `curl -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{"capsule_id": "cl-…", "name": "ready"}' ${origin}/v1/snapshots`,
+    },
+  ]
+}
+
+/** How a key is made and used. */
+export function keyExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: 'wrenn key create ci --scope capsules --expires 90d' },
+    {
+      name: 'SDK',
+      text: "const { key } = await wrenn.apiKeys.create({ name: 'ci', scopes: ['capsules'] })",
+    },
+    { name: 'curl', text: `curl -H "X-API-Key: $KEY" ${origin}/v1/capsules` },
+  ]
+}
+
+/** How a plan is made and given to a team. */
+export function planExamples(origin: string): Examples {
+  return [
+    {
+      name: 'CLI',
+      text: 'wrenn plan set free --running 3 --memory 8g --calls 600\nwrenn quota set team-… --plan free',
+    },
+    {
+      name: 'SDK',
+      text: "await wrenn.teams.setPlan('free', { runningCapsules: 3 })\nawait wrenn.teams.setLimits('team-…', { plan: 'free' })",
+    },
+    {
+      name: 'curl',
+      text: `curl -X PUT -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{"running_capsules": 3}' ${origin}/v1/admin/plans/free`,
+    },
+  ]
+}

@@ -1,0 +1,86 @@
+import type { MetricsHistory, MetricsPoint, MetricsRange } from '@wrenn/sdk'
+
+/** How far back one may look, with what people call it. */
+export const ranges = [
+  { range: '5m', label: '5 min', seconds: 300 },
+  { range: '10m', label: '10 min', seconds: 600 },
+  { range: '1h', label: '1 h', seconds: 3_600 },
+  { range: '2h', label: '2 h', seconds: 7_200 },
+  { range: '6h', label: '6 h', seconds: 21_600 },
+  { range: '12h', label: '12 h', seconds: 43_200 },
+  { range: '24h', label: '24 h', seconds: 86_400 },
+] as const satisfies readonly { readonly range: MetricsRange; readonly label: string; readonly seconds: number }[]
+
+const DEFAULT_RANGE = ranges[2]
+/** Points further apart than so many steps have a gap between them. */
+const GAP_STEPS = 1.5
+
+/** What is drawn over the times; `null` where there is nothing. */
+export type Values = readonly (number | null)[]
+
+/** Points as charts take them. */
+export interface Series {
+  /** Unix time; between points with a gap there is one more. */
+  readonly times: readonly number[]
+  /** Percent of all vCPUs. */
+  readonly cpu: Values
+  /** The same as `cpu` where steps are the shortest. */
+  readonly cpuMax: Values
+  readonly memory: Values
+  readonly disk: Values
+  /** Bytes a second, as is `sent`. */
+  readonly received: Values
+  readonly sent: Values
+}
+
+/** What somebody wants to know without looking at a chart. */
+export interface Summary {
+  readonly latest: number
+  readonly average: number
+  readonly peak: number
+}
+
+/** The one that an address asks for, or the default. */
+export function rangeOf(text: string | null): (typeof ranges)[number] {
+  return ranges.find(({ range }) => range === text) ?? DEFAULT_RANGE
+}
+
+/** The points in order, with nothing drawn through the time when there were none. */
+export function seriesOf({ points, stepMs }: Pick<MetricsHistory, 'points' | 'stepMs'>): Series {
+  const spread = points.flatMap((point, index): readonly (MetricsPoint | Date)[] => {
+    const before = points[index - 1]
+    if (before === undefined || distance(before, point) <= stepMs * GAP_STEPS) return [point]
+    return [new Date(before.timestamp.getTime() + stepMs), point]
+  })
+  const rate = (count: number | undefined): number | undefined =>
+    count === undefined ? count : count / (stepMs / 1000)
+  const values = (of: (point: MetricsPoint) => number | undefined): Values =>
+    spread.map((point) => (point instanceof Date ? null : (of(point) ?? null)))
+  return {
+    times: spread.map((point) => (point instanceof Date ? point : point.timestamp).getTime() / 1000),
+    cpu: values(({ cpuPct }) => cpuPct),
+    cpuMax: values(({ cpuMaxPct }) => cpuMaxPct),
+    memory: values(({ memoryBytes }) => memoryBytes),
+    disk: values(({ diskBytes }) => diskBytes),
+    received: values(({ netRxBytes }) => rate(netRxBytes)),
+    sent: values(({ netTxBytes }) => rate(netTxBytes)),
+  }
+}
+
+/** `undefined` where nothing was measured. */
+export function summaryOf(values: Values): Summary | undefined {
+  const known = values.filter((value) => value !== null)
+  const latest = known.at(-1)
+  if (latest === undefined) return undefined
+  const average = known.reduce((sum, value) => sum + value, 0) / known.length
+  return { latest, average, peak: Math.max(...known) }
+}
+
+/** `0.4 %`, `37 %`. */
+export function percent(value: number): string {
+  return `${value.toFixed(value < 10 ? 1 : 0)} %`
+}
+
+function distance(before: MetricsPoint, after: MetricsPoint): number {
+  return after.timestamp.getTime() - before.timestamp.getTime()
+}

@@ -1,0 +1,83 @@
+// Builds the dashboard and packs it into one file, which the control plane reads at its start (apps/control-plane/src/http/dashboard).
+import { spawnSync } from 'node:child_process'
+import { copyFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { dirname, extname, join, relative, sep } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const app = join(root, 'apps/dashboard')
+
+/** Whatever the build reads: one that is newer than its result makes it anew. */
+const inputs = [
+  'apps/dashboard/src',
+  'apps/dashboard/static',
+  'apps/dashboard/package.json',
+  'apps/dashboard/svelte.config.js',
+  'apps/dashboard/vite.config.ts',
+  'packages/sdk/build',
+  'packages/protocol/build',
+  'package-lock.json',
+  'scripts/dashboard.mjs',
+]
+const types = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.json': 'application/json; charset=utf-8',
+  '.svg': 'image/svg+xml',
+  '.woff': 'font/woff',
+  '.woff2': 'font/woff2',
+}
+/** Fonts are compressed in themselves. */
+const COMPRESSIBLE = /^(?:text\/|application\/json|image\/svg)/
+const MIN_SAVED_BYTES = 64
+
+/**
+ * Writes the pack to `path`: a copy of the one at `current` when nothing that it was made of has changed.
+ * @param {string} path @param {string} current
+ */
+export function buildDashboard(path, current) {
+  if (existsSync(current) && statSync(current).mtimeMs > newest(inputs.map((input) => join(root, input)))) {
+    copyFileSync(current, path)
+    return
+  }
+  const vite = join(root, 'node_modules/vite/bin/vite.js')
+  const run = spawnSync(process.execPath, [vite, 'build', '--logLevel', 'error'], { cwd: app, stdio: ['ignore', 2, 2] })
+  if (run.status !== 0) process.exit(1)
+  const build = join(app, 'build')
+  const files = filesBelow(build).map((file) =>
+    packed(`/${relative(build, file).split(sep).join('/')}`, readFileSync(file)),
+  )
+  writeFileSync(path, JSON.stringify({ files }))
+}
+
+/** @param {string} path @param {Buffer} body */
+function packed(path, body) {
+  const type = types[extname(path)]
+  if (type === undefined) throw new Error(`${path}: of what media type is it? scripts/dashboard.mjs must say.`)
+  const file = { path, type, body: body.toString('base64') }
+  if (!COMPRESSIBLE.test(type)) return file
+  const br = brotliCompressSync(body, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: body.length } })
+  const gzip = gzipSync(body, { level: 9 })
+  return {
+    ...file,
+    ...(br.length + MIN_SAVED_BYTES < body.length ? { br: br.toString('base64') } : {}),
+    ...(gzip.length + MIN_SAVED_BYTES < body.length ? { gzip: gzip.toString('base64') } : {}),
+  }
+}
+
+/** @param {string} folder @returns {string[]} sorted, so that the same build is the same pack */
+function filesBelow(folder) {
+  const entries = readdirSync(folder, { withFileTypes: true, recursive: true })
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort()
+}
+
+/** @param {readonly string[]} paths */
+function newest(paths) {
+  const files = paths.filter(existsSync).flatMap((path) => (statSync(path).isDirectory() ? filesBelow(path) : [path]))
+  return Math.max(...files.map((file) => statSync(file).mtimeMs))
+}
