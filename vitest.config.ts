@@ -21,9 +21,10 @@ export default defineConfig({
           chaiConfig,
           name: 'unit',
           include: ['{apps,packages}/*/src/**/*.test.ts'],
-          testTimeout: 30_000,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
           // Conditions are waited for as long as a test may take: a busy machine is no failure.
-          expect: { poll: { timeout: 25_000 } },
+          expect: { poll: { timeout: 50_000 } },
         },
       },
       {

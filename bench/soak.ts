@@ -27,12 +27,16 @@ export function log(text: string): void {
 }
 
 /** Starts a platform in `WRENN_BENCH_DIR`, or in a directory that goes with it, and stops it after `work`. */
-export async function withPlatform<T>(port: number, work: (platform: Platform) => Promise<T>): Promise<T> {
+export async function withPlatform<T>(
+  port: number,
+  work: (platform: Platform) => Promise<T>,
+  env: Readonly<Record<string, string>> = {},
+): Promise<T> {
   const kept = process.env.WRENN_BENCH_DIR
   const dir = kept ?? (await scratchDir('wrenn-soak-'))
   endOnSignal(() => stopPlatform(dir, kept === undefined))
   try {
-    await using platform = await Platform.start({ dir, port, hotPoolMax: 4 })
+    await using platform = await Platform.start({ dir, port, hotPoolMax: 4, env })
     return await work(platform)
   } finally {
     if (kept === undefined) await cleanDir(dir)

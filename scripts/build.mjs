@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build } from 'esbuild'
+import { buildDashboard } from './dashboard.mjs'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const require = createRequire(import.meta.url)
@@ -19,8 +20,10 @@ const optional = ['pg-native']
 const apps = [
   { name: 'control-plane', outfile: 'dist/main.mjs' },
   { name: 'host-agent', outfile: 'dist/main.mjs' },
+  { name: 'host-agent', entry: 'src/filter/main.ts', outfile: 'dist/egress-filter.mjs' },
   { name: 'cli', outfile: 'dist/main.mjs' },
   { name: 'guest-agent', outfile: 'dist/agent.mjs', minify: true },
+  { name: 'guest-agent', entry: 'src/interpreter/main.ts', outfile: 'dist/interpreter.mjs', minify: true },
 ]
 
 /**
@@ -48,20 +51,24 @@ const argon2BesideBundle = {
   name: 'argon2-beside-bundle',
   setup: ({ onResolve }) => {
     onResolve({ filter: new RegExp(`^${argon2.package}$`) }, () => ({ path: `./${argon2.file}`, external: true }))
+    // Those for other machines are never loaded; npm 9 installs the one for musl too, which a bundle cannot hold.
+    onResolve({ filter: /^@node-rs\/argon2-/ }, ({ path }) =>
+      path.startsWith(argon2.package) ? undefined : { path, external: true },
+    )
   },
 }
 
-async function bundle({ name, outfile, minify = false }) {
+async function bundle({ name, entry = 'src/main.ts', outfile, minify = false }) {
   const startedAt = performance.now()
   const folder = join(root, 'apps', name)
   const target = join(folder, outfile)
-  await replaceFiles(target, (path) => bundleTo(path, folder, minify))
+  await replaceFiles(target, (path) => bundleTo(path, join(folder, entry), minify))
   report(`apps/${name}/${outfile}`, target, startedAt)
 }
 
-async function bundleTo(outfile, folder, minify) {
+async function bundleTo(outfile, entry, minify) {
   await build({
-    entryPoints: [join(folder, 'src/main.ts')],
+    entryPoints: [entry],
     outfile,
     bundle: true,
     platform: 'node',
@@ -101,6 +108,14 @@ function compileSdk() {
   report('packages/sdk/build', join(root, 'packages/sdk/build/index.js'), startedAt)
 }
 
+/** One file beside the control plane, which serves it. */
+async function packDashboard() {
+  const startedAt = performance.now()
+  const target = join(root, 'apps/control-plane/dist/dashboard.pack')
+  await replaceFiles(target, (path) => buildDashboard(path, target))
+  report('apps/control-plane/dist/dashboard.pack', target, startedAt)
+}
+
 function report(name, path, startedAt) {
   const kib = Math.ceil(statSync(path).size / 1024)
   console.log(
@@ -111,3 +126,4 @@ function report(name, path, startedAt) {
 for (const app of apps) await bundle(app)
 for (const native of natives) await copyNative(native)
 compileSdk()
+await packDashboard()

@@ -23,6 +23,7 @@ export const hostPrograms = [
   { program: 'setpriv', debianPackage: 'util-linux' },
   { program: 'nsenter', debianPackage: 'util-linux' },
   { program: 'ps', debianPackage: 'procps' },
+  { program: 'perl', debianPackage: 'perl-base' },
   { program: 'conntrack', debianPackage: 'conntrack', isOptional: true },
 ]
 

@@ -10,6 +10,7 @@ const bundles = [
   'apps/cli/dist/main.mjs',
   'apps/control-plane/dist/main.mjs',
   'apps/control-plane/dist/argon2.node',
+  'apps/control-plane/dist/dashboard.pack',
   'apps/host-agent/dist/main.mjs',
   'apps/guest-agent/dist/agent.mjs',
 ]
@@ -54,9 +55,17 @@ function isNodeOfDistribution() {
   )
 }
 
+const guestRuntime = join(root, 'apps/guest-agent/runtime')
+
+/** What the guest agent runs with: a distribution's Node.js may also refuse to give up rights. @returns {string} */
+export function guestNode() {
+  if (!isNodeOfDistribution()) return process.execPath
+  return join(guestRuntime, `node_modules/node-linux-${process.arch}/bin/node`)
+}
+
 /** Guests run the machine's Node.js where that can stand alone; else one that is installed for them, beside the workspace. */
 function installGuestNode() {
-  const home = join(root, 'apps/guest-agent/runtime')
+  const home = guestRuntime
   const installed = join(home, 'node_modules/.package-lock.json')
   if (!isNodeOfDistribution() || modifiedAt(installed) >= modifiedAt(join(home, 'package-lock.json'))) return
   say("› installing a Node.js for guests, which this machine's own is not made for (npm ci)")

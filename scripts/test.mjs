@@ -5,13 +5,14 @@ import { availableParallelism, tmpdir, totalmem } from 'node:os'
 import { join, relative } from 'node:path'
 import { createInterface } from 'node:readline'
 import { stripVTControlCharacters } from 'node:util'
-import { fail, prepare, root, say } from './prepare.mjs'
+import { fail, guestNode, prepare, root, say } from './prepare.mjs'
 
 /** Each list runs beside the others, in its own order: the types of suites need those of the packages. */
 const gateLists = [
   [
     ['types', 'tsc', ['-b']],
     ['types of suites outside the packages', 'tsc', ['-p', 'tsconfig.tests.json']],
+    ['types of the dashboard', 'npm', ['run', '--silent', 'check', '--workspace', 'apps/dashboard']],
   ],
   [
     ['format and lint', 'biome', ['check', '--error-on-warnings', '.']],
@@ -35,6 +36,9 @@ const suites = [
   { name: 'chaos' },
   { name: 'conformance', folder: 'apps/host-agent' },
 ]
+/** Its unit tests run in the process that they test, so they need the Node.js that it gets in guests. */
+const GUEST_AGENT = 'apps/guest-agent'
+
 /** Suites have names and ranges of their own on the host. With more at once, guests wait seconds for one of two cores. */
 const MAX_LANES = 2
 const LANE_BYTES = 4 * 2 ** 30
@@ -97,14 +101,32 @@ async function runGates() {
   await step(...lastGate)
 }
 
-/** @param {{ name: string, folder?: string }} suite @param {string} scratch @param {boolean} isAlone */
-async function runSuite({ name, folder }, scratch, isAlone) {
+/** @typedef {{ name: string, folder?: string, without?: string, node?: string }} Suite */
+
+/** @param {readonly Suite[]} wanted @returns {Suite[]} */
+function withGuestNode(wanted) {
+  const node = guestNode()
+  if (node === process.execPath) return [...wanted]
+  return wanted.flatMap((suite) =>
+    suite.name === 'unit'
+      ? [
+          { ...suite, without: GUEST_AGENT },
+          { ...suite, folder: GUEST_AGENT, node },
+        ]
+      : [suite],
+  )
+}
+
+/** @param {Suite} suite @param {string} scratch @param {boolean} isAlone */
+async function runSuite({ name, folder, without, node }, scratch, isAlone) {
   const title = folder === undefined ? `${name} tests` : `${name} tests of ${folder}`
   const report = join(scratch, `${title.replace(/\W/g, '-')}.json`)
-  const args = ['run', '--project', name, ...(folder === undefined ? [] : [`${folder}/`])]
+  const [program, ...first] = node === undefined ? ['vitest'] : [node, join(root, 'node_modules/vitest/vitest.mjs')]
+  const args = [...first, 'run', '--project', name, ...(folder === undefined ? [] : [`${folder}/`])]
+  if (without !== undefined) args.push('--exclude', `${without}/**`)
   const ok = await step(
     title,
-    'vitest',
+    program,
     [...args, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`],
     {
       prefix: isAlone ? '' : `${name} | `,
@@ -173,10 +195,7 @@ endOnSignal()
 const scratch = mkdtempSync(join(tmpdir(), `wrenn-test-${process.pid}-`))
 try {
   if (wanted.length === 0 || wanted.includes('gates')) await runGates()
-  await runSuites(
-    suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name)),
-    scratch,
-  )
+  await runSuites(withGuestNode(suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name))), scratch)
 } finally {
   rmSync(scratch, { recursive: true, force: true })
 }

@@ -1,12 +1,14 @@
 import { hotGuestsWait, SHAPE } from '../hot-guests.js'
 import type { Platform } from '../platform.js'
 import { streamExec } from '../rows/exec.js'
-import { timed } from '../stats.js'
+import { median, timed } from '../stats.js'
 
 const COPIES = 10
 const STDOUT_MIB = 64
 const MIB = 2 ** 20
 const WARM_UP = 10
+const LISTS = 200
+const LISTS_AT_ONCE = 8
 const PATIENCE = '?wait_sec=200'
 
 /** What one turn took, in ms, by the name of what was measured. */
@@ -81,6 +83,20 @@ async function fork(platform: Platform, id: string): Promise<Sample> {
   }
 }
 
+/** What a request costs whose work is small: above all its way through the check of its key. */
+async function list(platform: Platform): Promise<Sample> {
+  const alone: number[] = []
+  for (let call = 0; call < LISTS; call++) alone.push((await timed(() => platform.call('GET', '/v1/capsules'))).ms)
+  const worker = async (): Promise<void> => {
+    for (let call = 0; call < LISTS; call++) await platform.call('GET', '/v1/capsules')
+  }
+  const { ms } = await timed(() => Promise.all(Array.from({ length: LISTS_AT_ONCE }, worker)))
+  return {
+    'GET /v1/capsules, alone': median(alone),
+    [`the same, ${LISTS_AT_ONCE} at once, per call`]: ms / LISTS / LISTS_AT_ONCE,
+  }
+}
+
 async function create(platform: Platform, path: string): Promise<Sample> {
   const made = await timed(() => platform.create(SHAPE))
   const { id } = made.value
@@ -94,6 +110,13 @@ export const probes: Readonly<Record<string, Probe>> = {
   exec: { turnsPerIteration: 3, hotPool: false, begin: inCapsule(exec, WARM_UP) },
   pty: { turnsPerIteration: 1, hotPool: false, begin: inCapsule(pty) },
   stdout: { turnsPerIteration: 0.25, hotPool: false, begin: inCapsule(stdout) },
+  list: {
+    ...{ turnsPerIteration: 1, hotPool: false },
+    begin: async (platform) => {
+      await list(platform)
+      return async () => await list(platform)
+    },
+  },
   sleep: { turnsPerIteration: 1, hotPool: false, begin: inCapsule(sleep) },
   fork: { turnsPerIteration: 0.25, hotPool: false, begin: inCapsule(fork) },
   restore: {

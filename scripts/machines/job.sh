@@ -3,7 +3,9 @@ luggage=/mnt/luggage
 rm -rf /root/wrenn.new && mkdir -p /root/wrenn /root/wrenn.new
 tar -xf $luggage/checkout.tar -C /root/wrenn.new
 # What earlier runs installed is kept; the sources are this run's.
-[ ! -d /root/wrenn/node_modules ] || mv /root/wrenn/node_modules /root/wrenn.new/
+for installed in node_modules apps/guest-agent/runtime/node_modules; do
+  [ ! -d "/root/wrenn/$installed" ] || mv "/root/wrenn/$installed" "/root/wrenn.new/$installed"
+done
 rm -rf /root/wrenn && mv /root/wrenn.new /root/wrenn
 mkdir -p /var/lib/wrenn/pool
 mountpoint -q /var/lib/wrenn/pool || mount LABEL=pool /var/lib/wrenn/pool

@@ -18,6 +18,8 @@ const keptSite = { instance: 'we2ek', cidr: '10.206.0.0/16', uidBase: '86000' }
 type Site = typeof freshSite
 /** Below it, names of ports are served by TLS too. */
 const TLS_DOMAIN = 'sbx.test'
+/** Of a provider that is there for one file of tests alone. */
+const PROVIDER_SECRET = 'not a secret'
 const SCRATCH_PREFIX = 'we2e-'
 /** Namespaces that wait for a guest. */
 const SLOT_POOL = 4
@@ -45,13 +47,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
-  const [port, tlsPort] = await freePorts()
+  const [port, tlsPort, providerPort] = await freePorts()
   const resolvConf = join(scratch, 'resolv.conf')
   await copyFile('/etc/resolv.conf', resolvConf)
   const platform: Omit<Platform, 'apiKey'> = {
     url: `http://127.0.0.1:${port}`,
     port,
     tls: { port: tlsPort, domain: TLS_DOMAIN, caFile: join(dir, 'tls', TLS_DOMAIN, 'ca.pem') },
+    provider: { port: providerPort, clientSecret: PROVIDER_SECRET },
     dir,
     instance: site.instance,
     artefacts: join(scratch, 'b'),
@@ -60,6 +63,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
       WRENN_RESOLV_CONF: resolvConf,
       WRENN_PROXY_DOMAIN: `localhost,${TLS_DOMAIN}`,
       WRENN_TLS_PORT: String(tlsPort),
+      WRENN_OIDC_PROVIDERS: 'acme',
+      WRENN_OIDC_ACME_NAME: 'Acme Corp',
+      WRENN_OIDC_ACME_ISSUER: `http://localhost:${providerPort}`,
+      WRENN_OIDC_ACME_CLIENT_ID: 'wrenn',
+      WRENN_OIDC_ACME_CLIENT_SECRET: PROVIDER_SECRET,
     },
     log: join(scratch, 'up.log'),
   }
@@ -113,13 +121,13 @@ function environment(dir: string, port: number, site: Site): Record<string, stri
   }
 }
 
-/** Two, taken at the same time so that they differ. */
-async function freePorts(): Promise<readonly [number, number]> {
-  const servers = [createServer(), createServer()] as const
+/** Three, taken at the same time so that they differ. */
+async function freePorts(): Promise<readonly [number, number, number]> {
+  const servers = [createServer(), createServer(), createServer()] as const
   for (const server of servers) await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const [first, second] = [portOf(servers[0]), portOf(servers[1])]
+  const ports = [portOf(servers[0]), portOf(servers[1]), portOf(servers[2])] as const
   for (const server of servers) await new Promise<void>((resolve) => server.close(() => resolve()))
-  return [first, second]
+  return ports
 }
 
 function portOf(server: Server): number {
@@ -151,9 +159,9 @@ async function destroyAll(platform: Platform): Promise<void> {
   }
 }
 
-/** What a platform has whether or not there are capsules. */
+/** What a platform has whether or not there are capsules. Which loop device its pool got may have changed with a restart. */
 function fixtures({ tables, mounts, loops }: HostListing): string {
-  return JSON.stringify({ tables, mounts, loops })
+  return JSON.stringify({ tables, mounts, loops: loops.map((line) => line.replace(/^\S+\s+/, '')) })
 }
 
 /** Every test removes what it made: by the end only the hot pool lives, in as many namespaces as it needs. */
@@ -165,7 +173,7 @@ async function assertNoCapsuleLeft(platform: Platform, base: string): Promise<vo
   if (left.length > 0) throw new Error(`Tests left capsules behind: ${left.join(', ')}`)
   let seen = ''
   await eventually(
-    () => `what belonged to capsules to be gone; last seen: ${seen}`,
+    () => `what belonged to capsules to be gone, but ${base}; last seen: ${seen}`,
     async () => {
       const traces = await capsuleTraces(platform)
       const host = await listHost(platform)

@@ -223,6 +223,35 @@ except OSError as error:
     expect(await tryAll(changing, [[address, 80]])).toEqual({ [`${address}:80`]: 'open' })
   })
 
+  it('lets through by name, wherever that is, and tells what it refused; also after a pause', async () => {
+    const other = 'elsewhere.example'
+    const { address } = await lookup(REGISTRY, { family: 4 })
+    await using named = await api.create({ egress: { internet: false, allow: [REGISTRY] } })
+    const statusOf = async (host: string): Promise<string> => {
+      const curl = `curl -s -o /dev/null -m 60 -w '%{http_code}' --resolve ${other}:80:${address}`
+      return (await named.sh(`${curl} http://${host}/debian/`)).stdout
+    }
+    const expectKept = async (): Promise<void> => {
+      expect(await statusOf(REGISTRY)).toMatch(/^[234]\d\d$/)
+      for (const host of [other, address]) expect([host, await statusOf(host)]).toEqual([host, '000'])
+      expect((await named.sh(`getent hosts ${other}`)).exit_code).not.toBe(0)
+      expect(await api.json('GET', `${named.path}/egress`)).toMatchObject({
+        in_force: true,
+        refused: expect.arrayContaining([
+          expect.objectContaining({ name: other, address, port: 80, reason: 'not_allowed' }),
+          expect.objectContaining({ name: other, port: 53, reason: 'not_allowed' }),
+          expect.objectContaining({ address, port: 80, reason: 'no_name' }),
+        ]),
+      })
+    }
+    await expectKept()
+    await named.pause()
+    await named.resume()
+    await expectKept()
+    await api.json('PUT', `${named.path}/egress`, { json: { deny: [REGISTRY] }, query: { wait_sec: '60' } })
+    expect(await statusOf(REGISTRY)).toBe('000')
+  })
+
   it.each([
     ['allow', { allow: ['not-an-address'] }],
     ['deny', { deny: ['10.0.0.0/99'] }],

@@ -117,6 +117,7 @@ describe('wrenn capsule', () => {
     expect((await run('snapshot', 'ls')).stdout).toMatch(/^NAME[^\n]*\ncli-tools /)
     expect(await json<Template[]>('snapshot', 'ls', '--all')).toMatchObject([
       { name: 'minimal', type: 'base' },
+      { name: 'code-interpreter', type: 'base' },
       { name: 'cli-tools', type: 'snapshot' },
     ])
     const id = (await run('capsule', 'create', '--template', 'cli-tools')).stdout.trim()
@@ -127,6 +128,23 @@ describe('wrenn capsule', () => {
       code: 1,
       stderr: expect.stringMatching(/built-in.*forbidden/),
     })
+  })
+
+  it('allows and denies by name, and shows what was refused', async () => {
+    const only = ['--no-internet', '--allow', 'Example.org', '--allow', '*.example.net']
+    const policy = { internet: false, allow: ['example.org', '*.example.net'], deny: [] }
+    const set = ['capsule', 'egress', 'set', capsule.id]
+    expect(await json('capsule', 'egress', 'set', capsule.id, ...only)).toEqual({ policy, in_force: true })
+    await capsule.sh('getent hosts elsewhere.example')
+    const refusal = { name: 'elsewhere.example', port: 53, reason: 'not_allowed' }
+    expect(await json('capsule', 'egress', 'get', capsule.id)).toMatchObject({
+      ...{ policy, in_force: true },
+      refused: expect.arrayContaining([expect.objectContaining(refusal)]),
+    })
+    expect((await run('capsule', 'egress', 'get', capsule.id)).stdout).toMatch(/elsewhere\.example:53 +not_allowed/)
+    const wrong = await run(...set, '--deny', '*')
+    expect(wrong).toMatchObject({ code: 1, stderr: expect.stringContaining('a wildcard stands alone') })
+    expect((await run(...set)).code).toBe(0)
   })
 
   it('changes the idle rules', async () => {

@@ -50,7 +50,7 @@ describe.each(clientVersions)('%s, unmodified', (version) => {
     expect(found.map(({ sandboxId }) => sandboxId)).toEqual([sandbox.sandboxId])
     expect(await sandbox.getInfo()).toMatchObject({ state: 'running', metadata: query.metadata })
     expect(sandbox.getHost(8080)).toBe(`8080-${sandbox.sandboxId}.localhost:${platform.port}`)
-    expect((await sandbox.getMetrics()).map(({ cpuCount }) => cpuCount)).toEqual([1])
+    expect(new Set((await sandbox.getMetrics()).map(({ cpuCount }) => cpuCount))).toEqual(new Set([1]))
   })
 
   it('sets how long it lives', async () => {

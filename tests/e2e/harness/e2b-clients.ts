@@ -58,7 +58,13 @@ export interface E2bSdk {
     listSnapshots(options: Options & { readonly sandboxId?: string }): Pages<{ readonly snapshotId: string }>
     deleteSnapshot(id: string, options: Options): Promise<boolean>
   }
-  readonly Template: { exists(name: string, options: Options): Promise<boolean> }
+  readonly Template: {
+    (options?: { readonly fileContextPath?: string }): TemplateStart
+    exists(name: string, options: Options): Promise<boolean>
+    build(template: unknown, name: string, options: Options & BuildOptions): Promise<Build>
+    buildInBackground(template: unknown, name: string, options: Options & BuildOptions): Promise<Build>
+    getBuildStatus(build: Build, options: Options & { readonly logsOffset?: number }): Promise<BuildStatus>
+  }
   readonly NotFoundError: new () => Error
   readonly AuthenticationError: new () => Error
   readonly CommandExitError: new () => Error & { readonly exitCode: number }
@@ -70,6 +76,44 @@ export interface Options {
   readonly apiKey: string
   readonly apiUrl: string
   readonly sandboxUrl: string
+}
+
+/** How far a template's steps are said. */
+interface TemplateBuilder {
+  runCmd(line: string, options?: { readonly user?: string }): TemplateBuilder
+  copy(from: string, to: string): TemplateBuilder
+  setEnvs(envs: Readonly<Record<string, string>>): TemplateBuilder
+  setWorkdir(path: string): TemplateBuilder
+  setUser(user: string): TemplateBuilder
+  skipCache(): TemplateBuilder
+  setStartCmd(line: string, ready: string): unknown
+}
+
+interface TemplateStart {
+  fromBaseImage(): TemplateBuilder
+  fromImage(name: string): TemplateBuilder
+  fromTemplate(name: string): TemplateBuilder
+}
+
+interface BuildOptions {
+  readonly cpuCount?: number
+  readonly memoryMB?: number
+  readonly onBuildLogs?: (entry: BuildLogEntry) => void
+}
+
+export interface BuildLogEntry {
+  readonly message: string
+  readonly level: string
+}
+
+interface Build {
+  readonly templateId: string
+  readonly buildId: string
+}
+
+interface BuildStatus {
+  readonly status: string
+  readonly logEntries: readonly BuildLogEntry[]
 }
 
 interface CreateOptions {

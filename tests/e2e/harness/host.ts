@@ -83,7 +83,7 @@ export async function listHost(owner: Owner): Promise<HostListing> {
   const { dir } = owner
   return {
     engines: (await engines(dir)).map(({ vmId }) => vmId),
-    namespaces: (await entries('/run/netns')).filter((name) => name.startsWith(`${owner.instance}-`)),
+    namespaces: (await entries('/run/netns')).filter((name) => isOurs(name, owner)),
     links: await links(owner),
     tables: await tables(owner),
     mounts: (await mountPoints()).filter((path) => path.startsWith(`${dir}/`)),
@@ -94,10 +94,15 @@ export async function listHost(owner: Owner): Promise<HostListing> {
   }
 }
 
+/** A slot's, or the egress filter's. */
+function isOurs(name: string, { instance }: Pick<Owner, 'instance'>): boolean {
+  return name.startsWith(`${instance}-`) || name === `${instance}flt`
+}
+
 async function links({ instance }: Owner): Promise<string[]> {
   const { stdout } = await run('ip', ['-o', 'link'])
   const names = [...stdout.matchAll(/^\d+: ([^:@]+)/gm)].map(([, name = '']) => name)
-  return names.filter((name) => name.startsWith(`${instance}-`) || name === `${instance}dns`)
+  return names.filter((name) => isOurs(name, { instance }) || name === `${instance}dns`)
 }
 
 async function tables({ instance }: Owner): Promise<string[]> {
@@ -153,7 +158,8 @@ export async function capsuleTraces(owner: Owner): Promise<Record<string, string
   const not = (name: string): boolean => !hot.has(name.replace(/\.json$/, ''))
   return {
     engines: (await engines(dir)).map(({ vmId }) => vmId).filter(not),
-    cgroups: (await cgroups(owner)).filter(not),
+    // The egress filter's is the platform's own, whichever capsules there are.
+    cgroups: (await cgroups(owner)).filter((name) => name !== 'egress-filter').filter(not),
     files: (await entries(join(dir, 'pool', 'capsules'))).filter(not),
     snapshots: await entries(join(dir, 'pool', 'snapshots')),
     runDirectories: (await entries(join(dir, 'run', 'vm'))).filter(not),

@@ -40,11 +40,21 @@ export async function addPerson(platform: Platform, name: string): Promise<{ id:
   return await add(platform, `${name.toLowerCase()}.${randomBytes(6).toString('hex')}@example.com`, name)
 }
 
+/** Makes the first account with the link that `wrenn up` has printed. */
+async function setUp(platform: Platform, email: string, name: string): Promise<Auth> {
+  const lines = (await readFile(platform.log, 'utf8')).split('\n').filter((line) => line.includes('"event":"ready"'))
+  const { setup_url: url }: { setup_url: string } = JSON.parse(lines.at(-1) ?? '')
+  const { origin, pathname, hash } = new URL(url)
+  if (origin !== `http://localhost:${platform.port}` || pathname !== '/setup') throw new Error(`a strange link: ${url}`)
+  const json = { code: new URLSearchParams(hash.slice(1)).get('code'), email, name, password: PASSWORD }
+  return await new Api(platform, '').json<Auth>('POST', '/v1/auth/setup', { json })
+}
+
 /** A session of the first account of the platform, whichever test needs it first. */
 export async function firstAdmin(platform: Platform): Promise<Auth> {
   const users = await wrennJson<{ email: string }[]>(platform, ['user', 'ls'])
-  if (!users.some(({ email }) => email === 'ada@example.com')) await add(platform, 'ada@example.com', 'Ada')
-  return await logIn(platform, 'ada@example.com')
+  if (users.some(({ email }) => email === 'ada@example.com')) return await logIn(platform, 'ada@example.com')
+  return await setUp(platform, 'ada@example.com', 'Ada')
 }
 
 /** The token of the newest link to `page` in mails to `address`, when there is one. */

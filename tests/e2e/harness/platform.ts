@@ -24,6 +24,8 @@ export interface Platform {
   readonly port: number
   /** Its listener for TLS, where it has one, and the authority that clients must trust. */
   readonly tls?: { readonly port: number; readonly domain: string; readonly caFile: string }
+  /** The provider of OpenID Connect that people sign in with, which a test starts when it needs it. */
+  readonly provider?: { readonly port: number; readonly clientSecret: string }
   /** What `wrenn up` prints. */
   readonly log: string
 }

@@ -1,14 +1,11 @@
-import { existsSync } from 'node:fs'
 import { createServer, request, type Server } from 'node:http'
 import { connect } from 'node:net'
 import { build } from 'esbuild'
-import { type Browser, chromium, type Page } from 'playwright-core'
+import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
+import { launchBrowser, noBrowser } from '../harness/browser.js'
 import { sdkEntry } from '../harness/sdk.js'
-
-const CHROMIUM = '/usr/bin/chromium'
-const reason = existsSync(CHROMIUM) ? '' : `(left out: this machine has no ${CHROMIUM})`
 
 const { platform } = usePlatform()
 let browser: Browser
@@ -120,24 +117,13 @@ function serve(script: string): Server {
   return serving
 }
 
-describe.skipIf(reason !== '')(`the SDK in a browser ${reason}`, () => {
+describe.skipIf(noBrowser !== '')(`the SDK in a browser ${noBrowser}`, () => {
   beforeAll(async () => {
     server = serve(await bundle())
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     const address = server.address()
     if (address === null || typeof address === 'string') throw new Error('A TCP server has a port.')
-    browser = await chromium.launch({
-      executablePath: CHROMIUM,
-      args: [
-        '--no-sandbox',
-        '--disable-gpu',
-        '--disable-dev-shm-usage',
-        '--disable-background-networking',
-        '--disable-component-update',
-        '--disable-sync',
-        '--no-first-run',
-      ],
-    })
+    browser = await launchBrowser([address.port])
     page = await browser.newPage()
     page.on('console', (message) => problems.push(`${message.type()}: ${message.text()}`))
     page.on('pageerror', (error) => problems.push(String(error)))

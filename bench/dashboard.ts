@@ -1,0 +1,281 @@
+// node --conditions=wrenn-source --import tsx bench/dashboard.ts [--rows 1000] [--port 8206]
+// What the dashboard costs a browser: when the list of a thousand capsules stands beside bare pages on the same machine, a terminal with much
+// output, and how long a key takes to be seen beyond the time of its socket.
+import { randomBytes } from 'node:crypto'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { Client } from 'pg'
+import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
+import type { Platform } from './platform.js'
+import { type Row, row, table } from './report.js'
+import { log, withPlatform } from './soak.js'
+
+const LOADS = 9
+const KEYS = 60
+const LINES = 200_000
+const PASSWORD = 'correct horse battery'
+const CHROMIUM = '/usr/bin/chromium'
+const PATIENCE_MS = 300_000
+
+const { values } = parseArgs({
+  options: { rows: { type: 'string', default: '1000' }, port: { type: 'string', default: '8206' } },
+})
+const url = `http://127.0.0.1:${values.port}`
+
+interface Login {
+  readonly token: string
+  readonly team_id: string
+}
+
+async function post<T>(path: string, body: object, headers: Readonly<Record<string, string>> = {}): Promise<T> {
+  const init = {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body: JSON.stringify(body),
+  }
+  const answer = await fetch(url + path, init)
+  if (!answer.ok) throw new Error(`POST ${path}: ${answer.status} ${await answer.text()}`)
+  return JSON.parse(await answer.text())
+}
+
+async function addPerson(platform: Platform): Promise<{ readonly email: string; readonly login: Login }> {
+  const email = `somebody-${randomBytes(4).toString('hex')}@example.com`
+  const made = await platform.call<{ activation_token: string }>('POST', '/v1/admin/users', { email, name: 'Somebody' })
+  await post('/v1/auth/activate', { token: made.activation_token, password: PASSWORD })
+  return { email, login: await post<Login>('/v1/auth/login', { email, password: PASSWORD }) }
+}
+
+/** Copies a capsule that has ended: the host is asked for none of the copies, and the list shows them all. */
+async function multiply(db: Client, id: string, teamId: string, rows: number): Promise<void> {
+  const { rows: columns } = await db.query<{ name: string }>(
+    `SELECT column_name AS name FROM information_schema.columns
+     WHERE table_name = 'capsules' AND is_generated = 'NEVER' AND is_identity = 'NO' AND column_name <> 'seq'
+     ORDER BY ordinal_position`,
+  )
+  const fresh: Readonly<Record<string, string>> = {
+    id: "'cl-' || substr(md5(random()::text) || md5(random()::text), 1, 25)",
+    name: "'capsule-' || n",
+    team_id: `'${teamId}'`,
+    state: "'error'",
+    observed_state: "'absent'",
+    created_at: "now() - n * interval '1 minute'",
+  }
+  const names = columns.map(({ name }) => name)
+  await db.query("SET session_replication_role = 'replica'")
+  await db.query(
+    `INSERT INTO capsules (${names.join(', ')}) SELECT ${names.map((name) => fresh[name] ?? `t.${name}`).join(', ')}
+     FROM capsules AS t, generate_series(1, $1) AS n WHERE t.id = $2`,
+    [rows, id],
+  )
+  await db.query("SET session_replication_role = 'origin'")
+}
+
+type State = Awaited<ReturnType<BrowserContext['storageState']>>
+
+async function signIn(browser: Browser, email: string): Promise<State> {
+  const context = await browser.newContext()
+  context.setDefaultTimeout(PATIENCE_MS)
+  const page = await context.newPage()
+  await page.goto(`${url}/login`)
+  await page.getByLabel('Mail address').fill(email)
+  await page.getByLabel('Password').fill(PASSWORD)
+  await page.getByRole('button', { name: 'Sign in', exact: true }).click()
+  await page.getByRole('heading', { name: 'Capsules', exact: true }).waitFor()
+  const state = await context.storageState()
+  await context.close()
+  return state
+}
+
+interface Load {
+  readonly address: string
+  /** What is there once the page has all that it is for. */
+  readonly shown: string
+  readonly state?: State
+}
+
+/** When the largest piece of a page was painted, ms after its navigation began, in a browser that has nothing of it yet. */
+async function paintOf(browser: Browser, { address, shown, state }: Load): Promise<number> {
+  const viewport = { width: 1440, height: 900 }
+  const context = await browser.newContext({ viewport, ...(state === undefined ? {} : { storageState: state }) })
+  context.setDefaultTimeout(PATIENCE_MS)
+  const page = await context.newPage()
+  await page.goto(address)
+  await page.locator(shown).first().waitFor()
+  const ms: number = await page.evaluate(`new Promise((resolve) => {
+    let last = 0
+    new PerformanceObserver((list) => { for (const entry of list.getEntries()) last = entry.startTime })
+      .observe({ type: 'largest-contentful-paint', buffered: true })
+    setTimeout(() => resolve(last), 1000)
+  })`)
+  await context.close()
+  return ms
+}
+
+/** A page of one sentence, and one with as many rows of plain HTML as the list has. */
+async function barePages(rows: number) {
+  const head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>bare</title><link rel="icon" href="data:,">'
+  const line = (n: number): string => `<tr><td>capsule-${n}<td>error<td>minimal<td>1 × 512 MiB<td>${n} min ago`
+  const lines = Array.from({ length: rows }, (_, index) => line(index + 1)).join('')
+  const pages: Readonly<Record<string, string>> = {
+    '/sentence': `${head}<h1>Capsules</h1><p id="end">A page of one sentence, which is all that there is on it.`,
+    '/table': `${head}<h1>Capsules</h1><table>${lines}</table><p id="end">`,
+  }
+  const server = createServer((request, response) => {
+    response.setHeader('content-type', 'text/html; charset=utf-8').end(pages[request.url ?? ''] ?? head)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  // It was just told to listen on a port.
+  const { port } = server.address() as AddressInfo
+  return { url: `http://127.0.0.1:${port}`, close: () => server.close() }
+}
+
+async function listRows(browser: Browser, state: State, rows: number): Promise<Row[]> {
+  const bare = await barePages(rows)
+  const list: Load = { address: `${url}/dashboard/capsules`, shown: '[data-capsule]', state }
+  const [lists, sentences, tables]: [number[], number[], number[]] = [[], [], []]
+  await paintOf(browser, list)
+  for (let load = 0; load < LOADS; load++) {
+    sentences.push(await paintOf(browser, { address: `${bare.url}/sentence`, shown: '#end' }))
+    tables.push(await paintOf(browser, { address: `${bare.url}/table`, shown: 'h1' }))
+    lists.push(await paintOf(browser, list))
+  }
+  bare.close()
+  const what = `largest paint of the list with ${rows} capsules, nothing cached`
+  const budget = '≤ 1.5 × bare'
+  const keeps = (ms: number, floor: number): boolean => ms <= 1.5 * floor
+  return [
+    row({
+      id: 'dashboard.lcp.table',
+      what: `${what}; bare: the rows as HTML`,
+      unit: 'ms',
+      samples: lists,
+      floor: tables,
+      budget,
+      keeps,
+    }),
+    row({
+      id: 'dashboard.lcp.sentence',
+      what: `${what}; bare: a sentence`,
+      unit: 'ms',
+      samples: lists,
+      floor: sentences,
+      budget,
+      keeps,
+    }),
+  ]
+}
+
+/** Notes when something goes out and comes in by a socket, when a key goes down, and when the terminal shows something else. */
+const watch = `
+  globalThis.seen = { sent: 0, heard: 0, pressed: 0, shown: 0 }
+  const Plain = WebSocket
+  globalThis.WebSocket = class extends Plain {
+    constructor(...args) {
+      super(...args)
+      this.addEventListener('message', () => { if (seen.heard < seen.sent) seen.heard = performance.now() })
+    }
+    send(data) { if (seen.sent < seen.pressed) seen.sent = performance.now(); super.send(data) }
+  }
+  addEventListener('keydown', () => { seen.pressed = performance.now() }, true)
+  globalThis.watchRows = () => new MutationObserver(() => { if (seen.shown < seen.heard) seen.shown = performance.now() })
+    .observe(document.querySelector('[data-terminal] .xterm-rows'), { childList: true, subtree: true, characterData: true })
+`
+
+const screen = (page: Page) => page.locator('[data-terminal]:visible .xterm-rows')
+const until = async (page: Page, text: string): Promise<void> => {
+  await screen(page).filter({ hasText: text }).waitFor()
+}
+
+type Seen = Readonly<Record<'sent' | 'heard' | 'pressed' | 'shown', number>>
+
+/** Of the key that was pressed last, once it has been seen. The page's policy lets nobody wait in it for an expression. */
+async function roundTrip(page: Page): Promise<Seen> {
+  const end = performance.now() + PATIENCE_MS
+  while (performance.now() < end) {
+    const seen: Seen = await page.evaluate('({ ...seen })')
+    if (seen.shown > seen.heard && seen.heard > seen.sent && seen.sent > seen.pressed) return seen
+    await delay(5)
+  }
+  throw new Error('A key was never seen.')
+}
+
+async function terminalRows(browser: Browser, state: State, id: string): Promise<Row[]> {
+  const context = await browser.newContext({ storageState: state, viewport: { width: 1440, height: 900 } })
+  context.setDefaultTimeout(PATIENCE_MS)
+  const page = await context.newPage()
+  await page.addInitScript(watch)
+  await page.goto(`${url}/dashboard/capsules/${id}/terminal`)
+  await until(page, '#')
+  await page.locator('[data-terminal]:visible .xterm-helper-textarea').focus()
+  await page.evaluate('watchRows()')
+
+  const [beyond, sockets]: [number[], number[]] = [[], []]
+  for (let key = 0; key < KEYS; key++) {
+    await page.keyboard.press('x')
+    const seen = await roundTrip(page)
+    const socket = seen.heard - seen.sent
+    sockets.push(socket)
+    beyond.push(seen.shown - seen.pressed - socket)
+  }
+  await page.keyboard.press('Control+u')
+
+  await page.keyboard.type(`clear; seq 1 ${LINES}; echo "all of $((${LINES}+1))"\n`)
+  const startedAt = performance.now()
+  await until(page, `all of ${LINES + 1}`)
+  const printed = performance.now() - startedAt
+  const tail = (await screen(page).innerText())
+    .replaceAll('\u00a0', ' ')
+    .split('\n')
+    .map((line) => line.trim())
+  if (!tail.includes(String(LINES)) || !tail.includes(String(LINES - 1)))
+    throw new Error('The last lines are not there.')
+
+  await page.keyboard.type('clear; seq 1 100000000\n')
+  await until(page, '0000')
+  const stoppedAt = performance.now()
+  await page.keyboard.press('Control+c')
+  await until(page, '^C')
+  const stopped = performance.now() - stoppedAt
+  await page.keyboard.type('echo "answers $((6*7))"\n')
+  await until(page, 'answers 42')
+  await context.close()
+  return [
+    row({
+      id: 'dashboard.echo',
+      what: "a key until it is seen, beyond its socket's own time",
+      unit: 'ms',
+      samples: beyond,
+      budget: '≤ 20 ms',
+      keeps: (ms) => ms <= 20,
+      note: `the socket's own: ${row({ id: '', what: '', unit: 'ms', samples: sockets }).p50} ms`,
+    }),
+    row({ id: 'dashboard.seq', what: `seq 1 ${LINES} until its last line is seen`, unit: 'ms', samples: [printed] }),
+    row({ id: 'dashboard.interrupt', what: '^C amid endless output until it is seen', unit: 'ms', samples: [stopped] }),
+  ]
+}
+
+await withPlatform(Number(values.port), async (platform) => {
+  const rows = Number(values.rows)
+  const { email, login } = await addPerson(platform)
+  const ended = await platform.create({})
+  await platform.destroy(ended.id)
+  const db = new Client(`postgresql://postgres@${encodeURIComponent(join(platform.dir, 'postgres/socket'))}:5432/wrenn`)
+  await db.connect()
+  try {
+    await multiply(db, ended.id, login.team_id, rows)
+  } finally {
+    await db.end()
+  }
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox', '--disable-gpu'] })
+  const state = await signIn(browser, email)
+  const found = await listRows(browser, state, rows)
+  log(table(found))
+  const headers = { authorization: `Bearer ${login.token}` }
+  const { id } = await post<{ id: string }>('/v1/capsules?wait_sec=200', { name: 'box' }, headers)
+  found.push(...(await terminalRows(browser, state, id)))
+  await browser.close()
+  process.stdout.write(`${table(found)}\n`)
+})

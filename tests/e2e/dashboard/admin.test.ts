@@ -1,0 +1,158 @@
+import { randomBytes } from 'node:crypto'
+import { beforeAll, describe, expect, it } from 'vitest'
+import { Api, usePlatform } from '../harness/api.js'
+import { noBrowser } from '../harness/browser.js'
+import { signIn, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { addPerson, bearer, firstAdmin, logIn, PASSWORD } from '../harness/people.js'
+
+const { platform } = usePlatform()
+const browser = useBrowser()
+const admin = 'ada@example.com'
+/** Apart from what an earlier run of a kept directory has made. */
+const mark = randomBytes(4).toString('hex')
+
+beforeAll(async () => {
+  await firstAdmin(platform)
+})
+
+describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () => {
+  it('make an account whose owner activates it, and disable it', async () => {
+    const tab = await browser.open()
+    const { page, problems } = tab
+    await signIn(tab, platform, admin)
+    await page.getByRole('link', { name: 'Platform' }).click()
+    await page.getByRole('heading', { name: 'Accounts', level: 1 }).waitFor()
+    expect(await violations(tab)).toEqual([])
+    const email = `new-${mark}@example.com`
+    await page.getByRole('button', { name: 'New account' }).click()
+    await page.getByLabel('Mail address').fill(email)
+    await page.getByLabel('Name', { exact: true }).fill('Newcomer')
+    await page.getByRole('button', { name: 'Make the account' }).click()
+    const link = (await page.locator('[data-activation]').textContent()) ?? ''
+    await page.keyboard.press('Escape')
+    const row = page.locator(`[data-user="${email}"]`)
+    await row.getByText('pending').waitFor()
+
+    const other = await browser.open()
+    await other.page.goto(link)
+    await other.page.getByRole('button', { name: /^Activate/ }).click()
+    await other.page.getByRole('alert').getByText('password').waitFor()
+    for (const field of await other.page.locator('input[type=password]').all()) await field.fill(PASSWORD)
+    await other.page.getByRole('button', { name: /^Activate/ }).click()
+    await other.page.getByRole('heading', { name: 'Capsules', exact: true }).waitFor()
+    // What only admins may see is not there for them.
+    expect(await other.page.getByRole('link', { name: 'Platform' }).count()).toBe(0)
+    await visit(other, platform, '/dashboard/admin/teams')
+    await other.page.getByRole('heading', { name: 'Not yours to see' }).waitFor()
+
+    await page.reload()
+    await row.getByText('active').waitFor()
+    await page.getByRole('button', { name: `Actions for ${email}` }).click()
+    await page.getByRole('menuitem', { name: 'Disable…' }).click()
+    await page.getByRole('button', { name: 'Disable', exact: true }).click()
+    await row.getByText('disabled').waitFor()
+    await other.page.reload()
+    await other.page.waitForURL('**/login*')
+    expect(problems).toEqual([])
+  })
+
+  it('make a plan and give it to a team, whose limits it is then', async () => {
+    await addPerson(platform, `Planned${mark}`)
+    const tab = await browser.open({ colorScheme: 'light' })
+    const { page, problems } = tab
+    await signIn(tab, platform, admin)
+    await visit(tab, platform, '/dashboard/admin/plans')
+    await page.getByRole('button', { name: 'New plan' }).click()
+    const plan = `free-${mark}`
+    await page.getByLabel('Name').fill(plan)
+    await page.getByLabel('Running capsules').fill('3')
+    await page.getByLabel('Files, GiB').fill('0.5')
+    await page.getByRole('button', { name: 'Make the plan' }).click()
+    await page.locator(`[data-plan=${plan}]`).getByText('Running capsules: 3 · Files: 512 MiB').waitFor()
+    expect(await violations(tab)).toEqual([])
+    await page.getByRole('button', { name: `Edit ${plan}` }).click()
+    await page.getByLabel('Running capsules').fill('')
+    await page.getByLabel('vCPUs in use').fill('0')
+    await page.getByRole('button', { name: 'Save' }).click()
+    await page.locator(`[data-plan=${plan}]`).getByText('vCPUs in use: no limit · Files: 512 MiB').waitFor()
+
+    await page.getByRole('link', { name: 'Teams', exact: true }).click()
+    const team = page.locator(`[data-team="Planned${mark}'s Team"]`)
+    await team.getByRole('button').click()
+    await page.getByLabel('Plan', { exact: true }).selectOption(plan)
+    await page.getByRole('button', { name: 'Save' }).click()
+    await team.getByText(plan).waitFor()
+    await team.getByRole('button').click()
+    await page.getByText('0 B of 512 MiB').waitFor()
+    expect(await violations(tab)).toEqual([])
+    await page.keyboard.press('Escape')
+
+    await page.getByRole('link', { name: 'Plans', exact: true }).click()
+    await page.getByRole('button', { name: `Delete ${plan}` }).click()
+    await page.getByRole('button', { name: 'Delete', exact: true }).click()
+    await page.getByText('in_use').waitFor()
+    // The browser reports each answer that is an error; that one is meant.
+    expect(problems.filter((problem) => !problem.includes('409'))).toEqual([])
+  })
+
+  it('show the capsules of all teams, what happened in none, and how the platform does', async () => {
+    const name = `theirs-${mark}`
+    const session = await logIn(platform, (await addPerson(platform, `Owner${mark}`)).email)
+    const api = new Api(platform, '')
+    const json = { name, timeout_sec: 600 }
+    const { id } = await api.json<{ id: string }>('POST', '/v1/capsules', { ...bearer(session), json })
+    const tab = await browser.open()
+    const { page, problems } = tab
+    try {
+      await signIn(tab, platform, admin)
+      await page.getByRole('link', { name: 'Platform' }).click()
+      await page.getByRole('navigation', { name: 'Of the platform' }).getByRole('link', { name: 'Capsules' }).click()
+      await page.getByRole('heading', { name: 'Capsules of all teams', level: 1 }).waitFor()
+      await page.getByLabel('Search capsules').fill(name)
+      const row = page.locator(`[data-capsule="${id}"]`)
+      await row.locator('[data-state=running]').waitFor()
+      await row.getByRole('button', { name: `Owner${mark}'s Team` }).click()
+      await page.getByRole('button', { name: `Only of Owner${mark}'s Team` }).waitFor()
+      await page.getByLabel('State').selectOption('paused')
+      await page.getByText('No capsule like that.').waitFor()
+      await api.json('POST', `/v1/capsules/${id}/pause`, bearer(session))
+      await page.getByRole('button', { name: 'Look again' }).click()
+      await row.locator('[data-state=paused]').waitFor()
+      await page.reload()
+      await row.locator('[data-state=paused]').waitFor()
+
+      await visit(tab, platform, '/dashboard/admin/audit')
+      await page.getByLabel('About', { exact: true }).selectOption('plan')
+      await page.getByText('plan.create').first().waitFor()
+
+      await visit(tab, platform, '/dashboard/admin/health')
+      await page.locator('[data-host=ready]').getByRole('meter', { name: 'Pool' }).waitFor()
+      // Mails of this platform go to a folder.
+      await page.locator('[data-problem=mail]').getByText('Set WRENN_SMTP_URL').waitFor()
+      for (const colorScheme of ['light', 'dark'] as const) {
+        await page.emulateMedia({ colorScheme })
+        for (const [path, shown] of watched) {
+          await visit(tab, platform, path)
+          await page.locator(shown).first().waitFor()
+          expect([path, await violations(tab)]).toEqual([path, []])
+        }
+      }
+      await page.setViewportSize({ width: 360, height: 740 })
+      for (const [path, shown] of watched) {
+        await visit(tab, platform, path)
+        await page.locator(shown).first().waitFor()
+        expect([path, await page.evaluate('document.documentElement.scrollWidth')]).toEqual([path, 360])
+      }
+      expect(problems).toEqual([])
+    } finally {
+      await api.json('DELETE', `/v1/capsules/${id}`, bearer(session))
+    }
+  })
+})
+
+/** Pages, and what is there once they have something to show. */
+const watched = [
+  ['/dashboard/admin/capsules', '[data-capsule]'],
+  ['/dashboard/admin/audit', 'tbody .mono'],
+  ['/dashboard/admin/health', '[data-host]'],
+] as const

@@ -1,0 +1,116 @@
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import type { AxeResults } from 'axe-core'
+import type { Browser, BrowserContext, Page } from 'playwright-core'
+import { afterAll, beforeAll, inject } from 'vitest'
+import { launchBrowser, noBrowser } from './browser.js'
+import { PASSWORD } from './people.js'
+import type { Platform } from './platform.js'
+import { eventually } from './wait.js'
+
+/** Two suites beside, on an emulated machine: what a person would have given up on long ago. */
+export const PATIENT = { timeout: 120_000 }
+
+/** A tab, and what the browser complained of in it. */
+export interface Tab {
+  readonly page: Page
+  /** Errors of the console and of scripts; failures of the network that a test causes are its own to leave out. */
+  readonly problems: string[]
+}
+
+/** One browser for a file of tests. */
+export function useBrowser(): { open(options?: Parameters<Browser['newContext']>[0]): Promise<Tab> } {
+  let browser: Browser | undefined
+  const contexts: BrowserContext[] = []
+  beforeAll(async () => {
+    if (noBrowser !== '') return
+    const { port, tls, provider } = inject('platform')
+    browser = await launchBrowser([port, tls?.port, provider?.port].filter((each) => each !== undefined))
+  })
+  afterAll(async () => {
+    for (const context of contexts) await context.close()
+    await browser?.close()
+  })
+  return {
+    open: async (options = {}) => {
+      if (browser === undefined) throw new Error('The browser is there once the tests run.')
+      const context = await browser.newContext({
+        reducedMotion: 'reduce',
+        viewport: { width: 1440, height: 900 },
+        ...options,
+      })
+      context.setDefaultTimeout(PATIENT.timeout)
+      contexts.push(context)
+      return watched(await context.newPage())
+    },
+  }
+}
+
+/** Another tab of the same session. */
+export async function openBeside({ page }: Tab): Promise<Tab> {
+  return watched(await page.context().newPage())
+}
+
+function watched(page: Page): Tab {
+  const problems: string[] = []
+  page.on('console', (message) => {
+    if (message.type() === 'error') problems.push(`${message.text()} (${message.location().url})`)
+  })
+  page.on('pageerror', (error) => problems.push(String(error)))
+  return { page, problems }
+}
+
+/** Goes to a page. */
+export async function visit({ page }: Tab, platform: Pick<Platform, 'url'>, path: string): Promise<void> {
+  await page.goto(platform.url + path)
+}
+
+/** Signs somebody in by the form, and waits for the list of capsules. */
+export async function signIn(tab: Tab, platform: Pick<Platform, 'url'>, email: string): Promise<void> {
+  await visit(tab, platform, '/login')
+  const { page } = tab
+  await page.getByLabel('Mail address').fill(email)
+  await page.getByLabel('Password').fill(PASSWORD)
+  await page.getByRole('button', { name: 'Sign in', exact: true }).click()
+  await page.getByRole('heading', { name: 'Capsules', exact: true }).waitFor()
+}
+
+/** Colours that are on their way to others are measured as what they are at that moment. */
+const settle = `new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))).then(() => Promise.allSettled(
+  document.getAnimations().filter((each) => each.effect?.getComputedTiming().endTime !== Infinity).map((each) => each.finished)))`
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+
+/** What axe finds that keeps somebody from using the page. */
+export async function violations({ page }: Tab): Promise<string[]> {
+  await page.evaluate(settle)
+  await page.evaluate(axe)
+  const found: AxeResults = await page.evaluate('axe.run({ resultTypes: ["violations"] })')
+  return found.violations
+    .filter(({ impact }) => impact === 'serious' || impact === 'critical')
+    .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`)
+}
+
+/** Everything the shown terminal has on its screen. */
+export async function screenText({ page }: Tab): Promise<string> {
+  return await page.locator('[data-terminal]:visible .xterm-rows').innerText()
+}
+
+/** Types a line into the shown terminal, and waits for what it must print. */
+export async function typeLine(tab: Tab, line: string, expected: RegExp): Promise<void> {
+  await tab.page.locator('[data-terminal]:visible .xterm-helper-textarea').focus()
+  await tab.page.keyboard.type(`${line}\n`)
+  await untilScreen(tab, expected)
+}
+
+export async function untilScreen(tab: Tab, expected: RegExp): Promise<void> {
+  let seen = ''
+  await eventually(
+    () => `the terminal to show ${expected}; it shows:\n${seen}`,
+    async () => {
+      // A row is as wide as the screen; a no-break space is how it shows an empty cell.
+      seen = (await screenText(tab)).replaceAll('\u00a0', ' ')
+      return expected.test(seen) ? true : undefined
+    },
+    PATIENT.timeout,
+  )
+}
