@@ -6,7 +6,12 @@ import { descriptorPath } from './kernel-path.js'
 /** What is read before an answer begins: all of most files. */
 const HEAD_BYTES = 256 * 1024
 /** Timestamps come from a clock that ticks every 1 to 10 ms (CONFIG_HZ): of two changes within a tick only one can be told. */
-const SETTLED_AFTER_NS = 50_000_000n
+const SETTLED_AFTER_MS = 50
+
+const NS_PER_MS = 1_000_000n
+
+/** What of a file's status changes with its content. */
+export type FileVersion = Pick<BigIntStats, 'ino' | 'size' | 'mtimeNs' | 'ctimeNs'>
 
 /** An open file as it turned out to be when its first bytes were read. */
 export interface ReadableFile {
@@ -21,6 +26,8 @@ export interface ReadableFile {
 export interface Validators {
   /** A strong entity tag. */
   readonly etag?: string
+  /** The file may change once more without another tag: clients are not told the tag yet, for what they have must stay true. */
+  readonly isFresh?: true
   readonly modifiedMs?: number
 }
 
@@ -86,11 +93,14 @@ function isSame(a: BigIntStats, b: BigIntStats): boolean {
   return a.size === b.size && a.mtimeNs === b.mtimeNs && a.ctimeNs === b.ctimeNs
 }
 
-/** The change time is in the tag because anybody can set the other one back. */
-function validatorsOf(stats: BigIntStats): Validators {
+/**
+ * The change time is in the tag because anybody can set the other one back. A change time may be some of a millisecond after `nowMs`:
+ * newer kernels (6.13) give a file that is being looked at times finer than a tick, and `Date.now()` drops what is below one.
+ */
+export function validatorsOf(stats: FileVersion, nowMs = Date.now()): Validators {
   const { ino, size, mtimeNs, ctimeNs } = stats
-  const modifiedMs = Number(mtimeNs / 1_000_000n)
-  const ageNs = BigInt(Date.now()) * 1_000_000n - ctimeNs
-  if (ageNs >= 0n && ageNs < SETTLED_AFTER_NS) return { modifiedMs }
-  return { modifiedMs, etag: `"${[ino, size, mtimeNs, ctimeNs].map((each) => each.toString(36)).join('-')}"` }
+  const modifiedMs = Number(mtimeNs / NS_PER_MS)
+  const etag = `"${[ino, size, mtimeNs, ctimeNs].map((each) => each.toString(36)).join('-')}"`
+  const awayMs = Math.abs(nowMs - Number(ctimeNs / NS_PER_MS))
+  return { modifiedMs, etag, ...(awayMs < SETTLED_AFTER_MS ? { isFresh: true } : {}) }
 }

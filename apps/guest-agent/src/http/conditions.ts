@@ -8,7 +8,8 @@ const OVER_AFTER_MS = 1_500
 
 /**
  * What the conditions of a `GET` or `HEAD` say about the file as it is, in the order of RFC 9110 §13.2.2. A file without an
- * entity tag matches none; conditions that are no dates or tags count as absent.
+ * entity tag matches none; conditions that are no dates or tags count as absent. A tag counts however fresh the file is: who names it
+ * was told it when it was not, or has it from nowhere.
  * @throws AppError `precondition_failed`
  */
 export function evaluateConditions(headers: IncomingHttpHeaders, file: Validators): 'send' | 'not_modified' {

@@ -6,7 +6,7 @@ import { copyPart, copyRest } from '../files/descriptor-io.js'
 import { onPath } from '../files/file-error.js'
 import type { FileVersions, Reading } from '../files/file-versions.js'
 import { kernelPath } from '../files/kernel-path.js'
-import { inspect, type ReadableFile } from '../files/readable-file.js'
+import { inspect, type ReadableFile, type Validators } from '../files/readable-file.js'
 import type { Caller } from '../identity/identity.js'
 import type { GuestUser } from '../identity/users.js'
 import { asUser } from '../system/as-user.js'
@@ -84,12 +84,18 @@ async function answer(request: IncomingMessage, response: ServerResponse, file: 
 }
 
 function setCommonHeaders(response: ServerResponse, { sizeBytes, validators }: ReadableFile): void {
-  const { etag, modifiedMs } = validators
+  const { modifiedMs } = validators
+  const etag = tellableTag(validators)
   response.setHeader('content-type', 'application/octet-stream')
   response.setHeader('accept-ranges', sizeBytes === undefined ? 'none' : 'bytes')
   if (modifiedMs !== undefined) response.setHeader('last-modified', new Date(modifiedMs).toUTCString())
   if (etag !== undefined) response.setHeader('etag', etag)
   response.setHeader('vary', 'Accept-Encoding')
+}
+
+/** The tag, once only the content that it stands for can have it. */
+function tellableTag({ etag, isFresh }: Validators): string | undefined {
+  return isFresh ? undefined : etag
 }
 
 /** The part that a `GET` asks for; `undefined` for the whole file, also where a range has no meaning: its length is not known. */
@@ -128,7 +134,7 @@ async function sendCompressed(
   file: OpenFile,
   whole: Part,
 ): Promise<void> {
-  const { etag } = file.validators
+  const etag = tellableTag(file.validators)
   if (etag !== undefined) response.setHeader('etag', `W/${etag}`)
   response.setHeader('content-encoding', 'gzip')
   response.writeHead(200)
