@@ -5,6 +5,9 @@ const shared = {
   ssr: { resolve: { conditions: ['wrenn-source'] } },
 } as const
 
+/** Conditions are waited for nearly as long as a test may take: a busy machine is no failure. */
+const patientWith = (testTimeout: number) => ({ testTimeout, expect: { poll: { timeout: testTimeout - 10_000 } } })
+
 /** `npm test` tells each failure again in one line at its end: the message must say what was there instead. */
 const chaiConfig = { truncateThreshold: 800 }
 
@@ -21,10 +24,8 @@ export default defineConfig({
           chaiConfig,
           name: 'unit',
           include: ['{apps,packages}/*/src/**/*.test.ts'],
-          testTimeout: 60_000,
+          ...patientWith(60_000),
           hookTimeout: 60_000,
-          // Conditions are waited for as long as a test may take: a busy machine is no failure.
-          expect: { poll: { timeout: 50_000 } },
         },
       },
       {
@@ -33,7 +34,7 @@ export default defineConfig({
           chaiConfig,
           name: 'conformance',
           include: ['{apps,packages}/*/conformance/**/*.test.ts'],
-          testTimeout: 240_000,
+          ...patientWith(240_000),
           hookTimeout: 600_000,
           fileParallelism: false,
         },
@@ -45,7 +46,7 @@ export default defineConfig({
           name: 'e2e',
           include: ['tests/e2e/**/*.test.ts'],
           globalSetup: ['tests/e2e/setup.ts'],
-          testTimeout: 240_000,
+          ...patientWith(240_000),
           hookTimeout: 900_000,
           fileParallelism: false,
         },
@@ -57,7 +58,7 @@ export default defineConfig({
           name: 'chaos',
           include: ['tests/chaos/**/*.test.ts'],
           globalSetup: ['tests/chaos/setup.ts'],
-          testTimeout: 480_000,
+          ...patientWith(480_000),
           hookTimeout: 900_000,
           fileParallelism: false,
         },

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { silentLogger } from '@wrenn/base'
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { type DnsForwarder, startDnsForwarder } from './forwarder.js'
 import { FrameReader, frame } from './frames.js'
 import { parseQuery } from './message.js'
@@ -248,7 +248,7 @@ describe('the DNS forwarder', () => {
       await all
       expect(ids(answers)).toEqual(Array.from({ length: 2000 }, (_, index) => index))
       expect(new Set(answers.map(rcode))).toEqual(new Set([0]))
-      await vi.waitFor(() => expect(forwarder.held).toEqual({ questions: 0, clients: 0 }))
+      await expect.poll(() => forwarder.held).toEqual({ questions: 0, clients: 0 })
     },
   )
 
@@ -281,7 +281,7 @@ describe('the DNS forwarder', () => {
     })
     await start([`${NETWORK}.2`])
     const { answers } = await burst('127.0.0.1', questions(100, 'example'))
-    await vi.waitFor(() => expect(asked).toBeGreaterThanOrEqual(100))
+    await expect.poll(() => asked).toBeGreaterThanOrEqual(100)
     await forwarder.close()
     // What was sent before may still wait at the server.
     let atClose = Number.NaN
