@@ -157,6 +157,7 @@ export async function startControlPlane(
     teamAdmin: new TeamAdmin(db),
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
+    onOperationEnd: (listener) => operations.onEnd(listener),
     platformWatch: new PlatformWatch({ db, host, mail: config.mail, version: VERSION }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),

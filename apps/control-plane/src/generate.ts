@@ -101,6 +101,7 @@ async function openApi(): Promise<string> {
     teamAdmin: new TeamAdmin(db),
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
+    onOperationEnd: (listener) => operations.onEnd(listener),
     platformWatch: new PlatformWatch({ db, host, mail, version: VERSION }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),

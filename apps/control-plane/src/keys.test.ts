@@ -57,7 +57,7 @@ describe('a key', () => {
     expect(listed[0]).toMatchObject({ id: made.id, key_prefix: made.key_prefix, scopes: ['capsules'] })
     expect(listed.at(-1)).toMatchObject({
       name: 'First key',
-      scopes: ['read', 'capsules', 'templates', 'admin', 'platform'],
+      scopes: ['read', 'capsules', 'templates', 'admin', 'platform', 'monitor'],
     })
     expect(made.created_by).toBe(listed.at(-1)?.id)
     expect(JSON.stringify(listed)).not.toContain(made.key)

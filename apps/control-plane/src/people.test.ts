@@ -410,8 +410,17 @@ describe('an admin of the platform', () => {
     expect(await refusal(await patch(owner.user_id, { status: 'disabled' }))).toEqual([409, 'conflict'])
     expect((await patch(person.user_id, { is_admin: true })).status).toBe(200)
     await expect.poll(async () => (await call('/v1/admin/users', { token: person.token })).status).toBe(200)
+    const keys = await Promise.all(
+      [['monitor'], ['platform', 'read'], ['read']].map(async (scopes) => {
+        const made = await call('/v1/api-keys', { token: person.token, body: { scopes } })
+        return (await json<NewApiKey>(made, 201)).key
+      }),
+    )
     expect((await patch(person.user_id, { is_admin: false })).status).toBe(200)
     expect((await call('/v1/admin/users', { token: person.token })).status).toBe(403)
+    const statuses = () =>
+      Promise.all(keys.map((key) => call('/v1/capsules', { token: key }).then(({ status }) => status)))
+    await expect.poll(statuses).toEqual([401, 401, 200])
     expect(await refusal(await patch(`usr-${'0'.repeat(25)}`, { is_admin: true }))).toEqual([404, 'user_not_found'])
   })
 

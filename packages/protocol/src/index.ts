@@ -38,6 +38,7 @@ export {
   type Permission,
   permissions,
   permissionsOf,
+  platformScopes,
   type Scope,
   scopes,
   scopesFor,

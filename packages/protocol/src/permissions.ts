@@ -38,8 +38,10 @@ export type Permission = (typeof permissions)[number]
 
 /** All that concerns a team. */
 export const teamScopes = ['read', 'capsules', 'templates', 'admin'] as const
+/** All that concerns the platform, whatever the team: a key has one only when it is named. */
+export const platformScopes = ['platform', 'monitor'] as const
 /** What a key may be made for. A key without the scope `admin` cannot make keys. */
-export const scopes = [...teamScopes, 'platform'] as const
+export const scopes = [...teamScopes, ...platformScopes] as const
 export type Scope = (typeof scopes)[number]
 
 /** A newer server may have some that this table lacks. */
@@ -58,6 +60,7 @@ export const grants = {
   templates: [...seeing, 'templates.write'],
   admin: ['keys.read', 'keys.write', 'keys.manage', 'audit.read', 'team.read', 'team.write'],
   platform: ['users.read', 'users.write', 'teams.read', 'teams.write', 'platform.read'],
+  monitor: ['platform.read'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

@@ -15,7 +15,7 @@ import { allowOrigins } from './cors.js'
 import { dashboardRoutes, isPageWanted, sendShell } from './dashboard/routes.js'
 import { createErrorHandler, errorBody } from './errors.js'
 import { createFront, type Edge } from './front.js'
-import { exposeMetrics } from './metrics.js'
+import { measureRequests } from './metrics.js'
 import { describeApi } from './openapi.js'
 import { recordAccess } from './record-access.js'
 import { allTeamRoutes } from './routes/all-teams.js'
@@ -79,7 +79,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
   logRequests(app, services)
   answerUnknownRoutes(app, services)
   requirePermissions(app)
-  exposeMetrics(app)
+  const monitoring = measureRequests(app, services)
   await app.register(cookie)
   await app.register(multipart)
   await app.register(websocket, {
@@ -128,6 +128,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     teamRoutes(closed, services)
     allTeamRoutes(closed, services)
     platformRoutes(closed, services)
+    monitoring.route(closed)
     auditRoutes(closed, services)
     eventRoutes(closed, services)
     authRoutes(closed, services)

@@ -10,6 +10,7 @@ import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../
 import type { EventFeed } from '../domain/events/index.js'
 import type { CallMeter } from '../domain/limits/index.js'
 import type { CapsuleHistory } from '../domain/metrics/index.js'
+import type { EndedOperation } from '../domain/operations/index.js'
 import type {
   AccountEnds,
   Accounts,
@@ -56,6 +57,8 @@ export interface Services {
   readonly plans: Plans
   readonly allCapsules: AllCapsules
   readonly platformWatch: PlatformWatch
+  /** Has `listener` told of operations that this process has ended. */
+  readonly onOperationEnd: (listener: (ended: EndedOperation) => void) => void
   readonly callMeter: CallMeter
   readonly members: Members
   readonly invitations: Invitations

@@ -1,22 +1,51 @@
-import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
-import type { App } from './context.js'
+import { collectDefaultMetrics, Histogram, type OpenMetricsContentType, Registry } from 'prom-client'
+import type { App, Services } from './context.js'
+import { watchPlatform } from './platform-metrics.js'
 
-/** Prometheus numbers of this process at `/metrics`: the runtime, and every request by route. */
-export function exposeMetrics(app: App): void {
-  const registry = new Registry()
-  collectDefaultMetrics({ register: registry })
-  const requests = new Histogram({
+/** Lets what Prometheus asks for be told, once the routes are there. */
+export interface Monitoring {
+  /** `GET /metrics`; below what authenticates. */
+  route(app: App): void
+}
+
+/**
+ * Measures every request of the app by its route, and keeps the numbers of this process and of the platform for Prometheus. Whoever
+ * accepts OpenMetrics 1.0 gets it, where times of requests name one of them by its id; others get Prometheus' own text format.
+ */
+export function measureRequests(app: App, services: Services): Monitoring {
+  const open = new Registry<OpenMetricsContentType>()
+  open.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
+  collectDefaultMetrics({ register: open })
+  const requests = new Histogram<string>({
     name: 'wrenn_http_request_seconds',
     help: 'Time to answer a request.',
     labelNames: ['method', 'route', 'status'],
     buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
-    registers: [registry],
+    enableExemplars: true,
+    registers: [open],
   })
   app.addHook('onResponse', async (request, reply) => {
     const route = request.routeOptions.url ?? 'unknown'
-    requests.observe({ method: request.method, route, status: reply.statusCode }, reply.elapsedTime / 1000)
+    requests.observe({
+      labels: { method: request.method, route, status: reply.statusCode },
+      value: reply.elapsedTime / 1000,
+      exemplarLabels: { request_id: request.id },
+    })
   })
-  app.get('/metrics', { config: { permission: 'public' }, schema: { hide: true } }, async (_request, reply) => {
-    return await reply.type(registry.contentType).send(await registry.metrics())
-  })
+  const look = watchPlatform(open, services)
+  const plain = new Registry()
+  for (const { name } of open.getMetricsAsArray()) {
+    const metric = open.getSingleMetric(name)
+    if (metric !== undefined) plain.registerMetric(metric)
+  }
+  const route = (closed: App): void => {
+    const config = { permission: 'platform.read' } as const
+    closed.get('/metrics', { config, schema: { hide: true } }, async (request, reply) => {
+      const isOpen = /\bapplication\/openmetrics-text\b/i.test(request.headers.accept ?? '')
+      const registry = isOpen ? open : plain
+      await look()
+      return await reply.type(registry.contentType).send(await registry.metrics())
+    })
+  }
+  return { route }
 }

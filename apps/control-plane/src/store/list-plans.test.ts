@@ -9,6 +9,7 @@ import { listAudit, listChained } from './audit.js'
 import { listCapsules, pruneEnded, pruneOperations } from './capsules.js'
 import { type Db, migrateUp, openDatabase } from './database.js'
 import { listEvents } from './events.js'
+import { countBuilds, countCapsules, countOperations } from './monitoring.js'
 import { dropPendingAccounts } from './pending-accounts.js'
 import type { Database } from './schema.js'
 import { findSnapshots } from './snapshots.js'
@@ -95,6 +96,9 @@ const questions: Readonly<Record<string, (db: Db) => Promise<unknown>>> = {
   'a page of accounts': (db) => listUsers(db, PAGE, 'user-9000'),
   'a page of teams': (db) => listAllTeams(db, PAGE, 'team-9000'),
   'a page of events': (db) => listEvents(db, TEAM, { xid: '9000', id: 0 }, PAGE),
+  'capsules of all teams by state': countCapsules,
+  'operations under way': countOperations,
+  'builds that have not ended': countBuilds,
   'capsules that ended long ago': (db) => pruneEnded(db, 30 * DAY_MS, PAGE),
   'operations that ended long ago': (db) => pruneOperations(db, 30 * DAY_MS, PAGE),
   'accounts that nobody activates': (db) => dropPendingAccounts(db, 14 * 86_400, PAGE),

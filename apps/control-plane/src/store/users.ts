@@ -90,12 +90,12 @@ export async function listUsers(db: Db, limit: number, afterId: string | undefin
   return await query.orderBy('created_at').orderBy('id').limit(limit).execute()
 }
 
-/** Revokes every key that a person has made, and those that were made with them; or of these only those with `scope`. */
-export async function revokeKeysOf(tx: Db, userId: string, scope?: Scope): Promise<void> {
+/** Revokes every key that a person has made, and those that were made with them; or of these only those with one of `held`. */
+export async function revokeKeysOf(tx: Db, userId: string, held?: readonly Scope[]): Promise<void> {
   await sql`WITH RECURSIVE made (id) AS (
       SELECT id FROM api_keys WHERE created_by = ${userId}
       UNION SELECT k.id FROM api_keys AS k JOIN made ON k.created_by = made.id
     )
     UPDATE api_keys SET revoked_at = now() WHERE revoked_at IS NULL AND id IN (SELECT id FROM made)
-      AND scopes @> ${scope === undefined ? [] : [scope]}::text[]`.execute(tx)
+      AND ${held === undefined ? sql`true` : sql`scopes && ${[...held]}::text[]`}`.execute(tx)
 }

@@ -54,7 +54,9 @@ export class KeyAdmin {
    * @throws AppError `forbidden`, `limit_exceeded`, `unauthorized` when the asking key was revoked meanwhile
    */
   async create(maker: Principal, input: CreateApiKeyInput, actor: Actor): Promise<NewApiKey> {
-    const wanted = [...new Set(input.scopes ?? maker.scopes.filter((scope) => scope !== 'platform'))]
+    const wanted = [
+      ...new Set(input.scopes ?? maker.scopes.filter((scope) => teamScopes.some((each) => each === scope))),
+    ]
     refuseMore(maker, wanted)
     const expiresAt = endOf(maker, input.expires_in_sec)
     const key = newApiKey(input.format)

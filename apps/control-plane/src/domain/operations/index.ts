@@ -12,5 +12,13 @@ export {
   overtaken,
   truthOf,
 } from './executor.js'
-export { type Executor, fieldsOf, LEASE_MS, newOperation, Operations, throwFailure } from './operations.js'
+export {
+  type EndedOperation,
+  type Executor,
+  fieldsOf,
+  LEASE_MS,
+  newOperation,
+  Operations,
+  throwFailure,
+} from './operations.js'
 export { findEarlier, insertNew, joinRunning, resultOf, type Submission, submit } from './submit.js'

@@ -19,6 +19,14 @@ const LOOK_EVERY_MS = 100
  */
 export type Executor = (operation: OperationRow) => Promise<'done' | 'retry'>
 
+/** An operation that has ended. */
+export interface EndedOperation {
+  readonly kind: OperationKind
+  readonly outcome: 'succeeded' | 'failed'
+  /** Since it was asked for, restarts of whoever carried it out included. */
+  readonly seconds: number
+}
+
 type Executors = Readonly<Partial<Record<OperationKind, Executor>>>
 
 interface OperationsDeps {
@@ -67,6 +75,7 @@ export class Operations {
   readonly #deps: OperationsDeps
   readonly #executors = new Map<string, Executor>()
   readonly #running = new Map<string, Promise<void>>()
+  readonly #listeners: ((ended: EndedOperation) => void)[] = []
   #stopping = false
 
   constructor(deps: OperationsDeps) {
@@ -79,10 +88,16 @@ export class Operations {
     this.#executors.set(kind, executor)
   }
 
+  /** Has `listener` told, soon after, of each operation that this process has ended. */
+  onEnd(listener: (ended: EndedOperation) => void): void {
+    this.#listeners.push(listener)
+  }
+
   /** Runs an operation in the background; `wait` tells when it is over. */
   start(operation: OperationRow): void {
     if (operation.state !== 'running' || this.#running.has(operation.id)) return
     const run = this.#run(operation).finally(() => this.#running.delete(operation.id))
+    void run.then(() => this.#tellEnd(operation.id)).catch(() => {}) // whoever measures misses one
     this.#running.set(operation.id, run)
   }
 
@@ -131,6 +146,15 @@ export class Operations {
     } finally {
       clearInterval(renewal)
     }
+  }
+
+  async #tellEnd(id: string): Promise<void> {
+    if (this.#listeners.length === 0) return
+    const ended = await findOperation(this.#deps.db, id)
+    if (ended === undefined || ended.state === 'running') return
+    const { kind, state, created_at: from, updated_at: until } = ended
+    for (const listener of this.#listeners)
+      listener({ kind, outcome: state, seconds: (until.getTime() - from.getTime()) / 1000 })
   }
 
   async #execute(operation: OperationRow): Promise<'done' | 'retry'> {

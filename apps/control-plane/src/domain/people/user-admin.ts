@@ -1,5 +1,12 @@
 import { AppError } from '@wrenn/base'
-import type { CreateUserInput, ListUsersQuery, NewUser, UpdateUserInput, User } from '@wrenn/protocol'
+import {
+  type CreateUserInput,
+  type ListUsersQuery,
+  type NewUser,
+  platformScopes,
+  type UpdateUserInput,
+  type User,
+} from '@wrenn/protocol'
 import { type NewAuditEntry, writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import { addEmailToken } from '../../store/email-tokens.js'
@@ -85,7 +92,7 @@ export class UserAdmin {
         await revokeSessions(tx, { userId: id })
         await revokeKeysOf(tx, id)
       }
-      if (before.is_admin && !after.is_admin) await revokeKeysOf(tx, id, 'platform')
+      if (before.is_admin && !after.is_admin) await revokeKeysOf(tx, id, platformScopes)
       for (const action of actionsOf(before, after)) await writeAudit(tx, entryOf(action, by, after, actor))
       return after
     })

@@ -1,2 +1,2 @@
 export { AllCapsules } from './all-capsules.js'
-export { PlatformWatch } from './platform-watch.js'
+export { type PlatformCounts, PlatformWatch } from './platform-watch.js'

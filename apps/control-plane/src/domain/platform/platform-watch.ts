@@ -4,6 +4,7 @@ import type { Host } from '../../host/host.js'
 import type { MailConfig } from '../../mail/index.js'
 import { type Db, findServerFacts, listMigrations, pingDatabase } from '../../store/database.js'
 import { findMailBacklog } from '../../store/mails.js'
+import { type Count, countBuilds, countCapsules, countOperations } from '../../store/monitoring.js'
 import { type HostUse, listHostUse } from '../../store/usage.js'
 import { problemsOf } from './problems.js'
 
@@ -13,6 +14,16 @@ interface PlatformWatchDeps {
   readonly mail: MailConfig
   /** Of this control plane. */
   readonly version: string
+}
+
+/** How much there is of what comes and goes, of all teams. */
+export interface PlatformCounts {
+  /** By state; no stopped ones. */
+  readonly capsules: readonly Count[]
+  /** Those under way, by kind. */
+  readonly operations: readonly Count[]
+  /** Those of templates that have not ended, by state. */
+  readonly builds: readonly Count[]
 }
 
 type Status = Awaited<ReturnType<Host['status']>>
@@ -37,6 +48,13 @@ export class PlatformWatch {
     const controlPlane = { version, started_at: this.#startedAt.toISOString(), replicas }
     const health = { hosts: hosts.shown, control_plane: controlPlane, database, mail }
     return { problems: problemsOf(health, hosts.reasons, new Date()), ...health }
+  }
+
+  /** Counts in the database. @throws AppError when it does not answer */
+  async counts(): Promise<PlatformCounts> {
+    const { db } = this.#deps
+    const [capsules, operations, builds] = await Promise.all([countCapsules(db), countOperations(db), countBuilds(db)])
+    return { capsules, operations, builds }
   }
 
   async #hosts(): Promise<{ shown: HostHealth[]; reasons: ReadonlyMap<HostHealth, string> }> {
