@@ -5,6 +5,7 @@ import { z } from 'zod'
 import { parseKey } from './domain/secrets/index.js'
 import { type ProviderConfig, readProviders } from './identity/index.js'
 import { isSender, type MailConfig } from './mail/index.js'
+import { type Allowed, parseNetworks } from './notify/index.js'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const MIB = 1024 * 1024
@@ -133,6 +134,15 @@ const schema = z
     WRENN_ENDED_RETENTION_DAYS: integer(0, 36_500).default(30),
     /** How long entries of the audit trail are kept; 0: for ever. */
     WRENN_AUDIT_RETENTION_DAYS: integer(0, 36_500).default(365),
+    /** Addresses and networks (CIDR), separated by commas, that channels may send to beside public ones; there also without TLS. */
+    WRENN_CHANNEL_ALLOW: z
+      .string()
+      .refine((value) => parseNetworks(value) !== undefined, 'must be addresses or networks, such as 10.1.0.0/16')
+      .default(''),
+    /** How long an event is tried to be sent to a channel. */
+    WRENN_CHANNEL_RETRY_HOURS: integer(1, 720).default(24),
+    /** How long the log of channels is kept. */
+    WRENN_CHANNEL_LOG_DAYS: integer(1, 365).default(7),
     /** How long a call on a capsule that is starting waits for it. */
     WRENN_START_WAIT_SEC: integer(0, 600).default(60),
     /** How long a host may be silent before its capsules count as missing. */
@@ -171,6 +181,14 @@ export interface Limits {
   readonly maxLabels: number
   /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
   readonly execOutputBytes: number
+}
+
+/** What channels may send to, and how long they try. */
+export interface ChannelSettings {
+  /** Beside public addresses. */
+  readonly allowed: Allowed
+  readonly giveUpMs: number
+  readonly keepMs: number
 }
 
 /** What builds of templates may take. */
@@ -252,6 +270,7 @@ export interface ControlPlaneConfig {
   readonly lifecycleTimeoutMs: number
   readonly limits: Limits
   readonly builds: BuildLimits
+  readonly channels: ChannelSettings
 }
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
@@ -303,6 +322,11 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,
     lifecycleTimeoutMs: values.WRENN_LIFECYCLE_TIMEOUT_SEC * 1000,
     builds: readBuilds(values),
+    channels: {
+      allowed: parseNetworks(values.WRENN_CHANNEL_ALLOW) ?? [],
+      giveUpMs: values.WRENN_CHANNEL_RETRY_HOURS * 3600 * 1000,
+      keepMs: values.WRENN_CHANNEL_LOG_DAYS * 24 * 3600 * 1000,
+    },
     limits: {
       maxVcpus: values.WRENN_MAX_VCPUS,
       maxMemoryMib: values.WRENN_MAX_MEMORY_MB,

@@ -4,6 +4,7 @@ import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Audit, AuditChains } from './domain/audit/index.js'
 import { Egress } from './domain/capsules/index.js'
+import { ChannelDispatcher, ChannelLog, ChannelSweeper, Channels } from './domain/channels/index.js'
 import { EventFeed, EventSweeper } from './domain/events/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory, MetricsCollector } from './domain/metrics/index.js'
@@ -21,6 +22,7 @@ import { DRAIN_MS, drainListeners } from './http/drain.js'
 import { SecureListener } from './http/secure-listener.js'
 import { createProviders } from './identity/index.js'
 import { createDelivery, linksBelow, Mailer, MailSender } from './mail/index.js'
+import { Sender } from './notify/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { findTeamName } from './store/teams.js'
@@ -42,6 +44,8 @@ export interface ControlPlaneOptions {
   readonly drainMs?: number
   /** How often a renewed certificate is looked for. @default 60 000 */
   readonly lookForCertificateEveryMs?: number
+  /** How long a channel rests after its first failure. @default 1 000 */
+  readonly channelFirstDelayMs?: number
   /** How often a stream of events says that it is alive. @default 15 000 */
   readonly eventBeatMs?: number
   /** How long a client may take to agree on TLS. @default 20 000 */
@@ -98,6 +102,17 @@ export async function startControlPlane(
   const eventSweeper = new EventSweeper({
     db,
     logger,
+    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
+  })
+  const sender = new Sender({ allowed: config.channels.allowed })
+  const channelDispatcher = new ChannelDispatcher({
+    ...{ db, notifications, sender, keyring, logger },
+    lookEveryMs: options.tickMs ?? 1_000,
+    ...(options.channelFirstDelayMs === undefined ? {} : { firstDelayMs: options.channelFirstDelayMs }),
+  })
+  const { giveUpMs, keepMs } = config.channels
+  const channelSweeper = new ChannelSweeper({
+    ...{ db, logger, giveUpMs, keepMs },
     ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
   })
   const keyWatch = new KeyWatch({ db, logger })
@@ -165,6 +180,8 @@ export async function startControlPlane(
     audit: new Audit({ db, chains: auditChains }),
     accessLog,
     events,
+    channels: new Channels({ db, keyring, sender }),
+    channelLog: new ChannelLog(db),
     capsules,
     lifecycle,
     egress,
@@ -202,6 +219,8 @@ export async function startControlPlane(
     await teamSweeper.stop()
     await callMeter.stop()
     await eventSweeper.stop()
+    await channelDispatcher.stop()
+    await channelSweeper.stop()
     await metricsCollector.stop()
     await accessLog.stop()
     await auditChains.stop()
@@ -236,6 +255,8 @@ export async function startControlPlane(
     teamSweeper.start()
     callMeter.start()
     eventSweeper.start()
+    channelDispatcher.start()
+    channelSweeper.start()
     metricsCollector.start()
     builds.start()
     const tlsPort = secure?.port

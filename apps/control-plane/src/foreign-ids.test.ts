@@ -25,6 +25,7 @@ const absent: Readonly<Record<string, Ids>> = {
   'api-keys': { id: `key-${'0'.repeat(25)}` },
   teams: { id: `team-${'0'.repeat(25)}` },
   auth: { id: `ses-${'0'.repeat(25)}` },
+  channels: { id: `ch-${'0'.repeat(25)}` },
 }
 /** What makes a request whole, so that it is refused for its id and for nothing else. */
 const bodies: Readonly<Record<string, object>> = {
@@ -36,11 +37,15 @@ const bodies: Readonly<Record<string, object>> = {
   'POST /v1/teams/{id}/members': { email: 'x@example.com' },
   'POST /v1/teams/{id}/transfer': { user_id: `usr-${'0'.repeat(25)}` },
   'POST /v1/teams/{id}/invitations': { email: 'x@example.com' },
+  'PATCH /v1/channels/{id}': { name: 'taken' },
+  'PUT /v1/channels/{id}/config': { config: { url: 'https://example.com/' } },
 }
 const filePaths = { path: '/tmp/x', source: '/tmp/x', destination: '/tmp/y' }
 
 beforeAll(async () => {
-  platform = await startPlatform({ env: { WRENN_TRUSTED_PROXIES: '127.0.0.1,::1' } })
+  platform = await startPlatform({
+    env: { WRENN_TRUSTED_PROXIES: '127.0.0.1,::1', WRENN_ENCRYPTION_KEY: '11'.repeat(32) },
+  })
   people = new People(platform)
   await people.add('Ada')
   owner = await people.add('Owner')
@@ -53,6 +58,9 @@ beforeAll(async () => {
   await post(owner, '/v1/snapshots', { capsule_id: capsule.id, name: 'owned' })
   const made = await post<NewApiKey>(owner, '/v1/api-keys', { scopes: ['read'] })
   const invited = await post<Invitation>(owner, `/v1/teams/${owner.team_id}/invitations`, { email: newEmail() })
+  const channel = await post<{ id: string }>(owner, '/v1/channels', {
+    ...{ name: 'owned', provider: 'webhook', events: ['member.role'], config: { url: 'https://example.com/' } },
+  })
   const point = { cid: checkpoint.id, a: checkpoint.id, b: 'current', selector: '1' }
   const inTeam = { user_id: owner.user_id, invitation_id: invited.id }
   theirs = {
@@ -61,6 +69,7 @@ beforeAll(async () => {
     'api-keys': { id: made.id },
     teams: { id: owner.team_id, ...inTeam },
     auth: { id: owner.session_id },
+    channels: { id: channel.id, delivery_id: `${'0'.repeat(8)}-0000-4000-8000-${'0'.repeat(12)}` },
   }
   const { paths } = await json<Document>(await platform.call('GET', '/openapi.json'), 200)
   routes = Object.entries(paths).flatMap(([path, methods]) =>

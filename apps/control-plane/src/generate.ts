@@ -7,6 +7,7 @@ import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { AccessLog, Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
+import { ChannelLog, Channels } from './domain/channels/index.js'
 import { EventFeed } from './domain/events/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
@@ -24,6 +25,7 @@ import { createApp } from './http/app.js'
 import { apiDocument } from './http/openapi.js'
 import { lifecyclePage } from './lifecycle-page.js'
 import { Mailer } from './mail/index.js'
+import { Sender } from './notify/index.js'
 import { openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { findTeamName } from './store/teams.js'
@@ -108,6 +110,8 @@ async function openApi(): Promise<string> {
     invitations: new Invitations({ db, mailer }),
     dashboard: undefined,
     events: new EventFeed({ db, notifications }),
+    channels: new Channels({ db, keyring: new Keyring([]), sender: new Sender({ allowed: [] }) }),
+    channelLog: new ChannelLog(db),
     history: new CapsuleHistory({ db, host }),
     accessLog,
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),

@@ -30,6 +30,8 @@ export type InvitationId = Branded<'InvitationId'>
 export type BuildId = Branded<'BuildId'>
 /** `pk-` and 25 base-36 digits. Names a passkey; the id that its authenticator gave it is another, and of any length. */
 export type PasskeyId = Branded<'PasskeyId'>
+/** `ch-` and 25 base-36 digits. Names a channel that a team is told through. */
+export type ChannelId = Branded<'ChannelId'>
 /** `mail-` and 25 base-36 digits. Part of the mail's Message-ID, so that a mail that came twice can be told. */
 export type MailId = Branded<'MailId'>
 
@@ -74,6 +76,8 @@ export const invitationIds = kind<InvitationId>('inv')
 export const buildIds = kind<BuildId>('bld')
 /** As {@link capsuleIds}, of passkeys. */
 export const passkeyIds = kind<PasskeyId>('pk')
+/** As {@link capsuleIds}, of channels. */
+export const channelIds = kind<ChannelId>('ch')
 /** As {@link capsuleIds}, of mails. */
 export const mailIds = kind<MailId>('mail')
 

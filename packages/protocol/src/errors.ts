@@ -11,6 +11,12 @@ export interface ErrorKind {
 export const errorTable = {
   invalid_request: { status: 400, connect: 'invalid_argument', retryable: false },
   invalid_config: { status: 500, connect: 'failed_precondition', retryable: false },
+  target_refused: {
+    status: 400,
+    connect: 'invalid_argument',
+    retryable: false,
+    hint: 'Channels send to public addresses by https. The operator can allow networks: WRENN_CHANNEL_ALLOW.',
+  },
   not_a_directory: { status: 400, connect: 'invalid_argument', retryable: false },
   is_a_directory: {
     status: 400,
@@ -101,6 +107,18 @@ export const errorTable = {
     connect: 'not_found',
     retryable: false,
     hint: 'List the keys of the team with GET /v1/api-keys.',
+  },
+  channel_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'List the channels of the team with GET /v1/channels.',
+  },
+  delivery_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'The log of a channel, GET /v1/channels/{id}/deliveries, has those that are kept.',
   },
   build_not_found: { status: 404, connect: 'not_found', retryable: false },
   user_not_found: { status: 404, connect: 'not_found', retryable: false },
@@ -226,6 +244,12 @@ export const errorTable = {
   },
   internal: { status: 500, connect: 'internal', retryable: false, hint: 'Report the request id to the operator.' },
   not_supported: { status: 501, connect: 'unimplemented', retryable: false },
+  channel_test_failed: {
+    status: 502,
+    connect: 'unavailable',
+    retryable: false,
+    hint: 'The message and `details.answer` say what came back; nothing was saved.',
+  },
   port_closed: {
     status: 502,
     connect: 'unavailable',

@@ -16,6 +16,9 @@ export const permissions = [
   /** Revoke keys that others have made. */
   'keys.manage',
   'audit.read',
+  /** Where the team's events are sent to, and what became of each. */
+  'channels.read',
+  'channels.write',
   /** Who is in the team. */
   'team.read',
   /** Its name, people, roles and invitations. */
@@ -58,7 +61,16 @@ export const grants = {
   read: seeing,
   capsules: [...seeing, 'capsules.write', 'capsules.use'],
   templates: [...seeing, 'templates.write'],
-  admin: ['keys.read', 'keys.write', 'keys.manage', 'audit.read', 'team.read', 'team.write'],
+  admin: [
+    'keys.read',
+    'keys.write',
+    'keys.manage',
+    'audit.read',
+    'channels.read',
+    'channels.write',
+    'team.read',
+    'team.write',
+  ],
   platform: ['users.read', 'users.write', 'teams.read', 'teams.write', 'platform.read'],
   monitor: ['platform.read'],
 } as const satisfies Record<Scope, readonly Permission[]>

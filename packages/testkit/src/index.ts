@@ -1,3 +1,5 @@
+export { chatRules } from './chat/chat-rules.js'
+export { type ChatAnswer, type ChatRequest, type ChatRules, ChatServer } from './chat/chat-server.js'
 export { describeEngine, type EngineAdapter } from './conformance/engine.js'
 export type { HostServiceAdapter } from './conformance/host-adapter.js'
 export { failure, type HostClient, TestCapsule } from './conformance/host-client.js'

@@ -24,6 +24,7 @@ import { archiveRoutes } from './routes/archive.js'
 import { auditRoutes } from './routes/audit.js'
 import { authRoutes, openAuthRoutes } from './routes/auth.js'
 import { capsuleRoutes } from './routes/capsules.js'
+import { channelRoutes } from './routes/channels.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
 import { deviceRoutes, openDeviceRoutes } from './routes/device.js'
 import { egressRoutes } from './routes/egress.js'
@@ -131,6 +132,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     monitoring.route(closed)
     auditRoutes(closed, services)
     eventRoutes(closed, services)
+    channelRoutes(closed, services)
     authRoutes(closed, services)
     deviceRoutes(closed, services)
     meRoutes(closed, services)

@@ -7,6 +7,7 @@ import type { Limits } from '../config.js'
 import type { ApiKeys, KeyAdmin, KeyWatch, Principal } from '../domain/accounts/index.js'
 import type { AccessLog, Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
+import type { ChannelLog, Channels } from '../domain/channels/index.js'
 import type { EventFeed } from '../domain/events/index.js'
 import type { CallMeter } from '../domain/limits/index.js'
 import type { CapsuleHistory } from '../domain/metrics/index.js'
@@ -67,6 +68,9 @@ export interface Services {
   /** Commands and file operations, for teams that want them in their audit trail. */
   readonly accessLog: AccessLog
   readonly events: EventFeed
+  /** Where teams want their events sent to. */
+  readonly channels: Channels
+  readonly channelLog: ChannelLog
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly egress: Egress

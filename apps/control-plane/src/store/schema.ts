@@ -4,6 +4,7 @@ import type {
   auditResources,
   CapsuleExit,
   CapsuleState,
+  ChannelProvider,
   EgressPolicy,
   ErrorBody,
   PauseReason,
@@ -673,6 +674,70 @@ interface CapsuleMetricsTable {
   points: Buffer
 }
 
+/** Where a team wants its events sent to. */
+interface ChannelsTable {
+  id: string
+  team_id: string
+  /** Unique in its team. */
+  name: string
+  provider: ChannelProvider
+  /** Encrypted; what it is addressed with. */
+  config: string
+  /** For people: a part of that which is no secret. */
+  target: string
+  events: ColumnType<string[], readonly string[], readonly string[]>
+  enabled: Generated<boolean>
+  /** Grows with each change that people make. */
+  revision: Count
+  /** Why the last attempt failed. */
+  problem: string | null
+  /** How many attempts have failed since one did not. */
+  failures: Count
+  /** Not before. */
+  next_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  /** Grows with each take; who took it before must change nothing of its queue any more. */
+  lease: Count
+  leased_until: ColumnType<Date | null, undefined, RawBuilder<Date> | null>
+  created_at: Time
+  updated_at: ColumnType<Date, undefined, RawBuilder<Date>>
+}
+
+/** What a request to a target was, as far as it may be shown. */
+export interface DeliveryRequest {
+  readonly method: string
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  readonly body: string
+}
+
+/** What came back, as far as it may be shown. */
+export interface DeliveryAnswer {
+  readonly status: number
+  readonly body: string
+  readonly duration_ms: number
+}
+
+/** Events for channels, to be sent and sent; a trigger adds them. */
+interface ChannelDeliveriesTable {
+  seq: ColumnType<number, never, never>
+  id: ColumnType<string, never, never>
+  channel_id: string
+  type: string
+  resource_id: string
+  /** What is in one is sent in its order. */
+  lane: string
+  at: Date
+  data: JSONColumnType<Record<string, unknown>, never, never>
+  state: 'pending' | 'delivered' | 'dead'
+  attempts: Count
+  /** When it came to wait. */
+  queued_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  ended_at: ColumnType<Date | null, undefined, RawBuilder<Date> | null>
+  reason: string | null
+  request: Json<DeliveryRequest | null>
+  answer: Json<DeliveryAnswer | null>
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -710,6 +775,8 @@ export interface Database {
   attempts: AttemptsTable
   mails: MailsTable
   invitations: InvitationsTable
+  channels: ChannelsTable
+  channel_deliveries: ChannelDeliveriesTable
 }
 
 /** A key, in the form of {@link CapsuleRow}. */
@@ -734,6 +801,10 @@ export type PlanRow = Selectable<PlansTable>
 export type EventRow = Selectable<EventsTable>
 /** An invitation, in the form of {@link CapsuleRow}. */
 export type InvitationRow = Selectable<InvitationsTable>
+/** A channel, in the form of {@link CapsuleRow}. */
+export type ChannelRow = Selectable<ChannelsTable>
+/** An event for a channel, in the form of {@link CapsuleRow}. */
+export type DeliveryRow = Selectable<ChannelDeliveriesTable>
 /** A mail that waits, in the form of {@link CapsuleRow}. */
 export type MailRow = Selectable<MailsTable>
 /** The ends of a chain, in the form of {@link CapsuleRow}. */

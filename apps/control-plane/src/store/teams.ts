@@ -80,6 +80,7 @@ export async function endTeam(tx: Db, id: string): Promise<void> {
     .where('revoked_at', 'is', null)
     .execute()
   await tx.deleteFrom('team_members').where('team_id', '=', id).execute()
+  await tx.deleteFrom('channels').where('team_id', '=', id).execute()
   await tx
     .updateTable('invitations')
     .set({ revoked_at: now })

@@ -41,7 +41,10 @@ export interface PlatformOptions {
   /** @default 500 */
   readonly drainMs?: number
   /** As of the control plane itself. */
-  readonly timing?: Pick<ControlPlaneOptions, 'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs'>
+  readonly timing?: Pick<
+    ControlPlaneOptions,
+    'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs' | 'channelFirstDelayMs'
+  >
 }
 
 /** A whole control plane on a real PostgreSQL and a fake host. */

@@ -12,6 +12,7 @@ export const auditResources = [
   'team',
   'invitation',
   'plan',
+  'channel',
 ] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const
 

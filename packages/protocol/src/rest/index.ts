@@ -1,6 +1,7 @@
 export * from './api-keys.js'
 export * from './audit.js'
 export * from './capsules.js'
+export * from './channels.js'
 export * from './common.js'
 export * from './egress.js'
 export * from './events.js'

@@ -24,6 +24,7 @@ import * as plans from './0022-plans.js'
 import * as listIndexes from './0023-list-indexes.js'
 import * as dataAccess from './0024-data-access.js'
 import * as metrics from './0025-metrics.js'
+import * as channels from './0026-channels.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -52,4 +53,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0023-list-indexes': listIndexes,
   '0024-data-access': dataAccess,
   '0025-metrics': metrics,
+  '0026-channels': channels,
 }

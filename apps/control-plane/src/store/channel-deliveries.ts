@@ -1,0 +1,162 @@
+import { type SqlBool, sql } from 'kysely'
+import type { Db } from './database.js'
+import type { DeliveryAnswer, DeliveryRequest, DeliveryRow } from './schema.js'
+
+/** The oldest ones that wait, in their order. Of one lane that is the order in which it happened: who changes a capsule waits for who did before. */
+export async function listPending(
+  db: Db,
+  channelId: string,
+  limit: number,
+  exceptLanes: readonly string[] = [],
+): Promise<DeliveryRow[]> {
+  return await db
+    .selectFrom('channel_deliveries')
+    .selectAll()
+    .where('channel_id', '=', channelId)
+    .where('state', '=', 'pending')
+    .where(sql<SqlBool>`lane <> ALL (${exceptLanes}::text[])`)
+    .orderBy('seq')
+    .limit(limit)
+    .execute()
+}
+
+/** What an attempt came to. */
+export interface AttemptRecord {
+  readonly seq: number
+  readonly state: DeliveryRow['state']
+  readonly reason: string | null
+  readonly request: DeliveryRequest
+  readonly answer: DeliveryAnswer | null
+}
+
+/** Notes attempts, all at once. What somebody else has ended meanwhile stays as it is. */
+export async function recordAttempts(db: Db, attempts: readonly AttemptRecord[]): Promise<void> {
+  if (attempts.length === 0) return
+  await sql`UPDATE channel_deliveries AS d SET
+      state = t.state, reason = t.reason, request = t.request, answer = t.answer, attempts = d.attempts + 1,
+      ended_at = CASE WHEN t.state = 'pending' THEN NULL ELSE now() END
+    FROM jsonb_to_recordset(${JSON.stringify(attempts)}::jsonb)
+      AS t (seq bigint, state text, reason text, request jsonb, answer jsonb)
+    WHERE d.seq = t.seq AND d.state = 'pending'`.execute(db)
+}
+
+/** Counts what waits no further than `limit`, for each channel. */
+export async function countPending(
+  db: Db,
+  channelIds: readonly string[],
+  limit: number,
+): Promise<ReadonlyMap<string, number>> {
+  const { rows } = await sql<{ id: string; count: number }>`SELECT c.id, (
+      SELECT count(*) FROM (
+        SELECT FROM channel_deliveries WHERE channel_id = c.id AND state = 'pending' LIMIT ${limit}
+      ) AS waiting
+    ) AS count FROM unnest(${channelIds}::text[]) AS c (id)`.execute(db)
+  return new Map(rows.map(({ id, count }) => [id, count]))
+}
+
+/** Which of a channel's deliveries are listed. */
+interface LogPage {
+  readonly state: DeliveryRow['state'] | undefined
+  /** `seq` of the last one of the page before. */
+  readonly before: number | undefined
+  readonly limit: number
+}
+
+/** Newest first. */
+export async function listDeliveries(
+  db: Db,
+  channelId: string,
+  { state, before, limit }: LogPage,
+): Promise<DeliveryRow[]> {
+  const states = state === undefined ? (['pending', 'delivered', 'dead'] as const) : [state]
+  // A page of each state, by its own index, and of these the newest.
+  const pages = await Promise.all(
+    states.map((each) => {
+      let query = db
+        .selectFrom('channel_deliveries')
+        .selectAll()
+        .where('channel_id', '=', channelId)
+        .where('state', '=', each)
+      if (before !== undefined) query = query.where('seq', '<', before)
+      return query.orderBy('seq', 'desc').limit(limit).execute()
+    }),
+  )
+  return pages
+    .flat()
+    .sort((one, other) => other.seq - one.seq)
+    .slice(0, limit)
+}
+
+export async function findDelivery(db: Db, channelId: string, id: string): Promise<DeliveryRow | undefined> {
+  return await db
+    .selectFrom('channel_deliveries')
+    .selectAll()
+    .where('channel_id', '=', channelId)
+    .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+/** Has it wait again, as one that is new. `undefined` when it does already. */
+export async function requeueDelivery(db: Db, channelId: string, id: string): Promise<DeliveryRow | undefined> {
+  return await db
+    .updateTable('channel_deliveries')
+    .set(waiting)
+    .where('channel_id', '=', channelId)
+    .where('id', '=', id)
+    .where('state', '<>', 'pending')
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** Has all that were given up wait again. @returns how many */
+export async function requeueDead(db: Db, channelId: string): Promise<number> {
+  const { numUpdatedRows } = await db
+    .updateTable('channel_deliveries')
+    .set(waiting)
+    .where('channel_id', '=', channelId)
+    .where('state', '=', 'dead')
+    .executeTakeFirst()
+  return Number(numUpdatedRows)
+}
+
+const waiting = { state: 'pending', attempts: 0, queued_at: sql<Date>`now()`, ended_at: null } as const
+
+/** Tells whoever sends that there is something to send. */
+export async function announceDeliveries(db: Db): Promise<void> {
+  await sql`SELECT pg_notify('channel_due', '')`.execute(db)
+}
+
+/** Gives up what has waited for longer, some of it. @returns how many */
+export async function giveUpOverdue(db: Db, olderThanMs: number, limit: number): Promise<number> {
+  const { numAffectedRows = 0n } = await sql`UPDATE channel_deliveries SET
+      state = 'dead', ended_at = now(), reason = coalesce(reason, 'The channel was switched off.')
+    WHERE state = 'pending' AND seq IN (
+      SELECT seq FROM channel_deliveries WHERE state = 'pending' AND queued_at < now() - ${olderThanMs} * interval '1 millisecond'
+      LIMIT ${limit} FOR UPDATE SKIP LOCKED)`.execute(db)
+  return Number(numAffectedRows)
+}
+
+/** Forgets what ended longer ago, some of it. @returns how many */
+export async function pruneDeliveries(db: Db, olderThanMs: number, limit: number): Promise<number> {
+  const { numAffectedRows = 0n } = await sql`DELETE FROM channel_deliveries WHERE seq IN (
+      SELECT seq FROM channel_deliveries WHERE state <> 'pending' AND ended_at < now() - ${olderThanMs} * interval '1 millisecond'
+      LIMIT ${limit} FOR UPDATE SKIP LOCKED)`.execute(db)
+  return Number(numAffectedRows)
+}
+
+/** Forgets some of what belongs to no channel any more. @returns how many */
+export async function pruneOrphans(db: Db, limit: number): Promise<number> {
+  const { rows } = await sql<{ channel_id: string }>`WITH RECURSIVE each AS (
+      (SELECT channel_id FROM channel_deliveries ORDER BY channel_id LIMIT 1)
+      UNION ALL SELECT (SELECT d.channel_id FROM channel_deliveries AS d WHERE d.channel_id > each.channel_id ORDER BY d.channel_id LIMIT 1)
+      FROM each WHERE each.channel_id IS NOT NULL
+    ) SELECT channel_id FROM each WHERE channel_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM channels AS c WHERE c.id = each.channel_id)`.execute(db)
+  const ids = rows.map((row) => row.channel_id)
+  if (ids.length === 0) return 0
+  const { numAffectedRows = 0n } = await sql`DELETE FROM channel_deliveries WHERE seq IN (
+      SELECT seq FROM channel_deliveries WHERE ${sql<SqlBool>`channel_id = ANY (${ids}::text[])`} LIMIT ${limit})`.execute(
+    db,
+  )
+  return Number(numAffectedRows)
+}
