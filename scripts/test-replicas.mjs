@@ -2,10 +2,9 @@
 // Debian's PostgreSQL and on the embedded one.
 import { spawnSync } from 'node:child_process'
 
-// Not `plans`: each control plane counts a team's calls and adds them up now and then, which its exact numbers do not allow for; `replicas` does.
 const suites = [
   ...['people', 'people-mail', 'sign-in', 'second-factors', 'passkeys', 'oauth', 'oauth-accounts', 'device-logins'],
-  ...['account-deletion', 'set-up', 'all-teams', 'roles', 'permissions', 'foreign-ids', 'keys', 'quotas'],
+  ...['account-deletion', 'set-up', 'all-teams', 'roles', 'permissions', 'foreign-ids', 'keys', 'quotas', 'plans'],
   ...['audit', 'sockets', 'egress', 'checkpoints', 'lifecycle'],
 ].map((name) => `apps/control-plane/src/${name}.test.ts`)
 
