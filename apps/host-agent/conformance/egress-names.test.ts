@@ -322,7 +322,9 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
       await using kept = await session('good.example')
       await network.stop()
       network = make()
-      expect((await network.start({ inUse: new Map([[slot.index, 'cl-one']]) })).adopted).toEqual([slot])
+      expect(
+        (await network.start({ inUse: new Map([[slot.index, { vmId: 'cl-one', owner: 'cl-one' }]]) })).adopted,
+      ).toEqual([slot])
       await echoes(kept, 'before the policy is loaded')
       expect(await tls(inet.address, 'shared.example')).toBe('ECONNRESET')
       expect(await lookUp('good.example')).toBe('EREFUSED')
@@ -356,14 +358,14 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
       await network.applyPolicy(second.index, only)
       const links = async () => await run('ip', ['-n', `${PREFIX}flt`, '-o', 'link'])
       expect(await links()).toContain(`s${second.index}@`)
-      await network.release(second.index)
+      await network.release(second.index, 'cl-two')
       expect(await links()).not.toContain(`s${second.index}@`)
       const third = await network.acquire('cl-three')
       expect(third.index).toBe(second.index)
       await network.applyPolicy(third.index, only)
       expect(await links()).toContain(`s${third.index}@`)
       expect(await network.refused(third.index)).toEqual([])
-      await network.release(third.index)
+      await network.release(third.index, 'cl-three')
     })
   })
 

@@ -165,7 +165,7 @@ describe.skipIf(process.getuid?.() !== 0)('a change of what a guest may reach (n
     const restart = async (): Promise<void> => {
       await network.stop()
       network = make()
-      const { adopted } = await network.start({ inUse: new Map([[slot.index, 'cl-one']]) })
+      const { adopted } = await network.start({ inUse: new Map([[slot.index, { vmId: 'cl-one', owner: 'cl-one' }]]) })
       expect(adopted).toEqual([slot])
     }
 

@@ -190,7 +190,8 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     expect(await ask(undefined, 'connect', after.guestAddress, String(PORT))).toBe('from 169.254.0.22')
     expect(await ask(moved, 'connect', neighbours.inet.address, String(PORT))).toMatch(/^from/)
     await run('ip', ['netns', 'del', moved])
-    for (const { index } of [before, after]) await network.release(index)
+    await network.release(before.index, 'cl-before')
+    await network.release(after.index, 'cl-after')
   })
 
   it('drops packets with a source that is not the guest’s', async () => {
@@ -286,7 +287,7 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
       expect.stringContaining('SIOCSIFFLAGS'),
       expect.stringContaining('TUNSETIFF'),
     ])
-    await network.release(slot.index)
+    await network.release(slot.index, 'cl-tap')
   })
 
   it('forgets the connections of a released slot, and those left idle after two hours', async ({ skip }) => {
@@ -307,7 +308,7 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     }
     const seconds = await waitFor(acknowledged, { timeoutMs: 5000, what: 'the echo to be acknowledged' })
     expect(seconds).toBeLessThanOrEqual(7200)
-    await network.release(slot.index)
+    await network.release(slot.index, 'cl-short')
     expect(await tracked()).toBe('')
   })
 
@@ -330,15 +331,15 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
   it('sweeps what nobody owns, keeps what is owned, and reports what is lost', async () => {
     const before = make(2)
     await before.start({ inUse: new Map() })
-    const kept = await before.acquire('cl-kept')
+    const kept = await before.acquire('hot-kept')
     const orphan = await before.acquire('cl-orphan')
     await run('ip', ['netns', 'add', 'wnetx-foreign'])
     await before.stop()
     const after = make(0)
     const { adopted, lost } = await after.start({
       inUse: new Map([
-        [kept.index, 'cl-kept'],
-        [900, 'cl-lost'],
+        [kept.index, { vmId: 'hot-kept', owner: 'cl-kept' }],
+        [900, { vmId: 'hot-lost', owner: 'cl-lost' }],
       ]),
     })
     expect({ adopted, lost }).toEqual({ adopted: [kept], lost: [900] })
@@ -348,6 +349,10 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
     expect(owned.map(({ kind }) => kind).sort()).toEqual(['link', 'namespace', 'tap'])
     expect(orphan.namespace).not.toBe(kept.namespace)
     await after.applyPolicy(kept.index, { internet: true, allow: ['10.1.0.0/16'], deny: [] })
+    await after.release(kept.index, 'cl-kept')
+    expect(after.counts().owned).toBe(1)
+    await after.release(kept.index, 'hot-kept')
+    expect(after.counts().owned).toBe(0)
     await after.removeAll()
     await run('ip', ['netns', 'del', 'wnetx-foreign'])
     expect(await leftovers()).toEqual([])
@@ -360,9 +365,13 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
     expect(new Set(slots.map(({ uid }) => uid)).size).toBe(20)
     for (const { index } of slots)
       await network.applyPolicy(index, { internet: false, allow: ['10.2.0.0/16'], deny: [] })
-    await Promise.all(slots.map(({ index }) => network.release(index)))
-    await Promise.all(slots.map(({ index }) => network.release(index)))
+    const release = () => Promise.all(slots.map(({ index }, n) => network.release(index, `cl-${n}`)))
+    await release()
+    await release()
     expect(network.counts().owned).toBe(0)
+    const next = await network.acquire('cl-next')
+    await network.release(next.index, 'cl-0')
+    expect(network.counts().owned).toBe(1)
     await network.removeAll()
     expect(await leftovers()).toEqual([])
   })

@@ -21,7 +21,7 @@ import {
   offeredImages,
   pruneLayers,
 } from './host/images/index.js'
-import { createNetwork } from './host/network/index.js'
+import { createNetwork, type SlotUse } from './host/network/index.js'
 import { closePool, openPool } from './host/pool/index.js'
 import { requireSearchable } from './host/searchable.js'
 import { sweepVms } from './host/sweep.js'
@@ -57,7 +57,7 @@ export interface OpenOptions {
   readonly logger: Logger
   readonly signal: AbortSignal
   /** Slots with a running guest: slot index → capsule id. */
-  readonly inUse: ReadonlyMap<number, string>
+  readonly inUse: ReadonlyMap<number, SlotUse>
   readonly onProgress: (sentence: string) => void
 }
 

@@ -22,6 +22,7 @@ import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import { UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable } from './host/durability/index.js'
+import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
 import { UsageReader } from './host/usage/index.js'
@@ -238,10 +239,10 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): Measuring {
   return { abort, ended: measure() }
 }
 
-function slotsInUse(records: readonly CapsuleRecord[]): Map<number, string> {
-  const used = new Map<number, string>()
-  for (const { resources, other, capsuleId } of records) {
-    for (const each of [resources, other]) if (each !== undefined) used.set(each.slotIndex, capsuleId)
+function slotsInUse(records: readonly CapsuleRecord[]): Map<number, SlotUse> {
+  const used = new Map<number, SlotUse>()
+  for (const { resources, other, capsuleId: owner } of records) {
+    for (const each of [resources, other]) if (each !== undefined) used.set(each.slotIndex, { vmId: each.vmId, owner })
   }
   return used
 }

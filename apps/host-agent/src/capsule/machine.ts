@@ -17,12 +17,12 @@ export interface Slot {
 /** The prepared places of the host's network. A slot belongs to one guest at a time. */
 export interface SlotPool {
   /**
-   * Gives a clean slot in which nothing may go out until a policy is applied. `owner` (VM id) is written beside it, so that a
+   * Gives a clean slot in which nothing may go out until a policy is applied. The VM's id is written beside it, so that a
    * later start knows whose it is.
    */
-  acquire(owner: string): Promise<Slot>
-  /** Gives the slot back, clean; idempotent. */
-  release(index: number): Promise<void>
+  acquire(vmId: string): Promise<Slot>
+  /** Gives the slot back, clean; idempotent. One that is another VM's by now is left alone. */
+  release(index: number, vmId: string): Promise<void>
   /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
   rename(index: number, owner: string): Promise<void>
   /** @throws AppError `invalid_request` naming what of a policy cannot be kept */

@@ -42,7 +42,8 @@ const GUEST_NETWORK = `127.${84 + (process.pid % 128)}.${(process.pid >> 7) % 25
 export class TestMachine implements AsyncDisposable {
   readonly vms = new FakeMachine()
   readonly agents = new Map<string, FakeGuest>()
-  readonly slotsInUse = new Set<number>()
+  /** By index, whose they are. */
+  readonly slotsInUse = new Map<number, string>()
   /** What the network lets each slot reach. */
   readonly policies = new Map<number, EgressPolicy>()
   policyFails = false
@@ -122,7 +123,7 @@ export class TestMachine implements AsyncDisposable {
 
   /** Every guest is gone, as after a power loss. */
   async powerOff(): Promise<void> {
-    for (const slot of this.slotsInUse) await this.#endGuestsAt(slot)
+    for (const slot of this.slotsInUse.keys()) await this.#endGuestsAt(slot)
   }
 
   /** Device state as the fake engine saves it. */
@@ -225,14 +226,15 @@ export class TestMachine implements AsyncDisposable {
       engine: this.engine,
       runDir: join(this.dir, 'run'),
       slots: {
-        acquire: async () => {
+        acquire: async (vmId) => {
           let index = 1
           while (this.slotsInUse.has(index)) index++
-          this.slotsInUse.add(index)
+          this.slotsInUse.set(index, vmId)
           const address = `${GUEST_NETWORK}.${index}`
           return { index, namespace: `n${index}`, tap: 't', mac: 'm', uid: index, gid: index, guestAddress: address }
         },
-        release: async (index) => {
+        release: async (index, vmId) => {
+          if (this.slotsInUse.get(index) !== vmId) return
           await this.#endGuestsAt(index)
           this.slotsInUse.delete(index)
           this.policies.delete(index)

@@ -158,7 +158,7 @@ export class GuestFactory {
     else if (resources.vm !== undefined) await killRecordedVm(resources.vm)
     const steps: readonly [string, () => Promise<unknown>][] = [
       ['cgroup', () => this.#machine.cgroups.remove(resources.vmId)],
-      ['slot', () => this.#machine.slots.release(resources.slotIndex)],
+      ['slot', () => this.#machine.slots.release(resources.slotIndex, resources.vmId)],
       ['run directory', () => rm(this.#runDir(resources.vmId), { recursive: true, force: true })],
     ]
     for (const [step, undo] of steps) {
@@ -184,7 +184,7 @@ export class GuestFactory {
     const { vmId, dir, egress, onResources } = plan
     await using undo = new UndoStack()
     const slot = await this.#machine.slots.acquire(vmId)
-    await undo.defer(() => this.#machine.slots.release(slot.index))
+    await undo.defer(() => this.#machine.slots.release(slot.index, vmId))
     const waiting: VmResources = {
       vmId,
       dir,

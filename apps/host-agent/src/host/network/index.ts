@@ -4,6 +4,7 @@ export {
   type NetworkConfig,
   type NetworkOptions,
   type Slot,
+  type SlotUse,
   type StartOptions,
   type StartResult,
 } from './network.js'

@@ -69,8 +69,16 @@ export interface Slot {
 
 /** What is known of guests that run since an earlier start of this process. */
 export interface StartOptions {
-  /** Slot index → capsule or VM id of every slot that something still runs in. */
-  readonly inUse: ReadonlyMap<number, string>
+  /** By slot index, every slot that something still runs in. */
+  readonly inUse: ReadonlyMap<number, SlotUse>
+}
+
+/** Who uses a slot. */
+export interface SlotUse {
+  /** Of the VM in it, by which it is given back. */
+  readonly vmId: string
+  /** Of the capsule, where the VM is one's; what people see. */
+  readonly owner: string
 }
 
 /** What became of the slots of an earlier start. */
@@ -83,6 +91,8 @@ export interface StartResult {
 
 interface OwnedEntry {
   readonly state: 'owned'
+  /** Whose it is, whatever its label says. */
+  readonly vmId: string
   /** What the root table lets through for this slot. */
   readonly allowPrivate: readonly string[]
   /** `fresh`: made by this process, no policy loaded yet. `foreign`: with the rules of an earlier start, perhaps of another version. */
@@ -96,9 +106,9 @@ export interface Network {
   /** Starts the DNS forwarder, sweeps what nobody owns, takes over what is owned, then fills the pool in the background. */
   start(options: StartOptions): Promise<StartResult>
   /** A slot that reaches nothing until `applyPolicy`. @throws AppError `pool_exhausted` when the range is used up. */
-  acquire(owner: string): Promise<Slot>
-  /** Removes the slot with its connections and rules; idempotent. The VM in it must be gone. */
-  release(index: number): Promise<void>
+  acquire(vmId: string): Promise<Slot>
+  /** Removes the slot with its connections and rules, if it is still this VM's; idempotent. The VM in it must be gone. */
+  release(index: number, vmId: string): Promise<void>
   /** Names who uses the slot from now on, for a VM that leaves the hot pool. */
   rename(index: number, owner: string): Promise<void>
   /** @throws AppError `invalid_request` naming the entry that no slot can keep. */
@@ -184,13 +194,13 @@ class SlotNetwork implements Network {
     return { adopted: [...kept.keys()].map((index) => this.slot(index)), lost }
   }
 
-  async acquire(owner: string): Promise<Slot> {
-    const index = this.#takeReady() ?? (await this.#makeOne())
+  async acquire(vmId: string): Promise<Slot> {
+    const index = this.#takeReady(vmId) ?? (await this.#makeOne(vmId))
     try {
-      await setAlias(this.#name(index), this.#label(owner))
+      await setAlias(this.#name(index), this.#label(vmId))
       return this.slot(index)
     } catch (error) {
-      await this.release(index)
+      await this.release(index, vmId)
       throw error
     } finally {
       // Last: making a slot holds the kernel's lock that the label needs.
@@ -198,10 +208,11 @@ class SlotNetwork implements Network {
     }
   }
 
-  async release(index: number): Promise<void> {
+  async release(index: number, vmId: string): Promise<void> {
     await this.#perSlot.run(String(index), async () => {
       const entry = this.#entries.get(index)
-      if (entry?.state !== 'owned') return
+      // Given back before, and perhaps somebody else's by now.
+      if (entry?.state !== 'owned' || entry.vmId !== vmId) return
       this.#entries.set(index, { state: 'removing' })
       try {
         await this.#dropExceptions(index, entry.allowPrivate)
@@ -293,7 +304,7 @@ class SlotNetwork implements Network {
   }
 
   /** Those slots of an earlier start that are there with all their parts. */
-  async #whole(inUse: ReadonlyMap<number, string>): Promise<ReadonlyMap<number, string>> {
+  async #whole(inUse: ReadonlyMap<number, SlotUse>): Promise<ReadonlyMap<number, SlotUse>> {
     const links = new Set((await listLinks()).map(({ name }) => name))
     const namespaces = new Set(await listNamespaces())
     const isWhole = (name: string): boolean => links.has(name) && namespaces.has(name)
@@ -301,15 +312,15 @@ class SlotNetwork implements Network {
   }
 
   /** Takes over what is kept and removes the rest. @returns how many were removed */
-  async #adopt(kept: ReadonlyMap<number, string>, exceptions: Exceptions): Promise<number> {
+  async #adopt(kept: ReadonlyMap<number, SlotUse>, exceptions: Exceptions): Promise<number> {
     const keptNames = new Set([...kept.keys()].map((index) => this.#name(index)))
     const swept = (await this.#existing()).filter((name) => !keptNames.has(name))
     await removeSlots(swept)
     this.#entries.clear()
-    for (const [index, owner] of kept) {
+    for (const [index, { vmId, owner }] of kept) {
       await setAlias(this.#name(index), this.#label(owner))
       const allowPrivate = exceptions.get(this.#range.addresses(index).guest) ?? []
-      this.#entries.set(index, { state: 'owned', allowPrivate, table: 'foreign' })
+      this.#entries.set(index, { state: 'owned', vmId, allowPrivate, table: 'foreign' })
     }
     return swept.length
   }
@@ -336,25 +347,25 @@ class SlotNetwork implements Network {
     return isOwnLink(this.#config.prefix, link)
   }
 
-  #takeReady(): number | undefined {
+  #takeReady(vmId: string): number | undefined {
     const [index] = [...this.#entries].find(([, { state }]) => state === 'ready') ?? []
-    if (index !== undefined) this.#own(index)
+    if (index !== undefined) this.#own(index, vmId)
     return index
   }
 
-  async #makeOne(): Promise<number> {
+  async #makeOne(vmId: string): Promise<number> {
     const index = this.#reserve()
     if (index === undefined) {
       const message = `All ${this.#lastIndex()} network slots of WRENN_NETWORK_CIDR ${this.#config.cidr} are in use.`
       throw new AppError('pool_exhausted', message)
     }
     await this.#make(index)
-    this.#own(index)
+    this.#own(index, vmId)
     return index
   }
 
-  #own(index: number): void {
-    this.#entries.set(index, { state: 'owned', allowPrivate: [], table: 'fresh' })
+  #own(index: number, vmId: string): void {
+    this.#entries.set(index, { state: 'owned', vmId, allowPrivate: [], table: 'fresh' })
   }
 
   #owned(index: number): OwnedEntry {
