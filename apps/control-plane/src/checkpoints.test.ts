@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type { Capsule, Checkpoint, DiffResult, ErrorBody, ExecResult, Template } from '@wrenn/protocol'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
@@ -342,6 +343,20 @@ describe('a file at a point in time', () => {
     expect(await code(await read('from', '/root'), 400)).toBe('is_a_directory')
     expect(await code(await read('never', '/root/file'), 404)).toBe('checkpoint_not_found')
     expect(await code(await read('from', ''), 400)).toBe('invalid_request')
+  })
+
+  it('is told when to come again while the host reads too many, as a comparison is', async () => {
+    await save({ name: 'from' })
+    const busy = new AppError('limit_exceeded', 'Too many are read.', { details: { retryAfterSec: 2 } })
+    for (const [operation, path] of [
+      ['diff', '/checkpoints/from/diff/current'],
+      ['read_file_at', '/checkpoints/from/file?path=/root/file'],
+    ] as const) {
+      platform.host.failNext(operation, busy)
+      const refused = await platform.call('GET', at(path))
+      expect(refused.headers.get('retry-after')).toBe('2')
+      expect(await code(refused, 429)).toBe('limit_exceeded')
+    }
   })
 })
 

@@ -7,6 +7,8 @@ export const fakeOperations = [
   'resume',
   'fork',
   'checkpoint',
+  'diff',
+  'read_file_at',
   'rollback',
   'snapshot',
   'egress',

@@ -55,12 +55,16 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
       capsule: (await lifecycle.rollback(host, capsuleId, checkpointId, fromDisk)).message(),
     })),
     diffCheckpoints: stream(async function* (request) {
+      await host.faults.pass('diff', 'before')
       const { changes, captureId } = await diffPage(host, request)
       for (let at = 0; at < changes.length; at += CHANGES_PER_MESSAGE) {
         yield { changes: changes.slice(at, at + CHANGES_PER_MESSAGE), captureId }
       }
     }),
-    readCheckpointFile: unary(async (request) => ({ content: await fileAt(host, request) })),
+    readCheckpointFile: unary(async (request) => {
+      await host.faults.pass('read_file_at', 'before')
+      return { content: await fileAt(host, request) }
+    }),
     setEgress: unary(async (request) => ({ capsule: (await lifecycle.setEgress(host, request)).message() })),
     listRefusals: unary(async ({ capsuleId }) => ({ refusals: lifecycle.knownCapsule(host, capsuleId).refusals })),
     createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({

@@ -1,6 +1,6 @@
 import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
-import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
+import { ERROR_CODE_HEADER, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 
 /** A handler whose errors leave with their Wrenn code. */
 export function unary<Request, Response>(handle: (request: Request, context: HandlerContext) => Promise<Response>) {
@@ -42,5 +42,7 @@ export function toConnectError(thrown: unknown): ConnectError {
   if (thrown instanceof ConnectError) return thrown
   const error = AppError.from(thrown)
   const code = codes[errorKind(error.code).connect] ?? Code.Internal
-  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code }, undefined, error)
+  const { retryAfterSec } = error.details ?? {}
+  const wait = retryAfterSec === undefined ? undefined : { [RETRY_AFTER_HEADER]: String(retryAfterSec) }
+  return new ConnectError(error.message, code, { [ERROR_CODE_HEADER]: error.code, ...wait }, undefined, error)
 }

@@ -129,7 +129,8 @@ export function checkpointRoutes(app: App, { capsules, checkpoints }: Services):
       schema: {
         tags: ['checkpoints'],
         summary: 'List files that differ between two checkpoints, or a checkpoint and now.',
-        description: 'Read from the disks without booting; `next_cursor` is the `cursor` of the next page.',
+        description:
+          'Read from the disks without booting; `next_cursor` is the `cursor` of the next page. Readers of a capsule come one after the other, with a few on a host at a time; when too many wait, 429 says when to come again.',
         params: diffParams,
         querystring: diffQuerySchema,
         response: { 200: diffResultSchema, ...errors },
@@ -150,7 +151,7 @@ export function checkpointRoutes(app: App, { capsules, checkpoints }: Services):
         tags: ['checkpoints'],
         summary: 'Read a file as it was at a checkpoint, or as it is now.',
         description:
-          'Read from the disk without booting, and without waking a capsule that sleeps. Files of more than 1 MiB are refused with `too_large`; those of now can be read in parts with `GET /v1/capsules/{id}/files`.',
+          'Read from the disk without booting, and without waking a capsule that sleeps. Files of more than 1 MiB are refused with `too_large`; those of now can be read in parts with `GET /v1/capsules/{id}/files`. Waits, or is refused with 429, where others read points in time of the capsule.',
         produces: ['application/octet-stream'],
         params: pointParams,
         querystring: checkpointFileQuerySchema,

@@ -4,6 +4,7 @@ import { nothing, TestMachine } from '../../testing/test-machine.js'
 import type { CapsuleManager } from '../manager.js'
 import { CheckpointDiffer, type DiffPage, type DiffQuery } from './differ.js'
 import type { DiffInput, FileChange } from './index.js'
+import { DiffTurns } from './turns.js'
 
 let test: TestMachine
 let manager: CapsuleManager
@@ -114,6 +115,36 @@ describe('a comparison with the capsule as it is', () => {
     await manager.points.create(capsuleId, other)
     const query = { captureId, fromCheckpointId: other, limit: 1 }
     await expect(read(query)).rejects.toMatchObject({ code: 'invalid_request' })
+  })
+})
+
+describe('readers of one capsule', () => {
+  const file = () => ({ capsuleId, checkpointId: undefined, path: '/a', maxBytes: 1, signal: NEVER })
+
+  it('come one after the other, whatever they read', async () => {
+    const query = { capsuleId, fromCheckpointId, toCheckpointId: undefined, captureId: undefined }
+    const first = differ.diff({ ...query, path: undefined, after: undefined, limit: undefined, signal: NEVER })
+    await first.next()
+    const [second, third] = [read({}), differ.readFile(file()).catch((error: unknown) => error)]
+    // One that is prepared has its capture on the pool.
+    expect(compared).toHaveLength(1)
+    expect(await scratch()).toHaveLength(1)
+    for await (const _ of first) expect(compared).toHaveLength(1)
+    expect((await second).paths).toBe('/a /b /c')
+    expect(await third).toMatchObject({ code: 'snapshot_damaged' })
+  })
+
+  it('are refused beyond those that may wait, and nothing is prepared for them', async () => {
+    differ = new CheckpointDiffer(manager.context, threeChanges, new DiffTurns({ ofCapsule: 1 }))
+    const query = { capsuleId, fromCheckpointId, toCheckpointId: undefined, captureId: undefined }
+    const first = differ.diff({ ...query, path: undefined, after: undefined, limit: undefined, signal: NEVER })
+    await first.next()
+    const refusal = { code: 'limit_exceeded', details: { retryAfterSec: 2 } }
+    await expect(read({})).rejects.toMatchObject(refusal)
+    await expect(differ.readFile(file())).rejects.toMatchObject(refusal)
+    expect(await scratch()).toHaveLength(1)
+    await first.return(undefined)
+    expect((await read({})).paths).toBe('/a /b /c')
   })
 })
 

@@ -8,6 +8,7 @@ import { StepTimer } from '../step-timer.js'
 import type { FileChange } from './change.js'
 import { readDiskFile } from './disk-file.js'
 import type { DiffInput } from './input.js'
+import { DiffTurns } from './turns.js'
 
 const ANSWER_TIMEOUT_MS = 60_000
 const SYNC_TIMEOUT_MS = 60_000
@@ -68,6 +69,7 @@ interface Comparison {
 export class CheckpointDiffer {
   readonly #context: Context
   readonly #diffDisks: DiffDisks
+  readonly #turns: DiffTurns
   /** Comparisons with a capsule as it was at a first page, the one used longest ago first. */
   readonly #kept = new Map<string, Comparison>()
   /** Comparisons being prepared, and captures being removed. */
@@ -76,9 +78,10 @@ export class CheckpointDiffer {
   readonly #pages = new Map<AsyncIterator<FileChange>, Comparison>()
   readonly #closing = new AbortController()
 
-  constructor(context: Context, diffDisks: DiffDisks) {
+  constructor(context: Context, diffDisks: DiffDisks, turns = new DiffTurns()) {
     this.#context = context
     this.#diffDisks = diffDisks
+    this.#turns = turns
     context.table.watch((event) => {
       if ('removed' in event) for (const one of this.#of(event.removed)) this.#dropLater(one)
     })
@@ -87,12 +90,14 @@ export class CheckpointDiffer {
   /**
    * A page of changes. When it stops at its limit and the capsule as it is now was asked for, `page` names the comparison, which
    * is kept for the next page for two minutes.
-   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `snapshot_damaged`, `invalid_request` when it was not kept
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `snapshot_damaged`, `invalid_request` when it was not kept,
+   * `limit_exceeded` when too many are read
    */
   async *diff(query: DiffQuery, page: DiffPage = { captureId: undefined }): AsyncGenerator<FileChange> {
     const { path, after, limit } = query
     this.#requireOpen()
-    this.#context.table.entry(query.capsuleId)
+    using _ = await this.#turn(query)
+    this.#requireOpen()
     const comparison =
       query.captureId === undefined ? await this.#tracked(this.#open(query)) : this.#take(query, query.captureId)
     let isKept = query.captureId !== undefined
@@ -123,12 +128,18 @@ export class CheckpointDiffer {
 
   /**
    * The content of a file at one point.
-   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, and those of `readDiskFile`
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `limit_exceeded` when too many are read, and those of `readDiskFile`
    */
   async readFile(query: FileQuery): Promise<Buffer> {
     this.#requireOpen()
-    this.#context.table.entry(query.capsuleId)
+    using _ = await this.#turn(query)
+    this.#requireOpen()
     return await this.#tracked(this.#readFile(query))
+  }
+
+  async #turn({ capsuleId, signal }: Pick<DiffQuery, 'capsuleId' | 'signal'>): Promise<Disposable> {
+    const { record } = this.#context.table.entry(capsuleId)
+    return await this.#turns.take(record, AbortSignal.any([signal, this.#closing.signal]))
   }
 
   /**
