@@ -9,7 +9,7 @@ import { createExecutors, createInFlight } from './domain/reconcile/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
-import { PortProxy, Routes } from './proxy/index.js'
+import { clientIpOf, PortProxy, Routes } from './proxy/index.js'
 import type { Db } from './store/database.js'
 import type { Notifications } from './store/notifications.js'
 
@@ -62,6 +62,7 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
     activity,
     logger,
+    clientIp: clientIpOf(config.trustedProxies),
     domains: config.proxyDomains.map((domain) => domain.replace(/:\d+$/, '')),
     maxConnections: config.proxyMaxConnections,
   })

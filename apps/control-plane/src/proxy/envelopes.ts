@@ -4,7 +4,8 @@ const COMPRESSED = 1
 /** One message of a stream of the Connect protocol. */
 export interface Envelope {
   readonly length: number
-  /** `undefined` for one that is longer than wanted, or compressed. */
+  readonly isCompressed: boolean
+  /** As they came; `undefined` for one that is longer than wanted. */
   readonly bytes: Uint8Array | undefined
 }
 
@@ -13,6 +14,7 @@ export class EnvelopeReader {
   readonly #maxBytes: number
   readonly #onEnvelope: (envelope: Envelope) => void
   #head = Buffer.alloc(0)
+  #isCompressed = false
   #length = 0
   #left = 0
   #kept: Uint8Array | undefined
@@ -55,10 +57,10 @@ export class EnvelopeReader {
   }
 
   #begin(): void {
-    const isCompressed = ((this.#head[0] ?? 0) & COMPRESSED) !== 0
+    this.#isCompressed = ((this.#head[0] ?? 0) & COMPRESSED) !== 0
     this.#length = this.#head.readUInt32BE(1)
     this.#left = this.#length
-    this.#kept = isCompressed || this.#length > this.#maxBytes ? undefined : Buffer.alloc(0)
+    this.#kept = this.#length > this.#maxBytes ? undefined : Buffer.alloc(0)
     this.#keptBytes = 0
   }
 
@@ -66,6 +68,6 @@ export class EnvelopeReader {
     const bytes = this.#kept
     this.#head = Buffer.alloc(0)
     this.#kept = undefined
-    this.#onEnvelope({ length: this.#length, bytes })
+    this.#onEnvelope({ length: this.#length, isCompressed: this.#isCompressed, bytes })
   }
 }

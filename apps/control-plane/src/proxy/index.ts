@@ -1,4 +1,5 @@
 export { sendFailure as refuseRequest } from './answers.js'
+export { type ClientIp, clientIpOf } from './client-ip.js'
 export { PortProxy } from './proxy.js'
 export { Routes } from './routes.js'
 export { refuseUpgrade } from './upgrade.js'

@@ -10,6 +10,7 @@ import { admit } from './access.js'
 import { admitToAgent, requireClientRoute } from './agent-access.js'
 import { allowPages, isPreflight, isSharedPreflight, sendPreflight } from './agent-cors.js'
 import { sendFailure, sendWelcome } from './answers.js'
+import type { ClientIp } from './client-ip.js'
 import { type Destination, destinationOf, isForAgent, isPortName } from './destination.js'
 import { forward } from './forward.js'
 import { requireFraming } from './framing.js'
@@ -26,6 +27,7 @@ interface ProxyDeps extends UpstreamDeps {
   readonly accessLog: Pick<AccessLog, 'recorderFor'>
   readonly activity: Pick<Activity, 'open'>
   readonly logger: Logger
+  readonly clientIp: ClientIp
   /** Names below which every port of every capsule has one. */
   readonly domains: readonly string[]
   /** Requests and upgraded connections of one capsule at a time. */
@@ -168,7 +170,9 @@ export class PortProxy {
     if (!isForAgent(destination) || !(ends instanceof ServerResponse))
       return await serve({ ...destination, ...admission })
     const { path } = admission
-    const onAnswer = await recordAgentRequest({ request, response: ends, capsule: route, path, principal }, accessLog)
+    const ip = this.#deps.clientIp(request)
+    const asked = { request, response: ends, capsule: route, path, principal, ip }
+    const onAnswer = await recordAgentRequest(asked, accessLog)
     if (ends.destroyed) return
     await serve({ ...destination, ...admission, onAnswer })
   }

@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import { create, toBinary, toJsonString } from '@bufbuild/protobuf'
 import type { AuditEntry, AuditPage, ListedTeam } from '@wrenn/protocol'
 import { StartRequestSchema, type StartResponse, StartResponseSchema } from '@wrenn/protocol/guest'
@@ -24,7 +25,7 @@ let id: string
 let bodies: string[] = []
 
 beforeAll(async () => {
-  platform = await startPlatform()
+  platform = await startPlatform({ env: { WRENN_TRUSTED_PROXIES: '127.0.0.1,::1' } })
   agent = await serve(async (request, response) => {
     bodies.push(await bodyOf(request))
     const type = request.headers['content-type'] ?? ''
@@ -55,14 +56,19 @@ function encoded(type: string, message: StartResponse): Uint8Array {
   return isJson ? Buffer.from(toJsonString(StartResponseSchema, message)) : toBinary(StartResponseSchema, message)
 }
 
-function envelope(message: Uint8Array): Buffer {
+function envelope(message: Uint8Array, flags = 0): Buffer {
   const head = Buffer.alloc(5)
+  head[0] = flags
   head.writeUInt32BE(message.length, 1)
   return Buffer.concat([head, message])
 }
 
 /** As clients of the E2B wire ask, on the origin that all capsules share. */
-async function ask(method: string, path: string, more: { type?: string; body?: Uint8Array; key?: string } = {}) {
+async function ask(
+  method: string,
+  path: string,
+  more: { type?: string; body?: Uint8Array; key?: string; headers?: Record<string, string> } = {},
+) {
   return await fetch(platform.url + path, {
     method,
     headers: {
@@ -70,6 +76,7 @@ async function ask(method: string, path: string, more: { type?: string; body?: U
       'e2b-sandbox-port': '49983',
       ...(more.key === undefined ? { 'x-access-token': TOKEN } : { 'x-api-key': more.key }),
       ...(more.type === undefined ? {} : { 'content-type': more.type }),
+      ...more.headers,
     },
     ...(more.body === undefined ? {} : { body: new Uint8Array(more.body) }),
   })
@@ -99,6 +106,34 @@ describe('what clients of the E2B wire do inside a capsule', () => {
     expect(begun).toMatchObject({ actor_type: 'token', ip: '127.0.0.1', details: { command, through: 'e2b' } })
     expect(ended?.details).toMatchObject({ command, exit_code: '3', output_bytes: '3', status: '200' })
     expect(JSON.stringify([begun, ended])).not.toContain('very secret')
+  })
+
+  const started = (message: Uint8Array) =>
+    ask('POST', '/process.Process/Start', {
+      type: 'application/connect+proto',
+      body: envelope(gzipSync(message), 1),
+      headers: { 'connect-content-encoding': 'gzip' },
+    })
+
+  it('is noted with its command where the request is packed', async () => {
+    await (await started(toBinary(StartRequestSchema, asked))).arrayBuffer()
+    const [begun] = await noted(['capsule.exec accepted', 'capsule.exec success'])
+    expect(begun?.details).toEqual({ through: 'e2b', command: '["/bin/bash","-l","-c","echo hi"]' })
+  })
+
+  it('is noted without a command where the request is too long unpacked, and passed on all the same', async () => {
+    const process = { cmd: '/bin/true', args: ['x'.repeat(2 ** 20)] }
+    const message = create(StartRequestSchema, { process })
+    const answer = await started(toBinary(StartRequestSchema, message))
+    expect((await answer.arrayBuffer()).byteLength).toBeGreaterThan(0)
+    const [begun] = await noted(['capsule.exec accepted', 'capsule.exec success'])
+    expect(begun?.details).toEqual({ through: 'e2b', unreadable: 'true' })
+  })
+
+  it('is noted with where it came from, as a trusted proxy says it', async () => {
+    await (await ask('GET', '/files?path=/root/a', { headers: { 'x-forwarded-for': '203.0.113.9' } })).text()
+    const [read] = await noted(['capsule.read_file success'])
+    expect(read?.ip).toBe('203.0.113.9')
   })
 
   it('is noted without a command where the request is none, and passed on all the same', async () => {

@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { gunzipSync } from 'node:zlib'
 import { type DescMessage, fromBinary, fromJson, type MessageShape } from '@bufbuild/protobuf'
 import { queryText } from '@wrenn/base'
 import { StartRequestSchema, StartResponseSchema } from '@wrenn/protocol/guest'
@@ -22,7 +23,7 @@ const actions: Readonly<Record<string, Parameters<RecordAccess>[0]>> = {
   'POST /filesystem.Filesystem/Move': 'capsule.move_file',
   'POST /filesystem.Filesystem/Remove': 'capsule.remove_file',
 }
-/** Of the message that starts a process; its environment may be 256 KiB. */
+/** Of the message that starts a process, as it comes and unpacked; its environment may be 256 KiB. */
 const MAX_START_BYTES = 2 ** 20
 /** The end of a process takes a few bytes. */
 const MAX_END_BYTES = 2 ** 10
@@ -35,6 +36,8 @@ interface Admitted {
   readonly path: string
   /** `undefined`: it has a token of the capsule. */
   readonly principal: Principal | undefined
+  /** Where it comes from. */
+  readonly ip: string
 }
 
 /**
@@ -46,11 +49,11 @@ export async function recordAgentRequest(
   admitted: Admitted,
   accessLog: Pick<AccessLog, 'recorderFor'>,
 ): Promise<((answer: IncomingMessage) => void) | undefined> {
-  const { request, response, capsule, path, principal } = admitted
+  const { request, response, capsule, path, principal, ip } = admitted
   const [route = '', query = ''] = path.split('?', 2)
   const action = actions[`${request.method} ${route}`]
   if (action === undefined) return undefined
-  const record = await accessLog.recorderFor(capsule, actorOf(request, principal))
+  const record = await accessLog.recorderFor(capsule, actorOf(principal, ip))
   if (record === undefined) return undefined
   if (`${request.method} ${route}` === START) return recordCommand(request, response, record)
   const file = route === '/files' ? queryText(query) : undefined
@@ -80,7 +83,7 @@ function recordCommand(request: IncomingMessage, response: ServerResponse, recor
     if (isRead) return
     isRead = true
     request.off('data', onChunk)
-    const { process } = read(StartRequestSchema, envelope, request) ?? {}
+    const { process } = read(StartRequestSchema, envelope, request, MAX_START_BYTES) ?? {}
     command = process === undefined ? undefined : commandLine(process.cmd, process.args)
     unreadable = command === undefined ? 'true' : undefined
     record('capsule.exec', 'accepted', { through: 'e2b', command, unreadable })
@@ -104,7 +107,7 @@ function recordCommand(request: IncomingMessage, response: ServerResponse, recor
   })
   return (answer: IncomingMessage): void => {
     const events = new EnvelopeReader(MAX_END_BYTES, (envelope) => {
-      const event = read(StartResponseSchema, envelope, answer)?.event?.event
+      const event = read(StartResponseSchema, envelope, answer, MAX_END_BYTES)?.event?.event
       if (event?.case === 'end') ended = endDetails(event.value)
       else if (event?.case === 'data') outputBytes += event.value.output.value?.length ?? 0
       // Long, and so output.
@@ -117,11 +120,13 @@ function recordCommand(request: IncomingMessage, response: ServerResponse, recor
 /** Nothing for what is no such message: the guest agent answers that. */
 function read<T extends DescMessage>(
   schema: T,
-  { bytes }: Envelope,
+  envelope: Envelope,
   { headers }: IncomingMessage,
+  maxBytes: number,
 ): MessageShape<T> | undefined {
-  if (bytes === undefined) return undefined
   try {
+    const bytes = unpacked(envelope, headers['connect-content-encoding'], maxBytes)
+    if (bytes === undefined) return undefined
     // As the guest agent takes it.
     const type = headers['content-type']?.split(';', 1)[0]?.trim()
     if (type !== 'application/connect+json') return fromBinary(schema, bytes)
@@ -129,6 +134,17 @@ function read<T extends DescMessage>(
   } catch {
     return undefined
   }
+}
+
+/** @throws RangeError for what is longer than `maxBytes` unpacked, and zlib's errors for what is none */
+function unpacked(
+  { bytes, isCompressed }: Envelope,
+  encoding: string | string[] | undefined,
+  maxBytes: number,
+): Uint8Array | undefined {
+  if (bytes === undefined || !isCompressed || encoding === undefined || encoding === 'identity') return bytes
+  // The guest agent knows no other.
+  return encoding === 'gzip' ? gunzipSync(bytes, { maxOutputLength: maxBytes }) : undefined
 }
 
 function outcomeOf({ statusCode }: ServerResponse): 'success' | 'failure' {
@@ -140,8 +156,7 @@ function endOf({ statusCode, writableFinished }: ServerResponse, startedAt: numb
   return { status: statusCode, duration_ms: durationMs, cut: writableFinished ? undefined : 'true' }
 }
 
-function actorOf({ socket }: IncomingMessage, principal: Principal | undefined): AccessActor {
-  const ip = socket.remoteAddress ?? ''
+function actorOf(principal: Principal | undefined, ip: string): AccessActor {
   if (principal === undefined) return { kind: 'token', ip }
   const { kind, id, name } = principal
   return { kind, id, name, requestId: '', ip }

@@ -80,7 +80,7 @@ describe('a log of data access', () => {
       (record) => {
         for (let n = 0; n < 5; n++) record(`capsule.step_${n}`)
       },
-      3,
+      6,
     )
     expect(entries.map(({ action, details }) => [action, details])).toEqual([
       ['capsule.step_0', {}],
@@ -88,6 +88,37 @@ describe('a log of data access', () => {
       ['capsule.step_2', {}],
       ['team.lose_entries', { entries: '2' }],
     ])
+  })
+
+  it('has places for a team, whatever others do', async () => {
+    const [busy, other] = [await auditedTeam(), await auditedTeam()]
+    const log = new AccessLog({ db, notifications, logger: silentLogger, maxWaiting: 8 })
+    const recorderOf = async (teamId: string) => {
+      const record = await log.recorderFor({ teamId, id: 'cl-1' }, actor)
+      if (record === undefined) throw new Error('the team is not audited')
+      return record
+    }
+    const [recordBusy, recordOther] = [await recorderOf(busy), await recorderOf(other)]
+    for (let n = 0; n < 100; n++) recordBusy('capsule.exec', 'success', {})
+    for (let n = 0; n < 2; n++) recordOther('capsule.exec', 'success', {})
+    await log.stop()
+    const actionsOf = async (teamId: string) =>
+      (await listAudit(db, teamId, { limit: 100 })).map(({ action }) => action)
+    expect(await actionsOf(other)).toEqual(['capsule.exec', 'capsule.exec'])
+    expect((await actionsOf(busy)).sort()).toEqual([...Array(4).fill('capsule.exec'), 'team.lose_entries'])
+  })
+
+  it('gives the places of what was written to who comes next', async () => {
+    const teamId = await auditedTeam()
+    const log = new AccessLog({ db, notifications, logger: silentLogger, maxWaiting: 4 })
+    const record = await log.recorderFor({ teamId, id: 'cl-1' }, actor)
+    for (let round = 0; round < 3; round++) {
+      for (let n = 0; n < 2; n++) record?.('capsule.exec', 'success', {})
+      await log.stop()
+    }
+    expect((await listAudit(db, teamId, { limit: 100 })).map(({ action }) => action)).toEqual(
+      Array(6).fill('capsule.exec'),
+    )
   })
 })
 

@@ -48,6 +48,8 @@ export class AccessLog {
   /** Grows with each change; what was read before one is not kept after it. */
   #version = 0
   #waiting: { readonly entry: AccessEntry; readonly id: string; readonly happenedAt: number }[] = []
+  /** By team, how many of them. */
+  readonly #waitingOf = new Map<string, number>()
   readonly #lost = new Map<string, number>()
   #lastId: string = auditIds.create()
   #writtenAt: Date | undefined
@@ -97,8 +99,10 @@ export class AccessLog {
     return teams
   }
 
+  /** A team may have as many places as are left: half of them alone, and always some for the next one. */
   #add(entry: AccessEntry): void {
-    if (this.#waiting.length >= (this.#deps.maxWaiting ?? MAX_WAITING)) {
+    const left = (this.#deps.maxWaiting ?? MAX_WAITING) - this.#waiting.length
+    if ((this.#waitingOf.get(entry.teamId) ?? 0) >= left) {
       this.#lost.set(entry.teamId, (this.#lost.get(entry.teamId) ?? 0) + 1)
       return
     }
@@ -108,6 +112,7 @@ export class AccessLog {
   #enqueue(entry: AccessEntry): void {
     this.#lastId = successor(this.#lastId)
     this.#waiting.push({ entry, id: this.#lastId, happenedAt: performance.now() })
+    this.#waitingOf.set(entry.teamId, (this.#waitingOf.get(entry.teamId) ?? 0) + 1)
   }
 
   async #write(): Promise<void> {
@@ -119,8 +124,15 @@ export class AccessLog {
       )
       this.#writtenAt = await writeAccess(this.#deps.db, entries, this.#writtenAt)
       this.#waiting.splice(0, batch.length)
+      for (const { entry } of batch) this.#leave(entry)
       if (this.#waiting.length === 0) this.#tellLost()
     }
+  }
+
+  #leave({ teamId }: AccessEntry): void {
+    const left = (this.#waitingOf.get(teamId) ?? 1) - 1
+    if (left > 0) this.#waitingOf.set(teamId, left)
+    else this.#waitingOf.delete(teamId)
   }
 
   #tellLost(): void {
