@@ -54,6 +54,19 @@ describe('a capsule whose ports are private', () => {
     expect(await portsOf(other.id)).toEqual({ access: 'public', domain: `localhost:${port}` })
   })
 
+  it.each([49_999, 8_888])(
+    'is closed to others at port %i, where the code interpreter runs code for who asks',
+    async (port) => {
+      const closed = async (...lines: readonly string[]): Promise<number> =>
+        status(await exchange(platform, `${[...lines, `Host: ${port}-${id}.localhost`].join('\r\n')}\r\n\r\n`))
+      expect(await closed('POST /execute HTTP/1.1', 'Content-Length: 0', 'Connection: close')).toBe(403)
+      expect(await closed('GET /api/kernels HTTP/1.1', 'Connection: close')).toBe(403)
+      const upgrade = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13']
+      const socket = ['GET /api/kernels/1/channels HTTP/1.1', ...upgrade, 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==']
+      expect(await closed(...socket, 'Origin: https://elsewhere.example')).toBe(403)
+    },
+  )
+
   it('is closed to others, by every way', async () => {
     const wrong = `${token.slice(0, -1)}_`
     for (const headers of [
