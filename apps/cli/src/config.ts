@@ -72,7 +72,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   return {
     dir: values.WRENN_DIR,
     apiUrl: values.WRENN_API_URL,
-    apiKey: values.WRENN_API_KEY,
+    apiKey: values.WRENN_API_KEY?.trim() || undefined,
     loginsFile: values.WRENN_LOGINS ?? join(settingsFolder(values), 'wrenn/logins.json'),
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,

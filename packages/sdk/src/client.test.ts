@@ -33,6 +33,33 @@ async function running() {
   return await wrenn.capsules.get(ID)
 }
 
+describe('an API key', () => {
+  const list = async (apiKey: string) => {
+    server.handler = (_seen, response) => sendJson(response, [])
+    return await new Wrenn({ apiUrl: server.url, apiKey }).templates.list()
+  }
+
+  it('is sent without the white space around it', async () => {
+    await list(` ${KEY}\r\n`)
+    expect(server.seen.at(-1)?.headers['x-api-key']).toBe(KEY)
+  })
+
+  it.each([
+    ['a line break', `${KEY}\n${KEY}`],
+    ['a space', `export ${KEY}`],
+    ['a character that no key has', `\u201c${KEY}\u201d`],
+  ])('with %s in it is refused by name, and is in no message', async (what, key) => {
+    const refusal = await list(key).then(
+      () => undefined,
+      (error: unknown) => error,
+    )
+    expect(refusal).toBeInstanceOf(AuthenticationError)
+    expect(refusal).toMatchObject({ code: 'unauthorized', message: `The API key has ${what} in it.` })
+    expect(String(refusal)).not.toContain(KEY)
+    expect(server.seen).toEqual([])
+  })
+})
+
 describe('capsules', () => {
   it('are created under one idempotency key, however often the request had to be repeated', async () => {
     let creates = 0

@@ -116,10 +116,16 @@ export class Transport {
     }
   }
 
-  /** What the next request or connection goes with. @throws what the client's own source of keys throws */
+  /**
+   * What the next request or connection goes with, without the white space around it that files and pastes bring.
+   * @throws WrennError `unauthorized` for what no key can be; what the client's own source of keys throws
+   */
   async apiKey(): Promise<string | undefined> {
     const { apiKey } = this.options
-    return typeof apiKey === 'function' ? await apiKey() : apiKey
+    const key = (typeof apiKey === 'function' ? await apiKey() : apiKey)?.trim()
+    // A header could not carry it, which looks like a server that does not answer.
+    if (key !== undefined && !/^[\x21-\x7e]*$/.test(key)) throw noKey(key)
+    return key
   }
 
   /** The URL of a WebSocket route. */
@@ -174,6 +180,15 @@ function bodyOf(options: RequestOptions): RequestInit & { duplex?: 'half' } {
   if (!(options.body instanceof ReadableStream)) return { body: options.body }
   // Fetch sends a stream only when told that the answer comes after it, and to follow a redirect Node.js would keep it whole.
   return { body: options.body, duplex: 'half', redirect: 'error' }
+}
+
+/** Without the key, which is for no log. */
+function noKey(key: string): WrennError {
+  const what = /[\r\n]/.test(key) ? 'a line break' : /\s/.test(key) ? 'a space' : 'a character that no key has'
+  return createError(`The API key has ${what} in it.`, {
+    code: 'unauthorized',
+    hint: 'Set the key alone, as it was shown when it was made: nothing before it, after it or in between.',
+  })
 }
 
 function retryAfterMs(error: WrennError): number | undefined {
