@@ -1,4 +1,4 @@
-export { AUDIT_GENESIS, auditText, type CapsuleCommand, nextState } from '@wrenn/protocol'
+export { AUDIT_GENESIS, auditText, type CapsuleCommand, metricsRanges, nextState } from '@wrenn/protocol'
 export {
   Account,
   type DeviceLogin,

@@ -33,7 +33,7 @@ export interface ListAnyCapsulesOptions extends CallOptions {
 export interface HealthProblem {
   /** `error`: something does not work. `warning`: it soon may not. */
   readonly severity: 'error' | 'warning'
-  readonly part: 'host' | 'database' | 'mail' | 'control_plane'
+  readonly part: 'host' | 'database' | 'mail'
   /** A sentence. */
   readonly message: string
   readonly nextStep: string

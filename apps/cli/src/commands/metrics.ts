@@ -1,12 +1,10 @@
-import type { MetricsHistory, MetricsPoint } from '@wrenn/sdk'
+import { type MetricsHistory, type MetricsPoint, type MetricsRange, metricsRanges } from '@wrenn/sdk'
 import { type Command, Option } from 'commander'
 import { findCapsule } from '../capsule-view.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { sparkline } from '../sparkline.js'
 import { showBytes } from '../units.js'
 
-const ranges = ['5m', '10m', '1h', '2h', '6h', '12h', '24h'] as const
-type Range = (typeof ranges)[number]
 const WIDTH = 48
 
 /** `wrenn capsule metrics`. */
@@ -14,8 +12,8 @@ export function addMetrics(capsule: Command): void {
   const command = capsule
     .command('metrics <capsule>')
     .description('show what a capsule has used, also of one that is asleep')
-    .addOption(new Option('--range <range>', 'how far back').choices(ranges).default('1h'))
-  withJson(command).action(async (id: string, options: CommonOptions & { readonly range: Range }) => {
+    .addOption(new Option('--range <range>', 'how far back').choices(Object.keys(metricsRanges)).default('1h'))
+  withJson(command).action(async (id: string, options: CommonOptions & { readonly range: MetricsRange }) => {
     const context = contextOf(options)
     const history = await (await findCapsule(context, id)).metricsHistory(options.range)
     context.output.result(toJson(history), () => show(history, Date.now()))
@@ -53,7 +51,7 @@ function show({ range, stepMs, points }: MetricsHistory, nowMs: number): string 
     ['Received', ({ netRxBytes }) => rate(netRxBytes), showRate],
     ['Sent', ({ netTxBytes }) => rate(netTxBytes), showRate],
   ]
-  const span = { fromMs: nowMs - SPANS_MS[range], toMs: nowMs, width: WIDTH }
+  const span = { fromMs: nowMs - metricsRanges[range] * 1000, toMs: nowMs, width: WIDTH }
   return lines
     .map(([name, of, format]) => {
       const values = points.map((point) => ({ atMs: point.timestamp.getTime(), value: of(point) }))
@@ -63,11 +61,4 @@ function show({ range, stepMs, points }: MetricsHistory, nowMs: number): string 
       return `${name.padEnd(9)} ${sparkline(values, span)}  ${format(latest)}, at most ${format(Math.max(...known))}`
     })
     .join('\n')
-}
-
-const MINUTE_MS = 60_000
-const HOUR_MS = 60 * MINUTE_MS
-const SPANS_MS: Readonly<Record<Range, number>> = {
-  ...{ '5m': 5 * MINUTE_MS, '10m': 10 * MINUTE_MS, '1h': HOUR_MS, '2h': 2 * HOUR_MS },
-  ...{ '6h': 6 * HOUR_MS, '12h': 12 * HOUR_MS, '24h': 24 * HOUR_MS },
 }

@@ -17,8 +17,8 @@ export function readConfig(env: Environment = process.env): InterpreterConfig {
   return Object.freeze({
     port: 49_999,
     jupyterPort: 8888,
-    cwd: env.WRENN_INTERPRETER_CWD || '/home/user',
-    identityPath: env.WRENN_INTERPRETER_IDENTITY || '/run/.wrenn-agent/identity.json',
+    cwd: '/home/user',
+    identityPath: '/run/.wrenn-agent/identity.json',
     environment: {
       HOME: '/root',
       USER: 'root',

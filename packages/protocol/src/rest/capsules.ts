@@ -208,11 +208,22 @@ export const listCapsulesQuerySchema = z.object({
 /** As the server reads it: texts have become lists and numbers. */
 export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>
 
-/** How far back a history may be asked for: up to ten minutes in steps of 5 s, up to two hours of 30 s, up to a day of 5 min. */
-export const metricsRanges = ['5m', '10m', '1h', '2h', '6h', '12h', '24h'] as const
+/** How far back a history may be asked for, in seconds: up to ten minutes in steps of 5 s, up to two hours of 30 s, up to a day of 5 min. */
+export const metricsRanges = {
+  '5m': 300,
+  '10m': 600,
+  '1h': 3_600,
+  '2h': 7_200,
+  '6h': 21_600,
+  '12h': 43_200,
+  '24h': 86_400,
+} as const
 
 /** How far back clients may ask what a capsule used. */
-export type MetricsRange = (typeof metricsRanges)[number]
+export type MetricsRange = keyof typeof metricsRanges
+const metricsRangeNames = Object.keys(metricsRanges) as MetricsRange[] // of a table that is written above
+/** As the API is asked for one. */
+export const metricsRangeSchema = z.enum(metricsRangeNames)
 
 /** What a capsule used in a step, measured outside its guest. */
 export const metricsPointSchema = z.object({
@@ -233,7 +244,7 @@ export const metricsSchema = z
   .object({
     sandbox_id: capsuleIdSchema,
     capsule_id: capsuleIdSchema,
-    range: z.enum(metricsRanges),
+    range: metricsRangeSchema,
     step_sec: z.int().describe('Between points.'),
     points: z.array(metricsPointSchema).describe('Oldest first; none of times when the capsule did not run.'),
     current: z

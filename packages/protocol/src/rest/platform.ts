@@ -43,7 +43,7 @@ export type AnyCapsulePage = z.infer<typeof anyCapsulePageSchema>
 const problemSchema = z
   .object({
     severity: z.enum(['error', 'warning']).describe('`error`: something does not work. `warning`: it soon may not.'),
-    part: z.enum(['host', 'database', 'mail', 'control_plane']),
+    part: z.enum(['host', 'database', 'mail']),
     message: z.string().describe('A sentence.'),
     next_step: z.string().describe('What to do about it.'),
   })

@@ -1,5 +1,12 @@
 import { AppError } from '@wrenn/base'
-import { type CapsuleMetrics, isUsable, type MetricsRange, metricsRanges, metricsSchema } from '@wrenn/protocol'
+import {
+  type CapsuleMetrics,
+  isUsable,
+  type MetricsRange,
+  metricsRangeSchema,
+  metricsRanges,
+  metricsSchema,
+} from '@wrenn/protocol'
 import type { GetMetricsResponse } from '@wrenn/protocol/host'
 import { z } from 'zod'
 import type { MetricsHistory } from '../../domain/metrics/index.js'
@@ -10,7 +17,6 @@ import { capsuleParams, errors } from '../schemas.js'
 /** Existing clients give up after 5 seconds. */
 const ANSWER_WITHIN_MS = 4_500
 const DEFAULT_RANGE: MetricsRange = '10m'
-const SECONDS = { '5m': 300, '10m': 600, '1h': 3_600, '2h': 7_200, '6h': 21_600, '12h': 43_200, '24h': 86_400 } as const
 
 /** What is said of a guest that hangs, is moving or has ended, and of a host that is away. */
 const SILENT = [
@@ -34,7 +40,7 @@ export function metricsRoutes(app: App, { capsules, host, history }: Services): 
           'Without `range` only a running capsule is answered for, with what it uses now and the last ten minutes. With it the history of any capsule is.',
         params: capsuleParams,
         querystring: z.object({
-          range: z.enum(metricsRanges).optional(),
+          range: metricsRangeSchema.optional(),
           current: z.stringbool().default(true).describe('With `range`, `false` leaves the guest in peace.'),
         }),
         response: { 200: metricsSchema, ...errors },
@@ -45,7 +51,7 @@ export function metricsRoutes(app: App, { capsules, host, history }: Services): 
       const { id } = request.params
       const { range, current: isAsked } = request.query
       const row = range === undefined ? await capsules.running(teamId, id) : await capsules.get(teamId, id)
-      const fromSec = Math.floor(Date.now() / 1000) - SECONDS[range ?? DEFAULT_RANGE]
+      const fromSec = Math.floor(Date.now() / 1000) - metricsRanges[range ?? DEFAULT_RANGE]
       const [current, past] = await Promise.all([
         range === undefined ? ask(id) : isAsked && isUsable(row.state) ? ask(id).catch(unlessSilent) : undefined,
         history.read(row, { fromSec }),

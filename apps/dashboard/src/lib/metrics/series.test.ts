@@ -37,6 +37,7 @@ describe('a summary', () => {
 describe('ranges', () => {
   it('are those of the address, or an hour', () => {
     expect([rangeOf('24h').seconds, rangeOf('7m').range, rangeOf(null).range]).toEqual([86_400, '1h', '1h'])
+    expect([rangeOf('5m').label, rangeOf('10m').label, rangeOf('12h').label]).toEqual(['5 min', '10 min', '12 h'])
   })
 })
 

@@ -1,17 +1,16 @@
-import type { MetricsHistory, MetricsPoint, MetricsRange } from '@wrenn/sdk'
+import { type MetricsHistory, type MetricsPoint, type MetricsRange, metricsRanges } from '@wrenn/sdk'
 
-/** How far back one may look, with what people call it. */
-export const ranges = [
-  { range: '5m', label: '5 min', seconds: 300 },
-  { range: '10m', label: '10 min', seconds: 600 },
-  { range: '1h', label: '1 h', seconds: 3_600 },
-  { range: '2h', label: '2 h', seconds: 7_200 },
-  { range: '6h', label: '6 h', seconds: 21_600 },
-  { range: '12h', label: '12 h', seconds: 43_200 },
-  { range: '24h', label: '24 h', seconds: 86_400 },
-] as const satisfies readonly { readonly range: MetricsRange; readonly label: string; readonly seconds: number }[]
+/** How far back one may look. */
+interface Range {
+  readonly range: MetricsRange
+  /** What people call it. */
+  readonly label: string
+  readonly seconds: number
+}
 
-const DEFAULT_RANGE = ranges[2]
+/** All of them, the shortest first. */
+export const ranges = (Object.keys(metricsRanges) as MetricsRange[]).map(describe) // a table has no other keys
+const DEFAULT_RANGE = describe('1h')
 /** Points further apart than so many steps have a gap between them. */
 const GAP_STEPS = 1.5
 
@@ -41,8 +40,12 @@ export interface Summary {
 }
 
 /** The one that an address asks for, or the default. */
-export function rangeOf(text: string | null): (typeof ranges)[number] {
+export function rangeOf(text: string | null): Range {
   return ranges.find(({ range }) => range === text) ?? DEFAULT_RANGE
+}
+
+function describe(range: MetricsRange): Range {
+  return { range, label: range.replace(/m$/, ' min').replace(/h$/, ' h'), seconds: metricsRanges[range] }
 }
 
 /** The points in order, with nothing drawn through the time when there were none. */
