@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import type { Capsule, Checkpoint, DiffResult, ErrorBody, ExecResult, Template } from '@wrenn/protocol'
+import type { Capsule, Checkpoint, DiffResult, ErrorBody, ExecResult, ForkResult, Template } from '@wrenn/protocol'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
@@ -357,6 +357,61 @@ describe('a file at a point in time', () => {
       expect(refused.headers.get('retry-after')).toBe('2')
       expect(await code(refused, 429)).toBe('limit_exceeded')
     }
+  })
+})
+
+describe('what was at a checkpoint', () => {
+  const forkAt = (checkpoint: string, query = '') =>
+    platform.call('POST', at(`/fork${query}`), { checkpoint, name: 'copy' })
+  const snapshotAt = (checkpoint: string, query = '') =>
+    platform.call('POST', `/v1/snapshots${query}`, { capsule_id: id, name: 'old', checkpoint })
+
+  it('is forked, and made a template of, while the capsule goes on as it is', async () => {
+    await shell('echo then > ~/file')
+    const point = await save({ name: 'before' })
+    await shell('echo now > ~/file')
+    const forked = await json<ForkResult>(await forkAt('before'), 201)
+    await json<Template>(await snapshotAt(point.id), 201)
+    const started = await platform.create({ template: 'old' })
+    const copies = [...forked.capsules, started]
+    expect(await shell('cat ~/file')).toBe('now\n')
+    const source = id
+    for (const copy of copies) {
+      id = copy.id
+      expect(await shell('cat ~/file')).toBe('then\n')
+      await platform.call('DELETE', at(''))
+    }
+    id = source
+    await platform.call('DELETE', '/v1/snapshots/old')
+  })
+
+  it('is refused where there is no such checkpoint, and nothing is made', async () => {
+    expect(await code(await forkAt('nowhere'), 404)).toBe('checkpoint_not_found')
+    expect(await code(await snapshotAt('nowhere'), 404)).toBe('checkpoint_not_found')
+    expect(await code(await forkAt('no/where'), 400)).toBe('invalid_request')
+    const all = await json<Capsule[]>(await platform.call('GET', '/v1/capsules?status=all'), 200)
+    expect(all.map(({ parent_id }) => parent_id)).not.toContain(id)
+    const templates = await json<Template[]>(await platform.call('GET', '/v1/snapshots?type=snapshot'), 200)
+    expect(templates.map(({ name }) => name)).not.toContain('old')
+  })
+
+  it.each(['fork', 'snapshot'] as const)('cannot be deleted before its %s is made', async (what) => {
+    await save({ name: 'before' })
+    const held = platform.host.holdNext(what)
+    const ask = what === 'fork' ? forkAt : snapshotAt
+    expect((await ask('before', '?wait_sec=0')).status).toBe(202)
+    await held.reached
+    expect(await code(await platform.call('DELETE', at('/checkpoints/before')), 409)).toBe('in_use')
+    held.release()
+    await expect.poll(async () => (await platform.call('DELETE', at('/checkpoints/before'))).status).toBe(204)
+    if (what === 'snapshot') await platform.call('DELETE', '/v1/snapshots/old')
+  })
+
+  it('is another request than that of now', async () => {
+    await save({ name: 'before' })
+    const key = { 'idempotency-key': `point-${id}` }
+    await json(await platform.call('POST', at('/fork'), { checkpoint: 'before' }, key), 201)
+    expect(await code(await platform.call('POST', at('/fork'), {}, key), 409)).toBe('idempotency_mismatch')
   })
 })
 

@@ -1,7 +1,7 @@
 import type * as wire from '@wrenn/protocol'
 import { withinAwakeTime } from './awake-time.js'
 import { randomName, toBase64 } from './bytes.js'
-import { type CheckpointRef, Checkpoints, type DiffOptions } from './checkpoints.js'
+import { type CheckpointRef, Checkpoints, type DiffOptions, refOf } from './checkpoints.js'
 import { capsuleInfo, capsuleMetrics, execResult, metricsHistory, processInfo, templateInfo } from './convert.js'
 import { Egress } from './egress.js'
 import { Files } from './files.js'
@@ -129,6 +129,13 @@ export interface ForkOptions extends LifecycleOptions {
   readonly envs?: Readonly<Record<string, string>>
   /** @default that of the source */
   readonly idleTimeoutMs?: number
+  /** As the source was at this checkpoint of it. @default as it is */
+  readonly checkpoint?: CheckpointRef
+}
+/** Of what moment a template is made. */
+export interface SnapshotOptions extends LifecycleOptions {
+  /** As the capsule was at this checkpoint of it. @default as it is */
+  readonly checkpoint?: CheckpointRef
 }
 /** The copies, and how long the source stood still for them. */
 export type Forks = readonly Capsule[] & { readonly pauseWindowMs: number; readonly timings: readonly Timing[] }
@@ -414,19 +421,20 @@ export class Capsule implements AsyncDisposable {
 
   /**
    * Makes running copies of it, memory and processes included; it stands still for milliseconds and goes on. All or none.
+   * With a checkpoint they are as it was then, and it does not stand still.
    * @example
    * const [copy] = await capsule.fork()
    * const forks = await capsule.fork({ count: 10, name: 'try' })
+   * const [old] = await capsule.fork({ checkpoint: 'before-upgrade' })
+   * @throws CheckpointNotFoundError; InvalidStateError
    */
   async fork(options: ForkOptions = {}): Promise<Forks> {
-    const { count, name, labels, envs, idleTimeoutMs, timeoutMs, signal, requestTimeoutMs } = options
+    const { count, name, labels, envs, idleTimeoutMs, checkpoint: point, ...call } = options
     const timeout_sec = idleTimeoutMs === undefined ? undefined : wholeSeconds(idleTimeoutMs)
-    const operation = { what: 'The fork', path: `${this.#path}/fork`, json: { count, name, labels, envs, timeout_sec } }
-    const answer = await perform<wire.ForkResult>(this.#transport, operation, {
-      ...(timeoutMs === undefined ? {} : { timeoutMs }),
-      ...(signal === undefined ? {} : { signal }),
-      ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }),
-    })
+    const checkpoint = point === undefined ? undefined : refOf(point)
+    const json = { count, name, labels, envs, timeout_sec, checkpoint }
+    const operation = { what: 'The fork', path: `${this.#path}/fork`, json }
+    const answer = await perform<wire.ForkResult>(this.#transport, operation, call)
     const copies = answer.capsules.map((copy) => new Capsule(this.#transport, capsuleInfo(copy)))
     return Object.assign(copies, { pauseWindowMs: answer.pause_window_ms, timings: answer.timings })
   }
@@ -493,16 +501,18 @@ export class Capsule implements AsyncDisposable {
   }
 
   /**
-   * Makes a template of it, from which new capsules start warm. It stays as it was.
+   * Makes a template of it, from which new capsules start warm. It stays as it was. With a checkpoint: of how it was then.
    * @example
    * const { name } = await capsule.snapshot('with-dependencies')
    * const copy = await wrenn.capsules.create({ template: name })
-   * @throws WrennError `name_reserved`, `template_name_taken`; InvalidStateError
+   * @throws WrennError `name_reserved`, `template_name_taken`; CheckpointNotFoundError; InvalidStateError
    * @default name template- and 8 hexadecimal digits
    */
-  async snapshot(name?: string, options: LifecycleOptions = {}): Promise<TemplateInfo> {
-    const operation = { what: 'The snapshot', path: '/v1/snapshots', json: { capsule_id: this.id, name } }
-    return templateInfo(await perform<wire.Template>(this.#transport, operation, options))
+  async snapshot(name?: string, options: SnapshotOptions = {}): Promise<TemplateInfo> {
+    const { checkpoint: point, ...call } = options
+    const checkpoint = point === undefined ? undefined : refOf(point)
+    const operation = { what: 'The snapshot', path: '/v1/snapshots', json: { capsule_id: this.id, name, checkpoint } }
+    return templateInfo(await perform<wire.Template>(this.#transport, operation, call))
   }
 
   /** Counts as activity: the idle timeout starts anew. @throws InvalidStateError unless it runs */

@@ -44,7 +44,7 @@ export class Checkpoints {
     options: DiffOptions,
   ): AsyncGenerator<FileChange, void, undefined> {
     const { path, pageSize = 1000, ...call } = options
-    const route = `${this.pathOf(from)}/diff/${refOf(to)}`
+    const route = `${this.pathOf(from)}/diff/${encodeURIComponent(refOf(to))}`
     let cursor: string | undefined
     do {
       const query = { path, limit: pageSize, cursor }
@@ -62,11 +62,11 @@ export class Checkpoints {
 
   /** Route of one checkpoint, by id or name. */
   pathOf(checkpoint: CheckpointRef): string {
-    return `${this.#path}/${refOf(checkpoint)}`
+    return `${this.#path}/${encodeURIComponent(refOf(checkpoint))}`
   }
 }
 
 /** The API takes names where it takes ids. */
-function refOf(checkpoint: CheckpointRef): string {
-  return encodeURIComponent(typeof checkpoint === 'string' ? checkpoint : checkpoint.id)
+export function refOf(checkpoint: CheckpointRef): string {
+  return typeof checkpoint === 'string' ? checkpoint : checkpoint.id
 }

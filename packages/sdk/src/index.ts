@@ -19,6 +19,7 @@ export {
   type Forks,
   type ProcessOptions,
   type PtyOptions,
+  type SnapshotOptions,
   type StartOptions,
   type StreamOptions,
   type UpdateOptions,

@@ -132,6 +132,23 @@ describe('fork', () => {
   })
 })
 
+describe('a point in time', () => {
+  it('is forked, and made a template of, by name, by id or as it was listed', async () => {
+    server.handler = (_seen, response) =>
+      sendJson(response, { capsules: [capsule('running')], pause_window_ms: 0, timings: [] }, 201)
+    await found.fork({ checkpoint: 'before' })
+    await found.fork({ checkpoint: { id: CHECKPOINT } })
+    server.handler = (_seen, response) => sendJson(response, errorBody('checkpoint_not_found'), 404)
+    const refused = await found.snapshot('tools', { checkpoint: CHECKPOINT }).catch((error: unknown) => error)
+    expect(refused).toBeInstanceOf(CheckpointNotFoundError)
+    expect(server.seen.map(bodyOf)).toEqual([
+      { checkpoint: 'before' },
+      { checkpoint: CHECKPOINT },
+      { capsule_id: ID, name: 'tools', checkpoint: CHECKPOINT },
+    ])
+  })
+})
+
 describe('checkpoints', () => {
   it('are made, listed and deleted', async () => {
     server.handler = (_seen, response) => sendJson(response, checkpoint('one', { pause_window_ms: 4 }), 201)

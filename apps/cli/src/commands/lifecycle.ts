@@ -129,17 +129,20 @@ export function addUpdate(capsule: Command): void {
 }
 
 const forkHelp = `
-The copies have memory, processes and files of the moment of the fork; the capsule goes on after milliseconds.
+The copies have memory, processes and files of the moment of the fork; the capsule goes on after milliseconds. With --checkpoint
+they have those of a checkpoint, and the capsule does not notice.
 
 Examples:
   wrenn capsule fork cl-…
-  wrenn capsule fork cl-… --count 10 --name try -e SEED=7`
+  wrenn capsule fork cl-… --count 10 --name try -e SEED=7
+  wrenn capsule fork cl-… --checkpoint before-upgrade`
 
 type ForkCommandOptions = LifecycleCommandOptions & {
   readonly count?: number
   readonly name?: string
   readonly label?: Readonly<Record<string, string>>
   readonly env?: Readonly<Record<string, string>>
+  readonly checkpoint?: string
 }
 
 /** `wrenn capsule fork`: prints the ids of the copies, one a line, for scripts. */
@@ -151,11 +154,12 @@ export function addFork(capsule: Command): void {
     .option('--name <name>', 'name of the copies; with several, -1, -2, … is added')
     .option('--label <key=value>', 'label, may be repeated (default: those of the source)', collectPair)
     .option('-e, --env <key=value>', 'added to the environment, may be repeated', collectPair)
+    .option('--checkpoint <checkpoint>', 'as it was there, by name or id (default: as it is)')
     .addHelpText('after', forkHelp)
   withWait(withJson(command)).action(async (id: string, options: ForkCommandOptions) => {
     const context = contextOf(options)
     const found = await findCapsule(context, id)
-    const { count, name, label, env } = options
+    const { count, name, label, env, checkpoint } = options
     const forks = await waiting(context, 'forking', options, (wait) =>
       found.fork({
         ...wait,
@@ -163,6 +167,7 @@ export function addFork(capsule: Command): void {
         ...(name === undefined ? {} : { name }),
         ...(label === undefined ? {} : { labels: label }),
         ...(env === undefined ? {} : { envs: env }),
+        ...(checkpoint === undefined ? {} : { checkpoint }),
       }),
     )
     const json = {
@@ -171,6 +176,10 @@ export function addFork(capsule: Command): void {
       timings: forks.timings,
     }
     context.output.result(json, () => forks.map((copy) => copy.id).join('\n'))
-    context.output.note(`The source stood still for ${showMs(forks.pauseWindowMs)}${showSteps(forks.timings)}.`)
+    const cost =
+      checkpoint === undefined
+        ? `The source stood still for ${showMs(forks.pauseWindowMs)}`
+        : `Forked from ${checkpoint}`
+    context.output.note(`${cost}${showSteps(forks.timings)}.`)
   })
 }

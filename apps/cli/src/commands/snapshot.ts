@@ -10,24 +10,30 @@ import { type WaitOptions, waiting, withWait } from '../waiting.js'
 const makeHelp = `
 Memory and processes are in it: capsules start from it warm. The capsule itself stays as it was.
 
-Example:
+Examples:
   name=$(wrenn capsule snapshot cl-… my-tools)
-  wrenn capsule create --template "$name"`
+  wrenn capsule create --template "$name"
+  wrenn capsule snapshot cl-… my-tools --checkpoint before-upgrade`
+
+type SnapshotCommandOptions = CommonOptions & WaitOptions & { readonly checkpoint?: string }
 
 /** `wrenn capsule snapshot`. */
 export function addMakeSnapshot(capsule: Command): void {
   const command = capsule
     .command('snapshot <capsule> [name]')
     .description('make a template of a capsule and print its name')
+    .option('--checkpoint <checkpoint>', 'as it was there, by name or id (default: as it is)')
     .addHelpText('after', makeHelp)
-  withWait(withJson(command)).action(
-    async (id: string, name: string | undefined, options: CommonOptions & WaitOptions) => {
-      const context = contextOf(options)
-      const found = await findCapsule(context, id)
-      const made = await waiting(context, 'making a snapshot', options, (wait) => found.snapshot(name, wait))
-      context.output.result(toJson(made), () => made.name)
-    },
-  )
+  withWait(withJson(command)).action(async (id: string, name: string | undefined, options: SnapshotCommandOptions) => {
+    const context = contextOf(options)
+    const found = await findCapsule(context, id)
+    const { checkpoint } = options
+    const point = checkpoint === undefined ? {} : { checkpoint }
+    const made = await waiting(context, 'making a snapshot', options, (wait) =>
+      found.snapshot(name, { ...wait, ...point }),
+    )
+    context.output.result(toJson(made), () => made.name)
+  })
 }
 
 const help = `

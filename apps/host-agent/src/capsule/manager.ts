@@ -174,8 +174,8 @@ export class CapsuleManager {
   }
 
   /** @see Fork.run */
-  async fork(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
-    return await this.#counted(() => this.#fork.run(capsuleId, copies))
+  async fork(capsuleId: string, copies: readonly ForkCopy[], checkpointId?: string): Promise<ForkResult> {
+    return await this.#counted(() => this.#fork.run(capsuleId, copies, checkpointId))
   }
 
   /** @see Egress.set */

@@ -49,9 +49,9 @@ export function lifecycleHandlers(
     resumeCapsule: unary(async ({ capsuleId, fromDisk }) => ({
       capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId), fromDisk)),
     })),
-    forkCapsule: unary(async ({ capsuleId, copies }) => {
+    forkCapsule: unary(async ({ capsuleId, copies, checkpointId }) => {
       const source = parseCapsuleId(capsuleId)
-      const result = await parts().manager.fork(source, parseCopies(source, copies))
+      const result = await parts().manager.fork(source, parseCopies(source, copies), parsePoint(checkpointId))
       return {
         capsules: result.records.map(toCapsule),
         pauseWindowMs: result.pauseWindowMs,
@@ -108,9 +108,12 @@ export function lifecycleHandlers(
     listRefusals: unary(async ({ capsuleId }) => ({
       refusals: (await parts().manager.refusals(parseCapsuleId(capsuleId))).map(toRefusal),
     })),
-    createSnapshot: unary(async ({ capsuleId, snapshotId }) => {
+    createSnapshot: unary(async ({ capsuleId, snapshotId, checkpointId }) => {
       const { snapshots } = parts().manager
-      return { snapshot: toSnapshot(await snapshots.create(parseCapsuleId(capsuleId), parseSnapshotId(snapshotId))) }
+      const source = parseCapsuleId(capsuleId)
+      return {
+        snapshot: toSnapshot(await snapshots.create(source, parseSnapshotId(snapshotId), parsePoint(checkpointId))),
+      }
     }),
     listSnapshots: unary(async () => ({ snapshots: (await parts().manager.snapshots.list()).map(toSnapshot) })),
     deleteSnapshot: unary(async ({ snapshotId }) =>
@@ -140,6 +143,11 @@ export function lifecycleHandlers(
       }
     }),
   }
+}
+
+/** Empty: the capsule as it is. */
+function parsePoint(checkpointId: string): string | undefined {
+  return checkpointId === '' ? undefined : parseCheckpointId(checkpointId)
 }
 
 function parseReason(text: string): PauseReason {

@@ -61,6 +61,10 @@ export const updateCapsuleSchema = requestBody({
 /** What of a capsule changes; nothing at all is a valid request. */
 export type UpdateCapsuleInput = z.output<typeof updateCapsuleSchema>
 
+const ofCheckpoint = safeNameSchema
+  .optional()
+  .describe('Id or name of a checkpoint of the capsule: as it was then. Default: as it is.')
+
 /** Body of `POST /v1/capsules/{id}/fork`. Memory, disk, size and egress are the source's and cannot be chosen. */
 export const forkRequestSchema = requestBody({
   count: z.int().min(1).max(100).default(1),
@@ -68,6 +72,7 @@ export const forkRequestSchema = requestBody({
   labels: labelsSchema.optional().describe('Labels of the copies; default: those of the source.'),
   envs: capsuleEnvsSchema.default({}).describe('Added to the environment of the source.'),
   timeout_sec: z.int().min(0).max(31_536_000).optional().describe('Default: that of the source.'),
+  checkpoint: ofCheckpoint,
 }).meta({ id: 'ForkRequest' })
 /** As a client sends it: an empty one makes one copy. */
 export type ForkRequest = z.input<typeof forkRequestSchema>
@@ -161,6 +166,7 @@ export const createSnapshotSchema = requestBody({
   sandbox_id: capsuleIdSchema.optional().describe('The capsule; another name for `capsule_id`.'),
   capsule_id: capsuleIdSchema.optional(),
   name: safeNameSchema.optional().describe('Name of the template. Default: template- and 8 hexadecimal digits.'),
+  checkpoint: ofCheckpoint,
 })
   .refine((body) => (body.sandbox_id === undefined) !== (body.capsule_id === undefined), {
     message: 'needs exactly one of sandbox_id and capsule_id',

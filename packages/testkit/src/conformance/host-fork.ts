@@ -1,16 +1,16 @@
 import { capsuleIds } from '@wrenn/base'
 import { describe, expect, it } from 'vitest'
 import { failure, type TestCapsule } from './host-client.js'
-import { pause, resume, SHAPE, stateOf, type TestHost } from './test-host.js'
+import { checkpoint, pause, resume, SHAPE, stateOf, type TestHost } from './test-host.js'
 import { Witnesses } from './witnesses.js'
 
 /** Copies of a capsule that run beside it. */
 export function describeFork(host: TestHost): void {
   describe('a fork', { timeout: host.timeoutMs }, () => {
-    const fork = async (source: TestCapsule, ids: string[], envs: Record<string, string> = {}) => {
-      const copies = ids.map((capsuleId, index) => ({ capsuleId, hostname: `copy-${index}`, generation: 1n, envs }))
-      return await source.client.forkCapsule({ capsuleId: source.id, copies })
-    }
+    const copiesOf = (ids: string[], envs: Record<string, string> = {}) =>
+      ids.map((capsuleId, index) => ({ capsuleId, hostname: `copy-${index}`, generation: 1n, envs }))
+    const fork = async (source: TestCapsule, ids: string[], envs: Record<string, string> = {}) =>
+      await source.client.forkCapsule({ capsuleId: source.id, copies: copiesOf(ids, envs) })
 
     it("has its source's memory, processes, files and environment; both go on, each for itself", async () => {
       const source = await host.create()
@@ -63,6 +63,32 @@ export function describeFork(host: TestHost): void {
       expect(await stateOf(source)).toBe('paused')
       await resume(source)
       await witnesses.recall(source)
+    })
+
+    it('of a checkpoint has what its source had then, outlives it, and leaves its source as it is', async () => {
+      const source = await host.create()
+      const { client, id: capsuleId } = source
+      const witnesses = new Witnesses()
+      await witnesses.start(source)
+      await source.write('file', 'then')
+      const { checkpointId } = await checkpoint(source)
+      await source.write('file', 'now')
+      const copies = [capsuleIds.create(), capsuleIds.create()].map((id) => host.known(id))
+      const ids = copies.map(({ id }) => id)
+      const forked = await client.forkCapsule({ capsuleId, checkpointId, copies: copiesOf(ids) })
+      expect(forked.pauseWindowMs).toBe(0)
+      await client.deleteCheckpoint({ capsuleId, checkpointId })
+      for (const copy of copies) {
+        expect(await copy.read('file')).toBe('then')
+        await witnesses.recall(copy)
+        await witnesses.count(copy)
+      }
+      expect(await source.read('file')).toBe('now')
+      await witnesses.recall(source)
+      const late = host.known(capsuleIds.create())
+      const again = client.forkCapsule({ capsuleId, checkpointId, copies: copiesOf([late.id]) })
+      expect(await failure(again)).toBe('checkpoint_not_found')
+      expect(await failure(client.getCapsule({ capsuleId: late.id }))).toBe('capsule_not_found')
     })
 
     host.onMachines('has a name, an id and random numbers of its own', async () => {

@@ -1,7 +1,7 @@
-import { capsuleIds, snapshotIds } from '@wrenn/base'
+import { capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { describe, expect, it } from 'vitest'
 import { failure } from './host-client.js'
-import { pause, SHAPE, stateOf, type TestHost } from './test-host.js'
+import { checkpoint, pause, SHAPE, stateOf, type TestHost } from './test-host.js'
 import { Witnesses } from './witnesses.js'
 
 /** Templates made of capsules. */
@@ -45,6 +45,36 @@ export function describeSnapshot(host: TestHost): void {
       } finally {
         await client.deleteSnapshot({ snapshotId })
       }
+    })
+
+    it('of a checkpoint starts new capsules as their source was then', async () => {
+      const source = await host.create()
+      const { client, id: capsuleId } = source
+      const witnesses = new Witnesses()
+      await witnesses.start(source)
+      await source.write('file', 'then')
+      const { checkpointId } = await checkpoint(source)
+      await source.write('file', 'now')
+      await pause(source)
+      const snapshotId = snapshotIds.create()
+      const { snapshot } = await client.createSnapshot({ capsuleId, snapshotId, checkpointId })
+      try {
+        expect(snapshot).toMatchObject({ snapshotId, sourceCapsuleId: capsuleId, ...SHAPE })
+        expect(await stateOf(source)).toBe('paused')
+        await source.destroy()
+        const capsule = await host.create({ snapshotId })
+        expect(await capsule.read('file')).toBe('then')
+        await witnesses.recall(capsule)
+      } finally {
+        await client.deleteSnapshot({ snapshotId })
+      }
+    })
+
+    it('of a checkpoint that is not there is none', async () => {
+      const { client, id: capsuleId } = await host.create()
+      const asked = { capsuleId, snapshotId: snapshotIds.create(), checkpointId: checkpointIds.create() }
+      expect(await failure(client.createSnapshot(asked))).toBe('checkpoint_not_found')
+      expect((await client.listSnapshots({})).snapshots.map((one) => one.snapshotId)).not.toContain(asked.snapshotId)
     })
 
     it('of a paused capsule leaves it paused, and outlives it', async () => {

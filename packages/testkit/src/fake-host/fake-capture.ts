@@ -52,6 +52,12 @@ export class FakeCapture {
     )
   }
 
+  /** The same once more, in a directory of its own. */
+  async copy(dir: string): Promise<FakeCapture> {
+    await copyTree(this.dir, dir)
+    return new FakeCapture(dir, this.bytes, this.#processes)
+  }
+
   async dispose(): Promise<void> {
     await rm(this.dir, { recursive: true, force: true })
   }

@@ -67,8 +67,8 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     }),
     setEgress: unary(async (request) => ({ capsule: (await lifecycle.setEgress(host, request)).message() })),
     listRefusals: unary(async ({ capsuleId }) => ({ refusals: lifecycle.knownCapsule(host, capsuleId).refusals })),
-    createSnapshot: unary(async ({ capsuleId, snapshotId }) => ({
-      snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId)).record,
+    createSnapshot: unary(async ({ capsuleId, snapshotId, checkpointId }) => ({
+      snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId, checkpointId)).record,
     })),
     listSnapshots: unary(async () => ({ snapshots: [...host.snapshots.values()].map(({ record }) => record) })),
     deleteSnapshot: unary(({ snapshotId }) => lifecycle.deleteSnapshot(host, snapshotId)),

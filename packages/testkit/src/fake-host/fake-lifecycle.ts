@@ -176,12 +176,21 @@ interface Moment {
   readonly pauseWindowMs: number
 }
 
-/** The capsule at this moment; a running one stands still for it and goes on. */
-async function moment(host: FakeHostState, capsule: FakeCapsule, operation: FakeOperation): Promise<Moment> {
+/** The capsule at this moment, for which a running one stands still and goes on; or as it was at a checkpoint of it. */
+async function moment(
+  host: FakeHostState,
+  capsule: FakeCapsule,
+  operation: FakeOperation,
+  checkpointId = '',
+): Promise<Moment> {
   needState(capsule, operation, 'running', 'paused')
   await host.faults.pass(operation, 'before')
   stillIn(host, capsule, capsule.state)
   needState(capsule, operation, 'running', 'paused')
+  if (checkpointId !== '') {
+    const { capture } = knownCheckpoint(capsule, checkpointId)
+    return { capture: await host.copyCapture(capsule, capture), pauseWindowMs: 0 }
+  }
   const startedAt = performance.now()
   return await still(capsule, async () => ({
     capture: await host.capture(capsule),
@@ -204,8 +213,11 @@ export interface FakeFork {
   readonly pauseWindowMs: number
 }
 
-/** @throws AppError `invalid_request`, `capsule_not_found`, `invalid_state`, `conflict` */
-export async function fork(host: FakeHostState, { capsuleId, copies }: ForkCapsuleRequest): Promise<FakeFork> {
+/** @throws AppError `invalid_request`, `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `conflict` */
+export async function fork(
+  host: FakeHostState,
+  { capsuleId, copies, checkpointId }: ForkCapsuleRequest,
+): Promise<FakeFork> {
   const ids = copies.map((copy) => copy.capsuleId)
   if (ids.length === 0 || new Set(ids).size < ids.length || !ids.every((id) => capsuleIds.is(id))) {
     throw new AppError('invalid_request', 'copies needs one or more different capsule ids.')
@@ -221,7 +233,7 @@ export async function fork(host: FakeHostState, { capsuleId, copies }: ForkCapsu
   return await exclusive(host, capsuleId, async (source) => {
     const meanwhile = made()
     if (meanwhile !== undefined) return { capsules: meanwhile, pauseWindowMs: 0 }
-    const { capture, pauseWindowMs } = await moment(host, source, 'fork')
+    const { capture, pauseWindowMs } = await moment(host, source, 'fork', checkpointId)
     const capsules: FakeCapsule[] = []
     for (const copy of copies) {
       const capsule = await host.makeCapsule(copy.capsuleId)
@@ -353,14 +365,19 @@ export async function rollback(
   })
 }
 
-/** @throws AppError `invalid_request`, `capsule_not_found`, `invalid_state`, `conflict` */
-export async function createSnapshot(host: FakeHostState, id: string, snapshotId: string): Promise<FakeSnapshot> {
+/** @throws AppError `invalid_request`, `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `conflict` */
+export async function createSnapshot(
+  host: FakeHostState,
+  id: string,
+  snapshotId: string,
+  checkpointId?: string,
+): Promise<FakeSnapshot> {
   if (!snapshotIds.is(snapshotId)) throw new AppError('invalid_request', 'That is not a snapshot id.')
   return await exclusive(host, id, async (capsule) => {
     const existing = host.snapshots.get(snapshotId)
     if (existing?.record.sourceCapsuleId === id) return existing
     if (existing !== undefined) throw new AppError('conflict', 'Another capsule has a snapshot with this id.')
-    const { capture } = await moment(host, capsule, 'snapshot')
+    const { capture } = await moment(host, capsule, 'snapshot', checkpointId)
     const { template = '', vcpus = 0, memoryMib = 0, diskSizeMib = 0, ...of } = capsule.message()
     const snapshot: FakeSnapshot = {
       capture,

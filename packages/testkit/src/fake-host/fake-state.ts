@@ -124,7 +124,15 @@ export class FakeHostState {
 
   /** The capsule must stand still. */
   async capture(capsule: FakeCapsule): Promise<FakeCapture> {
-    return await FakeCapture.take(capsule, join(this.dir, 'captures', `${capsule.id}-${randomUUID()}`))
+    return await FakeCapture.take(capsule, this.#captureDir(capsule))
+  }
+
+  async copyCapture(capsule: FakeCapsule, capture: FakeCapture): Promise<FakeCapture> {
+    return await capture.copy(this.#captureDir(capsule))
+  }
+
+  #captureDir({ id }: FakeCapsule): string {
+    return join(this.dir, 'captures', `${id}-${randomUUID()}`)
   }
 
   announce(capsule: FakeCapsule): void {

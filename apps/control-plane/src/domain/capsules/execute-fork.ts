@@ -24,12 +24,18 @@ import { notStarted } from './execute-create.js'
 export interface ForkParams extends Readonly<Record<string, unknown>> {
   readonly copies: readonly string[]
   readonly envs: Readonly<Record<string, string>>
+  /** Absent: the source as it is. */
+  readonly checkpointId?: string
 }
 
 function forkParamsOf(operation: OperationRow): ForkParams {
-  const { copies, envs } = operation.params ?? {}
+  const { copies, envs, checkpointId } = operation.params ?? {}
   if (!Array.isArray(copies) || typeof envs !== 'object' || envs === null) throw new Error('a fork without its params')
-  return { copies: copies.map(String), envs: Object.fromEntries(Object.entries(envs).map(([k, v]) => [k, String(v)])) }
+  return {
+    copies: copies.map(String),
+    envs: Object.fromEntries(Object.entries(envs).map(([k, v]) => [k, String(v)])),
+    ...(typeof checkpointId === 'string' ? { checkpointId } : {}),
+  }
 }
 
 /** Lets the host make running copies: all of them or none. */
@@ -72,7 +78,7 @@ export function forkExecutor(deps: ExecutorDeps): Executor {
 async function forkOnHost(
   { db, host, lifecycleTimeoutMs }: ExecutorDeps,
   operation: OperationRow,
-  { copies, envs }: ForkParams,
+  { copies, envs, checkpointId = '' }: ForkParams,
 ): Promise<ForkCapsuleResponse> {
   if (!(await isLasting(db, operation.capsule_id))) {
     throw new AppError('invalid_state', 'The capsule ended, or its host fell silent, before it was forked.')
@@ -80,6 +86,7 @@ async function forkOnHost(
   const rows = new Map((await findCapsules(db, copies)).map((row) => [row.id, row]))
   const request = {
     capsuleId: operation.capsule_id,
+    checkpointId,
     copies: copies.map((capsuleId) => {
       const row = rows.get(capsuleId)
       return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...(row && egressOf(row)) }

@@ -19,4 +19,5 @@ export {
 } from './lifecycle.js'
 export { Lifetimes } from './lifetimes.js'
 export { illegal, isLegal, mayHaveSavedState, needCapsule, needLegal, type Request, requests } from './need-capsule.js'
+export { holdCheckpoint, needCheckpoint } from './need-checkpoint.js'
 export { type CapsuleRef, Wake } from './wake.js'

@@ -33,6 +33,7 @@ import { toCapsule } from './capsule-view.js'
 import type { ForkParams } from './execute-fork.js'
 import { type Life, lifeColumns, lifeOf } from './life.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
+import { holdCheckpoint } from './need-checkpoint.js'
 import { portTokenFor } from './port-token.js'
 
 const LOOK_EVERY_MS = 50
@@ -194,8 +195,8 @@ export class Lifecycle {
   }
 
   /**
-   * Running copies of a running capsule, memory included: all of them or none.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request`, `pool_exhausted`, `idempotency_mismatch`, or
+   * Running copies of a running or paused capsule, or of how it was at a checkpoint, memory included: all of them or none.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `invalid_request`, `pool_exhausted`, `idempotency_mismatch`, or
    * why it failed
    */
   async fork(teamId: string, id: string, input: ForkSpec, options: RequestOptions): Promise<Forked> {
@@ -240,7 +241,8 @@ export class Lifecycle {
         access_token: source.access_token === null && input.agentAccess !== true ? null : newAccessToken(),
       })
     }
-    const params: ForkParams = { copies, envs: input.envs }
+    const point = input.checkpoint === undefined ? undefined : await holdCheckpoint(tx, source.id, input.checkpoint)
+    const params: ForkParams = { copies, envs: input.envs, ...(point && { checkpointId: point.id }) }
     return await insertNew(tx, submission, source, params)
   }
 

@@ -11,22 +11,18 @@ import type { FileChange as HostFileChange } from '@wrenn/protocol/host'
 import type { z } from 'zod'
 import { fromHostError } from '../../host/errors.js'
 import { lockCapsule, transition } from '../../store/capsules.js'
-import {
-  findCheckpoint,
-  insertCheckpoint,
-  listCheckpoints,
-  lockCheckpoint,
-  setCheckpointState,
-} from '../../store/checkpoints.js'
+import { findCheckpoint, insertCheckpoint, listCheckpoints, setCheckpointState } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
 import { findForCheckpoint } from '../../store/operations.js'
 import type { CapsuleRow, CheckpointRow } from '../../store/schema.js'
 import {
+  holdCheckpoint,
   illegal,
   isLegal,
   type LifecycleDeps,
   mayHaveSavedState,
   needCapsule,
+  needCheckpoint,
   needLegal,
   paramsOf,
   type RequestOptions,
@@ -44,6 +40,13 @@ const DIFF_TIMEOUT_MS = 10 * 60_000
 const MAX_FILE_BYTES = 1024 * 1024
 /** In a diff: the capsule as it is. */
 const NOW = 'current'
+
+/** What needs a checkpoint until it has ended, and what is said then. */
+const uses = [
+  ['rollback', 'rolled back to'],
+  ['fork', 'forked from'],
+  ['snapshot', 'made a snapshot of at'],
+] as const
 
 interface CreateCheckpointOptions extends RequestOptions {
   /** @default checkpoint-1, -2, … */
@@ -192,8 +195,11 @@ export class Checkpoints {
       if (checkpoint.state === 'deleting') {
         const running = await findForCheckpoint(tx, capsuleId, 'delete_checkpoint', checkpoint.id)
         if (running !== undefined) return { operation: running, isNew: false }
-      } else if ((await findForCheckpoint(tx, capsuleId, 'rollback', checkpoint.id)) !== undefined) {
-        throw new AppError('in_use', `The capsule is being rolled back to ${checkpoint.name}.`)
+      } else {
+        for (const [kind, use] of uses) {
+          if ((await findForCheckpoint(tx, capsuleId, kind, checkpoint.id)) === undefined) continue
+          throw new AppError('in_use', `The capsule is being ${use} ${checkpoint.name}.`)
+        }
       }
       await setCheckpointState(tx, checkpoint.id, 'deleting')
       return await insertNew(tx, submission, row, params)
@@ -345,42 +351,6 @@ async function nextName(tx: Db, capsuleId: string): Promise<string> {
   const checkpoints = await listCheckpoints(tx, capsuleId, { all: true })
   const numbers = checkpoints.map(({ name }) => Number(/^checkpoint-(\d{1,9})$/.exec(name)?.[1] ?? 0))
   return `checkpoint-${Math.max(0, ...numbers) + 1}`
-}
-
-/** @throws AppError `checkpoint_not_found`, `invalid_state` when it is not there yet or goes away */
-async function needCheckpoint(
-  db: Db,
-  capsuleId: string,
-  ref: string,
-  also?: CheckpointRow['state'],
-): Promise<CheckpointRow> {
-  const checkpoint = await findCheckpoint(db, capsuleId, ref)
-  if (checkpoint === undefined) throw notFound(ref)
-  return usable(checkpoint, also)
-}
-
-/** The same, and nobody else changes it until the end of the transaction. */
-async function holdCheckpoint(
-  tx: Db,
-  capsuleId: string,
-  ref: string,
-  also?: CheckpointRow['state'],
-): Promise<CheckpointRow> {
-  const found = await needCheckpoint(tx, capsuleId, ref, also)
-  const held = await lockCheckpoint(tx, found.id)
-  if (held === undefined) throw notFound(ref)
-  return usable(held, also)
-}
-
-function usable(checkpoint: CheckpointRow, also: CheckpointRow['state'] | undefined): CheckpointRow {
-  const { state, name } = checkpoint
-  if (state === 'ready' || state === also) return checkpoint
-  const message = state === 'creating' ? `The checkpoint ${name} is still being made.` : `${name} is being deleted.`
-  throw new AppError('invalid_state', message, { details: { state } })
-}
-
-function notFound(ref: string): AppError {
-  return new AppError('checkpoint_not_found', `The capsule has no checkpoint ${ref}.`)
 }
 
 /** @throws ZodError when the host does not keep to the contract */

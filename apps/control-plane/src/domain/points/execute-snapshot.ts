@@ -14,23 +14,24 @@ import {
 } from '../operations/index.js'
 import { snapshotTemplate } from './template-view.js'
 
-function snapshotIdOf(operation: OperationRow): string {
-  const id = operation.params?.snapshotId
-  if (typeof id !== 'string') throw new Error('a snapshot operation without its snapshot')
-  return id
+/** What is to be made, and of which point in time; empty: the capsule as it is. */
+function paramsOf(operation: OperationRow): { readonly snapshotId: string; readonly checkpointId: string } {
+  const { snapshotId, checkpointId = '' } = operation.params ?? {}
+  if (typeof snapshotId !== 'string') throw new Error('a snapshot operation without its snapshot')
+  return { snapshotId, checkpointId: String(checkpointId) }
 }
 
 /** Lets the host make a template of a capsule. */
 export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps): Executor {
   return async (operation) => {
-    const snapshotId = snapshotIdOf(operation)
-    const capsuleId = operation.capsule_id
+    const { snapshotId, checkpointId } = paramsOf(operation)
+    const request = { capsuleId: operation.capsule_id, snapshotId, checkpointId }
     let made: Snapshot | undefined
     try {
-      if (!(await isLasting(db, capsuleId))) {
+      if (!(await isLasting(db, request.capsuleId))) {
         throw new AppError('invalid_state', 'The capsule ended, or its host fell silent, before the snapshot.')
       }
-      made = (await host.call((client) => client.createSnapshot({ capsuleId, snapshotId }, { timeoutMs }))).snapshot
+      made = (await host.call((client) => client.createSnapshot(request, { timeoutMs }))).snapshot
     } catch (thrown) {
       const error = AppError.from(thrown)
       logFailure(logger, operation, error)

@@ -16,7 +16,14 @@ import {
   patchSnapshot,
   type SnapshotFilter,
 } from '../../store/snapshots.js'
-import { type CapsuleRef, type LifecycleDeps, needCapsule, needLegal, type RequestOptions } from '../capsules/index.js'
+import {
+  type CapsuleRef,
+  holdCheckpoint,
+  type LifecycleDeps,
+  needCapsule,
+  needLegal,
+  type RequestOptions,
+} from '../capsules/index.js'
 import { reserveSpace } from '../limits/index.js'
 import {
   decodeCursor,
@@ -69,8 +76,8 @@ export class Snapshots {
   }
 
   /**
-   * Makes a template of a running or paused capsule, which stays as it was.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `name_reserved`, `template_name_taken`, `pool_exhausted`,
+   * Makes a template of a running or paused capsule, which stays as it was: as it is, or as it was at a checkpoint of it.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `name_reserved`, `template_name_taken`, `pool_exhausted`,
    * `idempotency_mismatch`, or why it failed
    */
   async create(teamId: string, input: CreateSnapshotInput, options: RequestOptions): Promise<RequestedSnapshot> {
@@ -79,13 +86,13 @@ export class Snapshots {
     const submission = {
       teamId,
       kind: 'snapshot',
-      hash: hashJson({ capsuleId, name: input.name }),
+      hash: hashJson({ capsuleId, name: input.name, checkpoint: input.checkpoint }),
       key: options.idempotencyKey,
       actor: options.actor,
     } as const
     if (input.name !== undefined) await this.#refuseReserved(input.name)
     const name = input.name ?? `template-${randomBytes(4).toString('hex')}`
-    const operation = await this.#submit(submission, capsuleId, { name })
+    const operation = await this.#submit(submission, capsuleId, { name }, input.checkpoint)
     const result = await resultOf(operations, operation, options.waitMs)
     // The executor wrote it in this form.
     if (result !== undefined) return { template: result.template as Template, isReady: true }
@@ -108,7 +115,12 @@ export class Snapshots {
     return row
   }
 
-  async #submit(submission: Submission, capsuleId: string, named: NamedSnapshot): Promise<OperationRow> {
+  async #submit(
+    submission: Submission,
+    capsuleId: string,
+    named: NamedSnapshot,
+    checkpoint?: string,
+  ): Promise<OperationRow> {
     const { limits } = this.#deps
     const { teamId } = submission
     return await submit(this.#deps, submission, async (tx) => {
@@ -123,7 +135,9 @@ export class Snapshots {
       const snapshot = await insertSnapshot(tx, { ...draft(moved), defaults, ...named })
       if (snapshot === undefined)
         throw new AppError('template_name_taken', `There is a snapshot ${named.name} already.`)
-      return await insertNew(tx, submission, moved, { snapshotId: snapshot.id })
+      const point = checkpoint === undefined ? undefined : await holdCheckpoint(tx, moved.id, checkpoint)
+      const params = { snapshotId: snapshot.id, ...(point && { checkpointId: point.id }) }
+      return await insertNew(tx, submission, moved, params)
     })
   }
 

@@ -61,7 +61,7 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
       config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
-        summary: 'Make running copies of a running capsule, memory included.',
+        summary: 'Make running copies of a capsule, or of how it was at a checkpoint, memory included.',
         description: 'All copies or none. 201 when they run; 202 with them `starting` after `wait_sec`.',
         params: capsuleParams,
         body: optionalBody(forkRequestSchema),

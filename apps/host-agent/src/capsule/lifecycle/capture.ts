@@ -1,5 +1,5 @@
-import { settleAll } from '@wrenn/base'
-import { type Context, currentDir, manifestOf, syncGuest } from '../context.js'
+import { AppError, settleAll } from '@wrenn/base'
+import { type Context, currentDir, dirs, manifestOf, syncGuest } from '../context.js'
 import type { Guest } from '../guest/index.js'
 import type { StateManifest } from '../state/index.js'
 import type { StepTimer } from '../step-timer.js'
@@ -13,7 +13,7 @@ const GUEST_SYNC_TIMEOUT_MS = 5_000
 /** A saved state, and what its making cost the capsule. */
 export interface Capture {
   readonly manifest: StateManifest
-  /** How long the guest stood still; 0 for a capsule that is paused. */
+  /** How long the guest stood still; 0 for a capsule that is paused, and for a checkpoint. */
   readonly pauseWindowMs: number
 }
 
@@ -38,6 +38,26 @@ export async function capture(entry: Entry, context: Context, dir: string, optio
     savedAtMs: Date.now(),
   })
   options.timer.mark('copy')
+  return { manifest, pauseWindowMs: 0 }
+}
+
+/**
+ * A checkpoint's state once more, under `dir`; its capsule, which has to be held, does not notice.
+ * @throws AppError `checkpoint_not_found`, `snapshot_damaged`, `disk_full`; nothing then stays of it
+ */
+export async function captureCheckpoint(
+  { record }: Entry,
+  { states }: Context,
+  checkpointId: string,
+  dir: string,
+  timer: StepTimer,
+): Promise<Capture> {
+  const from = dirs.checkpoint(record.capsuleId, checkpointId)
+  if ((await states.read(from)) === undefined) {
+    throw new AppError('checkpoint_not_found', `The capsule has no checkpoint ${checkpointId}.`)
+  }
+  const manifest = await states.copy(from, dir, { parentId: checkpointId, savedAtMs: Date.now() })
+  timer.mark('copy')
   return { manifest, pauseWindowMs: 0 }
 }
 

@@ -6,7 +6,7 @@ import { hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, EgressPolicy, Timing, VmResources } from '../types.js'
-import { capture } from './capture.js'
+import { capture, captureCheckpoint } from './capture.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 const WAY_OUT = 'Start the capsule from its disk first, then fork it.'
@@ -48,14 +48,15 @@ export class Fork {
   }
 
   /**
-   * All copies or none; idempotent by the copies' ids.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `guest_died`, `disk_full`, `engine_failure`, `guest_unreachable`
+   * All copies or none; idempotent by the copies' ids. With a checkpoint they are as the source was then.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `conflict`, `guest_died`, `disk_full`, `engine_failure`,
+   * `guest_unreachable`
    */
-  async run(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
+  async run(capsuleId: string, copies: readonly ForkCopy[], checkpointId?: string): Promise<ForkResult> {
     // Whoever asks again, or destroys a copy, waits until it is decided whether there are copies.
     return await this.#holding(
       copies.map((copy) => copy.capsuleId),
-      async () => this.#made(copies) ?? (await this.#make(capsuleId, copies)),
+      async () => this.#made(copies) ?? (await this.#make(capsuleId, copies, checkpointId)),
     )
   }
 
@@ -66,19 +67,21 @@ export class Fork {
     return await [...capsuleIds].sort().reduceRight(hold, task)()
   }
 
-  async #make(capsuleId: string, copies: readonly ForkCopy[]): Promise<ForkResult> {
+  async #make(capsuleId: string, copies: readonly ForkCopy[], checkpointId?: string): Promise<ForkResult> {
     const { table, machine, states, logger } = this.#context
     const timer = new StepTimer()
     // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
     const seed = dirs.scratch(capsuleId, 'seed')
     // Before the source is held: whoever destroys or rolls it back because it cannot be reached need not wait.
-    await requireReachable(table.require(capsuleId, 'fork'), 'A copy')
+    if (checkpointId === undefined) await requireReachable(table.require(capsuleId, 'fork'), 'A copy')
     try {
       const { source, manifest, pauseWindowMs } = await table.exclusive(capsuleId, async () => {
         const entry = table.require(capsuleId, 'fork')
         await machine.pool.ensureSpace(SAVE_BYTES * (copies.length + 1))
         this.#context.reach('fork:begun')
-        const saved = await capture(entry, this.#context, seed, { syncFiles: false, name: 'fork', timer })
+        const saved = await (checkpointId === undefined
+          ? capture(entry, this.#context, seed, { syncFiles: false, name: 'fork', timer })
+          : captureCheckpoint(entry, this.#context, checkpointId, seed, timer))
         await states.requireLoadable(saved.manifest, WAY_OUT)
         return { ...saved, source: entry.record }
       })

@@ -507,6 +507,51 @@ describe('a fork', () => {
   }
 })
 
+describe('what was at a checkpoint', () => {
+  const copy = () => ({ capsuleId: capsuleIds.create(), hostname: 'copy', generation: 1, envs: {} })
+  let checkpointId: string
+  beforeEach(async () => {
+    checkpointId = checkpointIds.create()
+    await remember('then')
+    await manager.points.create(capsuleId, checkpointId)
+    await remember('now')
+  })
+
+  it('is in its forks and in what a snapshot of it starts, and not in the capsule', async () => {
+    const [one, snapshotId] = [copy(), snapshotIds.create()]
+    const { records, pauseWindowMs } = await manager.fork(capsuleId, [one], checkpointId)
+    await manager.snapshots.create(capsuleId, snapshotId, checkpointId)
+    expect([records[0]?.parentId, records[0]?.checkpointId, pauseWindowMs]).toEqual([capsuleId, undefined, 0])
+    await manager.points.remove(capsuleId, checkpointId)
+    const started = await manager.create(input({ snapshotId }))
+    expect([await recall(), await recall(one.capsuleId), await recall(started.capsuleId)]).toEqual([
+      'now',
+      'then',
+      'then',
+    ])
+    await manager.snapshots.remove(snapshotId)
+    await expectNothingLeft()
+  })
+
+  it('can be had although the guest cannot be reached now', async () => {
+    test.agents.get(test.guestOf(record()).spec.id)?.mute()
+    const one = copy()
+    await manager.fork(capsuleId, [one], checkpointId)
+    expect(await recall(one.capsuleId)).toBe('then')
+  })
+
+  it('is refused where it is damaged, and nothing stays of it', async () => {
+    await test.damage(`capsules/${capsuleId}/checkpoints/${checkpointId}/state`, 'cut')
+    const damaged = { code: 'snapshot_damaged' }
+    await expect(manager.fork(capsuleId, [copy()], checkpointId)).rejects.toMatchObject(damaged)
+    const asked = manager.snapshots.create(capsuleId, snapshotIds.create(), checkpointId)
+    await expect(asked).rejects.toMatchObject(damaged)
+    expect(await recall()).toBe('now')
+    await manager.points.remove(capsuleId, checkpointId)
+    await expectNothingLeft()
+  })
+})
+
 describe('a snapshot', () => {
   it('starts capsules with its memory, outlives its source, and is flushed after a restart', async () => {
     const snapshotId = snapshotIds.create()

@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import { type Context, currentDir, dirs, requireReachable } from '../context.js'
 import type { StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
-import { capture } from './capture.js'
+import { capture, captureCheckpoint } from './capture.js'
 
 const SAVE_BYTES = 64 * 2 ** 20
 
@@ -24,10 +24,13 @@ export class Snapshots {
     this.#context = context
   }
 
-  /** Idempotent by id. @throws AppError `capsule_not_found`, `invalid_state`, `disk_full`, `engine_failure`, `guest_unreachable` */
-  async create(capsuleId: string, snapshotId: string): Promise<Snapshot> {
+  /**
+   * Idempotent by id. With a checkpoint of the capsule: as it was then.
+   * @throws AppError `capsule_not_found`, `checkpoint_not_found`, `invalid_state`, `disk_full`, `engine_failure`, `guest_unreachable`
+   */
+  async create(capsuleId: string, snapshotId: string, checkpointId?: string): Promise<Snapshot> {
     const { table, machine, reach, flusher, logger } = this.#context
-    if ((await this.#describe(snapshotId)) === undefined) {
+    if (checkpointId === undefined && (await this.#describe(snapshotId)) === undefined) {
       // Before the capsule is held: whoever destroys or rolls it back because it cannot be reached need not wait.
       await requireReachable(table.require(capsuleId, 'snapshot'), 'A capsule from the snapshot')
     }
@@ -39,10 +42,13 @@ export class Snapshots {
       const timer = new StepTimer()
       const dir = dirs.snapshot(snapshotId)
       reach('snapshot:begun')
-      const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
+      const { pauseWindowMs } = await (checkpointId === undefined
+        ? capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
+        : captureCheckpoint(entry, this.#context, checkpointId, dir, timer))
       reach('snapshot:kept')
       flusher.enqueue(dir, async () => {})
-      await this.#context.sizes.measureSaved(dir, entry.guest === undefined ? undefined : currentDir(entry))
+      const isOfGuest = checkpointId === undefined && entry.guest !== undefined
+      await this.#context.sizes.measureSaved(dir, isOfGuest ? currentDir(entry) : undefined)
       logger.info({ capsuleId, snapshotId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.snapshot')
       return await this.get(snapshotId)
     })
