@@ -200,6 +200,71 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
     await page.locator('[data-file="notes.txt"]').waitFor()
   })
 
+  it('forks a checkpoint, and makes a template of it that a capsule starts from, while it goes on as it is', async () => {
+    const { page } = tab
+    await page.getByRole('link', { name: 'Terminal' }).click()
+    await untilScreen(tab, /#/)
+    await typeLine(tab, 'echo "then" > /root/point; sync; echo "wrote $((1+1))"', /wrote 2/)
+    await page.getByRole('link', { name: 'Checkpoints' }).click()
+    await page.getByRole('button', { name: 'Checkpoint', exact: true }).click()
+    await page.getByRole('dialog').getByLabel('Name').fill('base')
+    await page.getByRole('button', { name: 'Save this moment' }).click()
+    await page.locator('[data-checkpoint=base]').getByText('here').waitFor()
+    await page.getByRole('link', { name: 'Files' }).click()
+    await page.getByRole('button', { name: 'Delete point' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Delete', exact: true }).click()
+    await page.locator('[data-file="point"]').waitFor({ state: 'detached' })
+
+    await page.getByRole('link', { name: 'Checkpoints' }).click()
+    await page.getByRole('button', { name: 'Make a template of base' }).click()
+    const dialog = page.getByRole('dialog')
+    await dialog.getByLabel('Name of the template').fill('no/name')
+    await dialog.getByRole('button', { name: 'Make the template' }).click()
+    await dialog.getByRole('alert').getByText('invalid_request').waitFor()
+    const template = `pointed-${path.slice(-8)}`
+    await dialog.getByLabel('Name of the template').fill(template)
+    await dialog.getByRole('button', { name: 'Make the template' }).click()
+    await page.getByText(`${template} is a template`).waitFor()
+
+    await page.getByRole('button', { name: 'Fork base' }).click()
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      expect(await violations(tab)).toEqual([])
+    }
+    await dialog.getByLabel('Name', { exact: true }).fill('copy')
+    await dialog.getByRole('button', { name: 'Fork', exact: true }).click()
+    await page.getByRole('heading', { name: 'copy', level: 1 }).waitFor()
+    await page.getByRole('link', { name: 'Files' }).click()
+    await page.locator('[data-file="point"]').waitFor()
+    await destroyShown()
+
+    await visit(tab, platform, '/dashboard/templates')
+    await page.getByRole('button', { name: `Launch from ${template}` }).click()
+    await dialog.getByLabel('Name').fill('started')
+    await dialog.getByRole('button', { name: 'Launch', exact: true }).click()
+    await page.getByRole('heading', { name: 'started', level: 1 }).waitFor()
+    await page.locator('[data-state=running]').first().waitFor()
+    await page.getByRole('link', { name: 'Files' }).click()
+    await page.locator('[data-file="point"]').waitFor()
+    await destroyShown()
+    await visit(tab, platform, `${path}/files?path=%2Froot`)
+    await page.locator('[data-file="notes.txt"]').waitFor()
+    expect(await page.locator('[data-file="point"]').count()).toBe(0)
+    await visit(tab, platform, '/dashboard/templates')
+    await page.getByRole('button', { name: `Delete ${template}` }).click()
+    await dialog.getByRole('button', { name: 'Delete', exact: true }).click()
+    await page.locator(`[data-template="${template}"]`).waitFor({ state: 'detached' })
+    await visit(tab, platform, path)
+    tab.problems.length = 0 // of the name that was refused
+  })
+
+  async function destroyShown(): Promise<void> {
+    const { page } = tab
+    await page.getByRole('button', { name: 'Destroy' }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Destroy', exact: true }).click()
+    await page.getByRole('heading', { name: 'Capsules', level: 1 }).waitFor()
+  }
+
   it('sets what two points hold of a file side by side, by the keyboard alone', async () => {
     const { page } = tab
     const session = await logIn(platform, email)
