@@ -372,6 +372,35 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
     await other.page.close()
   })
 
+  it('tells who did what with it, and goes on as that happens', async () => {
+    const { page } = tab
+    const other = await openBeside(tab)
+    await visit(tab, platform, path)
+    await page.getByRole('navigation', { name: 'Of this capsule' }).getByRole('link', { name: 'Audit' }).click()
+    const entries = (action: string) => page.locator(`[data-entry="${action}"]`)
+    await entries('capsule.pause').first().waitFor()
+    const pauses = await entries('capsule.pause').count()
+    await visit(other, platform, path)
+    await other.page.getByRole('button', { name: 'Pause' }).click()
+    await other.page.getByRole('button', { name: 'Resume' }).click()
+    await other.page.getByRole('button', { name: 'Pause' }).waitFor()
+    // Each is asked for and ends.
+    await expect.poll(() => entries('capsule.pause').count(), PATIENT).toBe(pauses + 2)
+    await other.page.close()
+    await page.getByLabel('Action', { exact: true }).fill('checkpoint.create')
+    await page.keyboard.press('Enter')
+    await entries('capsule.pause').first().waitFor({ state: 'detached' })
+    await entries('checkpoint.create')
+      .first()
+      .getByText(/checkpoint id cp-/)
+      .waitFor()
+    await page.getByLabel('Outcome').selectOption('failure')
+    await page.getByText('Nothing like that happened.').waitFor()
+    expect(new URL(page.url()).search).toBe('?action=checkpoint.create&outcome=failure')
+    await page.reload()
+    await page.getByText('Nothing like that happened.').waitFor()
+  })
+
   it('has pages that everybody can use, in both themes, without a complaint of the browser', async () => {
     const { page, problems } = tab
     problems.length = 0
@@ -384,10 +413,12 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
         '/terminal',
         '/checkpoints',
         '/processes',
+        '/audit',
       ]) {
         await visit(tab, platform, path + end)
         await page.getByRole('heading', { name: 'first' }).waitFor()
         if (end === '/terminal') await untilScreen(tab, /#/)
+        if (end === '/audit') await page.locator('[data-entry]').first().waitFor()
         if (end.startsWith('/stats')) await page.locator('figure canvas').first().waitFor()
         expect([end, await violations(tab)]).toEqual([end, []])
       }

@@ -10,6 +10,8 @@ export class CapsulePage {
   failure = $state.raw<Failure>()
   /** Grows with each change of its checkpoints. */
   checkpointsVersion = $state(0)
+  /** Grows with each change of it or of anything that is its own. */
+  version = $state(0)
   readonly id: string
   readonly #wrenn: Wrenn
   #loading: Promise<void> | undefined
@@ -46,6 +48,7 @@ export class CapsulePage {
   /** Takes in what happened. */
   apply({ type, resourceId, data }: PageEvent): void {
     const isOurs = resourceId === this.id || data.capsule_id === this.id
+    if (type === 'relist' || type === 'ready' || isOurs) this.version += 1
     if (type === 'relist' || type === 'ready' || (isOurs && type.startsWith('capsule.'))) void this.load()
     if (type === 'relist' || type === 'ready' || (isOurs && type.startsWith('checkpoint.')))
       this.checkpointsVersion += 1
