@@ -22,6 +22,7 @@ const closed = [
   ['/dashboard/templates', 'Templates'],
   ['/dashboard/keys', 'API keys'],
   ['/dashboard/team', /Marie/],
+  ['/dashboard/usage', 'Usage'],
   ['/dashboard/audit', 'Audit'],
   ['/dashboard/settings', 'Settings'],
   ['/invitation', 'Join a team'],

@@ -1,4 +1,4 @@
-import type { PlanLimits, TeamLimits } from '@wrenn/sdk'
+import type { PlanLimits, Quota, QuotaUse, TeamLimits } from '@wrenn/sdk'
 import { bytes, mib } from './format.js'
 
 /** A limit of teams and plans, in the order in which they are shown. */
@@ -22,6 +22,29 @@ export const limitFields: readonly LimitField[] = [
   { key: 'creatingCapsules', label: 'Created at a time', unit: '', perUnit: 1, show: plain },
   { key: 'apiCallsPerMin', label: 'API calls a minute', unit: '', perUnit: 1, show: plain },
 ]
+
+/** What a team uses, in the order in which it is shown. */
+export interface QuotaField extends Pick<LimitField, 'label' | 'show'> {
+  readonly key: Exclude<keyof Quota, 'plan'>
+  /** What is counted. */
+  readonly about: string
+}
+
+export const quotaFields: readonly QuotaField[] = [
+  { key: 'runningCapsules', label: 'Running capsules', about: 'Those that are about to run count too.', show: plain },
+  { key: 'vcpus', label: 'vCPUs', about: 'Of running capsules.', show: plain },
+  { key: 'memoryMib', label: 'Memory', about: 'Of running capsules.', show: mib },
+  { key: 'poolBytes', label: 'Files', about: 'Of capsules, checkpoints and snapshots.', show: bytes },
+  { key: 'capsules', label: 'Capsules', about: 'All that have not ended, paused ones too.', show: plain },
+  { key: 'creatingCapsules', label: 'Being created', about: 'At this moment.', show: plain },
+  { key: 'apiCallsPerMin', label: 'API calls', about: 'Since this minute began, by everybody.', show: plain },
+]
+
+/** How much of a limit is used, 1 for all of it; `undefined` where there is none. */
+export function partOf({ used, limit }: QuotaUse): number | undefined {
+  if (limit === undefined) return undefined
+  return limit === 0 ? 1 : used / limit
+}
 
 /** What nobody has set. */
 export const noLimits: TeamLimits = {

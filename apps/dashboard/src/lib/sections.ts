@@ -1,4 +1,5 @@
 import Boxes from '@lucide/svelte/icons/boxes'
+import Gauge from '@lucide/svelte/icons/gauge'
 import KeyRound from '@lucide/svelte/icons/key-round'
 import Layers from '@lucide/svelte/icons/layers'
 import ScrollText from '@lucide/svelte/icons/scroll-text'
@@ -20,6 +21,7 @@ export const sections: readonly Section[] = [
   { label: 'Templates', path: '/dashboard/templates', icon: Layers, permission: 'templates.read' },
   { label: 'API keys', path: '/dashboard/keys', icon: KeyRound, permission: 'keys.read' },
   { label: 'Team', path: '/dashboard/team', icon: Users, permission: 'team.read' },
+  { label: 'Usage', path: '/dashboard/usage', icon: Gauge, permission: 'quota.read' },
   { label: 'Audit', path: '/dashboard/audit', icon: ScrollText, permission: 'audit.read' },
   { label: 'Platform', path: '/dashboard/admin', icon: ServerCog, permission: 'users.read' },
   { label: 'Settings', path: '/dashboard/settings', icon: Settings, permission: 'account.use' },

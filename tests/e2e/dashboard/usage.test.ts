@@ -1,0 +1,81 @@
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Api, usePlatform } from '../harness/api.js'
+import { noBrowser } from '../harness/browser.js'
+import { signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { addPerson, bearer, firstAdmin, logIn, wrennJson } from '../harness/people.js'
+
+const { platform } = usePlatform()
+const browser = useBrowser()
+const anonymous = new Api(platform, '')
+const plan = `usage-${randomBytes(4).toString('hex')}`
+let person: ReturnType<typeof bearer>
+let tab: Tab
+
+const card = (label: string) => tab.page.locator(`[data-quota="${label}"]`)
+
+/** What a team uses, as its people see it; nothing is loaded anew unless a test says so. */
+describe.skipIf(noBrowser !== '')(`the page of usage ${noBrowser}`, () => {
+  beforeAll(async () => {
+    await firstAdmin(platform)
+    const { email } = await addPerson(platform, 'Katherine')
+    const session = await logIn(platform, email)
+    person = bearer(session)
+    await wrennJson(platform, ['plan', 'set', plan, '--running', '1', '--memory', '8g'])
+    await wrennJson(platform, ['quota', 'set', String(session.team_id), '--plan', plan])
+    tab = await browser.open()
+    await signIn(tab, platform, email)
+  })
+
+  afterAll(async () => {
+    for (const { id } of await anonymous.json<{ id: string }[]>('GET', '/v1/capsules', person)) {
+      await anonymous.json('DELETE', `/v1/capsules/${id}`, person)
+    }
+  })
+
+  it('tells what the team uses of each limit, and which plan says so', async () => {
+    const { page, problems } = tab
+    await page.getByRole('link', { name: 'Usage' }).click()
+    await page.getByRole('heading', { name: 'Usage', level: 1 }).waitFor()
+    await page.getByText(`The team has the plan ${plan}`).waitFor()
+    await card('Memory').getByText('8 GiB').waitFor()
+    await card('vCPUs').getByText('No limit').waitFor()
+    expect(await card('Running capsules').getByRole('meter').getAttribute('aria-valuenow')).toBe('0')
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      expect(await violations(tab)).toEqual([])
+    }
+    expect(problems).toEqual([])
+  })
+
+  it('shows what comes and goes', async () => {
+    const { page } = tab
+    await page.evaluate('globalThis.isFirst = true')
+    const { id } = await anonymous.json<{ id: string }>('POST', '/v1/capsules?wait_sec=200', { ...person, json: {} })
+    await card('Running capsules').getByText('Used up').waitFor()
+    await card('Memory').getByText('512 MiB').waitFor()
+    await anonymous.json('POST', `/v1/capsules/${id}/pause?wait_sec=200`, person)
+    await card('Running capsules').getByText('Used up').waitFor({ state: 'detached' })
+    await card('Capsules').locator('.metric', { hasText: /^1$/ }).waitFor()
+    expect(await page.evaluate('globalThis.isFirst')).toBe(true)
+    await anonymous.json('DELETE', `/v1/capsules/${id}`, person)
+    await card('Capsules').locator('.metric', { hasText: /^0$/ }).waitFor()
+  })
+
+  it('is there again after a reload, by back and forward, and on a small screen', async () => {
+    const { page, problems } = tab
+    await page.reload()
+    await card('Memory').waitFor()
+    await page.getByRole('link', { name: 'Templates' }).click()
+    await page.getByRole('heading', { name: 'Templates', level: 1 }).waitFor()
+    await page.goBack()
+    await card('Memory').waitFor()
+    await page.goForward()
+    await page.getByRole('heading', { name: 'Templates', level: 1 }).waitFor()
+    await page.setViewportSize({ width: 360, height: 740 })
+    await visit(tab, platform, '/dashboard/usage')
+    await card('Memory').waitFor()
+    expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
+    expect(problems).toEqual([])
+  })
+})
