@@ -103,6 +103,8 @@ function optionsOf(place: HTMLElement, data: () => ChartData, { unit, format, on
         label,
         stroke: colour(name),
         width: 1.5,
+        // A line has its points in it, and one that has none beside it is no line.
+        points: { show: false },
         ...(index === 0 ? { fill: colour('glow-2') } : {}),
       })),
     ],
