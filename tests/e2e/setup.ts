@@ -63,6 +63,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       WRENN_RESOLV_CONF: resolvConf,
       WRENN_PROXY_DOMAIN: `localhost,${TLS_DOMAIN}`,
       WRENN_TLS_PORT: String(tlsPort),
+      WRENN_CHANNEL_ALLOW: '127.0.0.1',
       WRENN_OIDC_PROVIDERS: 'acme',
       WRENN_OIDC_ACME_NAME: 'Acme Corp',
       WRENN_OIDC_ACME_ISSUER: `http://localhost:${providerPort}`,

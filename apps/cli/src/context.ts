@@ -58,6 +58,8 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
   database_unavailable: 'Try again in a moment; when no `wrenn up` runs here any more, start it with `npm start`.',
   rolled_back: 'Start it again: `wrenn shell` or `wrenn capsule exec`.',
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',
+  channel_not_found: 'List them with `wrenn channel ls`.',
+  delivery_not_found: '`wrenn channel log` has those that are kept.',
   user_not_found: 'List them with `wrenn user ls`.',
   api_key_not_found: 'List them with `wrenn key ls`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',

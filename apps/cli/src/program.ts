@@ -1,6 +1,7 @@
 import { Command } from 'commander'
 import { addAudit } from './commands/audit.js'
 import { addCapsule } from './commands/capsule.js'
+import { addChannel } from './commands/channel.js'
 import { addCompletion } from './commands/completion.js'
 import { addDb } from './commands/db.js'
 import { addDemo } from './commands/demo.js'
@@ -62,6 +63,7 @@ export function createProgram(): Command {
   addUser(program)
   addAudit(program)
   addEvents(program)
+  addChannel(program)
   addImage(program)
   addDoctor(program)
   addProxy(program)

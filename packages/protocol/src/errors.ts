@@ -17,6 +17,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Channels send to public addresses by https. The operator can allow networks: WRENN_CHANNEL_ALLOW.',
   },
+  webhook_invalid: {
+    status: 400,
+    connect: 'invalid_argument',
+    retryable: false,
+    hint: 'Answer 400 and do nothing. Where it is of a channel, compare the secret, and verify the body as it came, byte for byte.',
+  },
   not_a_directory: { status: 400, connect: 'invalid_argument', retryable: false },
   is_a_directory: {
     status: 400,

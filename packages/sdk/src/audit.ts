@@ -10,7 +10,16 @@ export interface ListAuditOptions extends CallOptions {
   readonly actorId?: string
   /** Any of these, such as `capsule.create`. */
   readonly actions?: readonly string[]
-  readonly resourceType?: 'capsule' | 'snapshot' | 'api_key' | 'user' | 'session' | 'team' | 'invitation' | 'plan'
+  readonly resourceType?:
+    | 'capsule'
+    | 'snapshot'
+    | 'api_key'
+    | 'user'
+    | 'session'
+    | 'team'
+    | 'invitation'
+    | 'plan'
+    | 'channel'
   readonly resourceId?: string
   readonly outcome?: 'accepted' | 'success' | 'failure'
   /** From this time on. */

@@ -3,6 +3,7 @@ import { Account } from './account.js'
 import { ApiKeys } from './api-keys.js'
 import { Audit } from './audit.js'
 import { Capsules } from './capsules.js'
+import { Channels } from './channels.js'
 import { quota, templateInfo } from './convert.js'
 import { Events } from './events.js'
 import { Factors } from './factors.js'
@@ -62,6 +63,8 @@ export class Wrenn {
   readonly audit: Audit
   /** What happens in the team. */
   readonly events: Events
+  /** Where the team's events are sent to; for clients whose key has the scope `admin`. */
+  readonly channels: Channels
   /** Accounts of people on the whole platform. */
   readonly users: Users
   /** The teams that the client is in, and who is in them. */
@@ -90,6 +93,7 @@ export class Wrenn {
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)
     this.events = new Events(transport)
+    this.channels = new Channels(transport)
     this.teams = new Teams(transport)
     this.users = new Users(transport)
     this.platform = new Platform(transport)

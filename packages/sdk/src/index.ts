@@ -25,6 +25,16 @@ export {
   type UpdateOptions,
 } from './capsule.js'
 export { Capsules, type CreateOptions, type ListCapsulesOptions } from './capsules.js'
+export {
+  type ChannelConfig,
+  type ChannelInfo,
+  type ChannelProvider,
+  Channels,
+  type CreateChannelOptions,
+  type DeliveryInfo,
+  type ListDeliveriesOptions,
+  type UpdateChannelOptions,
+} from './channels.js'
 export type { CheckpointRef, DiffOptions } from './checkpoints.js'
 export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
 export { Egress, type EgressInfo, type EgressStatus, type RefusalInfo } from './egress.js'
@@ -128,3 +138,4 @@ export {
   type UserInfo,
 } from './types.js'
 export { type CreateUserOptions, type NewUserInfo, type UpdateUserOptions, Users } from './users.js'
+export { type VerifyWebhookOptions, verifyWebhook, type WebhookEvent, type WebhookRequest } from './webhooks.js'
