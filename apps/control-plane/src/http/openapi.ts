@@ -65,6 +65,7 @@ export async function describeApi(app: App, version: string): Promise<void> {
           description: 'People: sign-up, sessions, their own accounts and, for admins, those of others.',
         },
         { name: 'audit', description: 'What happened in the team.' },
+        { name: 'channels', description: 'What happens in the team, sent to webhooks and chats.' },
         { name: 'system', description: 'Health of the platform.' },
       ],
       components: {
