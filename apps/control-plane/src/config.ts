@@ -143,6 +143,10 @@ const schema = z
     WRENN_CHANNEL_RETRY_HOURS: integer(1, 720).default(24),
     /** How long the log of channels is kept. */
     WRENN_CHANNEL_LOG_DAYS: integer(1, 365).default(7),
+    /** How long the ledger of usage is kept, of which its sums can be checked and made anew; 0: for ever. */
+    WRENN_USAGE_LEDGER_DAYS: integer(0, 36_500).default(100),
+    /** How long sums of usage are kept, by whole months; 0: for ever. */
+    WRENN_USAGE_RETENTION_DAYS: integer(0, 36_500).default(0),
     /** How long a call on a capsule that is starting waits for it. */
     WRENN_START_WAIT_SEC: integer(0, 600).default(60),
     /** How long a host may be silent before its capsules count as missing. */
@@ -154,6 +158,14 @@ const schema = z
     path: ['WRENN_MAIL_FROM'],
     message: 'must say whom mails are from, as WRENN_SMTP_URL is set',
   })
+  .refine(
+    ({ WRENN_USAGE_LEDGER_DAYS: ledger, WRENN_USAGE_RETENTION_DAYS: sums }) =>
+      sums === 0 || (ledger > 0 && ledger <= sums),
+    {
+      path: ['WRENN_USAGE_RETENTION_DAYS'],
+      message: 'must not be less than WRENN_USAGE_LEDGER_DAYS: sums are made of what the ledger keeps',
+    },
+  )
 
 /** Who may sign up: everybody, those with an address in one of the domains, or, once there is an account, nobody. */
 export type SignUpRule = 'open' | 'closed' | readonly string[]
@@ -264,6 +276,9 @@ export interface ControlPlaneConfig {
   readonly createRetryMs: number
   readonly retentionMs: number
   readonly auditRetentionMs: number
+  /** 0: for ever, both. */
+  readonly usageLedgerDays: number
+  readonly usageRetentionDays: number
   readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly lostGraceMs: number
@@ -317,6 +332,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,
     retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,
     auditRetentionMs: values.WRENN_AUDIT_RETENTION_DAYS * 24 * 3600 * 1000,
+    usageLedgerDays: values.WRENN_USAGE_LEDGER_DAYS,
+    usageRetentionDays: values.WRENN_USAGE_RETENTION_DAYS,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,

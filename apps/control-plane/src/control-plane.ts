@@ -15,6 +15,7 @@ import { Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Keyring, readKeyFile } from './domain/secrets/index.js'
 import { Invitations, Members, Plans, TeamAdmin, TeamSweeper, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
+import { Usage, UsageRollUp } from './domain/usage/index.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
 import { readDashboard } from './http/dashboard/dashboard.js'
@@ -129,6 +130,10 @@ export async function startControlPlane(
     logger,
     ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
   })
+  const usageRollUp = new UsageRollUp({
+    ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
+    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
+  })
   const teamSweeper = new TeamSweeper({
     db,
     logger,
@@ -192,6 +197,7 @@ export async function startControlPlane(
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,
     history: new CapsuleHistory({ db, host }),
+    usage: new Usage(db),
     activity,
     readiness: new Readiness(db, host),
     limits,
@@ -222,6 +228,7 @@ export async function startControlPlane(
     await channelDispatcher.stop()
     await channelSweeper.stop()
     await metricsCollector.stop()
+    await usageRollUp.stop()
     await accessLog.stop()
     await auditChains.stop()
     await mailSender.stop()
@@ -258,6 +265,7 @@ export async function startControlPlane(
     channelDispatcher.start()
     channelSweeper.start()
     metricsCollector.start()
+    usageRollUp.start()
     builds.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')

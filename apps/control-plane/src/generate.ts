@@ -19,6 +19,7 @@ import { createInFlight, Readiness } from './domain/reconcile/index.js'
 import { Keyring } from './domain/secrets/index.js'
 import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
+import { Usage } from './domain/usage/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createApp } from './http/app.js'
@@ -113,6 +114,7 @@ async function openApi(): Promise<string> {
     channels: new Channels({ db, keyring: new Keyring([]), sender: new Sender({ allowed: [] }) }),
     channelLog: new ChannelLog(db),
     history: new CapsuleHistory({ db, host }),
+    usage: new Usage(db),
     accessLog,
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,

@@ -52,6 +52,7 @@ export {
   capsuleCommands,
   capsuleStates,
   capsuleTransitions,
+  heldIn,
   isAsleep,
   isUsable,
   nextState,

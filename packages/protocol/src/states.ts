@@ -148,3 +148,17 @@ export function isAsleep(state: CapsuleState): boolean {
 export function isUsable(state: CapsuleState): boolean {
   return state === 'running'
 }
+
+/**
+ * What a capsule holds in a state, which is what usage counts: `awake` its vCPUs, memory and disk, `asleep` its disk and saved memory,
+ * `kept` only its disk. A state that is not here counts for nothing: nothing is given yet, or the end was asked for or has come.
+ */
+export const heldIn = {
+  starting: 'awake',
+  running: 'awake',
+  pausing: 'awake',
+  resuming: 'awake',
+  paused: 'asleep',
+  hibernated: 'kept',
+  missing: 'kept',
+} as const satisfies Partial<Record<CapsuleState, 'awake' | 'asleep' | 'kept'>>

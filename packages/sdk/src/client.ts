@@ -13,6 +13,7 @@ import type { WebSocketConstructor } from './socket.js'
 import { Teams } from './teams.js'
 import { type ApiKeySource, type CallOptions, Transport } from './transport.js'
 import type { Quota, TemplateInfo } from './types.js'
+import { Usage } from './usage.js'
 import { Users } from './users.js'
 
 /**
@@ -65,6 +66,8 @@ export class Wrenn {
   readonly events: Events
   /** Where the team's events are sent to; for clients whose key has the scope `admin`. */
   readonly channels: Channels
+  /** What the team's capsules used, and how many ran. */
+  readonly usage: Usage
   /** Accounts of people on the whole platform. */
   readonly users: Users
   /** The teams that the client is in, and who is in them. */
@@ -95,6 +98,7 @@ export class Wrenn {
     this.events = new Events(transport)
     this.channels = new Channels(transport)
     this.teams = new Teams(transport)
+    this.usage = new Usage(transport)
     this.users = new Users(transport)
     this.platform = new Platform(transport)
     this.account = new Account(transport)

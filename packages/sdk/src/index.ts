@@ -137,5 +137,20 @@ export {
   type Timing,
   type UserInfo,
 } from './types.js'
+export {
+  type AnyUsageInfo,
+  type CapsuleLevels,
+  type CapsuleStats,
+  type ExactUsage,
+  type StatsRange,
+  type TeamUsage,
+  Usage,
+  type UsageCheck,
+  type UsageInfo,
+  type UsageOptions,
+  type UsagePoint,
+  type UsageSpan,
+  type UsageSums,
+} from './usage.js'
 export { type CreateUserOptions, type NewUserInfo, type UpdateUserOptions, Users } from './users.js'
 export { type VerifyWebhookOptions, verifyWebhook, type WebhookEvent, type WebhookRequest } from './webhooks.js'

@@ -3,6 +3,7 @@ import { type ListAuditOptions, listEntries } from './audit.js'
 import { date } from './convert.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { AuditEntry, CapsuleState } from './types.js'
+import { type AnyUsageInfo, anyUsage, checkUsage, type UsageCheck, type UsageSpan } from './usage.js'
 
 const PAGE_SIZE = 1_000
 
@@ -131,6 +132,31 @@ export class Platform {
   /** What happened on the platform and in no team: sign-ups, plans, logins with addresses that nobody has. Newest first. */
   audit(options: ListAuditOptions = {}): AsyncGenerator<AuditEntry> {
     return listEntries(this.#transport, '/v1/admin/audit-logs', options)
+  }
+
+  /** What each team used in days in UTC, thirty of them unless they are said. */
+  async usage(options: CallOptions & UsageSpan = {}): Promise<AnyUsageInfo> {
+    const { from, to, ...call } = options
+    const query = { from, to }
+    return anyUsage(await this.#transport.json<wire.AnyUsage>('GET', '/v1/admin/usage', { ...call, query }))
+  }
+
+  /** The same as a table of comma-separated values with a header. */
+  async usageCsv(options: CallOptions & UsageSpan = {}): Promise<string> {
+    const { from, to, ...call } = options
+    const query = { from, to, format: 'csv' }
+    return await (await this.#transport.request('GET', '/v1/admin/usage', { ...call, query })).text()
+  }
+
+  /** Compares the usage of all teams, or of one, with the ledger. */
+  async verifyUsage(options: CallOptions & UsageSpan & { readonly teamId?: string } = {}): Promise<UsageCheck> {
+    return await checkUsage(this.#transport, '/v1/admin/usage/verify', options)
+  }
+
+  /** Makes the sums of days anew of the ledger, as far as it is kept. @returns how many days */
+  async recomputeUsage(from: string, to: string, options: CallOptions = {}): Promise<number> {
+    const body = { ...options, json: { from, to }, idempotent: true }
+    return (await this.#transport.json<wire.RecomputedUsage>('POST', '/v1/admin/usage/recompute', body)).days
   }
 
   /** How hosts and services do now: what is wrong first, with the next step. */

@@ -42,6 +42,7 @@ import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { teamRoutes } from './routes/teams.js'
 import { templateRoutes } from './routes/templates.js'
+import { usageRoutes } from './routes/usage.js'
 import { userRoutes } from './routes/users.js'
 
 const BODY_BYTES = 1024 * 1024
@@ -117,6 +118,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     authenticate(closed, services)
     recordAccess(closed, services)
     capsuleRoutes(closed, services)
+    usageRoutes(closed, services)
     metricsRoutes(closed, services)
     lifecycleRoutes(closed, services)
     egressRoutes(closed, services)

@@ -32,6 +32,7 @@ import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
 import type { TemplateBuilds } from '../domain/templates/index.js'
+import type { Usage } from '../domain/usage/index.js'
 import type { Host } from '../host/host.js'
 import type { Dashboard } from './dashboard/dashboard.js'
 
@@ -86,6 +87,8 @@ export interface Services {
   readonly host: Host
   /** What capsules have used. */
   readonly history: CapsuleHistory
+  /** What teams have used. */
+  readonly usage: Usage
   readonly activity: Activity
   readonly readiness: Readiness
   readonly limits: Limits

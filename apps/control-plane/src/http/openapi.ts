@@ -55,6 +55,7 @@ export async function describeApi(app: App, version: string): Promise<void> {
       servers: [{ url: '/' }],
       tags: [
         { name: 'capsules', description: 'MicroVMs that run your code.' },
+        { name: 'usage', description: 'What capsules used, by the ledger of their changes.' },
         { name: 'checkpoints', description: 'Points in time of a capsule, to go back to.' },
         { name: 'processes', description: 'Commands and terminals inside a capsule.' },
         { name: 'files', description: 'Files inside a capsule.' },

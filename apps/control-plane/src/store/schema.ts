@@ -738,6 +738,54 @@ interface ChannelDeliveriesTable {
   answer: Json<DeliveryAnswer | null>
 }
 
+/** What a capsule held from a change of it to the next one; only triggers write it. */
+interface UsageLedgerTable {
+  id: ColumnType<number, never, never>
+  capsule_id: string
+  team_id: string
+  template: string
+  state: CapsuleState
+  vcpus: number
+  memory_mib: number
+  disk_size_mib: number
+  began_at: Date
+  /** `null`: until now. */
+  ended_at: Date | null
+}
+
+/** How far the ledger is closed, rolled up and kept: one row. */
+interface UsageStateTable {
+  is_only: true
+  /** Nothing is entered any more before it. */
+  closed_until: Date
+  /** Days before it are rolled up. */
+  rolled_until: string
+  /** Days from it on can be rolled up anew. */
+  kept_from: string
+}
+
+/** Sums of the ledger by team, day or month, and template; exact, as text. */
+interface UsageRollupsTable {
+  team_id: string
+  period: 'day' | 'month'
+  date: string
+  template: string
+  vcpu_seconds: string
+  memory_mib_seconds: string
+  /** Of paused capsules. */
+  paused_mib_seconds: string
+  disk_mib_seconds: string
+}
+
+/** The most that a team's capsules held at a time, in steps of six hours. */
+interface UsagePeaksTable {
+  team_id: string
+  at: Date
+  running: number
+  vcpus: number
+  memory_mib: number
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -754,6 +802,10 @@ export interface Database {
   signing_keys: SigningKeysTable
   pool_usage: PoolUsageTable
   capsule_metrics: CapsuleMetricsTable
+  usage_ledger: UsageLedgerTable
+  usage_state: UsageStateTable
+  usage_rollups: UsageRollupsTable
+  usage_peaks: UsagePeaksTable
   audit_log: AuditTable
   audit_chains: AuditChainsTable
   users: UsersTable

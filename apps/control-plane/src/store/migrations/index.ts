@@ -25,6 +25,7 @@ import * as listIndexes from './0023-list-indexes.js'
 import * as dataAccess from './0024-data-access.js'
 import * as metrics from './0025-metrics.js'
 import * as channels from './0026-channels.js'
+import * as usage from './0027-usage.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -54,4 +55,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0024-data-access': dataAccess,
   '0025-metrics': metrics,
   '0026-channels': channels,
+  '0027-usage': usage,
 }

@@ -1,0 +1,2 @@
+export { UsageRollUp } from './roll-up.js'
+export { Usage } from './usage.js'
