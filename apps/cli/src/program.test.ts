@@ -20,6 +20,8 @@ describe('a command line that is not understood', () => {
     expect(wordsOf('capsule info')).toContain('`wrenn capsule info --help`')
     expect(wordsOf('capsule checkpoint nope')).toContain('`wrenn capsule checkpoint --help`')
     expect(wordsOf('key create --scope capsules,root ci')).toContain('Scopes are read, capsules')
+    expect(wordsOf('usage --month 2026-13')).toContain('Give a month such as 2026-11.')
+    expect(wordsOf('usage verify --from yesterday')).toContain('`wrenn usage verify --help`')
     expect(wordsOf('nope')).toContain('`wrenn --help`')
   })
 })

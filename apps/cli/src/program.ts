@@ -22,6 +22,7 @@ import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
 import { addTeam } from './commands/team.js'
 import { addUp } from './commands/up.js'
+import { addUsage } from './commands/usage.js'
 import { addUser } from './commands/user.js'
 
 const VERSION = '0.1.0'
@@ -57,6 +58,7 @@ export function createProgram(): Command {
   addSnapshot(program)
   addQuota(program)
   addPlan(program)
+  addUsage(program)
   addLogin(program)
   addKey(program)
   addTeam(program)

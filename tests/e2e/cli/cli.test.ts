@@ -149,6 +149,25 @@ describe('wrenn capsule', () => {
   })
 })
 
+describe('wrenn usage', () => {
+  it('shows what was used, as a table, as JSON and as CSV, and checks it', async () => {
+    expect(capsule().id).toMatch(/^cl-/)
+    const used = JSON.parse((await run('usage', '--json')).stdout)
+    expect(used.points.at(-1)).toMatchObject({ date: used.to, vcpu_seconds: expect.any(Number) })
+    expect(used.total.vcpu_seconds).toBeGreaterThan(0)
+    expect((await run('usage')).stdout).toMatch(/^DATE {2,}VCPU HOURS/)
+    const month = used.to.slice(0, 7)
+    expect((await run('usage', '--month', month, '--csv')).stdout).toMatch(/^date,cpu_minutes,.*\r\n.*\d\r\n$/s)
+    expect((await run('usage', 'teams', '--months')).code).not.toBe(0)
+    const teams = JSON.parse((await run('usage', 'teams', '--month', month, '--json')).stdout)
+    expect(teams.teams[0].vcpu_seconds).toBeGreaterThan(0)
+    const check = await run('usage', 'verify', '--all', '--json')
+    expect([check.code, JSON.parse(check.stdout)]).toMatchObject([0, { ok: true, strays: [] }])
+    const both = await run('usage', '--month', month, '--from', `${month}-01`)
+    expect(both).toMatchObject({ code: 1, stderr: expect.stringContaining('--month says which days') })
+  })
+})
+
 describe('the machine', () => {
   it('is examined by wrenn doctor', async () => {
     const { stdout, code } = await run('doctor', '--json')

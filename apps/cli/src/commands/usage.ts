@@ -1,0 +1,206 @@
+import { AppError } from '@wrenn/base'
+import type { AnyUsageInfo, UsageCheck, UsageInfo, UsageSums } from '@wrenn/sdk'
+import { type Command, InvalidArgumentError } from 'commander'
+import { connect } from '../connection.js'
+import { type CommonOptions, contextOf, withJson } from '../context.js'
+import { printable, table, writeFully } from '../output.js'
+
+const help = `
+Days are those of UTC, both ends included; today counts until now. Without days it is the last thirty.
+
+Examples:
+  wrenn usage --month 2026-11
+  wrenn usage --from 2026-01-01 --months --csv > usage.csv
+  wrenn usage teams --month 2026-11            of every team, for admins of the platform
+  wrenn usage verify`
+
+interface SpanOptions extends CommonOptions {
+  readonly from?: string
+  readonly to?: string
+  readonly month?: Span
+}
+
+interface UsageOptions extends SpanOptions {
+  readonly months?: boolean
+  readonly csv?: boolean
+}
+
+interface Span {
+  readonly from: string
+  readonly to: string
+}
+
+/** `wrenn usage`: what capsules held of the platform, and for how long. */
+export function addUsage(program: Command): void {
+  const command = program
+    .command('usage')
+    .description('show what the capsules of your team used')
+    .addHelpText('after', help)
+  withJson(withTable(withSpan(command)).option('--months', 'sum up by whole months')).action(
+    async (options: UsageOptions) => {
+      const { config, output } = contextOf(options)
+      const { usage } = await connect(config)
+      const asked = { ...spanOf(options), ...(options.months === true ? ({ period: 'month' } as const) : {}) }
+      if (options.csv === true) return await writeFully(process.stdout, Buffer.from(await usage.csv(asked)))
+      const found = await usage.get(asked)
+      output.result(usageJson(found), () => showUsage(found))
+    },
+  )
+  addTeams(command)
+  addVerify(command)
+  addRecompute(command)
+}
+
+function addTeams(usage: Command): void {
+  const command = usage.command('teams').description('show what each team used; for admins of the platform')
+  command.addHelpText('after', '\nExample:\n  wrenn usage teams --month 2026-11 --csv')
+  withJson(withTable(withSpan(command))).action(async (options: UsageOptions) => {
+    const { config, output } = contextOf(options)
+    const { platform } = await connect(config)
+    const span = spanOf(options)
+    if (options.csv === true) return await writeFully(process.stdout, Buffer.from(await platform.usageCsv(span)))
+    const found = await platform.usage(span)
+    output.result(teamsJson(found), () => showTeams(found))
+  })
+}
+
+const verifyHelp = `
+Makes the sums of days that have passed anew of the ledger, as far as it is kept, and compares them with those that are kept.
+Exits with 1 when something differs.
+
+Examples:
+  wrenn usage verify --month 2026-11
+  wrenn usage verify --all --json              all teams, for admins of the platform`
+
+interface VerifyOptions extends SpanOptions {
+  readonly all?: boolean
+}
+
+function addVerify(usage: Command): void {
+  const command = usage
+    .command('verify')
+    .description('check usage against the ledger of changes')
+    .option('--all', 'of all teams; for admins of the platform')
+    .addHelpText('after', verifyHelp)
+  withJson(withSpan(command)).action(async (options: VerifyOptions) => {
+    const { config, output } = contextOf(options)
+    const wrenn = await connect(config)
+    const span = spanOf(options)
+    const check = options.all === true ? await wrenn.platform.verifyUsage(span) : await wrenn.usage.verify(span)
+    output.result(checkJson(check), () => showCheck(check))
+    if (!check.isOk) process.exitCode = 1
+  })
+}
+
+function addRecompute(usage: Command): void {
+  const command = usage
+    .command('recompute <from> <to>')
+    .description('make the sums of days anew of the ledger; for admins of the platform')
+    .addHelpText('after', '\nExample:\n  wrenn usage recompute 2026-11-01 2026-11-30')
+  withJson(command).action(async (from: string, to: string, options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const days = await (await connect(config)).platform.recomputeUsage(parseDay(from), parseDay(to))
+    output.result({ from, to, days }, () => `Made ${days === 1 ? 'a day' : `${days} days`} anew.`)
+  })
+}
+
+function withSpan(command: Command): Command {
+  return command
+    .option('--from <day>', 'first day, such as 2026-11-01', parseDay)
+    .option('--to <day>', 'last day', parseDay)
+    .option('--month <month>', 'all days of a month, such as 2026-11', parseMonth)
+}
+
+function withTable(command: Command): Command {
+  return command.option('--csv', 'comma-separated values with a header')
+}
+
+function spanOf({ from, to, month }: SpanOptions): Partial<Span> {
+  if (month !== undefined && (from !== undefined || to !== undefined)) {
+    throw new AppError('invalid_request', '--month says which days; leave --from and --to out.')
+  }
+  return month ?? { ...(from === undefined ? {} : { from }), ...(to === undefined ? {} : { to }) }
+}
+
+/** The platform knows which days there are. */
+function parseDay(text: string): string {
+  if (!/^\d{4}-\d\d-\d\d$/.test(text)) throw new InvalidArgumentError('Give a day such as 2026-11-30.')
+  return text
+}
+
+function parseMonth(text: string): Span {
+  const [, year, month] = /^(\d{4})-(0[1-9]|1[0-2])$/.exec(text) ?? []
+  if (year === undefined || month === undefined) throw new InvalidArgumentError('Give a month such as 2026-11.')
+  const days = new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate()
+  return { from: `${text}-01`, to: `${text}-${days}` }
+}
+
+/** Names as the API has them. */
+function sumsJson(sums: UsageSums): object {
+  return {
+    cpu_minutes: sums.cpuMinutes,
+    ram_mb_minutes: sums.ramMibMinutes,
+    vcpu_seconds: sums.vcpuSeconds,
+    memory_gib_seconds: sums.memoryGibSeconds,
+    disk_gib_seconds: sums.diskGibSeconds,
+  }
+}
+
+function usageJson({ from, to, points, total }: UsageInfo): object {
+  return { from, to, points: points.map(({ date, ...sums }) => ({ date, ...sumsJson(sums) })), total: sumsJson(total) }
+}
+
+function teamsJson({ from, to, teams, total }: AnyUsageInfo): object {
+  const list = teams.map(({ teamId, teamName, ...sums }) => ({
+    team_id: teamId,
+    team_name: teamName,
+    ...sumsJson(sums),
+  }))
+  return { from, to, teams: list, total: sumsJson(total) }
+}
+
+function checkJson({ isOk, differences, ...check }: UsageCheck): object {
+  return {
+    ...check,
+    ok: isOk,
+    differences: differences.map(({ teamId, rolledUp, ...rest }) => ({
+      ...rest,
+      team_id: teamId,
+      rolled_up: rolledUp,
+    })),
+  }
+}
+
+const HEADS = ['VCPU HOURS', 'MEMORY GIB HOURS', 'DISK GIB HOURS']
+
+function cells({ vcpuSeconds, memoryGibSeconds, diskGibSeconds }: UsageSums): string[] {
+  return [vcpuSeconds, memoryGibSeconds, diskGibSeconds].map((seconds) => (seconds / 3600).toFixed(2))
+}
+
+function showUsage({ from, to, points, total }: UsageInfo): string {
+  if (points.length === 0) return `Nothing was used from ${from} to ${to}.`
+  return table(
+    ['DATE', ...HEADS],
+    [...points.map(({ date, ...sums }) => [date, ...cells(sums)]), ['', ...cells(total)]],
+  )
+}
+
+function showTeams({ from, to, teams, total }: AnyUsageInfo): string {
+  if (teams.length === 0) return `Nothing was used from ${from} to ${to}.`
+  const rows = teams.map(({ teamId, teamName, ...sums }) => [teamId, printable(teamName ?? ''), ...cells(sums)])
+  return table(['TEAM', 'NAME', ...HEADS], [...rows, ['', '', ...cells(total)]])
+}
+
+function showCheck({ from, to, days, isOk, differences, strays }: UsageCheck): string {
+  const checked = days === 0 ? 'No day has passed that can be checked.' : `Checked ${days} days, ${from} to ${to}.`
+  if (isOk) return `${checked} Nothing differs.`
+  const rows = differences.map(({ date, period, teamId, template, rolledUp, expected }) => [
+    ...[period === 'month' ? date.slice(0, 7) : date, teamId, printable(template)],
+    ...[rolledUp?.vcpuSeconds ?? '-', expected?.vcpuSeconds ?? '-'],
+  ])
+  return [
+    checked,
+    ...(rows.length === 0 ? [] : [table(['DATE', 'TEAM', 'TEMPLATE', 'VCPU SECONDS', 'BY THE LEDGER'], rows)]),
+    ...(strays.length === 0 ? [] : [`Capsules that the ledger does not have as they are: ${strays.join(', ')}`]),
+  ].join('\n')
+}
