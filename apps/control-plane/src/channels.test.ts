@@ -10,7 +10,9 @@ import type {
 import { ChatServer, chatRules } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { addChannel, newChannelId } from './store/channels.js'
 import { type Db, openDatabase } from './store/database.js'
+import { createTeam, endTeam } from './store/teams.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 import { Recorder } from './testing/recorder.js'
 
@@ -383,6 +385,31 @@ describe('a secret', () => {
       await mine.destroy()
     }
   }, 60_000)
+})
+
+describe('what a team that is deleted leaves', () => {
+  it('is no channel, and nothing that was to be sent', async () => {
+    const recorder = await record()
+    const theirs = await createTeam(db, 'Gone')
+    const { config, target } = await db
+      .selectFrom('channels')
+      .select(['config', 'target'])
+      .where('id', '=', (await add({ url: recorder.url })).id)
+      .executeTakeFirstOrThrow()
+    const id = newChannelId()
+    await addChannel(db, { id, teamId: theirs, name: 'x', provider: 'webhook', config, target, events: ['*'] })
+    // Its secrets are of another place, so what waits cannot be sent.
+    await sql`INSERT INTO events (team_id, type, resource_id, data) VALUES (${theirs}, 'member.role', 'usr-1', '{}')`.execute(
+      db,
+    )
+    const left = async (): Promise<number> =>
+      (await db.selectFrom('channel_deliveries').select('id').where('channel_id', '=', id).execute()).length
+    expect(await left()).toBe(1)
+    await db.transaction().execute((tx) => endTeam(tx, theirs))
+    expect(await db.selectFrom('channels').select('id').where('team_id', '=', theirs).execute()).toEqual([])
+    await expect.poll(left, PATIENCE).toBe(0)
+    expect(recorder.requests).toBe(0)
+  })
 })
 
 describe('several at once', () => {
