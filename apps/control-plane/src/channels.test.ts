@@ -7,7 +7,7 @@ import type {
   NewApiKey,
   NewChannel,
 } from '@wrenn/protocol'
-import { ChatServer, chatRules } from '@wrenn/testkit'
+import { ChatServer, chatRules, isReplicated } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { addChannel, newChannelId } from './store/channels.js'
@@ -360,31 +360,36 @@ describe('a secret', () => {
     expect(await refused('POST', `/v1/channels/${chat.id}/rotate-secret`, undefined, 501)).toContain('not_supported')
   })
 
-  it('is encrypted anew when another key comes to encrypt', async () => {
-    await using own = await startPlatform({ env, timing: { channelFirstDelayMs: 20 } })
-    const recorder = await record()
-    const body = { name: 'kept', provider: 'webhook', events: ['*'], config: { url: recorder.url } }
-    await json(await own.call('POST', '/v1/channels', body), 201)
-    await using second = await startReplica(own, { ...env, WRENN_ENCRYPTION_KEY: `${SECOND_KEY},${FIRST_KEY}` })
-    expect(second.url).toMatch(/^http/)
-    const mine = openDatabase({ url: own.databaseUrl })
-    try {
-      const sealed = async (): Promise<string> =>
-        (await mine.selectFrom('channels').select('config').executeTakeFirstOrThrow()).config
-      const before = await sealed()
-      const team = await mine.selectFrom('teams').select('id').executeTakeFirstOrThrow()
-      await expect
-        .poll(async () => {
-          await sql`INSERT INTO events (team_id, type, resource_id, data) VALUES (${team.id}, 'member.role', 'usr-1', '{}')`.execute(
-            mine,
-          )
-          return (await sealed()).slice(0, 12) !== before.slice(0, 12)
-        }, PATIENCE)
-        .toBe(true)
-    } finally {
-      await mine.destroy()
-    }
-  }, 60_000)
+  // A third one, without the other key, could have the channel all the time.
+  it.skipIf(isReplicated())(
+    'is encrypted anew when another key comes to encrypt',
+    async () => {
+      await using own = await startPlatform({ env, timing: { channelFirstDelayMs: 20 } })
+      const recorder = await record()
+      const body = { name: 'kept', provider: 'webhook', events: ['*'], config: { url: recorder.url } }
+      await json(await own.call('POST', '/v1/channels', body), 201)
+      await using second = await startReplica(own, { ...env, WRENN_ENCRYPTION_KEY: `${SECOND_KEY},${FIRST_KEY}` })
+      expect(second.url).toMatch(/^http/)
+      const mine = openDatabase({ url: own.databaseUrl })
+      try {
+        const sealed = async (): Promise<string> =>
+          (await mine.selectFrom('channels').select('config').executeTakeFirstOrThrow()).config
+        const before = await sealed()
+        const team = await mine.selectFrom('teams').select('id').executeTakeFirstOrThrow()
+        await expect
+          .poll(async () => {
+            await sql`INSERT INTO events (team_id, type, resource_id, data) VALUES (${team.id}, 'member.role', 'usr-1', '{}')`.execute(
+              mine,
+            )
+            return (await sealed()).slice(0, 12) !== before.slice(0, 12)
+          }, PATIENCE)
+          .toBe(true)
+      } finally {
+        await mine.destroy()
+      }
+    },
+    60_000,
+  )
 })
 
 describe('what a team that is deleted leaves', () => {

@@ -77,7 +77,7 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
   const key = (await readFile(keyFile, 'utf8')).trim()
   const front = await frontOf(
     () => running.url,
-    () => startReplica({ databaseUrl: url, host }, env),
+    () => startReplica({ databaseUrl: url, host }, env, silentLogger, timing),
     undo,
     Number(port),
   )
@@ -156,6 +156,7 @@ export async function startReplica(
   { databaseUrl, host }: Pick<Platform, 'databaseUrl' | 'host'>,
   env: Readonly<Record<string, string>> = {},
   logger: Logger = silentLogger,
+  timing: PlatformOptions['timing'] = {},
 ): Promise<ControlPlane> {
   const config = readConfig({
     DATABASE_URL: databaseUrl,
@@ -163,7 +164,7 @@ export async function startReplica(
     WRENN_PORT: '0',
     ...env,
   })
-  return await startControlPlane(config, logger, { tickMs: 50, drainMs: 500 })
+  return await startControlPlane(config, logger, { tickMs: 50, drainMs: 500, ...timing })
 }
 
 /** A new, empty database on the same server. */
