@@ -193,6 +193,7 @@ export async function startControlPlane(
     checkpoints,
     snapshots,
     templateBuilds: builds.service,
+    templateTags: builds.tags,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -123,6 +123,7 @@ async function openApi(): Promise<string> {
     checkpoints,
     snapshots,
     templateBuilds: builds.service,
+    templateTags: builds.tags,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -89,12 +89,21 @@ describe.each(clientVersions)('%s, unmodified', (version) => {
     expect(await inSandbox(sdk, name, line)).toBe(expected)
   })
 
-  it('builds it again from what was kept, and anew where it is told to', async () => {
+  it('builds it again from what was kept, and anew where it is told to, while a tag keeps the one before', async () => {
     const cached = (lines: readonly string[]) => lines.filter((line) => line.startsWith('CACHED')).length
     const again = await build(sdk, whole(), name)
     expect(cached(again), again.join('\n')).toBe(7)
+    await sdk.Template.assignTags(name, ['first', 'stable'], options())
     const anew = sdk.Template({ fileContextPath: context }).fromBaseImage().skipCache().runCmd('date +%N > stamp')
     expect(cached(await build(sdk, anew, name))).toBe(0)
+    const look = 'ls stamp /srv/app/answer 2>/dev/null || true'
+    expect(await inSandbox(sdk, name, look)).toBe('stamp\n')
+    expect(await inSandbox(sdk, `${name}:stable`, look)).toBe('/srv/app/answer\n')
+    const tags = await sdk.Template.getTags(name, options())
+    expect(tags.map(({ tag }) => tag)).toEqual(['default', 'first', 'stable'])
+    expect(new Set(tags.map(({ buildId }) => buildId)).size).toBe(2)
+    await sdk.Template.removeTags(name, ['first', 'stable'], options())
+    expect(await sdk.Template.exists(`${name}:stable`, options())).toBe(false)
   })
 
   it('is told which step failed, and what that printed', async () => {

@@ -63,6 +63,9 @@ export interface E2bSdk {
     exists(name: string, options: Options): Promise<boolean>
     build(template: unknown, name: string, options: Options & BuildOptions): Promise<Build>
     buildInBackground(template: unknown, name: string, options: Options & BuildOptions): Promise<Build>
+    assignTags(target: string, tags: string | readonly string[], options: Options): Promise<unknown>
+    removeTags(name: string, tags: string | readonly string[], options: Options): Promise<void>
+    getTags(name: string, options: Options): Promise<readonly { readonly tag: string; readonly buildId: string }[]>
     getBuildStatus(build: Build, options: Options & { readonly logsOffset?: number }): Promise<BuildStatus>
   }
   readonly NotFoundError: new () => Error

@@ -1,14 +1,16 @@
 import { AppError } from '@wrenn/base'
 import { minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
 import { z } from 'zod'
+import { DEFAULT_TAG } from '../domain/templates/index.js'
 import type { BuildPlan, BuildStep } from '../store/schema.js'
 import { refuseUnsupported } from './network.js'
-import { snapshotNameSchema, templateNameOf } from './template-id.js'
+import { taggedNameSchema, tagSchema, templateNameOf } from './template-id.js'
 
 const MAX_STEPS = 500
 const MAX_ARGS = 2_000
 const MAX_LINE_LENGTH = 256 * 1024
-const DEFAULT_TAG = 'default'
+/** Of one build. */
+const MAX_TAGS = 20
 /** What clients begin with that name nothing; ours is made the same way, of Debian. */
 const CLIENTS_BASE = /^e2bdev\/base(?::latest)?$/
 const BASE = 'base'
@@ -18,9 +20,9 @@ const optionalLine = line.nullish().transform((value) => value || undefined)
 
 /** Body of `POST /v3/templates`, and of `/v2/templates`, where the name is an alias. */
 export const beginBuildSchema = requestBody({
-  name: snapshotNameSchema.optional(),
-  alias: snapshotNameSchema.optional(),
-  tags: z.array(text(128)).max(100).nullish(),
+  name: taggedNameSchema.optional(),
+  alias: taggedNameSchema.optional(),
+  tags: z.array(tagSchema).max(MAX_TAGS).nullish(),
   cpuCount: z.int().min(1).max(1024).nullish(),
   memoryMB: z.int().min(minimumMemoryMib).max(4_194_304).nullish(),
   minFreeDiskMb: z.unknown().optional(),
@@ -57,13 +59,13 @@ type StartBuildInput = z.output<typeof startBuildSchema>
 /** The template that a client wants to build. @throws AppError `invalid_request`, `not_supported` */
 export function toNewBuild(body: BeginBuildInput) {
   refuseUnsupported(body, ['minFreeDiskMb'])
-  const name = body.name ?? body.alias
-  if (name === undefined) throw new AppError('invalid_request', 'name: a template needs one.')
-  const tag = body.tags?.find((one) => one !== DEFAULT_TAG)
-  if (tag !== undefined) {
-    throw new AppError('invalid_request', `tags: there is no other tag than ${DEFAULT_TAG}; leave them out.`)
-  }
-  return { name, vcpus: body.cpuCount ?? undefined, memoryMib: body.memoryMB ?? undefined }
+  const named = body.name ?? body.alias
+  if (named === undefined) throw new AppError('invalid_request', 'name: a template needs one.')
+  const { name, tag } = named
+  // A tag in the name counts like one in the list; the name alone says none.
+  const said = body.tags ?? []
+  const tags = [...new Set(tag === DEFAULT_TAG && said.length > 0 ? said : [tag, ...said])]
+  return { name, tags, vcpus: body.cpuCount ?? undefined, memoryMib: body.memoryMB ?? undefined }
 }
 
 /**

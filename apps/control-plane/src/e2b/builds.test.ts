@@ -403,8 +403,9 @@ describe('what cannot be built', () => {
     expect(await refusal(await post({ name: 'x', memoryMB: 127 }), 400)).toContain('memoryMB')
     expect(await refusal(await post({ name: 'x', cpuCount: 9 }), 400)).toContain('WRENN_MAX_VCPUS')
     expect(await refusal(await post({ name: 'base' }), 409)).toContain('built-in')
-    expect(await refusal(await post({ name: 'x:v2' }), 400)).toContain('tag')
-    expect(await refusal(await post({ name: 'x', tags: ['v2'] }), 400)).toContain('tag')
+    expect(await refusal(await post({ name: 'x:v 2' }), 400)).toContain('name')
+    expect(await refusal(await post({ name: 'x', tags: ['v/2'] }), 400)).toContain('tags')
+    expect(await refusal(await post({ name: 'x', tags: Array(21).fill('v2') }), 400)).toContain('tags')
     expect(await refusal(await post({}), 400)).toContain('name')
   })
 

@@ -566,8 +566,6 @@ describe('the rest', () => {
       ['GET', '/secrets'],
       ['POST', '/templates'],
       ['POST', '/templates/x/builds/y'],
-      ['POST', '/templates/tags'],
-      ['DELETE', '/templates/tags'],
       ['GET', '/sandboxes/x/logs'],
       ['GET', '/v2/sandboxes/x/logs'],
     ] as const) {

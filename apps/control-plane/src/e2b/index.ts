@@ -6,6 +6,7 @@ import { lifecycleRoutes } from './routes/lifecycle.js'
 import { networkRoutes } from './routes/network.js'
 import { sandboxRoutes } from './routes/sandboxes.js'
 import { snapshotRoutes } from './routes/snapshots.js'
+import { tagRoutes } from './routes/tags.js'
 import { teamRoutes } from './routes/teams.js'
 import { templateRoutes } from './routes/templates.js'
 import { unsupportedRoutes } from './routes/unsupported.js'
@@ -26,6 +27,7 @@ export function e2bRoutes(app: App, services: Services): void {
   networkRoutes(app, services)
   templateRoutes(app, services)
   buildRoutes(app, services)
+  tagRoutes(app, services)
   teamRoutes(app, services)
   unsupportedRoutes(app)
 }

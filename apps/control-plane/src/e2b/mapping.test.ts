@@ -154,8 +154,9 @@ describe('a template id', () => {
     expect(snapshotNameSchema.parse('team/ready:default')).toBe('ready')
   })
 
-  it('has no other tags, and no other form', () => {
-    for (const id of ['base:v2', 'a/b/c', ':x', '']) expect(codeOf(() => templateNameOf(id))).toBe('template_not_found')
+  it('keeps another tag, and has no other form', () => {
+    for (const id of ['web:v2', 'team/web:v2']) expect(templateNameOf(id)).toBe('web:v2')
+    for (const id of ['a/b/c', ':x', 'a:b:c', '']) expect(codeOf(() => templateNameOf(id))).toBe('template_not_found')
     expect(snapshotNameSchema.safeParse('ready:v2').success).toBe(false)
     expect(snapshotNameSchema.safeParse('has space').success).toBe(false)
   })

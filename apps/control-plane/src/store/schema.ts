@@ -350,9 +350,20 @@ export interface TemplateBuildsTable {
   log_count: Count
   log_bytes: Count
   snapshot_id: string | null
+  /** What it is to be called beside the template's name; without any, or with `default`, that name stands for it. */
+  tags: Generated<string[]>
   reason: Json<BuildReason | null>
   created_at: Time
   ended_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
+}
+
+/** Names for builds of a template beside its own. */
+interface TemplateTagsTable {
+  team_id: string
+  name: string
+  tag: string
+  snapshot_id: string
+  created_at: ColumnType<Date, undefined, RawBuilder<Date>>
 }
 
 /** What builds say, in their order from 0 on without gaps. */
@@ -798,6 +809,7 @@ export interface Database {
   checkpoints: CheckpointsTable
   snapshots: SnapshotsTable
   template_builds: TemplateBuildsTable
+  template_tags: TemplateTagsTable
   template_build_logs: TemplateBuildLogsTable
   signing_keys: SigningKeysTable
   pool_usage: PoolUsageTable

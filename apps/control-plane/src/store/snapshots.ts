@@ -12,14 +12,20 @@ export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable
     .executeTakeFirst()
 }
 
-/** A live snapshot by its name, also one that is still being made. */
+/** A live snapshot by its name, also one that is still being made, or by the name of a template and a tag: `web:v2`. */
 export async function findSnapshotByName(db: Db, teamId: string, name: string): Promise<SnapshotRow | undefined> {
-  return await db
-    .selectFrom('snapshots')
-    .selectAll()
-    .where('team_id', '=', teamId)
-    .where('name', '=', name)
-    .where('deleted_at', 'is', null)
+  const live = db.selectFrom('snapshots').selectAll().where('team_id', '=', teamId).where('deleted_at', 'is', null)
+  const [, template, tag] = /^([^:]+):(.+)$/.exec(name) ?? []
+  if (template === undefined || tag === undefined) return await live.where('name', '=', name).executeTakeFirst()
+  return await live
+    .where('id', 'in', (tagged) =>
+      tagged
+        .selectFrom('template_tags')
+        .select('snapshot_id')
+        .where('team_id', '=', teamId)
+        .where('name', '=', template)
+        .where('tag', '=', tag),
+    )
     .executeTakeFirst()
 }
 

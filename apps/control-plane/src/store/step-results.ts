@@ -27,7 +27,7 @@ interface ResultLimits {
 }
 
 /**
- * Hidden snapshots that nobody will start from: results beyond the limits, those used longest ago first; those that were made anew; those of
+ * Hidden snapshots that nobody will start from and no tag stands for: results beyond the limits, those used longest ago first; those that were made anew; those of
  * deleted teams; and what is no result and belongs to no build that is under way. One from which a capsule is being created is left for later.
  */
 export async function listSpentSnapshots(
@@ -40,6 +40,7 @@ export async function listSpentSnapshots(
         PARTITION BY team_id, steps_hash IS NULL ORDER BY coalesce(used_at, created_at) DESC, seq DESC
       ) AS place, row_number() OVER (PARTITION BY team_id, steps_hash ORDER BY seq DESC) AS copy
       FROM snapshots WHERE hidden AND state = 'ready'
+        AND NOT EXISTS (SELECT FROM template_tags WHERE snapshot_id = snapshots.id)
     ) AS s JOIN teams AS t ON t.id = s.team_id
     WHERE (t.deleted_at IS NOT NULL
         OR (s.steps_hash IS NOT NULL AND (s.place > ${maxResults} OR s.copy > 1

@@ -16,6 +16,7 @@ import {
   patchSnapshot,
   type SnapshotFilter,
 } from '../../store/snapshots.js'
+import { dropTags, isTagged } from '../../store/template-tags.js'
 import {
   type CapsuleRef,
   holdCheckpoint,
@@ -141,11 +142,12 @@ export class Snapshots {
     })
   }
 
-  /** Removes a snapshot that the platform kept for itself, unless a capsule is being created from it. @returns whether it did */
+  /** Removes a snapshot that the platform kept for itself, unless a capsule is being created from it or a tag stands for it. @returns whether it did */
   async discard(id: string): Promise<boolean> {
     const isRetired = await this.#deps.db.transaction().execute(async (tx) => {
       const held = await lockSnapshot(tx, id)
       if (held?.state !== 'ready' || !held.hidden || (await findStarting(tx, id)) !== undefined) return false
+      if (await isTagged(tx, id)) return false
       await patchSnapshot(tx, id, { state: 'deleting', deleted_at: new Date() })
       return true
     })
@@ -178,15 +180,23 @@ export class Snapshots {
   /** @throws AppError `template_not_found` */
   async get(teamId: string, name: string): Promise<Template> {
     const own = await findSnapshotByName(this.#deps.db, teamId, name)
-    return own?.state === 'ready' ? snapshotTemplate(own) : platformTemplate(await this.#deps.host.template(name))
+    // What only a tag stands for has no other name.
+    if (own?.state === 'ready') return { ...snapshotTemplate(own), name }
+    return platformTemplate(await this.#deps.host.template(name))
   }
 
   /**
    * Deletes a snapshot; capsules made from it stay. When the host is away its files go when it is back.
-   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `in_use`, `invalid_state`
+   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `in_use`, `invalid_state`, `invalid_request` for a tag
    */
   async remove(teamId: string, name: string, actor: Actor | undefined): Promise<void> {
     const { db, host } = this.#deps
+    if (name.includes(':')) {
+      throw new AppError(
+        'invalid_request',
+        `${name} is a tag of a template: take the tag away, or delete the template.`,
+      )
+    }
     const own = await findSnapshotByName(db, teamId, name)
     if (own === undefined) {
       await host.template(name)
@@ -201,6 +211,7 @@ export class Snapshots {
       }
       if (held?.state !== 'ready') return
       await patchSnapshot(tx, own.id, { state: 'deleting', deleted_at: new Date() })
+      await dropTags(tx, teamId, name)
       const resource = { type: 'snapshot', id: own.id } as const
       await writeAudit(tx, { teamId, actor, action: 'snapshot.delete', resource, details: { name } })
     })

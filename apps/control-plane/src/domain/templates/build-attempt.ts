@@ -14,7 +14,7 @@ import type {
   SnapshotRow,
   TemplateBuildRow,
 } from '../../store/schema.js'
-import { findSnapshotByName, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
+import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
 import { endHeldBuild, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
 import { abortable } from '../abortable.js'
@@ -27,6 +27,7 @@ import { BuildGuest } from './guest.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { startAndWait } from './start-command.js'
 import { runStep, shown } from './steps.js'
+import { nameTaken, point } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
@@ -238,17 +239,18 @@ export class BuildAttempt {
     return await abortable(snapshots.keep(guest.capsule, { buildId: this.#build.id, waitMs }), this.#signal)
   }
 
-  /** Gives the snapshot the template's name, in one step with the end of the build: one that was cancelled, or is late, gives none. */
+  /** Gives the snapshot the names that the build is for, in one step with the end of the build: one that was cancelled, or is late, gives none. */
   async #publish({ id }: SnapshotRow, state: ProcessDefaults): Promise<void> {
-    const { team_id: teamId, name, actor } = this.#build
+    const { team_id: teamId, name, tags, actor } = this.#build
     try {
       await this.#deps.db.transaction().execute(async (tx) => {
         const held = await lockHeldBuild(tx, this.#build)
         if (held === undefined) throw new NotHeld()
         if (held.isLate) throw tooLate(this.#deps.limits)
-        await this.#giveWay(tx)
-        if ((await lockSnapshot(tx, id))?.state !== 'ready') throw new NotHeld()
-        await patchSnapshot(tx, id, { name, hidden: false, defaults: JSON.stringify(state) })
+        const target = await lockSnapshot(tx, id)
+        if (target?.state !== 'ready') throw new NotHeld()
+        await patchSnapshot(tx, id, { defaults: JSON.stringify(state) })
+        await point(tx, { teamId, name }, target, tags)
         await endHeldBuild(tx, this.#build, { state: 'ready', snapshotId: id })
         const resource = { type: 'template', id: name } as const
         const details = { build_id: this.#build.id, snapshot_id: id }
@@ -260,23 +262,9 @@ export class BuildAttempt {
     }
   }
 
-  /** What had the name was built before, and goes once nothing starts from it. */
-  async #giveWay(tx: Db): Promise<void> {
-    const { team_id: teamId, name } = this.#build
-    const found = await findSnapshotByName(tx, teamId, name)
-    const before = found === undefined ? undefined : await lockSnapshot(tx, found.id)
-    if (before === undefined || before.deleted_at !== null) return
-    if (before.build_id === null || before.state !== 'ready') throw nameTaken(name)
-    await patchSnapshot(tx, before.id, { name: before.id, hidden: true })
-  }
-
   #called(index: number): string {
     return `[${index + 1}/${this.#plan.steps.length}]`
   }
-}
-
-function nameTaken(name: string): AppError {
-  return new AppError('template_name_taken', `There is a snapshot ${name}, which no build has made.`)
 }
 
 /** Who is told to have made the build's capsule. */

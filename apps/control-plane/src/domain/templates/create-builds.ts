@@ -8,6 +8,7 @@ import { BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { BuildRunner } from './build-runner.js'
 import { BuildHousekeeping } from './housekeeping.js'
 import { TemplateBuilds } from './template-builds.js'
+import { TemplateTags } from './template-tags.js'
 import { UploadLinks } from './upload-links.js'
 
 interface BuildsDeps {
@@ -27,6 +28,7 @@ interface BuildsDeps {
 
 interface Builds {
   readonly service: TemplateBuilds
+  readonly tags: TemplateTags
   start(): void
   /** Leaves builds that are under way to others. */
   stop(): Promise<void>
@@ -43,6 +45,7 @@ export function createBuilds(deps: BuildsDeps): Builds {
   const housekeeping = new BuildHousekeeping(shared)
   return {
     service,
+    tags: new TemplateTags(db),
     start: () => {
       runner.start()
       housekeeping.start()

@@ -21,6 +21,7 @@ import { checkLimits } from '../limits/index.js'
 import type { Snapshots } from '../points/index.js'
 import { type BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { originOf } from './origin.js'
+import { nameTaken } from './template-tags.js'
 import type { UploadLinks, UploadTicket } from './upload-links.js'
 
 interface TemplateBuildsDeps {
@@ -36,6 +37,8 @@ interface TemplateBuildsDeps {
 /** A template that is to be built. */
 export interface NewBuild {
   readonly name: string
+  /** What the build is to be called; none: `default`. */
+  readonly tags: string[]
   /** @default that of what it is built from */
   readonly vcpus: number | undefined
   /** @default that of what it is built from */
@@ -73,16 +76,14 @@ export class TemplateBuilds {
    * Begins a build; what it is made of is said by `submit`. A template of that name stays as it is until the build is ready.
    * @throws AppError `invalid_request`, `name_reserved`, `template_name_taken` for a snapshot that no build has made, `limit_exceeded`
    */
-  async begin(teamId: string, { name, vcpus, memoryMib }: NewBuild, actor: Actor): Promise<TemplateBuildRow> {
+  async begin(teamId: string, { name, tags, vcpus, memoryMib }: NewBuild, actor: Actor): Promise<TemplateBuildRow> {
     const { db, host, limits, buildLimits } = this.#deps
     checkLimits({ vcpus, memory_mb: memoryMib, labels: {}, envs: {} }, limits)
     if ((await host.findTemplate(name)) !== undefined) {
       throw new AppError('name_reserved', `${name} is the name of a built-in template.`)
     }
     const before = await findSnapshotByName(db, teamId, name)
-    if (before !== undefined && before.build_id === null) {
-      throw new AppError('template_name_taken', `There is a snapshot ${name}, which no build has made.`)
-    }
+    if (before !== undefined && before.build_id === null) throw nameTaken(name)
     return await db.transaction().execute(async (tx) => {
       await lockTeam(tx, teamId)
       if ((await countOpenBuilds(tx, teamId)) >= buildLimits.maxOpen) {
@@ -90,7 +91,7 @@ export class TemplateBuilds {
         throw new AppError('limit_exceeded', text)
       }
       const sizes = { vcpus: vcpus ?? null, memory_mib: memoryMib ?? null }
-      const draft = { id: buildIds.create(), team_id: teamId, name, state: 'draft', ...sizes } as const
+      const draft = { id: buildIds.create(), team_id: teamId, name, tags, state: 'draft', ...sizes } as const
       const build = await insertBuild(tx, { ...draft, actor: JSON.stringify(actor) })
       await record(tx, build, actor, 'template.create')
       return build

@@ -44,7 +44,7 @@ export function buildRoutes(app: App, { templateBuilds, host }: Services): void 
       async (request, reply) => {
         const build = toNewBuild(request.body)
         const { id: buildID } = await templateBuilds.begin(principalOf(request).teamId, build, actorOf(request))
-        const names = { templateID: build.name, names: [build.name], aliases: [build.name], tags: ['default'] }
+        const names = { templateID: build.name, names: [build.name], aliases: [build.name], tags: build.tags }
         return await reply.status(202).send({ ...names, buildID, public: false })
       },
     )

@@ -20,9 +20,9 @@ const unsupported: readonly Unsupported[] = [
   },
   { urls: ['/secrets', '/secrets/*'], permission: 'capsules.use', what: 'Secrets are' },
   {
-    urls: ['/v3/templates/*', '/v2/templates/*', '/templates/:name/*', '/templates/tags'],
+    urls: ['/v3/templates/*', '/v2/templates/*', '/templates/:name/*'],
     permission: 'templates.write',
-    what: 'Changing templates, giving them tags and the first ways to build them are',
+    what: 'Changing templates and the first ways to build them are',
   },
   {
     urls: ['/sandboxes/:id/logs', '/v2/sandboxes/:id/logs'],

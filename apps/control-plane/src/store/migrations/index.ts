@@ -26,6 +26,7 @@ import * as dataAccess from './0024-data-access.js'
 import * as metrics from './0025-metrics.js'
 import * as channels from './0026-channels.js'
 import * as usage from './0027-usage.js'
+import * as templateTags from './0028-template-tags.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -56,4 +57,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0025-metrics': metrics,
   '0026-channels': channels,
   '0027-usage': usage,
+  '0028-template-tags': templateTags,
 }
