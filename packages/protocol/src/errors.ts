@@ -254,7 +254,7 @@ export const errorTable = {
     status: 502,
     connect: 'unavailable',
     retryable: false,
-    hint: 'The message and `details.answer` say what came back; nothing was saved.',
+    hint: 'The message and `details.answer` say what came back.',
   },
   port_closed: {
     status: 502,

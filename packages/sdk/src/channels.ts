@@ -40,7 +40,7 @@ export interface CreateChannelOptions extends CallOptions {
 export interface UpdateChannelOptions extends CallOptions {
   readonly name?: string
   readonly events?: readonly string[]
-  /** `false`: it is told nothing, and what waits stays. */
+  /** `false`: it is told nothing, and what waits stays for as long as events are tried. */
   readonly enabled?: boolean
 }
 

@@ -142,6 +142,7 @@ export {
   type CapsuleLevels,
   type CapsuleStats,
   type ExactUsage,
+  type RecomputedUsageInfo,
   type StatsRange,
   type TeamUsage,
   Usage,

@@ -3,7 +3,14 @@ import { type ListAuditOptions, listEntries } from './audit.js'
 import { date } from './convert.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { AuditEntry, CapsuleState } from './types.js'
-import { type AnyUsageInfo, anyUsage, checkUsage, type UsageCheck, type UsageSpan } from './usage.js'
+import {
+  type AnyUsageInfo,
+  anyUsage,
+  checkUsage,
+  type RecomputedUsageInfo,
+  type UsageCheck,
+  type UsageSpan,
+} from './usage.js'
 
 const PAGE_SIZE = 1_000
 
@@ -153,10 +160,10 @@ export class Platform {
     return await checkUsage(this.#transport, '/v1/admin/usage/verify', options)
   }
 
-  /** Makes the sums of days anew of the ledger, as far as it is kept. @returns how many days */
-  async recomputeUsage(from: string, to: string, options: CallOptions = {}): Promise<number> {
+  /** Makes the sums of days anew of the ledger, as far as it is kept. @throws WrennError `invalid_request` for more than 92 days */
+  async recomputeUsage(from: string, to: string, options: CallOptions = {}): Promise<RecomputedUsageInfo> {
     const body = { ...options, json: { from, to }, idempotent: true }
-    return (await this.#transport.json<wire.RecomputedUsage>('POST', '/v1/admin/usage/recompute', body)).days
+    return await this.#transport.json<wire.RecomputedUsage>('POST', '/v1/admin/usage/recompute', body)
   }
 
   /** How hosts and services do now: what is wrong first, with the next step. */

@@ -87,7 +87,7 @@ describe('usage', () => {
       ...{ ...span, total: sums },
       teams: [{ teamId: 'team-1', teamName: undefined, ...sums }],
     })
-    expect(await wrenn.platform.recomputeUsage(span.from, span.to)).toBe(30)
+    expect(await wrenn.platform.recomputeUsage(span.from, span.to)).toMatchObject({ days: 30 })
     expect(server.seen[1]).toMatchObject({ method: 'POST', path: '/v1/admin/usage/recompute' })
   })
 })

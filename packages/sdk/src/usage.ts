@@ -107,6 +107,14 @@ export interface UsageCheck {
   readonly strays: readonly string[]
 }
 
+/** Which days were summed anew: of those that were asked for, the ones that are rolled up and of which the ledger is kept. */
+export interface RecomputedUsageInfo {
+  readonly from: string
+  readonly to: string
+  /** 0: none. */
+  readonly days: number
+}
+
 /** What capsules of the team used, by the ledger of their changes. */
 export class Usage {
   readonly #transport: Transport

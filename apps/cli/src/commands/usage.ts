@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import type { AnyUsageInfo, UsageCheck, UsageInfo, UsageSums } from '@wrenn/sdk'
+import type { AnyUsageInfo, ExactUsage, RecomputedUsageInfo, UsageCheck, UsageInfo, UsageSums } from '@wrenn/sdk'
 import { type Command, InvalidArgumentError } from 'commander'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
@@ -65,7 +65,8 @@ function addTeams(usage: Command): void {
 }
 
 const verifyHelp = `
-Makes the sums of days that have passed anew of the ledger, as far as it is kept, and compares them with those that are kept.
+Makes the sums of days that have passed anew of the ledger, as far as it is kept, and compares them with those that are kept: of the last
+thirty days, or of those that are named, at most 92 at once.
 Exits with 1 when something differs.
 
 Examples:
@@ -99,9 +100,14 @@ function addRecompute(usage: Command): void {
     .addHelpText('after', '\nExample:\n  wrenn usage recompute 2026-11-01 2026-11-30')
   withJson(command).action(async (from: string, to: string, options: CommonOptions) => {
     const { config, output } = contextOf(options)
-    const days = await (await connect(config)).platform.recomputeUsage(parseDay(from), parseDay(to))
-    output.result({ from, to, days }, () => `Made ${days === 1 ? 'a day' : `${days} days`} anew.`)
+    const made = await (await connect(config)).platform.recomputeUsage(parseDay(from), parseDay(to))
+    output.result(made, () => showRecomputed(made))
   })
+}
+
+function showRecomputed({ from, to, days }: RecomputedUsageInfo): string {
+  if (days === 0) return 'None of these days is both over and in the ledger.'
+  return `Made ${days === 1 ? 'a day' : `${days} days`} anew, from ${from} to ${to}.`
 }
 
 function withSpan(command: Command): Command {
@@ -163,11 +169,22 @@ function checkJson({ isOk, differences, ...check }: UsageCheck): object {
   return {
     ...check,
     ok: isOk,
-    differences: differences.map(({ teamId, rolledUp, ...rest }) => ({
+    differences: differences.map(({ teamId, rolledUp, expected, ...rest }) => ({
       ...rest,
       team_id: teamId,
-      rolled_up: rolledUp,
+      rolled_up: exactJson(rolledUp),
+      expected: exactJson(expected),
     })),
+  }
+}
+
+function exactJson(usage: ExactUsage | undefined): object | undefined {
+  if (usage === undefined) return undefined
+  return {
+    vcpu_seconds: usage.vcpuSeconds,
+    memory_mib_seconds: usage.memoryMibSeconds,
+    paused_mib_seconds: usage.pausedMibSeconds,
+    disk_mib_seconds: usage.diskMibSeconds,
   }
 }
 

@@ -1,8 +1,8 @@
 import { AppError } from '@wrenn/base'
 import { minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
 import { z } from 'zod'
-import { DEFAULT_TAG } from '../domain/templates/index.js'
 import type { BuildPlan, BuildStep } from '../store/schema.js'
+import { DEFAULT_TAG } from '../store/snapshots.js'
 import { refuseUnsupported } from './network.js'
 import { taggedNameSchema, tagSchema, templateNameOf } from './template-id.js'
 

@@ -133,8 +133,10 @@ describe('tags of a template', () => {
     expect((await post(path, { fromTemplate: `${name}:v3`, steps: [] })).status).toBe(404)
     expect((await post(path, { fromTemplate: `${name}:v1`, steps: [] })).status).toBe(202)
     await expect.poll(() => contentOf(below.templateID)).toBe('one')
-    const capsule = await platform.create({ template: `${name}:v1` })
-    expect(capsule.template).toBe(`${name}:v1`)
+    for (const template of [`${name}:v1`, `${name}:default`]) {
+      const capsule = await platform.create({ template })
+      expect(capsule.template).toBe(template)
+    }
     expect((await platform.call('DELETE', `/templates/${name}`)).status).toBe(204)
     expect(await contentOf(`${name}:v1`)).toBe('404')
     expect((await platform.call('GET', `/templates/${name}/tags`)).status).toBe(404)

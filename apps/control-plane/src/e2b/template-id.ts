@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import { safeNameSchema, text } from '@wrenn/protocol'
 import { z } from 'zod'
-import { DEFAULT_TAG } from '../domain/templates/index.js'
+import { DEFAULT_TAG } from '../store/snapshots.js'
 
 const pattern = /^(?:[^/]*\/)?([^:/]+)(?::([^:/]+))?$/
 

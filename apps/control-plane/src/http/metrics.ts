@@ -13,16 +13,16 @@ export interface Monitoring {
  * accepts OpenMetrics 1.0 gets it, where times of requests name one of them by its id; others get Prometheus' own text format.
  */
 export function measureRequests(app: App, services: Services): Monitoring {
-  const open = new Registry<OpenMetricsContentType>()
-  open.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
-  collectDefaultMetrics({ register: open })
+  const openMetrics = new Registry<OpenMetricsContentType>()
+  openMetrics.setContentType(Registry.OPENMETRICS_CONTENT_TYPE)
+  collectDefaultMetrics({ register: openMetrics })
   const requests = new Histogram<string>({
     name: 'wrenn_http_request_seconds',
     help: 'Time to answer a request.',
     labelNames: ['method', 'route', 'status'],
     buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
     enableExemplars: true,
-    registers: [open],
+    registers: [openMetrics],
   })
   app.addHook('onResponse', async (request, reply) => {
     const route = request.routeOptions.url ?? 'unknown'
@@ -32,17 +32,17 @@ export function measureRequests(app: App, services: Services): Monitoring {
       exemplarLabels: { request_id: request.id },
     })
   })
-  const look = watchPlatform(open, services)
-  const plain = new Registry()
-  for (const { name } of open.getMetricsAsArray()) {
-    const metric = open.getSingleMetric(name)
-    if (metric !== undefined) plain.registerMetric(metric)
+  const look = watchPlatform(openMetrics, services)
+  const textFormat = new Registry()
+  for (const { name } of openMetrics.getMetricsAsArray()) {
+    const metric = openMetrics.getSingleMetric(name)
+    if (metric !== undefined) textFormat.registerMetric(metric)
   }
-  const route = (closed: App): void => {
+  const route = (authenticated: App): void => {
     const config = { permission: 'platform.read' } as const
-    closed.get('/metrics', { config, schema: { hide: true } }, async (request, reply) => {
-      const isOpen = /\bapplication\/openmetrics-text\b/i.test(request.headers.accept ?? '')
-      const registry = isOpen ? open : plain
+    authenticated.get('/metrics', { config, schema: { hide: true } }, async (request, reply) => {
+      const acceptsOpenMetrics = /\bapplication\/openmetrics-text\b/i.test(request.headers.accept ?? '')
+      const registry = acceptsOpenMetrics ? openMetrics : textFormat
       await look()
       return await reply.type(registry.contentType).send(await registry.metrics())
     })

@@ -84,5 +84,6 @@ async function resolveName(name: string): Promise<readonly string[]> {
   const [v4, v6] = await Promise.allSettled([resolver.resolve4(name), resolver.resolve6(name)])
   const found = [v4, v6].flatMap((each) => (each.status === 'fulfilled' ? each.value : []))
   if (found.length > 0) return found
-  throw new Error(`The name ${name} was not found${v4.status === 'rejected' ? `: ${errorText(v4.reason)}` : ''}.`)
+  const why = v4.status === 'rejected' ? `: ${errorText(v4.reason)}` : ''
+  throw new AppError('channel_test_failed', `The name ${name} was not found${why}.`)
 }

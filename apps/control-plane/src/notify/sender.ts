@@ -98,7 +98,9 @@ export class Sender {
       return await this.#once(request, signal)
     } catch (error) {
       if (error instanceof StaleConnection) return await this.#once(request, signal)
-      throw signal.aborted ? new Error(`The target did not answer within ${this.#timeoutMs / 1000} s.`) : error
+      throw signal.aborted
+        ? new AppError('timeout', `The target did not answer within ${this.#timeoutMs / 1000} s.`)
+        : error
     }
   }
 

@@ -2,6 +2,9 @@ import type { Insertable, Updateable } from 'kysely'
 import type { Db } from './database.js'
 import type { SnapshotRow, SnapshotsTable } from './schema.js'
 
+/** What the name of a template stands for when no tag is said. */
+export const DEFAULT_TAG = 'default'
+
 /** Adds a snapshot; `undefined` when its team has a live one of that name. */
 export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable>): Promise<SnapshotRow | undefined> {
   return await db
@@ -15,8 +18,8 @@ export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable
 /** A live snapshot by its name, also one that is still being made, or by the name of a template and a tag: `web:v2`. */
 export async function findSnapshotByName(db: Db, teamId: string, name: string): Promise<SnapshotRow | undefined> {
   const live = db.selectFrom('snapshots').selectAll().where('team_id', '=', teamId).where('deleted_at', 'is', null)
-  const [, template, tag] = /^([^:]+):(.+)$/.exec(name) ?? []
-  if (template === undefined || tag === undefined) return await live.where('name', '=', name).executeTakeFirst()
+  const [, template = name, tag = DEFAULT_TAG] = /^([^:]+):(.+)$/.exec(name) ?? []
+  if (tag === DEFAULT_TAG) return await live.where('name', '=', template).executeTakeFirst()
   return await live
     .where('id', 'in', (tagged) =>
       tagged

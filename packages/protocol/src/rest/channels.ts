@@ -70,7 +70,10 @@ export type TestChannelInput = z.output<typeof testChannelSchema>
 export const updateChannelSchema = requestBody({
   name: nameSchema.optional(),
   events: filtersSchema.optional(),
-  enabled: z.boolean().optional().describe('false: it is told nothing, and what waits stays.'),
+  enabled: z
+    .boolean()
+    .optional()
+    .describe('false: it is told nothing, and what waits stays for as long as events are tried.'),
 }).meta({ id: 'UpdateChannel' })
 /** As the server reads it. */
 export type UpdateChannelInput = z.output<typeof updateChannelSchema>

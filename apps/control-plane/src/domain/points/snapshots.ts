@@ -194,7 +194,7 @@ export class Snapshots {
     if (name.includes(':')) {
       throw new AppError(
         'invalid_request',
-        `${name} is a tag of a template: take the tag away, or delete the template.`,
+        `${name} is a tag of a template: take it away with DELETE /templates/tags, or delete the template.`,
       )
     }
     const own = await findSnapshotByName(db, teamId, name)

@@ -27,7 +27,7 @@ import { BuildGuest } from './guest.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { startAndWait } from './start-command.js'
 import { runStep, shown } from './steps.js'
-import { nameTaken, point } from './template-tags.js'
+import { assignNames, nameTaken } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
@@ -250,7 +250,7 @@ export class BuildAttempt {
         const target = await lockSnapshot(tx, id)
         if (target?.state !== 'ready') throw new NotHeld()
         await patchSnapshot(tx, id, { defaults: JSON.stringify(state) })
-        await point(tx, { teamId, name }, target, tags)
+        await assignNames(tx, { teamId, name }, target, tags)
         await endHeldBuild(tx, this.#build, { state: 'ready', snapshotId: id })
         const resource = { type: 'template', id: name } as const
         const details = { build_id: this.#build.id, snapshot_id: id }

@@ -2,14 +2,12 @@ import { AppError } from '@wrenn/base'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import type { Actor, SnapshotRow } from '../../store/schema.js'
-import { findSnapshotByName, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
+import { DEFAULT_TAG, findSnapshotByName, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { dropTags, listTags, putTags } from '../../store/template-tags.js'
 import { lockTeam } from '../../store/usage.js'
 
-/** What the name of a template stands for when no tag is said. */
-export const DEFAULT_TAG = 'default'
 /** Of one template, beside `default`. */
-const MAX_TAGS = 100
+export const MAX_TAGS = 100
 
 interface Owner {
   readonly teamId: string
@@ -57,7 +55,7 @@ export class TemplateTags {
       const found = await need(tx, teamId, source === DEFAULT_TAG ? name : `${name}:${source}`)
       const target = await lockSnapshot(tx, found.id)
       if (target?.state !== 'ready') throw notFound(name)
-      await point(tx, owner, target, tags)
+      await assignNames(tx, owner, target, tags)
       const buildId = buildIdOf(target)
       await record(tx, owner, actor, 'template.tag', { tags: tags.join(','), build_id: buildId })
       return buildId
@@ -83,7 +81,7 @@ export class TemplateTags {
  * one of a template is its `default`, whatever else it is called. The team is locked, or the build.
  * @throws AppError `limit_exceeded`, `template_name_taken` for a snapshot that no build has made
  */
-export async function point(tx: Db, owner: Owner, target: SnapshotRow, tags: readonly string[]): Promise<void> {
+export async function assignNames(tx: Db, owner: Owner, target: SnapshotRow, tags: readonly string[]): Promise<void> {
   const { teamId, name } = owner
   const found = await findSnapshotByName(tx, teamId, name)
   if (found === undefined || tags.includes(DEFAULT_TAG) || tags.length === 0) {

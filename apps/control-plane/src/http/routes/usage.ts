@@ -73,7 +73,7 @@ function teamRoutes(app: App, { usage }: Services): void {
         tags: ['usage'],
         summary: "Whether the team's usage is what the ledger of its capsules' changes says.",
         description:
-          'Days that have passed and of which the ledger is kept are made anew of it and compared to the last digit.',
+          'Days that have passed and of which the ledger is kept are made anew of it and compared to the last digit: the last thirty, or those between `from` and `to`, at most 92.',
         querystring: verifyUsageQuerySchema,
         response: { 200: usageCheckSchema, ...errors },
       },
