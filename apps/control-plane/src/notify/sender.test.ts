@@ -1,5 +1,7 @@
 import { createHmac, randomUUID } from 'node:crypto'
+import { once } from 'node:events'
 import { createServer } from 'node:http'
+import { type AddressInfo, createServer as createTcpServer, type Socket } from 'node:net'
 import { ChatServer, chatRules } from '@wrenn/testkit'
 import { afterEach, describe, expect, it } from 'vitest'
 import { serve } from '../testing/proxied.js'
@@ -196,13 +198,12 @@ describe('a webhook', () => {
         }
       }),
     )
-    const sender = newSender('127.0.0.1', 1_000)
-    const send = async (path: string) => {
+    const send = async (path: string, sender = newSender('127.0.0.1', 30_000)) => {
       const config = providers.webhook.parse({ url: `http://127.0.0.1:${target.port}${path}` }, sender.guard)
       return await sender.send('webhook', config, message())
     }
     expect(await send('/redirects')).toMatchObject({ verdict: { kind: 'later' }, answer: { status: 302 } })
-    expect(await send('/hangs')).toMatchObject({
+    expect(await send('/hangs', newSender('127.0.0.1', 1_000))).toMatchObject({
       verdict: { kind: 'later', reason: expect.stringContaining('did not answer within 1 s') },
       answer: undefined,
     })
@@ -210,6 +211,38 @@ describe('a webhook', () => {
     expect(flood.verdict.kind).toBe('delivered')
     expect(flood.answer?.body.length).toBeLessThan(3_000)
     expect(asked).toEqual(['/redirects', '/hangs', '/floods'])
+  })
+
+  it.each([
+    [
+      'switches to another protocol',
+      'HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n',
+      '101',
+    ],
+    ['ends the connection without an answer', '', 'socket hang up'],
+    ['ends the connection within an answer', 'HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf', 'aborted'],
+  ])('is tried again later when it %s', async (_what, answer, words) => {
+    const open = new Set<Socket>()
+    const target = createTcpServer((socket) => {
+      open.add(socket.on('error', () => {}))
+      // What switches stays open: the sender has to end it.
+      socket.once('data', () => (answer.includes('101') ? socket.write(answer) : socket.end(answer)))
+    }).listen(0, '127.0.0.1')
+    await once(target, 'listening')
+    keep({
+      [Symbol.asyncDispose]: async () => {
+        for (const socket of open) socket.destroy()
+        await new Promise((resolve) => target.close(resolve))
+      },
+    })
+    const { port } = target.address() as AddressInfo // it listens on a port
+    const sender = newSender('127.0.0.1', 60_000)
+    const config = providers.webhook.parse({ url: `http://127.0.0.1:${port}/` }, sender.guard)
+    expect(await sender.send('webhook', config, message())).toMatchObject({
+      verdict: { kind: 'later', reason: expect.stringContaining(words) },
+      answer: undefined,
+    })
+    await expect.poll(() => [...open].filter((socket) => !socket.destroyed), { timeout: 20_000 }).toEqual([])
   })
 
   it('is asked once more where the connection that was kept had ended meanwhile', async () => {

@@ -115,26 +115,47 @@ export class Sender {
       lookup: this.guard.lookup(isPlain),
       headers: { ...headers, 'user-agent': USER_AGENT, accept: '*/*', 'content-length': bytes.length },
     }
-    return await new Promise<Answer>((resolve, reject) => {
-      const asked = isPlain
-        ? requestHttp(url, { ...options, agent: this.#agents['http:'] })
-        : requestHttps(url, { ...options, agent: this.#agents['https:'] })
-      asked.on('error', (error) =>
-        reject(asked.reusedSocket && isErrno(error, 'ECONNRESET', 'EPIPE') ? new StaleConnection() : error),
-      )
-      asked.on('response', (response) => {
-        readBody(response).then(
-          (text) => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }),
-          reject,
+    let abort: () => void = () => {}
+    try {
+      return await new Promise<Answer>((resolve, reject) => {
+        const asked = isPlain
+          ? requestHttp(url, { ...options, agent: this.#agents['http:'] })
+          : requestHttps(url, { ...options, agent: this.#agents['https:'] })
+        // A request that is over says nothing of an abort any more.
+        abort = () => reject(signal.reason)
+        signal.addEventListener('abort', abort)
+        asked.on('error', (error) =>
+          reject(asked.reusedSocket && isErrno(error, 'ECONNRESET', 'EPIPE') ? new StaleConnection() : error),
         )
+        asked.on('upgrade', (_response, socket) => {
+          socket.destroy()
+          reject(noAnswer('The target answered 101 and spoke another protocol.'))
+        })
+        let isAnswered = false
+        asked.on('response', (response) => {
+          isAnswered = true
+          readBody(response).then(
+            (text) => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }),
+            reject,
+          )
+        })
+        asked.on('close', () => {
+          if (!isAnswered) reject(noAnswer('The target ended the connection without an answer.'))
+        })
+        asked.end(bytes)
       })
-      asked.end(bytes)
-    })
+    } finally {
+      signal.removeEventListener('abort', abort)
+    }
   }
 }
 
 /** The other side had ended a connection that was kept, before it had the request. */
 class StaleConnection extends Error {}
+
+function noAnswer(message: string): AppError {
+  return new AppError('channel_test_failed', message)
+}
 
 async function readBody(response: IncomingMessage): Promise<string> {
   const chunks: Buffer[] = []
