@@ -30,8 +30,8 @@ interface BatchDeps {
 }
 
 /**
- * Sends some of what waits, each row after those of its lane before it. Lanes that have failed before come last, so that one whose events the
- * target cannot take holds up no other. The first failure that may pass ends the batch: what is under way is waited for.
+ * Sends some of what waits, each row after those of its lane before it. Lanes that have failed before begin when those of all others
+ * are through, so that one whose events the target cannot take holds up no other. The first failure that may pass ends the batch: what is under way is waited for.
  */
 export async function sendBatch(
   rows: readonly DeliveryRow[],
@@ -40,10 +40,10 @@ export async function sendBatch(
   const records: AttemptRecord[] = []
   let rest: Rest | undefined
   let delivered = 0
-  const queue = lanesOf(rows, concurrency)
+  const { fresh, failed } = lanesOf(rows, concurrency)
   const since = performance.now()
   const mayGoOn = (): boolean => rest === undefined && !signal.aborted && performance.now() - since < BEGIN_WITHIN_MS
-  const work = async (): Promise<void> => {
+  const work = async (queue: DeliveryRow[][]): Promise<void> => {
     for (let lane = queue.shift(); lane !== undefined && mayGoOn(); lane = queue.shift()) {
       for (const row of lane) {
         if (!mayGoOn()) return
@@ -54,18 +54,21 @@ export async function sendBatch(
       }
     }
   }
-  await Promise.all(Array.from({ length: concurrency }, work))
+  for (const queue of [fresh, failed]) await Promise.all(Array.from({ length: concurrency }, () => work(queue)))
   return { records, rest, delivered }
 }
 
 /** One that takes one at a time gets all in the order in which it happened, whatever it concerns. */
-function lanesOf(rows: readonly DeliveryRow[], concurrency: number): DeliveryRow[][] {
+function lanesOf(
+  rows: readonly DeliveryRow[],
+  concurrency: number,
+): { readonly fresh: DeliveryRow[][]; readonly failed: DeliveryRow[][] } {
   const lanes = [...groupBy(rows, ({ lane }) => lane).values()]
   const isFresh = ([head]: DeliveryRow[]): boolean => (head?.attempts ?? 0) === 0
   const fresh = lanes.filter(isFresh)
   const failed = lanes.filter((lane) => !isFresh(lane))
   const merged = concurrency === 1 ? [fresh.flat().sort((one, other) => one.seq - other.seq)] : fresh
-  return [...merged, ...failed]
+  return { fresh: merged, failed }
 }
 
 function groupBy<T>(all: readonly T[], keyOf: (each: T) => string): Map<string, T[]> {
