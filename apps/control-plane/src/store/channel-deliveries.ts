@@ -29,14 +29,22 @@ export interface AttemptRecord {
   readonly answer: DeliveryAnswer | null
 }
 
-/** Notes attempts, all at once. What somebody else has ended meanwhile stays as it is. */
+/**
+ * Notes attempts, all at once. What somebody else has ended meanwhile stays as it is. Whoever waits for rows here locks them in the order of
+ * `seq`, so that no two wait for each other.
+ */
 export async function recordAttempts(db: Db, attempts: readonly AttemptRecord[]): Promise<void> {
   if (attempts.length === 0) return
-  await sql`UPDATE channel_deliveries AS d SET
+  await sql`WITH t AS (
+      SELECT * FROM jsonb_to_recordset(${JSON.stringify(attempts)}::jsonb)
+        AS t (seq bigint, state text, reason text, request jsonb, answer jsonb)
+    ), locked AS MATERIALIZED (
+      SELECT seq FROM channel_deliveries WHERE seq IN (SELECT seq FROM t) AND state = 'pending' ORDER BY seq FOR UPDATE
+    )
+    UPDATE channel_deliveries AS d SET
       state = t.state, reason = t.reason, request = t.request, answer = t.answer, attempts = d.attempts + 1,
       ended_at = CASE WHEN t.state = 'pending' THEN NULL ELSE now() END
-    FROM jsonb_to_recordset(${JSON.stringify(attempts)}::jsonb)
-      AS t (seq bigint, state text, reason text, request jsonb, answer jsonb)
+    FROM t JOIN locked USING (seq)
     WHERE d.seq = t.seq AND d.state = 'pending'`.execute(db)
 }
 
@@ -108,15 +116,23 @@ export async function requeueDelivery(db: Db, channelId: string, id: string): Pr
     .executeTakeFirst()
 }
 
-/** Has all that were given up wait again. @returns how many */
-export async function requeueDead(db: Db, channelId: string): Promise<number> {
-  const { numUpdatedRows } = await db
-    .updateTable('channel_deliveries')
-    .set(waiting)
-    .where('channel_id', '=', channelId)
-    .where('state', '=', 'dead')
-    .executeTakeFirst()
-  return Number(numUpdatedRows)
+/** Which part of what was given up waits again. */
+interface RequeuePart {
+  /** `seq` of the last one of the part before. */
+  readonly after: number
+  readonly limit: number
+}
+
+/** Has some of what was given up wait again, the oldest first. @returns the `seq` of each */
+export async function requeueDead(db: Db, channelId: string, { after, limit }: RequeuePart): Promise<number[]> {
+  const { rows } = await sql<{ seq: number }>`WITH locked AS MATERIALIZED (
+      SELECT seq FROM channel_deliveries WHERE channel_id = ${channelId} AND state = 'dead' AND seq > ${after}
+      ORDER BY seq LIMIT ${limit} FOR UPDATE
+    )
+    UPDATE channel_deliveries AS d SET state = 'pending', attempts = 0, queued_at = now(), ended_at = NULL
+    FROM locked WHERE d.seq = locked.seq
+    RETURNING d.seq`.execute(db)
+  return rows.map(({ seq }) => seq)
 }
 
 const waiting = { state: 'pending', attempts: 0, queued_at: sql<Date>`now()`, ended_at: null } as const
@@ -155,8 +171,7 @@ export async function pruneOrphans(db: Db, limit: number): Promise<number> {
   const ids = rows.map((row) => row.channel_id)
   if (ids.length === 0) return 0
   const { numAffectedRows = 0n } = await sql`DELETE FROM channel_deliveries WHERE seq IN (
-      SELECT seq FROM channel_deliveries WHERE ${sql<SqlBool>`channel_id = ANY (${ids}::text[])`} LIMIT ${limit})`.execute(
-    db,
-  )
+      SELECT seq FROM channel_deliveries WHERE ${sql<SqlBool>`channel_id = ANY (${ids}::text[])`} LIMIT ${limit}
+      FOR UPDATE SKIP LOCKED)`.execute(db)
   return Number(numAffectedRows)
 }

@@ -89,10 +89,9 @@ export async function resealChannel(db: Db, { id, config: before }: ChannelRow, 
   await db.updateTable('channels').set({ config }).where('id', '=', id).where('config', '=', before).execute()
 }
 
-/** With all that it was to send, and its log. */
+/** What it was to send and its log belong to no channel then: `pruneOrphans` forgets them bit by bit, however many there are. */
 export async function dropChannel(tx: Db, id: string): Promise<void> {
   await tx.deleteFrom('channels').where('id', '=', id).execute()
-  await tx.deleteFrom('channel_deliveries').where('channel_id', '=', id).execute()
 }
 
 /** Whether the team has another channel of this name. */

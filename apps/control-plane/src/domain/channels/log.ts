@@ -13,12 +13,17 @@ import type { Db } from '../../store/database.js'
 import type { Actor, ChannelRow, DeliveryRow } from '../../store/schema.js'
 import { entry, noChannel } from './channels.js'
 
+const RESENT_AT_ONCE = 2_000
+
 /** What became of each event at a channel, and another try for what was given up. */
 export class ChannelLog {
   readonly #db: Db
+  readonly #part: number
 
-  constructor(db: Db) {
+  /** @param part how many are had sent again by one transaction */
+  constructor(db: Db, part = RESENT_AT_ONCE) {
     this.#db = db
+    this.#part = part
   }
 
   /** A page, newest first. @throws AppError `channel_not_found` */
@@ -48,13 +53,24 @@ export class ChannelLog {
     })
   }
 
-  /** Sends all again that were given up. @returns how many @throws AppError `channel_not_found`, `invalid_state` while it is off */
+  /**
+   * Sends all again that were given up, in parts: what one part has begun is not undone when a later one cannot be.
+   * @returns how many @throws AppError `channel_not_found`, `invalid_state` while it is off
+   */
   async resendDead(teamId: string, id: string, actor: Actor): Promise<number> {
-    return await this.#again(teamId, id, async (tx, channel) => {
-      const count = await requeueDead(tx, id)
-      if (count > 0) await writeAudit(tx, entry('channel.resend', channel, actor, { count: String(count) }))
-      return count
-    })
+    let total = 0
+    for (let after = 0; ; ) {
+      const part = await this.#again(teamId, id, async (tx, channel) => {
+        const seqs = await requeueDead(tx, id, { after, limit: this.#part })
+        const { length: count } = seqs
+        if (count > 0) await writeAudit(tx, entry('channel.resend', channel, actor, { count: String(count) }))
+        return seqs
+      })
+      total += part.length
+      if (part.length < this.#part) return total
+      // What is given up once more meanwhile is behind this place.
+      after = Math.max(...part)
+    }
   }
 
   async #again<T>(teamId: string, id: string, task: (tx: Db, channel: ChannelRow) => Promise<T>): Promise<T> {
