@@ -226,6 +226,26 @@ describe('an event', () => {
     expect((await get(id)).problem).toBeUndefined()
   })
 
+  it('goes on at once where its channel was switched off under way, and on again', async () => {
+    const recorder = await record()
+    const { id } = await add({ url: recorder.url })
+    let open: () => void = () => {}
+    const opened = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    recorder.before = () => opened.then(() => false)
+    await tell('usr-1', 1)
+    await expect.poll(() => recorder.requests, PATIENCE).toBe(1)
+    await json(await platform.call('PATCH', `/v1/channels/${id}`, { enabled: false }), 200)
+    open()
+    // The lease alone would last for a minute.
+    const lease = () => db.selectFrom('channels').select('leased_until').where('id', '=', id).executeTakeFirstOrThrow()
+    await expect.poll(lease, PATIENCE).toEqual({ leased_until: null })
+    await json(await platform.call('PATCH', `/v1/channels/${id}`, { enabled: true }), 200)
+    await tell('usr-1', 2)
+    await expect.poll(() => numbers(recorder), PATIENCE).toEqual([1, 2])
+  }, 60_000)
+
   it('that a target cannot take holds up no other for good', async () => {
     const recorder = await record()
     const { id } = await add({ url: recorder.url })

@@ -165,6 +165,10 @@ export async function releaseChannel(db: Db, { id, lease, revision }: ChannelRow
     .where('lease', '=', lease)
     .where('revision', '=', revision)
     .executeTakeFirst()
-  if (numUpdatedRows > 0n) return
+  if (numUpdatedRows === 0n) await returnChannel(db, { id, lease })
+}
+
+/** Gives a channel back as it is, unless somebody else has taken it. */
+export async function returnChannel(db: Db, { id, lease }: Pick<ChannelRow, 'id' | 'lease'>): Promise<void> {
   await db.updateTable('channels').set({ leased_until: null }).where('id', '=', id).where('lease', '=', lease).execute()
 }

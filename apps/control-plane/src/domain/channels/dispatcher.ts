@@ -1,7 +1,14 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type ChannelConfig, providers, type Sender } from '../../notify/index.js'
 import { listPending, recordAttempts } from '../../store/channel-deliveries.js'
-import { releaseChannel, renewChannel, resealChannel, type TurnEnd, takeChannels } from '../../store/channels.js'
+import {
+  releaseChannel,
+  renewChannel,
+  resealChannel,
+  returnChannel,
+  type TurnEnd,
+  takeChannels,
+} from '../../store/channels.js'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
 import type { ChannelRow, DeliveryRow } from '../../store/schema.js'
@@ -25,6 +32,7 @@ const FIRST_DELAY_MS = 1_000
 /** Commits come by the thousand; they are looked for together. */
 const GATHER_MS = 20
 const MAX_REASON = 500
+const BROKEN_OFF = 'The platform could not note what came of it; it tries again.'
 
 interface ChannelDispatcherDeps {
   readonly db: Db
@@ -36,6 +44,12 @@ interface ChannelDispatcherDeps {
   readonly lookEveryMs: number
   /** @default 1 000 */
   readonly firstDelayMs?: number
+}
+
+/** A channel as a turn had it last, and how that ended. */
+interface LastTurn {
+  readonly channel: ChannelRow
+  readonly end: TurnEnd
 }
 
 /**
@@ -118,8 +132,25 @@ export class ChannelDispatcher {
     if (taken.length === limit) this.#look()
   }
 
-  /** Sends what waits for a channel, until nothing does, its target wants a rest, or others wait for the place. */
+  /** However it ends, the channel is given back: nobody waits for the end of a lease. */
   async #turn(taken: ChannelRow): Promise<void> {
+    const { db } = this.#deps
+    let last: LastTurn | undefined
+    try {
+      last = await this.#work(taken)
+    } catch (error) {
+      // Its target may have had it all: nothing is sent over and over as fast as can be.
+      const rest = { kind: 'later', reason: BROKEN_OFF, isRate: false, afterMs: undefined } as const
+      last = { channel: taken, end: this.#endOf(taken.failures, rest, taken) }
+      throw error
+    } finally {
+      if (last === undefined) await returnChannel(db, taken)
+      else await releaseChannel(db, last.channel, last.end)
+    }
+  }
+
+  /** Sends what waits for a channel, until nothing does, its target wants a rest, or others wait for the place. `undefined`: it may not be sent to any more. */
+  async #work(taken: ChannelRow): Promise<LastTurn | undefined> {
     const { db } = this.#deps
     const endsAt = performance.now() + TURN_MS
     let channel: ChannelRow | undefined = taken
@@ -132,9 +163,10 @@ export class ChannelDispatcher {
       this.#tell(channel, end)
       const isOver =
         end.rest !== undefined || rows.length === 0 || performance.now() > endsAt || this.#abort.signal.aborted
-      if (isOver) return await releaseChannel(db, channel, this.#endOf(failures, end.rest, channel))
+      if (isOver) return { channel, end: this.#endOf(failures, end.rest, channel) }
       channel = await renewChannel(db, channel, LEASE_MS)
     }
+    return undefined
   }
 
   async #batch(channel: ChannelRow, rows: readonly DeliveryRow[]): Promise<BatchEnd> {
