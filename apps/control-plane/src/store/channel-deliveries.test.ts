@@ -1,8 +1,8 @@
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { pruneOrphans, recordAttempts, requeueDead } from './channel-deliveries.js'
-import { addChannel, dropChannel, newChannelId } from './channels.js'
+import { giveUpExcess, pruneExcess, pruneOrphans, recordAttempts, requeueDead } from './channel-deliveries.js'
+import { addChannel, dropChannel, newChannelId, takeChannels } from './channels.js'
 import { type Db, migrateUp, openDatabase } from './database.js'
 import type { ChannelRow, DeliveryRow } from './schema.js'
 import { createTeam } from './teams.js'
@@ -27,9 +27,9 @@ beforeEach(async () => {
 
 const ascending = (one: number, other: number): number => one - other
 let named = 0
-async function channel(): Promise<ChannelRow> {
+async function channel(ofTeam = teamId): Promise<ChannelRow> {
   const id = newChannelId()
-  const given = { id, teamId, name: `channel ${named++}`, config: '', target: 'x', events: ['*'] }
+  const given = { id, teamId: ofTeam, name: `channel ${named++}`, config: '', target: 'x', events: ['*'] }
   const added = await addChannel(db, { ...given, provider: 'webhook' })
   if (added === undefined) throw new Error('its name is its own')
   return added
@@ -109,5 +109,57 @@ describe('deliveries', () => {
       ])
     }
     expect((await seqs(id, 'pending')).length + (await seqs(id, 'dead')).length).toBe(400)
+  })
+
+  it('beyond what a channel keeps are given up and forgotten, the oldest first', async () => {
+    const [much, little] = [await channel(), await channel()]
+    const waiting = await deliver(much.id, 'pending', 8)
+    await deliver(little.id, 'pending', 5)
+    const parts = []
+    for (let part = 0; part < 3; part++) parts.push(await giveUpExcess(db, 5, 2))
+    expect(parts).toEqual([2, 1, 0])
+    expect(await seqs(much.id, 'dead')).toEqual(waiting.slice(0, 3))
+    expect(await seqs(much.id, 'pending')).toEqual(waiting.slice(3))
+    expect(await seqs(little.id, 'pending')).toHaveLength(5)
+    const { reason } = await db
+      .selectFrom('channel_deliveries')
+      .select('reason')
+      .where('state', '=', 'dead')
+      .limit(1)
+      .executeTakeFirstOrThrow()
+    expect(reason).toContain('More than 5 events waited')
+    const delivered = await deliver(much.id, 'delivered', 4)
+    expect([await pruneExcess(db, 5, 100), await pruneExcess(db, 5, 100)]).toEqual([2, 0])
+    expect(await seqs(much.id, 'dead')).toEqual(waiting.slice(2, 3))
+    expect(await seqs(much.id, 'delivered')).toEqual(delivered)
+    expect(await seqs(much.id, 'pending')).toHaveLength(5)
+  })
+})
+
+describe('channels', () => {
+  it('are taken of each team in turn no more than it may have at a time', async () => {
+    const other = await createTeam(db, 'Other')
+    for (const team of [teamId, teamId, teamId, teamId, teamId, other]) {
+      await deliver((await channel(team)).id, 'pending', 1)
+    }
+    const take = async (limit: number): Promise<(string | undefined)[]> =>
+      (await takeChannels(db, { limit, perTeam: 3 }, 60_000)).map(({ team_id }) => team_id)
+    expect((await take(2)).length).toBe(2)
+    await take(10)
+    const leased = await db.selectFrom('channels').select('team_id').where('leased_until', 'is not', null).execute()
+    expect(leased.map(({ team_id }) => team_id).sort()).toEqual([teamId, teamId, teamId, other].sort())
+    expect(await take(10)).toEqual([])
+    await db.updateTable('channels').set({ leased_until: null }).where('team_id', '=', teamId).execute()
+    expect(await take(10)).toEqual([teamId, teamId, teamId])
+  })
+
+  it('are taken by one of several that look at once', async () => {
+    for (let each = 0; each < 12; each++) await deliver((await channel()).id, 'pending', 1)
+    const looks = Array.from({ length: 6 }, () => takeChannels(db, { limit: 4, perTeam: 100 }, 60_000))
+    const taken = (await Promise.all(looks)).flat().map(({ id }) => id)
+    expect(new Set(taken).size).toBe(taken.length)
+    while ((await takeChannels(db, { limit: 4, perTeam: 100 }, 60_000)).length > 0);
+    const leases = await db.selectFrom('channels').select('lease').execute()
+    expect(leases.map(({ lease }) => lease)).toEqual(Array.from({ length: 12 }, () => 1))
   })
 })

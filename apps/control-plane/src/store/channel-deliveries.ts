@@ -152,6 +152,39 @@ export async function giveUpOverdue(db: Db, olderThanMs: number, limit: number):
   return Number(numAffectedRows)
 }
 
+/** Gives up some of the oldest that wait beyond `keep` of a channel. @returns how many */
+export async function giveUpExcess(db: Db, keep: number, limit: number): Promise<number> {
+  const { numAffectedRows = 0n } = await sql`WITH last AS MATERIALIZED (
+      SELECT c.id, d.seq FROM channels AS c CROSS JOIN LATERAL (
+        SELECT seq FROM channel_deliveries WHERE channel_id = c.id AND state = 'pending'
+        ORDER BY seq DESC OFFSET ${keep} LIMIT 1
+      ) AS d
+    )
+    UPDATE channel_deliveries SET
+      state = 'dead', ended_at = now(), reason = ${`More than ${keep} events waited for the channel.`}
+    WHERE state = 'pending' AND seq IN (
+      SELECT d.seq FROM last JOIN channel_deliveries AS d
+        ON d.channel_id = last.id AND d.state = 'pending' AND d.seq <= last.seq
+      ORDER BY d.seq LIMIT ${limit} FOR UPDATE OF d SKIP LOCKED)`.execute(db)
+  return Number(numAffectedRows)
+}
+
+/** Forgets some of the oldest that have ended beyond `keep` of a channel. @returns how many */
+export async function pruneExcess(db: Db, keep: number, limit: number): Promise<number> {
+  const newest = (state: DeliveryRow['state']) => sql`(SELECT seq FROM channel_deliveries
+    WHERE channel_id = c.id AND state = ${state} ORDER BY seq DESC LIMIT ${keep + 1})`
+  const { numAffectedRows = 0n } = await sql`WITH last AS MATERIALIZED (
+      SELECT c.id, d.seq FROM channels AS c CROSS JOIN LATERAL (
+        ${newest('delivered')} UNION ALL ${newest('dead')} ORDER BY seq DESC OFFSET ${keep} LIMIT 1
+      ) AS d
+    )
+    DELETE FROM channel_deliveries WHERE seq IN (
+      SELECT d.seq FROM last JOIN channel_deliveries AS d
+        ON d.channel_id = last.id AND d.state IN ('delivered', 'dead') AND d.seq <= last.seq
+      ORDER BY d.seq LIMIT ${limit} FOR UPDATE OF d SKIP LOCKED)`.execute(db)
+  return Number(numAffectedRows)
+}
+
 /** Forgets what ended longer ago, some of it. @returns how many */
 export async function pruneDeliveries(db: Db, olderThanMs: number, limit: number): Promise<number> {
   const { numAffectedRows = 0n } = await sql`DELETE FROM channel_deliveries WHERE seq IN (

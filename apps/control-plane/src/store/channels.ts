@@ -106,17 +106,30 @@ export async function hasChannelNamed(db: Db, teamId: string, name: string, exce
   return found !== undefined
 }
 
+/** How many channels are taken. */
+export interface TakeLimits {
+  readonly limit: number
+  /** What a team has at a time, of all control planes; two that look at once may take as many each. */
+  readonly perTeam: number
+}
+
 /**
  * Takes channels that have something to send, for `leaseMs`, those that have waited for longest first. Two control planes never have the same
  * one, and never wait for each other.
  */
-export async function takeChannels(db: Db, limit: number, leaseMs: number): Promise<ChannelRow[]> {
-  const { rows } = await sql<ChannelRow>`UPDATE channels SET
+export async function takeChannels(db: Db, { limit, perTeam }: TakeLimits, leaseMs: number): Promise<ChannelRow[]> {
+  const isDue = sql<SqlBool>`enabled AND next_at <= now() AND (leased_until IS NULL OR leased_until < now())`
+  const { rows } = await sql<ChannelRow>`WITH due AS (
+      SELECT id, row_number() OVER (PARTITION BY team_id ORDER BY next_at, id) + (
+        SELECT count(*) FROM channels AS o WHERE o.team_id = c.team_id AND o.leased_until >= now()
+      ) AS place
+      FROM channels AS c
+      WHERE ${isDue} AND EXISTS (SELECT FROM channel_deliveries AS d WHERE d.channel_id = c.id AND d.state = 'pending')
+    )
+    UPDATE channels SET
       lease = lease + 1, leased_until = clock_timestamp() + ${leaseMs} * interval '1 millisecond'
     WHERE id IN (
-      SELECT id FROM channels AS c
-      WHERE enabled AND next_at <= now() AND (leased_until IS NULL OR leased_until < now())
-        AND EXISTS (SELECT FROM channel_deliveries AS d WHERE d.channel_id = c.id AND d.state = 'pending')
+      SELECT id FROM channels WHERE id IN (SELECT id FROM due WHERE place <= ${perTeam}) AND ${isDue}
       ORDER BY next_at LIMIT ${limit} FOR NO KEY UPDATE SKIP LOCKED
     )
     RETURNING *`.execute(db)

@@ -23,6 +23,8 @@ const CHANNEL = 'channel_due'
 /** Of one control plane. Each is a promise and few connections. */
 const MAX_ACTIVE = 200
 const TAKEN_AT_ONCE = 50
+/** Ten teams whose targets are slow leave no other without a place; fewer do. */
+const MAX_OF_TEAM = 20
 /** Longer than a batch takes: 20 s until the last is begun, and 10 s for that. */
 const LEASE_MS = 60_000
 const BATCH = 100
@@ -117,7 +119,7 @@ export class ChannelDispatcher {
   async #takeDue(): Promise<void> {
     const limit = Math.min(MAX_ACTIVE - this.#turns.size, TAKEN_AT_ONCE)
     if (limit <= 0) return
-    const taken = await takeChannels(this.#deps.db, limit, LEASE_MS)
+    const taken = await takeChannels(this.#deps.db, { limit, perTeam: MAX_OF_TEAM }, LEASE_MS)
     for (const channel of taken) {
       const turn = this.#turn(channel)
         .catch((error: unknown) =>

@@ -1,10 +1,18 @@
 import { errorText, type Logger } from '@wrenn/base'
-import { giveUpOverdue, pruneDeliveries, pruneOrphans } from '../../store/channel-deliveries.js'
+import {
+  giveUpExcess,
+  giveUpOverdue,
+  pruneDeliveries,
+  pruneExcess,
+  pruneOrphans,
+} from '../../store/channel-deliveries.js'
 import type { Db } from '../../store/database.js'
 import { Rounds } from '../rounds.js'
 
 const EVERY_MS = 60_000
 const BATCH = 2_000
+/** What a channel has waiting, and what it has in its log. */
+const MAX_KEPT = 10_000
 /** What a round has not done the next one does. */
 const MAX_BATCHES = 100
 
@@ -19,7 +27,7 @@ interface ChannelSweeperDeps {
   readonly everyMs?: number
 }
 
-/** Gives up what could not be sent in time, and forgets old parts of the log. */
+/** Gives up what could not be sent in time or is too much, and forgets old parts of the log. */
 export class ChannelSweeper extends Rounds {
   constructor({ db, logger, giveUpMs, keepMs, everyMs = EVERY_MS }: ChannelSweeperDeps) {
     const all = async (batch: () => Promise<number>): Promise<void> => {
@@ -27,7 +35,9 @@ export class ChannelSweeper extends Rounds {
     }
     const round = async (): Promise<void> => {
       await all(() => giveUpOverdue(db, giveUpMs, BATCH))
+      await all(() => giveUpExcess(db, MAX_KEPT, BATCH))
       await all(() => pruneDeliveries(db, keepMs, BATCH))
+      await all(() => pruneExcess(db, MAX_KEPT, BATCH))
       await all(() => pruneOrphans(db, BATCH))
     }
     super(round, everyMs, (error) => logger.debug({ error: errorText(error) }, 'channels.not_swept'))
