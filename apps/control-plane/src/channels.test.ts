@@ -163,6 +163,46 @@ describe('a channel', () => {
     expect((await platform.call('GET', '/v1/channels', undefined, { 'x-api-key': key })).status).toBe(403)
   })
 
+  it('is told of nothing that who makes or changes it may not see', async () => {
+    const { url } = await record()
+    const { key } = await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes: ['admin'] }), 201)
+    const call = async (method: string, path: string, body: object) =>
+      await platform.call(method, path, body, { 'x-api-key': key })
+    const body = { provider: 'webhook', config: { url } }
+    for (const filter of ['*', 'capsule.*', 'capsule.created', 'capsule.state:paused', 'template.removed']) {
+      const answer = await call('POST', '/v1/channels', { ...body, name: 'x', events: ['member.role', filter] })
+      expect((await json<ErrorBody>(answer, 403)).error).toMatchObject({ code: 'forbidden' })
+    }
+    const made = await call('POST', '/v1/channels', { ...body, name: 'x', events: ['member.*', 'api_key.created'] })
+    const { id } = await json<NewChannel>(made, 201)
+    expect((await call('PATCH', `/v1/channels/${id}`, { events: ['*'] })).status).toBe(403)
+    expect((await call('PATCH', `/v1/channels/${id}`, { events: ['member.role'], name: 'y' })).status).toBe(200)
+    const { config } = body
+    expect((await call('PUT', `/v1/channels/${id}/config`, { config })).status).toBe(200)
+    // What others have it told of goes nowhere else either.
+    await json(await platform.call('PATCH', `/v1/channels/${id}`, { events: ['capsule.*'] }), 200)
+    expect((await call('PUT', `/v1/channels/${id}/config`, { config })).status).toBe(403)
+    expect(await get(id)).toMatchObject({ name: 'y', events: ['capsule.*'] })
+  })
+
+  // Each control plane counts for itself.
+  it.skipIf(isReplicated())('is tested four times at once and no more', async () => {
+    const recorder = await record()
+    let open: () => void = () => {}
+    const opened = new Promise<void>((resolve) => {
+      open = resolve
+    })
+    recorder.before = () => opened.then(() => false)
+    const body = { provider: 'webhook', config: { url: recorder.url } }
+    const test = async (): Promise<Response> => await platform.call('POST', '/v1/channels/test', body)
+    const running = Promise.all(upTo(4).map(test))
+    await expect.poll(() => recorder.requests, { timeout: 8_000, interval: 20 }).toBe(4)
+    expect(await refused('POST', '/v1/channels/test', body, 429)).toMatch(/^limit_exceeded: 4 tests of the team/)
+    open()
+    expect((await running).map(({ status }) => status)).toEqual([200, 200, 200, 200])
+    expect((await test()).status).toBe(200)
+  })
+
   it('is tested before it is saved, and after', async () => {
     const recorder = await record()
     const body = { provider: 'webhook', config: { url: recorder.url } }

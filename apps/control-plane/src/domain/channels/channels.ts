@@ -26,7 +26,9 @@ import {
 import type { Db } from '../../store/database.js'
 import type { Actor, ChannelRow } from '../../store/schema.js'
 import { lockTeam } from '../../store/usage.js'
+import type { Principal } from '../accounts/index.js'
 import type { Keyring } from '../secrets/index.js'
+import { needEvents } from './filters.js'
 import { testMessage } from './message.js'
 import { openConfig, sealConfig } from './secrets.js'
 
@@ -36,6 +38,8 @@ const MAX_CHANNELS = 100
 const MAX_COUNTED = 10_000
 /** How long requests of a webhook are also signed with the secret before. */
 const PREVIOUS_MS = 24 * 3600_000
+/** Of a team at a time, of this control plane. Each waits for a target as long as that likes, ten seconds at most. */
+const MAX_TESTS = 4
 
 interface ChannelsDeps {
   readonly db: Db
@@ -46,13 +50,17 @@ interface ChannelsDeps {
 /** Where a team wants its events sent to. What a target is addressed with comes in and never out again. */
 export class Channels {
   readonly #deps: ChannelsDeps
+  /** How many tests of each team are under way. */
+  readonly #tests = new Map<string, number>()
 
   constructor(deps: ChannelsDeps) {
     this.#deps = deps
   }
 
-  /** @throws AppError `invalid_request`, `target_refused`, `conflict`, `limit_exceeded`, `not_supported` without a key for secrets */
-  async create(teamId: string, input: CreateChannelInput, actor: Actor): Promise<NewChannel> {
+  /** @throws AppError `forbidden` for events that `principal` may not see, `invalid_request`, `target_refused`, `conflict`, `limit_exceeded`, `not_supported` without a key for secrets */
+  async create(principal: Principal, input: CreateChannelInput, actor: Actor): Promise<NewChannel> {
+    const { teamId } = principal
+    needEvents(principal, input.events)
     const { db, keyring } = this.#deps
     const { name, provider } = input
     const { config, target } = this.#read(input)
@@ -88,8 +96,10 @@ export class Channels {
     return await this.#view(await this.#need(teamId, id))
   }
 
-  /** @throws AppError `channel_not_found`, `conflict` */
-  async update(teamId: string, id: string, input: UpdateChannelInput, actor: Actor): Promise<Channel> {
+  /** @throws AppError `channel_not_found`, `conflict`, `forbidden` for events that `principal` may not see */
+  async update(principal: Principal, id: string, input: UpdateChannelInput, actor: Actor): Promise<Channel> {
+    const { teamId } = principal
+    needEvents(principal, input.events ?? [])
     const { name, enabled } = input
     const events = input.events && [...new Set(input.events)]
     const row = await this.#change(teamId, id, async (tx) => {
@@ -108,11 +118,12 @@ export class Channels {
 
   /**
    * Addresses it with something else altogether; the secret of a webhook stays unless another is given.
-   * @throws AppError `channel_not_found`, `invalid_request`, `target_refused`
+   * @throws AppError `channel_not_found`, `invalid_request`, `target_refused`, `forbidden` where it is told of events that `principal` may not see
    */
-  async replaceConfig(teamId: string, id: string, given: ChannelConfig, actor: Actor): Promise<Channel> {
+  async replaceConfig(principal: Principal, id: string, given: ChannelConfig, actor: Actor): Promise<Channel> {
     const { keyring } = this.#deps
-    const row = await this.#change(teamId, id, async (tx, before) => {
+    const row = await this.#change(principal.teamId, id, async (tx, before) => {
+      needEvents(principal, before.events)
       const isKept = before.provider === 'webhook' && given.secret === undefined
       const { secret, ...previous } = isKept ? openConfig(keyring, before).config : {}
       const { config, target } = this.#read({
@@ -152,23 +163,40 @@ export class Channels {
     })
   }
 
-  /** Sends a message to what is not saved. @throws AppError `invalid_request`, `target_refused`, `channel_test_failed` */
+  /** Sends a message to what is not saved. @throws AppError `invalid_request`, `target_refused`, `channel_test_failed`, `limit_exceeded` */
   async test(teamId: string, { provider, config: given }: TestChannelInput): Promise<ChannelTestResult> {
     return await this.#test(teamId, provider, this.#read({ provider, config: given }).config)
   }
 
-  /** Sends one to what is saved. @throws AppError `channel_not_found`, `target_refused`, `channel_test_failed` */
+  /** Sends one to what is saved. @throws AppError `channel_not_found`, `target_refused`, `channel_test_failed`, `limit_exceeded` */
   async testSaved(teamId: string, id: string): Promise<ChannelTestResult> {
     const row = await this.#need(teamId, id)
     return await this.#test(teamId, row.provider, openConfig(this.#deps.keyring, row).config)
   }
 
   async #test(teamId: string, provider: ChannelRow['provider'], config: ChannelConfig): Promise<ChannelTestResult> {
-    const { verdict, answer, durationMs, refusal } = await this.#deps.sender.send(provider, config, testMessage(teamId))
+    const { sender } = this.#deps
+    const sent = await this.#oneOfFew(teamId, () => sender.send(provider, config, testMessage(teamId)))
+    const { verdict, answer, durationMs, refusal } = sent
     if (verdict.kind === 'delivered') return { status: 'ok', duration_ms: durationMs }
     if (refusal !== undefined) throw refusal
     const details = answer === undefined ? {} : { status: answer.status, answer: answer.body }
     throw new AppError('channel_test_failed', verdict.reason, { details })
+  }
+
+  async #oneOfFew<T>(teamId: string, task: () => Promise<T>): Promise<T> {
+    const running = this.#tests.get(teamId) ?? 0
+    if (running >= MAX_TESTS) {
+      throw new AppError('limit_exceeded', `${running} tests of the team are under way; wait until one has ended.`)
+    }
+    this.#tests.set(teamId, running + 1)
+    try {
+      return await task()
+    } finally {
+      const left = (this.#tests.get(teamId) ?? 1) - 1
+      if (left === 0) this.#tests.delete(teamId)
+      else this.#tests.set(teamId, left)
+    }
   }
 
   #read({ provider, config: given }: TestChannelInput): { readonly config: ChannelConfig; readonly target: string } {

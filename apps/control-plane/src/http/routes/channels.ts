@@ -48,7 +48,7 @@ function makeAndFind(app: App, { channels }: Services): void {
       },
     },
     async (request, reply) => {
-      const made = await channels.create(principalOf(request).teamId, request.body, actorOf(request))
+      const made = await channels.create(principalOf(request), request.body, actorOf(request))
       return await reply.header('cache-control', 'no-store').status(201).send(made)
     },
   )
@@ -101,7 +101,7 @@ function change(app: App, { channels }: Services): void {
         response: { 200: channelSchema, ...errors },
       },
     },
-    (request) => channels.update(principalOf(request).teamId, request.params.id, request.body, actorOf(request)),
+    (request) => channels.update(principalOf(request), request.params.id, request.body, actorOf(request)),
   )
 
   app.put(
@@ -118,7 +118,7 @@ function change(app: App, { channels }: Services): void {
     },
     async (request) => {
       const { id } = request.params
-      return await channels.replaceConfig(principalOf(request).teamId, id, request.body.config, actorOf(request))
+      return await channels.replaceConfig(principalOf(request), id, request.body.config, actorOf(request))
     },
   )
 
