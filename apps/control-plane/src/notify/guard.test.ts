@@ -107,7 +107,23 @@ describe('the guard', () => {
     expect(() => guard.check(new URL('http://inside.test/'))).not.toThrow()
   })
 
+  it('says the same of a name that leads inside and of one that is not found', async () => {
+    const [inside, missing] = [new Guard(rule(), names('10.0.0.1')), new Guard(rule(), names())]
+    for (const isPlain of [false, true]) {
+      const said = await Promise.all(
+        [inside, missing].map((guard) =>
+          lookUp(guard, 'x.test', isPlain).catch(({ code, message }) => ({ code, message })),
+        ),
+      )
+      expect(said[0]).toMatchObject({
+        code: 'target_refused',
+        message: expect.stringContaining('x.test has no address'),
+      })
+      expect(said[1]).toEqual(said[0])
+    }
+  })
+
   it('finds what this machine calls itself to be itself', async () => {
-    await expect(lookUp(new Guard(rule()), 'localhost')).rejects.toThrow()
+    await expect(lookUp(new Guard(rule()), 'localhost')).rejects.toMatchObject({ code: 'target_refused' })
   })
 })

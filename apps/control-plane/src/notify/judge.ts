@@ -1,6 +1,5 @@
 import type { Answer, Verdict } from './provider.js'
 
-const MAX_REASON = 300
 /** Whoever names a longer time is asked again after this one all the same. */
 const MAX_AFTER_MS = 3600_000
 
@@ -36,11 +35,11 @@ export function numberOf(answer: Answer, ...path: readonly string[]): number | u
   return typeof value === 'number' ? value : undefined
 }
 
-/** A sentence about an answer, with what its sender says of it. */
+/** A sentence about an answer, with all that its sender says of it: only who has blanked secrets may cut it. */
 export function reasonOf({ status, body }: Answer, said?: unknown): string {
   const text = typeof said === 'string' && said !== '' ? said : body
-  const short = text.replaceAll(/\s+/g, ' ').trim().slice(0, MAX_REASON)
-  return `The target answered ${status}${short === '' ? '' : `: ${short}`}`
+  const words = text.replaceAll(/\s+/g, ' ').trim()
+  return `The target answered ${status}${words === '' ? '' : `: ${words}`}`
 }
 
 interface Judgement {

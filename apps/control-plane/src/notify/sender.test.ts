@@ -184,6 +184,33 @@ describe('a webhook', () => {
     expect(sent.request.url).toBe(`http://127.0.0.1:${target.port}/***`)
   })
 
+  it('shows no part of its address, wherever the answer has it', async () => {
+    const [segment, value] = ['sesame-open-7f3a', 'pass word 42']
+    const target = keep(
+      await serve((_request, response) => {
+        // The one is where the reason is cut, and it is cut after it is blanked.
+        const body = `${value} pass+word+42 pass%20word%2042 ${'x'.repeat(200)} ${`${segment} `.repeat(40)}`
+        response.writeHead(422).end(body)
+      }),
+    )
+    const sender = newSender()
+    const url = `http://127.0.0.1:${target.port}/a/${segment}/b?c=1&key=pass+word+42`
+    const sent = JSON.stringify(await sender.send('webhook', providers.webhook.parse({ url }, sender.guard), message()))
+    expect(sent).toContain('The target answered 422: *** *** *** xxx')
+    for (const part of ['sesame', 'pass', 'word']) expect(sent).not.toContain(part)
+  })
+
+  it('has a reason that can be kept, wherever it is cut', async () => {
+    const target = keep(await serve((_request, response) => response.writeHead(422).end('😀'.repeat(500))))
+    const sender = newSender()
+    const config = providers.webhook.parse({ url: `http://127.0.0.1:${target.port}/` }, sender.guard)
+    const { verdict } = await sender.send('webhook', config, message())
+    const reason = 'reason' in verdict ? verdict.reason : ''
+    expect(reason.length).toBe(500)
+    // Throws for half a character.
+    expect(encodeURIComponent(reason)).toContain('%F0%9F%98%80')
+  })
+
   it('follows no redirect, waits for no one for ever, and reads no answer without end', async () => {
     const asked: string[] = []
     const target = keep(

@@ -65,6 +65,8 @@ export class Sender {
     const target = providers[provider]
     const request = target.request(config, message, new Date())
     const blank = blanker(target.secrets(config))
+    // Half a secret would not be found any more.
+    const reasonOf = (text: string): string => storable(blank(storable(text)).slice(0, MAX_REASON))
     const shown = shownRequest(request, blank)
     const since = performance.now()
     const durationMs = (): number => Math.round(performance.now() - since)
@@ -73,15 +75,14 @@ export class Sender {
       const verdict = target.judge(answer)
       const body = cut(blank(storable(answer.body)), MAX_SHOWN_ANSWER_BYTES)
       return {
-        verdict: 'reason' in verdict ? { ...verdict, reason: blank(storable(verdict.reason)) } : verdict,
+        verdict: 'reason' in verdict ? { ...verdict, reason: reasonOf(verdict.reason) } : verdict,
         request: shown,
         answer: { status: answer.status, body },
         durationMs: durationMs(),
         refusal: undefined,
       }
     } catch (error) {
-      const reason = blank(storable(errorText(error))).slice(0, MAX_REASON)
-      const verdict = { kind: 'later', reason, isRate: false } as const
+      const verdict = { kind: 'later', reason: reasonOf(errorText(error)), isRate: false } as const
       const refusal = AppError.is(error, 'target_refused') ? error : undefined
       return { verdict, request: shown, answer: undefined, durationMs: durationMs(), refusal }
     }

@@ -21,8 +21,14 @@ export const webhook: Provider = {
   },
   target: ({ url = '' }) => new URL(url).host,
   secrets: ({ url = '', secret = '', previous_secret }) => {
-    const { pathname, search } = new URL(url)
-    return [secret, previous_secret ?? '', pathname, search].filter((text) => text.length >= MIN_SECRET_TEXT)
+    const { pathname, search, searchParams } = new URL(url)
+    const segments = pathname.split('/')
+    const written = search
+      .slice(1)
+      .split('&')
+      .map((pair) => pair.slice(pair.indexOf('=') + 1))
+    const parts = [...segments, ...segments.map(decoded), ...written, ...searchParams.values()]
+    return [secret, previous_secret ?? '', pathname, search, ...parts].filter((text) => text.length >= MIN_SECRET_TEXT)
   },
   request(config, message, at) {
     const url = new URL(config.url ?? '')
@@ -75,6 +81,15 @@ function signatures(secrets: readonly string[], id: string, body: string, at: Da
     'x-wrenn-delivery': id,
     'x-wrenn-timestamp': time,
     'x-wrenn-signature': `sha256=${hmac(Buffer.from(secrets[0] ?? ''), `${time}.${body}`).toString('hex')}`,
+  }
+}
+
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    // A percent sign that encodes nothing.
+    return text
   }
 }
 
