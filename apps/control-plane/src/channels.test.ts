@@ -9,7 +9,7 @@ import type {
 } from '@wrenn/protocol'
 import { ChatServer, chatRules, isReplicated } from '@wrenn/testkit'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { addChannel, newChannelId } from './store/channels.js'
 import { type Db, openDatabase } from './store/database.js'
 import { createTeam, endTeam } from './store/teams.js'
@@ -17,13 +17,16 @@ import { json, type Platform, startPlatform, startReplica } from './testing/harn
 import { Recorder } from './testing/recorder.js'
 
 const [FIRST_KEY, SECOND_KEY] = ['11'.repeat(32), '22'.repeat(32)]
-const PATIENCE = { timeout: 20_000, interval: 20 }
+/** Of what takes as long as a busy machine likes; tests that wait more than once have time for that. */
+const PATIENCE = { timeout: 40_000, interval: 20 }
+const LONG_MS = 120_000
 const env = { WRENN_CHANNEL_ALLOW: '127.0.0.1', WRENN_ENCRYPTION_KEY: FIRST_KEY }
 
 let platform: Platform
 let db: Db
 let teamId: string
 const owned: AsyncDisposable[] = []
+vi.setConfig({ testTimeout: LONG_MS })
 
 beforeAll(async () => {
   platform = await startPlatform({ env, timing: { channelFirstDelayMs: 20 } })
@@ -35,7 +38,9 @@ afterAll(async () => {
   await platform[Symbol.asyncDispose]()
 })
 afterEach(async () => {
-  for (const { id } of await list()) await platform.call('DELETE', `/v1/channels/${id}`)
+  for (const { id } of await list()) {
+    expect((await platform.call('DELETE', `/v1/channels/${id}`)).status).toBe(204)
+  }
   for (const each of owned.splice(0)) await each[Symbol.asyncDispose]()
 })
 
@@ -64,6 +69,12 @@ async function log(id: string, query = ''): Promise<ChannelDelivery[]> {
 async function tell(resource: string, n: number, type = 'member.role', data: object = {}, by: Db = db): Promise<void> {
   await sql`INSERT INTO events (team_id, type, resource_id, data)
     VALUES (${teamId}, ${type}, ${resource}, ${JSON.stringify({ n, ...data })}::jsonb)`.execute(by)
+}
+/** All of it in one moment, or nothing. */
+async function tellAll(events: readonly (readonly [resource: string, n: number])[]): Promise<void> {
+  await db.transaction().execute(async (tx) => {
+    for (const [resource, n] of events) await tell(resource, n, undefined, {}, tx)
+  })
 }
 const numbers = (recorder: Recorder, resource?: string): (number | undefined)[] =>
   recorder.told.filter(({ resource: { id } }) => resource === undefined || id === resource).map(({ data }) => data.n)
@@ -255,15 +266,18 @@ describe('an event', () => {
   it('comes in its order, and after those of its capsule that failed', async () => {
     const recorder = await record()
     const { id } = await add({ url: recorder.url })
-    let fails = 25
+    let fails = 15
     recorder.before = (response) => fails > 0 && fails-- > 0 && response.writeHead(500).end() !== undefined
-    for (const n of upTo(60)) await tell(`usr-${n % 3}`, n)
+    await tellAll(upTo(60).map((n) => [`usr-${n % 3}`, n]))
     await expect.poll(() => recorder.told.length, PATIENCE).toBe(60)
     for (const each of [0, 1, 2]) {
       expect(numbers(recorder, `usr-${each}`)).toEqual(upTo(60).filter((n) => n % 3 === each))
     }
-    await expect.poll(() => get(id), PATIENCE).toMatchObject({ waiting: 0 })
-    expect((await get(id)).problem).toBeUndefined()
+    const rest = async (): Promise<unknown> => {
+      const { waiting, problem } = await get(id)
+      return { waiting, problem }
+    }
+    await expect.poll(rest, PATIENCE).toEqual({ waiting: 0, problem: undefined })
   })
 
   it('goes on at once where its channel was switched off under way, and on again', async () => {
@@ -284,17 +298,45 @@ describe('an event', () => {
     await json(await platform.call('PATCH', `/v1/channels/${id}`, { enabled: true }), 200)
     await tell('usr-1', 2)
     await expect.poll(() => numbers(recorder), PATIENCE).toEqual([1, 2])
-  }, 60_000)
+  })
+
+  it('is not sent over and over where nobody can note what came of it', async () => {
+    const recorder = await record()
+    const { id } = await add({ url: recorder.url })
+    await sql`CREATE FUNCTION break_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$`.execute(
+      db,
+    )
+    await sql`CREATE TRIGGER break_note BEFORE UPDATE ON channel_deliveries FOR EACH ROW EXECUTE FUNCTION break_note()`.execute(
+      db,
+    )
+    try {
+      await tell('usr-1', 1)
+      await expect
+        .poll(() => get(id), PATIENCE)
+        .toMatchObject({ waiting: 1, problem: expect.stringContaining('could not note'), retry_at: expect.any(String) })
+      const failures = async (): Promise<number> =>
+        (await db.selectFrom('channels').select('failures').where('id', '=', id).executeTakeFirstOrThrow()).failures
+      await expect.poll(failures, PATIENCE).toBeGreaterThanOrEqual(4)
+      // Each counts, so each rest is longer than the one before.
+      const { requests } = recorder
+      expect(requests).toBeLessThanOrEqual((await failures()) + 1)
+    } finally {
+      await sql`DROP FUNCTION break_note() CASCADE`.execute(db)
+    }
+    await expect.poll(() => get(id), PATIENCE).toMatchObject({ waiting: 0 })
+  })
 
   it('that a target cannot take holds up no other for good', async () => {
     const recorder = await record()
     const { id } = await add({ url: recorder.url })
     recorder.before = (response, { resource }) =>
       resource.id === 'usr-bad' && response.writeHead(500).end() !== undefined
-    for (const n of upTo(120)) await tell('usr-bad', n)
-    for (const n of upTo(120)) await tell('usr-good', n)
+    await tellAll(upTo(120).map((n) => ['usr-bad', n]))
+    await tellAll(upTo(120).map((n) => ['usr-good', n]))
     await expect.poll(() => numbers(recorder, 'usr-good'), PATIENCE).toEqual(upTo(120))
-    expect(await get(id)).toMatchObject({ waiting: 120, enabled: true, problem: expect.stringContaining('500') })
+    await expect
+      .poll(() => get(id), PATIENCE)
+      .toMatchObject({ waiting: 120, enabled: true, problem: expect.stringContaining('500') })
     recorder.before = () => false
     await expect.poll(() => numbers(recorder, 'usr-bad'), PATIENCE).toEqual(upTo(120))
   })
@@ -302,12 +344,13 @@ describe('an event', () => {
   it('waits while nobody is there, also through a restart, and none is missing afterwards', async () => {
     const recorder = await record()
     const { id } = await add({ url: recorder.url })
-    await recorder.down()
-    for (const n of upTo(20)) await tell('usr-1', n)
-    await expect.poll(async () => (await get(id)).problem, PATIENCE).toContain('ECONNREFUSED')
-    expect(await get(id)).toMatchObject({ waiting: 20, retry_at: expect.any(String) })
+    recorder.down()
+    await tellAll(upTo(20).map((n) => ['usr-1', n]))
+    await expect
+      .poll(() => get(id), PATIENCE)
+      .toMatchObject({ waiting: 20, problem: expect.any(String), retry_at: expect.any(String) })
     await platform.restart()
-    await recorder.up()
+    recorder.up()
     await expect.poll(() => numbers(recorder), PATIENCE).toEqual(upTo(20))
   })
 
@@ -357,7 +400,7 @@ describe('what is given up', () => {
   it('is what has waited for too long, and the log has pages', async () => {
     const recorder = await record()
     const { id } = await add({ url: recorder.url })
-    await recorder.down()
+    recorder.down()
     for (const n of upTo(5)) await tell('usr-1', n)
     await expect.poll(async () => (await get(id)).waiting, PATIENCE).toBe(5)
     await db
@@ -421,35 +464,31 @@ describe('a secret', () => {
   })
 
   // A third one, without the other key, could have the channel all the time.
-  it.skipIf(isReplicated())(
-    'is encrypted anew when another key comes to encrypt',
-    async () => {
-      await using own = await startPlatform({ env, timing: { channelFirstDelayMs: 20 } })
-      const recorder = await record()
-      const body = { name: 'kept', provider: 'webhook', events: ['*'], config: { url: recorder.url } }
-      await json(await own.call('POST', '/v1/channels', body), 201)
-      await using second = await startReplica(own, { ...env, WRENN_ENCRYPTION_KEY: `${SECOND_KEY},${FIRST_KEY}` })
-      expect(second.url).toMatch(/^http/)
-      const mine = openDatabase({ url: own.databaseUrl })
-      try {
-        const sealed = async (): Promise<string> =>
-          (await mine.selectFrom('channels').select('config').executeTakeFirstOrThrow()).config
-        const before = await sealed()
-        const team = await mine.selectFrom('teams').select('id').executeTakeFirstOrThrow()
-        await expect
-          .poll(async () => {
-            await sql`INSERT INTO events (team_id, type, resource_id, data) VALUES (${team.id}, 'member.role', 'usr-1', '{}')`.execute(
-              mine,
-            )
-            return (await sealed()).slice(0, 12) !== before.slice(0, 12)
-          }, PATIENCE)
-          .toBe(true)
-      } finally {
-        await mine.destroy()
-      }
-    },
-    60_000,
-  )
+  it.skipIf(isReplicated())('is encrypted anew when another key comes to encrypt', async () => {
+    await using own = await startPlatform({ env, timing: { channelFirstDelayMs: 20 } })
+    const recorder = await record()
+    const body = { name: 'kept', provider: 'webhook', events: ['*'], config: { url: recorder.url } }
+    await json(await own.call('POST', '/v1/channels', body), 201)
+    await using second = await startReplica(own, { ...env, WRENN_ENCRYPTION_KEY: `${SECOND_KEY},${FIRST_KEY}` })
+    expect(second.url).toMatch(/^http/)
+    const mine = openDatabase({ url: own.databaseUrl })
+    try {
+      const sealed = async (): Promise<string> =>
+        (await mine.selectFrom('channels').select('config').executeTakeFirstOrThrow()).config
+      const before = await sealed()
+      const team = await mine.selectFrom('teams').select('id').executeTakeFirstOrThrow()
+      await expect
+        .poll(async () => {
+          await sql`INSERT INTO events (team_id, type, resource_id, data) VALUES (${team.id}, 'member.role', 'usr-1', '{}')`.execute(
+            mine,
+          )
+          return (await sealed()).slice(0, 12) !== before.slice(0, 12)
+        }, PATIENCE)
+        .toBe(true)
+    } finally {
+      await mine.destroy()
+    }
+  })
 })
 
 describe('what a team that is deleted leaves', () => {
@@ -482,7 +521,7 @@ describe('several at once', () => {
     await using _ = await startReplica(platform, env)
     const recorders = await Promise.all(upTo(6).map(record))
     for (const { url } of recorders) await add({ url })
-    for (const n of upTo(200)) await tell(`usr-${n % 7}`, n)
+    await tellAll(upTo(200).map((n) => [`usr-${n % 7}`, n]))
     for (const recorder of recorders) {
       await expect.poll(() => recorder.told.length, PATIENCE).toBe(200)
       for (const each of upTo(7)) {
@@ -492,13 +531,13 @@ describe('several at once', () => {
     // Nothing comes late either.
     await expect.poll(async () => (await list()).map(({ waiting }) => waiting), PATIENCE).toEqual(upTo(6).map(() => 0))
     expect(recorders.map(({ requests }) => requests)).toEqual(upTo(6).map(() => 200))
-  }, 60_000)
+  })
 
   it('are channels of which some are down, slow and limited, and each of the others has all of its events in order', async () => {
     const recorders = await Promise.all(upTo(10).map(record))
     const [down, slow, limited, ...healthy] = recorders
     for (const { url } of recorders) await add({ url })
-    await down?.down()
+    down?.down()
     let open: () => void = () => {}
     const opened = new Promise<void>((resolve) => {
       open = resolve
@@ -509,17 +548,17 @@ describe('several at once', () => {
       limited.before = (response) =>
         count++ % 3 === 0 && response.writeHead(429, { 'retry-after': '0' }).end() !== undefined
     }
-    for (const n of upTo(100)) await tell(`usr-${n % 5}`, n)
+    await tellAll(upTo(100).map((n) => [`usr-${n % 5}`, n]))
     const inOrder = async (recorder: Recorder | undefined): Promise<void> => {
-      await expect.poll(() => recorder?.told.length, { ...PATIENCE, timeout: 40_000 }).toBe(100)
+      await expect.poll(() => recorder?.told.length, PATIENCE).toBe(100)
       for (const each of upTo(5)) {
         expect(recorder && numbers(recorder, `usr-${each}`)).toEqual(upTo(100).filter((n) => n % 5 === each))
       }
     }
     for (const recorder of healthy) await inOrder(recorder)
     expect([down?.told.length, slow?.told.length]).toEqual([0, 0])
-    await down?.up()
+    down?.up()
     open()
     for (const recorder of [down, slow, limited]) await inOrder(recorder)
-  }, 90_000)
+  })
 })

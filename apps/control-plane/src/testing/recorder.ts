@@ -24,6 +24,8 @@ export class Recorder implements AsyncDisposable {
       this.requests++
       const told: Told = JSON.parse(Buffer.concat(chunks).toString())
       if (await this.before(response, told)) return
+      // Whoever asked has given up meanwhile, and asks again.
+      if (response.destroyed) return
       this.told.push(told)
       response.writeHead(204).end()
     } catch {
@@ -31,10 +33,17 @@ export class Recorder implements AsyncDisposable {
     }
   })
   #port = 0
+  #isDown = false
 
   static async start(): Promise<Recorder> {
     const recorder = new Recorder()
-    await recorder.up()
+    recorder.#server.on('connection', (socket) => {
+      if (recorder.#isDown) socket.destroy()
+    })
+    recorder.#server.listen(0, '127.0.0.1')
+    await once(recorder.#server, 'listening')
+    const { port } = recorder.#server.address() as AddressInfo // it listens on a port
+    recorder.#port = port
     return recorder
   }
 
@@ -42,22 +51,20 @@ export class Recorder implements AsyncDisposable {
     return `http://127.0.0.1:${this.#port}/hook`
   }
 
-  /** Listens, where it did before. */
-  async up(): Promise<void> {
-    this.#server.listen(this.#port, '127.0.0.1')
-    await once(this.#server, 'listening')
-    const { port } = this.#server.address() as AddressInfo // it listens on a port
-    this.#port = port
+  /** Answers again. */
+  up(): void {
+    this.#isDown = false
   }
 
-  /** Nobody listens there any more. */
-  async down(): Promise<void> {
-    this.#server.close()
+  /** Ends every connection at once. The port stays its own, so that nobody else has it meanwhile. */
+  down(): void {
+    this.#isDown = true
     this.#server.closeAllConnections()
-    await once(this.#server, 'close')
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#server.listening) await this.down()
+    this.#server.close()
+    this.#server.closeAllConnections()
+    await once(this.#server, 'close')
   }
 }
