@@ -154,19 +154,19 @@ describe('usage of capsules', () => {
       await sql`INSERT INTO capsules (id, team_id, template, vcpus, memory_mib, disk_size_mib, state, desired_state)
         VALUES (${`cl-${'1'.repeat(25)}`}, ${teamId}, 'minimal', 64, 1048576, 64, 'running', 'running')`.execute(db)
       await sql`DELETE FROM capsules WHERE team_id = ${teamId}`.execute(db)
-      await sql`UPDATE usage_ledger SET began_at = ended_at - interval '100 seconds' WHERE team_id = ${teamId}`.execute(
+      await sql`UPDATE usage_ledger SET began_at = ended_at - interval '50 seconds' WHERE team_id = ${teamId}`.execute(
         db,
       )
       await sql`UPDATE teams SET deleted_at = now() WHERE id = ${teamId}`.execute(db)
       return teamId
     })
     const mine = await usage()
-    expect(mine.total.vcpu_seconds).toBeLessThan(6_400)
+    expect(mine.total.vcpu_seconds).toBeLessThan(3_200)
     expect((await stats()).peaks.vcpus).toBeLessThan(64)
     const all = await get<AnyUsage>('/v1/admin/usage')
     expect(all.teams.find(({ team_id: id }) => id === other)).toMatchObject({
       team_name: 'Other, Ltd.',
-      vcpu_seconds: 6_400,
+      vcpu_seconds: 3_200,
     })
     expect(await get<UsageCheck>(`/v1/admin/usage/verify?team_id=${other}`)).toMatchObject({ ok: true })
   })

@@ -108,7 +108,7 @@ describe('tags of a template', () => {
     expect([await contentOf(name), await contentOf(`${name}:next`)]).toEqual(['one', 'two'])
     expect((await assign(`${name}:v2`, 'default')).status).toBe(201)
     expect([await contentOf(name), await contentOf(`${name}:v1`)]).toEqual(['two', 'one'])
-    expect((await assign(`${name}:v1`, 'default', 'next')).status).toBe(201)
+    expect((await assign(`${name}:v1`, 'default', 'next', 'next')).status).toBe(201)
     expect(await namesOf(name)).toEqual([`default ${first}`, `next ${first}`, `v1 ${first}`, `v2 ${second}`])
     expect(await contentOf(name)).toBe('one')
     const { items } = await json<AuditPage>(
@@ -150,7 +150,7 @@ describe('tags of a template', () => {
     expect((await assign(name, 'v1')).status).toBe(201)
     expect((await tagsOf(name)).map(({ tag }) => tag)).toEqual(['default', 'v1'])
     expect((await post('/v2/sandboxes', { templateID: `${name}:v1` })).status).toBe(201)
-    await platform.call('DELETE', `/v1/snapshots/${name}`)
+    expect((await platform.call('DELETE', `/v1/snapshots/${name}`)).status).toBe(204)
     expect((await post('/v2/sandboxes', { templateID: `${name}:v1` })).status).toBe(404)
   })
 

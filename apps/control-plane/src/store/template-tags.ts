@@ -29,9 +29,11 @@ export async function putTags(
   tags: readonly string[],
 ): Promise<void> {
   if (tags.length === 0) return
+  // In one order, so that two who put the same ones do not wait for each other.
+  const each = [...new Set(tags)].sort()
   await tx
     .insertInto('template_tags')
-    .values(tags.map((tag) => ({ team_id: teamId, name, tag, snapshot_id: snapshotId })))
+    .values(each.map((tag) => ({ team_id: teamId, name, tag, snapshot_id: snapshotId })))
     .onConflict((conflict) =>
       conflict
         .columns(['team_id', 'name', 'tag'])

@@ -210,6 +210,9 @@ export class Snapshots {
         throw new AppError('in_use', `The capsule ${starting} is being created from ${name}.`)
       }
       if (held?.state !== 'ready') return
+      if (held.name !== name) {
+        throw new AppError('conflict', `${name} has just been built anew; delete it again if that one is meant.`)
+      }
       await patchSnapshot(tx, own.id, { state: 'deleting', deleted_at: new Date() })
       await dropTags(tx, teamId, name)
       const resource = { type: 'snapshot', id: own.id } as const

@@ -27,12 +27,11 @@ import { BuildGuest } from './guest.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { startAndWait } from './start-command.js'
 import { runStep, shown } from './steps.js'
-import { assignNames, nameTaken } from './template-tags.js'
+import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
 const SPARE_SEC = 60
-const UNIQUE_VIOLATION = '23505'
 
 export interface AttemptDeps {
   readonly db: Db

@@ -1,10 +1,13 @@
-import { AppError } from '@wrenn/base'
+import { AppError, isErrno } from '@wrenn/base'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import type { Actor, SnapshotRow } from '../../store/schema.js'
 import { DEFAULT_TAG, findSnapshotByName, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { dropTags, listTags, putTags } from '../../store/template-tags.js'
 import { lockTeam } from '../../store/usage.js'
+
+/** Of PostgreSQL, for a name that somebody has by then. */
+export const UNIQUE_VIOLATION = '23505'
 
 /** Of one template, beside `default`. */
 export const MAX_TAGS = 100
@@ -45,21 +48,27 @@ export class TemplateTags {
   }
 
   /**
-   * Has tags stand for what `source`, a tag of the template, stands for; `default` among them makes that what the name alone stands for.
-   * @returns the build. @throws AppError `template_not_found`, `limit_exceeded`, `template_name_taken`
+   * Has `asked` stand for what `source`, a tag of the template, stands for; `default` among them makes that what the name alone stands for.
+   * @returns the build. @throws AppError `template_not_found`, `limit_exceeded`, `template_name_taken`, `conflict`
    */
-  async assign(owner: Owner, source: string, tags: readonly string[], actor: Actor): Promise<string> {
+  async assign(owner: Owner, source: string, asked: readonly string[], actor: Actor): Promise<string> {
     const { teamId, name } = owner
-    return await this.#db.transaction().execute(async (tx) => {
-      await lockTeam(tx, teamId)
-      const found = await need(tx, teamId, source === DEFAULT_TAG ? name : `${name}:${source}`)
-      const target = await lockSnapshot(tx, found.id)
-      if (target?.state !== 'ready') throw notFound(name)
-      await assignNames(tx, owner, target, tags)
-      const buildId = buildIdOf(target)
-      await record(tx, owner, actor, 'template.tag', { tags: tags.join(','), build_id: buildId })
-      return buildId
-    })
+    const tags = [...new Set(asked)]
+    try {
+      return await this.#db.transaction().execute(async (tx) => {
+        await lockTeam(tx, teamId)
+        const found = await need(tx, teamId, source === DEFAULT_TAG ? name : `${name}:${source}`)
+        const target = await lockSnapshot(tx, found.id)
+        if (target?.state !== 'ready') throw notFound(name)
+        await assignNames(tx, owner, target, tags)
+        const buildId = buildIdOf(target)
+        await record(tx, owner, actor, 'template.tag', { tags: tags.join(','), build_id: buildId })
+        return buildId
+      })
+    } catch (error) {
+      if (!isErrno(error, UNIQUE_VIOLATION)) throw error
+      throw new AppError('conflict', `A build of ${name} has become ready at the same moment; try again.`)
+    }
   }
 
   /** Takes tags away; those that are not there do not matter. @throws AppError `template_not_found`, `invalid_request` for `default` */

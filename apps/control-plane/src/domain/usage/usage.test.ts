@@ -13,6 +13,8 @@ import { fill } from './series.js'
 import { Usage } from './usage.js'
 
 const DAYS = 4
+/** Of the worlds that are lived in here; `bench/usage.ts` takes others. */
+const SEED = 20_261_129
 const DAY_MS = 24 * 3600_000
 const span = { from: '2026-01-01', to: '2026-03-01' }
 const actor = { id: 'key-1', name: 'key', requestId: 'r', ip: '' }
@@ -134,7 +136,7 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
         }
         expect(await usage.verify(span, undefined)).toMatchObject({ ok: true, differences: [], strays: [] })
       })
-      await fc.assert(runs, { numRuns: 3 })
+      await fc.assert(runs, { numRuns: 3, seed: SEED })
     },
     240_000,
   )
@@ -222,6 +224,8 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
     expect(await rolledUp('day')).toEqual([])
     await late.commit().execute()
     await rolling
+    // The first may have given up waiting, where the machine is busy.
+    await rollUp()
     expect((await rolledUp('day')).map(({ sums }) => sums)).toEqual([
       ['0', '0', `${1025 * 10_000}`, `${2048 * 10_000}`],
     ])
@@ -230,6 +234,15 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
     await insert(teamId, 'cl-2')
     expect((await entries()).slice(1)).toEqual(['paused 23:59:50-00:00:00', 'running 00:00:00', 'running 00:00:00'])
     expect(await usage.verify({ from: '2026-05-01', to: '2026-05-01' }, teamId)).toMatchObject({ ok: true, days: 1 })
+  })
+
+  it('is verified once at a time for a team, and twice for all', async () => {
+    const [one = '', other = '', third = ''] = await teams(3)
+    const asked = [one, one, other, third].map((teamId) => usage.verify({}, teamId))
+    const [first, again, second, beyond] = await Promise.allSettled(asked)
+    expect([first?.status, second?.status]).toEqual(['fulfilled', 'fulfilled'])
+    for (const refused of [again, beyond]) expect(refused).toMatchObject({ reason: { code: 'limit_exceeded' } })
+    expect(await usage.verify({}, one)).toMatchObject({ ok: true })
   })
 
   it('is rolled up once, however many do it, and after an outage of days', async () => {

@@ -1,3 +1,4 @@
+import { AppError } from '@wrenn/base'
 import type {
   AnyUsage,
   CapsuleStats,
@@ -40,10 +41,15 @@ const stepsOf = {
 /** In answers of checks. */
 const MOST = 1_000
 const MIB_PER_GIB = 1024
+/** Verifications at a time of one control plane, which has few connections to the database. */
+const MAX_VERIFYING = 2
+const RETRY_AFTER_SEC = 5
 
 /** What capsules held of the platform, and for how long, by the ledger. */
 export class Usage {
   readonly #db: Db
+  /** Whose usage is being verified. */
+  readonly #verifying = new Set<Whose>()
 
   constructor(db: Db) {
     this.#db = db
@@ -96,9 +102,22 @@ export class Usage {
 
   /**
    * Compares what is rolled up with the ledger, day by day, as far as days have passed and the ledger is kept, and the ledger with capsules.
-   * @throws AppError `invalid_request`
+   * A few at a time, since each reads all of the ledger's days. @throws AppError `invalid_request`, `limit_exceeded`
    */
   async verify(asked: VerifyUsageQuery, teamId: Whose): Promise<UsageCheck> {
+    if (this.#verifying.has(teamId) || this.#verifying.size >= MAX_VERIFYING) {
+      const message = 'The usage is being verified already; try again when that has ended.'
+      throw new AppError('limit_exceeded', message, { details: { retryAfterSec: RETRY_AFTER_SEC } })
+    }
+    this.#verifying.add(teamId)
+    try {
+      return await this.#verify(asked, teamId)
+    } finally {
+      this.#verifying.delete(teamId)
+    }
+  }
+
+  async #verify(asked: VerifyUsageQuery, teamId: Whose): Promise<UsageCheck> {
     const span = await this.#rolledUp(asked)
     const days = daysOf(span)
     const differences: Difference[] = []
