@@ -71,7 +71,7 @@ describe('capsules', () => {
       ['/v1/capsules', { memoryMb: 512 }, 'memoryMb', 'did you mean memory_mb?'],
       ['/v1/capsules', { egress: { internt: false } }, 'egress.internt', 'did you mean internet?'],
       [at('/exec'), { cmd: 'true', atomics: true }, 'atomics', 'did you mean atomic?'],
-      [at('/fork'), { copies: 2 }, 'copies', 'the fields are count, name, labels, envs, timeout_sec'],
+      [at('/fork'), { copies: 2 }, 'copies', 'the fields are count, name, labels, envs, timeout_sec, checkpoint'],
       [at('/files/read'), { path: '/etc/hostname', lenght: 1 }, 'lenght', 'did you mean length?'],
       ['/v1/snapshots', { capsule_id: capsule.id, nmae: 'x' }, 'nmae', 'did you mean name?'],
     ]
@@ -239,14 +239,15 @@ describe('capsules', () => {
 })
 
 describe('credentials', () => {
-  it('are asked for everywhere below /v1 and nowhere else', async () => {
+  it('are asked for everywhere below /v1, and for what tells of the platform', async () => {
     expect(await errorCode(await fetch(`${platform.url}/v1/capsules`), 401)).toBe('unauthorized')
     const wrong = await fetch(`${platform.url}/v1/capsules`, { headers: { 'x-api-key': 'wrn_0' } })
     expect(await errorCode(wrong, 401)).toBe('unauthorized')
     expect((await fetch(`${platform.url}/health`)).status).toBe(200)
     expect((await fetch(`${platform.url}/ready`)).status).toBe(200)
     expect((await fetch(`${platform.url}/docs`)).status).toBe(200)
-    expect(await (await fetch(`${platform.url}/metrics`)).text()).toContain('route="/v1/capsules"')
+    expect(await errorCode(await fetch(`${platform.url}/metrics`), 401)).toBe('unauthorized')
+    expect(await (await platform.call('GET', '/metrics')).text()).toContain('route="/v1/capsules"')
   })
 })
 
