@@ -1,6 +1,6 @@
 // node --conditions=wrenn-source --import tsx bench/dashboard.ts [--rows 1000] [--port 8206]
 // What the dashboard costs a browser: when the list of a thousand capsules stands beside bare pages on the same machine, a terminal with much
-// output, and how long a key takes to be seen beyond the time of its socket.
+// output, how long a key takes to be seen beyond the time of its socket, and a change to be seen in other tabs.
 import { randomBytes } from 'node:crypto'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
@@ -16,6 +16,7 @@ import { log, withPlatform } from './soak.js'
 const LOADS = 9
 const KEYS = 60
 const LINES = 200_000
+const CHANGES = 20
 const PASSWORD = 'correct horse battery'
 const CHROMIUM = '/usr/bin/chromium'
 const PATIENCE_MS = 300_000
@@ -257,6 +258,37 @@ async function terminalRows(browser: Browser, state: State, id: string): Promise
   ]
 }
 
+/** How long another tab of the same account takes to show what has changed, from the answer to who changed it on. */
+async function besideRow(browser: Browser, state: State, id: string, headers: Readonly<Record<string, string>>) {
+  const context = await browser.newContext({ storageState: state, viewport: { width: 1440, height: 900 } })
+  context.setDefaultTimeout(PATIENCE_MS)
+  const tabs = [await context.newPage(), await context.newPage()]
+  for (const page of tabs) {
+    await page.goto(`${url}/dashboard/capsules?q=${id}`)
+    await page.locator('[data-live=live]').waitFor()
+    await page.locator(`[data-capsule="${id}"]`).waitFor()
+  }
+  const samples: number[] = []
+  for (let change = 0; change < CHANGES; change++) {
+    const name = `changed-${change}`
+    const init = { method: 'PATCH', headers: { 'content-type': 'application/json', ...headers } }
+    const answer = await fetch(`${url}/v1/capsules/${id}`, { ...init, body: JSON.stringify({ name }) })
+    if (!answer.ok) throw new Error(`PATCH: ${answer.status} ${await answer.text()}`)
+    const changedAt = performance.now()
+    for (const page of tabs) await page.locator(`[data-capsule="${id}"]`, { hasText: name }).waitFor()
+    samples.push(performance.now() - changedAt)
+  }
+  await context.close()
+  return row({
+    id: 'dashboard.beside',
+    what: 'a change until two tabs show it',
+    unit: 'ms',
+    samples,
+    budget: '≤ 1000 ms',
+    keeps: (ms) => ms <= 1000,
+  })
+}
+
 await withPlatform(Number(values.port), async (platform) => {
   const rows = Number(values.rows)
   const { email, login } = await addPerson(platform)
@@ -275,6 +307,7 @@ await withPlatform(Number(values.port), async (platform) => {
   log(table(found))
   const headers = { authorization: `Bearer ${login.token}` }
   const { id } = await post<{ id: string }>('/v1/capsules?wait_sec=200', { name: 'box' }, headers)
+  found.push(await besideRow(browser, state, id, headers))
   found.push(...(await terminalRows(browser, state, id)))
   await browser.close()
   process.stdout.write(`${table(found)}\n`)

@@ -2,7 +2,7 @@ import { gzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { openBeside, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
 import { addPerson, firstAdmin } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -59,6 +59,74 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
     expect([path, await violations(tab)]).toEqual([path, []])
     expect([path, tab.problems]).toEqual([path, []])
   }
+
+  it('are there again by back, forward and reload', async () => {
+    const tab = await browser.open()
+    const { page } = tab
+    await signIn(tab, platform, email)
+    const there = async ([path, heading]: (typeof closed)[number]): Promise<void> => {
+      await page.getByRole('heading', { name: heading, level: 1 }).waitFor()
+      expect(new URL(page.url()).pathname).toBe(path)
+    }
+    const sections = closed.filter(([path]) => path.startsWith('/dashboard/'))
+    for (const section of sections) {
+      await page.getByRole('navigation', { name: 'Sections' }).locator(`a[href="${section[0]}"]`).click()
+      await there(section)
+    }
+    for (const section of sections.slice(0, -1).reverse()) {
+      await page.goBack()
+      await there(section)
+      await page.reload()
+      await there(section)
+    }
+    for (const section of sections.slice(1)) {
+      await page.goForward()
+      await there(section)
+    }
+    expect(tab.problems).toEqual([])
+  })
+
+  it('have what they show in their address, so that a reload shows it again', async () => {
+    const tab = await browser.open()
+    const { page } = tab
+    await signIn(tab, platform, email)
+    await visit(tab, platform, '/dashboard/templates')
+    await page.getByRole('link', { name: 'base' }).click()
+    await page.reload()
+    await page.locator('[aria-current=true]', { hasText: 'base' }).waitFor()
+    await visit(tab, platform, '/dashboard/audit')
+    await page.getByLabel('Outcome').selectOption('failure')
+    await page.getByLabel('About').selectOption('session')
+    await expect.poll(() => new URL(page.url()).search, PATIENT).toBe('?outcome=failure&type=session')
+    await page.reload()
+    await page.getByRole('heading', { name: 'Audit', level: 1 }).waitFor()
+    expect(await page.getByLabel('Outcome').inputValue()).toBe('failure')
+    expect(await page.getByLabel('About').inputValue()).toBe('session')
+    await visit(tab, platform, '/dashboard/capsules?launch=minimal')
+    await page.getByRole('dialog', { name: 'Launch a capsule' }).waitFor()
+    expect(tab.problems).toEqual([])
+  })
+
+  it('show in one tab what is done in another, without a reload', async () => {
+    const one = await browser.open()
+    await signIn(one, platform, email)
+    const other = await openBeside(one)
+    for (const tab of [one, other]) {
+      await visit(tab, platform, '/dashboard/keys')
+      await tab.page.locator('[data-live=live]').waitFor()
+    }
+    await other.page.evaluate('globalThis.isFirst = true')
+    const name = `beside-${Date.now()}`
+    await one.page.getByRole('button', { name: 'New key' }).click()
+    await one.page.getByRole('dialog').getByLabel('Name').fill(name)
+    await one.page.getByRole('button', { name: 'Make the key' }).click()
+    await other.page.locator(`[data-key="${name}"]`).waitFor()
+    await other.page.getByRole('button', { name: `Revoke ${name}` }).click()
+    await other.page.getByRole('dialog').getByRole('button', { name: 'Revoke', exact: true }).click()
+    await one.page.locator(`[data-key="${name}"]`).waitFor({ state: 'detached' })
+    expect(await other.page.evaluate('globalThis.isFirst')).toBe(true)
+    for (const { problems } of [one, other]) expect(problems).toEqual([])
+  })
 
   it('fit a small screen', async () => {
     const tab = await browser.open({ viewport: { width: 360, height: 740 } })
