@@ -46,10 +46,43 @@ export function buildDashboard(path, current) {
   const run = spawnSync(process.execPath, [vite, 'build', '--logLevel', 'error'], { cwd: app, stdio: ['ignore', 2, 2] })
   if (run.status !== 0) process.exit(1)
   const build = join(app, 'build')
+  nameFirstPage(join(build, 'index.html'))
   const files = filesBelow(build).map((file) =>
     packed(`/${relative(build, file).split(sep).join('/')}`, readFileSync(file)),
   )
   writeFileSync(path, JSON.stringify({ files }))
+}
+
+/**
+ * The shell is one for all addresses, so that SvelteKit knows the scripts of a page only once it runs. Those of the page that is opened
+ * first and most are named in the shell.
+ * @param {string} shell
+ */
+function nameFirstPage(shell) {
+  const nodes = join(app, '.svelte-kit/generated/client-optimized/nodes')
+  /** @type {Record<string, { readonly file: string; readonly imports?: readonly string[] }>} */
+  const manifest = JSON.parse(readFileSync(join(app, '.svelte-kit/output/client/.vite/manifest.json'), 'utf8'))
+  /** @type {Set<string>} */
+  const files = new Set()
+  /** @param {string} key */
+  const add = (key) => {
+    const { file, imports = [] } = manifest[key] ?? fail(`The build has no ${key}.`)
+    if (files.has(file)) return
+    files.add(file)
+    for (const each of imports) add(each)
+  }
+  for (const page of ['routes/dashboard/+layout.svelte', 'routes/dashboard/capsules/+page.svelte']) {
+    const name = readdirSync(nodes).find((file) => readFileSync(join(nodes, file), 'utf8').includes(`${page}"`))
+    add(`.svelte-kit/generated/client-optimized/nodes/${name ?? fail(`No node is ${page}.`)}`)
+  }
+  const html = readFileSync(shell, 'utf8')
+  const links = [...files].filter((file) => !html.includes(file)).map((file) => `/${file}`)
+  writeFileSync(shell, html.replace('%first-page%', links.join(' ')))
+}
+
+/** @param {string} text @returns {never} */
+function fail(text) {
+  throw new Error(text)
 }
 
 /** @param {string} path @param {Buffer} body */

@@ -19,6 +19,8 @@ const announcerByClass: Plugin = {
 
 /** Pages, and parts that are loaded later, that use a module. */
 const SHARED_BY = 6
+/** What every page of the dashboard has, and the page that is opened first and most. */
+const FIRST_PAGE = /\/src\/routes\/dashboard\/(?:\+layout|capsules\/\+page)\.svelte$/
 
 export default defineConfig({
   plugins: [announcerByClass, tailwindcss(), sveltekit()],
@@ -30,7 +32,13 @@ export default defineConfig({
     rolldownOptions: {
       output: {
         // What most pages have in common is one file: fifty of some hundred bytes each cost a request each before anything is seen.
-        codeSplitting: { groups: [{ name: 'shared', minShareCount: SHARED_BY }] },
+        // What the first page has beside that is another one, which the shell says at once.
+        codeSplitting: {
+          groups: [
+            { name: 'shared', minShareCount: SHARED_BY, priority: 2 },
+            { name: 'first-page', test: FIRST_PAGE, priority: 1 },
+          ],
+        },
       },
     },
   },

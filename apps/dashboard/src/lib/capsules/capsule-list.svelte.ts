@@ -2,6 +2,7 @@ import type { CapsuleInfo, CapsuleState, Wrenn } from '@wrenn/sdk'
 import { CapsuleNotFoundError } from '@wrenn/sdk'
 import { type Failure, failureOf } from '../failure.js'
 import type { PageEvent } from '../live.svelte.js'
+import { FIRST_ROWS, firstRows, listed } from './first-rows.js'
 
 /** A capsule with the state that it is about to have, where something was just asked for. */
 export type ShownCapsule = CapsuleInfo & { readonly shownState: CapsuleState }
@@ -11,20 +12,6 @@ const PAGE_SIZE = 1_000
 const GATHER_MS = 60
 /** From here on one list is cheaper than many calls. */
 const MAX_SINGLE_CALLS = 25
-
-/** All that are not over; those that failed are for somebody to look at. */
-const listed: readonly CapsuleState[] = [
-  'pending',
-  'starting',
-  'running',
-  'pausing',
-  'paused',
-  'resuming',
-  'hibernated',
-  'stopping',
-  'missing',
-  'error',
-]
 
 const isOver = (state: CapsuleState): boolean => state === 'stopped'
 
@@ -44,6 +31,7 @@ export class CapsuleList {
   readonly #changed = new Set<string>()
   #gathering: ReturnType<typeof setTimeout> | undefined
   #loading: Promise<void> | undefined
+  #again = false
 
   constructor(wrenn: Wrenn) {
     this.#wrenn = wrenn
@@ -55,10 +43,17 @@ export class CapsuleList {
     return info === undefined ? undefined : this.#shown(info)
   }
 
-  /** Lists everything anew; calls that come meanwhile share it. */
+  /** Lists everything anew; a call that comes meanwhile has another list follow, which sees what has changed since. */
   load(): Promise<void> {
-    this.#loading ??= this.#list().finally(() => {
+    if (this.#loading !== undefined) {
+      this.#again = true
+      return this.#loading
+    }
+    this.#loading = this.#list().finally(() => {
       this.#loading = undefined
+      if (!this.#again) return
+      this.#again = false
+      void this.load()
     })
     return this.#loading
   }
@@ -147,8 +142,11 @@ export class CapsuleList {
 
   async #list(): Promise<void> {
     try {
+      const first = this.isLoaded ? [] : await this.#first()
       const found: CapsuleInfo[] = []
-      for await (const info of this.#wrenn.capsules.list({ states: listed, pageSize: PAGE_SIZE })) found.push(info)
+      // The first time, few have been all.
+      if (!this.isLoaded && first.length < FIRST_ROWS) found.push(...first)
+      else for await (const info of this.#wrenn.capsules.list({ states: listed, pageSize: PAGE_SIZE })) found.push(info)
       const ids = new Set(found.map(({ id }) => id))
       this.#take(
         found,
@@ -159,5 +157,16 @@ export class CapsuleList {
     } catch (error) {
       this.failure = failureOf(error)
     }
+  }
+
+  /** What a screen shows, before the rest: thousands take a while. */
+  async #first(): Promise<CapsuleInfo[]> {
+    const found: CapsuleInfo[] = []
+    for await (const info of this.#wrenn.capsules.list(firstRows)) {
+      found.push(info)
+      if (found.length === FIRST_ROWS) break
+    }
+    this.#take(found)
+    return found
   }
 }

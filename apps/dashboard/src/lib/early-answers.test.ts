@@ -1,0 +1,52 @@
+import { readFileSync } from 'node:fs'
+import { Wrenn } from '@wrenn/sdk'
+import { describe, expect, it } from 'vitest'
+import { firstRows } from './capsules/first-rows.js'
+import { type EarlyAnswers, withEarlyAnswers } from './early-answers.js'
+
+const ORIGIN = 'http://127.0.0.1:1'
+const url = `${ORIGIN}/v1/me`
+const ask: typeof fetch = async () => new Response('asked')
+const early = (answer: Promise<Response>): EarlyAnswers => new Map([[url, answer]])
+const textOf = async (asked: Promise<Response>): Promise<string> => await (await asked).text()
+
+describe('an early answer', () => {
+  it('is given once, to who reads', async () => {
+    const get = withEarlyAnswers(early(Promise.resolve(new Response('early'))), ask)
+    expect(await textOf(get(url, { method: 'PATCH' }))).toBe('asked')
+    expect(await textOf(get(`${url}/more`))).toBe('asked')
+    expect(await textOf(get(url, { method: 'GET' }))).toBe('early')
+    expect(await textOf(get(url, { method: 'GET' }))).toBe('asked')
+  })
+
+  it('fails as it failed, and is not waited for by who does not want it any more', async () => {
+    const failing = withEarlyAnswers(early(Promise.reject(new TypeError('no network'))), ask)
+    await expect(failing(url)).rejects.toThrow('no network')
+    const ended = new AbortController()
+    const waiting = withEarlyAnswers(early(new Promise(() => {})), ask)(url, { signal: ended.signal })
+    ended.abort(new Error('not wanted'))
+    await expect(waiting).rejects.toThrow('not wanted')
+  })
+
+  it('is there when there is none', async () => {
+    expect(await textOf(withEarlyAnswers(undefined, ask)(url))).toBe('asked')
+  })
+})
+
+describe('the shell', () => {
+  it('asks for exactly what every page of the dashboard begins with', async () => {
+    const asked: string[] = []
+    const note: typeof fetch = async (input, init) => {
+      asked.push(String(input).slice(ORIGIN.length))
+      expect(new Headers(init?.headers).get('x-wrenn-csrf')).toBe('1')
+      return new Response('[]', { headers: { 'content-type': 'application/json' } })
+    }
+    const wrenn = new Wrenn({ apiUrl: ORIGIN, cookies: true, fetch: note })
+    await wrenn.account.me().catch(() => {}) // `[]` is nobody
+    await wrenn.teams.list()
+    for await (const _ of wrenn.capsules.list(firstRows)) break
+    const shell = readFileSync(new URL('../app.html', import.meta.url), 'utf8')
+    const paths = [...shell.matchAll(/'(\/v1\/[^']*)'/g)].map(([, path]) => path)
+    expect(paths).toEqual(asked)
+  })
+})
