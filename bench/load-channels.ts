@@ -9,6 +9,7 @@ import type { AddressInfo } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { silentLogger } from '@wrenn/base'
+import { permissionsOf } from '@wrenn/protocol'
 import { startTestPostgres } from '@wrenn/testkit'
 import { Client } from 'pg'
 import { Channels } from '../apps/control-plane/src/domain/channels/channels.js'
@@ -190,10 +191,20 @@ async function run(): Promise<void> {
   const teams = await Promise.all(Array.from({ length: TEAMS }, (_, at) => createTeam(db, `Team ${at}`)))
   const channels = new Channels({ db, keyring, sender: new Sender({ allowed }) })
   const actor = { id: 'key-bench', name: 'bench', requestId: 'req-bench', ip: '127.0.0.1' }
+  const scopes = ['admin', 'read'] as const
+  const permissions = permissionsOf(scopes)
   for (const [at, port] of ports.entries()) {
     const config = { url: `http://127.0.0.1:${port}/` }
     const input = { name: `channel ${at}`, provider: 'webhook', config, events: ['*'] } as const
-    await channels.create(teams[at % TEAMS] ?? '', { ...input, events: ['*'] }, actor)
+    const maker = {
+      kind: 'key',
+      id: actor.id,
+      name: actor.name,
+      teamId: teams[at % TEAMS] ?? '',
+      scopes,
+      permissions,
+    } as const
+    await channels.create({ ...maker, expiresAt: undefined }, { ...input, events: ['*'] }, actor)
   }
   const planes = [1, 2].map(() => {
     const own = openDatabase({ url, maxConnections: 10 })
