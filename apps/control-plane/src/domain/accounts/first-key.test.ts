@@ -36,7 +36,7 @@ async function expectValidKey(): Promise<void> {
   const key = (await readFile(file, 'utf8')).trim()
   expect(key).toMatch(/^wrn_[0-9a-f]{32}$/)
   expect(await findKey(db, storedForm(key).keyHash)).toMatchObject({
-    scopes: ['read', 'capsules', 'templates', 'admin', 'platform'],
+    scopes: ['read', 'capsules', 'templates', 'admin', 'platform', 'monitor'],
     expires_at: null,
     revoked_at: null,
   })

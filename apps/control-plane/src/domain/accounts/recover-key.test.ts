@@ -33,7 +33,7 @@ describe('a key for who has lost all', () => {
     expect(await keys.authenticate(key)).toMatchObject({
       id,
       teamId,
-      scopes: ['read', 'capsules', 'templates', 'admin', 'platform'],
+      scopes: ['read', 'capsules', 'templates', 'admin', 'platform', 'monitor'],
       expiresAt: undefined,
     })
     const [entry] = await db.selectFrom('audit_log').selectAll().execute()
