@@ -1,4 +1,4 @@
-import { scopes } from '@wrenn/protocol'
+import { scopes, teamScopes } from '@wrenn/protocol'
 import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
 import { Migrator, sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -29,7 +29,8 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
       db,
     )
     await migrateUp(db)
-    expect(await findKey(db, 'h')).toMatchObject({ scopes, expires_at: null, revoked_at: null, created_by: null })
+    const held = [...teamScopes, 'platform']
+    expect(await findKey(db, 'h')).toMatchObject({ scopes: held, expires_at: null, revoked_at: null, created_by: null })
     const key = { teamId: 't', prefix: 'wrn_', scopes }
     await addKey(db, { ...key, name: 'less', keyHash: 'less', scopes: ['read'] })
     await addKey(db, { ...key, name: 'ends', keyHash: 'ends', expiresAt: new Date(Date.now() + 60_000) })
