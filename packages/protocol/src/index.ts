@@ -21,6 +21,7 @@ export {
   PORT_TOKEN_HEADER,
   PORT_TOKEN_QUERY,
   REFRESH_TOKEN_PREFIX,
+  WEBHOOK_SECRET_PREFIX,
 } from './credentials.js'
 export {
   ERROR_CODE_HEADER,
@@ -32,6 +33,7 @@ export {
   RETRY_AFTER_HEADER,
 } from './errors.js'
 export { isMailAddress } from './mail-address.js'
+export { type MetricsRange, metricsRanges } from './metrics-ranges.js'
 export {
   grants,
   isScope,

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { type MetricsRange, metricsRanges } from '../metrics-ranges.js'
 import { capsuleStates, wireStatuses } from '../states.js'
 import {
   capsuleEnvsSchema,
@@ -208,19 +209,6 @@ export const listCapsulesQuerySchema = z.object({
 /** As the server reads it: texts have become lists and numbers. */
 export type ListCapsulesQuery = z.output<typeof listCapsulesQuerySchema>
 
-/** How far back a history may be asked for, in seconds: up to ten minutes in steps of 5 s, up to two hours of 30 s, up to a day of 5 min. */
-export const metricsRanges = {
-  '5m': 300,
-  '10m': 600,
-  '1h': 3_600,
-  '2h': 7_200,
-  '6h': 21_600,
-  '12h': 43_200,
-  '24h': 86_400,
-} as const
-
-/** How far back clients may ask what a capsule used. */
-export type MetricsRange = keyof typeof metricsRanges
 const metricsRangeNames = Object.keys(metricsRanges) as MetricsRange[] // of a table that is written above
 /** As the API is asked for one. */
 export const metricsRangeSchema = z.enum(metricsRangeNames)

@@ -7,9 +7,6 @@ import { eventPermissions } from './events.js'
 export const channelProviders = ['webhook', 'discord', 'slack', 'teams', 'google_chat', 'telegram', 'matrix'] as const
 export type ChannelProvider = (typeof channelProviders)[number]
 
-/** The secret of a webhook: `whsec_` and base64 of 24 to 64 bytes, as Standard Webhooks have it. */
-export const WEBHOOK_SECRET_PREFIX = 'whsec_'
-
 const types = Object.keys(eventPermissions)
 const groups = [...new Set(types.map((type) => `${type.split('.', 1)[0]}.*`))]
 
