@@ -7,6 +7,7 @@ export { DirectoryLock } from './directory-lock.js'
 export { DomainSet, parseDomain, parseHostName } from './domain-names.js'
 export { AppError, type AppErrorOptions, errorText, firstFailure, isErrno } from './errors.js'
 export { signatureOf, verifySignature } from './file-signature.js'
+export { groupBy } from './group-by.js'
 export {
   type ApiKeyId,
   type AuditId,

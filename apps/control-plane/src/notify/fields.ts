@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import type { Guard } from './guard.js'
-import type { ChannelConfig } from './provider.js'
+import type { ChannelConfig, Provider } from './provider.js'
 
 /** Reads a configuration. @throws AppError `invalid_request`, naming the field */
 export function readFields<Shape extends z.ZodRawShape>(shape: Shape, config: ChannelConfig) {
@@ -51,4 +51,16 @@ export function readProviderUrl(text: string, { host, path, example }: UrlForm, 
   const isTheirs = url.protocol === 'https:' && url.port === '' && host.test(url.hostname)
   if ((isTheirs || guard.isAllowed(url)) && path.test(url.pathname)) return url
   throw invalid('config.webhook_url', `must be like ${example}`)
+}
+
+/** What all providers have in common that are addressed by a webhook's URL alone, and take one message at a time. */
+export function byWebhookUrl(form: UrlForm): Pick<Provider, 'concurrency' | 'parse' | 'target'> {
+  return {
+    concurrency: 1,
+    parse: (config, guard) => {
+      const { webhook_url } = readFields({ webhook_url: z.string() }, config)
+      return { webhook_url: readProviderUrl(webhook_url, form, guard).href }
+    },
+    target: ({ webhook_url = '' }) => new URL(webhook_url).host,
+  }
 }

@@ -1,3 +1,4 @@
+import { groupBy } from '@wrenn/base'
 import type { Sent } from '../../notify/index.js'
 import type { AttemptRecord } from '../../store/channel-deliveries.js'
 import type { DeliveryRow } from '../../store/schema.js'
@@ -69,16 +70,6 @@ function lanesOf(
   const failed = lanes.filter((lane) => !isFresh(lane))
   const merged = concurrency === 1 ? [fresh.flat().sort((one, other) => one.seq - other.seq)] : fresh
   return { fresh: merged, failed }
-}
-
-function groupBy<T>(all: readonly T[], keyOf: (each: T) => string): Map<string, T[]> {
-  const groups = new Map<string, T[]>()
-  for (const each of all) {
-    const group = groups.get(keyOf(each))
-    if (group === undefined) groups.set(keyOf(each), [each])
-    else group.push(each)
-  }
-  return groups
 }
 
 function restAfter({ verdict }: Sent): Rest | undefined {

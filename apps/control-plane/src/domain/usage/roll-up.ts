@@ -1,8 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { errorText, type Logger } from '@wrenn/base'
+import { errorText, groupBy, type Logger } from '@wrenn/base'
 import { sql } from 'kysely'
 import type { Db } from '../../store/database.js'
-import { type Bucket, findBuckets } from '../../store/usage-ledger.js'
+import { findBuckets } from '../../store/usage-ledger.js'
 import {
   closeDays,
   findRollUpState,
@@ -119,12 +119,8 @@ export async function rollUp(tx: Db, day: string): Promise<void> {
   await rollUpDay(tx, day)
   const from = new Date(day)
   const to = new Date(dayAfter(day, 1))
-  const buckets = new Map<string, Bucket[]>()
-  for (const bucket of await findBuckets(tx, { from, to, stepSec: PEAK_STEP_SEC }, undefined)) {
-    const ofTeam = buckets.get(bucket.teamId)
-    if (ofTeam === undefined) buckets.set(bucket.teamId, [bucket])
-    else ofTeam.push(bucket)
-  }
+  const found = await findBuckets(tx, { from, to, stepSec: PEAK_STEP_SEC }, undefined)
+  const buckets = groupBy(found, ({ teamId }) => teamId)
   const steps: Steps = { from, count: (to.getTime() - from.getTime()) / 1000 / PEAK_STEP_SEC, stepSec: PEAK_STEP_SEC }
   const peaks = [...buckets].flatMap(([teamId, ofTeam]) =>
     fill(steps, ofTeam).map(

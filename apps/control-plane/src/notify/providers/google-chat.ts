@@ -1,5 +1,4 @@
-import { z } from 'zod'
-import { readFields, readProviderUrl } from '../fields.js'
+import { byWebhookUrl } from '../fields.js'
 import { fieldOf, judge } from '../judge.js'
 import type { Provider } from '../provider.js'
 import { chatText, escapeHtml } from '../text.js'
@@ -15,12 +14,7 @@ const form = {
  * with one `requestId` gets one message. A space takes one message a second, and an answer says not when it does again.
  */
 export const googleChat: Provider = {
-  concurrency: 1,
-  parse(config, guard) {
-    const { webhook_url } = readFields({ webhook_url: z.string() }, config)
-    return { webhook_url: readProviderUrl(webhook_url, form, guard).href }
-  },
-  target: ({ webhook_url = '' }) => new URL(webhook_url).host,
+  ...byWebhookUrl(form),
   secrets: ({ webhook_url = '' }) => {
     const { searchParams } = new URL(webhook_url)
     return [searchParams.get('key') ?? '', searchParams.get('token') ?? ''].filter((text) => text !== '')

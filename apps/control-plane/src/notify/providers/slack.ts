@@ -1,5 +1,4 @@
-import { z } from 'zod'
-import { readFields, readProviderUrl } from '../fields.js'
+import { byWebhookUrl } from '../fields.js'
 import { judge } from '../judge.js'
 import type { Provider } from '../provider.js'
 import { asLines, chatText, escapeHtml } from '../text.js'
@@ -12,12 +11,7 @@ const form = {
 
 /** Incoming webhooks of Slack, https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks. */
 export const slack: Provider = {
-  concurrency: 1,
-  parse(config, guard) {
-    const { webhook_url } = readFields({ webhook_url: z.string() }, config)
-    return { webhook_url: readProviderUrl(webhook_url, form, guard).href }
-  },
-  target: ({ webhook_url = '' }) => new URL(webhook_url).host,
+  ...byWebhookUrl(form),
   secrets: ({ webhook_url = '' }) => [new URL(webhook_url).pathname.split('/').at(-1) ?? ''],
   request({ webhook_url = '' }, message) {
     const url = new URL(webhook_url)

@@ -1,5 +1,4 @@
-import { z } from 'zod'
-import { readFields, readProviderUrl } from '../fields.js'
+import { byWebhookUrl } from '../fields.js'
 import { fieldOf, judge } from '../judge.js'
 import type { Provider } from '../provider.js'
 import { chatText } from '../text.js'
@@ -15,12 +14,7 @@ const form = {
  * the one kind of text in a card that has no Markdown.
  */
 export const teams: Provider = {
-  concurrency: 1,
-  parse(config, guard) {
-    const { webhook_url } = readFields({ webhook_url: z.string() }, config)
-    return { webhook_url: readProviderUrl(webhook_url, form, guard).href }
-  },
-  target: ({ webhook_url = '' }) => new URL(webhook_url).host,
+  ...byWebhookUrl(form),
   secrets: ({ webhook_url = '' }) => {
     const { pathname, searchParams } = new URL(webhook_url)
     return [searchParams.get('sig') ?? '', pathname].filter((text) => text.length > 1)

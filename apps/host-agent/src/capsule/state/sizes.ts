@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { errorText, type Logger } from '@wrenn/base'
+import { errorText, groupBy, type Logger } from '@wrenn/base'
 import type { Machine } from '../machine.js'
 import { Blocks } from './blocks.js'
 import type { StateStore } from './states.js'
@@ -241,14 +241,4 @@ export class Sizes {
       return undefined
     }
   }
-}
-
-function groupBy<K>(holdings: readonly Holding[], keyOf: (holding: Holding) => K): Map<K, Holding[]> {
-  const groups = new Map<K, Holding[]>()
-  for (const holding of holdings) {
-    const group = groups.get(keyOf(holding))
-    if (group === undefined) groups.set(keyOf(holding), [holding])
-    else group.push(holding)
-  }
-  return groups
 }
