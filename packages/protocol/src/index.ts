@@ -16,6 +16,14 @@ export {
   encodeBinaryFrame,
 } from './binary-frames.js'
 export {
+  type ChannelField,
+  type ChannelProvider,
+  type ChannelTarget,
+  channelFilters,
+  channelProviders,
+  channelTargets,
+} from './channel-targets.js'
+export {
   ACCESS_TOKEN_PREFIX,
   CSRF_HEADER,
   PORT_TOKEN_HEADER,
@@ -32,6 +40,7 @@ export {
   isErrorCode,
   RETRY_AFTER_HEADER,
 } from './errors.js'
+export { eventPermissions, permissionForEvent } from './event-types.js'
 export { isMailAddress } from './mail-address.js'
 export { type MetricsRange, metricsRanges } from './metrics-ranges.js'
 export {

@@ -100,7 +100,7 @@ describe('channels', () => {
       { id: 'd-1', resourceId: 'cl-1', at: new Date(AT), endedAt: undefined, answer: undefined },
       { endedAt: new Date(AT), reason: 'No.', request, answer: { status: 422, body: 'no', durationMs: 3 } },
     ])
-    expect(asked(0)[1]).toBe('/v1/channels/ch-1/deliveries?state=dead&limit=200')
+    expect(asked(0)[1]).toBe('/v1/channels/ch-1/deliveries?state=dead&limit=50')
     expect(await wrenn.channels.resend('ch-1', 'd-1')).toMatchObject({ state: 'pending' })
     expect(asked()[1]).toBe('/v1/channels/ch-1/deliveries/d-1/resend')
     expect(await wrenn.channels.resendDead('ch-1')).toBe(7)

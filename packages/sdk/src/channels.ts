@@ -3,11 +3,13 @@ import { date } from './convert.js'
 import type { CallOptions, Transport } from './transport.js'
 
 const PAGE_SIZE = 200
+/** Each may have 6 KiB of its request and answer. */
+const LOG_PAGE_SIZE = 50
 
 /** Who takes what a channel sends. `teams`: a workflow of Microsoft Teams. */
 export type ChannelProvider = wire.ChannelProvider
 
-/** What a target is addressed with, by provider: docs/channels.md. All of it counts as a secret. */
+/** What a target is addressed with, by provider: `channelTargets`, docs/channels.md. All of it counts as a secret. */
 export type ChannelConfig = Readonly<Record<string, string>>
 
 /** A channel, without what its target is addressed with. */
@@ -32,7 +34,7 @@ export interface ChannelInfo {
 
 /** What a new channel is. */
 export interface CreateChannelOptions extends CallOptions {
-  /** Types of events, `capsule.state:paused` and the like, `capsule.*`. @default ['*'], all there are */
+  /** Of `channelFilters`: types of events, `capsule.state:paused` and the like, `capsule.*`. @default ['*'], all there are */
   readonly events?: readonly string[]
 }
 
@@ -168,7 +170,7 @@ export class Channels {
     const { state, ...call } = options
     let cursor: number | undefined
     do {
-      const query = { state, limit: PAGE_SIZE, cursor }
+      const query = { state, limit: LOG_PAGE_SIZE, cursor }
       const path = `${pathOf(id)}/deliveries`
       const page = await this.#transport.json<wire.ChannelDeliveryPage>('GET', path, { ...call, query })
       yield* page.items.map(deliveryInfo)

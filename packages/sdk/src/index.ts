@@ -1,4 +1,14 @@
-export { AUDIT_GENESIS, auditText, type CapsuleCommand, metricsRanges, nextState } from '@wrenn/protocol'
+export {
+  AUDIT_GENESIS,
+  auditText,
+  type CapsuleCommand,
+  type ChannelField,
+  type ChannelTarget,
+  channelFilters,
+  channelTargets,
+  metricsRanges,
+  nextState,
+} from '@wrenn/protocol'
 export {
   Account,
   type DeviceLogin,

@@ -1,6 +1,12 @@
 import { text } from 'node:stream/consumers'
 import { AppError } from '@wrenn/base'
-import type { ChannelInfo, ChannelProvider, DeliveryInfo } from '@wrenn/sdk'
+import {
+  type ChannelField,
+  type ChannelInfo,
+  type ChannelProvider,
+  channelTargets,
+  type DeliveryInfo,
+} from '@wrenn/sdk'
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
@@ -8,17 +14,12 @@ import { facts, printable, table } from '../output.js'
 import { readSecret } from '../terminal/secret.js'
 import { collectPair, parseInteger, showSpan } from '../units.js'
 
-/** What each provider must be addressed with. */
-const neededFields = {
-  webhook: ['url'],
-  discord: ['webhook_url'],
-  slack: ['webhook_url'],
-  teams: ['webhook_url'],
-  google_chat: ['webhook_url'],
-  telegram: ['bot_token', 'chat_id'],
-  matrix: ['homeserver_url', 'access_token', 'room_id'],
-} as const satisfies Record<ChannelProvider, readonly string[]>
-const providers: readonly string[] = Object.keys(neededFields)
+const providers = Object.keys(channelTargets)
+/** What a provider must be addressed with. */
+const neededFields = (provider: ChannelProvider): readonly string[] =>
+  fieldsOf(provider)
+    .filter(({ isNeeded }) => isNeeded)
+    .map(({ name }) => name)
 
 const help = `
 Examples:
@@ -45,12 +46,12 @@ export function addChannel(program: Command): void {
 }
 
 const fieldsHelp = `
-${Object.entries(neededFields)
-  .map(([provider, fields]) => `  ${provider.padEnd(12)} ${fields.join(', ')}`)
+${Object.entries(channelTargets)
+  .map(([provider, { fields }]) => `  ${provider.padEnd(12)} ${fields.map(shownField).join(', ')}`)
   .join('\n')}
 
-What is not given with --set is asked for, or read from the standard input, a line for each field in this order: so secrets are in no
-list of processes.`
+Fields in brackets may be left out. What else is not given with --set is asked for, or read from the standard input, a line for each
+field in this order: so secrets are in no list of processes.`
 
 interface ConfigOptions extends CommonOptions {
   readonly set?: Readonly<Record<string, string>>
@@ -194,6 +195,14 @@ function addRemove(channel: Command): void {
   })
 }
 
+function fieldsOf(provider: ChannelProvider): readonly ChannelField[] {
+  return channelTargets[provider].fields
+}
+
+function shownField({ name, isNeeded }: ChannelField): string {
+  return isNeeded ? name : `[${name}]`
+}
+
 function needProvider(word: string): ChannelProvider {
   if (isProvider(word)) return word
   throw new AppError('invalid_request', `There is no provider ${word}; they are ${providers.join(', ')}.`)
@@ -207,7 +216,7 @@ async function readFields(
   provider: ChannelProvider,
   given: Readonly<Record<string, string>> = {},
 ): Promise<Record<string, string>> {
-  const missing = neededFields[provider].filter((field) => given[field] === undefined)
+  const missing = neededFields(provider).filter((field) => given[field] === undefined)
   const fields = { ...given }
   if (process.stdin.isTTY === true) {
     for (const field of missing) fields[field] = await readSecret(`${field}: `)

@@ -1,22 +1,6 @@
 import { z } from 'zod'
-import { capsuleStates } from '../states.js'
+import { type ChannelField, channelFilters, channelProviders, channelTargets } from '../channel-targets.js'
 import { requestBody, text, timestampSchema } from './common.js'
-import { eventPermissions } from './events.js'
-
-/** Who takes what a channel sends. `teams`: a workflow of Microsoft Teams. */
-export const channelProviders = ['webhook', 'discord', 'slack', 'teams', 'google_chat', 'telegram', 'matrix'] as const
-export type ChannelProvider = (typeof channelProviders)[number]
-
-const types = Object.keys(eventPermissions)
-const groups = [...new Set(types.map((type) => `${type.split('.', 1)[0]}.*`))]
-
-/** What a channel may be told of: events by type, `capsule.state` by the state too, all of a group, or all there is. */
-export const channelFilters: readonly string[] = [
-  ...types,
-  ...capsuleStates.map((state) => `capsule.state:${state}`),
-  ...groups,
-  '*',
-]
 
 /** Also a path segment; no other text reaches the database. */
 export const channelIdSchema = z
@@ -39,11 +23,19 @@ const filtersSchema = z
   .max(50)
   .describe('Types of events, `capsule.state:paused` and the like, `capsule.*`, or `*` for all.')
 const MAX_FIELD = 2_000
+/** `webhook`: `url`, or also `secret`. */
+function addressOf([provider, { fields }]: [string, { readonly fields: readonly ChannelField[] }]): string {
+  const names = (isNeeded: boolean): string =>
+    fields
+      .filter((field) => field.isNeeded === isNeeded)
+      .map(({ name }) => `\`${name}\``)
+      .join(', ')
+  const more = names(false)
+  return `${provider}: ${names(true)}${more === '' ? '' : `, and if you like ${more}`}.`
+}
 const configSchema = z
   .record(text(40, 1), text(MAX_FIELD))
-  .describe(
-    'webhook: `url`, and `secret` to choose it. discord, slack, teams, google_chat: `webhook_url`. telegram: `bot_token`, `chat_id`, `api_url` of another server of the Bot API. matrix: `homeserver_url`, `access_token`, `room_id`. Encrypted, and in no answer.',
-  )
+  .describe(`${Object.entries(channelTargets).map(addressOf).join(' ')} Encrypted, and in no answer.`)
 
 /** Body of `POST /v1/channels`. */
 export const createChannelSchema = requestBody({
