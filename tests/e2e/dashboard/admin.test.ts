@@ -28,7 +28,7 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await page.getByLabel('Mail address').fill(email)
     await page.getByLabel('Name', { exact: true }).fill('Newcomer')
     await page.getByRole('button', { name: 'Make the account' }).click()
-    const link = (await page.locator('[data-activation]').textContent()) ?? ''
+    const link = (await page.locator('[data-revealed="the link"]').textContent()) ?? ''
     await page.keyboard.press('Escape')
     const row = page.locator(`[data-user="${email}"]`)
     await row.getByText('pending').waitFor()

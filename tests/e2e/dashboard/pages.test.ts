@@ -167,11 +167,11 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
     await page.getByRole('button', { name: 'New key' }).click()
     await page.getByRole('dialog').getByLabel('Name').fill('ci')
     await page.getByRole('button', { name: 'Make the key' }).click()
-    const key = await page.locator('[data-new-key]').innerText()
+    const key = await page.locator('[data-revealed="the key"]').innerText()
     const ask = async () => (await fetch(`${platform.url}/v1/capsules`, { headers: { 'x-api-key': key } })).status
     expect(await ask()).toBe(200)
     await page.keyboard.press('Escape')
-    await page.locator('[data-new-key]').waitFor({ state: 'detached' })
+    await page.locator('[data-revealed="the key"]').waitFor({ state: 'detached' })
     await page.reload()
     await page.locator('[data-key=ci]').waitFor()
     expect(await page.content()).not.toContain(key)
