@@ -21,6 +21,7 @@ const closed = [
   ['/dashboard/capsules', 'Capsules'],
   ['/dashboard/templates', 'Templates'],
   ['/dashboard/keys', 'API keys'],
+  ['/dashboard/channels', 'Channels'],
   ['/dashboard/team', /Marie/],
   ['/dashboard/usage', 'Usage'],
   ['/dashboard/audit', 'Audit'],

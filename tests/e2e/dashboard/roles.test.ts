@@ -9,16 +9,18 @@ const browser = useBrowser()
 let owner: Tab
 let member: Tab
 let memberEmail = ''
+let olgas: ReturnType<typeof bearer>
+const anonymous = new Api(platform, '')
 
 /** Two people with a page each; nothing is loaded anew unless a test says so. */
 describe.skipIf(noBrowser !== '')(`a role that changes while the page is open ${noBrowser}`, () => {
   beforeAll(async () => {
     await firstAdmin(platform)
-    const anonymous = new Api(platform, '')
     const olga = await addPerson(platform, 'Olga')
     const vera = await addPerson(platform, 'Vera')
     memberEmail = vera.email
     const [ownerSession, session] = [await logIn(platform, olga.email), await logIn(platform, vera.email)]
+    olgas = bearer(ownerSession)
     const json = { email: vera.email, role: 'member' }
     await anonymous.json('POST', `/v1/teams/${ownerSession.team_id}/invitations`, { ...bearer(ownerSession), json })
     const token = await tokenInMail(platform, vera.email, '/invitation')
@@ -50,6 +52,35 @@ describe.skipIf(noBrowser !== '')(`a role that changes while the page is open ${
     await launch.waitFor()
     await keys.waitFor()
     expect(await page.evaluate('globalThis.isFirst')).toBe(true)
+  })
+
+  it('has no trail and no channels for who may not read them, in the sections and on a capsule', async () => {
+    const { page } = member
+    const sections = page.getByRole('navigation', { name: 'Sections' })
+    const { id } = await anonymous.json<{ id: string }>('POST', '/v1/capsules', {
+      ...olgas,
+      json: { timeout_sec: 600 },
+    })
+    try {
+      await visit(member, platform, `/dashboard/capsules/${id}`)
+      const tabs = page.getByRole('navigation', { name: 'Of this capsule' })
+      await tabs.getByRole('link', { name: 'Checkpoints' }).waitFor()
+      for (const [place, name] of [
+        [tabs, 'Audit'],
+        [sections, 'Audit'],
+        [sections, 'Channels'],
+      ] as const)
+        expect([name, await place.getByRole('link', { name }).count()]).toEqual([name, 0])
+      await visit(owner, platform, `/dashboard/capsules/${id}`)
+      await owner.page
+        .getByRole('navigation', { name: 'Of this capsule' })
+        .getByRole('link', { name: 'Audit' })
+        .waitFor()
+      await visit(owner, platform, '/dashboard/team')
+      await visit(member, platform, '/dashboard/capsules')
+    } finally {
+      await anonymous.json('DELETE', `/v1/capsules/${id}`, olgas)
+    }
   })
 
   it('ends with the membership, and the page says so', async () => {

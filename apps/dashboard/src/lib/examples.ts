@@ -66,3 +66,33 @@ export function planExamples(origin: string): Examples {
     },
   ]
 }
+
+/** How a channel is made. */
+export function channelExamples(origin: string): Examples {
+  return [
+    {
+      name: 'CLI',
+      text: "wrenn channel add ours webhook --set url=https://example.com/hook --events 'capsule.*'\nwrenn channel add chat slack",
+    },
+    {
+      name: 'SDK',
+      text: "const config = { url: 'https://example.com/hook' }\nconst { secret } = await wrenn.channels.create('ours', 'webhook', config, { events: ['capsule.*'] })",
+    },
+    {
+      name: 'curl',
+      text: `curl -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{"name": "ours", "provider": "webhook", "config": {"url": "https://example.com/hook"}, "events": ["capsule.*"]}' \\\n  ${origin}/v1/channels`,
+    },
+  ]
+}
+
+/** How usage is looked up. */
+export function usageExamples(origin: string, month: string, from: string, to: string): Examples {
+  return [
+    { name: 'CLI', text: `wrenn usage --month ${month}\nwrenn usage --month ${month} --csv > usage.csv` },
+    {
+      name: 'SDK',
+      text: `const { total } = await wrenn.usage.get({ from: '${from}', to: '${to}' })\nconsole.log(total.vcpuSeconds / 3600, 'vCPU hours')`,
+    },
+    { name: 'curl', text: `curl -H "X-API-Key: $KEY" '${origin}/v1/capsules/usage?from=${from}&to=${to}'` },
+  ]
+}
