@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
@@ -60,6 +61,32 @@ describe.skipIf(noBrowser !== '')(`the page of usage ${noBrowser}`, () => {
     expect(await page.evaluate('globalThis.isFirst')).toBe(true)
     await anonymous.json('DELETE', `/v1/capsules/${id}`, person)
     await card('Capsules').locator('.metric', { hasText: /^0$/ }).waitFor()
+  })
+
+  it('tells what was used each day of a month, as bars, as a table and as a file', async () => {
+    const { page } = tab
+    const bars = (title: string) => page.locator(`[data-usage="${title}"]`)
+    await page.reload()
+    for (const title of ['vCPUs', 'Memory', 'Disk']) await bars(title).waitFor()
+    await page.getByText('As a table').click()
+    const today = new Date().toISOString().slice(0, 10)
+    await page.locator(`[data-usage-day="${today}"]`).waitFor()
+    const download = page.waitForEvent('download')
+    await page.getByRole('button', { name: 'CSV' }).click()
+    const file = await download
+    expect(file.suggestedFilename()).toBe(`wrenn-usage-${today.slice(0, 7)}.csv`)
+    expect((await readFile(await file.path(), 'utf8')).split('\n')[1]).toContain(today)
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      expect(await violations(tab)).toEqual([])
+    }
+    await page.getByRole('link', { name: 'The month before' }).click()
+    await page.getByRole('heading', { name: /^Nothing was used in / }).waitFor()
+    await page.reload()
+    await page.getByRole('heading', { name: /^Nothing was used in / }).waitFor()
+    expect(await violations(tab)).toEqual([])
+    await page.getByRole('link', { name: 'The month after' }).click()
+    await bars('Disk').waitFor()
   })
 
   it('is there again after a reload, by back and forward, and on a small screen', async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { bytes, counted, duration, mib, relative } from './format.js'
+import { bytes, counted, duration, hours, mib, relative } from './format.js'
 
 describe('bytes', () => {
   it('shows three digits at most, in units of 1024', () => {
@@ -16,6 +16,12 @@ describe('duration', () => {
   it('shows the two largest parts', () => {
     const shown = [3.21, 48, 1000, 61_000, 7_500_000, 90_000_000, 86_400_000].map(duration)
     expect(shown).toEqual(['3.2 ms', '48 ms', '1 s', '1 min 1 s', '2 h 5 min', '1 d 1 h', '1 d'])
+  })
+})
+
+describe('hours', () => {
+  it('have as many digits as are worth reading', () => {
+    expect([0, 10, 144, 5_400, 45_000, 4_334_400].map(hours)).toEqual(['0', '< 0.01', '0.04', '1.5', '12.5', '1,204'])
   })
 })
 

@@ -44,6 +44,18 @@ export function relative(when: Date, now: Date): string {
   return ms < 0 ? `${largest} ago` : `in ${largest}`
 }
 
+/** `12.5`, `1,204`, `0.04`: hours, from seconds of whatever was held. The unit is said beside it. */
+export function hours(seconds: number): string {
+  const value = seconds / HOUR
+  if (value === 0) return '0'
+  if (value < 0.01) return '< 0.01'
+  return hourFormat(value < 1 ? 2 : value < 100 ? 1 : 0).format(value)
+}
+
+function hourFormat(digits: number): Intl.NumberFormat {
+  return new Intl.NumberFormat('en', { maximumFractionDigits: digits })
+}
+
 /** Making one takes longer than all else that a row of a list needs. */
 const momentFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
 const countFormat = new Intl.NumberFormat('en')
