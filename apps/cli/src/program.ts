@@ -7,6 +7,7 @@ import { addDb } from './commands/db.js'
 import { addDemo } from './commands/demo.js'
 import { addDnsHelp } from './commands/dns-help.js'
 import { addDoctor } from './commands/doctor.js'
+import { addEgress } from './commands/egress.js'
 import { addEvents } from './commands/events.js'
 import { addGc } from './commands/gc.js'
 import { addImage } from './commands/image.js'
@@ -55,6 +56,7 @@ export function createProgram(): Command {
   addRun(program)
   addCapsule(program)
   addShell(program)
+  addEgress(program)
   addSnapshot(program)
   addQuota(program)
   addPlan(program)

@@ -129,6 +129,24 @@ describe('what a capsule may reach', () => {
     expect((await get(capsule)).refused).toEqual([])
   })
 
+  it('learns, also in a pause, and proposes what was used', async () => {
+    const capsule = await platform.create()
+    expect(await put(capsule, { learn: true })).toMatchObject({ policy: { internet: true, learn: true } })
+    expect(platform.host.capsules.get(capsule.id)?.request?.egress?.learn).toBe(true)
+    const used = { protocol: 'tcp', name: 'pypi.org', namedBy: 'connection', address: '203.0.113.9', port: 443 }
+    platform.host.capsules.get(capsule.id)?.destinations.push({ ...used, count: 3n })
+    const proposal = { internet: false, allow: ['pypi.org'], deny: [] }
+    const { namedBy: named_by, ...told } = used
+    const learned = { destinations: [{ ...told, named_by, count: 3 }], complete: true, proposal }
+    expect((await get(capsule)).learned).toEqual(learned)
+    await json(await platform.call('POST', `/v1/capsules/${capsule.id}/pause?wait_sec=30`), 200)
+    expect((await get(capsule)).learned).toEqual(learned)
+    expect((await put(capsule, proposal)).policy).toEqual(proposal)
+    expect((await get(capsule)).learned).toBeUndefined()
+    const entries = await json<AuditPage>(await platform.call('GET', '/v1/audit-logs?action=capsule.egress'), 200)
+    expect(entries.items.map(({ details }) => details.learn)).toEqual([undefined, 'true'])
+  })
+
   it('is of no capsule that has ended, and of none of another team', async () => {
     const capsule = await platform.create()
     expect((await platform.call('DELETE', `/v1/capsules/${capsule.id}`)).status).toBe(204)

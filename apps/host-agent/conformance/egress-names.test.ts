@@ -5,7 +5,7 @@ import { silentLogger } from '@wrenn/base'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
 import { createNetwork, type EgressPolicy, type Network, type Slot } from '../src/host/network/index.js'
-import { ask, Background, neighbours, plugGuest, plugNeighbour, removeScratch } from './namespaces.js'
+import { ask, Background, neighbours, PORT, plugGuest, plugNeighbour, removeScratch } from './namespaces.js'
 
 const PREFIX = 'wnef'
 const UID = 64_090
@@ -366,6 +366,66 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
       expect(await links()).toContain(`s${third.index}@`)
       expect(await network.refused(third.index)).toEqual([])
       await network.release(third.index, 'cl-three')
+    })
+  })
+
+  describe('of a capsule that learns', () => {
+    const learned = async () => (await network.learned(slot.index)).destinations
+
+    it('notes names where they are said, and addresses where none is, whatever lets them through', async () => {
+      await apply({ internet: true, allow: [lan.address], deny: [], learn: true })
+      expect(await tls(inet.address, 'good.example')).toBe('good good.example')
+      expect(await tls(inet.address, 'shared.example', 853)).toBe('good shared.example')
+      expect(await tls(inet.address)).toBe('good nobody')
+      expect(await say(lastRequest('bad.example'), { address: other.address })).toEqual([
+        expect.stringContaining('bad bad.example /'),
+        'end',
+      ])
+      expect(await say(lastRequest('lan.example'), { address: lan.address })).toEqual([
+        expect.stringContaining('lan lan.example /'),
+        'end',
+      ])
+      expect(await lookUp('bad.example')).toEqual([other.address])
+      expect(await ask(guest, 'datagram', other.address, '443', 'initial')).toBe('initial')
+      const good = { protocol: 'tcp', namedBy: 'connection', address: inet.address, port: 443, count: 1 }
+      const bad = { ...good, address: other.address, name: 'bad.example' }
+      await expect.poll(learned).toHaveLength(6)
+      expect(new Set(await learned())).toEqual(
+        new Set([
+          { ...good, name: 'good.example' },
+          { ...good, name: 'shared.example', port: 853 },
+          { protocol: 'tcp', address: inet.address, port: 443, count: 1 },
+          { ...bad, port: 80 },
+          { protocol: 'tcp', address: lan.address, port: 80, count: 1 },
+          { ...bad, protocol: 'udp', namedBy: 'lookup' },
+        ]),
+      )
+    })
+
+    it('lets a server speak first, and refuses no less than without', async () => {
+      await apply({ internet: true, allow: [], deny: [other.address, 'shared.example'], learn: true })
+      expect(await tls(inet.address, 'good.example')).toBe('good good.example')
+      expect(await tls(inet.address, 'shared.example')).toBe('ECONNRESET')
+      expect(await tls(inet.address)).toBe('ECONNRESET')
+      expect(await tls(other.address, 'bad.example')).toBe('ECONNREFUSED')
+      expect(await ask(guest, 'connect', lan.address, '80')).toBe('ECONNREFUSED')
+      await using first = new Background(inet.namespace, 'serve', String(PORT + 1))
+      await first.ready()
+      await apply({ internet: false, allow: [inet.address], deny: [], learn: true })
+      expect(await ask(guest, 'connect', inet.address, String(PORT + 1))).toMatch(/^from /)
+      expect(await ask(guest, 'connect', other.address, '80')).toBe('ECONNREFUSED')
+    })
+
+    it('ends what it had let through by address when names decide, and forgets all when the learning ends', async () => {
+      await apply({ ...open, learn: true })
+      await using watched = new Background(guest, 'secure', inet.address, '443', 'good.example')
+      expect(await watched.line()).toContain('good.example')
+      await apply(open)
+      watched.say('without learning')
+      expect(await watched.line()).toBe('without learning')
+      expect(await learned()).toEqual([])
+      await apply(only)
+      expect(await watched.line()).toEqual(cut)
     })
   })
 

@@ -20,6 +20,32 @@ afterEach(async () => {
 })
 
 describe('what a capsule may reach', () => {
+  it('has what was used, and a policy of it, while it learns', async () => {
+    const destinations = [
+      { protocol: 'tcp', name: 'pypi.org', named_by: 'connection', address: '203.0.113.9', port: 443, count: 3 },
+      { protocol: 'udp', address: '198.51.100.7', port: 123, count: 1 },
+    ]
+    const proposal = { internet: false, allow: ['pypi.org', '198.51.100.7'], deny: [] }
+    const learned = { destinations, complete: false, proposal }
+    server.handler = ({ path }, response) =>
+      sendJson(
+        response,
+        path.endsWith('/egress') ? { policy, in_force: true, refused: [], learned } : capsule('running'),
+      )
+    const found = await new Wrenn({ apiUrl: server.url, apiKey: KEY }).capsules.get(ID)
+    const [named, nameless] = destinations
+    expect((await found.egress.get()).learned).toEqual({
+      complete: false,
+      proposal,
+      destinations: [
+        { ...named, named_by: undefined, namedBy: 'connection' },
+        { ...nameless, name: undefined, namedBy: undefined },
+      ],
+    })
+    await found.egress.set({ learn: true })
+    expect(JSON.parse(server.seen.at(-1)?.body ?? '')).toEqual({ learn: true })
+  })
+
   it('is read and replaced as a whole', async () => {
     const found = await new Wrenn({ apiUrl: server.url, apiKey: KEY }).capsules.get(ID)
     const [named, nameless] = refused

@@ -27,10 +27,37 @@ export interface RefusalInfo {
   readonly lastAt: Date
 }
 
+/** A place that a capsule has used. */
+export interface DestinationInfo {
+  readonly protocol: 'tcp' | 'udp' | 'icmp'
+  /** The host; `undefined` where nothing told it. */
+  readonly name: string | undefined
+  /** `connection`: it said the name itself. `lookup`: the resolver had answered the name with this address. */
+  readonly namedBy: 'connection' | 'lookup' | undefined
+  /** Of a name that connections say, the one that was used last. */
+  readonly address: string
+  /** 0 for `icmp`. */
+  readonly port: number
+  /** Connections, or flows of datagrams. */
+  readonly count: number
+}
+
+/** What a capsule has used while its policy says `learn`. */
+export interface LearnedInfo {
+  /** The most used first. */
+  readonly destinations: readonly DestinationInfo[]
+  /** False when more was used than is kept, or than the proposal has room for. */
+  readonly complete: boolean
+  /** A policy that allows what was used, and nothing else: give it to {@link Egress.set}. */
+  readonly proposal: EgressPolicy
+}
+
 /** What a capsule may reach, and what it was refused. */
 export interface EgressStatus extends EgressInfo {
   /** Since it last started, resumed or went back; the newest first, bounded. */
   readonly refused: readonly RefusalInfo[]
+  /** While the policy says `learn`; also `undefined` when the host cannot tell just now. */
+  readonly learned: LearnedInfo | undefined
 }
 
 /** What one capsule may reach. Use it as `capsule.egress`. */
@@ -46,12 +73,14 @@ export class Egress {
   /** @throws CapsuleNotFoundError */
   async get(options: CallOptions = {}): Promise<EgressStatus> {
     const answer = await this.#transport.json<wire.EgressStatus>('GET', this.#path, options)
-    return { ...egressInfo(answer), refused: answer.refused.map(refusalInfo) }
+    const learned = answer.learned && learnedInfo(answer.learned)
+    return { ...egressInfo(answer), refused: answer.refused.map(refusalInfo), learned }
   }
 
   /**
    * Replaces the whole policy, at once for a running capsule: what becomes forbidden ends its open connections, what stays allowed
-   * is never cut. What is left out has its default: `internet` true, `allow` and `deny` empty.
+   * is never cut. What is left out has its default: `internet` true, `allow` and `deny` empty, `learn`
+   * false.
    * @example
    * await capsule.egress.set({ internet: false, allow: ['example.org', '*.example.org', '203.0.113.0/24'] })
    * @throws CapsuleNotFoundError; WrennError `invalid_request` naming the entry that is no IPv4 address, network or domain
@@ -68,6 +97,13 @@ export class Egress {
 
 function egressInfo({ policy, in_force: inForce }: wire.Egress): EgressInfo {
   return { policy, inForce }
+}
+
+function learnedInfo({ destinations, ...rest }: wire.Learned): LearnedInfo {
+  return {
+    ...rest,
+    destinations: destinations.map(({ name, named_by: namedBy, ...each }) => ({ ...each, name, namedBy })),
+  }
 }
 
 function refusalInfo({

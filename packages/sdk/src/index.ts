@@ -47,7 +47,14 @@ export {
 } from './channels.js'
 export type { CheckpointRef, DiffOptions } from './checkpoints.js'
 export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
-export { Egress, type EgressInfo, type EgressStatus, type RefusalInfo } from './egress.js'
+export {
+  type DestinationInfo,
+  Egress,
+  type EgressInfo,
+  type EgressStatus,
+  type LearnedInfo,
+  type RefusalInfo,
+} from './egress.js'
 export {
   AuthenticationError,
   CapsuleNotFoundError,

@@ -147,6 +147,26 @@ describe('wrenn capsule', () => {
     expect((await run(...set)).code).toBe(0)
   })
 
+  it('learns what is used, and proposes a policy of it', async () => {
+    const wrong = await run('egress', 'learn', capsule.id)
+    expect(wrong).toMatchObject({ code: 1, stderr: expect.stringContaining(`wrenn egress set ${capsule.id} --learn`) })
+    await json('egress', 'set', capsule.id, '--learn')
+    // Nobody answers there; that it was asked is enough for a datagram.
+    await capsule.sh(
+      `python3 -c 'import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b"hello", ("198.51.100.7", 9))'`,
+    )
+    const proposal = { internet: false, allow: ['198.51.100.7'], deny: [] }
+    const destinations = [{ protocol: 'udp', address: '198.51.100.7', port: 9, count: 1 }]
+    expect(await json('egress', 'learn', capsule.id)).toEqual({ proposal, complete: true, destinations })
+    const { stdout, stderr } = await run('egress', 'learn', capsule.id, '--apply')
+    expect(stdout).toBe(`${JSON.stringify(proposal)}\n--no-internet --allow 198.51.100.7\n`)
+    expect(stderr).toContain('It is in force.')
+    const status = await json<object>('egress', 'get', capsule.id)
+    expect(status).toMatchObject({ policy: proposal, in_force: true })
+    expect(status).not.toHaveProperty('learned')
+    expect((await run('egress', 'set', capsule.id)).code).toBe(0)
+  })
+
   it('changes the idle rules', async () => {
     const updated = await json<Capsule>('capsule', 'update', capsule.id, '--timeout', '30m', '--name', 'renamed')
     expect(updated).toMatchObject({ timeout_sec: 1800, name: 'renamed', auto_resume: false })

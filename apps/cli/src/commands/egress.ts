@@ -1,4 +1,5 @@
-import type { EgressInfo, EgressPolicy, EgressStatus, RefusalInfo } from '@wrenn/sdk'
+import { AppError } from '@wrenn/base'
+import type { DestinationInfo, EgressInfo, EgressPolicy, EgressStatus, LearnedInfo, RefusalInfo } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { findCapsule } from '../capsule-view.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
@@ -10,6 +11,7 @@ export interface EgressOptions {
   readonly internet?: boolean
   readonly allow?: readonly string[]
   readonly deny?: readonly string[]
+  readonly learn?: boolean
 }
 
 /** Read it by {@link egressOption}. */
@@ -22,12 +24,14 @@ export function withEgress(command: Command): Command {
       collect,
     )
     .option('--deny <target>', 'IPv4 address, network or domain that is denied, may be repeated', collect)
+    .option('--learn', 'note what is let through, so that `wrenn egress learn` can propose a policy of it')
 }
 
 /** The policy that was asked for; `undefined` when nothing was said. */
-export function egressOption({ internet, allow, deny }: EgressOptions): EgressPolicy | undefined {
-  if (internet !== false && allow === undefined && deny === undefined) return undefined
-  return { internet: internet !== false, allow: [...(allow ?? [])], deny: [...(deny ?? [])] }
+export function egressOption({ internet, allow, deny, learn }: EgressOptions): EgressPolicy | undefined {
+  if (internet !== false && allow === undefined && deny === undefined && learn !== true) return undefined
+  const lists = { allow: [...(allow ?? [])], deny: [...(deny ?? [])] }
+  return { internet: internet !== false, ...lists, ...(learn === true && { learn }) }
 }
 
 const setHelp = `
@@ -37,11 +41,21 @@ Examples:
   wrenn capsule egress set cl-… --no-internet --allow 203.0.113.0/24
   wrenn capsule egress set cl-… --no-internet --allow pypi.org --allow '*.pythonhosted.org'
   wrenn capsule egress set cl-… --deny 198.51.100.7
-  wrenn capsule egress set cl-…                   public addresses, as a new capsule has it`
+  wrenn capsule egress set cl-…                   public addresses, as a new capsule has it
+  wrenn capsule egress set cl-… --learn           the same, and what is used is noted`
 
-/** `wrenn capsule egress`: what a capsule may reach. */
-export function addEgress(capsule: Command): void {
-  const egress = capsule.command('egress').description('see and change what a capsule may reach')
+const learnHelp = `
+Prints a policy that allows what the capsule has used since its policy says \`learn\`, and nothing else: as JSON, and as options of
+\`wrenn capsule create\` and \`wrenn capsule egress set\`. With --json all that was used is printed with it.
+
+Examples:
+  wrenn egress set cl-… --learn                   begin; then let the capsule do its work
+  wrenn egress learn cl-…                         look
+  wrenn egress learn cl-… --apply                 put it in force, which ends the learning`
+
+/** `wrenn egress`, also `wrenn capsule egress`: what a capsule may reach. */
+export function addEgress(parent: Command): void {
+  const egress = parent.command('egress').description('see and change what a capsule may reach')
   withJson(
     egress.command('get <capsule>').description('print what it may reach, and what it was refused by name'),
   ).action(async (id: string, options: CommonOptions) => {
@@ -56,6 +70,49 @@ export function addEgress(capsule: Command): void {
     context.output.result(toJson(info), () => show(info))
     if (!info.inForce) context.output.note('Its host does not have it yet; it comes into force as soon as it can.')
   })
+  const learn = egress.command('learn <capsule>').description('propose a policy of what it has used')
+  learn.option('--apply', 'put the proposal in force').addHelpText('after', learnHelp)
+  withJson(learn).action(async (id: string, options: CommonOptions & { readonly apply?: boolean }) => {
+    const context = contextOf(options)
+    const capsule = await findCapsule(context, id)
+    const { policy, learned } = await capsule.egress.get()
+    if (learned === undefined) throw learnsNot(id, policy)
+    context.output.result(learnedToJson(learned), () => showProposal(learned))
+    if (!learned.complete) {
+      context.output.note('More was used than is kept, or than a policy has room for: the proposal is not complete.')
+    }
+    if (options.apply !== true) return
+    const { inForce } = await capsule.egress.set(learned.proposal)
+    context.output.note(
+      inForce ? 'It is in force.' : 'Its host does not have it yet; it comes into force as soon as it can.',
+    )
+  })
+}
+
+function learnsNot(id: string, { learn }: EgressPolicy): AppError {
+  if (learn === true)
+    return new AppError('host_unavailable', 'The capsule learns, but its host cannot say just now what.')
+  return new AppError('invalid_state', `The capsule does not learn. \`wrenn egress set ${id} --learn\` lets it.`)
+}
+
+/** What the API has, by its names there. */
+function learnedToJson({ destinations, complete, proposal }: LearnedInfo): object {
+  const told = ({ namedBy, ...each }: DestinationInfo): object => ({ ...each, named_by: namedBy })
+  return { proposal, complete, destinations: destinations.map(told) }
+}
+
+function showProposal({ proposal }: LearnedInfo): string {
+  return `${JSON.stringify(proposal)}\n${flagsOf(proposal).join(' ')}`
+}
+
+/** The options that {@link egressOption} reads the same policy from; nothing in it means anything to a shell but a wildcard. */
+export function flagsOf({ internet, allow, deny }: EgressPolicy): readonly string[] {
+  const quoted = (target: string): string => (target.includes('*') ? `'${target}'` : target)
+  return [
+    ...(internet ? [] : ['--no-internet']),
+    ...allow.map((target) => `--allow ${quoted(target)}`),
+    ...deny.map((target) => `--deny ${quoted(target)}`),
+  ]
 }
 
 function toJson({ policy, inForce }: EgressInfo): object {
@@ -67,18 +124,26 @@ function show({ policy, inForce }: EgressInfo): string {
     internet: policy.internet ? 'yes' : 'no',
     allow: policy.allow.join(' '),
     deny: policy.deny.join(' '),
+    learn: policy.learn === true ? 'yes' : undefined,
     'in force': inForce ? 'yes' : 'not yet',
   })
 }
 
-function statusToJson({ refused, ...info }: EgressStatus): object {
+function statusToJson({ refused, learned, ...info }: EgressStatus): object {
   const told = ({ lastAt, ...refusal }: RefusalInfo): object => ({ ...refusal, last_at: lastAt.toISOString() })
-  return { ...toJson(info), refused: refused.map(told) }
+  return { ...toJson(info), refused: refused.map(told), ...(learned && { learned: learnedToJson(learned) }) }
 }
 
 function showStatus({ refused, ...info }: EgressStatus): string {
-  if (refused.length === 0) return show(info)
-  return `${show(info)}\n\n${table(['REFUSED', 'WHY', 'TIMES', 'LAST'], refused.map(refusalRow))}`
+  const parts = [show(info)]
+  if (refused.length > 0) parts.push(table(['REFUSED', 'WHY', 'TIMES', 'LAST'], refused.map(refusalRow)))
+  const used = info.learned?.destinations ?? []
+  if (used.length > 0) parts.push(table(['USED', 'ADDRESS', 'TIMES'], used.map(usedRow)))
+  return parts.join('\n\n')
+}
+
+function usedRow({ protocol, name, address, port, count }: DestinationInfo): readonly string[] {
+  return [`${protocol} ${printable(name ?? address)}:${port}`, printable(address), String(count)]
 }
 
 function refusalRow({ name, address, port, reason, rule, count, lastAt }: RefusalInfo): readonly string[] {

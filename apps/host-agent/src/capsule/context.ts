@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { Hardware, VmExit } from '@wrenn/vmm'
+import { joinLearned, type Learned } from '../host/names/index.js'
 import type { Guest, GuestFactory, GuestPlan } from './guest/guest.js'
 import { revive } from './guest/session.js'
 import type { ShortCalls } from './guest/short-calls.js'
@@ -172,7 +173,10 @@ export function tearDown(entry: Entry, context: Context, guest: Guest | undefine
   const earlier = entry.teardown
   const run = async (): Promise<void> => {
     await earlier // of a rollback just before
-    if (guest !== undefined) await context.factory.stop(guest.resources, guest.vm)
+    if (guest !== undefined) {
+      entry.learned = await learnedSoFar(entry, guest, context.machine)
+      await context.factory.stop(guest.resources, guest.vm)
+    }
     await forget()
   }
   const teardown = run()
@@ -181,6 +185,18 @@ export function tearDown(entry: Entry, context: Context, guest: Guest | undefine
       if (entry.teardown === teardown) entry.teardown = undefined
     })
   entry.teardown = teardown
+}
+
+/** What a capsule was seen to use, by its guest and the earlier ones; `undefined` while it does not learn. */
+export async function learnedSoFar(
+  { record, learned }: Entry,
+  guest: Guest | undefined,
+  { slots }: Machine,
+): Promise<Learned | undefined> {
+  if (record.egress.learn !== true) return undefined
+  const lost = { destinations: [], isComplete: false }
+  const now = guest === undefined ? undefined : await slots.learned(guest.resources.slotIndex).catch(() => lost)
+  return joinLearned(...[learned, now].filter((each) => each !== undefined))
 }
 
 /**

@@ -1,4 +1,5 @@
 import type { Engine, GuestKernel } from '@wrenn/vmm'
+import type { Learned } from '../host/names/index.js'
 import type { Extents } from './state/blocks.js'
 import type { EgressPolicy, Refusal } from './types.js'
 
@@ -31,6 +32,8 @@ export interface SlotPool {
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
   /** What was refused by name of who is in the slot, the newest first. */
   refused(index: number): Promise<readonly Refusal[]>
+  /** What who is in the slot has used since its policy learns. */
+  learned(index: number): Promise<Learned>
 }
 
 /** Limits of engine processes, one group per VM. On a host without a controller its limit is not applied. */

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { AppError, type Logger, noSteps, type ReachStep, waitFor } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
+import type { Learned } from '../host/names/index.js'
 import { type Context, dirs, release, requireMade } from './context.js'
 import { ActivityTracker } from './guest/activity.js'
 import { guestError, isCutLine, isNoAnswer } from './guest/error.js'
@@ -186,6 +187,11 @@ export class CapsuleManager {
   /** @see Egress.refusals */
   async refusals(capsuleId: string): Promise<readonly Refusal[]> {
     return await this.#egress.refusals(capsuleId)
+  }
+
+  /** @see Egress.learned */
+  async learned(capsuleId: string): Promise<Learned> {
+    return await this.#egress.learned(capsuleId)
   }
 
   /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */

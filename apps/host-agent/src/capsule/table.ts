@@ -1,5 +1,6 @@
 import { AppError, type CapsuleId, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wrenn/protocol'
+import type { Learned } from '../host/names/index.js'
 import type { Guest } from './guest/guest.js'
 import type { Journal } from './journal.js'
 import type { CapsuleRecord } from './types.js'
@@ -16,6 +17,8 @@ export interface Entry {
   revival: Promise<void> | undefined
   /** The last write of its record: writes wait for each other, or one would undo what the other says. */
   writes: Promise<void>
+  /** What its earlier guests were seen to use, while its policy learns; as long as the host agent runs. */
+  learned?: Learned | undefined
   /** Rollbacks of the running guest by this host agent: whoever followed a process before one is in another time. */
   rollbacks?: number
 }

@@ -40,6 +40,8 @@ export interface EgressPolicy {
   /** IPv4 addresses, networks and domains. */
   readonly allow: readonly string[]
   readonly deny: readonly string[]
+  /** Whether what it lets through is noted, place by place. */
+  readonly learn?: boolean | undefined
 }
 
 /** Attempts of a capsule at one target that its policy refused by name; `host/names` says for what reasons. */

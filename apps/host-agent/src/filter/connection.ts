@@ -1,9 +1,10 @@
 import { connect, type Socket } from 'node:net'
 import { breakOff, carry, formatAddress, joinSockets, parseAddress } from '@wrenn/base'
-import type { NamesPolicy, RefusalReason } from '../host/names/index.js'
+import type { Destination, NamesPolicy, RefusalReason } from '../host/names/index.js'
 import { type Beginning, readBeginning } from './first-bytes.js'
 import { RequestGate } from './request-gate.js'
 import { type NameResolver, TooManyLookups } from './resolver.js'
+import { Witness } from './witness.js'
 
 const CONNECT_TIMEOUT_MS = 10_000
 /** Addresses of a name that are tried before it counts as away. */
@@ -19,6 +20,9 @@ export interface RefusedAttempt {
   readonly rule?: string
 }
 
+/** A place that a connection leads to. */
+export type Used = Pick<Destination, 'address' | 'name'>
+
 /** Opens a connection that may end in one direction; nothing when nobody answers. */
 export type OpenConnection = (address: string, port: number) => Promise<Socket | undefined>
 
@@ -30,6 +34,8 @@ export interface ConnectionContext {
   /** As it is now; `undefined` once the source is forgotten. */
   readonly policy: () => NamesPolicy | undefined
   readonly onRefused: (attempt: RefusedAttempt) => void
+  /** Of a source that learns: where it is connected to. @param noted what was told of this connection, and turns out to be more */
+  readonly onUsed: (used: Used, noted?: Used) => void
 }
 
 type Named = Exclude<Beginning, { readonly protocol: 'unknown' | 'none' }>
@@ -54,6 +60,13 @@ export class Connection {
 
   /** Comes to its end when the connection is joined to its server, or refused. */
   async serve(): Promise<void> {
+    const policy = this.#context.policy()
+    const asked = parseAddress(this.#client.localAddress ?? '')
+    if (policy?.learns && asked !== undefined && policy.permitsUnnamed(asked)) await this.#watch(asked)
+    else await this.#serveNamed()
+  }
+
+  async #serveNamed(): Promise<void> {
     const beginning = await readBeginning(this.#client)
     if (beginning.protocol === 'none') return this.breakOff()
     if (beginning.protocol === 'unknown') return this.#refuse({ reason: 'no_name' })
@@ -68,8 +81,11 @@ export class Connection {
 
   /** Ends it if its policy does not permit it any more. One that is not joined yet meets the policy when it is. */
   review(): void {
-    if (this.#name === undefined || this.#address === undefined) return
-    if (this.#context.policy()?.permits(this.#name, this.#address) !== true) this.breakOff()
+    if (this.#address === undefined) return
+    const policy = this.#context.policy()
+    const isPermitted =
+      this.#name === undefined ? policy?.permitsUnnamed(this.#address) : policy?.permits(this.#name, this.#address)
+    if (isPermitted !== true) this.breakOff()
   }
 
   breakOff(): void {
@@ -80,6 +96,33 @@ export class Connection {
   #refuse(attempt: RefusedAttempt): void {
     this.#context.onRefused(attempt)
     this.breakOff()
+  }
+
+  /**
+   * Joins it with the address that it asks for, which is allowed whatever is said, and listens for names. They decide nothing: such a
+   * connection ends when its address alone is not enough any more.
+   */
+  async #watch(address: number): Promise<void> {
+    const text = formatAddress(address)
+    const server = await this.#context.open(text, this.#client.localPort ?? 0)
+    if (server === undefined || this.#client.destroyed) {
+      if (server !== undefined) breakOff(server)
+      return this.breakOff()
+    }
+    this.#server = server
+    this.#address = address
+    this.review() // it may have changed meanwhile
+    const { onUsed } = this.#context
+    let noted: Used = { address: text }
+    onUsed(noted)
+    const witness = new Witness((name) => {
+      if (name === noted.name) return
+      onUsed({ address: text, name }, noted.name === undefined ? noted : undefined)
+      noted = { address: text, name }
+    })
+    this.#prepare(server)
+    carry(this.#client, server, { through: witness })
+    carry(server, this.#client)
   }
 
   /** Where it may go; the address that the guest asked for first, if the name has it. */
@@ -132,21 +175,30 @@ export class Connection {
   }
 
   #join(beginning: Named, server: Socket): void {
-    const client = this.#client
-    for (const socket of [client, server]) {
+    this.#prepare(server)
+    this.#noteUse(beginning.name)
+    if (beginning.protocol === 'tls') {
+      server.write(beginning.bytes)
+      joinSockets(this.#client, server)
+    } else this.#joinHttp(beginning, server)
+  }
+
+  #prepare(server: Socket): void {
+    for (const socket of [this.#client, server]) {
       socket.setKeepAlive(true, KEEPALIVE_MS)
       socket.once('end', () => this.#limitSilence())
     }
-    if (beginning.protocol === 'tls') {
-      server.write(beginning.bytes)
-      joinSockets(client, server)
-    } else this.#joinHttp(beginning, server)
+  }
+
+  #noteUse(name: string): void {
+    if (this.#address !== undefined) this.#context.onUsed({ name, address: formatAddress(this.#address) })
   }
 
   #joinHttp({ reader, parts }: Extract<Named, { readonly protocol: 'http' }>, server: Socket): void {
     const client = this.#client
     const mayAsk = (name: string): boolean => {
       const isAllowed = this.#address !== undefined && this.#context.policy()?.permits(name, this.#address) === true
+      if (isAllowed && name !== this.#name) this.#noteUse(name)
       if (isAllowed) this.#name = name
       else this.#context.onRefused({ name, ...this.#why(name) })
       return isAllowed

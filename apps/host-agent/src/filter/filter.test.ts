@@ -135,6 +135,41 @@ describe('the egress filter', () => {
     expect(await end).toBe('ECONNRESET')
   })
 
+  describe('of a source that learns', () => {
+    const learning = { ...policy, learn: true }
+    const learned = () => filter.answer({ op: 'learned', source: GUEST }).learned
+    const port = () => portOf(front)
+
+    it('notes each name that it lets through, and forgets it when the learning ends', async () => {
+      filter.answer({ op: 'set', source: GUEST, policy: { ...learning, allow: ['good.example', 'new.example'] } })
+      for (const name of ['good.example', 'good.example']) {
+        const socket = guest(head(name))
+        await heard(socket)
+        socket.write(head('new.example'))
+        await heard(socket)
+        socket.destroy()
+      }
+      expect(await endOf(guest(head('bad.example')))).toBe('ECONNRESET')
+      const named = { protocol: 'tcp', namedBy: 'connection', address: '9.9.9.9', port: port(), count: 2 }
+      expect(learned()).toEqual({
+        isComplete: true,
+        destinations: [
+          { ...named, name: 'good.example' },
+          { ...named, name: 'new.example' },
+        ],
+      })
+      filter.answer({ op: 'set', source: GUEST, policy })
+      expect(learned()).toEqual({ isComplete: true, destinations: [] })
+    })
+
+    it('notes nothing of one that does not', async () => {
+      const socket = guest(head('good.example'))
+      await heard(socket)
+      expect(learned()?.destinations).toEqual([])
+      socket.destroy()
+    })
+  })
+
   it('keeps no policy that cannot be kept', () => {
     expect(() => filter.answer({ op: 'set', source: GUEST, policy: { ...policy, allow: ['*'] } })).toThrow('"*"')
     expect(filter.answer({ op: 'hello' })).toEqual({ version: 'of a test' })

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 import type { FilterAnswer, FilterAsk } from '../host/filter/protocol.js'
-import { NamesPolicy, Refusals } from '../host/names/index.js'
+import { type Destination, Destinations, NamesPolicy, Refusals } from '../host/names/index.js'
 import { type EgressPolicy, resolvePolicy } from '../host/network/policy.js'
-import { Connection, type OpenConnection, openTcp } from './connection.js'
+import { Connection, type OpenConnection, openTcp, type Used } from './connection.js'
 import { type PlaceLimits, Places } from './places.js'
 import type { NameResolver } from './resolver.js'
 
@@ -19,12 +19,17 @@ interface FilterOptions {
   readonly onFailure: (error: unknown) => void
 }
 
+function destinationOf(used: Used, port: number): Omit<Destination, 'count'> {
+  return { protocol: 'tcp', port, ...used, namedBy: used.name === undefined ? undefined : 'connection' }
+}
+
 /** Lets guests' connections through by the names that they say, each source by its policy. What has none is refused. */
 export class Filter {
   readonly #options: FilterOptions
   readonly #policies = new Map<string, NamesPolicy>()
   readonly #places: Places<Connection>
   readonly #refusals = new Refusals()
+  readonly #used = new Destinations()
 
   constructor(options: FilterOptions) {
     this.#options = options
@@ -53,6 +58,12 @@ export class Filter {
       open: this.#options.open ?? openTcp,
       policy: () => this.#policies.get(source),
       onRefused: (attempt) => note({ address, port, ...attempt }),
+      onUsed: (used, noted) => {
+        if (this.#policies.get(source)?.learns !== true) return
+        const as = (each: typeof used) => destinationOf(each, port)
+        if (noted === undefined) this.#used.note(source, as(used))
+        else this.#used.rename(source, as(noted), as(used))
+      },
     })
     this.#places.take(source, connection)
     socket.once('close', () => this.#places.leave(source, connection))
@@ -76,6 +87,10 @@ export class Filter {
         return {}
       case 'refused':
         return { refused: [...this.#refusals.list(ask.source)] }
+      case 'learned': {
+        const { destinations, isComplete } = this.#used.list(ask.source)
+        return { learned: { destinations: [...destinations], isComplete } }
+      }
       default:
         return { version: this.#options.version }
     }
@@ -83,6 +98,7 @@ export class Filter {
 
   #set(source: string, policy: EgressPolicy): void {
     this.#policies.set(source, new NamesPolicy(resolvePolicy(policy)))
+    if (policy.learn !== true) this.#used.forget(source)
     for (const connection of this.#places.of(source)) connection.review()
   }
 
@@ -91,5 +107,6 @@ export class Filter {
     this.#policies.delete(source)
     for (const connection of this.#places.of(source)) connection.breakOff()
     this.#refusals.forget(source)
+    this.#used.forget(source)
   }
 }

@@ -45,7 +45,7 @@ export async function readBeginning(socket: Socket, timeoutMs: number = HEAD_TIM
 }
 
 /** What a connection's first bytes are. */
-class Look {
+export class Look {
   readonly #tls = new GrowingBuffer()
   #atLeastBytes = 1
   #reader: RequestReader | undefined

@@ -4,6 +4,7 @@ import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from
 import { ERROR_CODE_HEADER, errorKind, minimumMemoryMib, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest, EgressPolicy as EgressMessage } from '@wrenn/protocol/host'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, Refusal } from '../capsule/types.js'
+import type { Destination } from '../host/names/index.js'
 
 const connectCodes: Readonly<Record<string, Code>> = {
   invalid_argument: Code.InvalidArgument,
@@ -75,9 +76,15 @@ export function toRefusal(refusal: Refusal) {
   return { name, address, rule, port, reason, count: BigInt(count), lastAtMs: BigInt(Math.round(lastAtMs)) }
 }
 
+/** A place that was used, as the control plane is told it. */
+export function toDestination({ protocol, name, namedBy, address, port, count }: Destination) {
+  return { protocol, name: name ?? '', namedBy: namedBy ?? '', address, port, count: BigInt(count) }
+}
+
 /** Without one: the internet, and nothing private. */
 export function toPolicy(egress: EgressMessage | undefined): EgressPolicy {
-  return { internet: egress?.internet ?? true, allow: egress?.allow ?? [], deny: egress?.deny ?? [] }
+  const { internet = true, allow = [], deny = [], learn = false } = egress ?? {}
+  return { internet, allow, deny, ...(learn && { learn }) }
 }
 
 /** @throws AppError `invalid_request` */

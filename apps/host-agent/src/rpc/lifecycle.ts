@@ -11,7 +11,15 @@ import type {
 } from '@wrenn/protocol/host'
 import type { DiffPage, FileChange } from '../capsule/diff/index.js'
 import type { Checkpoint, ForkCopy, Snapshot } from '../capsule/lifecycle/index.js'
-import { parseCapsuleId, parseCheckpointId, parseSnapshotId, toCapsule, toPolicy, toRefusal } from './convert.js'
+import {
+  parseCapsuleId,
+  parseCheckpointId,
+  parseSnapshotId,
+  toCapsule,
+  toDestination,
+  toPolicy,
+  toRefusal,
+} from './convert.js'
 import type { ServiceDeps, Wrappers } from './handlers.js'
 
 const MAX_COPIES = 100
@@ -30,6 +38,7 @@ type LifecycleCall =
   | 'readCheckpointFile'
   | 'setEgress'
   | 'listRefusals'
+  | 'listDestinations'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -108,6 +117,10 @@ export function lifecycleHandlers(
     listRefusals: unary(async ({ capsuleId }) => ({
       refusals: (await parts().manager.refusals(parseCapsuleId(capsuleId))).map(toRefusal),
     })),
+    listDestinations: unary(async ({ capsuleId }) => {
+      const { destinations, isComplete } = await parts().manager.learned(parseCapsuleId(capsuleId))
+      return { destinations: destinations.map(toDestination), isComplete }
+    }),
     createSnapshot: unary(async ({ capsuleId, snapshotId, checkpointId }) => {
       const { snapshots } = parts().manager
       const source = parseCapsuleId(capsuleId)

@@ -15,6 +15,7 @@ import { ShapeStore } from '../capsule/pool/shapes.js'
 import type { MakeDurable } from '../capsule/state/flusher.js'
 import type { StateManifest } from '../capsule/state/states.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
+import type { Learned } from '../host/names/index.js'
 
 /** As small as the fake engine's memory allows: every clone is a copy here. */
 export const shape = { template: 'minimal', vcpus: 1, memoryMib: 1, diskSizeMib: 1 }
@@ -46,6 +47,8 @@ export class TestMachine implements AsyncDisposable {
   readonly slotsInUse = new Map<number, string>()
   /** What the network lets each slot reach. */
   readonly policies = new Map<number, EgressPolicy>()
+  /** What slots have used, as a test says. */
+  readonly learned = new Map<number, Learned>()
   policyFails = false
   readonly engine: FakeEngine
   /** When a guest's address is free again. */
@@ -238,6 +241,7 @@ export class TestMachine implements AsyncDisposable {
           await this.#endGuestsAt(index)
           this.slotsInUse.delete(index)
           this.policies.delete(index)
+          this.learned.delete(index)
         },
         rename: async () => {},
         checkPolicy: (policy) => {
@@ -248,6 +252,7 @@ export class TestMachine implements AsyncDisposable {
           this.policies.set(index, policy)
         },
         refused: async () => [],
+        learned: async (index) => this.learned.get(index) ?? { destinations: [], isComplete: true },
       },
       cgroups: { create: async () => [], remove: async () => {} },
       pool: {

@@ -13,6 +13,10 @@ export const egressPolicySchema = requestBody({
     .default([])
     .describe('Addresses, CIDR ranges and domains (example.org, *.example.org) that are allowed anyway.'),
   deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses, CIDR ranges and domains that are denied.'),
+  learn: z
+    .boolean()
+    .optional()
+    .describe('Whether what is let through is noted, so that a policy of what was used can be proposed. Absent: no.'),
 }).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
 /** A policy with its defaults filled in. */
 export type EgressPolicy = z.output<typeof egressPolicySchema>
@@ -49,6 +53,37 @@ const refusalSchema = z.object({
   last_at: timestampSchema,
 })
 
+/** Of what a destination's packets were. */
+export const destinationProtocols = ['tcp', 'udp', 'icmp'] as const
+/** Who told a destination's name. */
+export const namedBy = ['connection', 'lookup'] as const
+
+const destinationSchema = z.object({
+  protocol: z.enum(destinationProtocols),
+  name: z.string().optional().describe('The host, where something told it.'),
+  named_by: z
+    .enum(namedBy)
+    .optional()
+    .describe('`connection`: it said the name itself. `lookup`: the resolver had answered the name with this address.'),
+  address: z.string().describe('Of a name that connections say, the one that was used last.'),
+  port: z.int().describe('0 for `icmp`.'),
+  count: z.int().describe('Connections, or flows of datagrams.'),
+})
+
+const learnedSchema = z.object({
+  destinations: z
+    .array(destinationSchema)
+    .describe('What was used since `learn` was switched on; the most used first.'),
+  complete: z
+    .boolean()
+    .describe(
+      'False when more was used than is kept, some of it is not known any more, or the proposal has not room for all.',
+    ),
+  proposal: egressPolicySchema.describe('A policy that allows what was used, and nothing else.'),
+})
+/** What a capsule with a policy that learns has used. */
+export type Learned = z.infer<typeof learnedSchema>
+
 /** Answer of `GET /v1/capsules/{id}/egress`. */
 export const egressStatusSchema = egressSchema
   .extend({
@@ -57,6 +92,7 @@ export const egressStatusSchema = egressSchema
       .describe(
         'Attempts that were refused by name since the capsule last started, resumed or went back; the newest first, at most 512.',
       ),
+    learned: learnedSchema.optional().describe('While the policy says `learn`, unless the host cannot tell just now.'),
   })
   .meta({ id: 'EgressStatus' })
 /** What a capsule may reach, and what it was refused. */

@@ -30,6 +30,7 @@ export function describeHostLifecycle(host: TestHost): void {
       const calls: Record<string, () => Promise<unknown>> = {
         pause: () => client.pauseCapsule({ capsuleId }),
         egress: () => client.setEgress({ capsuleId, revision: 1n }),
+        learned: () => client.listDestinations({ capsuleId }),
         resume: () => client.resumeCapsule({ capsuleId }),
         fork: () => client.forkCapsule({ capsuleId, copies: [{ capsuleId: capsuleIds.create(), hostname: 'copy' }] }),
         checkpoint: () => client.createCheckpoint({ capsuleId, checkpointId }),
@@ -72,6 +73,14 @@ export function describeHostLifecycle(host: TestHost): void {
       expect(await set(3n)).toBe(3n)
       expect((await resume(capsule))?.egressRevision).toBe(3n)
       expect((await client.getCapsule({ capsuleId: copy.id })).capsule?.egressRevision).toBe(2n)
+    })
+
+    it('has learned nothing of a capsule that does not learn, or has used nothing', async () => {
+      const { client, id: capsuleId } = await host.create()
+      const nothing = { destinations: [], isComplete: true }
+      expect(await client.listDestinations({ capsuleId })).toMatchObject(nothing)
+      await client.setEgress({ capsuleId, revision: 1n, egress: { internet: false, learn: true } })
+      expect(await client.listDestinations({ capsuleId })).toMatchObject(nothing)
     })
 
     it('gives many callers at once one legal end', async () => {

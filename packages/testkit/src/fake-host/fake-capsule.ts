@@ -9,6 +9,8 @@ import type {
   CapsuleSchema,
   CheckpointSchema,
   CreateCapsuleRequest,
+  DestinationSchema,
+  ListDestinationsResponseSchema,
   RefusalSchema,
   StartProcessRequest,
 } from '@wrenn/protocol/host'
@@ -68,6 +70,8 @@ export class FakeCapsule {
   readonly #tunnels = new Set<Socket>()
   /** What a test says that it was refused. */
   refusals: MessageInitShape<typeof RefusalSchema>[] = []
+  /** What a test says that it used. */
+  destinations: MessageInitShape<typeof DestinationSchema>[] = []
   lifecycleTimings: { readonly step: string; readonly ms: number }[] = []
   #use = new AbortController()
 
@@ -81,6 +85,11 @@ export class FakeCapsule {
     await mkdir(files.home, { recursive: true })
     await mkdir(join(dir, 'tmp'), { recursive: true })
     return new FakeCapsule(id, files)
+  }
+
+  learned(): MessageInitShape<typeof ListDestinationsResponseSchema> {
+    const learns = this.request?.egress?.learn === true
+    return { destinations: learns ? this.destinations : [], isComplete: true }
   }
 
   /** @throws AppError `guest_died`, `invalid_state` */

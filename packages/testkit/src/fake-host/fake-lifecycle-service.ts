@@ -21,6 +21,7 @@ type LifecycleMethods = Pick<
   | 'readCheckpointFile'
   | 'setEgress'
   | 'listRefusals'
+  | 'listDestinations'
   | 'createSnapshot'
   | 'listSnapshots'
   | 'deleteSnapshot'
@@ -67,6 +68,7 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     }),
     setEgress: unary(async (request) => ({ capsule: (await lifecycle.setEgress(host, request)).message() })),
     listRefusals: unary(async ({ capsuleId }) => ({ refusals: lifecycle.knownCapsule(host, capsuleId).refusals })),
+    listDestinations: unary(async ({ capsuleId }) => lifecycle.knownCapsule(host, capsuleId).learned()),
     createSnapshot: unary(async ({ capsuleId, snapshotId, checkpointId }) => ({
       snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId, checkpointId)).record,
     })),

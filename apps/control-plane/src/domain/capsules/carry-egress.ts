@@ -15,8 +15,12 @@ interface CarryDeps {
 }
 
 /** As hosts are told it. */
-export function egressOf(row: CapsuleRow): { readonly egress: EgressPolicy; readonly egressRevision: bigint } {
-  return { egress: policyOf(row), egressRevision: BigInt(row.egress_revision) }
+export function egressOf(row: CapsuleRow): {
+  readonly egress: EgressPolicy & { readonly learn: boolean }
+  readonly egressRevision: bigint
+} {
+  const policy = policyOf(row)
+  return { egress: { ...policy, learn: policy.learn === true }, egressRevision: BigInt(row.egress_revision) }
 }
 
 export function policyOf({ egress }: CapsuleRow): EgressPolicy {

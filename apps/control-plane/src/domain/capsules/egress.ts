@@ -10,6 +10,7 @@ import { checkedEgress } from '../limits/index.js'
 import { Rounds } from '../rounds.js'
 import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf } from './carry-egress.js'
 import { illegal, needCapsule } from './need-capsule.js'
+import { toLearned } from './propose-egress.js'
 
 const LOOK_EVERY_MS = 1_000
 const REFUSALS_TIMEOUT_MS = 2_000
@@ -58,7 +59,11 @@ export class Egress {
   /** @throws AppError `capsule_not_found` */
   async get(teamId: string, id: string): Promise<EgressStatus> {
     const row = await needCapsule(this.#deps.db, teamId, id)
-    return { ...toEgress(row), refused: row.state === 'running' ? await this.#refused(id) : [] }
+    const [refused, learned] = await Promise.all([
+      row.state === 'running' ? this.#refused(id) : [],
+      policyOf(row).learn ? this.#learned(id) : undefined,
+    ])
+    return { ...toEgress(row), refused, ...(learned && { learned }) }
   }
 
   /** Nothing where the host cannot say: what the policy is does not hang on it. */
@@ -72,6 +77,19 @@ export class Egress {
     } catch (error) {
       logger.debug({ capsuleId: id, error: errorText(error) }, 'egress.refusals_unknown')
       return []
+    }
+  }
+
+  async #learned(id: string): Promise<EgressStatus['learned']> {
+    const { host, logger } = this.#deps
+    try {
+      const { destinations, isComplete } = await host.call((client) =>
+        client.listDestinations({ capsuleId: id }, { timeoutMs: REFUSALS_TIMEOUT_MS }),
+      )
+      return toLearned(destinations, isComplete)
+    } catch (error) {
+      logger.debug({ capsuleId: id, error: errorText(error) }, 'egress.learned_unknown')
+      return undefined
     }
   }
 
@@ -136,7 +154,8 @@ export class Egress {
       egress_revision: Math.max(row.egress_revision, row.egress_in_force) + 1,
       updated_at: new Date(),
     })
-    const details = { internet: String(policy.internet), allow: told(policy.allow), deny: told(policy.deny) }
+    const lists = { allow: told(policy.allow), deny: told(policy.deny) }
+    const details = { internet: String(policy.internet), ...lists, ...(policy.learn && { learn: 'true' }) }
     await writeAudit(tx, { teamId, actor, action: 'capsule.egress', resource: { type: 'capsule', id }, details })
     return written ?? row // locked, so it is there
   }
@@ -156,7 +175,8 @@ function toEgress(row: CapsuleRow): EgressView {
 }
 
 function isSame(a: EgressPolicy, b: EgressPolicy): boolean {
-  const text = ({ internet, allow, deny }: EgressPolicy): string => JSON.stringify([internet, allow, deny])
+  const text = ({ internet, allow, deny, learn = false }: EgressPolicy): string =>
+    JSON.stringify([internet, allow, deny, learn])
   return text(a) === text(b)
 }
 

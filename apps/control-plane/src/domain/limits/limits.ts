@@ -35,7 +35,8 @@ export function checkLimits(sizes: Sizes, limits: Limits): void {
  */
 export function checkedEgress(policy: EgressPolicy): EgressPolicy {
   const checked = (list: 'allow' | 'deny') => policy[list].map((entry, index) => checkedEntry(list, entry, index))
-  return { internet: policy.internet, allow: checked('allow'), deny: checked('deny') }
+  const lists = { allow: checked('allow'), deny: checked('deny') }
+  return { internet: policy.internet, ...lists, ...(policy.learn && { learn: true }) }
 }
 
 function checkedEntry(list: 'allow' | 'deny', entry: string, index: number): string {

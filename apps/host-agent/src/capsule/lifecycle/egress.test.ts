@@ -58,6 +58,36 @@ describe('what a capsule may reach', () => {
     expect(inForce(manager, capsuleId)).toEqual(narrow)
   })
 
+  it('is learned over pauses and rollbacks, until the learning ends', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    const use = (name: string): void => {
+      const used = { protocol: 'tcp', name, namedBy: 'connection', address: '9.9.9.9', port: 443, count: 1 } as const
+      const index = manager.get(capsuleId)?.resources?.slotIndex ?? -1
+      host.learned.set(index, { destinations: [used], isComplete: true })
+    }
+    const names = async () => (await manager.learned(capsuleId)).destinations.map(({ name, count }) => [name, count])
+    use('before.example')
+    expect(await names()).toEqual([])
+    await manager.setEgress(capsuleId, { ...wide, learn: true }, 1)
+    use('a.example')
+    await manager.pause(capsuleId, 'request')
+    expect(await names()).toEqual([['a.example', 1]])
+    await manager.resume(capsuleId)
+    use('b.example')
+    const checkpointId = `cp-${'0'.repeat(25)}`
+    await manager.points.create(capsuleId, checkpointId)
+    await manager.points.rollback(capsuleId, checkpointId)
+    use('a.example')
+    await expect.poll(names).toEqual([
+      ['a.example', 2],
+      ['b.example', 1],
+    ])
+    await manager.setEgress(capsuleId, wide, 2)
+    expect(await names()).toEqual([])
+    await manager.setEgress(capsuleId, { ...wide, learn: true }, 3)
+    expect(await names()).toEqual([['a.example', 1]])
+  })
+
   it('stays as it was when it cannot be kept', async () => {
     const { manager, capsuleId } = await host.startWithCapsule()
     await manager.setEgress(capsuleId, narrow, 1)

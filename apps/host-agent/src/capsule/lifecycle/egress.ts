@@ -1,4 +1,5 @@
-import type { Context } from '../context.js'
+import { type Learned, nothingLearned } from '../../host/names/index.js'
+import { type Context, learnedSoFar } from '../context.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, EgressPolicy, Refusal } from '../types.js'
 
@@ -32,6 +33,15 @@ export class Egress {
     return guest === undefined ? [] : await machine.slots.refused(guest.resources.slotIndex)
   }
 
+  /** What it has used since its policy learns. @throws AppError `capsule_not_found` */
+  async learned(capsuleId: string): Promise<Learned> {
+    const { table, machine } = this.#context
+    const entry = table.entry(capsuleId)
+    // What is being given back tells what it knows before.
+    if (entry.guest === undefined) await entry.teardown
+    return (await learnedSoFar(entry, entry.guest, machine)) ?? nothingLearned
+  }
+
   /** The journal first: a host agent that dies in between loads what the journal says when it starts. */
   async #replace(entry: Entry, egress: EgressPolicy, egressRevision: number): Promise<void> {
     const { table, machine, logger } = this.#context
@@ -44,6 +54,7 @@ export class Egress {
       await table.settle(entry, { egress: before.egress, egressRevision: before.egressRevision })
       throw error
     }
+    if (egress.learn !== true) entry.learned = undefined
     logger.info({ capsuleId: before.capsuleId, egressRevision }, 'capsule.egress_changed')
   }
 }

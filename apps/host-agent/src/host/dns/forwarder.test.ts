@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { silentLogger } from '@wrenn/base'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { type DnsForwarder, startDnsForwarder } from './forwarder.js'
+import { type AnswerWitness, type DnsForwarder, startDnsForwarder } from './forwarder.js'
 import { FrameReader, frame } from './frames.js'
 import { parseQuery } from './message.js'
 import { parseResolvConf } from './upstreams.js'
@@ -85,7 +85,12 @@ describe('the DNS forwarder', () => {
 
   async function start(
     servers: readonly string[],
-    { timeoutMs = 4_000, patienceMs = 100, mayAsk = (_client: string, _name: string): boolean => true } = {},
+    {
+      timeoutMs = 4_000,
+      patienceMs = 100,
+      mayAsk = (_client: string, _name: string): boolean => true,
+      witness = { wants: (_client: string): boolean => false, hear: () => {} } as AnswerWitness,
+    } = {},
   ): Promise<void> {
     await writeFile(join(dir, 'resolv.conf'), servers.map((server) => `nameserver ${server}\n`).join(''))
     forwarder = await startDnsForwarder({
@@ -95,6 +100,7 @@ describe('the DNS forwarder', () => {
       timeoutMs,
       patienceMs,
       mayAsk,
+      witness,
       resolvConfPath: join(dir, 'resolv.conf'),
       logger: silentLogger,
     })
@@ -199,6 +205,32 @@ describe('the DNS forwarder', () => {
     ])
     expect(asked).toEqual(['127.0.0.1 bad.example', '127.0.0.1 bad.example', '127.0.0.1 good.example'])
     expect(upstreamAsked).toHaveLength(1)
+  })
+
+  it('tells a witness what those are answered that it wants to hear of', async () => {
+    const heard: unknown[] = []
+    const wanted = new Set<string>()
+    const witness = {
+      wants: (client: string) => wanted.has(client),
+      hear: (client: string, name: string, addresses: readonly string[]) => heard.push([client, name, addresses]),
+    }
+    const alias = [0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 9, 0, 4, 1, 0x61, 0xc0, 12]
+    const address = (last: number) => [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4, 192, 0, 2, last]
+    await upstream(`${NETWORK}.2`, (query) => {
+      const answer = Buffer.concat([query, Buffer.from([...alias, ...address(1), ...address(2)])])
+      answer.writeUInt16BE(0x8180, 2)
+      answer.writeUInt16BE(3, 6)
+      return [answer]
+    })
+    await start([`${NETWORK}.2`], { witness })
+    await ask(question('Quiet.example'))
+    wanted.add('127.0.0.1')
+    await ask(question('Loud.example'))
+    await askTcp([question('by-tcp.example', 1)])
+    expect(heard).toEqual([
+      ['127.0.0.1', 'loud.example', ['192.0.2.1', '192.0.2.2']],
+      ['127.0.0.1', 'by-tcp.example', ['192.0.2.1', '192.0.2.2']],
+    ])
   })
 
   it('relays questions and answers under the client’s id, over UDP and TCP', async () => {

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { createServer, type Server as TcpServer } from 'node:net'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { PATIENCE_MS } from './ask.js'
-import { parseQuery, type Query, questionName, refusal } from './message.js'
+import { answeredAddresses, parseQuery, type Query, questionName, refusal } from './message.js'
 import { Questions } from './questions.js'
 import { giveReceiveBuffer } from './receive-buffer.js'
 import { TcpFront } from './tcp-front.js'
@@ -13,6 +13,13 @@ import { Upstreams } from './upstreams.js'
 const TIMEOUT_MS = 4_500
 /** Room for a burst while this process is busy with something else. */
 const RECEIVE_BUFFER_BYTES = 4 * 2 ** 20
+
+/** Wants to know what some clients are answered. */
+export interface AnswerWitness {
+  wants(client: string): boolean
+  /** @param name as it was asked for, in lower case */
+  hear(client: string, name: string, addresses: readonly string[]): void
+}
 
 /** Where it listens, whom it asks and how long it waits. */
 export interface DnsForwarderOptions {
@@ -31,6 +38,8 @@ export interface DnsForwarderOptions {
   readonly patienceMs?: number
   /** Whether a client gets answers for a name, in lower case; REFUSED is what it gets else. @default all */
   readonly mayAsk?: (client: string, name: string) => boolean
+  /** Told of each answer with addresses to a client whose answers are wanted. */
+  readonly witness?: AnswerWitness
 }
 
 /** Relays DNS of the capsules to the host's own resolvers, whatever network those are in. */
@@ -73,7 +82,9 @@ class Forwarder implements DnsForwarder {
     this.#tcpFront = new TcpFront((message, client, socket, send) => {
       const query = parseQuery(message)
       if (query === undefined) return false
-      if (this.#mayAsk(client, query)) return this.#questions.add(message, query, 'tcp', { client, socket, send })
+      if (this.#mayAsk(client, query)) {
+        return this.#questions.add(message, query, 'tcp', { client, socket, send: this.#heard(client, query, send) })
+      }
       send(refusal(message, query))
       return true
     })
@@ -103,7 +114,8 @@ class Forwarder implements DnsForwarder {
       if (query === undefined) return
       const send = (answer: Buffer): void => this.#send(answer, from.port, from.address)
       if (!this.#mayAsk(from.address, query)) return send(refusal(message, query))
-      this.#questions.add(message, query, 'udp', { client: from.address, socket: from.port, send })
+      const { address: client, port: socket } = from
+      this.#questions.add(message, query, 'udp', { client, socket, send: this.#heard(client, query, send) })
     })
     this.#tcp.on('connection', (socket) => this.#tcpFront.accept(socket))
     logger.info({ address, port: this.port }, 'dns.listening')
@@ -125,6 +137,17 @@ class Forwarder implements DnsForwarder {
   #mayAsk(client: string, query: Query): boolean {
     const { mayAsk } = this.#options
     return mayAsk === undefined || mayAsk(client, questionName(query))
+  }
+
+  /** Tells the witness first: the client may use the answer at once. */
+  #heard(client: string, query: Query, send: (answer: Buffer) => void): (answer: Buffer) => void {
+    const { witness } = this.#options
+    if (witness?.wants(client) !== true) return send
+    return (answer) => {
+      const addresses = answeredAddresses(answer)
+      if (addresses.length > 0) witness.hear(client, questionName(query), addresses)
+      send(answer)
+    }
   }
 
   #send(answer: Buffer, port: number, address: string): void {

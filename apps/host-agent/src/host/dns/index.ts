@@ -1,2 +1,2 @@
-export { type DnsForwarder, type DnsForwarderOptions, startDnsForwarder } from './forwarder.js'
+export { type AnswerWitness, type DnsForwarder, type DnsForwarderOptions, startDnsForwarder } from './forwarder.js'
 export { parseResolvConf } from './upstreams.js'

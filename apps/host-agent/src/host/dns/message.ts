@@ -7,6 +7,10 @@ const RCODE_REFUSED = 5
 /** SERVFAIL, NOTIMP, REFUSED: of this server, not of the name; another one may know. As glibc's resolver takes them. */
 const FAILURES: ReadonlySet<number> = new Set([RCODE_SERVFAIL, 4, RCODE_REFUSED])
 const MAXIMUM_LABELS = 128
+const TYPE_A = 1
+const CLASS_IN = 1
+/** Of a record behind its name: type, class, time and length. */
+const RECORD_HEAD_BYTES = 10
 /** A name of 255 bytes and every option of EDNS that resolvers send fit; what is longer is no look-up. */
 export const MAXIMUM_QUERY_BYTES = 1500
 
@@ -57,6 +61,23 @@ export function isFailure(answer: Buffer): boolean {
   return FAILURES.has(answer.readUInt8(3) & RCODE_MASK)
 }
 
+/** The IPv4 addresses among an answer's records, whichever of its names they are of; none from what is cut or damaged. */
+export function answeredAddresses(answer: Buffer): readonly string[] {
+  const addresses: string[] = []
+  let offset = answer.length < HEADER_BYTES || answer.readUInt16BE(4) > 1 ? undefined : HEADER_BYTES
+  if (offset !== undefined && answer.readUInt16BE(4) === 1) offset = questionEnd(answer)
+  for (let left = offset === undefined ? 0 : answer.readUInt16BE(6); left > 0; left -= 1) {
+    const head: number | undefined = offset === undefined ? undefined : nameEnd(answer, offset)
+    if (head === undefined || head + RECORD_HEAD_BYTES > answer.length) return addresses
+    const data = head + RECORD_HEAD_BYTES
+    const bytes = answer.readUInt16BE(head + 8)
+    const isAddress = answer.readUInt16BE(head) === TYPE_A && answer.readUInt16BE(head + 2) === CLASS_IN && bytes === 4
+    if (isAddress && data + bytes <= answer.length) addresses.push(answer.subarray(data, data + bytes).join('.'))
+    offset = data + bytes
+  }
+  return addresses
+}
+
 /** A copy under another id; the bytes may still be needed under the old one. */
 export function withId(message: Buffer, id: number): Buffer {
   const copy = Buffer.from(message)
@@ -91,6 +112,20 @@ function isResponse(message: Buffer): boolean {
 /** Names compare without case; a resolver may answer in another. Type and class bytes are not letters that matter here. */
 function sameQuestion(a: Buffer, b: Buffer): boolean {
   return a.length === b.length && a.toString('latin1').toLowerCase() === b.toString('latin1').toLowerCase()
+}
+
+/** Where a record's name ends, which may end in a pointer to another one. */
+function nameEnd(message: Buffer, start: number): number | undefined {
+  let offset = start
+  for (let labels = 0; labels < MAXIMUM_LABELS; labels += 1) {
+    const length = message[offset]
+    if (length === undefined) return undefined
+    if (length >= 0xc0) return offset + 2
+    if (length > 63) return undefined
+    offset += length + 1
+    if (length === 0) return offset
+  }
+  return undefined
 }
 
 /** Where the first question ends; questions carry no compression pointers. */

@@ -1,5 +1,5 @@
 import { AppError, errorText, identify, KeyedMutex, type Logger, signalProcess } from '@wrenn/base'
-import type { Refusal } from '../names/index.js'
+import { type Learned, nothingLearned, type Refusal } from '../names/index.js'
 import type { EgressPolicy } from '../network/policy.js'
 import type { FilterLine } from './line.js'
 import {
@@ -97,6 +97,13 @@ export class EgressFilter {
   async refused(index: number): Promise<readonly Refusal[]> {
     const linked = this.#linked.get(index)
     return linked === undefined ? [] : ((await this.#ask({ op: 'refused', source: linked.source }))?.refused ?? [])
+  }
+
+  /** What it saw a slot use; nothing while it is away. */
+  async learned(index: number): Promise<Learned> {
+    const linked = this.#linked.get(index)
+    const answer = linked && (await this.#ask({ op: 'learned', source: linked.source }))
+    return answer?.learned ?? nothingLearned
   }
 
   /** Leaves it running, with all its connections. */

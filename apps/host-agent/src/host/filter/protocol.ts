@@ -7,6 +7,7 @@ const policy = z.object({
   internet: z.boolean(),
   allow: z.array(z.string()).readonly(),
   deny: z.array(z.string()).readonly(),
+  learn: z.boolean().optional(),
 })
 const source = z.string()
 
@@ -21,6 +22,8 @@ export const filterRequestSchema = z.object({
     /** Forgets all other sources. */
     z.object({ op: z.literal('keep'), sources: z.array(source) }),
     z.object({ op: z.literal('refused'), source }),
+    /** What a source that learns has used. */
+    z.object({ op: z.literal('learned'), source }),
     z.object({ op: z.literal('hello') }),
     z.object({ op: z.literal('end') }),
   ]),
@@ -40,12 +43,22 @@ const refusal = z.object({
   lastAtMs: z.number(),
 })
 
+const destination = z.object({
+  protocol: z.enum(['tcp', 'udp', 'icmp']),
+  name: z.string().optional(),
+  namedBy: z.enum(['connection', 'lookup']).optional(),
+  address: z.string(),
+  port: z.int(),
+  count: z.int(),
+})
+
 /** What it answers, under the same number. */
 export const filterAnswerSchema = z.object({
   id: z.int(),
   /** Of `hello`: which program it is, by the digest it was started with. */
   version: z.string().optional(),
   refused: z.array(refusal).optional(),
+  learned: z.object({ destinations: z.array(destination), isComplete: z.boolean() }).optional(),
   error: z.string().optional(),
 })
 /** @see filterAnswerSchema */

@@ -1,2 +1,3 @@
+export { type Destination, Destinations, joinLearned, type Learned, nothingLearned } from './destinations.js'
 export { NamesPolicy, type NameVerdict } from './names-policy.js'
 export { type Refusal, type RefusalReason, Refusals } from './refusals.js'

@@ -33,6 +33,16 @@ export class NamesPolicy {
     return verdict === 'allowed' || find(this.#policy.permitted, address) !== undefined
   }
 
+  /** Whether a connection to an address passes without a name, from the filter's place: that reaches nothing private. */
+  permitsUnnamed(address: number): boolean {
+    return isPublic(address) && find(this.#policy.permittedByAddress, address) !== undefined
+  }
+
+  /** Whether what it lets through is noted. */
+  get learns(): boolean {
+    return this.#policy.learn
+  }
+
   /** Whether the platform's resolver answers for it: not for what is of no use, since questions are a way out. */
   resolves(name: string): boolean {
     const { verdict } = this.judge(name)

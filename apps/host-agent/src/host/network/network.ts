@@ -3,7 +3,7 @@ import { AppError, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type DnsForwarder, startDnsForwarder } from '../dns/index.js'
 import { run } from '../exec.js'
 import type { FilterProgram } from '../filter/index.js'
-import type { Refusal } from '../names/index.js'
+import type { Learned, Refusal } from '../names/index.js'
 import { SlotRange } from './address.js'
 import { refuseClash, uplinkMtu } from './clash.js'
 import { dropForbidden } from './connections.js'
@@ -25,6 +25,7 @@ import {
   TAP,
 } from './slot.js'
 import { SlotNames } from './slot-names.js'
+import { readUsed } from './used.js'
 
 /** Uids that mean "nobody" or "no uid" to the kernel and libc. */
 const RESERVED_UIDS = new Set([65_534, 65_535])
@@ -120,6 +121,8 @@ export interface Network {
   applyPolicy(index: number, policy: EgressPolicy): Promise<void>
   /** Attempts by name that were refused of who is in the slot, the newest first; bounded. */
   refused(index: number): Promise<readonly Refusal[]>
+  /** What who is in the slot has used since a policy that learns is in force; bounded. */
+  learned(index: number): Promise<Learned>
   /** Facts of a slot by its number, whether or not it exists. */
   slot(index: number): Slot
   /** `ready`: made and waiting; `owned`: in use; `free`: numbers that are left. */
@@ -184,6 +187,7 @@ class SlotNetwork implements Network {
       address: this.#range.dns,
       logger: this.#logger,
       mayAsk: (client, name) => this.#names.mayAsk(client, name),
+      witness: this.#names.witness,
       ...(this.#config.resolvConfPath === undefined ? {} : { resolvConfPath: this.#config.resolvConfPath }),
     })
     const swept = await this.#adopt(kept, exceptions)
@@ -261,6 +265,10 @@ class SlotNetwork implements Network {
 
   async refused(index: number): Promise<readonly Refusal[]> {
     return await this.#names.refused(index)
+  }
+
+  async learned(index: number): Promise<Learned> {
+    return await this.#names.learned(index, await readUsed(this.#name(index)))
   }
 
   #policyScript(index: number, policy: ResolvedPolicy, { table }: OwnedEntry): string {

@@ -107,6 +107,34 @@ describe('a policy with names', () => {
     expect(chain({ internet: true, allow: ['1.1.1.1'], deny: ['9.9.9.9'] }, 'by_name')).toEqual([])
   })
 
+  it('sends to the filter also what it lets through, when it learns, and notes the rest', () => {
+    const learning = { internet: true, allow: ['1.1.1.1', '10.1.0.0/16'], deny: ['9.9.9.9'], learn: true }
+    const note = (condition: string): readonly string[] => [
+      `${condition}ct direction original meta l4proto { tcp, udp } add @used { meta l4proto . ip daddr . th dport }`,
+      `${condition}ct direction original meta l4proto icmp add @pinged { ip daddr }`,
+    ]
+    expect(chain(learning, 'by_name')).toEqual([
+      ...['ip daddr 10.1.0.0/16 return', 'ip daddr @private return'],
+      ...[`ip daddr 1.1.1.1 ${filter}`, 'ip daddr 9.9.9.9 return', filter],
+    ])
+    expect(chain({ ...learning, internet: false }, 'by_name').at(-1)).toBe('return')
+    const { mark } = resolvePolicy(learning)
+    const accept = `counter ct mark set ${mark} accept`
+    expect(chain(learning, 'decide')).toEqual([
+      `ct mark ${mark} accept`,
+      ...note('ct original ip daddr 10.1.0.0/16 '),
+      `ct original ip daddr 10.1.0.0/16 ${accept}`,
+      'ct original ip daddr @private counter return',
+      ...note('ct original ip daddr 1.1.1.1 '),
+      `ct original ip daddr 1.1.1.1 ${accept}`,
+      'ct original ip daddr 9.9.9.9 counter return',
+      ...note(''),
+      accept,
+    ])
+    expect(policyRules(resolvePolicy(learning), false)).not.toContain('flush set')
+    expect(policyRules(resolvePolicy({ ...learning, learn: false }), false)).toContain('flush set inet wrenn used')
+  })
+
   it('lets nothing past the filter that may carry a denied name', () => {
     const rules = chain({ internet: true, allow: ['1.1.1.1'], deny: ['bad.example'] }, 'decide')
     expect(rules.slice(-2)).toEqual([

@@ -22,6 +22,8 @@ export interface EgressPolicy {
    */
   readonly allow: readonly string[]
   readonly deny: readonly string[]
+  /** Whether what it lets through is noted, place by place. @default false */
+  readonly learn?: boolean | undefined
 }
 
 /** A policy as the rule sets need it. */
@@ -36,6 +38,9 @@ export interface ResolvedPolicy {
   readonly denyNames: readonly string[]
   /** All that it lets through by address alone; the rules in the kernel say the same. */
   readonly permitted: Intervals
+  /** Those of `permitted` of which no name decides. */
+  readonly permittedByAddress: Intervals
+  readonly learn: boolean
   /**
    * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
    * policy is seen as one. Made of the policy alone: a restart of the host agent comes to the same.
@@ -84,6 +89,8 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
     allowNames,
     denyNames,
     permitted,
+    permittedByAddress: denyNames.length === 0 ? permitted : without(intervalsOf(allow), neverIntervals),
+    learn: policy.learn === true,
     mark: markOf(policy),
   }
 }
@@ -91,6 +98,11 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
 /** Whether anything of the policy is decided by name. */
 export function hasNames({ allowNames, denyNames }: ResolvedPolicy): boolean {
   return allowNames.length > 0 || denyNames.length > 0
+}
+
+/** Whether new connections to public addresses pass the filter: because a name decides, or to be noted. */
+export function usesFilter(policy: ResolvedPolicy): boolean {
+  return policy.learn || hasNames(policy)
 }
 
 /** Whether an address is neither of a private range nor of one that is never reachable. */

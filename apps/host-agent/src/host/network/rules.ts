@@ -1,7 +1,7 @@
 import { formatCidr, neverRanges } from '@wrenn/base'
 import type { SlotAddresses, SlotRange } from './address.js'
 import { filterLink } from './own-links.js'
-import { hasNames, privateRanges, type ResolvedPolicy } from './policy.js'
+import { privateRanges, type ResolvedPolicy, usesFilter } from './policy.js'
 
 /** Of every guest, each in its own namespace: link-local (RFC 3927), so that it meets no real network. */
 export const GUEST_ADDRESS = '169.254.0.21'
@@ -14,6 +14,11 @@ export const TO_FILTER = 'flt0'
  * Of packets, for the route to the filter, and of connections that go there, for as long as they last. Marks of policies are odd.
  */
 export const FILTER_MARK = 2
+
+/** What was used without the filter by a capsule that learns: targets of TCP and UDP, and of pings. */
+export const USED_SETS = { ports: 'used', pings: 'pinged' } as const
+/** Targets in each of the two. */
+export const MAXIMUM_USED = 256
 
 /** The slots' links are `<prefix>-<n>`; a prefix has no dash, so two platforms' patterns never meet. */
 const slotLinks = (prefix: string): string => `"${prefix}-*"`
@@ -166,6 +171,18 @@ delete table inet wrenn
 table inet wrenn {
 ${set('never', [...neverRanges, formatCidr(range.cidr)])}
 ${set('private', privateRanges)}
+  set ${USED_SETS.ports} {
+    type inet_proto . ipv4_addr . inet_service
+    size ${MAXIMUM_USED}
+    flags dynamic
+    counter
+  }
+  set ${USED_SETS.pings} {
+    type ipv4_addr
+    size ${MAXIMUM_USED}
+    flags dynamic
+    counter
+  }
   ct timeout questions {
     protocol udp
     l3proto ip
@@ -269,7 +286,10 @@ ${refuseChain}
 export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
   const accept = `ct mark set ${policy.mark} accept`
   const to = (networks: readonly string[], verdict: string): string[] =>
-    networks.map((network) => `ct original ip daddr ${network} counter ${verdict}`)
+    networks.flatMap((network) => [
+      ...noted(policy, verdict === accept, `ct original ip daddr ${network} `),
+      `ct original ip daddr ${network} counter ${verdict}`,
+    ])
   const rules = [
     `ct mark ${policy.mark} accept`,
     ...to(policy.allowPrivate, accept),
@@ -278,10 +298,12 @@ export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
     ...to(policy.deny, 'return'),
     // What may not go by its address alone and says no name. TCP that does has gone to the filter before it comes here.
     ...(policy.denyNames.length > 0 ? ['meta l4proto != icmp counter return'] : []),
+    ...noted(policy, policy.internet, ''),
     `counter ${policy.internet ? accept : 'return'}`,
   ]
   return [
     ...(fresh ? [] : ['decide', 'names', 'by_name'].map((chain) => `flush chain inet wrenn ${chain}`)),
+    ...(fresh || policy.learn ? [] : Object.values(USED_SETS).map((set) => `flush set inet wrenn ${set}`)),
     ...(policy.names ? ['add rule inet wrenn names accept'] : []),
     ...rules.map((rule) => `add rule inet wrenn decide ${rule}`),
     ...nameRules(policy).map((rule) => `add rule inet wrenn by_name ${rule}`),
@@ -289,18 +311,28 @@ export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
   ].join('\n')
 }
 
-/** Which new connections go to the filter: those of which the address alone does not decide. */
+/** Before a rule that lets through: notes where to. A full set fails its own rule alone. */
+function noted({ learn }: ResolvedPolicy, letsThrough: boolean, condition: string): readonly string[] {
+  if (!learn || !letsThrough) return []
+  const outward = `${condition}ct direction original`
+  return [
+    `${outward} meta l4proto { tcp, udp } add @${USED_SETS.ports} { meta l4proto . ip daddr . th dport }`,
+    `${outward} meta l4proto icmp add @${USED_SETS.pings} { ip daddr }`,
+  ]
+}
+
+/** Which new connections go to the filter: those of which the address alone does not decide, and all that are to be noted. */
 function nameRules(policy: ResolvedPolicy): readonly string[] {
-  if (!hasNames(policy)) return []
+  if (!usesFilter(policy)) return []
   const filter = `meta mark set ${FILTER_MARK} ct mark set ${FILTER_MARK} return`
   const to = (networks: readonly string[], verdict: string): string[] =>
     networks.map((network) => `ip daddr ${network} ${verdict}`)
   const denied = policy.allowNames.length > 0 ? filter : 'return'
-  const open = policy.denyNames.length > 0 ? filter : 'return'
+  const open = policy.learn || policy.denyNames.length > 0 ? filter : 'return'
   return [
     ...to(policy.allowPrivate, 'return'),
     ...to(['@private'], 'return'),
-    ...to(policy.allow, 'return'),
+    ...to(policy.allow, policy.learn ? filter : 'return'),
     ...to(policy.deny, denied),
     policy.internet ? open : denied,
   ]

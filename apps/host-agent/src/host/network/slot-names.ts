@@ -1,10 +1,11 @@
 import type { Logger } from '@wrenn/base'
+import type { AnswerWitness } from '../dns/index.js'
 import { EgressFilter, type FilterProgram } from '../filter/index.js'
-import type { Refusal } from '../names/index.js'
+import { joinLearned, type Learned, type Refusal } from '../names/index.js'
 import type { SlotRange } from './address.js'
 import { NameGate } from './name-gate.js'
 import { filterLink } from './own-links.js'
-import { type EgressPolicy, hasNames, type ResolvedPolicy } from './policy.js'
+import { type EgressPolicy, type ResolvedPolicy, usesFilter } from './policy.js'
 import { FILTER_MARK, TO_FILTER } from './rules.js'
 
 interface SlotNamesOptions {
@@ -50,11 +51,11 @@ export class SlotNames {
     return this.#gate.mayAsk(client, name)
   }
 
-  /** To be called before the rules send anything here. Of a policy without names the filter hears only where it may have connections. */
+  /** To be called before the rules send anything here. Of a policy that needs no filter it hears only where it may have connections. */
   async apply(index: number, policy: EgressPolicy, resolved: ResolvedPolicy): Promise<void> {
     const address = this.#address(index)
     const takeBack = this.#gate.set(address, resolved)
-    if (!hasNames(resolved) && !this.#filter.has(index)) return
+    if (!usesFilter(resolved) && !this.#filter.has(index)) return
     const slot = { index, namespace: `${this.#prefix}-${index}`, address, mark: FILTER_MARK, link: TO_FILTER }
     try {
       await this.#filter.set(slot, policy)
@@ -75,6 +76,16 @@ export class SlotNames {
     const asked = this.#gate.refused(this.#address(index))
     const all = [...asked, ...(await this.#filter.refused(index))]
     return all.sort((a, b) => b.lastAtMs - a.lastAtMs)
+  }
+
+  /** What a slot that learns has used; `direct`: without the filter. */
+  async learned(index: number, direct: Learned): Promise<Learned> {
+    return this.#gate.named(this.#address(index), joinLearned(await this.#filter.learned(index), direct))
+  }
+
+  /** For the resolver: whose answers are to be heard, and what they were. */
+  get witness(): AnswerWitness {
+    return this.#gate
   }
 
   /** Leaves the filter running, with all its connections. */
