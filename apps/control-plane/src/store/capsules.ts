@@ -2,6 +2,7 @@ import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protoc
 import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import { renewedLife } from './lifetimes.js'
+import { runPrepared } from './prepared.js'
 import type { CapsuleRow, CapsulesTable } from './schema.js'
 
 /** A row to insert; what has a default in the schema may be left out. */
@@ -16,12 +17,8 @@ export async function insertCapsule(db: Db, capsule: NewCapsule): Promise<Capsul
 
 /** A team's capsule, stopped ones too. */
 export async function findCapsule(db: Db, teamId: string, id: string): Promise<CapsuleRow | undefined> {
-  return await db
-    .selectFrom('capsules')
-    .selectAll()
-    .where('team_id', '=', teamId)
-    .where('id', '=', id)
-    .executeTakeFirst()
+  const query = db.selectFrom('capsules').selectAll().where('team_id', '=', teamId).where('id', '=', id)
+  return (await runPrepared(db, query))[0]
 }
 
 /** Some capsules, oldest first. */
@@ -111,14 +108,24 @@ export interface CapsuleFilter {
 /** In the order that the filter says. */
 export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter): Promise<CapsuleRow[]> {
   const { states, templates, name, labels = {}, startedAfter, beyondSeq, order = 'desc', limit } = filter
+  const noLabels = Object.keys(labels).length === 0
   let query = db.selectFrom('capsules').selectAll().where('team_id', '=', teamId)
-  if (states !== undefined) query = query.where('state', 'in', states)
+  // In the text of the statement, so that a plan that is kept is made for these states.
+  if (states !== undefined)
+    query = query.where(
+      'state',
+      'in',
+      states.map((each) => sql.lit(each)),
+    )
   if (templates !== undefined) query = query.where('template', 'in', templates)
   if (name !== undefined) query = query.where('name', '=', name)
   if (startedAfter !== undefined) query = query.where(sql<SqlBool>`coalesce(started_at, created_at) > ${startedAfter}`)
   if (beyondSeq !== undefined) query = query.where('seq', order === 'desc' ? '<' : '>', beyondSeq)
-  if (Object.keys(labels).length > 0) query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(labels)}::jsonb`)
-  return await query.orderBy('seq', order).limit(limit).execute()
+  if (!noLabels) query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(labels)}::jsonb`)
+  const page = query.orderBy('seq', order).limit(limit)
+  // Where what is filtered by is more or less frequent, no plan is good for all values.
+  const isPlain = templates === undefined && name === undefined && startedAfter === undefined && noLabels
+  return isPlain ? await runPrepared(db, page) : await page.execute()
 }
 
 /** Every capsule a host may hold: all but those known to be gone. */

@@ -2,6 +2,7 @@ import { AppError, type Logger, silentLogger } from '@wrenn/base'
 import { Kysely, type Migration, type MigrationResultSet, Migrator, NO_MIGRATIONS, PostgresDialect, sql } from 'kysely'
 import pg from 'pg'
 import { migrations } from './migrations/index.js'
+import { PreparingPool } from './prepared.js'
 import type { Database } from './schema.js'
 
 const BIGINT_OID = 20
@@ -46,7 +47,7 @@ export function openDatabase({
   // Without listeners node-postgres ends the process when the server goes away.
   pool.on('error', (error) => logger.warn({ error: error.message }, 'database.connection_lost'))
   pool.on('connect', (client) => client.on('error', () => {}))
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool }) })
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: new PreparingPool(pool) }) })
 }
 
 type Migrations = Readonly<Record<string, Migration>>

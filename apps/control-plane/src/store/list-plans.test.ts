@@ -6,7 +6,7 @@ import { eraseAccount } from './account-ends.js'
 import { listAllTeams } from './all-teams.js'
 import { listKeys } from './api-keys.js'
 import { listAudit, listChained } from './audit.js'
-import { listCapsules, pruneEnded, pruneOperations } from './capsules.js'
+import { findCapsule, listCapsules, pruneEnded, pruneOperations } from './capsules.js'
 import { type Db, migrateUp, openDatabase } from './database.js'
 import { listEvents } from './events.js'
 import { countBuilds, countCapsules, countOperations } from './monitoring.js'
@@ -74,6 +74,7 @@ const questions: Readonly<Record<string, (db: Db) => Promise<unknown>>> = {
   'capsules with a common label': capsules({ labels: { kind: 'many' }, beyondSeq: 10_000 }),
   'capsules that started lately': capsules({ startedAfter: hour(1), order: 'asc' }),
   'capsules of a name and template': capsules({ name: 'kept', templates: ['minimal'], states: ['stopped'] }),
+  'one capsule': (db) => findCapsule(db, TEAM, 'cl-9000'),
   'what a team uses': (db) => findUsage(db, TEAM),
   'the audit trail': entries({}),
   'a page of the audit trail': entries({ before: { at: hour(-1), id: 'audit-3600' } }),
@@ -107,6 +108,15 @@ const questions: Readonly<Record<string, (db: Db) => Promise<unknown>>> = {
     if (user !== undefined) await eraseAccount(db, user)
   },
 }
+
+/** Those whose statements are kept, which may have one plan for all values. */
+const kept = [
+  'all capsules',
+  'capsules that have not ended',
+  'capsules that failed',
+  'a page of ended capsules',
+  'one capsule',
+]
 
 interface Plan {
   readonly 'Node Type': string
@@ -148,8 +158,7 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
     await postgres[Symbol.asyncDispose]()
   }, 30_000)
 
-  /** Of each statement that `question` asks, how many rows it reads; nothing is changed by it. */
-  async function readBy(question: (db: Db) => Promise<unknown>): Promise<{ rows: number; sql: string }[]> {
+  async function askedBy(question: (db: Db) => Promise<unknown>): Promise<typeof asked> {
     asked = []
     const back = new Error('nothing is to stay')
     const undone = db.transaction().execute(async (tx) => {
@@ -157,7 +166,12 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
       throw back
     })
     await expect(undone).rejects.toBe(back)
-    const statements = asked.filter(({ sql }) => /^\s*(select|with|update|delete)\b/i.test(sql))
+    return asked.filter(({ sql }) => /^\s*(select|with|update|delete)\b/i.test(sql))
+  }
+
+  /** Of each statement that `question` asks, how many rows it reads; nothing is changed by it. */
+  async function readBy(question: (db: Db) => Promise<unknown>): Promise<{ rows: number; sql: string }[]> {
+    const statements = await askedBy(question)
     const client = await pool.connect()
     try {
       await client.query('BEGIN')
@@ -176,6 +190,22 @@ describe.each(testPostgresKinds())('on $name', ({ start }) => {
   it('sees it when many rows are read', async () => {
     const all = await readBy((tx) => tx.selectFrom('capsules').select('id').where('vcpus', '=', 2).execute())
     expect(all).toEqual([{ rows: MANY, sql: expect.stringContaining('"vcpus"') }])
+  })
+
+  it.each(kept)('reads little with one plan for all values: %s', async (name) => {
+    const [asked] = await askedBy(questions[name] as (db: Db) => Promise<unknown>)
+    const client = await pool.connect()
+    try {
+      await client.query('SET plan_cache_mode = force_generic_plan')
+      await client.query(`PREPARE asked AS ${asked?.sql}`)
+      const values = asked?.parameters.map((each) => pg.escapeLiteral(String(each))).join(', ')
+      const { rows } = await client.query(`EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE asked(${values})`)
+      expect(JSON.stringify(rows)).toContain('$1')
+      expect(rowsRead(rows[0]['QUERY PLAN'][0].Plan)).toBeLessThanOrEqual(MAX_ROWS_READ)
+    } finally {
+      // It is not to be used again: a connection keeps its settings and statements.
+      client.release(true)
+    }
   })
 
   it.each(Object.keys(questions))('reads little more than its page: %s', async (name) => {

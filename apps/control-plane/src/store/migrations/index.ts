@@ -27,6 +27,7 @@ import * as metrics from './0025-metrics.js'
 import * as channels from './0026-channels.js'
 import * as usage from './0027-usage.js'
 import * as templateTags from './0028-template-tags.js'
+import * as capsulesLive from './0029-capsules-live.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -58,4 +59,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0026-channels': channels,
   '0027-usage': usage,
   '0028-template-tags': templateTags,
+  '0029-capsules-live': capsulesLive,
 }

@@ -1,0 +1,105 @@
+import type { Compilable, Kysely, PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely'
+import type pg from 'pg'
+import type { Database } from './schema.js'
+
+/** At the end of statements that a connection is to keep parsed and planned. */
+const MARK = ' /* prepared */'
+/** As many different ones a connection keeps; what comes later is parsed each time. */
+const MAX_KEPT = 64
+const FEATURE_NOT_SUPPORTED = '0A000'
+const UNKNOWN_STATEMENT = '26000'
+const STATEMENT_EXISTS = '42P05'
+
+/**
+ * Runs a query that is asked often. Each connection has it parsed once, and planned once where one plan does for all values: for a short
+ * query that is most of its time. In a transaction it is parsed as any other, because there an error of a kept one could not be made good.
+ */
+export async function runPrepared<Row>(db: Kysely<Database>, query: Compilable<Row>): Promise<Row[]> {
+  const compiled = query.compile()
+  const { rows } = await db.executeQuery<Row>(db.isTransaction ? compiled : { ...compiled, sql: compiled.sql + MARK })
+  return rows
+}
+
+/** A pool for Kysely whose connections keep what `runPrepared` asks. */
+export class PreparingPool implements PostgresPool {
+  readonly #pool: pg.Pool
+  // Kysely knows a connection again by its object.
+  readonly #clients = new WeakMap<pg.PoolClient, PostgresPoolClient>()
+  readonly #names = new StatementNames()
+
+  constructor(pool: pg.Pool) {
+    this.#pool = pool
+  }
+
+  async connect(): Promise<PostgresPoolClient> {
+    const client = await this.#pool.connect()
+    const preparing = this.#clients.get(client) ?? new PreparingClient(client, this.#names)
+    this.#clients.set(client, preparing)
+    return preparing
+  }
+
+  async end(): Promise<void> {
+    await this.#pool.end()
+  }
+}
+
+class PreparingClient implements PostgresPoolClient {
+  readonly #client: pg.PoolClient
+  readonly #names: StatementNames
+
+  constructor(client: pg.PoolClient, names: StatementNames) {
+    this.#client = client
+    this.#names = names
+  }
+
+  query<Row>(text: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<Row>>
+  query<Row>(cursor: PostgresCursor<Row>): PostgresCursor<Row>
+  query(what: string | PostgresCursor<unknown>, parameters: readonly unknown[] = []): unknown {
+    if (typeof what !== 'string') throw new TypeError('There are no cursors here.')
+    return what.endsWith(MARK) ? this.#prepared(what, [...parameters]) : this.#client.query(what, [...parameters])
+  }
+
+  async #prepared(text: string, values: unknown[]): Promise<pg.QueryResult> {
+    try {
+      return await this.#client.query({ text, values, name: this.#names.of(text) })
+    } catch (error) {
+      if (!this.#names.isLost(text, error)) throw error
+      return await this.#client.query({ text, values, name: this.#names.of(text) })
+    }
+  }
+
+  release(): void {
+    this.#client.release()
+  }
+}
+
+/** Under which names statements are kept, the same on all connections. */
+class StatementNames {
+  readonly #names = new Map<string, string>()
+  #last = 0
+  #areKept = true
+
+  of(text: string): string | undefined {
+    const known = this.#names.get(text)
+    if (!this.#areKept || known !== undefined || this.#names.size >= MAX_KEPT) return known
+    this.#last += 1
+    const name = `wrenn_${this.#last}`
+    this.#names.set(text, name)
+    return name
+  }
+
+  /** Whether a statement failed only because it was kept. From now on it is kept under another name, or nothing is. */
+  isLost(text: string, error: unknown): boolean {
+    const { code, message = '' } = error as Partial<pg.DatabaseError>
+    // Another control plane has brought the schema to a newer version, and a row has other columns now.
+    if (code === FEATURE_NOT_SUPPORTED && message.includes('cached plan')) {
+      this.#names.delete(text)
+      return true
+    }
+    if (code !== UNKNOWN_STATEMENT && code !== STATEMENT_EXISTS) return false
+    // A pooler in between gives each statement to any of its connections.
+    this.#areKept = false
+    this.#names.clear()
+    return true
+  }
+}
