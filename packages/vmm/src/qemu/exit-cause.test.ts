@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { countOomKills, type ExitEvidence, judgeExit } from './exit-cause.js'
+import { countOomKills, type ExitEvidence, judgeExit, oopsOf } from './exit-cause.js'
 
 const nothing: ExitEvidence = {
   killRequested: false,
@@ -46,6 +46,8 @@ describe('judgeExit', () => {
       "The guest's kernel panicked: Kernel panic - not syncing: Fatal exception in interrupt " +
         '(BUG: kernel NULL pointer dereference, address: 0000000000000008; RIP: 0010:__handle_irq+0x1/0x2).',
     )
+    expect(oopsOf(`[ 0.9] Run /init\r\n${oops}[ 1.1] Kernel Offset: 0x1\r\n`)).toHaveLength(5)
+    expect(oopsOf('[ 0.9] Run /init\r\n')).toEqual([])
     expect(judgeExit({ ...nothing, exitCode: 1, engineLog: 'a\nqemu: no space\n' }).message).toContain('qemu: no space')
   })
 })

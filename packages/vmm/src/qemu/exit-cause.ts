@@ -42,6 +42,16 @@ function panicLine(consoleTail: string): string | undefined {
   return oops.length === 0 ? panic[0] : `${panic[0]} (${oops.join('; ')})`
 }
 
+/** As many lines of an oops as have its registers, code and call trace. */
+const OOPS_LINES = 60
+
+/** What the kernel said of the fault that it panicked by, registers and calls included; for the log of whoever looks for its cause. */
+export function oopsOf(consoleTail: string): string[] {
+  const lines = consoleTail.split(/\r?\n/)
+  const first = lines.findIndex((line) => /\b(?:BUG|Oops|PANIC): |\bKernel panic - not syncing:/.test(line))
+  return first < 0 ? [] : lines.slice(first, first + OOPS_LINES).filter((line) => line !== '')
+}
+
 function guestEnd(evidence: ExitEvidence): ExitVerdict | undefined {
   const { reason, consoleTail } = evidence
   const panic = panicLine(consoleTail)

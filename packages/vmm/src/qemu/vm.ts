@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, isErrno, isRunning, type Logger, type ProcessId } from '@wrenn/base'
 import type { SavedState, Vm, VmExit, VmRecord, VmState, VmStats } from '../engine.js'
 import type { ConsoleTail } from './console.js'
-import { countOomKills, judgeExit } from './exit-cause.js'
+import { countOomKills, judgeExit, oopsOf } from './exit-cause.js'
 import type { ChildExit, Launched } from './launch.js'
 import { fetchDeviceState, runState, settledRunState } from './migration.js'
 import { killProcess, processGone, processOwner, sampleProcess } from './process.js'
@@ -225,6 +225,9 @@ export class QemuVm implements Vm {
       { vmId: this.id, cause: verdict.cause, exitCode: child.exitCode, signal: child.signal },
       'vm.exited',
     )
+    if (verdict.cause === 'guest_panic') {
+      this.#parts.logger.warn({ vmId: this.id, oops: oopsOf(consoleTail) }, 'vm.panicked')
+    }
     return this.#exit
   }
 
