@@ -1,28 +1,29 @@
 import type { Logger } from '@wrenn/base'
+import { createBackground, type Round } from './background.js'
 import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
 import { Audit, AuditChains } from './domain/audit/index.js'
 import { Egress } from './domain/capsules/index.js'
-import { ChannelDispatcher, ChannelLog, ChannelSweeper, Channels } from './domain/channels/index.js'
-import { EventFeed, EventSweeper } from './domain/events/index.js'
+import { ChannelLog, Channels } from './domain/channels/index.js'
+import { EventFeed } from './domain/events/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
-import { CapsuleHistory, MetricsCollector } from './domain/metrics/index.js'
+import { CapsuleHistory } from './domain/metrics/index.js'
 import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch } from './domain/platform/index.js'
 import { Snapshots } from './domain/points/index.js'
 import { Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Keyring, readKeyFile } from './domain/secrets/index.js'
-import { Invitations, Members, Plans, TeamAdmin, TeamSweeper, Teams } from './domain/teams/index.js'
+import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
-import { Usage, UsageRollUp } from './domain/usage/index.js'
+import { Usage } from './domain/usage/index.js'
 import { createApp } from './http/app.js'
 import type { Services } from './http/context.js'
 import { readDashboard } from './http/dashboard/dashboard.js'
 import { DRAIN_MS, drainListeners } from './http/drain.js'
 import { SecureListener } from './http/secure-listener.js'
 import { createProviders } from './identity/index.js'
-import { createDelivery, linksBelow, Mailer, MailSender } from './mail/index.js'
+import { Mailer } from './mail/index.js'
 import { Sender } from './notify/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
@@ -59,6 +60,7 @@ export async function startControlPlane(
   logger: Logger,
   options: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
+  const { tickMs = 1_000, drainMs = DRAIN_MS, eventBeatMs } = options
   const dashboard = await readDashboard(config.dashboardFile)
   const { encryptionKeyFile, encryptionKeys } = config
   const keysOfFile = encryptionKeyFile === undefined ? [] : await readKeyFile(encryptionKeyFile, logger)
@@ -66,104 +68,38 @@ export async function startControlPlane(
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
-  const auditChains = new AuditChains({
-    db,
-    logger,
-    retentionMs: config.auditRetentionMs,
-    lookEveryMs: options.tickMs ?? 1_000,
-  })
-  const mailSender = new MailSender({
-    db,
-    delivery: createDelivery(config.mail, logger),
-    links: linksBelow(config.publicUrl),
-    logger,
-    lookEveryMs: options.tickMs ?? 1_000,
-  })
+  const auditChains = new AuditChains({ db, logger, retentionMs: config.auditRetentionMs, lookEveryMs: tickMs })
   const mailer = new Mailer()
   const { signUp, publicUrl, accountGraceSec, pendingAccountSec } = config
   const providers = createProviders(config.providers)
   const people = createPeople({
-    ...{
-      db,
-      notifications,
-      apiKeys,
-      mailer,
-      signUp,
-      publicUrl,
-      accountGraceSec,
-      pendingAccountSec,
-      providers,
-      keyring,
-      logger,
-    },
+    ...{ db, notifications, apiKeys, mailer, providers, keyring, logger },
+    ...{ signUp, publicUrl, accountGraceSec, pendingAccountSec },
     ...(options.tickMs === undefined ? {} : { eraseEveryMs: options.tickMs }),
   })
-  const { eventBeatMs } = options
   const events = new EventFeed({ db, notifications, ...(eventBeatMs === undefined ? {} : { beatMs: eventBeatMs }) })
-  const eventSweeper = new EventSweeper({
-    db,
-    logger,
-    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
-  })
   const sender = new Sender({ allowed: config.channels.allowed })
-  const channelDispatcher = new ChannelDispatcher({
-    ...{ db, notifications, sender, keyring, logger },
-    lookEveryMs: options.tickMs ?? 1_000,
-    ...(options.channelFirstDelayMs === undefined ? {} : { firstDelayMs: options.channelFirstDelayMs }),
-  })
-  const { giveUpMs, keepMs } = config.channels
-  const channelSweeper = new ChannelSweeper({
-    ...{ db, logger, giveUpMs, keepMs },
-    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
-  })
   const keyWatch = new KeyWatch({ db, logger })
-  const { tickMs = 1_000, drainMs = DRAIN_MS } = options
   const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, logger, tickMs })
   const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
   const { limits, lifecycleTimeoutMs } = config
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const egress = new Egress({ db, host, logger, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
-  const metricsCollector = new MetricsCollector({
-    db,
-    host,
-    logger,
-    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
-  })
-  const usageRollUp = new UsageRollUp({
-    ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
-    ...(options.tickMs === undefined ? {} : { everyMs: options.tickMs }),
-  })
-  const teamSweeper = new TeamSweeper({
-    db,
-    logger,
-    lookEveryMs: tickMs,
-    endCapsule: (teamId, id) => capsules.destroy(teamId, id, { waitMs: 0, reason: 'team_deleted' }),
-    endSnapshot: (teamId, name) => snapshots.remove(teamId, name, undefined),
+  const background = createBackground({
+    ...{ config, db, notifications, host, capsules, snapshots, sender, keyring, logger },
+    ...{ tickMs: options.tickMs, channelFirstDelayMs: options.channelFirstDelayMs },
   })
   const reconciler = new Reconciler({
-    db,
-    host,
-    operations,
-    snapshots,
-    logger,
+    ...{ db, host, operations, snapshots, logger },
     silentMs: config.hostSilentMs,
     lostGraceMs: config.lostGraceMs,
     retentionMs: config.retentionMs,
     tickMs,
   })
   const builds = createBuilds({
-    db,
-    host,
-    capsules,
-    snapshots,
-    wake: inFlight.wake,
-    limits,
-    buildLimits: config.builds,
-    snapshotWaitMs: lifecycleTimeoutMs,
-    retentionMs: config.retentionMs,
-    logger,
-    lookEveryMs: tickMs,
+    ...{ db, host, capsules, snapshots, wake: inFlight.wake, limits, buildLimits: config.builds },
+    ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, lookEveryMs: tickMs },
   })
   const services: Services = {
     wake: inFlight.wake,
@@ -209,6 +145,8 @@ export async function startControlPlane(
     logger,
     version: VERSION,
   }
+  // In the order in which they stop: what others write into goes on last.
+  const rounds: readonly Round[] = [people, callMeter, ...background, accessLog, auditChains]
   const app = await createApp(services, proxy)
   let secure: SecureListener | undefined
   const stop = async (): Promise<void> => {
@@ -222,17 +160,7 @@ export async function startControlPlane(
     await operations.drain(drainMs)
     inFlight.stop()
     keyWatch.stop()
-    await people.stop()
-    await teamSweeper.stop()
-    await callMeter.stop()
-    await eventSweeper.stop()
-    await channelDispatcher.stop()
-    await channelSweeper.stop()
-    await metricsCollector.stop()
-    await usageRollUp.stop()
-    await accessLog.stop()
-    await auditChains.stop()
-    await mailSender.stop()
+    for (const round of rounds) await round.stop()
     await notifications.stop()
     await activity.flush()
     await apiKeys.flush()
@@ -256,17 +184,7 @@ export async function startControlPlane(
     reconciler.start()
     egress.start()
     inFlight.start()
-    accessLog.start()
-    auditChains.start()
-    mailSender.start()
-    people.start()
-    teamSweeper.start()
-    callMeter.start()
-    eventSweeper.start()
-    channelDispatcher.start()
-    channelSweeper.start()
-    metricsCollector.start()
-    usageRollUp.start()
+    for (const round of rounds) round.start()
     builds.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')

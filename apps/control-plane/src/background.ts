@@ -1,0 +1,67 @@
+import type { Logger } from '@wrenn/base'
+import type { ControlPlaneConfig } from './config.js'
+import type { Capsules } from './domain/capsules/index.js'
+import { ChannelDispatcher, ChannelSweeper } from './domain/channels/index.js'
+import { EventSweeper } from './domain/events/index.js'
+import { MetricsCollector } from './domain/metrics/index.js'
+import type { Snapshots } from './domain/points/index.js'
+import type { Keyring } from './domain/secrets/index.js'
+import { TeamSweeper } from './domain/teams/index.js'
+import { UsageRollUp } from './domain/usage/index.js'
+import type { Host } from './host/host.js'
+import { createDelivery, linksBelow, MailSender } from './mail/index.js'
+import type { Sender } from './notify/index.js'
+import type { Db } from './store/database.js'
+import type { Notifications } from './store/notifications.js'
+
+const LOOK_EVERY_MS = 1_000
+
+/** Something that goes on from its start until its stop, which waits for what is under way. */
+export interface Round {
+  start(): void
+  stop(): Promise<void> | void
+}
+
+interface BackgroundDeps {
+  readonly config: ControlPlaneConfig
+  readonly db: Db
+  readonly notifications: Notifications
+  readonly host: Host
+  readonly capsules: Capsules
+  readonly snapshots: Snapshots
+  readonly sender: Sender
+  readonly keyring: Keyring
+  readonly logger: Logger
+  /** How often all of them look; `undefined`: each as often as it is made for. */
+  readonly tickMs: number | undefined
+  readonly channelFirstDelayMs: number | undefined
+}
+
+/** What goes on beside requests. Several control planes share this work through the database. */
+export function createBackground(deps: BackgroundDeps): readonly Round[] {
+  const { config, db, notifications, host, capsules, snapshots, sender, keyring, logger, tickMs } = deps
+  const { channelFirstDelayMs: firstDelayMs } = deps
+  const { giveUpMs, keepMs } = config.channels
+  const lookEveryMs = tickMs ?? LOOK_EVERY_MS
+  const often = tickMs === undefined ? {} : { everyMs: tickMs }
+  const delivery = createDelivery(config.mail, logger)
+  return [
+    new MailSender({ db, delivery, links: linksBelow(config.publicUrl), logger, lookEveryMs }),
+    new TeamSweeper({
+      ...{ db, logger, lookEveryMs },
+      endCapsule: (teamId, id) => capsules.destroy(teamId, id, { waitMs: 0, reason: 'team_deleted' }),
+      endSnapshot: (teamId, name) => snapshots.remove(teamId, name, undefined),
+    }),
+    new EventSweeper({ db, logger, ...often }),
+    new ChannelDispatcher({
+      ...{ db, notifications, sender, keyring, logger, lookEveryMs },
+      ...(firstDelayMs === undefined ? {} : { firstDelayMs }),
+    }),
+    new ChannelSweeper({ db, logger, giveUpMs, keepMs, ...often }),
+    new MetricsCollector({ db, host, logger, ...often }),
+    new UsageRollUp({
+      ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
+      ...often,
+    }),
+  ]
+}
