@@ -71,6 +71,7 @@ export {
   wireStatus,
   wireStatuses,
 } from './states.js'
+export { type StatsRange, statsRanges } from './stats-ranges.js'
 export {
   CLIENT_LINE_PATH,
   CLIENT_LINE_PROTOCOL,

@@ -8,6 +8,7 @@ export {
   channelTargets,
   metricsRanges,
   nextState,
+  statsRanges,
 } from '@wrenn/protocol'
 export {
   Account,

@@ -1,9 +1,25 @@
 import { AppError } from '@wrenn/base'
-import type { AnyUsageInfo, ExactUsage, RecomputedUsageInfo, UsageCheck, UsageInfo, UsageSums } from '@wrenn/sdk'
-import { type Command, InvalidArgumentError } from 'commander'
+import {
+  type AnyUsageInfo,
+  type CapsuleLevels,
+  type CapsuleStats,
+  type ExactUsage,
+  type RecomputedUsageInfo,
+  type StatsRange,
+  statsRanges,
+  type UsageCheck,
+  type UsageInfo,
+  type UsageSums,
+} from '@wrenn/sdk'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { printable, table, writeFully } from '../output.js'
+import { sparkline } from '../sparkline.js'
+import { showBytes } from '../units.js'
+
+const STATS_WIDTH = 60
+const BYTES_PER_MIB = 2 ** 20
 
 const help = `
 Days are those of UTC, both ends included; today counts until now. Without days it is the last thirty.
@@ -12,6 +28,7 @@ Examples:
   wrenn usage --month 2026-11
   wrenn usage --from 2026-01-01 --months --csv > usage.csv
   wrenn usage teams --month 2026-11            of every team, for admins of the platform
+  wrenn usage stats --range 24h                how many capsules ran, and when
   wrenn usage verify`
 
 interface SpanOptions extends CommonOptions {
@@ -46,9 +63,23 @@ export function addUsage(program: Command): void {
       output.result(usageJson(found), () => showUsage(found))
     },
   )
+  addStats(command)
   addTeams(command)
   addVerify(command)
   addRecompute(command)
+}
+
+function addStats(usage: Command): void {
+  const command = usage
+    .command('stats')
+    .description('show how many capsules of your team run, and ran')
+    .addOption(new Option('--range <range>', 'how far back').choices(Object.keys(statsRanges)).default('1h'))
+    .addHelpText('after', '\nExample:\n  wrenn usage stats --range 30d')
+  withJson(command).action(async (options: CommonOptions & { readonly range: StatsRange }) => {
+    const { config, output } = contextOf(options)
+    const stats = await (await connect(config)).usage.stats(options.range)
+    output.result(statsJson(stats), () => showStats(stats))
+  })
 }
 
 function addTeams(usage: Command): void {
@@ -186,6 +217,40 @@ function exactJson(usage: ExactUsage | undefined): object | undefined {
     paused_mib_seconds: usage.pausedMibSeconds,
     disk_mib_seconds: usage.diskMibSeconds,
   }
+}
+
+function levelsJson({ running, vcpus, memoryMib }: CapsuleLevels): object {
+  return { running_count: running, vcpus, memory_mb: memoryMib }
+}
+
+function statsJson({ range, current, peaks, steps }: CapsuleStats): object {
+  return {
+    range,
+    current: levelsJson(current),
+    peaks: levelsJson(peaks),
+    steps: steps.map(({ at, ...levels }) => ({ at, ...levelsJson(levels) })),
+  }
+}
+
+function showStats({ range, current, peaks, steps }: CapsuleStats): string {
+  const [first] = steps
+  if (first === undefined) return 'Nothing is known yet.'
+  const { rangeSec, stepSec } = statsRanges[range]
+  const fromMs = first.at.getTime()
+  const span = { fromMs, toMs: fromMs + rangeSec * 1000, width: Math.min(STATS_WIDTH, rangeSec / stepSec) }
+  const lines: readonly [string, (levels: CapsuleLevels) => number, (value: number) => string][] = [
+    ['Running', ({ running }) => running, String],
+    ['vCPUs', ({ vcpus }) => vcpus, String],
+    ['Memory', ({ memoryMib }) => memoryMib, (mib) => showBytes(mib * BYTES_PER_MIB)],
+  ]
+  const shown = lines.map(([name, of, format]) => {
+    const line = sparkline(
+      steps.map((step) => ({ atMs: step.at.getTime(), value: of(step) })),
+      span,
+    )
+    return `${name.padEnd(9)} ${line}  ${format(of(current))} now, at most ${format(of(peaks))} in thirty days`
+  })
+  return shown.join('\n')
 }
 
 const HEADS = ['VCPU HOURS', 'MEMORY GIB HOURS', 'DISK GIB HOURS']

@@ -41,10 +41,10 @@ export async function findRollUpState(db: Db): Promise<RollUpState> {
   return state
 }
 
-/** Holds the state until the end of the transaction, so that one at a time rolls up; `undefined` where another does and `wait` is false. */
-export async function lockRollUps(tx: Db, { wait }: { readonly wait: boolean }): Promise<RollUpState | undefined> {
+/** Holds the state until the end of the transaction, so that one at a time rolls up; `undefined` where another does. */
+export async function lockRollUps(tx: Db): Promise<RollUpState | undefined> {
   const { rows } = await sql<RollUpState>`SELECT ${stateColumns} FROM usage_state
-    FOR NO KEY UPDATE ${wait ? sql`` : sql`SKIP LOCKED`}`.execute(tx)
+    FOR NO KEY UPDATE SKIP LOCKED`.execute(tx)
   return rows[0]
 }
 

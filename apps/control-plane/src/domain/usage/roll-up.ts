@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { errorText, groupBy, type Logger } from '@wrenn/base'
+import { statsRanges } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from '../../store/database.js'
 import { findBuckets } from '../../store/usage-ledger.js'
@@ -33,7 +34,7 @@ const PRUNE_BATCH = 5_000
 /** More than the longest range of stats. */
 const PEAK_DAYS = 32
 /** Of the longest range of stats; a day has whole ones. */
-export const PEAK_STEP_SEC = 21_600
+const PEAK_STEP_SEC = statsRanges['30d'].stepSec
 
 interface UsageRollUpDeps {
   readonly db: Db
@@ -81,7 +82,7 @@ export class UsageRollUp extends Rounds {
     const { db, logger } = this.#deps
     const startedAt = performance.now()
     const day = await db.transaction().execute(async (tx) => {
-      const state = await lockRollUps(tx, { wait: false })
+      const state = await lockRollUps(tx)
       if (state === undefined || state.rolledUntil >= until) return undefined
       await rollUp(tx, state.rolledUntil)
       await setRolledUntil(tx, dayAfter(state.rolledUntil, 1))

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { type Db, migrateUp, openDatabase } from '../../store/database.js'
 import { createTeam } from '../../store/teams.js'
 import { findBuckets } from '../../store/usage-ledger.js'
+import { lockRollUps } from '../../store/usage-roll-ups.js'
 import { freshDatabase } from '../../testing/harness.js'
 import { UsageWorld, WORLD_BEGIN } from '../../testing/usage-world.js'
 import { UsageRollUp } from './roll-up.js'
@@ -289,7 +290,19 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
     })
     expect((await usage.verify(days, other)).differences.every(({ team_id: id }) => id === other)).toBe(true)
     expect(await usage.recompute({ from: '2020-01-01', to: '2020-02-01' }, actor)).toMatchObject({ days: 0 })
-    expect(await usage.recompute(days, actor)).toEqual({ from: '2026-05-01', to: '2026-05-02', days: 2 })
+    // Another one rolls up at that moment, and is waited for.
+    let recomputed: unknown
+    const under = await db.transaction().execute(async (tx) => {
+      expect(await lockRollUps(tx)).toBeDefined()
+      const waiting = usage.recompute(days, actor).then((made) => {
+        recomputed = made
+      })
+      await usage.verify(days, teamId)
+      expect(recomputed).toBeUndefined()
+      return { waiting }
+    })
+    await under.waiting
+    expect(recomputed).toEqual({ from: '2026-05-01', to: '2026-05-02', days: 2 })
     expect(await usage.verify(days, teamId)).toMatchObject({ ok: true, differences: [] })
     // What the ledger has lost, no sum can bring back: it is said by the capsule that is in none.
     expect(await usage.verify(days, other)).toMatchObject({ differences: [], strays: ['cl-2'] })

@@ -1,14 +1,15 @@
-import { AppError } from '@wrenn/base'
-import type {
-  AnyUsage,
-  CapsuleStats,
-  CapsuleUsage,
-  RecomputedUsage,
-  StatsRange,
-  UsageCheck,
-  UsagePeriod,
-  UsageSums,
-  VerifyUsageQuery,
+import { AppError, waitFor } from '@wrenn/base'
+import {
+  type AnyUsage,
+  type CapsuleStats,
+  type CapsuleUsage,
+  type RecomputedUsage,
+  type StatsRange,
+  statsRanges,
+  type UsageCheck,
+  type UsagePeriod,
+  type UsageSums,
+  type VerifyUsageQuery,
 } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
@@ -28,22 +29,16 @@ import {
 } from '../../store/usage-roll-ups.js'
 import { PLATFORM_TEAM_ID } from '../people/index.js'
 import { dayAfter, daysOf, spanOf } from './days.js'
-import { PEAK_STEP_SEC, rollUp } from './roll-up.js'
+import { rollUp } from './roll-up.js'
 import { fill, highestOf, type Steps, stepOf } from './series.js'
 
-const stepsOf = {
-  '5m': { rangeSec: 300, stepSec: 3 },
-  '1h': { rangeSec: 3_600, stepSec: 30 },
-  '6h': { rangeSec: 21_600, stepSec: 180 },
-  '24h': { rangeSec: 86_400, stepSec: 720 },
-  '30d': { rangeSec: 2_592_000, stepSec: PEAK_STEP_SEC },
-} as const satisfies Record<StatsRange, { readonly rangeSec: number; readonly stepSec: number }>
 /** In answers of checks. */
 const MOST = 1_000
 const MIB_PER_GIB = 1024
 /** Verifications at a time of one control plane, which has few connections to the database. */
 const MAX_VERIFYING = 2
 const RETRY_AFTER_SEC = 5
+const ROLL_UP_WAIT_MS = 10_000
 
 /** What capsules held of the platform, and for how long, by the ledger. */
 export class Usage {
@@ -136,16 +131,12 @@ export class Usage {
     }
   }
 
-  /** Rolls days that have passed up anew, as far as the ledger is kept. @throws AppError `invalid_request` */
+  /** Rolls days that have passed up anew, as far as the ledger is kept. @throws AppError `invalid_request`, `conflict` while others do */
   async recompute(asked: VerifyUsageQuery, actor: Actor): Promise<RecomputedUsage> {
     const span = await this.#rolledUp(asked)
     const days = daysOf(span)
     for (let day = 0; day < days; day++) {
-      await this.#db.transaction().execute(async (tx) => {
-        const date = dayAfter(span.from, day)
-        const state = await lockRollUps(tx, { wait: true })
-        if (state !== undefined && state.keptFrom <= date) await rollUp(tx, date)
-      })
+      await this.#recomputeDay(dayAfter(span.from, day))
     }
     if (days === 0) return { ...span, days }
     const details = { ...span, days: `${days}` }
@@ -159,6 +150,22 @@ export class Usage {
       details,
     })
     return { ...span, days }
+  }
+
+  /** A day that has just ended may be under way, of which a large platform has one for a while. */
+  async #recomputeDay(date: string): Promise<void> {
+    const recompute = async (tx: Db): Promise<true | undefined> => {
+      const state = await lockRollUps(tx)
+      if (state === undefined) return undefined
+      if (state.keptFrom <= date) await rollUp(tx, date)
+      return true
+    }
+    await waitFor(async () => await this.#db.transaction().execute(recompute), {
+      timeoutMs: ROLL_UP_WAIT_MS,
+      intervalMs: 100,
+      code: 'conflict',
+      what: 'another roll-up of days to end; those before it were made anew, go on a little later',
+    })
   }
 
   /** The days of those that are rolled up and can be again. */
@@ -197,7 +204,7 @@ export class Usage {
 
 /** The last one is that of now. */
 function stepsUntil(now: Date, range: StatsRange): Steps {
-  const { rangeSec, stepSec } = stepsOf[range]
+  const { rangeSec, stepSec } = statsRanges[range]
   const count = rangeSec / stepSec
   const last = stepOf(now, stepSec)
   return { from: new Date(last.getTime() - (count - 1) * stepSec * 1000), count, stepSec }
