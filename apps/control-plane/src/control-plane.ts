@@ -98,7 +98,7 @@ export async function startControlPlane(
     tickMs,
   })
   const builds = createBuilds({
-    ...{ db, host, capsules, snapshots, wake: inFlight.wake, limits, buildLimits: config.builds },
+    ...{ db, host, capsules, snapshots, lifecycle, keyring, wake: inFlight.wake, limits, buildLimits: config.builds },
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, lookEveryMs: tickMs },
   })
   const services: Services = {

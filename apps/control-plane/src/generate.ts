@@ -91,7 +91,16 @@ async function openApi(): Promise<string> {
   const { wake, atomic, lifetimes } = createInFlight({ ...parts, startWaitMs: 0, outputLimitBytes: 0 })
   const snapshots = new Snapshots(deps)
   const never = { snapshotWaitMs: 0, retentionMs: 0, lookEveryMs: 0 }
-  const builds = createBuilds({ ...deps, ...never, capsules, snapshots, wake, buildLimits })
+  const builds = createBuilds({
+    ...deps,
+    ...never,
+    capsules,
+    snapshots,
+    lifecycle,
+    wake,
+    buildLimits,
+    keyring: new Keyring([]),
+  })
   const app = await createApp({
     wake,
     atomic,

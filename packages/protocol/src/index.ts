@@ -31,6 +31,7 @@ export {
   REFRESH_TOKEN_PREFIX,
   WEBHOOK_SECRET_PREFIX,
 } from './credentials.js'
+export { DockerfileWordError, expandDockerfileWord, type Lookup, splitDockerfileWords } from './dockerfile-words.js'
 export {
   ERROR_CODE_HEADER,
   type ErrorCode,

@@ -4,15 +4,16 @@ import { ApiKeys } from './api-keys.js'
 import { Audit } from './audit.js'
 import { Capsules } from './capsules.js'
 import { Channels } from './channels.js'
-import { quota, templateInfo } from './convert.js'
+import { quota } from './convert.js'
 import { Events } from './events.js'
 import { Factors } from './factors.js'
 import { Platform } from './platform.js'
 import { Sessions } from './sessions.js'
 import type { WebSocketConstructor } from './socket.js'
 import { Teams } from './teams.js'
+import { Templates } from './templates.js'
 import { type ApiKeySource, type CallOptions, Transport } from './transport.js'
-import type { Quota, TemplateInfo } from './types.js'
+import type { Quota } from './types.js'
 import { Usage } from './usage.js'
 import { Users } from './users.js'
 
@@ -110,36 +111,6 @@ export class Wrenn {
   /** What the team uses and may use. */
   async quota(options: CallOptions = {}): Promise<Quota> {
     return quota(await this.#transport.json<wire.Quota>('GET', '/v1/quota', options))
-  }
-}
-
-/** Which templates are listed. */
-export interface ListTemplatesOptions extends CallOptions {
-  /** `base`: what images bring; `snapshot`: made of capsules. @default both */
-  readonly type?: TemplateInfo['type']
-}
-
-/** What capsules start from: base images, and snapshots of capsules. */
-export class Templates {
-  readonly #transport: Transport
-
-  constructor(transport: Transport) {
-    this.#transport = transport
-  }
-
-  /** Those that are built in, and the team's snapshots. */
-  async list(options: ListTemplatesOptions = {}): Promise<TemplateInfo[]> {
-    const { type, ...call } = options
-    const found = await this.#transport.json<wire.Template[]>('GET', '/v1/snapshots', { ...call, query: { type } })
-    return found.map(templateInfo)
-  }
-
-  /**
-   * Deletes a snapshot; capsules that were started from it go on.
-   * @throws TemplateNotFoundError; WrennError `forbidden` for a built-in template, `in_use` while something needs it.
-   */
-  async delete(name: string, options: CallOptions = {}): Promise<void> {
-    await this.#transport.send('DELETE', `/v1/snapshots/${encodeURIComponent(name)}`, options)
   }
 }
 

@@ -47,7 +47,7 @@ export {
   type UpdateChannelOptions,
 } from './channels.js'
 export type { CheckpointRef, DiffOptions } from './checkpoints.js'
-export { type ListTemplatesOptions, Templates, Wrenn, type WrennOptions } from './client.js'
+export { Wrenn, type WrennOptions } from './client.js'
 export {
   type DestinationInfo,
   Egress,
@@ -106,6 +106,7 @@ export {
 export type { PortsInfo } from './ports.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export { type ProviderInfo, Providers } from './providers.js'
+export type { Recipe, RecipeSecret, RecipeStage, RecipeStep, RecipeUpload } from './recipe.js'
 export type { ConnectionState } from './session.js'
 export { Sessions } from './sessions.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'
@@ -123,6 +124,16 @@ export {
   type TeamRole,
   Teams,
 } from './teams.js'
+export {
+  type BuildInfo,
+  type BuildLine,
+  type BuildState,
+  type BuildTemplateOptions,
+  type ListBuildsOptions,
+  type ListTemplatesOptions,
+  type StartBuildOptions,
+  Templates,
+} from './templates.js'
 export type { CallOptions } from './transport.js'
 export {
   type ApiKeyInfo,

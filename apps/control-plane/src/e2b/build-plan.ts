@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
+import { filesHashSchema, minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
 import { z } from 'zod'
 import type { BuildPlan, BuildStep } from '../store/schema.js'
 import { DEFAULT_TAG } from '../store/snapshots.js'
@@ -29,9 +29,6 @@ export const beginBuildSchema = requestBody({
   teamID: text(200).nullish(),
 })
 type BeginBuildInput = z.output<typeof beginBuildSchema>
-
-/** By what its client calls the files of a step: SHA-256, hexadecimal. */
-export const filesHashSchema = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in 64 hexadecimal digits')
 
 const stepSchema = requestBody({
   type: z.enum(['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER']),

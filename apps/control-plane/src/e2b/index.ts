@@ -11,7 +11,6 @@ import { teamRoutes } from './routes/teams.js'
 import { templateRoutes } from './routes/templates.js'
 import { unsupportedRoutes } from './routes/unsupported.js'
 
-export { uploadRoutes } from './routes/uploads.js'
 export { e2bErrorBody, isE2bTarget } from './wire.js'
 
 /**

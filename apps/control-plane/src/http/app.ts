@@ -8,7 +8,7 @@ import { BINARY_SUBPROTOCOL } from '@wrenn/protocol'
 import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
 import { serializerCompiler, validatorCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod'
 import type { Principal } from '../domain/accounts/index.js'
-import { e2bErrorBody, e2bRoutes, isE2bTarget, uploadRoutes } from '../e2b/index.js'
+import { e2bErrorBody, e2bRoutes, isE2bTarget } from '../e2b/index.js'
 import { authenticate, requirePermissions } from './auth.js'
 import type { App, Services } from './context.js'
 import { allowOrigins } from './cors.js'
@@ -23,6 +23,7 @@ import { apiKeyRoutes } from './routes/api-keys.js'
 import { archiveRoutes } from './routes/archive.js'
 import { auditRoutes } from './routes/audit.js'
 import { authRoutes, openAuthRoutes } from './routes/auth.js'
+import { uploadRoutes } from './routes/build-uploads.js'
 import { capsuleRoutes } from './routes/capsules.js'
 import { channelRoutes } from './routes/channels.js'
 import { checkpointRoutes } from './routes/checkpoints.js'
@@ -41,6 +42,7 @@ import { platformRoutes } from './routes/platform.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { teamRoutes } from './routes/teams.js'
+import { templateBuildRoutes } from './routes/template-builds.js'
 import { templateRoutes } from './routes/templates.js'
 import { usageRoutes } from './routes/usage.js'
 import { userRoutes } from './routes/users.js'
@@ -127,6 +129,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     archiveRoutes(closed, services)
     fileRoutes(closed, services)
     templateRoutes(closed, services)
+    templateBuildRoutes(closed, services)
     apiKeyRoutes(closed, services)
     teamRoutes(closed, services)
     allTeamRoutes(closed, services)

@@ -305,6 +305,41 @@ export interface BuildStep {
   /** Of the uploaded files of a `COPY`. */
   readonly filesHash?: string | undefined
   readonly force: boolean
+  /** Of a `RUN`: program and arguments before what is run. @default bash -c */
+  readonly shell?: readonly string[] | undefined
+  /** Variables of this step alone. */
+  readonly envs?: Readonly<Record<string, string>> | undefined
+  /** Of a `RUN`: what it may read while it runs. */
+  readonly secrets?: readonly StepSecret[] | undefined
+  /** Of a `RUN`: folders that are empty while it runs, and of which nothing stays. */
+  readonly scratch?: readonly string[] | undefined
+  /** Of a `COPY` from an earlier stage: its place among them. */
+  readonly stage?: number | undefined
+  /** As its log calls it. */
+  readonly label?: string | undefined
+}
+
+/** A secret in a step: as a file, as a variable, or both. */
+export interface StepSecret {
+  readonly id: string
+  readonly path?: string | undefined
+  readonly env?: string | undefined
+  readonly mode?: number | undefined
+  readonly owner?: string | undefined
+}
+
+/** A part of a build that is there to be copied from. */
+export interface BuildStage {
+  readonly from: string
+  readonly steps: readonly BuildStep[]
+}
+
+/** What is remembered of a step after its build has ended, to say why a later one is done anew. */
+export interface StepTrace {
+  /** Of all it is but its files. */
+  readonly hash: string
+  readonly filesHash?: string | undefined
+  readonly files?: readonly (readonly [path: string, digest: string])[] | undefined
 }
 
 /** What a build is made of. */
@@ -318,6 +353,12 @@ export interface BuildPlan {
   readonly readyCmd?: string | undefined
   /** Nothing cached is used. */
   readonly force: boolean
+  /** Steps mean what the instructions of a Dockerfile do, and begin as root in `/` in a built-in template. */
+  readonly isDockerfile?: boolean | undefined
+  /** Those before the one that becomes the template. */
+  readonly stages?: readonly BuildStage[] | undefined
+  /** Encrypted, by their ids. */
+  readonly secrets?: Readonly<Record<string, string>> | undefined
 }
 
 /** Why a build ended without a template, and at which step: `base`, a number from 1 on, or `finalize`. */
@@ -337,6 +378,8 @@ export interface TemplateBuildsTable {
   vcpus: number | null
   memory_mib: number | null
   plan: Json<BuildPlan | null>
+  /** Of its steps, in their order through all stages. */
+  trace: Json<readonly StepTrace[] | null>
   actor: Json<Actor | null>
   /** How often it was taken up; who took it up before must change nothing any more. */
   attempts: Count

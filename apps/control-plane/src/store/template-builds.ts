@@ -1,6 +1,6 @@
 import { type Insertable, type RawBuilder, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
-import type { BuildPlan, BuildReason, BuildState, TemplateBuildRow, TemplateBuildsTable } from './schema.js'
+import type { BuildPlan, BuildReason, BuildState, StepTrace, TemplateBuildRow, TemplateBuildsTable } from './schema.js'
 
 /** States in which a build may still become ready. */
 const open = ['draft', 'waiting', 'building'] as const satisfies readonly BuildState[]
@@ -17,6 +17,56 @@ export async function findBuild(db: Db, teamId: string, id: string): Promise<Tem
     .selectAll()
     .where('team_id', '=', teamId)
     .where('id', '=', id)
+    .executeTakeFirst()
+}
+
+interface BuildFilter {
+  /** Of the template. */
+  readonly name?: string | undefined
+  readonly limit: number
+}
+
+/** Builds of a team, newest first. */
+export async function listBuilds(db: Db, teamId: string, { name, limit }: BuildFilter): Promise<TemplateBuildRow[]> {
+  let query = db.selectFrom('template_builds').selectAll().where('team_id', '=', teamId)
+  if (name !== undefined) query = query.where('name', '=', name)
+  return await query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute()
+}
+
+/** What the last build of the same template before this one was made of. */
+export async function findTraceBefore(
+  db: Db,
+  { id, team_id: teamId, name, created_at: createdAt }: TemplateBuildRow,
+): Promise<readonly StepTrace[] | undefined> {
+  const row = await db
+    .selectFrom('template_builds')
+    .select('trace')
+    .where('team_id', '=', teamId)
+    .where('name', '=', name)
+    .where('id', '<>', id)
+    .where('trace', 'is not', null)
+    .where('created_at', '<=', createdAt)
+    .orderBy('created_at', 'desc')
+    .orderBy('id', 'desc')
+    .limit(1)
+    .executeTakeFirst()
+  return row?.trace ?? undefined
+}
+
+/** Ends one build that has not ended. @returns it, when it had not */
+export async function cancelBuild(
+  tx: Db,
+  teamId: string,
+  id: string,
+  reason: BuildReason,
+): Promise<TemplateBuildRow | undefined> {
+  return await tx
+    .updateTable('template_builds')
+    .set({ state: 'cancelled', ended_at: sql<Date>`now()`, plan: null, reason: JSON.stringify(reason) })
+    .where('team_id', '=', teamId)
+    .where('id', '=', id)
+    .where('state', 'in', open)
+    .returningAll()
     .executeTakeFirst()
 }
 
@@ -61,10 +111,15 @@ export async function isBuildOpen(db: Db, teamId: string, id: string): Promise<b
 }
 
 /** Says of what a build is made, once; `undefined` when that was said before, or it has ended. */
-export async function planBuild(db: Db, id: string, plan: BuildPlan): Promise<TemplateBuildRow | undefined> {
+export async function planBuild(
+  db: Db,
+  id: string,
+  plan: BuildPlan,
+  trace: readonly StepTrace[],
+): Promise<TemplateBuildRow | undefined> {
   return await db
     .updateTable('template_builds')
-    .set({ state: 'waiting', plan: JSON.stringify(plan), due_at: sql<Date>`now()` })
+    .set({ state: 'waiting', plan: JSON.stringify(plan), trace: JSON.stringify(trace), due_at: sql<Date>`now()` })
     .where('id', '=', id)
     .where('state', '=', 'draft')
     .returningAll()

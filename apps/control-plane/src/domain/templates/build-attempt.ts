@@ -16,20 +16,26 @@ import type {
 } from '../../store/schema.js'
 import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
-import { endHeldBuild, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
+import { endHeldBuild, findTraceBefore, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
 import { abortable } from '../abortable.js'
-import type { Capsules, Wake } from '../capsules/index.js'
+import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
 import type { Snapshots } from '../points/index.js'
+import type { Keyring } from '../secrets/index.js'
 import type { BuildFiles } from './build-files.js'
 import { BuildLog } from './build-log.js'
-import { cacheableSteps, hashesOf, isKept } from './chain.js'
+import { missReasons, traceOf } from './cache-reasons.js'
+import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest } from './guest.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
+import { openSecret } from './secrets.js'
+import { keepStageFiles } from './stage-files.js'
+import { missingFiles, type PlannedStage, planStages } from './stages.js'
 import { startAndWait } from './start-command.js'
 import { runStep, shown } from './steps.js'
 import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
+const SMALL_ANSWER_BYTES = 4096
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
 const SPARE_SEC = 60
 
@@ -38,6 +44,8 @@ export interface AttemptDeps {
   readonly host: Host
   readonly capsules: Capsules
   readonly snapshots: Snapshots
+  readonly lifecycle: Lifecycle
+  readonly keyring: Keyring
   readonly wake: Wake
   readonly files: BuildFiles
   readonly limits: BuildLimits
@@ -77,6 +85,8 @@ export class BuildAttempt {
   readonly log: BuildLog
   /** Where it is, as clients are told: `base`, the number of a step, `finalize`. */
   step = 'base'
+  /** Of all stages. */
+  #steps = 0
 
   constructor(deps: AttemptDeps, build: TemplateBuildRow, plan: BuildPlan, signal: AbortSignal) {
     this.#deps = deps
@@ -90,12 +100,21 @@ export class BuildAttempt {
   /** @throws AppError why it failed; NotHeld; whatever `signal` was aborted with */
   async run(): Promise<void> {
     if (this.#build.attempts > 1) this.log.say(this.step, 'The build was interrupted and goes on.', 'warn')
-    const origin = await originOf(this.#deps, this.#build, this.#plan)
-    if (origin.note !== undefined) this.log.say(this.step, origin.note, 'warn')
-    const hashes = hashesOf(origin, this.#plan.steps)
-    const started = await this.#start(origin, hashes)
-    const guest = new BuildGuest(this.#deps, started.capsule, this.#signal)
-    const state = await this.#runSteps(guest, started, hashes)
+    const stages = await this.#stages()
+    const missing = await missingFiles(
+      stages,
+      (stage) => this.#doneOf(stage),
+      (hash) => this.#hasFiles(hash),
+    )
+    for (const stage of stages.slice(0, -1)) {
+      const wanted = missing.get(stage.at)
+      if (wanted === undefined) continue
+      const { guest } = await this.#runStage(stage)
+      for (const [hash, source] of wanted) await keepStageFiles(guest, this.#deps.files, source, hash)
+    }
+    const last = stages.at(-1)
+    if (last === undefined) throw new Error('a build has a stage')
+    const { guest, state } = await this.#runStage(last)
     this.step = 'finalize'
     const { startCmd, readyCmd } = this.#plan
     if (startCmd !== undefined) this.log.say(this.step, `Starting: ${startCmd}`)
@@ -110,37 +129,73 @@ export class BuildAttempt {
     await this.#publish(snapshot, state)
   }
 
-  /** A capsule that has as many steps behind it as can be had. */
-  async #start(origin: ResolvedOrigin, hashes: readonly string[]): Promise<Progress> {
-    const { db } = this.#deps
-    const steps = cacheableSteps(this.#plan)
-    const usable = hashes.slice(0, steps)
+  async #stages(): Promise<readonly PlannedStage[]> {
+    const { host } = this.#deps
+    const stages = await planStages(
+      this.#plan,
+      (from) => originOf(this.#deps, this.#build, { ...this.#plan, from }),
+      async (template) => (await host.findTemplate(template)) !== undefined,
+    )
+    for (const { origin } of stages) if (origin.note !== undefined) this.log.say(this.step, origin.note, 'warn')
+    this.#steps = stages.reduce((sum, { steps }) => sum + steps.length, 0)
+    return stages
+  }
+
+  async #runStage(stage: PlannedStage) {
+    this.step = 'base'
+    const started = await this.#start(stage)
+    const guest = new BuildGuest(this.#deps, started.capsule, this.#signal)
+    return await this.#runSteps(guest, started, stage)
+  }
+
+  /** Files of a stage that are kept. */
+  async #hasFiles(hash: string): Promise<boolean> {
+    return !this.#plan.force && (await this.#deps.files.has(this.#build.team_id, hash))
+  }
+
+  async #doneOf(stage: PlannedStage): Promise<number> {
+    return (await this.#resultOf(stage)).done
+  }
+
+  /** The result of the most steps of a stage that there is; this build's own counts also where nothing kept is to be used. */
+  async #resultOf({ steps, hashes }: PlannedStage): Promise<{ readonly done: number; readonly result?: SnapshotRow }> {
+    const usable = hashes.slice(0, cacheableSteps({ ...this.#plan, steps }))
+    const found = await findStepResults(this.#deps.db, this.#build.team_id, hashes)
     // Of several with the same hash the newest.
     const results = new Map(
-      (await findStepResults(db, this.#build.team_id, usable)).map((result) => [result.steps_hash, result] as const),
+      found
+        .filter(({ steps_hash: hash, build_id: id }) => id === this.#build.id || usable.includes(hash ?? ''))
+        .map((result) => [result.steps_hash, result] as const),
     )
-    const at = usable.findLastIndex((hash) => results.has(hash))
-    const result = results.get(usable[at] ?? null)
-    this.log.say('base', `FROM ${this.#plan.from}`)
-    const kept = result === undefined ? undefined : await this.#startFrom(result, origin)
+    const at = hashes.findLastIndex((hash) => results.has(hash))
+    const result = results.get(hashes[at] ?? null)
+    return result === undefined ? { done: 0 } : { done: at + 1, result }
+  }
+
+  /** A capsule that has as many steps behind it as can be had. */
+  async #start(stage: PlannedStage): Promise<Progress> {
+    const { origin, from, steps } = stage
+    const { done, result } = await this.#resultOf(stage)
+    this.log.say('base', `FROM ${from}`)
+    const kept = result === undefined ? undefined : await this.#startFrom(result, stage)
     if (kept === undefined) {
       const { user, cwd, envs } = origin
-      return { done: 0, state: { user, cwd, envs }, capsule: await this.#capsule(origin.template, origin) }
+      return { done: 0, state: { user, cwd, envs }, capsule: await this.#capsule(origin.template, stage) }
     }
-    for (const [index, step] of this.#plan.steps.slice(0, at + 1).entries()) {
-      this.log.say(String(index + 1), `CACHED ${this.#called(index)} ${shown(step)}`)
+    for (const [index, step] of steps.slice(0, done).entries()) {
+      this.log.say(this.#numberOf(stage, index), `CACHED ${this.#called(stage, index)} ${shown(step)}`)
     }
-    return { ...kept, done: at + 1 }
+    return { ...kept, done }
   }
 
   /** `undefined` when it does not load, as after a change of the engine: no build starts from it any more. */
-  async #startFrom(result: SnapshotRow, origin: ResolvedOrigin): Promise<Omit<Progress, 'done'> | undefined> {
+  async #startFrom(result: SnapshotRow, stage: PlannedStage): Promise<Omit<Progress, 'done'> | undefined> {
     const { db } = this.#deps
     const { id, name, defaults: state } = result
     if (state === null) return undefined
     await touchStepResult(db, id)
     try {
-      return { state, capsule: await this.#capsule(name, origin) }
+      return { state, capsule: await this.#capsule(name, stage) }
     } catch (error) {
       if (!(error instanceof NotStarted)) throw error
       this.log.say(
@@ -149,12 +204,15 @@ export class BuildAttempt {
         'warn',
       )
       await patchSnapshot(db, id, { steps_hash: null })
+      // Of the stages that it copies from, too.
+      if (stage.steps.some(({ stage: source }) => source !== undefined)) throw error
       return undefined
     }
   }
 
   /** A new capsule, once it runs. The one before is ended first. */
-  async #capsule(template: string, { vcpus, memoryMib, diskSizeMib }: ResolvedOrigin): Promise<CapsuleRow> {
+  async #capsule(template: string, { at, origin }: PlannedStage): Promise<CapsuleRow> {
+    const { vcpus, memoryMib, diskSizeMib }: ResolvedOrigin = origin
     const { db, capsules, limits } = this.#deps
     const { id: buildId, team_id: teamId, actor, name } = this.#build
     if (this.#capsuleId !== null) await this.#end(this.#capsuleId)
@@ -166,7 +224,7 @@ export class BuildAttempt {
       auto_resume: true,
       life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
     } as const
-    const key = `${buildId}-${this.#build.attempts}-${template}`
+    const key = `${buildId}-${this.#build.attempts}-${at}-${template}`
     let capsule = await capsules.create(teamId, spec, {
       idempotencyKey: key,
       waitMs: 0,
@@ -194,20 +252,50 @@ export class BuildAttempt {
     })
   }
 
-  async #runSteps(guest: BuildGuest, { done, state: from }: Progress, hashes: readonly string[]) {
-    const context = { guest, log: this.log, openFiles: (hash: string) => this.#files(hash) }
-    let state = from
-    for (const [index, step] of this.#plan.steps.entries()) {
+  async #runSteps(first: BuildGuest, { done, state: from }: Progress, stage: PlannedStage) {
+    const { steps, hashes } = stage
+    const reasons = await this.#reasons(stage, done)
+    const shared = {
+      log: this.log,
+      openFiles: (hash: string) => this.#files(hash),
+      isDockerfile: this.#plan.isDockerfile === true,
+      secret: (id: string) => openSecret(this.#deps.keyring, this.#build.id, this.#plan, id),
+    }
+    let [guest, state] = [first, from]
+    for (const [index, step] of steps.entries()) {
       if (index < done) continue
       this.#signal.throwIfAborted()
-      this.step = String(index + 1)
-      this.log.say(this.step, `${this.#called(index)} ${shown(step)}`)
-      state = await runStep(context, step, state, this.step)
-      const isLast = index === this.#plan.steps.length - 1
+      this.step = this.#numberOf(stage, index)
+      const why = reasons[index] === undefined ? '' : ` (${reasons[index]})`
+      const startedAt = performance.now()
+      this.log.say(this.step, `${this.#called(stage, index)} ${shown(step)}${why}`)
+      state = await runStep({ ...shared, guest }, step, state, this.step)
+      if (step.secrets !== undefined && step.secrets.length > 0) guest = await this.#anew(guest)
+      const isLast = index === steps.length - 1
       if (isKept(step) && this.#deps.limits.cacheResults > 0)
         await this.#keepResult(guest, hashes[index], state, isLast)
+      this.log.say(
+        this.step,
+        `DONE ${this.#called(stage, index)} ${((performance.now() - startedAt) / 1000).toFixed(1)} s`,
+      )
     }
-    return state
+    return { guest, state }
+  }
+
+  async #reasons(stage: PlannedStage, done: number) {
+    const before = await findTraceBefore(this.#deps.db, this.#build)
+    const now = this.#build.trace ?? traceOf(this.#plan)
+    return missReasons(stage, done, { now, before, isForced: this.#plan.force })
+  }
+
+  /** The same guest, started from its disk: of what was in its memory nothing is in what is kept of it. */
+  async #anew(guest: BuildGuest): Promise<BuildGuest> {
+    const { lifecycle, capsules, snapshotWaitMs: waitMs } = this.#deps
+    const { teamId, id } = guest.capsule
+    await guest.answer({ cmd: '/bin/sync', args: [] }, SMALL_ANSWER_BYTES)
+    await abortable(lifecycle.pause(teamId, id, { waitMs }), this.#signal)
+    await abortable(lifecycle.resume(teamId, id, { from: 'disk', waitMs }), this.#signal)
+    return new BuildGuest(this.#deps, await capsules.running(teamId, id), this.#signal)
   }
 
   async #files(hash: string) {
@@ -261,8 +349,13 @@ export class BuildAttempt {
     }
   }
 
-  #called(index: number): string {
-    return `[${index + 1}/${this.#plan.steps.length}]`
+  /** Of all stages together. */
+  #numberOf({ offset }: PlannedStage, index: number): string {
+    return String(offset + index + 1)
+  }
+
+  #called(stage: PlannedStage, index: number): string {
+    return `[${this.#numberOf(stage, index)}/${this.#steps}]`
   }
 }
 

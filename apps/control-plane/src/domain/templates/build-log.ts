@@ -41,10 +41,14 @@ export class BuildLog {
     this.#add({ at: new Date(), level, step, message: plainLine(text, MAX_LINE_LENGTH) })
   }
 
-  /** What one stream of a command prints. Its lines are cut where they are too long, and all of it at the limit, which is said. */
-  stream(step: string, level: Level): LineStream {
+  /**
+   * What one stream of a command prints. Its lines are cut where they are too long, and all of it at the limit, which is said.
+   * @param hidden is not in it
+   */
+  stream(step: string, level: Level, hidden: readonly string[] = []): LineStream {
     const onLine = async (text: string): Promise<void> => {
-      this.#print({ at: new Date(), level, step, message: plainLine(text, MAX_LINE_LENGTH) })
+      const shown = hidden.reduce((line, secret) => line.replaceAll(secret, '***'), text)
+      this.#print({ at: new Date(), level, step, message: plainLine(shown, MAX_LINE_LENGTH) })
       if (this.#waiting.length >= MAX_WAITING) await this.flush()
     }
     return new LineStream(onLine, () => this.#isCut)

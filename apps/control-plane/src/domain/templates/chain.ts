@@ -15,10 +15,16 @@ export interface Origin {
 /** The hash of everything up to and with each step. Two builds that agree in one agree in all that led to it. */
 export function hashesOf(origin: Origin, steps: readonly BuildStep[]): readonly string[] {
   let hash = hashJson(origin)
-  return steps.map(({ type, args, filesHash }) => {
-    hash = hashJson({ before: hash, type, args, filesHash: filesHash ?? null })
+  return steps.map((step) => {
+    hash = hashJson({ before: hash, ...stepIdentity(step), filesHash: step.filesHash ?? null })
     return hash
   })
+}
+
+/** All that decides what a step does, but its files. Of secrets these are their names alone: another value makes no other step. */
+export function stepIdentity({ type, args, shell, envs, secrets, scratch }: BuildStep): object {
+  // What is `undefined` is in no hash.
+  return { type, args, shell, envs, secrets, scratch }
 }
 
 /** How many steps, from the first on, may be taken from what was kept. */

@@ -18,7 +18,11 @@ shopt -s dotglob globstar
 stage=$1 src=$2 dest=$3 owner=$4 mode=$5 dirmode=$6
 trap 'rm -rf -- "$stage"' EXIT
 mkdir -- "$stage/tree" "$stage/picked"
-tar --extract --file="$stage/files.tar" --directory="$stage/tree" --no-same-owner
+if [ -n "$owner" ]; then
+  tar --extract --file="$stage/files.tar" --directory="$stage/\${7-tree}" --no-same-owner
+else
+  tar --extract --file="$stage/files.tar" --directory="$stage/\${7-tree}" --numeric-owner --same-owner --preserve-permissions
+fi
 rm -- "$stage/files.tar"
 from=$stage/tree/$src
 if [ -d "$from" ] && [ ! -L "$from" ]; then
@@ -34,39 +38,51 @@ else
   cd -- "$stage/tree"
   IFS=
   for one in $src; do
-    if [ -e "$one" ] || [ -L "$one" ]; then mv -t "$OLDPWD/$pick" -- "$one"; found=1; fi
+    if [ ! -e "$one" ] && [ ! -L "$one" ]; then continue; fi
+    found=$((found + 1)) last=\${one##*/}
+    if [ -n "\${7-}" ] && [ -d "$one" ] && [ ! -L "$one" ]; then cp -a -- "$one/." "$OLDPWD/$pick/"; last=
+    else mv -t "$OLDPWD/$pick" -- "$one"; fi
   done
   cd -- "$OLDPWD"
+  if [ -n "\${7-}" ] && [ $found = 1 ] && [ -n "$last" ] && [ "\${dest%/}" = "$dest" ] && [ ! -d "$dest" ]; then
+    mv -T -- "$pick/$last" "$stage/renamed"
+    mv -T -- "$stage/renamed" "$pick/\${dest##*/}"
+    dest=\${dest%/*}
+  fi
   if [ $found = 0 ]; then echo "there is no $src among the uploaded files" >&2; exit 1; fi
 fi
-chown -hR -- "$owner" "$pick"
+if [ -n "$owner" ]; then chown -hR -- "$owner" "$pick"; fi
 if [ -n "$mode" ]; then
   find "$pick" -mindepth 1 -type d -exec chmod -- "$dirmode" {} +
   find "$pick" -type f -exec chmod -- "$mode" {} +
 fi
-if [ ! -d "$dest" ]; then mkdir -p -- "$dest"; chown -- "$owner" "$dest"; fi
+if [ ! -d "$dest" ]; then mkdir -p -- "$dest"; if [ -n "$owner" ]; then chown -- "$owner" "$dest"; fi; fi
 tar --create --numeric-owner --directory="$pick" . |
   tar --extract --numeric-owner --same-owner --preserve-permissions --no-overwrite-dir --keep-directory-symlink --directory="$dest"
 `
 
-/** Copies the uploaded files of a step; they belong to the user of the build, unless the step says otherwise. */
+/**
+ * Copies the uploaded files of a step; they belong to the user of the build, unless the step says otherwise. Those of another stage, whose
+ * tar has them in a folder, belong to whom they did there.
+ */
 export async function copyFiles(
   guest: Pick<BuildGuest, 'answer' | 'upload'>,
-  { args: [src = '.', dest = '.', owner = '', mode = ''] }: BuildStep,
+  { args: [src = '.', dest = '.', owner = '', mode = ''], stage: source }: BuildStep,
   { user, cwd }: ProcessDefaults,
   files: Readable,
 ): Promise<void> {
   const stage = `${STAGES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
   await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '-m', '700', below(stage)] }, ANSWER_BYTES)
   await guest.upload(`${stage}/files.tar`, files)
-  const whose = owner === '' ? user : owner
+  const whose = owner === '' && source === undefined ? user : owner
   const args = [
     below(stage),
     posix.normalize(src).replace(/\/+$/, ''),
     destinationOf(dest, cwd),
-    whose.includes(':') ? whose : `${whose}:`,
+    whose.includes(':') || whose === '' ? whose : `${whose}:`,
     mode,
     mode === '' ? '' : folderMode(mode),
+    ...(source === undefined ? [] : ['.']),
   ]
   await guest.answer({ cmd: '/bin/bash', args: ['-c', SCRIPT, 'copy', ...args] }, ANSWER_BYTES)
 }

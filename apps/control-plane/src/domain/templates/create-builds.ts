@@ -2,8 +2,9 @@ import type { Logger } from '@wrenn/base'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
-import type { Capsules, Wake } from '../capsules/index.js'
+import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
 import type { Snapshots } from '../points/index.js'
+import type { Keyring } from '../secrets/index.js'
 import { BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { BuildRunner } from './build-runner.js'
 import { BuildHousekeeping } from './housekeeping.js'
@@ -16,6 +17,8 @@ interface BuildsDeps {
   readonly host: Host
   readonly capsules: Capsules
   readonly snapshots: Snapshots
+  readonly lifecycle: Lifecycle
+  readonly keyring: Keyring
   readonly wake: Wake
   readonly limits: Limits
   readonly buildLimits: BuildLimits

@@ -31,8 +31,8 @@ function expand(value: string, known: Environment): string {
   })
 }
 
-/** A value is never cut or changed on its way. */
-function textOf(name: string, bytes: Uint8Array): string {
+/** A value is never cut or changed on its way. @throws AppError `build_failed` where it is no text */
+export function textOf(name: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes)
   } catch (cause) {
@@ -41,7 +41,7 @@ function textOf(name: string, bytes: Uint8Array): string {
 }
 
 /** What a command of the build would find. */
-async function environmentOf(guest: BuildGuest, state: ProcessDefaults): Promise<Environment> {
+export async function environmentOf(guest: BuildGuest, state: ProcessDefaults): Promise<Environment> {
   const printed = await guest.answer({ cmd: '/usr/bin/env', args: ['-0'], ...state }, MAX_ENVIRONMENT_BYTES)
   const known = new Map<string, Uint8Array>()
   for (let at = 0; at < printed.length; ) {

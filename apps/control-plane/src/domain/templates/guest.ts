@@ -3,7 +3,7 @@ import { AppError, randomTag } from '@wrenn/base'
 import type { Host } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
-import { exitInfo, type SessionContext, startSession, writeFile } from '../commands/index.js'
+import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
 
 const ROOT = 'root'
 
@@ -86,6 +86,23 @@ export class BuildGuest {
     const { host, wake } = this.#deps
     const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT, signal: this.#signal }
     await writeFile(target, source, { mode: 0o600 })
+  }
+
+  /** A folder as a tar, with owners; its entries begin with the folder's own name. @throws AppError why it is not whole, in the end */
+  async *archive(path: string): AsyncGenerator<Uint8Array> {
+    const { host, wake } = this.#deps
+    const { pieces } = await openArchive({ client: host.client, wake, capsule: this.#capsule, path, user: ROOT })
+    for (;;) {
+      this.#signal.throwIfAborted()
+      const next = await pieces.next()
+      if (next.done !== true) {
+        yield next.value
+        continue
+      }
+      const { error } = next.value
+      if (error === undefined) return
+      throw new AppError('build_failed', `The files of the stage could not be read: ${error.message}`)
+    }
   }
 
   #context(signal: AbortSignal): SessionContext {

@@ -5,11 +5,14 @@ import { capsuleEnvsSchema } from '@wrenn/protocol'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
 import type { BuildLog } from './build-log.js'
 import { copyFiles } from './copy.js'
+import { dockerfileSteps, expandWords } from './dockerfile-steps.js'
 import { expandValues } from './expand.js'
-import type { BuildGuest } from './guest.js'
+import type { BuildGuest, GuestCommand } from './guest.js'
+import { withMounts } from './step-mounts.js'
 
 const ANSWER_BYTES = 64 * 1024
 const MAX_SHOWN_LENGTH = 300
+const SHELL = ['/bin/bash', '-c'] as const
 
 /** Where a build's steps happen. */
 export interface StepContext {
@@ -17,16 +20,29 @@ export interface StepContext {
   readonly log: BuildLog
   /** Uploaded files, by their hash; the caller reads them to their end, or destroys them. @throws AppError `build_failed` when they are not there */
   readonly openFiles: (hash: string) => Promise<Readable>
+  /** Steps mean what the instructions of a Dockerfile do. */
+  readonly isDockerfile: boolean
+  readonly secret: (id: string) => string
 }
 
 type Run = (context: StepContext, step: BuildStep, state: ProcessDefaults, label: string) => Promise<ProcessDefaults>
 
 const runs: Readonly<Record<BuildStep['type'], Run>> = {
-  RUN: async ({ guest, log }, { args: [line = '', user] }, state, label) => {
-    await runLine(guest, log, { ...state, user: user || state.user, line, label })
+  RUN: async ({ guest, log, secret }, step, state, label) => {
+    const {
+      args: [line = '', user],
+      shell = SHELL,
+    } = step
+    const [cmd = '', ...args] = [...shell, line]
+    await withMounts(guest, step, secret, async ({ envs, hidden }) => {
+      const as = { ...state, user: user || state.user, envs: { ...step.envs, ...state.envs, ...envs } }
+      await runLine(guest, log, { ...as, cmd, args, line: step.label ?? line, label, hidden })
+    })
     return state
   },
-  COPY: async ({ guest, openFiles }, step, state) => {
+  COPY: async (context, written, state) => {
+    const { guest, openFiles } = context
+    const step = context.isDockerfile ? await expandTarget(guest, written, state) : written
     const files = await openFiles(step.filesHash ?? '')
     try {
       await copyFiles(guest, step, state, files)
@@ -64,29 +80,42 @@ export async function runStep(
   state: ProcessDefaults,
   label: string,
 ): Promise<ProcessDefaults> {
-  return await runs[step.type](context, step, state, label)
+  const { type } = step
+  if (context.isDockerfile && type !== 'RUN' && type !== 'COPY') {
+    return await dockerfileSteps[type](context.guest, step, state)
+  }
+  return await runs[type](context, step, state, label)
+}
+
+async function expandTarget(guest: BuildGuest, step: BuildStep, state: ProcessDefaults): Promise<BuildStep> {
+  const [source = '', written = '', ...rest] = step.args
+  const [target = ''] = await expandWords(guest, step, state, [written])
+  return { ...step, args: [source, target, ...rest] }
 }
 
 /** A step as its log calls it. */
-export function shown({ type, args }: BuildStep): string {
+export function shown({ type, args, label }: BuildStep): string {
+  if (label !== undefined) return clipped(label)
   // Values of variables may be secrets.
   const told = type === 'ENV' ? Object.keys(pairsOf(args)) : args.filter((arg) => arg !== '')
   const text = `${type} ${told.join(' ')}`
   return text.length > MAX_SHOWN_LENGTH ? `${text.slice(0, MAX_SHOWN_LENGTH)}…` : text
 }
 
-interface Line extends ProcessDefaults {
+interface Line extends GuestCommand {
+  /** As errors call it. */
   readonly line: string
   readonly label: string
+  readonly hidden: readonly string[]
 }
 
-async function runLine(guest: BuildGuest, log: BuildLog, { line, label, ...as }: Line): Promise<void> {
-  const [stdout, stderr] = [log.stream(label, 'info'), log.stream(label, 'warn')]
+async function runLine(guest: BuildGuest, log: BuildLog, { line, label, hidden, ...command }: Line): Promise<void> {
+  const [stdout, stderr] = [log.stream(label, 'info', hidden), log.stream(label, 'warn', hidden)]
   const output = {
     stdout: (bytes: Uint8Array) => stdout.write(bytes),
     stderr: (bytes: Uint8Array) => stderr.write(bytes),
   }
-  const code = await guest.run({ ...as, cmd: '/bin/bash', args: ['-c', line] }, output)
+  const code = await guest.run(command, output)
   await stdout.end()
   await stderr.end()
   if (code !== 0) throw new AppError('build_failed', `The command ended with exit code ${code}: ${clipped(line)}`)

@@ -1,17 +1,20 @@
 import type { Readable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, buildIds } from '@wrenn/base'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import type { Actor, BuildPlan, TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
+import type { Actor, BuildPlan, StepTrace, TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
 import { findSnapshotByName } from '../../store/snapshots.js'
 import {
+  cancelBuild,
   cancelBuilds,
   countOpenBuilds,
   findBuild,
   findOpenBuild,
   insertBuild,
+  listBuilds,
   planBuild,
 } from '../../store/template-builds.js'
 import { listBuildLog } from '../../store/template-logs.js'
@@ -19,10 +22,17 @@ import { lockTeam } from '../../store/usage.js'
 import type { Principal } from '../accounts/index.js'
 import { checkLimits } from '../limits/index.js'
 import type { Snapshots } from '../points/index.js'
+import type { Keyring } from '../secrets/index.js'
 import { type BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
+import { traceOf } from './cache-reasons.js'
 import { originOf } from './origin.js'
+import { sealSecrets } from './secrets.js'
+import { allStages } from './stages.js'
 import { nameTaken } from './template-tags.js'
 import type { UploadLinks, UploadTicket } from './upload-links.js'
+
+const CANCELLED = 'The build was cancelled.'
+const FOLLOW_EVERY_MS = 200
 
 interface TemplateBuildsDeps {
   readonly db: Db
@@ -30,6 +40,7 @@ interface TemplateBuildsDeps {
   readonly snapshots: Snapshots
   readonly files: BuildFiles
   readonly links: UploadLinks
+  readonly keyring: Keyring
   readonly limits: Limits
   readonly buildLimits: BuildLimits
 }
@@ -48,9 +59,17 @@ export interface NewBuild {
 /** One build of a template, as its client calls it. */
 export interface BuildRef {
   readonly teamId: string
-  /** Of the template. */
-  readonly name: string
+  /** Of the template, where the client says it. */
+  readonly name?: string
   readonly id: string
+}
+
+/** What a build is to be made of, as its client says it. */
+export interface SubmittedPlan extends Omit<BuildPlan, 'secrets'> {
+  /** By their ids; nobody sees them again. */
+  readonly secretValues?: Readonly<Record<string, string>>
+  /** Of each step in the order of all: the files that it copies. */
+  readonly files?: readonly StepTrace['files'][]
 }
 
 interface BuildStatus {
@@ -103,19 +122,64 @@ export class TemplateBuilds {
    * @throws AppError `build_not_found`, `invalid_state` when that was said before, `template_not_found` for what it begins with,
    * `invalid_request` for files that were not uploaded
    */
-  async submit(ref: BuildRef, plan: BuildPlan, actor: Actor): Promise<void> {
-    const { db, host, limits } = this.#deps
+  async submit(ref: BuildRef, asked: SubmittedPlan, actor: Actor): Promise<TemplateBuildRow> {
+    const { db, host, limits, keyring } = this.#deps
+    const { files = [], secretValues, ...written } = asked
     const build = await this.#need(ref)
-    await originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, plan)
-    for (const [index, { type, filesHash = '' }] of plan.steps.entries()) {
-      if (type !== 'COPY' || (await this.#deps.files.has(ref.teamId, filesHash))) continue
-      throw new AppError('invalid_request', `steps.${index}: the files ${filesHash} were not uploaded.`)
+    const plan =
+      secretValues === undefined ? written : { ...written, secrets: sealSecrets(keyring, build.id, secretValues) }
+    for (const [at, { from, steps }] of allStages(plan).entries()) {
+      await originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, { ...plan, from })
+      const where = plan.stages === undefined ? '' : `stages.${at}.`
+      for (const [index, { type, stage, filesHash = '' }] of steps.entries()) {
+        if (type !== 'COPY' || stage !== undefined || (await this.#deps.files.has(ref.teamId, filesHash))) continue
+        throw new AppError('invalid_request', `${where}steps.${index}: the files ${filesHash} were not uploaded.`)
+      }
     }
-    await db.transaction().execute(async (tx) => {
-      const planned = await planBuild(tx, build.id, plan)
+    return await db.transaction().execute(async (tx) => {
+      const planned = await planBuild(tx, build.id, plan, traceOf(plan, files))
       if (planned === undefined) throw new AppError('invalid_state', 'The build has been started before, or has ended.')
       await record(tx, planned, actor, 'template.build')
+      return planned
     })
+  }
+
+  /** Builds of the team, newest first. */
+  async list(teamId: string, filter: { readonly name?: string | undefined; readonly limit: number }) {
+    return await listBuilds(this.#deps.db, teamId, filter)
+  }
+
+  /** @throws AppError `build_not_found` */
+  async get(teamId: string, id: string): Promise<TemplateBuildRow> {
+    return await this.#need({ teamId, id })
+  }
+
+  /** Ends a build that has not ended; the template of its name stays as it is. @throws AppError `build_not_found` */
+  async cancel(teamId: string, id: string, actor: Actor): Promise<TemplateBuildRow> {
+    const cancelled = await this.#deps.db.transaction().execute(async (tx) => {
+      const build = await cancelBuild(tx, teamId, id, { message: CANCELLED })
+      if (build !== undefined) await record(tx, build, actor, 'template.cancel')
+      return build
+    })
+    return cancelled ?? (await this.#need({ teamId, id }))
+  }
+
+  /**
+   * What a build has said from line `from` on; waits up to `waitMs` for a line, or its end.
+   * @throws AppError `build_not_found`
+   */
+  async follow(
+    ref: BuildRef,
+    { from, limit, waitMs }: { readonly from: number; readonly limit: number; readonly waitMs: number },
+    signal: AbortSignal,
+  ): Promise<BuildStatus> {
+    const untilMs = performance.now() + waitMs
+    for (;;) {
+      const status = await this.status(ref, from, limit)
+      const isOver = status.build.ended_at !== null || performance.now() >= untilMs || signal.aborted
+      if (status.lines.length > 0 || isOver) return status
+      await delay(FOLLOW_EVERY_MS, undefined, { signal }).catch(() => {})
+    }
   }
 
   /** A build, and what it has said from line `from` on. @throws AppError `build_not_found` */
@@ -125,7 +189,7 @@ export class TemplateBuilds {
     return { build, lines: await listBuildLog(this.#deps.db, build.id, from, limit) }
   }
 
-  /** Where files of a build go. @throws AppError `build_not_found` when the template has no build that is under way */
+  /** Where files of a build go, of the template's newest that is under way. @throws AppError `build_not_found` when there is none */
   async uploadLink(principal: Principal, name: string, hash: string): Promise<UploadLink> {
     const { db, files, links, buildLimits } = this.#deps
     const { teamId } = principal
@@ -149,7 +213,7 @@ export class TemplateBuilds {
   async remove(teamId: string, name: string, actor: Actor): Promise<void> {
     const { db, snapshots } = this.#deps
     const cancelled = await db.transaction().execute(async (tx) => {
-      const builds = await cancelBuilds(tx, teamId, name, { message: 'The build was cancelled.' })
+      const builds = await cancelBuilds(tx, teamId, name, { message: CANCELLED })
       for (const build of builds) await record(tx, build, actor, 'template.cancel')
       return builds
     })
@@ -159,8 +223,8 @@ export class TemplateBuilds {
 
   async #need({ teamId, name, id }: BuildRef): Promise<TemplateBuildRow> {
     const build = await findBuild(this.#deps.db, teamId, id)
-    if (build?.name === name) return build
-    throw new AppError('build_not_found', `There is no build ${id} of ${name}.`)
+    if (build !== undefined && (name === undefined || build.name === name)) return build
+    throw new AppError('build_not_found', `There is no build ${id}${name === undefined ? '' : ` of ${name}`}.`)
   }
 }
 

@@ -1,12 +1,12 @@
-import { text } from '@wrenn/protocol'
+import { filesHashSchema, text } from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf, principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
+import { uploadUrl } from '../../http/routes/build-uploads.js'
 import type { TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
-import { beginBuildSchema, filesHashSchema, startBuildSchema, toNewBuild, toPlan } from '../build-plan.js'
+import { beginBuildSchema, startBuildSchema, toNewBuild, toPlan } from '../build-plan.js'
 import { hidden } from '../request.js'
 import { templateNameOf } from '../template-id.js'
-import { uploadUrl } from './uploads.js'
 
 /** Lines of a log in one answer; clients ask on. */
 const PAGE = 100

@@ -28,6 +28,7 @@ import * as channels from './0026-channels.js'
 import * as usage from './0027-usage.js'
 import * as templateTags from './0028-template-tags.js'
 import * as capsulesLive from './0029-capsules-live.js'
+import * as buildTraces from './0030-build-traces.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -60,4 +61,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0027-usage': usage,
   '0028-template-tags': templateTags,
   '0029-capsules-live': capsulesLive,
+  '0030-build-traces': buildTraces,
 }

@@ -1,11 +1,9 @@
 import { Readable } from 'node:stream'
-import { text } from '@wrenn/protocol'
+import { filesHashSchema, text } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { UploadTicket } from '../../domain/templates/index.js'
-import type { App, Services } from '../../http/context.js'
-import { filesHashSchema } from '../build-plan.js'
-import { hidden } from '../request.js'
+import type { App, Services } from '../context.js'
 
 const PATH = '/v3/template-files'
 
@@ -32,7 +30,7 @@ export function uploadRoutes(app: App, { templateBuilds }: Services): void {
     raw.addContentTypeParser('*', (_request, payload, done) => done(null, payload))
     raw.put(
       `${PATH}/:team/:hash`,
-      { config: { permission: 'public' }, schema: { ...hidden, params: paramsSchema, querystring: querySchema } },
+      { config: { permission: 'public' }, schema: { hide: true, params: paramsSchema, querystring: querySchema } },
       async (request, reply) => {
         const { build: buildId, ...rest } = request.query
         const ticket = { ...rest, buildId, teamId: request.params.team, hash: request.params.hash }

@@ -1,0 +1,67 @@
+import { AppError } from '@wrenn/base'
+import type { StartTemplateBuildInput, TemplateBuildStepInput } from '@wrenn/protocol'
+import type { SubmittedPlan } from '../domain/templates/index.js'
+import type { BuildStep } from '../store/schema.js'
+
+const SHELL = ['/bin/sh', '-c'] as const
+const ROOT = '0:0'
+const DEFAULT = ':default'
+
+/** What a client wants built, by steps that mean what a Dockerfile's do. @throws AppError `invalid_request` that names the step */
+export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
+  const { start_command: startCmd, ready_command: readyCmd, no_cache: force, secrets } = body
+  const known = new Set(Object.keys(secrets))
+  const stages = body.stages.map(({ from, steps }, at) => ({
+    from: from.endsWith(DEFAULT) ? from.slice(0, -DEFAULT.length) : from,
+    steps: steps.map((step, index) => {
+      const problem = problemOf(step, at, known)
+      if (problem !== undefined) {
+        throw new AppError('invalid_request', `stages.${at}.steps.${index}: ${step.type} ${problem}.`)
+      }
+      return toStep(step)
+    }),
+  }))
+  const last = stages.pop()
+  if (last === undefined) throw new Error('the schema asks for a stage')
+  const plan = { ...last, stages, startCmd, readyCmd, force, isDockerfile: true, secretValues: secrets }
+  return { ...plan, files: body.stages.flatMap(({ steps }) => steps.map(({ files }) => files)) }
+}
+
+function toStep({ files_hash: filesHash, files: _, ...step }: TemplateBuildStepInput): BuildStep {
+  const { type, stage } = step
+  if (type === 'RUN') return { shell: SHELL, ...step, force: false }
+  if (type !== 'COPY') return { ...step, force: false }
+  const [source = '', target = '', owner = '', mode = ''] = step.args
+  const args = [source, target, owner === '' && stage === undefined ? ROOT : owner, mode]
+  return { ...step, args, filesHash, force: false }
+}
+
+/** What is wrong with a step, whatever it begins with. */
+function problemOf(step: TemplateBuildStepInput, at: number, secrets: ReadonlySet<string>): string | undefined {
+  const { type, args, stage, files_hash: filesHash } = step
+  const [first = '', second = '', , mode = ''] = args
+  if (type !== 'COPY' && (stage !== undefined || filesHash !== undefined)) return 'takes no files'
+  if (type !== 'RUN' && (step.secrets ?? step.shell ?? step.scratch) !== undefined)
+    return 'takes no shell, secrets and scratch'
+  if (args.some((arg) => arg.length > 4096) && type !== 'RUN' && type !== 'ENV') return 'has more than 4096 characters'
+  switch (type) {
+    case 'RUN': {
+      if (args.length > 2) return 'needs a command, and at most a user'
+      const unknown = step.secrets?.find(({ id }) => !secrets.has(id))
+      return unknown === undefined ? undefined : `needs the secret ${unknown.id}, which is not among secrets`
+    }
+    case 'COPY':
+      if (first === '' || second === '' || args.length > 4) return 'needs a source and a destination'
+      if ((stage === undefined) === (filesHash === undefined)) return 'needs files_hash or stage, one of the two'
+      if (stage !== undefined && stage >= at) return 'needs a stage before its own'
+      if (first.startsWith('/') || first.split('/').includes('..')) return 'needs a source below its folder'
+      if (stage !== undefined && first === '.') return 'needs the name of a file or folder'
+      return /^(?:[0-7]{3,4})?$/.test(mode) ? undefined : 'has a mode that is none, such as 0644'
+    case 'ENV':
+      return args.length % 2 !== 0 || args.some((name, index) => index % 2 === 0 && !/^[^=]{1,256}$/.test(name))
+        ? 'needs names without = and their values'
+        : undefined
+    default:
+      return first === '' || args.length > 1 ? `needs a ${type === 'USER' ? 'user' : 'path'}` : undefined
+  }
+}

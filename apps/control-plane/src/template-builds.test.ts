@@ -1,0 +1,245 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: variables of Dockerfiles
+import { execFileSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { silentLogger } from '@wrenn/base'
+import type { TemplateBuild, TemplateBuildFiles, TemplateBuildLog } from '@wrenn/protocol'
+import { sql } from 'kysely'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type Db, openDatabase } from './store/database.js'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+
+const BUILDS = '/v1/templates/builds'
+let dir: string
+let platform: Platform
+let db: Db
+
+beforeAll(async () => {
+  dir = await mkdtemp(join(tmpdir(), 'wrenn-test-dockerfiles-'))
+  platform = await startPlatform({ env: { WRENN_BUILD_FILES_DIR: dir, WRENN_ENCRYPTION_KEY: 'ab'.repeat(32) } })
+  db = openDatabase({ url: platform.databaseUrl, logger: silentLogger })
+}, 180_000)
+afterAll(async () => {
+  await db.destroy()
+  await platform[Symbol.asyncDispose]()
+  await rm(dir, { recursive: true, force: true })
+}, 30_000)
+
+let count = 0
+const newName = (): string => `docker-${count++}`
+const run = (line: string, more: object = {}) => ({ type: 'RUN', args: [line], ...more })
+const step = (type: string, ...args: string[]) => ({ type, args })
+const stage = (...steps: object[]) => ({ from: 'base', steps: [step('WORKDIR', '/app'), ...steps] })
+
+async function begin(name: string): Promise<TemplateBuild> {
+  return await json<TemplateBuild>(await platform.call('POST', BUILDS, { name }), 201)
+}
+
+async function start({ id }: TemplateBuild, body: object): Promise<Response> {
+  return await platform.call('POST', `${BUILDS}/${id}/start`, body)
+}
+
+async function log(id: string, query = ''): Promise<TemplateBuildLog> {
+  return await json<TemplateBuildLog>(await platform.call('GET', `${BUILDS}/${id}/log${query}`), 200)
+}
+
+/** All that a build says, until it has ended. */
+async function followed({ id }: TemplateBuild) {
+  const messages: string[] = []
+  for (let from = 0; ; ) {
+    const { build, lines, next } = await log(id, `?from=${from}&wait_sec=5`)
+    messages.push(...lines.map(({ message }) => message))
+    from = next
+    if (lines.length === 0 && build.ended_at !== undefined) return { build, messages }
+  }
+}
+
+async function build(name: string, stages: readonly object[], more: object = {}) {
+  const begun = await begin(name)
+  await json(await start(begun, { stages, ...more }), 202)
+  const done = await followed(begun)
+  return { ...done, text: done.messages.join('\n') }
+}
+
+async function upload({ id }: TemplateBuild, files: Readonly<Record<string, string>>) {
+  const tree = await mkdtemp(join(tmpdir(), 'wrenn-test-pack-'))
+  for (const [path, content] of Object.entries(files)) {
+    await mkdir(dirname(join(tree, path)), { recursive: true })
+    await writeFile(join(tree, path), content)
+  }
+  const tar = execFileSync('tar', ['-cf', '-', '-C', tree, '.'])
+  await rm(tree, { recursive: true })
+  const hash = createHash('sha256').update(JSON.stringify(files)).digest('hex')
+  const link = await json<TemplateBuildFiles>(await platform.call('GET', `${BUILDS}/${id}/files/${hash}`), 200)
+  expect((await fetch(link.upload_url, { method: 'PUT', body: new Uint8Array(tar) })).status).toBe(200)
+  const told = Object.entries(files).map(([path, content]) => [path, content])
+  return { type: 'COPY', args: ['.', './'], files_hash: hash, files: told }
+}
+
+async function read(template: string, path: string): Promise<string> {
+  const { id } = await platform.create({ template })
+  const answer = await platform.call('GET', `/v1/capsules/${id}/files?path=${encodeURIComponent(path)}`)
+  const text = answer.status === 200 ? await answer.text() : `${answer.status}`
+  await platform.call('DELETE', `/v1/capsules/${id}`)
+  return text
+}
+
+async function refusal(response: Response, status: number): Promise<string> {
+  return (await json<{ error: { message: string } }>(response, status)).error.message
+}
+
+describe('a build of several stages', () => {
+  const stages = (word = 'one') => [
+    stage(run(`mkdir out && echo ${word} > out/file && ln -s file out/link`), run('echo other > other')),
+    stage(
+      { type: 'COPY', args: ['app/out', '${TO:-into}/'], stage: 0 },
+      { type: 'COPY', args: ['app/oth*', 'alone'], stage: 0 },
+      step('ENV', 'A', '"1 $B"', 'PATH', '/opt/bin:$PATH'),
+      { ...step('ENV', 'C', '${A}-${ARG}'), envs: { ARG: 'arg' } },
+      run('echo "$C $ARG" > env; cat into/link > copied', { envs: { ARG: 'of run', A: 'not this' } }),
+      run('argument', { shell: ['sh', '-c', 'echo "$0" > exec'] }),
+    ),
+  ]
+
+  it('hands on files, words and variables as a Dockerfile does, and becomes a template', async () => {
+    const name = newName()
+    const { build: done, text, messages } = await build(name, stages())
+    expect([done.state, text]).toEqual(['ready', expect.stringContaining('[10/10] RUN')])
+    expect(messages.filter((message) => message === 'FROM base')).toHaveLength(2)
+    expect(text).toMatch(/^DONE \[2\/10\] \d+\.\d s$/m)
+    for (const [path, content] of [
+      ['into/file', 'one\n'],
+      ['alone', 'other\n'],
+      ['env', '1 -arg of run\n'],
+      ['copied', 'one\n'],
+      ['exec', 'argument\n'],
+    ]) {
+      expect(await read(name, `/app/${path}`), path).toBe(content)
+    }
+    const again = await build(name, stages())
+    // The first one is not looked at.
+    expect(again.messages.filter((message) => message === 'FROM base')).toHaveLength(1)
+    expect(again.messages.filter((message) => message.startsWith('CACHED'))).toHaveLength(7)
+  })
+
+  it('says why each step is done anew, and does what follows from a stage that changed', async () => {
+    const name = newName()
+    const first = await build(name, stages('first'))
+    expect(first.text).not.toContain('changed')
+    const changed = await build(name, stages('second'))
+    expect(changed.text).toMatch(/\[2\/10\] RUN mkdir.* \(step changed\)/)
+    expect(changed.text).toMatch(/\[3\/10\] RUN echo other.* \(a step before it changed\)/)
+    expect(changed.text).toMatch(/\[5\/10\] COPY app\/out.* \(what it copies from changed\)/)
+    expect(await read(name, '/app/copied')).toBe('second\n')
+    const forced = await build(name, stages('second'), { no_cache: true })
+    expect(forced.text).not.toContain('CACHED')
+    expect(forced.text).toContain('(nothing kept is used)')
+  })
+
+  it('names the files that changed', async () => {
+    const name = newName()
+    const made = async (files: Readonly<Record<string, string>>) => {
+      const begun = await begin(name)
+      const copy = await upload(begun, files)
+      await json(await start(begun, { stages: [stage(copy, run('cat a > seen'))] }), 202)
+      return await followed(begun)
+    }
+    await made({ a: '1', b: '1', c: '1' })
+    const { messages, build: done } = await made({ a: '2', b: '1', d: '1' })
+    expect(done.state).toBe('ready')
+    expect(messages.join('\n')).toMatch(/\[2\/3\] COPY .* \(file a changed, d is new, c is gone\)/)
+    expect(await read(name, '/app/seen')).toBe('2')
+  })
+
+  it('fails with the step of the stage that fails', async () => {
+    const { build: done } = await build(newName(), [
+      stage(run('echo why >&2; exit 7')),
+      stage({ type: 'COPY', args: ['x', '.'], stage: 0 }),
+    ])
+    expect(done).toMatchObject({
+      state: 'error',
+      reason: { step: '2', message: expect.stringContaining('exit code 7') },
+    })
+    const missing = await build(newName(), [stage(), stage({ type: 'COPY', args: ['no/such', '.'], stage: 0 })])
+    expect(missing.build.reason?.message).toContain('there is no /no/such in the stage')
+  })
+})
+
+describe('secrets of a step', () => {
+  it('are there while it runs, and in no log, plan or environment afterwards', async () => {
+    const name = newName()
+    const secret = 'correct-horse-battery'
+    const steps = [
+      run('echo "it is $TOKEN"; [ -n "$TOKEN" ] && echo given > given', { secrets: [{ id: 'token', env: 'TOKEN' }] }),
+      run('echo "[${TOKEN:-}]" > later'),
+    ]
+    const begun = await begin(name)
+    await json(await start(begun, { stages: [stage(...steps)], secrets: { token: secret } }), 202)
+    const { rows: waiting } = await sql<{
+      all: string
+    }>`SELECT template_builds::text AS all FROM template_builds WHERE id = ${begun.id}`.execute(db)
+    expect(waiting[0]?.all).not.toContain(secret)
+    const { build: done, messages } = await followed(begun)
+    expect([done.state, messages]).toEqual(['ready', expect.arrayContaining(['it is ***'])])
+    expect(messages.join('\n')).not.toContain(secret)
+    expect(await read(name, '/app/given')).toBe('given\n')
+    expect(await read(name, '/app/later')).toBe('[]\n')
+    // Another value makes no other step.
+    const again = await build(name, [stage(...steps)], { secrets: { token: 'another one' } })
+    expect(again.messages.filter((message) => message.startsWith('CACHED'))).toHaveLength(3)
+  })
+
+  it('must be given', async () => {
+    const begun = await begin(newName())
+    const body = { stages: [stage(run('x', { secrets: [{ id: 'none' }] }))] }
+    expect(await refusal(await start(begun, body), 400)).toContain('stages.0.steps.1: RUN needs the secret none')
+  })
+})
+
+describe('a build', () => {
+  it('is listed, followed as it goes, and cancelled once', async () => {
+    const name = newName()
+    const begun = await begin(name)
+    expect(begun).toMatchObject({ state: 'draft', name, log_lines: 0 })
+    await json(await start(begun, { stages: [stage(run('echo begun; sleep 60'))] }), 202)
+    await expect.poll(async () => (await log(begun.id)).lines.some(({ message }) => message === 'begun')).toBe(true)
+    const { next } = await log(begun.id)
+    const waiting = log(begun.id, `?from=${next}&wait_sec=20`)
+    const cancelled = await json<TemplateBuild>(await platform.call('POST', `${BUILDS}/${begun.id}/cancel`), 200)
+    expect(cancelled).toMatchObject({ state: 'cancelled', reason: { message: 'The build was cancelled.' } })
+    expect((await waiting).build.state).toBe('cancelled')
+    expect((await platform.call('POST', `${BUILDS}/${begun.id}/cancel`)).status).toBe(200)
+    const listed = await json<TemplateBuild[]>(await platform.call('GET', `${BUILDS}?name=${name}`), 200)
+    expect(listed.map(({ id, state }) => [id, state])).toEqual([[begun.id, 'cancelled']])
+    expect(await refusal(await start(begun, { stages: [stage()] }), 409)).toContain('has ended')
+  })
+
+  it('is refused by the step that makes no sense', async () => {
+    const begun = await begin(newName())
+    const say = async (...steps: object[]) =>
+      await refusal(await start(begun, { stages: [{ from: 'base', steps }] }), 400)
+    expect(await say(step('COPY', 'a', 'b'))).toContain('files_hash or stage')
+    expect(await say({ ...step('COPY', 'a', 'b'), stage: 0 })).toContain('a stage before its own')
+    expect(await say({ ...step('COPY', 'a', 'b'), files_hash: '0'.repeat(64) })).toContain('not uploaded')
+    expect(await say(step('ENV', 'A'))).toContain('names without =')
+    expect(await say(step('WORKDIR', ''))).toContain('needs a path')
+    expect(await say({ ...step('USER', 'x'), shell: ['sh'] })).toContain('takes no shell')
+    expect(await say({ ...run('x'), scratch: ['relative'] })).toContain('slash')
+    expect(await refusal(await start(begun, { stages: [{ from: 'nothing', steps: [] }] }), 404)).toContain('nothing')
+    expect(await refusal(await platform.call('GET', `${BUILDS}/bld-${'0'.repeat(25)}`), 404)).toContain(
+      'There is no build',
+    )
+    await platform.call('POST', `${BUILDS}/${begun.id}/cancel`)
+  })
+
+  it('fails where a word of it does', async () => {
+    const asked = (...steps: object[]) => build(newName(), [stage(...steps)])
+    expect((await asked(step('ENV', 'A', '${B:?no B}'))).build.reason?.message).toContain('B is needed: no B')
+    expect((await asked(step('USER', 'nobody-at-all'))).build.reason?.message).toContain(
+      'there is no user nobody-at-all',
+    )
+    expect((await asked(step('WORKDIR', '$NONE'))).build.reason?.message).toContain('the path is empty')
+  })
+})

@@ -1,0 +1,189 @@
+import { z } from 'zod'
+import { minimumMemoryMib } from './capsules.js'
+import { envsSchema, requestBody, text, timestampSchema } from './common.js'
+import { safeNameSchema } from './lifecycle.js'
+
+const MAX_LINE_LENGTH = 256 * 1024
+const MAX_STAGES = 50
+const MAX_STEPS = 500
+const MAX_ARGS = 2_000
+const MAX_TAGS = 20
+const MAX_TOLD_FILES = 2_000
+const MAX_SECRETS = 50
+const MAX_SECRET_LENGTH = 64 * 1024
+const MAX_LOG_LINES = 1_000
+const MAX_WAIT_SEC = 30
+
+/** Also a path segment; no other text reaches the database. */
+export const buildIdSchema = z
+  .string()
+  .regex(/^bld-[0-9a-z]{25}$/, 'must be the id of a build: bld- and 25 characters 0-9a-z')
+/** By what the files of a step are called; also a path segment. */
+export const filesHashSchema = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in 64 hexadecimal digits')
+
+/** Where a build is: `draft` until it is started. */
+export const buildStates = ['draft', 'waiting', 'building', 'ready', 'error', 'cancelled'] as const
+/** One of `buildStates`. */
+export type BuildState = (typeof buildStates)[number]
+
+/** Body of `POST /v1/templates/builds`. */
+export const beginTemplateBuildSchema = requestBody({
+  name: safeNameSchema.describe(
+    'Of the template; one that a build has made before is replaced when this one is ready.',
+  ),
+  tags: z
+    .array(safeNameSchema)
+    .max(MAX_TAGS)
+    .default([])
+    .describe(
+      'What the build is called beside it: `name:tag`. Without any, or with `default`, the name stands for it.',
+    ),
+  vcpus: z.int().min(1).max(1024).optional().describe('Default: those of what it begins with.'),
+  memory_mb: z.int().min(minimumMemoryMib).max(4_194_304).optional().describe('Default: that of what it begins with.'),
+}).meta({ id: 'BeginTemplateBuild' })
+/** As the server reads it. */
+export type BeginTemplateBuildInput = z.output<typeof beginTemplateBuildSchema>
+
+const secretIdSchema = text(100, 1).regex(/^[A-Za-z0-9_.-]+$/, 'must have letters, digits and _ . - alone')
+const guestPath = text(4096, 1).regex(/^\//, 'must begin with a slash')
+
+const stepSecretSchema = requestBody({
+  id: secretIdSchema,
+  path: guestPath.optional().describe('The file that it is while the step runs; default: none.'),
+  env: text(256, 1)
+    .regex(/^[^=]+$/, 'must not contain =')
+    .optional()
+    .describe('The variable that it is while the step runs; default: none.'),
+  mode: z.int().min(0).max(0o777).optional().describe('Of the file; default: 256, which is 0400.'),
+  owner: z
+    .string()
+    .regex(/^\d{1,10}:\d{1,10}$/, 'must be two numbers, as 0:0')
+    .optional(),
+})
+
+const buildStepSchema = requestBody({
+  type: z.enum(['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER']),
+  args: z
+    .array(text(MAX_LINE_LENGTH))
+    .min(1)
+    .max(MAX_ARGS)
+    .describe(
+      'RUN: what is run, after `shell`. COPY: source, destination, owner, mode. ENV: names and values in turn. WORKDIR: a path. USER: a user, and `:` and a group. All but RUN as words of a Dockerfile: with its quotes and variables.',
+    ),
+  shell: z
+    .array(text(4096))
+    .max(100)
+    .optional()
+    .describe('RUN: program and arguments before what is run. Default: /bin/sh -c.'),
+  envs: envsSchema.optional().describe('Variables of this step alone, as ARG gives them.'),
+  secrets: z.array(stepSecretSchema).max(MAX_SECRETS).optional().describe('RUN: what it may read while it runs.'),
+  scratch: z
+    .array(guestPath)
+    .max(MAX_SECRETS)
+    .optional()
+    .describe('RUN: folders that are empty while it runs, and of which nothing stays.'),
+  files_hash: filesHashSchema.optional().describe('COPY of uploaded files: by what they are called.'),
+  files: z
+    .array(z.tuple([text(4096), text(64)]))
+    .max(MAX_TOLD_FILES)
+    .optional()
+    .describe('COPY of uploaded files: their paths and digests, so that a later build can say which one changed.'),
+  stage: z.int().min(0).max(MAX_STAGES).optional().describe('COPY from a stage before this one: its place, from 0 on.'),
+  label: text(500).optional().describe('The step as the log calls it.'),
+})
+/** A step as the server reads it. */
+export type TemplateBuildStepInput = z.output<typeof buildStepSchema>
+
+/** Body of `POST /v1/templates/builds/{id}/start`. */
+export const startTemplateBuildSchema = requestBody({
+  stages: z
+    .array(
+      requestBody({
+        from: text(512, 1).describe('What it begins with: a template.'),
+        steps: z.array(buildStepSchema).max(MAX_STEPS),
+      }),
+    )
+    .min(1)
+    .max(MAX_STAGES)
+    .describe('The last one becomes the template; the others are there to be copied from.'),
+  start_command: text(MAX_LINE_LENGTH, 1).optional().describe('Runs in the template, from before its snapshot on.'),
+  ready_command: text(MAX_LINE_LENGTH, 1).optional().describe('Succeeds once the start command has done its work.'),
+  no_cache: z.boolean().default(false).describe('Nothing is taken from what earlier builds have kept.'),
+  secrets: z
+    .record(secretIdSchema, text(MAX_SECRET_LENGTH, 1))
+    .default({})
+    .describe('By their ids. Encrypted until the build ends, and in no answer, log, cache or template.'),
+}).meta({ id: 'StartTemplateBuild' })
+/** As the server reads it. */
+export type StartTemplateBuildInput = z.output<typeof startTemplateBuildSchema>
+
+/** A build of a template. */
+export const templateBuildSchema = z
+  .object({
+    id: z.string(),
+    name: z.string().describe('Of the template.'),
+    tags: z.array(z.string()),
+    state: z.enum(buildStates).describe('`draft`: not started yet.'),
+    reason: z
+      .object({ message: z.string(), step: z.string().optional() })
+      .optional()
+      .describe('Why it ended without a template, and where: `base`, the number of a step, or `finalize`.'),
+    log_lines: z.int().describe('How many lines its log has.'),
+    created_at: timestampSchema,
+    ended_at: timestampSchema.optional(),
+  })
+  .meta({ id: 'TemplateBuild' })
+/** On the wire. */
+export type TemplateBuild = z.infer<typeof templateBuildSchema>
+
+/** Query of `GET /v1/templates/builds`. */
+export const listTemplateBuildsQuerySchema = z.object({
+  name: safeNameSchema.optional().describe('Of the template; default: all.'),
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+})
+
+/** Query of `GET /v1/templates/builds/{id}/log`. */
+export const templateBuildLogQuerySchema = z.object({
+  from: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 31 - 1)
+    .default(0)
+    .describe('`next` of the answer before.'),
+  limit: z.coerce.number().int().min(1).max(MAX_LOG_LINES).default(MAX_LOG_LINES),
+  wait_sec: z.coerce
+    .number()
+    .min(0)
+    .max(MAX_WAIT_SEC)
+    .default(0)
+    .describe('How long the answer may wait for the next line, or the end of the build.'),
+})
+
+/** Lines of a build's log, and how far it is. After a page without lines of a build that has ended there are no more. */
+export const templateBuildLogSchema = z
+  .object({
+    build: templateBuildSchema,
+    lines: z.array(
+      z.object({
+        at: timestampSchema,
+        level: z.string().describe('`info`, `warn` or `error`; what a command prints to stderr is `warn`.'),
+        step: z.string().describe('`base`, the number of a step, or `finalize`.'),
+        message: z.string(),
+      }),
+    ),
+    next: z.int().describe('Where the next page begins.'),
+  })
+  .meta({ id: 'TemplateBuildLog' })
+/** On the wire. */
+export type TemplateBuildLog = z.infer<typeof templateBuildLogSchema>
+
+/** Answer of `GET /v1/templates/builds/{id}/files/{hash}`. */
+export const buildFilesSchema = z
+  .object({
+    present: z.boolean().describe('They are here already.'),
+    upload_url: z.string().describe('Where a PUT of their tar goes; it needs no key.'),
+  })
+  .meta({ id: 'TemplateBuildFiles' })
+/** On the wire. */
+export type TemplateBuildFiles = z.infer<typeof buildFilesSchema>

@@ -1,0 +1,91 @@
+/** One step of a build. What it means is what the instruction of a Dockerfile of that name does. */
+export interface RecipeStep {
+  readonly type: 'RUN' | 'COPY' | 'ENV' | 'WORKDIR' | 'USER'
+  /**
+   * `RUN`: what is run after `shell`. `COPY`: source, destination, owner, mode; without an owner what comes of the context belongs to root,
+   * and what comes of a stage to whom it did. `ENV`: names and values in turn. `WORKDIR`: a path. `USER`: a name or number, and `:` and a
+   * group.
+   */
+  readonly args: readonly string[]
+  /** Of a `RUN`: program and arguments before what is run. @default ['/bin/sh', '-c'] */
+  readonly shell?: readonly string[]
+  /** Variables of this step alone, as `ARG` gives them. */
+  readonly envs?: Readonly<Record<string, string>>
+  /** Of a `RUN`: what it may read while it runs. */
+  readonly secrets?: readonly RecipeSecret[]
+  /** Of a `RUN`: folders that are empty while it runs, and of which nothing stays. */
+  readonly scratch?: readonly string[]
+  /** Of a `COPY` from the context: by what its upload is called. */
+  readonly filesHash?: string
+  /** Of such a `COPY`: its files with digests, by which a later build can say what has changed. */
+  readonly files?: readonly (readonly [path: string, digest: string])[]
+  /** Of a `COPY` from a stage: its place among the stages of the recipe. */
+  readonly stage?: number
+  /** The step as logs call it. @default made of `args` */
+  readonly label?: string
+}
+
+/** A secret in one step: as a file, as a variable, or both. */
+export interface RecipeSecret {
+  readonly id: string
+  /** @default none */
+  readonly path?: string
+  /** Name of a variable. @default none */
+  readonly env?: string
+  /** Of the file. @default 0o400 */
+  readonly mode?: number
+  /** Of the file, numbers. @default '0:0' */
+  readonly owner?: string
+}
+
+/** What steps begin with, and the steps. */
+export interface RecipeStage {
+  /** A template, by its name. */
+  readonly from: string
+  readonly steps: readonly RecipeStep[]
+}
+
+/** Files of a `COPY`, as a tar. */
+export interface RecipeUpload {
+  /** SHA-256 in hexadecimal digits: the same for the same files. */
+  readonly hash: string
+  /** Reads it anew each time. */
+  open(): ReadableStream<Uint8Array>
+}
+
+/** Of what a template is made. */
+export interface Recipe {
+  /** The last one becomes the template; others are there to be copied from. */
+  readonly stages: readonly RecipeStage[]
+  /** Runs in the template, from before its snapshot on. */
+  readonly startCommand?: string
+  /** Succeeds once the start command has done its work. */
+  readonly readyCommand?: string
+  readonly uploads: readonly RecipeUpload[]
+}
+
+/** What is at a path of a context. */
+export interface ContextEntry {
+  /** Below the context, without a slash at its begin or end. */
+  readonly path: string
+  readonly type: 'file' | 'directory' | 'symlink'
+  /** Permission bits. */
+  readonly mode: number
+  /** Of a symbolic link: where it leads. */
+  readonly link?: string
+}
+
+/** An entry of an archive: what is at a path of the context, or a text. */
+export type ArchiveEntry =
+  | { readonly as: string; readonly entry: ContextEntry }
+  | { readonly as: string; readonly text: string }
+
+/** The files that a Dockerfile may copy. */
+export interface BuildContext {
+  /** All of them, folders before what is in them, without what is left out by a `.dockerignore`. */
+  entries(): Promise<readonly ContextEntry[]>
+  /** SHA-256 of a file's bytes, in hexadecimal digits. */
+  digest(path: string): Promise<string>
+  /** A tar; owners do not matter. */
+  archive(entries: readonly ArchiveEntry[]): ReadableStream<Uint8Array>
+}

@@ -1,0 +1,98 @@
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { FakeServer, KEY, sendJson } from './fake-server.fixture.js'
+import { type Recipe, Wrenn } from './index.js'
+
+const ID = `bld-${'0'.repeat(25)}`
+const at = '2026-01-02T03:04:05.000Z'
+const hash = 'a'.repeat(64)
+const recipe: Recipe = {
+  stages: [{ from: 'base', steps: [{ type: 'COPY', args: ['.', '/'], filesHash: hash }] }],
+  startCommand: 'serve',
+  uploads: [{ hash, open: () => new Blob(['tar']).stream() }],
+}
+let server: FakeServer
+let wrenn: Wrenn
+let state = 'building'
+let isPresent = false
+
+const build = () => ({
+  ...{ id: ID, name: 'web', tags: [], state, log_lines: 1, created_at: at },
+  ...(state === 'building' ? {} : { ended_at: at }),
+  ...(state === 'error' ? { reason: { message: 'no luck', step: '1' } } : {}),
+})
+
+beforeEach(async () => {
+  state = 'ready'
+  isPresent = false
+  server = await new FakeServer().start()
+  server.handler = ({ path, method }, response) => {
+    if (method === 'PUT') return response.writeHead(200).end()
+    if (path.includes('/files/')) {
+      return sendJson(response, { present: isPresent, upload_url: 'http://elsewhere/v3/template-files/t/h?x=1' })
+    }
+    if (path.includes('/log?from=0')) {
+      return sendJson(response, { build: build(), lines: [{ at, level: 'info', step: '1', message: 'hi' }], next: 1 })
+    }
+    if (path.includes('/log')) return sendJson(response, { build: build(), lines: [], next: 1 })
+    if (path.endsWith('/cancel')) state = 'cancelled'
+    return sendJson(response, path === '/v1/templates/builds?name=web' ? [build()] : build(), 200)
+  }
+  wrenn = new Wrenn({ apiUrl: server.url, apiKey: KEY })
+})
+afterEach(async () => {
+  await server[Symbol.asyncDispose]()
+})
+const asked = (): string[] => server.seen.map(({ method, path }) => `${method} ${path.replace(ID, 'ID')}`)
+
+describe('a build', () => {
+  it('is begun, given its files, started and followed to its end', async () => {
+    const said: string[] = []
+    const made = await wrenn.templates.build('web', recipe, {
+      onLine: ({ message }) => said.push(message),
+      noCache: true,
+    })
+    expect([made.state, made.endedAt, said]).toEqual(['ready', new Date(at), ['hi']])
+    expect(asked()).toEqual([
+      'POST /v1/templates/builds',
+      `GET /v1/templates/builds/ID/files/${hash}`,
+      'PUT /v3/template-files/t/h?x=1',
+      'POST /v1/templates/builds/ID/start',
+      'GET /v1/templates/builds/ID/log?from=0&wait_sec=20',
+      'GET /v1/templates/builds/ID/log?from=1&wait_sec=20',
+      'GET /v1/templates/builds/ID',
+    ])
+    expect(server.seen[2]?.body).toBe('tar')
+    expect(JSON.parse(server.seen[3]?.body ?? '')).toEqual({
+      stages: [{ from: 'base', steps: [{ type: 'COPY', args: ['.', '/'], files_hash: hash }] }],
+      ...{ start_command: 'serve', no_cache: true },
+    })
+  })
+
+  it('does not send what is there', async () => {
+    isPresent = true
+    await wrenn.templates.startBuild('web', recipe)
+    expect(asked().some((call) => call.startsWith('PUT'))).toBe(false)
+  })
+
+  it('that fails says why, and where', async () => {
+    state = 'error'
+    await expect(wrenn.templates.build('web', { ...recipe, uploads: [] })).rejects.toMatchObject({
+      ...{ code: 'build_failed', message: 'no luck' },
+      details: { buildId: ID, step: '1' },
+    })
+  })
+
+  it('is cancelled when its caller gives up, and by itself', async () => {
+    const abort = new AbortController()
+    const onLine = () => abort.abort(new Error('enough'))
+    state = 'building'
+    await expect(wrenn.templates.build('web', recipe, { onLine, signal: abort.signal })).rejects.toThrow('enough')
+    expect(asked().at(-1)).toBe('POST /v1/templates/builds/ID/cancel')
+    expect((await wrenn.templates.cancelBuild(ID)).state).toBe('cancelled')
+  })
+
+  it('is listed and looked at', async () => {
+    expect((await wrenn.templates.listBuilds({ name: 'web' })).map(({ id }) => id)).toEqual([ID])
+    expect(await wrenn.templates.getBuild(ID)).toMatchObject({ name: 'web', createdAt: new Date(at) })
+  })
+})

@@ -1,0 +1,226 @@
+import type * as wire from '@wrenn/protocol'
+import { date, templateInfo } from './convert.js'
+import { createError } from './errors.js'
+import type { Recipe, RecipeStep } from './recipe.js'
+import type { CallOptions, Transport } from './transport.js'
+import type { TemplateInfo } from './types.js'
+
+const FOLLOW_SEC = 20
+/** Beyond what the server waits. */
+const SPARE_MS = 30_000
+/** Of several uploads. */
+const AT_ONCE = 3
+
+/** Which templates are listed. */
+export interface ListTemplatesOptions extends CallOptions {
+  /** `base`: what images bring; `snapshot`: made of capsules. @default both */
+  readonly type?: TemplateInfo['type']
+}
+
+/** Where a build is: `draft` until it is started. */
+export type BuildState = wire.BuildState
+
+/** A build of a template. */
+export interface BuildInfo {
+  readonly id: string
+  /** Of the template. */
+  readonly name: string
+  readonly tags: readonly string[]
+  readonly state: BuildState
+  /** Why it ended without a template, and at which step. */
+  readonly reason: { readonly message: string; readonly step?: string | undefined } | undefined
+  readonly createdAt: Date
+  readonly endedAt: Date | undefined
+}
+
+/** One line of a build's log. */
+export interface BuildLine {
+  readonly at: Date
+  /** `info`, `warn` or `error`; what a command prints to stderr is `warn`. */
+  readonly level: string
+  /** `base`, the number of a step, or `finalize`. */
+  readonly step: string
+  readonly message: string
+}
+
+/** How a build is begun. */
+export interface StartBuildOptions extends CallOptions {
+  /** What the build is called beside the template's name. @default none: the name stands for it */
+  readonly tags?: readonly string[]
+  /** @default those of what it begins with */
+  readonly vcpus?: number
+  /** @default that of what it begins with */
+  readonly memoryMib?: number
+  /** Takes nothing from what earlier builds have kept. @default false */
+  readonly noCache?: boolean
+  /** By their ids; they are in no log, cache or template. */
+  readonly secrets?: Readonly<Record<string, string>>
+  /** Told of the build as soon as there is one: from here on it can be cancelled. */
+  readonly onBegin?: (build: BuildInfo) => void
+}
+
+/** How a build is begun and followed. */
+export interface BuildTemplateOptions extends StartBuildOptions {
+  /** Told each line of the log. */
+  readonly onLine?: (line: BuildLine) => void
+}
+
+/** Which builds are listed. */
+export interface ListBuildsOptions extends CallOptions {
+  /** Of this template. @default all */
+  readonly name?: string
+  /** 1 to 200. @default 50 */
+  readonly limit?: number
+}
+
+/** What capsules start from: base images, snapshots of capsules, and what builds make. */
+export class Templates {
+  readonly #transport: Transport
+
+  constructor(transport: Transport) {
+    this.#transport = transport
+  }
+
+  /** Those that are built in, and the team's snapshots. */
+  async list(options: ListTemplatesOptions = {}): Promise<TemplateInfo[]> {
+    const { type, ...call } = options
+    const found = await this.#transport.json<wire.Template[]>('GET', '/v1/snapshots', { ...call, query: { type } })
+    return found.map(templateInfo)
+  }
+
+  /**
+   * Deletes a snapshot; capsules that were started from it go on.
+   * @throws TemplateNotFoundError; WrennError `forbidden` for a built-in template, `in_use` while something needs it.
+   */
+  async delete(name: string, options: CallOptions = {}): Promise<void> {
+    await this.#transport.send('DELETE', `/v1/snapshots/${encodeURIComponent(name)}`, options)
+  }
+
+  /**
+   * Builds a template and waits until it is ready. A `signal` that ends cancels the build.
+   * @throws WrennError `build_failed` with the step, and those of `startBuild`; `signal`'s reason
+   * @example
+   * import { readDockerfile } from '@wrenn/sdk/dockerfile'
+   * const recipe = await readDockerfile('FROM base\nRUN apt-get update && apt-get install -y jq')
+   * await wrenn.templates.build('with-jq', recipe, { onLine: ({ message }) => console.log(message) })
+   */
+  async build(name: string, recipe: Recipe, options: BuildTemplateOptions = {}): Promise<BuildInfo> {
+    const { onLine, ...begin } = options
+    const call = callOf(options)
+    let begun: BuildInfo | undefined
+    const onBegin = (build: BuildInfo): void => {
+      begun = build
+      options.onBegin?.(build)
+    }
+    try {
+      const { id } = await this.startBuild(name, recipe, { ...begin, onBegin })
+      for await (const line of this.followBuild(id, call)) onLine?.(line)
+      const build = await this.getBuild(id, call)
+      if (build.state === 'ready') return build
+      const { message = 'The build has ended without a template.', step } = build.reason ?? {}
+      throw createError(message, { code: 'build_failed', details: { buildId: id, step, state: build.state } })
+    } catch (error) {
+      // What nobody waits for any more is not to run on.
+      if (options.signal?.aborted && begun !== undefined) await this.cancelBuild(begun.id).catch(() => {})
+      throw error
+    }
+  }
+
+  /**
+   * Begins a build, uploads its files and lets it go.
+   * @throws WrennError `invalid_request`, `template_name_taken`, `limit_exceeded`, `too_large`; TemplateNotFoundError for what it begins with
+   */
+  async startBuild(name: string, recipe: Recipe, options: StartBuildOptions = {}): Promise<BuildInfo> {
+    const { tags, vcpus, memoryMib, noCache, secrets, onBegin } = options
+    const call = callOf(options)
+    const begin = { name, tags, vcpus, memory_mb: memoryMib }
+    const begun = await this.#transport.json<wire.TemplateBuild>('POST', '/v1/templates/builds', {
+      ...call,
+      json: begin,
+    })
+    onBegin?.(buildInfo(begun))
+    try {
+      const waiting = [...recipe.uploads]
+      const lane = async (): Promise<void> => {
+        for (let next = waiting.shift(); next !== undefined; next = waiting.shift()) {
+          await this.#upload(begun.id, next, call)
+        }
+      }
+      await Promise.all(Array.from({ length: AT_ONCE }, lane))
+      const json = {
+        stages: recipe.stages.map(({ from, steps }) => ({ from, steps: steps.map(wireStep) })),
+        ...{ start_command: recipe.startCommand, ready_command: recipe.readyCommand, no_cache: noCache, secrets },
+      }
+      return buildInfo(
+        await this.#transport.json<wire.TemplateBuild>('POST', `${pathOf(begun.id)}/start`, { ...call, json }),
+      )
+    } catch (error) {
+      // It would wait for its start, and count.
+      await this.cancelBuild(begun.id).catch(() => {})
+      throw error
+    }
+  }
+
+  /** The log of a build from a line on, until it has ended. @throws WrennError `build_not_found` */
+  async *followBuild(
+    id: string,
+    options: CallOptions & { readonly from?: number } = {},
+  ): AsyncGenerator<BuildLine, void> {
+    const { from: first = 0, ...call } = options
+    let from = first
+    for (;;) {
+      const query = { from, wait_sec: FOLLOW_SEC }
+      const requestTimeoutMs = FOLLOW_SEC * 1000 + SPARE_MS
+      const path = `${pathOf(id)}/log`
+      const page = await this.#transport.json<wire.TemplateBuildLog>('GET', path, { ...call, query, requestTimeoutMs })
+      for (const { at, ...line } of page.lines) yield { at: new Date(at), ...line }
+      from = page.next
+      if (page.lines.length === 0 && page.build.ended_at !== undefined) return
+    }
+  }
+
+  /** @throws WrennError `build_not_found` */
+  async getBuild(id: string, options: CallOptions = {}): Promise<BuildInfo> {
+    return buildInfo(await this.#transport.json<wire.TemplateBuild>('GET', pathOf(id), options))
+  }
+
+  /** The newest ones first. */
+  async listBuilds(options: ListBuildsOptions = {}): Promise<BuildInfo[]> {
+    const { name, limit, ...call } = options
+    const query = { name, limit }
+    const found = await this.#transport.json<wire.TemplateBuild[]>('GET', '/v1/templates/builds', { ...call, query })
+    return found.map(buildInfo)
+  }
+
+  /** Ends a build; a template of its name stays as it is, and so does a build that has ended. @throws WrennError `build_not_found` */
+  async cancelBuild(id: string, options: CallOptions = {}): Promise<BuildInfo> {
+    const cancel = { ...options, idempotent: true }
+    return buildInfo(await this.#transport.json<wire.TemplateBuild>('POST', `${pathOf(id)}/cancel`, cancel))
+  }
+
+  async #upload(id: string, { hash, open }: Recipe['uploads'][number], call: CallOptions): Promise<void> {
+    const path = `${pathOf(id)}/files/${hash}`
+    const { present, upload_url: url } = await this.#transport.json<wire.TemplateBuildFiles>('GET', path, call)
+    if (present) return
+    const target = new URL(url)
+    // Where the API is asked, whatever the server thinks that it is called.
+    const options = { ...call, requestTimeoutMs: 0, body: open(), idempotent: false }
+    await this.#transport.send('PUT', `${target.pathname}${target.search}`, options)
+  }
+}
+
+function callOf({ signal, requestTimeoutMs }: CallOptions): CallOptions {
+  return { ...(signal && { signal }), ...(requestTimeoutMs === undefined ? {} : { requestTimeoutMs }) }
+}
+
+function pathOf(id: string): string {
+  return `/v1/templates/builds/${encodeURIComponent(id)}`
+}
+
+function wireStep({ filesHash, ...step }: RecipeStep): object {
+  return { ...step, ...(filesHash === undefined ? {} : { files_hash: filesHash }) }
+}
+
+function buildInfo({ id, name, tags, state, reason, created_at, ended_at }: wire.TemplateBuild): BuildInfo {
+  return { id, name, tags, state, reason, createdAt: new Date(created_at), endedAt: date(ended_at) }
+}
