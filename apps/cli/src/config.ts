@@ -100,3 +100,8 @@ function settingsFolder({ XDG_CONFIG_HOME, HOME }: z.output<typeof schema>): str
   if (XDG_CONFIG_HOME !== undefined && isAbsolute(XDG_CONFIG_HOME)) return XDG_CONFIG_HOME
   return join(HOME || homedir(), '.config')
 }
+
+/** A variable that the user names, such as one with a secret. */
+export function environmentVariable(name: string): string | undefined {
+  return process.env[name]
+}

@@ -60,6 +60,11 @@ export class Output {
     return this.#paint('1', text, process.stdout)
   }
 
+  /** For notes that others stand below. */
+  heading(text: string): string {
+    return this.#paint('1', text)
+  }
+
   /** For parts of a result; colours on a terminal only. */
   colored(color: 'green' | 'yellow' | 'red', text: string): string {
     return this.#paint({ green: '32', yellow: '33', red: '31' }[color], text, process.stdout)

@@ -22,6 +22,7 @@ import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
 import { addTeam } from './commands/team.js'
+import { addTemplate } from './commands/template.js'
 import { addUp } from './commands/up.js'
 import { addUsage } from './commands/usage.js'
 import { addUser } from './commands/user.js'
@@ -58,6 +59,7 @@ export function createProgram(): Command {
   addShell(program)
   addEgress(program)
   addSnapshot(program)
+  addTemplate(program)
   addQuota(program)
   addPlan(program)
   addUsage(program)

@@ -1,10 +1,8 @@
-import type { TemplateInfo } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { findCapsule } from '../capsule-view.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
-import { table } from '../output.js'
-import { showOwnBytes, showSpan } from '../units.js'
+import { showTemplates, templateJson } from '../template-view.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
 
 const makeHelp = `
@@ -32,7 +30,7 @@ export function addMakeSnapshot(capsule: Command): void {
     const made = await waiting(context, 'making a snapshot', options, (wait) =>
       found.snapshot(name, { ...wait, ...point }),
     )
-    context.output.result(toJson(made), () => made.name)
+    context.output.result(templateJson(made), () => made.name)
   })
 }
 
@@ -57,7 +55,7 @@ export function addSnapshot(program: Command): void {
   withJson(list).action(async (options: CommonOptions & { all?: boolean }) => {
     const { config, output } = contextOf(options)
     const found = await (await connect(config)).templates.list(options.all ? {} : { type: 'snapshot' })
-    output.result(found.map(toJson), () => showTemplates(found, new Date()))
+    output.result(found.map(templateJson), () => showTemplates(found, new Date()))
   })
   const remove = snapshot
     .command('rm <name...>')
@@ -69,32 +67,4 @@ export function addSnapshot(program: Command): void {
     for (const name of names) await templates.delete(name)
     output.result({ deleted: names }, () => names.join('\n'))
   })
-}
-
-function toJson(template: TemplateInfo): object {
-  return {
-    name: template.name,
-    type: template.type,
-    platform: template.platform,
-    snapshot_id: template.snapshotId,
-    durable: template.durable,
-    aliases: template.aliases,
-    vcpus: template.vcpus,
-    memory_mb: template.memoryMib,
-    disk_size_mb: template.diskSizeMib,
-    size_bytes: template.sizeBytes,
-    created_at: template.createdAt,
-  }
-}
-
-function showTemplates(templates: readonly TemplateInfo[], now: Date): string {
-  const rows = templates.map((template) => [
-    template.name,
-    template.type,
-    `${template.vcpus} × ${template.memoryMib} MiB`,
-    showOwnBytes(template.sizeBytes),
-    template.durable === undefined ? '' : template.durable ? 'durable' : 'not yet durable',
-    showSpan(now.getTime() - template.createdAt.getTime()),
-  ])
-  return table(['NAME', 'TYPE', 'SHAPE', 'SIZE', 'SAVED', 'AGE'], rows)
 }

@@ -1,0 +1,335 @@
+import { splitDockerfileWords } from '@wrenn/protocol'
+import type { BuildContext, Recipe, RecipeStage, RecipeStep, RecipeUpload } from '../recipe.js'
+import { copyFromContext, copyWords } from './copy.js'
+import { type Instruction, jsonForm, readInstructions } from './instructions.js'
+import { refuse } from './refuse.js'
+import { runStep } from './run.js'
+import { BuildArgs, checkWord, Scope } from './scope.js'
+
+const MAX_LABEL_LENGTH = 300
+
+/** How a Dockerfile is read. */
+export interface DockerfileOptions {
+  /** Values of `ARG`s. */
+  readonly buildArgs?: Readonly<Record<string, string>>
+  /** Ids of secrets that the build will be given. */
+  readonly secrets?: readonly string[]
+  /** Ends with this stage. @default the last one */
+  readonly target?: string
+  /** Files that `COPY` and `ADD` take. @default none */
+  readonly context?: BuildContext
+}
+
+/** A recipe, and what of the file has no effect, in sentences. */
+export interface DockerfileRecipe extends Recipe {
+  readonly notes: readonly string[]
+}
+
+/**
+ * The recipe that a Dockerfile is: docs/dockerfiles.md says what of them is understood.
+ * @throws WrennError `invalid_request` that names the line and the instruction which is not understood
+ * @example
+ * const recipe = await readDockerfile('FROM base\nRUN apt-get update', { secrets: ['token'] })
+ * await wrenn.templates.build('mine', recipe, { secrets: { token } })
+ */
+export async function readDockerfile(text: string, options: DockerfileOptions = {}): Promise<DockerfileRecipe> {
+  return await new Compiler(options).compile(readInstructions(text))
+}
+
+type Command = { readonly exec: readonly string[] } | { readonly line: string; readonly shell: readonly string[] }
+
+interface Stage {
+  /** No stage of the file, but what a `COPY` names. */
+  readonly isForeign: boolean
+  readonly names: readonly string[]
+  readonly from: string
+  readonly scope: Scope
+  readonly steps: RecipeStep[]
+  readonly uploads: RecipeUpload[]
+  shell: readonly string[]
+  entrypoint: Command | undefined
+  command: Command | undefined
+  health: Command | undefined
+}
+
+class Compiler {
+  readonly #options: DockerfileOptions
+  readonly #args: BuildArgs
+  readonly #globals: Scope
+  readonly #secrets: ReadonlySet<string>
+  readonly #stages: Stage[] = []
+  readonly #notes: string[] = []
+
+  constructor(options: DockerfileOptions) {
+    this.#options = options
+    this.#args = new BuildArgs(options.buildArgs ?? {})
+    this.#globals = new Scope(this.#args)
+    this.#secrets = new Set(options.secrets)
+  }
+
+  async compile(instructions: readonly Instruction[]): Promise<DockerfileRecipe> {
+    for (const instruction of instructions) await this.#add(instruction)
+    const { target } = this.#options
+    const at = target === undefined ? this.#stages.length - 1 : this.#find(target)
+    const last = this.#stages[at]
+    if (last === undefined) throw refuse(1, 'FROM', target === undefined ? 'is missing' : `has no stage ${target}`)
+    const unused = this.#args.unused.map((name) => `The build argument ${name} is used by no ARG.`)
+    return { ...this.#recipe(at), ...commandsOf(last), notes: [...this.#notes, ...unused] }
+  }
+
+  /** The stages that the one at `last` needs, numbered anew. */
+  #recipe(last: number): Recipe {
+    const needed = new Set([last])
+    for (let at = last; at >= 0; at--) {
+      if (!needed.has(at)) continue
+      for (const { stage } of this.#stages[at]?.steps ?? []) if (stage !== undefined) needed.add(stage)
+    }
+    const order = [...needed].sort((a, b) => a - b)
+    const stages = order.map((at): RecipeStage => {
+      const { from = '', steps = [] } = this.#stages[at] ?? {}
+      return {
+        from,
+        steps: steps.map((step) => (step.stage === undefined ? step : { ...step, stage: order.indexOf(step.stage) })),
+      }
+    })
+    const uploads = new Map(order.flatMap((at) => this.#stages[at]?.uploads ?? []).map((one) => [one.hash, one]))
+    return { stages, uploads: [...uploads.values()] }
+  }
+
+  async #add(instruction: Instruction): Promise<void> {
+    const { keyword, line } = instruction
+    if (keyword === 'FROM') return this.#from(instruction)
+    const stage = this.#stages.at(-1)
+    if (keyword === 'ARG') return declare(stage?.scope ?? this.#globals, instruction)
+    if (stage === undefined) throw refuse(line, keyword, 'stands before the first FROM, where only ARG may')
+    const before = stage.steps.length
+    await this.#inStage(stage, instruction)
+    for (let at = before; at < stage.steps.length; at++) {
+      const step = stage.steps[at]
+      if (step !== undefined) stage.steps[at] = { ...step, label: labelOf(instruction) }
+    }
+  }
+
+  async #inStage(stage: Stage, instruction: Instruction): Promise<void> {
+    const { keyword, line, rest } = instruction
+    switch (keyword) {
+      case 'RUN':
+        stage.steps.push(runStep(instruction, stage.shell, stage.scope, this.#secrets))
+        return
+      case 'COPY':
+      case 'ADD':
+        return await this.#copy(stage, instruction)
+      case 'ENV': {
+        const pairs = pairsOf(instruction)
+        stage.steps.push(withArgs(stage, { type: 'ENV', args: pairs.flat() }))
+        for (const [name, word] of pairs) stage.scope.setEnv(name, word)
+        return
+      }
+      case 'WORKDIR':
+      case 'USER': {
+        if (rest === '') throw refuse(line, keyword, keyword === 'USER' ? 'needs a user' : 'needs a path')
+        stage.steps.push(withArgs(stage, { type: keyword, args: [checkWord(instruction, rest)] }))
+        return
+      }
+      case 'SHELL': {
+        const shell = jsonForm(rest)
+        if (shell === undefined || shell.length === 0)
+          throw refuse(line, keyword, 'needs its program as JSON: ["/bin/bash", "-c"]')
+        stage.shell = shell
+        return
+      }
+      case 'CMD':
+        stage.command = commandOf(stage, rest)
+        return
+      case 'ENTRYPOINT':
+        stage.entrypoint = commandOf(stage, rest)
+        return
+      case 'HEALTHCHECK':
+        stage.health = healthOf(stage, instruction)
+        return
+      case 'EXPOSE':
+        this.#note(instruction, 'opens nothing: each port of a capsule has a URL')
+        return
+      case 'VOLUME':
+        this.#note(instruction, 'has no effect: all files are kept')
+        return
+      case 'STOPSIGNAL':
+      case 'LABEL':
+      case 'MAINTAINER':
+        this.#note(instruction, 'has no effect')
+        return
+      default:
+        throw refuse(
+          line,
+          keyword,
+          keyword === 'ONBUILD'
+            ? 'is not supported: nothing builds on a template that way'
+            : 'is no instruction that is known',
+        )
+    }
+  }
+
+  #from(instruction: Instruction): void {
+    const { line, rest, flags } = instruction
+    for (const [name, value] of flags) {
+      const wanted = this.#globals.expandGlobal(instruction, value)
+      if (name !== 'platform') throw refuse(line, 'FROM', `has --${name}, which is not supported`)
+      if (!/^linux\/(?:amd64|x86_64)$/.test(wanted))
+        throw refuse(line, 'FROM', `is for ${wanted}; capsules are linux/amd64`)
+    }
+    const [word = '', as, name, ...more] = splitDockerfileWords(rest)
+    const from = this.#globals.expandGlobal(instruction, word)
+    if (from === '')
+      throw refuse(line, 'FROM', `needs a template or an image${word === '' ? '' : `; ${word} is empty`}`)
+    if (from === 'scratch') throw refuse(line, 'FROM', 'scratch is not supported: a capsule needs a system to boot')
+    if (more.length > 0 || (as !== undefined && (as.toLowerCase() !== 'as' || name === undefined))) {
+      throw refuse(line, 'FROM', 'has more than a name and AS with another one')
+    }
+    const names = name === undefined ? [] : [name.toLowerCase()]
+    const parent = this.#stages.findLast((stage) => stage.names.includes(from.toLowerCase()))
+    if (parent === undefined) {
+      const begun = { steps: [], uploads: [], shell: ['/bin/sh', '-c'], entrypoint: undefined, command: undefined }
+      this.#stages.push({
+        ...begun,
+        isForeign: false,
+        names,
+        from,
+        scope: new Scope(this.#args, this.#globals),
+        health: undefined,
+      })
+    } else {
+      // The same steps: their results are there when they are asked for again.
+      const copies = { steps: [...parent.steps], uploads: [...parent.uploads] }
+      this.#stages.push({ ...parent, ...copies, names, scope: parent.scope.child() })
+    }
+  }
+
+  async #copy(stage: Stage, instruction: Instruction): Promise<void> {
+    const words = copyWords(instruction, stage.scope)
+    if (words.from === undefined) {
+      const { step, upload } = await copyFromContext(instruction, words, stage.scope, this.#options.context)
+      stage.steps.push(withArgs(stage, step))
+      stage.uploads.push(upload)
+      return
+    }
+    if (words.heredocs.length > 0) throw refuse(instruction.line, 'COPY', 'has --from and a here-document')
+    const at = this.#stageOf(words.from, stage)
+    for (const source of words.sources) {
+      const path = source.replace(/^(?:\.?\/)+/, '').replace(/\/+$/, '')
+      if (path === '' || path === '.' || path.split('/').includes('..')) {
+        throw refuse(instruction.line, 'COPY', `takes ${source} of a stage: name files or folders below /`)
+      }
+      stage.steps.push(
+        withArgs(stage, { type: 'COPY', args: [path, words.target, words.owner, words.mode], stage: at }),
+      )
+    }
+  }
+
+  /** A stage before `stage`; what is none is a template or an image of that name. */
+  #stageOf(name: string, stage: Stage): number {
+    const at = this.#find(name)
+    if (at >= 0 && this.#stages[at] !== stage) return at
+    const known = this.#stages.findIndex((one) => one.isForeign && one.from === name)
+    if (known >= 0) return known
+    // It stands before the one that needs it, whose number nobody has yet.
+    const scope = new Scope(this.#args, this.#globals)
+    const rest = { steps: [], uploads: [], shell: [], entrypoint: undefined, command: undefined, health: undefined }
+    const foreign = { ...rest, names: [], from: name, scope, isForeign: true }
+    this.#stages.splice(this.#stages.length - 1, 0, foreign)
+    return this.#stages.length - 2
+  }
+
+  #find(name: string): number {
+    const named = this.#stages.findLastIndex(({ names }) => names.includes(name.toLowerCase()))
+    if (named >= 0 || !/^\d+$/.test(name)) return named
+    const numbered = this.#stages.filter(({ isForeign }) => !isForeign)
+    const stage = numbered[Number(name)]
+    return stage === undefined ? -1 : this.#stages.indexOf(stage)
+  }
+
+  #note({ keyword, line }: Instruction, sentence: string): void {
+    this.#notes.push(`Line ${line}: ${keyword} ${sentence}.`)
+  }
+}
+
+function declare(scope: Scope, instruction: Instruction): void {
+  const words = splitDockerfileWords(instruction.rest)
+  if (words.length === 0) throw refuse(instruction.line, 'ARG', 'needs a name')
+  for (const word of words) {
+    const [, name = word, value] = /^([^=]+)=([\s\S]*)$/.exec(word) ?? []
+    if (!/^[A-Za-z_]\w*$/.test(name)) throw refuse(instruction.line, 'ARG', `has ${name}, which is no name`)
+    scope.declare(instruction, name, value)
+  }
+}
+
+/** `NAME=value …`, or the old form of one name and the rest of the line. */
+function pairsOf(instruction: Instruction): [string, string][] {
+  const { rest, line } = instruction
+  const words = splitDockerfileWords(rest)
+  const [first = ''] = words
+  if (first === '') throw refuse(line, 'ENV', 'needs a name and a value')
+  if (!first.includes('=')) {
+    const value = rest.slice(first.length).trim()
+    if (value === '') throw refuse(line, 'ENV', `has ${first} without a value`)
+    return [[first, checkWord(instruction, value)]]
+  }
+  return words.map((word) => {
+    const [, name = '', value = ''] = /^([^=]+)=([\s\S]*)$/.exec(word) ?? []
+    if (name === '' || /["'\\\s]/.test(name)) throw refuse(line, 'ENV', `has ${word}, which is not NAME=value`)
+    return [name, checkWord(instruction, value)]
+  })
+}
+
+/** With the build arguments that its words name. */
+function withArgs({ scope }: Stage, step: RecipeStep): RecipeStep {
+  const envs = scope.argsIn(step.args)
+  return Object.keys(envs).length === 0 ? step : { ...step, envs }
+}
+
+function commandOf({ shell }: Stage, rest: string): Command | undefined {
+  const exec = jsonForm(rest)
+  if (exec !== undefined) return exec.length === 0 ? undefined : { exec }
+  return rest === '' ? undefined : { line: rest, shell }
+}
+
+function healthOf(stage: Stage, { line, rest, flags }: Instruction): Command | undefined {
+  for (const [name] of flags) {
+    if (!['interval', 'timeout', 'start-period', 'start-interval', 'retries'].includes(name)) {
+      throw refuse(line, 'HEALTHCHECK', `has --${name}, which is not known`)
+    }
+  }
+  const [, kind = '', command = ''] = /^(\S*)\s*([\s\S]*)$/.exec(rest) ?? []
+  if (kind.toUpperCase() === 'NONE') return undefined
+  if (kind.toUpperCase() !== 'CMD' || command === '')
+    throw refuse(line, 'HEALTHCHECK', 'needs CMD and a command, or NONE')
+  return commandOf(stage, command)
+}
+
+function commandsOf({ entrypoint, command, health }: Stage) {
+  const args = command === undefined ? [] : argvOf(command)
+  // One for a shell takes no arguments.
+  const start =
+    entrypoint === undefined ? args : 'line' in entrypoint ? argvOf(entrypoint) : [...entrypoint.exec, ...args]
+  return {
+    ...(start.length === 0 ? {} : { startCommand: quoted(start) }),
+    ...(health === undefined ? {} : { readyCommand: quoted(argvOf(health)) }),
+  }
+}
+
+function argvOf(command: Command): readonly string[] {
+  return 'exec' in command ? command.exec : [...command.shell, command.line]
+}
+
+/** As a line for a shell. */
+function quoted(argv: readonly string[]): string {
+  return `exec ${argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ')}`
+}
+
+function labelOf({ keyword, flags, rest, heredocs }: Instruction): string {
+  const said = flags.map(([name, value]) => (value === '' ? `--${name}` : `--${name}=${value}`))
+  const shown =
+    keyword === 'ENV' ? rest.replaceAll(/=(?:"[^"]*"|'[^']*'|\S*)/g, '=…').replace(/^(\S+)\s+[^=]*$/, '$1') : rest
+  const [body = ''] = heredocs.map(({ content }) => content.trim().split('\n')[0])
+  const text = [keyword, ...said, shown, ...(body === '' ? [] : [`(${body} …)`])].join(' ').replaceAll(/\s+/g, ' ')
+  return text.length > MAX_LABEL_LENGTH ? `${text.slice(0, MAX_LABEL_LENGTH)}…` : text
+}

@@ -1,0 +1,280 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: variables of Dockerfiles
+import { readFile } from 'node:fs/promises'
+import { describe, expect, it } from 'vitest'
+import { type BuildContext, type ContextEntry, type DockerfileOptions, readDockerfile } from './index.js'
+
+const folders = ['src', 'html', '.mvn']
+const paths = [
+  ...['package.json', 'package-lock.json', 'go.mod', 'go.sum', 'Gemfile', 'Gemfile.lock', 'composer.json'],
+  ...[
+    'composer.lock',
+    'mvnw',
+    'pom.xml',
+    'nginx.conf',
+    ...folders,
+    'src/a.c',
+    'src/b.h',
+    'html/index.html',
+    '.mvn/jvm',
+  ],
+]
+const context = contextOf(
+  paths.map((path) => ({ path, type: folders.includes(path) ? 'directory' : 'file', mode: 0o644 }) as const),
+)
+
+function contextOf(entries: readonly ContextEntry[], digest = (path: string) => `of ${path}`): BuildContext {
+  return {
+    entries: async () => entries,
+    digest: async (path) => digest(path),
+    archive: (list) => new Blob([list.map(({ as }) => as).join('\n')]).stream(),
+  }
+}
+
+const read = async (text: string, options: DockerfileOptions = {}) =>
+  await readDockerfile(text, { context, ...options })
+
+/** Stages as lines: what they begin with, then each step. */
+async function example(name: string, options: DockerfileOptions = {}) {
+  const text = await readFile(new URL(`examples/${name}.Dockerfile`, import.meta.url), 'utf8')
+  const { stages, startCommand, readyCommand, notes } = await read(text, options)
+  const told = stages.map(({ from, steps }) => [
+    `FROM ${from}`,
+    ...steps.map(({ type, args, shell = [], stage }) =>
+      [
+        type,
+        ...(stage === undefined ? [] : [`@${stage}`]),
+        ...(shell.join(' ') === '/bin/sh -c' ? [] : shell),
+        ...args,
+      ].join('|'),
+    ),
+  ])
+  return { stages, told, startCommand, readyCommand, notes }
+}
+
+describe('a Dockerfile of a kind that there is', () => {
+  it('of Python: a global argument, a user, a secret, a cache, a health check', async () => {
+    const { told, stages, startCommand, readyCommand, notes } = await example('python', { secrets: ['pip'] })
+    expect(told).toEqual([
+      [
+        'FROM python:3.12-slim',
+        'ENV|PYTHONDONTWRITEBYTECODE|1|PYTHONUNBUFFERED|1',
+        'WORKDIR|/app',
+        'RUN|adduser     --disabled-password     --gecos ""     --home "/nonexistent"     --uid "${UID}"     appuser',
+        'RUN|python -m pip install -r /app/requirements.txt || true',
+        'USER|appuser',
+        'COPY|.|.|0:0|',
+      ],
+    ])
+    expect(stages[0]?.steps[2]?.envs).toEqual({ UID: '10001' })
+    expect(stages[0]?.steps[3]).toMatchObject({
+      secrets: [{ id: 'pip', path: '/etc/pip.conf', mode: 0o400, owner: '0:0' }],
+      scratch: ['/root/.cache/pip'],
+    })
+    expect(startCommand).toBe('exec python3 -m uvicorn app:app --host=0.0.0.0 --port 8000')
+    expect(readyCommand).toBe("exec /bin/sh -c 'curl -f http://localhost:8000/ || exit 1'")
+    expect(notes).toEqual(['Line 25: EXPOSE opens nothing: each port of a capsule has a URL.'])
+  })
+
+  it('of Node: a stage that begins with another, and what belongs to a user', async () => {
+    const { told, startCommand } = await example('node')
+    expect(told[1]?.slice(0, 5)).toEqual([...(told[0] ?? []), 'COPY|.|./src|0:0|'])
+    expect(told[2]).toEqual([
+      'FROM node:20-alpine',
+      'ENV|NODE_ENV|production',
+      'WORKDIR|/app',
+      'COPY|@0|app/node_modules|./node_modules|node:node|',
+      'COPY|@1|app/dist|./dist|node:node|',
+      'USER|node',
+    ])
+    expect(startCommand).toBe('exec docker-entrypoint.sh node dist/server.js')
+  })
+
+  it("of Go: the platform's arguments, and a mode", async () => {
+    const { told, stages } = await example('go', { buildArgs: { VERSION: '1.2' } })
+    expect(told[0]?.at(-1)).toContain('GOARCH=$TARGETARCH go build')
+    expect(stages[0]?.steps.at(-1)?.envs).toEqual({ TARGETOS: 'linux', TARGETARCH: 'amd64', VERSION: '1.2' })
+    expect(told[1]).toEqual(['FROM debian:12-slim', 'COPY|@0|out/server|/usr/local/bin/server||755'])
+  })
+
+  it('of Rust: stages that hand files on', async () => {
+    const { told } = await example('rust')
+    expect(told.map(([from]) => from)).toEqual(['FROM rust:1.82', 'FROM rust:1.82', 'FROM debian:bookworm-slim'])
+    expect(told[1]).toContain('COPY|@0|app/recipe.json|recipe.json||')
+    expect(told[2]?.at(-1)).toBe('COPY|@1|app/target/release/app|/usr/local/bin||')
+  })
+
+  it('of Ruby: variables of the environment in sources and values', async () => {
+    const { told, startCommand } = await example('ruby')
+    expect(told[1]).toContain('COPY|@0|usr/local/bundle|"${BUNDLE_PATH}"||')
+    expect(told[1]).toContain('ENV|RAILS_ENV|"production"|BUNDLE_PATH|"/usr/local/bundle"|PATH|"/rails/bin:$PATH"')
+    expect(told[1]?.at(-1)).toBe('USER|1000:1000')
+    expect(startCommand).toBe('exec /rails/bin/docker-entrypoint ./bin/thrust ./bin/rails server')
+  })
+
+  it('of PHP: the old form of ENV, a command for a shell, and instructions without an effect', async () => {
+    const { told, startCommand, notes } = await example('php')
+    expect(told[1]?.[1]).toBe('ENV|APACHE_DOCUMENT_ROOT|/var/www/html/public')
+    expect(told[1]?.[4]).toBe('COPY|@0|app/vendor|/var/www/html/vendor/||')
+    expect(startCommand).toBe('exec /bin/sh -c apache2-foreground')
+    expect(notes).toHaveLength(2)
+  })
+
+  it('of Java: another shell, a stage by number, a pattern', async () => {
+    const { told, startCommand } = await example('java')
+    expect(told[0]).toContain('RUN|/bin/bash|-o|pipefail|-c|./mvnw -B package | tee build.log')
+    expect(told[0]).toContain('COPY|.|.mvn|0:0|')
+    expect(told[1]?.at(-1)).toBe('COPY|@0|workspace/target/*.jar|/app/||')
+    expect(startCommand).toBe("exec /bin/sh -c 'exec java $JAVA_OPTS -jar /app/app.jar'")
+  })
+
+  it('of Alpine: small letters, a blank line in a command, ADD', async () => {
+    const { told, startCommand } = await example('alpine')
+    expect(told).toEqual([
+      [
+        'FROM alpine:3.20',
+        "RUN|apk add --no-cache nginx  && adduser -D -g 'www' www",
+        'COPY|nginx.conf|/etc/nginx/nginx.conf|0:0|',
+        'COPY|.|/www/|0:0|',
+      ],
+    ])
+    expect(startCommand).toBe("exec nginx -g 'daemon off;'")
+  })
+
+  it('of .NET: the JSON form, and an image by its digest', async () => {
+    const { told } = await example('dotnet')
+    expect(told[0]).toContain('RUN|dotnet|restore')
+    expect(told[1]?.[0]).toMatch(/^FROM mcr\.microsoft\.com\/dotnet\/aspnet@sha256:6c4d/)
+  })
+
+  it('with here-documents of each kind', async () => {
+    const { told, startCommand } = await example('heredoc')
+    expect(told[0]?.slice(2)).toEqual([
+      'RUN|set -e\n# kept\necho "a <<b" \\\n  && echo c\n',
+      'RUN|<<-\'PY\' python3 - > /srv/py\nimport os\nprint("$HOME", 1<<4)\nPY\n',
+      expect.stringMatching(
+        /^RUN\|\/bin\/sh\|-c\|f=\$\(mktemp\).*\|heredoc\|#!\/usr\/bin\/env python3\nprint\('own'\)\n$/s,
+      ),
+      'COPY|.|${TOOL_HOME}/|0:0|',
+      'RUN|echo "no <<document here" && cat <<A <<B\none\nA\ntwo \\\nB\n',
+      'RUN|cat 3<<N /dev/fd/3\nthree\nN\n',
+    ])
+    expect(startCommand).toBe("exec cat 'a b' 'c\"d'")
+  })
+
+  it('of many stages: only those that are needed, by name and by number, and files of an image', async () => {
+    const { told } = await example('multi', { secrets: ['token'] })
+    const two = ['FROM base', 'COPY|@0|one|/two||', 'RUN|echo $VERSION']
+    expect(told).toEqual([
+      ['FROM base', 'RUN|echo one > /one'],
+      two,
+      ['FROM busybox:1.36'],
+      [...two, 'COPY|@2|bin/busybox|/bin/tool||', 'COPY|@0|one|/again||', 'COPY|@1|two|/||'],
+    ])
+    expect((await example('multi', { secrets: ['token'], target: 'one' })).told).toHaveLength(1)
+  })
+})
+
+describe('files of a context', () => {
+  const stepOf = async (text: string, options: DockerfileOptions = {}) =>
+    (await read(`FROM base\n${text}`, options)).stages[0]?.steps[0]
+
+  it('have one hash for as long as names, modes and contents are the same', async () => {
+    const hash = async (mode: number, digest: string) =>
+      (await stepOf('COPY a /', { context: contextOf([{ path: 'a', type: 'file', mode }], () => digest) }))?.filesHash
+    const first = await hash(0o644, 'x')
+    expect(first).toMatch(/^[0-9a-f]{64}$/)
+    expect(await hash(0o644, 'x')).toBe(first)
+    expect(await hash(0o755, 'x')).not.toBe(first)
+    expect(await hash(0o644, 'y')).not.toBe(first)
+  })
+
+  it('are picked by patterns that do not cross folders, and their names are told', async () => {
+    const picked = async (source: string) => (await stepOf(`COPY ${source} /to/`))?.files?.map(([path]) => path)
+    expect(await picked('*.json')).toEqual(['composer.json', 'package-lock.json', 'package.json'])
+    expect(await picked('s*')).toEqual(['a.c', 'b.h'])
+    expect(await picked('src/[^a].h src/?.c')).toEqual(['a.c', 'b.h'])
+    expect(await picked('./src/../go.*')).toEqual(['go.mod', 'go.sum'])
+    expect(await picked('["src/a.c", "go.mod"]'.slice(1, -1).replaceAll(/[",]/g, ''))).toEqual(['a.c', 'go.mod'])
+  })
+
+  it('are followed where the link itself is named, and only within the context', async () => {
+    const entries: ContextEntry[] = [
+      { path: 'real', type: 'file', mode: 0o644 },
+      { path: 'link', type: 'symlink', mode: 0o777, link: 'real' },
+      { path: 'out', type: 'symlink', mode: 0o777, link: '../../etc/passwd' },
+    ]
+    const options = { context: contextOf(entries) }
+    expect((await stepOf('COPY link /to', options))?.args).toEqual(['link', '/to', '0:0', ''])
+    await expect(stepOf('COPY out /to', options)).rejects.toThrow('which is not in the context')
+  })
+
+  it('come with texts of here-documents, whose variables are those of the file', async () => {
+    const recipe = await read('FROM base\nARG A=1\nCOPY <<x <<"y" go.mod /to/\n$A ${A:-2} \\$A\nx\n$A\ny\n')
+    expect(recipe.uploads).toHaveLength(1)
+    await expect(read('FROM base\nCOPY <<x /to\n$PATH\nx\n')).rejects.toThrow('Line 2: COPY needs $PATH')
+  })
+})
+
+describe('what is not understood', () => {
+  it.each([
+    ['RUN x', 'Line 1: RUN stands before the first FROM'],
+    ['', 'FROM is missing'],
+    ['FROM scratch', 'Line 1: FROM scratch is not supported'],
+    ['FROM $X', 'Line 1: FROM needs a template or an image; $X is empty'],
+    ['FROM base AS', 'Line 1: FROM has more than a name'],
+    ['FROM --platform=linux/arm64 base', 'is for linux/arm64'],
+    ['FROM base\n\nONBUILD RUN x', 'Line 3: ONBUILD is not supported'],
+    ['FROM base\nFOO bar', 'Line 2: FOO is no instruction'],
+    ['# escape=`\nFROM base', 'Line 1: escape is a directive for Windows'],
+    ['FROM base\nADD https://example.com/x /x', 'Line 2: ADD takes nothing from a network'],
+    ['FROM base\nADD a.tar.gz /x', 'Line 2: ADD would unpack a.tar.gz'],
+    ['FROM base\nCOPY --parents a /x', 'Line 2: COPY has --parents'],
+    ['FROM base\nCOPY nothing /x', 'Line 2: COPY finds no nothing in the context'],
+    ['FROM base\nCOPY go.mod go.sum /x', 'must end in a slash'],
+    ['FROM base\nCOPY --chmod=u+x go.mod /x', 'octal digits'],
+    ['FROM base\nCOPY --from=other / /x', 'takes / of a stage'],
+    ['FROM base\nRUN --mount=type=ssh x', 'Line 2: RUN has --mount=type=ssh'],
+    ['FROM base\nRUN --mount=target=/x x', 'Line 2: RUN has --mount=type=bind'],
+    ['FROM base\nRUN --mount=type=secret,id=a,required x', 'Line 2: RUN needs the secret a'],
+    ['FROM base\nRUN --network=none x', 'Line 2: RUN has --network=none'],
+    ['FROM base\nRUN', 'Line 2: RUN needs a command'],
+    ['FROM base\nRUN <<EOF\nx', 'Line 2: here-document has no end'],
+    ['FROM base\nENV A="x', 'Line 2: ENV'],
+    ['FROM base\nENV A', 'Line 2: ENV has A without a value'],
+    ['FROM base\nENV A=${B%x}', 'form of ${B…}'],
+    ['FROM base\nSHELL /bin/bash', 'Line 2: SHELL needs its program as JSON'],
+    ['FROM base\nHEALTHCHECK --every=5s CMD x', 'Line 2: HEALTHCHECK has --every'],
+    ['FROM base\nHEALTHCHECK x', 'Line 2: HEALTHCHECK needs CMD'],
+  ])('%j is refused by its line', async (text, message) => {
+    await expect(read(text)).rejects.toMatchObject({
+      code: 'invalid_request',
+      message: expect.stringContaining(message),
+    })
+  })
+
+  it('is not what stands in quotes or in a comment between lines', async () => {
+    const { stages } = await read('FROM base\nRUN echo "x <<EOF y"\nRUN a \\\n  # <<EOF\n  && b\n')
+    expect(stages[0]?.steps.map(({ args }) => args)).toEqual([['echo "x <<EOF y"'], ['a   && b']])
+  })
+})
+
+describe('values', () => {
+  it('of ENV are not in what logs call a step, and secrets are nowhere', async () => {
+    const recipe = await read('FROM base\nENV A=hidden B="hid den"\nENV OLD hid den\nRUN --mount=type=secret,id=s x', {
+      secrets: ['s'],
+    })
+    const labels = recipe.stages[0]?.steps.map(({ label }) => label)
+    expect(labels).toEqual(['ENV A=… B=…', 'ENV OLD', 'RUN --mount=type=secret,id=s x'])
+  })
+
+  it('of arguments are told when nothing uses them', async () => {
+    expect((await read('FROM base', { buildArgs: { NOBODY: '1' } })).notes).toEqual([
+      'The build argument NOBODY is used by no ARG.',
+    ])
+  })
+
+  it('of arguments are those of the stage, and end with it', async () => {
+    const { stages } = await read('ARG A=1\nFROM base AS x\nRUN a\nARG A\nRUN b\nFROM x\nRUN c\nENV A=9\nRUN d')
+    expect(stages[0]?.steps.map(({ envs }) => envs)).toEqual([undefined, { A: '1' }, { A: '1' }, undefined, undefined])
+  })
+})

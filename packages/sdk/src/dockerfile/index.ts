@@ -1,0 +1,11 @@
+export type {
+  ArchiveEntry,
+  BuildContext,
+  ContextEntry,
+  Recipe,
+  RecipeSecret,
+  RecipeStage,
+  RecipeStep,
+  RecipeUpload,
+} from '../recipe.js'
+export { type DockerfileOptions, type DockerfileRecipe, readDockerfile } from './compile.js'
