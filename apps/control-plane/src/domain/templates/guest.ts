@@ -48,7 +48,8 @@ export class BuildGuest {
    * @throws AppError why the capsule ended, when it did; `guest_error`, …
    */
   async run(command: GuestCommand, output: Output, until?: AbortSignal): Promise<number> {
-    const signal = until === undefined ? this.#signal : AbortSignal.any([this.#signal, until])
+    // Of its own: calls leave their listeners on it.
+    const signal = AbortSignal.any(until === undefined ? [this.#signal] : [this.#signal, until])
     for await (const event of startSession(this.#context(signal), optionsOf(command, until === undefined))) {
       if (event.case === 'end') {
         const { exitCode, oomKilled } = exitInfo(event.value)
