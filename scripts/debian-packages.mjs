@@ -24,6 +24,9 @@ export const hostPrograms = [
   { program: 'nsenter', debianPackage: 'util-linux' },
   { program: 'ps', debianPackage: 'procps' },
   { program: 'perl', debianPackage: 'perl-base' },
+  { program: 'skopeo', debianPackage: 'skopeo' },
+  { program: 'umoci', debianPackage: 'umoci' },
+  { program: 'bwrap', debianPackage: 'bubblewrap' },
   { program: 'conntrack', debianPackage: 'conntrack', isOptional: true },
 ]
 
@@ -37,8 +40,8 @@ export const debianPackages = [...packagesOf(hostPrograms), KEYRING]
 /** Without these a host does not work. */
 export const requiredPackages = [...packagesOf(hostPrograms.filter(({ isOptional }) => !isOptional)), KEYRING]
 
-/** What the tests need beside that, other than a PostgreSQL: a browser, and peers for taps and connections. */
-const testTools = ['socat', 'python3']
+/** What the tests need beside that, other than a PostgreSQL: a browser, peers for taps and connections, and a registry of images. */
+const testTools = ['socat', 'python3', 'docker-registry', 'busybox-static']
 /** Where distributions give it as something else than a package (Ubuntu: a snap), the tests in a browser are left out, by name. */
 const BROWSER = 'chromium'
 /** The oldest PostgreSQL we support, by its major version. */

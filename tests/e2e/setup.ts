@@ -64,6 +64,9 @@ export default async function setup(project: TestProject): Promise<() => Promise
       WRENN_PROXY_DOMAIN: `localhost,${TLS_DOMAIN}`,
       WRENN_TLS_PORT: String(tlsPort),
       WRENN_CHANNEL_ALLOW: '127.0.0.1',
+      // Of registries that tests start, at any port.
+      WRENN_REGISTRIES_ALLOW: '127.0.0.2',
+      WRENN_REGISTRIES_PLAIN: '127.0.0.2',
       WRENN_OIDC_PROVIDERS: 'acme',
       WRENN_OIDC_ACME_NAME: 'Acme Corp',
       WRENN_OIDC_ACME_ISSUER: `http://localhost:${providerPort}`,

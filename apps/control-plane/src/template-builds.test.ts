@@ -90,6 +90,19 @@ async function refusal(response: Response, status: number): Promise<string> {
   return (await json<{ error: { message: string } }>(response, status)).error.message
 }
 
+it('begins with an image of a registry where there is no template of that name', async () => {
+  const digest = `sha256:${'e'.repeat(64)}`
+  platform.host.images.set('docker.io/library/alpine:3', { digest, env: ['COLOUR=red'] })
+  const name = newName()
+  const stages = [{ from: 'alpine:3', steps: [step('WORKDIR', '/app'), run('echo "$COLOUR" > said')] }]
+  const { build: done, messages } = await build(name, stages)
+  expect(done.state).toBe('ready')
+  expect(messages).toContain('Asking for docker.io/library/alpine:3')
+  expect(await read(name, '/app/said')).toBe('red\n')
+  const { build: failed, text } = await build(newName(), [{ from: 'alpine:4', steps: [] }])
+  expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
+})
+
 describe('a build of several stages', () => {
   const stages = (word = 'one') => [
     stage(run(`mkdir out && echo ${word} > out/file && ln -s file out/link`), run('echo other > other')),
@@ -227,7 +240,7 @@ describe('a build', () => {
     expect(await say(step('WORKDIR', ''))).toContain('needs a path')
     expect(await say({ ...step('USER', 'x'), shell: ['sh'] })).toContain('takes no shell')
     expect(await say({ ...run('x'), scratch: ['relative'] })).toContain('slash')
-    expect(await refusal(await start(begun, { stages: [{ from: 'nothing', steps: [] }] }), 404)).toContain('nothing')
+    expect(await refusal(await start(begun, { stages: [{ from: 'Nothing', steps: [] }] }), 404)).toContain('Nothing')
     expect(await refusal(await platform.call('GET', `${BUILDS}/bld-${'0'.repeat(25)}`), 404)).toContain(
       'There is no build',
     )

@@ -1,8 +1,30 @@
-import { loadConfig } from '@wrenn/base'
+import { type Cidr, loadConfig, parseCidr } from '@wrenn/base'
 import { z } from 'zod'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 const flag = z.enum(['0', '1', 'true', 'false']).transform((text) => text === '1' || text === 'true')
+
+const listOf = (text: string): readonly string[] =>
+  text
+    .split(',')
+    .map((part) => part.trim().toLowerCase())
+    .filter((part) => part !== '')
+const registries = z
+  .string()
+  .refine(
+    (text) => listOf(text).every((one) => /^(?:\*\.)?[a-z0-9][a-z0-9.-]*(?::\d{1,5})?$/.test(one)),
+    'must be hosts, such as ghcr.io or 10.1.2.3:5000',
+  )
+  .default('')
+  .transform(listOf)
+const networks = z
+  .string()
+  .refine(
+    (text) => listOf(text).every((one) => parseCidr(one) !== undefined),
+    'must be IPv4 addresses or networks, such as 10.1.0.0/16',
+  )
+  .default('')
+  .transform((text) => listOf(text).flatMap((one) => parseCidr(one) ?? []))
 
 const schema = z.object({
   /** Everything the platform keeps. */
@@ -36,6 +58,20 @@ const schema = z.object({
   WRENN_SLOT_POOL: integer(0, 256).default(4),
   /** Names the servers that answer the capsules' look-ups, in the form of resolv.conf(5); read again when it changes. */
   WRENN_RESOLV_CONF: z.string().startsWith('/', 'must be an absolute path').default('/etc/resolv.conf'),
+  /**
+   * Registries that images may be fetched from, `host[:port]` or `*.domain` each, separated by commas; none: any on a public address; `none`:
+   * nothing is fetched.
+   */
+  WRENN_REGISTRIES: registries,
+  /** Networks in which registries may be beside public addresses. */
+  WRENN_REGISTRIES_ALLOW: networks,
+  /** Registries that are spoken to without TLS; a host alone at every port. */
+  WRENN_REGISTRIES_PLAIN: registries,
+  /** What one image may take, unpacked. */
+  WRENN_IMAGE_MAX_MIB: integer(16, 2 ** 20).default(16_384),
+  WRENN_IMAGE_MAX_FILES: integer(100, 10_000_000).default(1_000_000),
+  /** How long a fetched image stays that nothing boots from. */
+  WRENN_IMAGE_KEEP_HOURS: integer(1, 24 * 365).default(24),
   /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
   WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
   /** Directory with the bundled guest agent and its native addon; default: the one built beside this program. */
@@ -70,6 +106,12 @@ export interface HostAgentConfig {
   readonly hotPoolMin: number
   readonly slotPool: number
   readonly resolvConfPath: string
+  readonly registries: {
+    readonly registries: readonly string[]
+    readonly allowed: readonly Cidr[]
+    readonly plain: readonly string[]
+  }
+  readonly images: { readonly maxBytes: number; readonly maxFiles: number; readonly keepMs: number }
   readonly poolSizeBytes: number | undefined
   readonly guestAgentDir: string | undefined
   readonly memoryReserveBytes: number | undefined
@@ -97,6 +139,16 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hotPoolMin: Math.min(values.WRENN_HOT_POOL_MIN, values.WRENN_HOT_POOL_MAX),
     slotPool: values.WRENN_SLOT_POOL,
     resolvConfPath: values.WRENN_RESOLV_CONF,
+    registries: {
+      registries: values.WRENN_REGISTRIES,
+      allowed: values.WRENN_REGISTRIES_ALLOW,
+      plain: values.WRENN_REGISTRIES_PLAIN,
+    },
+    images: {
+      maxBytes: values.WRENN_IMAGE_MAX_MIB * 2 ** 20,
+      maxFiles: values.WRENN_IMAGE_MAX_FILES,
+      keepMs: values.WRENN_IMAGE_KEEP_HOURS * 3600 * 1000,
+    },
     poolSizeBytes: mebibytes(values.WRENN_POOL_SIZE_MIB),
     guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
     memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),

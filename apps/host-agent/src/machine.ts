@@ -2,9 +2,16 @@ import { createHash } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Logger } from '@wrenn/base'
+import { AppError, type Logger } from '@wrenn/base'
 import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
-import type { ImageStore, Machine, OfferedTemplate, TemplateImage } from './capsule/machine.js'
+import type {
+  FetchedTemplate,
+  ImageStore,
+  ImageWish,
+  Machine,
+  OfferedTemplate,
+  TemplateImage,
+} from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
 import { createCgroups } from './host/cgroups/index.js'
 import type { HostProgram } from './host/doctor/index.js'
@@ -17,9 +24,13 @@ import {
   blankDisk,
   ensureBootAssets,
   ensureImage,
+  type FetchedImage,
+  FetchedImages,
+  isFetchedName,
   listImages,
   offeredImages,
   pruneLayers,
+  RegistryRules,
 } from './host/images/index.js'
 import { createNetwork, type SlotUse } from './host/network/index.js'
 import { closePool, openPool } from './host/pool/index.js'
@@ -30,6 +41,8 @@ import { sweepVms } from './host/sweep.js'
 export const CAPSULE_UID_OFFSET = 100
 /** Of the egress filter, below them. */
 const FILTER_UID_OFFSET = 3
+/** Of what asks registries, below them too. */
+const FETCHER_UID_OFFSET = 4
 /** Of the egress filter's cgroup, which is no VM's. */
 const FILTER_GROUP = 'egress-filter'
 /** Its connections' buffers, in the kernel too, are nearly all of it. */
@@ -46,6 +59,8 @@ export interface OpenMachine extends Machine {
   sweep(keep: ReadonlyMap<string, number | undefined>): Promise<void>
   /** Removes images, kernels and agent drives that neither a name nor `layers` means any more. */
   pruneLayers(layers: () => ReadonlySet<string>): Promise<void>
+  /** Removes fetched images that nothing boots from and nobody has used for long. @returns their templates */
+  pruneFetched(layers: () => ReadonlySet<string>): Promise<readonly string[]>
   /** Stops what serves this process; capsules, namespaces and mounts stay. */
   close(): Promise<void>
   /** Also removes namespaces and unmounts the pool: for a host without capsules. */
@@ -70,6 +85,7 @@ const bundledNode = fileURLToPath(
   new URL(`../../guest-agent/runtime/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url),
 )
 const egressFilter = fileURLToPath(new URL('../dist/egress-filter.mjs', import.meta.url))
+const imageFetcher = fileURLToPath(new URL('../dist/image-fetcher.mjs', import.meta.url))
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
 /**
@@ -128,6 +144,8 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   const boot = await ensureBootAssets(build)
   await ensureImage(BUILT_IN_TEMPLATE, build)
   onProgress('Choosing the engine by booting a tiny guest.')
+  const fetched = new FetchedImages(fetchOptions(config, logger))
+  await fetched.sweep()
   const verdict = await chooseHostEngine(config, boot, logger)
   onProgress('Preparing the network.')
   const cgroups = await createCgroups({ name: config.instance, logger })
@@ -151,10 +169,11 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       sync: async (path) => await syncData(path),
       extents: async (paths) => await poolExtents(paths),
     },
-    images: new Templates(boot, {
-      ...build,
-      onProgress: (progress) => logger.info({ ...progress }, 'images.progress'),
-    }),
+    images: new Templates(
+      boot,
+      { ...build, onProgress: (progress) => logger.info({ ...progress }, 'images.progress') },
+      fetched,
+    ),
     runDir,
     async sweep(keep) {
       await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
@@ -163,6 +182,11 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     async pruneLayers(layers) {
       const removed = await pruneLayers({ ...build, inUse: (digest) => layers().has(digest) })
       if (removed.length > 0) logger.info({ removed }, 'images.pruned')
+    },
+    async pruneFetched(layers) {
+      const removed = await fetched.prune((digest) => layers().has(digest))
+      if (removed.length > 0) logger.info({ removed }, 'images.fetched_pruned')
+      return removed
     },
     async close() {
       await network.stop()
@@ -173,6 +197,22 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       await closePool(config.dir)
     },
   }
+}
+
+function fetchOptions(config: HostAgentConfig, logger: Logger) {
+  const { maxBytes, maxFiles, keepMs } = config.images
+  return {
+    poolDir: join(config.dir, 'pool'),
+    logger,
+    registry: {
+      rules: new RegistryRules(config.registries),
+      fetcher: [process.execPath, imageFetcher],
+      uid: config.uidBase + FETCHER_UID_OFFSET,
+      maxBytes,
+    },
+    limits: { maxBytes, maxFiles },
+    keepMs,
+  } as const
 }
 
 function probeDir(config: HostAgentConfig): string {
@@ -223,18 +263,30 @@ export async function recallHostEngine(config: HostAgentConfig): Promise<Recalle
 class Templates implements ImageStore {
   readonly #boot: BootAssets
   readonly #options: BootOptions
+  readonly #fetched: FetchedImages
 
-  constructor(boot: BootAssets, options: BootOptions) {
+  constructor(boot: BootAssets, options: BootOptions, fetched: FetchedImages) {
     this.#boot = boot
     this.#options = options
+    this.#fetched = fetched
   }
 
   async template(name: string): Promise<TemplateImage> {
-    return this.#describe(await ensureImage(name, this.#options))
+    if (!isFetchedName(name)) return this.#describe(await ensureImage(name, this.#options))
+    const image = await this.#fetched.find(name)
+    if (image === undefined)
+      throw new AppError('template_not_found', `There is no image "${name}" on this host any more.`)
+    return this.#describe(ofRegistry(image))
   }
 
   async list(): Promise<readonly TemplateImage[]> {
-    return (await listImages(this.#options.poolDir)).map((image) => this.#describe(image))
+    const [built, fetched] = await Promise.all([listImages(this.#options.poolDir), this.#fetched.list()])
+    return [...built, ...fetched.map(ofRegistry)].map((image) => this.#describe(image))
+  }
+
+  async fetch(wish: ImageWish): Promise<FetchedTemplate> {
+    const { name: template, manifest: digest, sizeBytes, config } = await this.#fetched.fetch(wish)
+    return { template, digest, sizeBytes, ...config }
   }
 
   async offered(): Promise<readonly OfferedTemplate[]> {
@@ -257,7 +309,7 @@ class Templates implements ImageStore {
     return await blankDisk(this.#options.poolDir, sizeMib)
   }
 
-  #describe(image: BaseImage): TemplateImage {
+  #describe(image: DescribedImage): TemplateImage {
     const boot = this.#boot
     const parts = [image.digest, boot.kernelDigest, boot.initrdDigest, boot.agentVersion, ...boot.kernelArgs]
     return {
@@ -272,6 +324,15 @@ class Templates implements ImageStore {
       sizeBytes: image.sizeBytes,
       createdAtMs: image.createdAtMs,
       ready: image.ready,
+      ...(image.isFetched === true ? { isFetched: true } : {}),
     }
   }
+}
+
+interface DescribedImage extends Omit<BaseImage, 'packages'> {
+  readonly isFetched?: boolean
+}
+
+function ofRegistry({ name, path, sizeBytes, digest, createdAtMs }: FetchedImage): DescribedImage {
+  return { name, aliases: [], path, sizeBytes, digest, createdAtMs, isFetched: true }
 }

@@ -37,6 +37,7 @@ import { version } from './version.js'
 /** The shape every host keeps ready: what a create without options asks for. */
 const DEFAULT_SHAPE: CapsuleSpec = { template: 'minimal', vcpus: 1, memoryMib: 512, diskSizeMib: 5120 }
 const HOUSEKEEPING_MS = 5_000
+const PRUNE_EVERY_MS = 3600_000
 const MEASURE_EVERY_MS = 60_000
 /** Of one CPU: with many capsules the rounds of measuring are further apart. */
 const MEASURE_CPU_SHARE = 0.005
@@ -97,6 +98,7 @@ class Agent {
   #differ: CheckpointDiffer | undefined
   #renewal: Renewal | undefined
   #housekeeping: NodeJS.Timeout | undefined
+  #pruning: NodeJS.Timeout | undefined
   #pressure: PressureWatch | undefined
   #measuring: Measuring | undefined
   #usage: UsageSampler | undefined
@@ -137,12 +139,15 @@ class Agent {
     onParts({ manager, images: machine.images, metrics, usage, differ, garbage })
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
+    this.#pruning = setInterval(() => void this.#pruneFetched(machine, manager, shapes), PRUNE_EVERY_MS)
+    await this.#pruneFetched(machine, manager, shapes)
     this.#status.setNotReady(undefined)
     this.#logger.info({ engine: machine.engine.name, version: await machine.engine.version() }, 'host.ready')
   }
 
   async shutDown(endCapsules: boolean): Promise<void> {
     clearInterval(this.#housekeeping)
+    clearInterval(this.#pruning)
     this.#measuring?.abort.abort()
     await this.#measuring?.ended
     await this.#usage?.stop()
@@ -179,6 +184,17 @@ class Agent {
     }, HOUSEKEEPING_MS)
     this.#measuring = repeatMeasuring(manager, logger)
     return { manager, shapes, hotPool }
+  }
+
+  /** Never rejects: what stays goes an hour later. */
+  async #pruneFetched(machine: OpenMachine, manager: CapsuleManager, shapes: ShapeStore): Promise<void> {
+    try {
+      const layers = await manager.layersInUse()
+      if (layers === undefined) return
+      for (const template of await machine.pruneFetched(() => layers)) await shapes.forgetTemplate(template)
+    } catch (error) {
+      this.#logger.warn({ error: errorText(error) }, 'images.not_pruned')
+    }
   }
 
   #sampleUsage(machine: OpenMachine, manager: CapsuleManager): UsageSampler {

@@ -94,6 +94,12 @@ export const errorTable = {
   },
   forbidden: { status: 403, connect: 'permission_denied', retryable: false },
   permission_denied: { status: 403, connect: 'permission_denied', retryable: false },
+  registry_refused: {
+    status: 403,
+    connect: 'permission_denied',
+    retryable: false,
+    hint: 'The operator says which registries there are: WRENN_REGISTRIES, WRENN_REGISTRIES_ALLOW and WRENN_REGISTRIES_PLAIN. A login goes with the build.',
+  },
   not_found: { status: 404, connect: 'not_found', retryable: false },
   capsule_not_found: { status: 404, connect: 'not_found', retryable: false },
   template_not_found: {
@@ -101,6 +107,12 @@ export const errorTable = {
     connect: 'not_found',
     retryable: false,
     hint: 'List templates with GET /v1/snapshots.',
+  },
+  image_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'Compare name, tag and registry. Registries answer the same for an image that is not there and for one that needs a login.',
   },
   checkpoint_not_found: {
     status: 404,
@@ -241,6 +253,12 @@ export const errorTable = {
   too_large: { status: 413, connect: 'resource_exhausted', retryable: false },
   unsupported_media_type: { status: 415, connect: 'invalid_argument', retryable: false },
   range_not_satisfiable: { status: 416, connect: 'out_of_range', retryable: false },
+  image_not_usable: {
+    status: 422,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'The message says what is wrong with the image; limits are WRENN_IMAGE_MAX_MIB and WRENN_IMAGE_MAX_FILES.',
+  },
   limit_exceeded: { status: 429, connect: 'resource_exhausted', retryable: true },
   pool_exhausted: {
     status: 429,
@@ -287,6 +305,12 @@ export const errorTable = {
     connect: 'unavailable',
     retryable: true,
     hint: 'Try again in a minute; the log of the control plane says what the provider answered.',
+  },
+  registry_unavailable: {
+    status: 503,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Try again in a minute; a build does so by itself.',
   },
   database_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },

@@ -42,6 +42,7 @@ export {
   RETRY_AFTER_HEADER,
 } from './errors.js'
 export { eventPermissions, permissionForEvent } from './event-types.js'
+export { formatImageReference, type ImageReference, parseImageReference } from './image-reference.js'
 export { isMailAddress } from './mail-address.js'
 export { type MetricsRange, metricsRanges } from './metrics-ranges.js'
 export {

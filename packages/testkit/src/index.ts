@@ -9,6 +9,8 @@ export { FakeGuest } from './fake-guest.js'
 export type { FakeOperation, FaultPoint, Held } from './fake-host/fake-faults.js'
 export { FakeHost } from './fake-host/fake-host.js'
 export type { FakeActivity, FakePoint } from './fake-host/fake-state.js'
+export { type OciImage, tarOf, writeOciLayout } from './oci/oci-image.js'
+export { registryLogin, TestRegistry } from './oci/test-registry.js'
 export { type OidcPerson, type OidcServer, type OidcServerOptions, startOidcServer } from './oidc-server.js'
 export {
   isReplicated,

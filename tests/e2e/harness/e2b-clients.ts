@@ -94,7 +94,7 @@ interface TemplateBuilder {
 
 interface TemplateStart {
   fromBaseImage(): TemplateBuilder
-  fromImage(name: string): TemplateBuilder
+  fromImage(name: string, login?: { readonly username: string; readonly password: string }): TemplateBuilder
   fromTemplate(name: string): TemplateBuilder
 }
 

@@ -1,6 +1,14 @@
 import { AppError } from '@wrenn/base'
-import { filesHashSchema, minimumMemoryMib, requestBody, text } from '@wrenn/protocol'
+import {
+  filesHashSchema,
+  formatImageReference,
+  minimumMemoryMib,
+  parseImageReference,
+  requestBody,
+  text,
+} from '@wrenn/protocol'
 import { z } from 'zod'
+import type { RegistryLogin, SubmittedPlan } from '../domain/templates/index.js'
 import type { BuildPlan, BuildStep } from '../store/schema.js'
 import { DEFAULT_TAG } from '../store/snapshots.js'
 import { refuseUnsupported } from './network.js'
@@ -16,6 +24,8 @@ const CLIENTS_BASE = /^e2bdev\/base(?::latest)?$/
 const BASE = 'base'
 
 const line = text(MAX_LINE_LENGTH)
+/** Of a login; an account's file of Google has some thousands. */
+const secretLine = text(16 * 1024, 1)
 const optionalLine = line.nullish().transform((value) => value || undefined)
 
 /** Body of `POST /v3/templates`, and of `/v2/templates`, where the name is an alias. */
@@ -41,11 +51,18 @@ const stepSchema = requestBody({
   gzip: z.unknown().optional(),
 })
 
+/** How the client's `fromImage`, `fromAWSRegistry` and `fromGCPRegistry` say who asks. */
+const registrySchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('registry'), username: secretLine, password: secretLine }),
+  z.object({ type: z.literal('gcp'), serviceAccountJson: secretLine }),
+  z.object({ type: z.literal('aws') }),
+])
+
 /** Body of `POST /v2/templates/{id}/builds/{build}`. */
 export const startBuildSchema = requestBody({
   fromImage: optionalLine,
   fromTemplate: optionalLine,
-  fromImageRegistry: z.unknown().optional(),
+  fromImageRegistry: registrySchema.nullish(),
   force: z.boolean().nullish(),
   steps: z.array(stepSchema).max(MAX_STEPS).nullish(),
   startCmd: optionalLine,
@@ -70,7 +87,10 @@ export function toNewBuild(body: BeginBuildInput) {
  * @param isBuiltIn Whether a name is that of a built-in template.
  * @throws AppError `invalid_request` for an image that there is not, and steps that make no sense; `template_not_found`
  */
-export async function toPlan(body: StartBuildInput, isBuiltIn: (name: string) => Promise<boolean>): Promise<BuildPlan> {
+export async function toPlan(
+  body: StartBuildInput,
+  isBuiltIn: (name: string) => Promise<boolean>,
+): Promise<SubmittedPlan> {
   const steps = (body.steps ?? []).map(({ type, args, filesHash, force }, index) => {
     const step = { type, args: args ?? [], filesHash: filesHash ?? undefined, force: force === true }
     const problem = problemOf(step)
@@ -78,25 +98,51 @@ export async function toPlan(body: StartBuildInput, isBuiltIn: (name: string) =>
     return step
   })
   const { startCmd, readyCmd } = body
-  return { from: await originOf(body, isBuiltIn), steps, startCmd, readyCmd, force: body.force === true }
+  const origin = await originOf(body, isBuiltIn)
+  return { ...origin, steps, startCmd, readyCmd, force: body.force === true, registryLogin: loginOf(body) }
+}
+
+/**
+ * Who asks the registry of the image.
+ * @throws AppError `not_supported` for Amazon's, whose logins are for hours and asked of a service of theirs
+ */
+function loginOf({ fromImageRegistry: registry }: StartBuildInput): RegistryLogin | undefined {
+  switch (registry?.type) {
+    case undefined:
+      return undefined
+    case 'registry':
+      return { username: registry.username, password: registry.password }
+    case 'gcp':
+      return { username: '_json_key', password: registry.serviceAccountJson }
+    case 'aws':
+      throw new AppError(
+        'not_supported',
+        'fromImageRegistry: logins of AWS are not made here; `aws ecr get-login-password` gives one for the user AWS.',
+      )
+  }
 }
 
 async function originOf(
   { fromImage, fromTemplate, fromImageRegistry }: StartBuildInput,
   isBuiltIn: (name: string) => Promise<boolean>,
-): Promise<string> {
+): Promise<Pick<BuildPlan, 'from' | 'images'>> {
   if ((fromImage === undefined) === (fromTemplate === undefined)) {
     throw new AppError('invalid_request', 'A build begins with fromImage or with fromTemplate, one of the two.')
   }
-  if (fromTemplate !== undefined) return templateNameOf(fromTemplate)
+  if (fromTemplate !== undefined) return { from: templateNameOf(fromTemplate) }
   const image = fromImage ?? ''
   if (fromImageRegistry === undefined || fromImageRegistry === null) {
-    if (CLIENTS_BASE.test(image)) return BASE
-    if (await isBuiltIn(image)) return image
+    if (CLIENTS_BASE.test(image)) return { from: BASE }
+    if (await isBuiltIn(image)) return { from: image }
+  }
+  const parsed = parseImageReference(image)
+  if (parsed !== undefined) {
+    const reference = formatImageReference(parsed)
+    return { from: reference, images: { [reference]: { reference, adopts: 'env' } } }
   }
   throw new AppError(
     'invalid_request',
-    `fromImage: "${image.slice(0, 200)}" cannot be had, for this platform pulls no images. Begin with e2bdev/base (fromBaseImage), which is Debian with Python, and install what is missing; or with fromTemplate.`,
+    `fromImage: "${image.slice(0, 200)}" is no image reference: [registry[:port]/]name[:tag][@sha256:…].`,
   )
 }
 

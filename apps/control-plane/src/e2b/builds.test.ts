@@ -412,12 +412,18 @@ describe('what cannot be built', () => {
   it('is refused when it says its steps: images, files, arguments, twice', async () => {
     const begun = await begin(newName())
     const say = async (body: object, status = 400) => await refusal(await submit(begun, body), status)
-    for (const fromImage of ['python:3', 'debian:12', 'ubuntu', 'e2bdev/code-interpreter']) {
-      expect(await say({ fromImage })).toContain('e2bdev/base')
+    for (const fromImage of ['Python', 'python:', 'http://x.example/a', 'u:p@x.example/a', 'python@sha256:12']) {
+      expect(await say({ fromImage })).toContain('no image reference')
     }
-    expect(await say({ fromImageRegistry: { type: 'registry', username: 'u', password: 'p' } })).toContain(
-      'pulls no images',
-    )
+    const registry = { type: 'aws', awsAccessKeyId: 'a', awsSecretAccessKey: 'hidden', awsRegion: 'r' }
+    expect(await say({ fromImage: 'x.example/a', fromImageRegistry: registry }, 501)).toContain('AWS')
+    const password = { secret: 'hidden' }
+    const told = await say({
+      fromImage: 'x.example/a',
+      fromImageRegistry: { type: 'registry', username: 'u', password },
+    })
+    expect(told).toContain('password')
+    expect(told).not.toContain('hidden')
     expect(await say({ fromTemplate: 'nothing' }, 404)).toContain('nothing')
     const hash = '0'.repeat(64)
     expect(await say({ steps: [{ type: 'COPY', args: ['a', 'b'], filesHash: hash }] })).toContain('not uploaded')

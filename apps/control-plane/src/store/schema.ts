@@ -342,10 +342,22 @@ export interface StepTrace {
   readonly files?: readonly (readonly [path: string, digest: string])[] | undefined
 }
 
+/** An image of a registry that a build begins with. */
+export interface BuildImage {
+  /** In full, with registry and tag or digest. */
+  readonly reference: string
+  /** Who asks the registry, encrypted for this build; it goes with the plan. */
+  readonly login?: string | undefined
+  /** What the template takes of how the image says that it is run: variables alone, or also user and directory. */
+  readonly adopts: 'env' | 'all'
+}
+
 /** What a build is made of. */
 export interface BuildPlan {
-  /** Name of a template, built-in or the team's own. */
+  /** Name of a template, built-in or the team's own; or what `images` has. */
   readonly from: string
+  /** What it, or stages, begin with that are images of registries, by `from`. */
+  readonly images?: Readonly<Record<string, BuildImage>> | undefined
   readonly steps: readonly BuildStep[]
   /** Runs in what is built, from before its snapshot on. */
   readonly startCmd?: string | undefined

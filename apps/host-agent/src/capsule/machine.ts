@@ -79,6 +79,8 @@ export interface TemplateImage {
   readonly createdAtMs: number
   /** A shell line that succeeds in the guest when what the image runs at its boot is ready to be saved. */
   readonly ready?: string | undefined
+  /** Of a registry: few capsules are made of it, so that no guests wait for them. */
+  readonly isFetched?: boolean
 }
 
 /** A template by its names, made on first use when it is not there yet. */
@@ -87,12 +89,36 @@ export interface OfferedTemplate extends Pick<TemplateImage, 'name' | 'aliases' 
   readonly defaultMemoryMib: number
 }
 
+/** An image of a registry that somebody wants as a template. */
+export interface ImageWish {
+  readonly reference: string
+  readonly login?: { readonly username: string; readonly password: string } | undefined
+  readonly signal: AbortSignal
+  /** A sentence for people. */
+  readonly onProgress: (sentence: string) => void
+}
+
+/** A template that an image of a registry has become, and how the image says that it is run. */
+export interface FetchedTemplate {
+  readonly template: string
+  /** Of the image's manifest, `sha256:…`. */
+  readonly digest: string
+  readonly sizeBytes: number
+  readonly env: readonly string[]
+  readonly user: string
+  readonly workingDir: string
+  readonly entrypoint: readonly string[]
+  readonly cmd: readonly string[]
+}
+
 /** What guests boot from. Files that it names stay as long as a name or a record refers to them. */
 export interface ImageStore {
   /** Builds the image when there is none yet, which takes minutes. @throws AppError `template_not_found`, `image_build_failed` */
   template(name: string): Promise<TemplateImage>
   /** All that `template` can give, the default one first; what is not built yet has the size 0 and the time 0. */
   offered(): Promise<readonly OfferedTemplate[]>
+  /** Makes an image of a registry a template. @throws AppError as the registry's answer is */
+  fetch(wish: ImageWish): Promise<FetchedTemplate>
   /** Those that are built; a manifest alone is no template. */
   list(): Promise<readonly TemplateImage[]>
   /** A formatted, empty, sparse disk to clone from. */

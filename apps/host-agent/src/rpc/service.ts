@@ -4,6 +4,8 @@ import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type {
   CollectMetricsResponseSchema,
+  FetchImageRequest,
+  FetchImageResponseSchema,
   HostService,
   ReadFileRequest,
   ReadFileResponseSchema,
@@ -18,6 +20,7 @@ import {
   type GuestFile,
   startProcess,
 } from '../capsule/guest/index.js'
+import type { FetchedTemplate, ImageStore } from '../capsule/machine.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
 import type { UsagePoint, UsageSampler } from '../capsule/usage/index.js'
 import { archiveHandlers } from './archive.js'
@@ -98,6 +101,8 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
         createdAtMs: BigInt(Math.round(createdAtMs)),
       })),
     })),
+
+    fetchImage: stream((request, context) => fetchImage(parts().images, request, context.signal)),
 
     createCapsule: unary(async (request) => ({
       capsule: toCapsule(await parts().manager.create(parseCreate(request))),
@@ -230,6 +235,37 @@ function toPoint({ atSec, cpuPct, memBytes, diskBytes, netRxBytes, netTxBytes }:
 
 function optionalNumber(value: bigint | undefined): number | undefined {
   return value === undefined ? undefined : Number(value)
+}
+
+async function* fetchImage(
+  images: ImageStore,
+  { reference, login }: FetchImageRequest,
+  signal: AbortSignal,
+): AsyncGenerator<MessageInitShape<typeof FetchImageResponseSchema>> {
+  const queue = new EventQueue<string | FetchedTemplate>()
+  const over = new AbortController()
+  const fetching = images
+    .fetch({
+      reference,
+      login: login && { username: login.username, password: login.password },
+      signal,
+      onProgress: (sentence) => queue.push(sentence),
+    })
+    .then((image) => queue.push(image))
+    .finally(() => over.abort())
+  fetching.catch(() => {}) // awaited below
+  for (;;) {
+    const event = await queue.next(KEEPALIVE_MS, over.signal)
+    if (event === undefined && over.signal.aborted) break
+    if (event === undefined) continue
+    if (typeof event === 'string') yield { event: { case: 'progress', value: event } }
+    else yield { event: { case: 'image', value: toFetchedImage(event) } }
+  }
+  await fetching
+}
+
+function toFetchedImage({ sizeBytes, env, entrypoint, cmd, ...image }: FetchedTemplate) {
+  return { ...image, sizeBytes: BigInt(sizeBytes), env: [...env], entrypoint: [...entrypoint], cmd: [...cmd] }
 }
 
 async function* watchCapsules(

@@ -269,6 +269,9 @@ export class TestMachine implements AsyncDisposable {
           if (name === 'minimal' || name === 'base') return image
           throw new AppError('template_not_found', `There is no template ${name}.`)
         },
+        fetch: async ({ reference }) => {
+          throw new AppError('image_not_found', `${reference}: there is no such image.`)
+        },
         list: async () => [image],
         offered: async () => [{ ...image, defaultVcpus: 1, defaultMemoryMib: 512 }],
         blankDisk: async () => join(this.dir, 'pool/blank'),

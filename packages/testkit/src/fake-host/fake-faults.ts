@@ -12,6 +12,7 @@ export const fakeOperations = [
   'rollback',
   'snapshot',
   'egress',
+  'fetch',
 ] as const
 export type FakeOperation = (typeof fakeOperations)[number]
 

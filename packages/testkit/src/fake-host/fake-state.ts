@@ -37,6 +37,16 @@ export interface FakeActivity {
   readonly lastActiveAtMs?: number
 }
 
+/** An image of a registry that the fake host can fetch. */
+export interface FakeImage {
+  readonly digest: string
+  readonly env?: string[]
+  readonly user?: string
+  readonly workingDir?: string
+  /** Who may read it; absent: everybody. */
+  readonly login?: { readonly username: string; readonly password: string }
+}
+
 /** What CollectMetrics is to say that a capsule used in five seconds. */
 export type FakePoint = MessageInitShape<typeof CollectMetricsResponse_PointSchema> & { readonly atSec: bigint }
 
@@ -53,6 +63,10 @@ export class FakeHostState {
   /** Lifecycle calls of one capsule come one after another. */
   readonly locks = new KeyedMutex()
   readonly faults = new FakeFaults()
+  /** Images of registries, by the reference that is asked for. */
+  readonly images = new Map<string, FakeImage>()
+  /** Names that fetched images have as templates. */
+  readonly fetched = new Set<string>()
   /** Capsules whose guests give no sign: what asks them is refused as the host agent does after its patience. */
   readonly unreachable = new Set<string>()
   /** By capsule id. */

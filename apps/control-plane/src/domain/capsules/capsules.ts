@@ -59,6 +59,8 @@ export interface CapsuleSpec extends CreateCapsuleInput {
   readonly life?: Life | undefined
   /** Whether holders of a token of its own may speak with its guest agent. @default false */
   readonly agentAccess?: boolean | undefined
+  /** `template` is an image of a registry, which the host has by that name and nobody else may ask for. Sizes are given. @default false */
+  readonly isFetched?: boolean | undefined
   /** As whom and where commands run, where neither the request nor the template says so. */
   readonly fallback?: { readonly user: string; readonly cwd: string } | undefined
 }
@@ -162,11 +164,11 @@ export class Capsules {
     }
   }
 
-  async #templateSizes(input: CreateCapsuleInput) {
-    const template = await this.#deps.host.template(input.template)
+  async #templateSizes(input: CapsuleSpec) {
+    const template = input.isFetched === true ? undefined : await this.#deps.host.template(input.template)
     return {
-      vcpus: input.vcpus ?? (template.defaultVcpus || capsuleDefaults.vcpus),
-      memory_mib: input.memory_mb ?? (template.defaultMemoryMib || capsuleDefaults.memoryMib),
+      vcpus: input.vcpus ?? (template?.defaultVcpus || capsuleDefaults.vcpus),
+      memory_mib: input.memory_mb ?? (template?.defaultMemoryMib || capsuleDefaults.memoryMib),
       disk_size_mib: input.disk_size_mb ?? this.#deps.limits.defaultDiskSizeMib,
     }
   }

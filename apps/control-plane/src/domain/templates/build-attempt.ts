@@ -26,6 +26,7 @@ import { BuildLog } from './build-log.js'
 import { missReasons, traceOf } from './cache-reasons.js'
 import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest } from './guest.js'
+import { imageOrigin } from './image-origin.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
@@ -133,12 +134,19 @@ export class BuildAttempt {
     const { host } = this.#deps
     const stages = await planStages(
       this.#plan,
-      (from) => originOf(this.#deps, this.#build, { ...this.#plan, from }),
+      (from) => this.#origin(from),
       async (template) => (await host.findTemplate(template)) !== undefined,
     )
     for (const { origin } of stages) if (origin.note !== undefined) this.log.say(this.step, origin.note, 'warn')
     this.#steps = stages.reduce((sum, { steps }) => sum + steps.length, 0)
     return stages
+  }
+
+  async #origin(from: string): Promise<ResolvedOrigin> {
+    const image = this.#plan.images?.[from]
+    if (image === undefined) return await originOf(this.#deps, this.#build, { from })
+    const onProgress = (sentence: string): void => this.log.say('base', sentence)
+    return await imageOrigin({ ...this.#deps, signal: this.#signal, onProgress }, this.#build, image)
   }
 
   async #runStage(stage: PlannedStage) {
@@ -222,6 +230,7 @@ export class BuildAttempt {
       ...createCapsuleSchema.parse({ template, vcpus, memory_mb: memoryMib, disk_size_mb: diskSizeMib }),
       name: `build-${name}`.slice(0, 64),
       auto_resume: true,
+      isFetched: origin.isFetched === true && template === origin.template,
       life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
     } as const
     const key = `${buildId}-${this.#build.attempts}-${at}-${template}`

@@ -14,6 +14,10 @@ const STAGES = '/var/tmp'
  * Folders that are there keep their owner and mode. All paths are relative to `/`, where it runs.
  */
 const SCRIPT = `set -euo pipefail
+case "$(tar --version 2>/dev/null || true)" in
+  *GNU*) ;;
+  *) tar() { /.wrenn/lib/ld-linux-x86-64.so.2 --library-path /.wrenn/lib /.wrenn/bin/tar "$@"; } ;;
+esac
 shopt -s dotglob globstar
 stage=$1 src=$2 dest=$3 owner=$4 mode=$5 dirmode=$6
 trap 'rm -rf -- "$stage"' EXIT
@@ -31,7 +35,7 @@ elif [ -e "$from" ] || [ -L "$from" ]; then
   pick=$stage/picked
   name=\${from##*/}
   if [ "\${dest%/}" = "$dest" ] && [ ! -d "$dest" ]; then name=\${dest##*/} dest=\${dest%/*}; fi
-  mv -T -- "$from" "$pick/$name"
+  mv -- "$from" "$pick/$name"
 else
   pick=$stage/picked
   found=0
@@ -41,12 +45,12 @@ else
     if [ ! -e "$one" ] && [ ! -L "$one" ]; then continue; fi
     found=$((found + 1)) last=\${one##*/}
     if [ -n "\${7-}" ] && [ -d "$one" ] && [ ! -L "$one" ]; then cp -a -- "$one/." "$OLDPWD/$pick/"; last=
-    else mv -t "$OLDPWD/$pick" -- "$one"; fi
+    else mv -- "$one" "$OLDPWD/$pick/"; fi
   done
   cd -- "$OLDPWD"
   if [ -n "\${7-}" ] && [ $found = 1 ] && [ -n "$last" ] && [ "\${dest%/}" = "$dest" ] && [ ! -d "$dest" ]; then
-    mv -T -- "$pick/$last" "$stage/renamed"
-    mv -T -- "$stage/renamed" "$pick/\${dest##*/}"
+    mv -- "$pick/$last" "$stage/renamed"
+    mv -- "$stage/renamed" "$pick/\${dest##*/}"
     dest=\${dest%/*}
   fi
   if [ $found = 0 ]; then echo "there is no $src among the uploaded files" >&2; exit 1; fi
@@ -72,7 +76,7 @@ export async function copyFiles(
   files: Readable,
 ): Promise<void> {
   const stage = `${STAGES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
-  await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '-m', '700', below(stage)] }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -p -m 700 -- "$0"', below(stage)] }, ANSWER_BYTES)
   await guest.upload(`${stage}/files.tar`, files)
   const whose = owner === '' && source === undefined ? user : owner
   const args = [

@@ -40,9 +40,12 @@ export function textOf(name: string, bytes: Uint8Array): string {
   }
 }
 
+/** An image may lack it. */
+const ENV = 'command -v env >/dev/null || exec /.wrenn/bin/busybox env -0; exec env -0'
+
 /** What a command of the build would find. */
 export async function environmentOf(guest: BuildGuest, state: ProcessDefaults): Promise<Environment> {
-  const printed = await guest.answer({ cmd: '/usr/bin/env', args: ['-0'], ...state }, MAX_ENVIRONMENT_BYTES)
+  const printed = await guest.answer({ cmd: '/bin/sh', args: ['-c', ENV], ...state }, MAX_ENVIRONMENT_BYTES)
   const known = new Map<string, Uint8Array>()
   for (let at = 0; at < printed.length; ) {
     const end = printed.indexOf(0, at)

@@ -7,7 +7,7 @@ import { findSnapshotByName } from '../../store/snapshots.js'
 import type { Origin } from './chain.js'
 
 /** As whom and where steps run, where what they begin with does not say. */
-const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', envs: {} }
+export const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', envs: {} }
 
 /** What a build begins with, as it is now. */
 export interface ResolvedOrigin extends Origin, ProcessDefaults {
@@ -15,6 +15,10 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly template: string
   /** What of the request does not count, a sentence for people. */
   readonly note?: string
+  /** It is an image of a registry that the host has under that name. */
+  readonly isFetched?: boolean
+  /** How an image says that it is run; nobody does, unless a build says so. */
+  readonly command?: readonly string[]
 }
 
 interface OriginDeps {
@@ -23,11 +27,14 @@ interface OriginDeps {
   readonly diskSizeMib: number
 }
 
-/** @throws AppError `template_not_found`, `host_unavailable` */
+/**
+ * What a build begins with that needs no fetching.
+ * @throws AppError `template_not_found`, `host_unavailable`
+ */
 export async function originOf(
   { db, host, diskSizeMib }: OriginDeps,
-  { team_id: teamId, vcpus, memory_mib: memoryMib }: TemplateBuildRow,
-  { from }: BuildPlan,
+  { team_id: teamId, vcpus, memory_mib: memoryMib }: Asked,
+  { from }: Pick<BuildPlan, 'from'>,
 ): Promise<ResolvedOrigin> {
   const own = await findSnapshotByName(db, teamId, from)
   if (own !== undefined) return ofSnapshot(own, { vcpus, memoryMib })
@@ -42,13 +49,15 @@ export async function originOf(
   }
 }
 
-interface Asked {
+type Asked = Pick<TemplateBuildRow, 'team_id' | 'vcpus' | 'memory_mib'>
+
+interface Sizes {
   readonly vcpus: number | null
   readonly memoryMib: number | null
 }
 
 /** Memory and disk of a snapshot have their sizes already. */
-function ofSnapshot(snapshot: SnapshotRow, asked: Asked): ResolvedOrigin {
+function ofSnapshot(snapshot: SnapshotRow, asked: Sizes): ResolvedOrigin {
   const { id, name, state, vcpus, memory_mib: memoryMib, disk_size_mib: diskSizeMib, defaults } = snapshot
   if (state !== 'ready') throw new AppError('template_not_found', `There is no template "${name}".`)
   const fits = (asked.vcpus ?? vcpus) === vcpus && (asked.memoryMib ?? memoryMib) === memoryMib

@@ -11,6 +11,8 @@ import type { BuildGuest, GuestCommand } from './guest.js'
 import { withMounts } from './step-mounts.js'
 
 const ANSWER_BYTES = 64 * 1024
+/** An image may lack it. */
+const ID = 'command -v id >/dev/null || exec /.wrenn/bin/busybox id -u -- "$0"; exec id -u -- "$0"'
 const MAX_SHOWN_LENGTH = 300
 const SHELL = ['/bin/bash', '-c'] as const
 
@@ -64,7 +66,7 @@ const runs: Readonly<Record<BuildStep['type'], Run>> = {
     return { ...state, cwd }
   },
   USER: async ({ guest }, { args: [user = ''] }, state) => {
-    await guest.answer({ cmd: '/usr/bin/id', args: ['-u', '--', user] }, ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', ID, user] }, ANSWER_BYTES)
     return { ...state, user }
   },
 }

@@ -5,7 +5,14 @@ import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import type { Actor, BuildPlan, StepTrace, TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
+import type {
+  Actor,
+  BuildImage,
+  BuildPlan,
+  StepTrace,
+  TemplateBuildLogRow,
+  TemplateBuildRow,
+} from '../../store/schema.js'
 import { findSnapshotByName } from '../../store/snapshots.js'
 import {
   cancelBuild,
@@ -25,6 +32,7 @@ import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import { type BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { traceOf } from './cache-reasons.js'
+import { imageUnlessTemplate, type RegistryLogin, sealLogin } from './image-origin.js'
 import { originOf } from './origin.js'
 import { sealSecrets } from './secrets.js'
 import { allStages } from './stages.js'
@@ -68,6 +76,8 @@ export interface BuildRef {
 export interface SubmittedPlan extends Omit<BuildPlan, 'secrets'> {
   /** By their ids; nobody sees them again. */
   readonly secretValues?: Readonly<Record<string, string>>
+  /** For the registries of its images; kept encrypted until the build ends. */
+  readonly registryLogin?: RegistryLogin | undefined
   /** Of each step in the order of all: the files that it copies. */
   readonly files?: readonly StepTrace['files'][]
 }
@@ -123,13 +133,14 @@ export class TemplateBuilds {
    * `invalid_request` for files that were not uploaded
    */
   async submit(ref: BuildRef, asked: SubmittedPlan, actor: Actor): Promise<TemplateBuildRow> {
-    const { db, host, limits, keyring } = this.#deps
-    const { files = [], secretValues, ...written } = asked
+    const { db, keyring } = this.#deps
+    const { files = [], secretValues, registryLogin, ...said } = asked
     const build = await this.#need(ref)
+    const login = registryLogin && sealLogin(keyring, build.id, registryLogin)
+    const written = { ...said, images: await this.#imagesOf(build, said, login) }
     const plan =
       secretValues === undefined ? written : { ...written, secrets: sealSecrets(keyring, build.id, secretValues) }
-    for (const [at, { from, steps }] of allStages(plan).entries()) {
-      await originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, { ...plan, from })
+    for (const [at, { steps }] of allStages(plan).entries()) {
       const where = plan.stages === undefined ? '' : `stages.${at}.`
       for (const [index, { type, stage, filesHash = '' }] of steps.entries()) {
         if (type !== 'COPY' || stage !== undefined || (await this.#deps.files.has(ref.teamId, filesHash))) continue
@@ -180,6 +191,24 @@ export class TemplateBuilds {
       if (status.lines.length > 0 || isOver) return status
       await delay(FOLLOW_EVERY_MS, undefined, { signal }).catch(() => {})
     }
+  }
+
+  /** The images of a plan; whatever else it begins with is there. @throws AppError `template_not_found` */
+  async #imagesOf(build: TemplateBuildRow, plan: Omit<BuildPlan, 'secrets'>, login: string | undefined) {
+    const { db, host, limits } = this.#deps
+    const images: Record<string, BuildImage> = {}
+    for (const { from } of allStages(plan)) {
+      const known = plan.images?.[from]
+      if (known !== undefined) images[from] = { ...known, login }
+      else {
+        const image = await imageUnlessTemplate(
+          () => originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, { from }),
+          plan.isDockerfile === true ? from : undefined,
+        )
+        if (image !== undefined) images[from] = { ...image, login }
+      }
+    }
+    return images
   }
 
   /** A build, and what it has said from line `from` on. @throws AppError `build_not_found` */

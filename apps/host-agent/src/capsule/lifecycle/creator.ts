@@ -85,10 +85,10 @@ export class Creator {
    */
   async renewShape(shape: Shape, minimum = 0): Promise<void> {
     if (this.#coldBoots.has(shape.key)) return
-    const { hotPool, logger } = this.#context
+    const { logger } = this.#context
     await this.#admission
       .run(() => this.prepareShape(shape))
-      .then((snapshot) => hotPool.offer(snapshot, minimum))
+      .then((snapshot) => this.#offer(snapshot, minimum))
       .catch((error: unknown) => logger.error({ err: error, shape: shape.key }, 'shape.not_renewed'))
   }
 
@@ -225,7 +225,7 @@ export class Creator {
     snapshot: ShapeSnapshot,
     timer: StepTimer,
   ): Promise<{ guest: Guest; path: CreatePath } | undefined> {
-    const { factory, hotPool, shapes, reach } = this.#context
+    const { factory, shapes, reach } = this.#context
     const plan = { ...this.#planOf(entry, snapshot.hardware), secret: snapshot.secret }
     const guest = await factory.restore(plan, snapshot.files).catch(async (error: unknown) => {
       if (isCurrent(snapshot) || !AppError.is(error, 'state_not_loadable')) throw error
@@ -236,14 +236,14 @@ export class Creator {
     entry.guest = guest
     timer.mark('restore')
     reach('create:restored')
-    hotPool.offer(snapshot, 0)
+    this.#offer(snapshot)
     this.#renewUnlessCurrent(snapshot, snapshot.shape)
     return { guest, path: 'restore' }
   }
 
   async #bootGuest(entry: Entry, shape: Shape, timer: StepTimer): Promise<{ guest: Guest; path: CreatePath }> {
     return await this.#once(shape, async () => {
-      const { factory, hotPool } = this.#context
+      const { factory } = this.#context
       const secret = newSecret()
       const plan = { ...this.#planOf(entry, shape.hardware), secret }
       const boot = async (): Promise<Guest> => {
@@ -257,7 +257,7 @@ export class Creator {
         await factory.removeFiles(entry.record.capsuleId)
       }
       const { guest, snapshot } = await this.#bootAndSave(shape, { boot, end, secret, timer })
-      hotPool.offer(snapshot, 0)
+      this.#offer(snapshot)
       return { guest, path: 'cold' as const }
     })
   }
@@ -304,6 +304,11 @@ export class Creator {
     } finally {
       this.#coldBoots.delete(shape.key)
     }
+  }
+
+  /** An image of a registry is booted for a build, rarely for more: no guest is to wait for that. */
+  #offer(snapshot: ShapeSnapshot, minimum = 0): void {
+    if (snapshot.shape.image.isFetched !== true) this.#context.hotPool.offer(snapshot, minimum)
   }
 
   #planOf(entry: Entry, hardware: Hardware): GuestPlan {

@@ -181,6 +181,14 @@ export class ShapeStore {
     this.#logger.warn({ shape: key }, 'shape.discarded')
   }
 
+  /** Removes the snapshots of a template whose image is gone. */
+  async forgetTemplate(template: string): Promise<void> {
+    for (const name of await this.#names()) {
+      const manifest = await this.#manifest(name).catch(() => undefined)
+      if (manifest?.template === template) await this.discard({ key: name })
+    }
+  }
+
   /**
    * Removes unfinished drafts, what another image left, what this engine cannot load, and what a newer snapshot replaces; only
    * before the first create.

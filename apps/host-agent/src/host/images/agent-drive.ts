@@ -46,17 +46,18 @@ export interface AgentInputs {
   readonly node?: NodeSources
 }
 
-/** Dynamic tools that the agent runs through the bundled loader, so that any distribution's userland will do. */
+/** Dynamic tools that the agent, or what builds templates, runs through the bundled loader, so that any distribution's userland will do. */
 const HOST_TOOLS = [
   { name: 'setpriv', debianPackage: 'util-linux' },
   { name: 'setsid', debianPackage: 'util-linux' },
   { name: 'date', debianPackage: 'coreutils' },
   { name: 'tar', debianPackage: 'tar' },
+  { name: 'bash', debianPackage: 'bash' },
 ] as const
 const ATTR_TOOLS = ['setfattr', 'getfattr'] as const
 const TOOL_FOLDERS = ['/usr/bin', '/bin', '/usr/sbin', '/sbin']
 
-const RECIPE = 6
+const RECIPE = 7
 const SPACE_NEEDED = 700 * 1_048_576
 /** Times inside the drive say nothing; a fixed one keeps equal inputs equal. */
 const EPOCH_SECONDS = 1_700_000_000

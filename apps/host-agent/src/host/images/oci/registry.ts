@@ -1,0 +1,177 @@
+import { chmod, chown, mkdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { AppError } from '@wrenn/base'
+import { formatImageReference, type ImageReference } from '@wrenn/protocol'
+import { runForResult } from '../../exec.js'
+import { Door } from './door.js'
+import { MANIFEST_BYTES } from './manifest.js'
+import type { RegistryRules } from './rules.js'
+import { sandboxed } from './sandbox.js'
+
+/** Of one question; a copy has the time of the whole fetch. */
+const ASK_TIMEOUT_MS = 120_000
+const PROGRESS_EVERY_MS = 2_000
+const TRIES = '2'
+const STDERR_BYTES = 64 * 1024
+
+/** Who asks a registry; it goes no further than there. */
+export interface RegistryLogin {
+  readonly username: string
+  readonly password: string
+}
+
+/** What fetches need of this host. */
+export interface RegistryTools {
+  readonly rules: RegistryRules
+  /** The built `fetcher.ts`, and the Node.js that runs it. */
+  readonly fetcher: readonly [string, string]
+  /** Whom skopeo runs as; nobody else of this host. */
+  readonly uid: number
+  readonly maxBytes: number
+}
+
+interface Asked {
+  readonly reference: ImageReference
+  readonly login: RegistryLogin | undefined
+  readonly scratchDir: string
+  readonly signal: AbortSignal
+}
+
+/** Speaks with one registry about one image, by skopeo in a sandbox whose only way out is the {@link Door}. */
+export class Registry {
+  readonly #tools: RegistryTools
+  readonly #asked: Asked
+
+  constructor(tools: RegistryTools, asked: Asked) {
+    this.#tools = tools
+    this.#asked = asked
+  }
+
+  /** The manifest, or the index of manifests, that the reference means now; byte for byte. */
+  async manifest(digest?: string): Promise<string> {
+    const words = ['inspect', '--raw', '--retry-times', TRIES, ...this.#tls('--tls-verify'), this.#source(digest)]
+    return await this.#run(words, { timeoutMs: ASK_TIMEOUT_MS })
+  }
+
+  /** Copies it as an OCI layout, its image called `image`, into `folder`. */
+  async copy(digest: string, folder: string, timeoutMs: number, onBytes: (received: number) => void): Promise<void> {
+    await mkdir(folder, { recursive: true, mode: 0o700 })
+    await chown(folder, this.#tools.uid, this.#tools.uid)
+    const words = [
+      ...['--insecure-policy', '--tmpdir', '/work', 'copy', '--quiet', '--retry-times', TRIES],
+      // umoci 0.4.7 takes layers of gzip alone.
+      ...['--dest-compress-format', 'gzip', ...this.#tls('--src-tls-verify')],
+      ...[this.#source(digest), 'oci:/work/layout:image'],
+    ]
+    await this.#run(words, { timeoutMs, folder, onBytes })
+  }
+
+  #source(digest: string | undefined): string {
+    const { reference } = this.#asked
+    return `docker://${formatImageReference(digest === undefined ? reference : { ...reference, digest })}`
+  }
+
+  #tls(flag: string): readonly string[] {
+    return this.#tools.rules.isPlain(this.#asked.reference.registry) ? [`${flag}=false`] : []
+  }
+
+  async #run(
+    words: readonly string[],
+    options: { readonly timeoutMs: number; readonly folder?: string; readonly onBytes?: (received: number) => void },
+  ): Promise<string> {
+    const { rules, fetcher, uid, maxBytes } = this.#tools
+    const { login, reference, scratchDir, signal } = this.#asked
+    const doorPath = join(scratchDir, 'door')
+    await rm(doorPath, { force: true })
+    await using door = await Door.open(doorPath, { rules, maxBytes })
+    const [node, program] = fetcher
+    const [command, ...args] = sandboxed({
+      binds: [
+        { from: node, to: '/opt/node' },
+        { from: program, to: '/opt/fetcher.mjs' },
+        { from: doorPath, to: '/opt/door' },
+        ...(options.folder === undefined ? [] : [{ from: options.folder, to: '/work', writable: true }]),
+      ],
+      capabilities: ['CAP_SETUID', 'CAP_SETGID'],
+      command: [
+        ...['setpriv', `--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'],
+        ...['/opt/node', '/opt/fetcher.mjs', '/opt/door', reference.registry, ...words],
+      ],
+    })
+    const { onBytes, timeoutMs } = options
+    const timer = onBytes && setInterval(() => onBytes(door.received), PROGRESS_EVERY_MS)
+    try {
+      const input = login === undefined ? '' : authFile(reference, login)
+      const limits = { timeoutMs, maxOutputBytes: MANIFEST_BYTES + STDERR_BYTES }
+      const { stdout, stderr, exitCode } = await runForResult(command, args, { input, signal, ...limits })
+      if (exitCode === 0) return stdout
+      throw door.problem === undefined ? failure(reference, login, stderr) : about(reference, door.problem)
+    } finally {
+      clearInterval(timer)
+    }
+  }
+}
+
+/** Everything that a fetch makes is removed with its folder, by name. */
+export async function makeScratch(folder: string): Promise<void> {
+  await mkdir(folder, { recursive: true, mode: 0o711 })
+  await chmod(folder, 0o711) // whatever the umask is: skopeo's user walks in
+}
+
+/** As `skopeo login` keeps it. */
+function authFile({ registry }: ImageReference, { username, password }: RegistryLogin): string {
+  const key = registry === 'docker.io' ? 'https://index.docker.io/v1/' : registry
+  return JSON.stringify({ auths: { [key]: { auth: Buffer.from(`${username}:${password}`).toString('base64') } } })
+}
+
+/** The same, of an image that people know by this name. */
+export function about(reference: ImageReference, { code, message, cause }: AppError): AppError {
+  return new AppError(code, `${formatImageReference(reference)}: ${message}`, { cause })
+}
+
+/** Skopeo says why in words alone. */
+const meanings = [
+  {
+    when: /unauthorized|authentication required|requested access to the resource is denied|\bdenied\b|40[13] \(|invalid username\/password/i,
+    code: 'image_not_found',
+    say: (login: boolean) =>
+      login
+        ? 'the registry does not let this login read it, or has no such image.'
+        : 'the registry lets nobody read it without a login, or has no such image.',
+  },
+  {
+    when: /manifest unknown|name unknown|not found|404 \(/i,
+    code: 'image_not_found',
+    say: () => 'there is no such image.',
+  },
+  {
+    when: /server gave HTTP response to HTTPS client/i,
+    code: 'registry_refused',
+    say: () => 'its registry speaks without TLS, which the operator has to allow: WRENN_REGISTRIES_PLAIN.',
+  },
+  { when: /x509|certificate/i, code: 'registry_refused', say: () => "its registry's certificate is not trusted here." },
+  {
+    when: /manifest schema|unsupported manifest|unsupported schema|does not match|digest mismatch|invalid digest|foreign layer/i,
+    code: 'image_not_usable',
+    say: (_: boolean, said: string) => `it cannot be copied: ${said}`,
+  },
+] as const
+
+function failure(reference: ImageReference, login: RegistryLogin | undefined, stderr: string): AppError {
+  const said = fatalOf(stderr)
+  const meaning = stderr.includes('level=fatal') ? meanings.find(({ when }) => when.test(said)) : undefined
+  const shown = login === undefined ? said : said.replaceAll(login.password, '…')
+  if (meaning === undefined)
+    return about(reference, new AppError('registry_unavailable', `the registry failed: ${shown}`))
+  return about(reference, new AppError(meaning.code, meaning.say(login !== undefined, shown)))
+}
+
+const MAX_SAID = 400
+
+/** The message of skopeo's last line, in logrus' form. */
+function fatalOf(stderr: string): string {
+  const line = stderr.trim().split('\n').at(-1) ?? ''
+  const quoted = /level=fatal msg=("(?:[^"\\]|\\.)*"|\S+)/.exec(line)?.[1] ?? line
+  const text = quoted.startsWith('"') ? quoted.slice(1, -1).replaceAll('\\"', '"').replaceAll('\\n', ' ') : quoted
+  return text.slice(0, MAX_SAID)
+}

@@ -1,0 +1,156 @@
+import { execFileSync } from 'node:child_process'
+import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testkit'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Api, usePlatform } from '../harness/api.js'
+import { type BuildLogEntry, type E2bSdk, installClients, loadClient } from '../harness/e2b-clients.js'
+import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
+
+/** Templates that begin with images of a registry, of other userlands than ours. */
+const { platform } = usePlatform()
+const anonymous = new Api(platform, '')
+const SIZE = { cpuCount: 1, memoryMB: 512 }
+/** The platform of this suite fetches from there, at any port. */
+const ADDRESS = '127.0.0.2'
+let scratch: string
+let open: TestRegistry
+let closed: TestRegistry
+let apiKey: string
+let sdk: E2bSdk
+let team: { readonly path: string; readonly session: ReturnType<typeof bearer> }
+
+const options = () => ({ apiKey, apiUrl: platform.url, sandboxUrl: platform.url })
+
+beforeAll(async () => {
+  scratch = await mkdtemp(join(tmpdir(), 'wrenn-e2e-images-'))
+  const dir = await installClients()
+  sdk = await loadClient(dir, 'e2b-2.51')
+  await firstAdmin(platform)
+  const auth = await logIn(platform, (await addPerson(platform, 'Imager')).email)
+  team = { path: `/v1/teams/${auth.team_id}`, session: bearer(auth) }
+  apiKey = (await anonymous.json<{ key: string }>('POST', '/v1/api-keys', { json: { format: 'e2b' }, ...team.session }))
+    .key
+  open = await TestRegistry.start({ dir: join(scratch, 'open'), address: ADDRESS })
+  closed = await TestRegistry.start({ dir: join(scratch, 'closed'), address: ADDRESS, needsLogin: true })
+  await mkdir(join(scratch, 'context'))
+  await writeFile(join(scratch, 'context/said.txt'), 'copied\n')
+})
+afterAll(async () => {
+  await open?.[Symbol.asyncDispose]()
+  await closed?.[Symbol.asyncDispose]()
+  await rm(scratch, { recursive: true, force: true })
+  await anonymous.json('DELETE', team.path, team.session)
+})
+
+/** A userland of one static program, as Alpine's: no bash, no C library, nobody but root. */
+async function makeBusyboxLayout(): Promise<string> {
+  const layout = join(scratch, 'busybox-layout')
+  const root = join(scratch, 'busybox')
+  for (const folder of ['bin', 'sbin', 'usr/bin', 'etc', 'tmp', 'srv'])
+    await mkdir(join(root, folder), { recursive: true })
+  await copyFile('/bin/busybox', join(root, 'bin/busybox'))
+  for (const path of execFileSync('/bin/busybox', ['--list-full'], { encoding: 'utf8' }).trim().split('\n')) {
+    if (/^(?:bin|sbin|usr\/bin)\/[\w[]+$/.test(path) && path !== 'bin/busybox')
+      await symlink('/bin/busybox', join(root, path))
+  }
+  await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nother:x:1000:1000::/srv:/bin/sh')
+  await writeFile(join(root, 'etc/group'), 'root:x:0:\nother:x:1000:\n')
+  const config = { Env: ['PATH=/usr/bin:/bin:/sbin', 'COLOUR=dark green'], User: 'other', WorkingDir: '/srv' }
+  await writeOciLayout(layout, [{ layers: [tarOf(root)], config }])
+  return layout
+}
+
+const busyboxLayout = once(makeBusyboxLayout)
+
+async function built(image: string, name: string, login?: typeof registryLogin) {
+  const said: string[] = []
+  const template = sdk
+    .Template({ fileContextPath: join(scratch, 'context') })
+    .fromImage(image, login)
+    .copy('said.txt', 'files/')
+    .runCmd('echo "$COLOUR $(id -un)" > ran')
+    .runCmd('id -un > /by-root', { user: 'root' })
+  const onBuildLogs = ({ message }: BuildLogEntry) => said.push(message)
+  await sdk.Template.build(template, name, { ...options(), ...SIZE, onBuildLogs })
+  return said.join('\n')
+}
+
+/** Made when it is asked for first. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined
+  return () => (made ??= make())
+}
+
+async function inSandbox(name: string, line: string): Promise<string> {
+  const sandbox = await sdk.Sandbox.create(name, options())
+  try {
+    return (await sandbox.commands.run(line)).stdout
+  } finally {
+    await sandbox.kill()
+  }
+}
+
+const LOOK = 'cat files/said.txt ran /by-root; id -un; pwd; echo "$COLOUR"; stat -c %U files/said.txt'
+
+describe('a template that begins with an image of a registry', () => {
+  it('has a userland without bash, with its variables, the user of the platform and copied files', async () => {
+    const reference = open.push(await busyboxLayout(), 'small/busybox:1')
+    const said = await built(reference, 'from-busybox')
+    expect(said).toContain(`FROM ${reference}`)
+    expect(said).toContain('Unpacking')
+    expect(await inSandbox('from-busybox', LOOK)).toBe(
+      'copied\ndark green user\nroot\nuser\n/home/user\ndark green\nuser\n',
+    )
+    expect(await inSandbox('from-busybox', 'id -u; id -u other; cat /etc/hosts /etc/resolv.conf')).toMatch(
+      /^1001\n1000\n127\.0\.0\.1 localhost\n[\s\S]*nameserver 169\.254\.0\.22\n$/,
+    )
+    expect(await built(reference, 'from-busybox-again')).toMatch(/is here already[\s\S]*CACHED \[3\/3\]/)
+  })
+
+  it('needs a login where its registry does, which is told nowhere', async () => {
+    const reference = closed.push(await busyboxLayout(), 'private:1')
+    await expect(built(reference, 'from-private')).rejects.toThrow(
+      /private:1: the registry lets nobody read it without a login/,
+    )
+    const said = await built(reference, 'from-private', registryLogin)
+    expect(said).not.toContain(registryLogin.password)
+    const files = await readdir(join(platform.dir, 'pool/layers/fetches')).catch(() => [])
+    expect(files).toEqual([])
+  })
+
+  it('has Debian as Debian makes it', async () => {
+    const tar = join(scratch, 'debian.tar')
+    execFileSync('mmdebstrap', ['--quiet', '--variant=essential', 'bookworm', tar], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    const layout = join(scratch, 'debian-layout')
+    const layer = execFileSync('cat', [tar], { maxBuffer: 2 ** 31 })
+    await writeOciLayout(layout, [{ layers: [layer], config: { Env: ['COLOUR=red'] } }])
+    const reference = open.push(layout, 'debian:essential')
+    await built(reference, 'from-debian')
+    expect(await inSandbox('from-debian', LOOK)).toBe('copied\nred user\nroot\nuser\n/home/user\nred\nuser\n')
+    expect(await inSandbox('from-debian', 'dpkg --version | head -1; ls -l /proc/$$/exe')).toContain('dpkg')
+  })
+
+  it('may have nothing but one program', async () => {
+    const root = join(scratch, 'alone')
+    await mkdir(root)
+    await copyFile('/bin/busybox', join(root, 'busybox'))
+    const layout = join(scratch, 'alone-layout')
+    await writeOciLayout(layout, [{ layers: [tarOf(root)], config: { Entrypoint: ['/busybox'] } }])
+    const reference = open.push(layout, 'alone:1')
+    await sdk.Template.build(sdk.Template().fromImage(reference).runCmd('/busybox id -un > said'), 'from-alone', {
+      ...options(),
+      ...SIZE,
+    })
+    expect(await inSandbox('from-alone', '/busybox cat said')).toBe('user\n')
+  })
+
+  it('fails with the name of an image that there is not, or that is inside', async () => {
+    await expect(built(`${open.authority}/none:1`, 'from-none')).rejects.toThrow(/none:1: there is no such image/)
+    await expect(built('127.0.0.1:5000/inside:1', 'from-inside')).rejects.toThrow(/inside:1: .*has no address/)
+    await expect(built('10.0.0.1/inside:1', 'from-inside')).rejects.toThrow(/inside:1: .*has no address/)
+  })
+})
