@@ -55,7 +55,7 @@ export function buildDashboard(path, current) {
 
 /**
  * The shell is one for all addresses, so that SvelteKit knows the scripts of a page only once it runs. Those of the page that is opened
- * first and most are named in the shell.
+ * first and most are named in the shell, and so are its fonts.
  * @param {string} shell
  */
 function nameFirstPage(shell) {
@@ -77,7 +77,20 @@ function nameFirstPage(shell) {
   }
   const html = readFileSync(shell, 'utf8')
   const links = [...files].filter((file) => !html.includes(file)).map((file) => `/${file}`)
-  writeFileSync(shell, html.replace('%first-page%', links.join(' ')))
+  writeFileSync(shell, html.replace('%first-page%', links.join(' ')).replace('%first-fonts%', firstFonts().join(' ')))
+}
+
+/**
+ * Those of the rows of the list. They would be asked for only when the first row is there, and another font in their place first: a browser
+ * counts what it paints anew, and larger, as painted then.
+ */
+function firstFonts() {
+  const folder = '_app/immutable/assets'
+  const names = readdirSync(join(app, 'build', folder))
+  return ['manrope', 'jetbrains-mono'].map((font) => {
+    const name = names.find((each) => each.startsWith(`${font}-latin-wght-normal.`) && each.endsWith('.woff2'))
+    return `/${folder}/${name ?? fail(`The build has no font ${font}.`)}`
+  })
 }
 
 /** @param {string} text @returns {never} */

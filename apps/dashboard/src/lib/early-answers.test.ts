@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Wrenn } from '@wrenn/sdk'
 import { describe, expect, it } from 'vitest'
 import { firstRows } from './capsules/first-rows.js'
-import { type EarlyAnswers, withEarlyAnswers } from './early-answers.js'
+import { type EarlyAnswers, whenAnswered, withEarlyAnswers } from './early-answers.js'
 
 const ORIGIN = 'http://127.0.0.1:1'
 const url = `${ORIGIN}/v1/me`
@@ -30,6 +30,22 @@ describe('an early answer', () => {
 
   it('is there when there is none', async () => {
     expect(await textOf(withEarlyAnswers(undefined, ask)(url))).toBe('asked')
+  })
+})
+
+describe('early answers', () => {
+  it('are waited for, also where one fails, but not for ever', async () => {
+    let isLate = false
+    const late = new Promise<Response>((resolve) => {
+      setTimeout(() => {
+        isLate = true
+        resolve(new Response('late'))
+      })
+    })
+    await whenAnswered(new Map([...early(Promise.reject(new TypeError('no network'))), ['late', late]]), 60_000)
+    expect(isLate).toBe(true)
+    await whenAnswered(early(new Promise(() => {})), 1)
+    await whenAnswered(undefined, 60_000)
   })
 })
 

@@ -17,6 +17,17 @@ export function withEarlyAnswers(answers: EarlyAnswers | undefined, ask: typeof 
   }
 }
 
+/** When all of them are there, or have failed, or it takes too long. */
+export async function whenAnswered(answers: EarlyAnswers | undefined, patienceMs: number): Promise<void> {
+  if (answers === undefined || answers.size === 0) return
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(resolve, patienceMs)
+  })
+  await Promise.race([Promise.allSettled(answers.values()), late])
+  clearTimeout(timer)
+}
+
 async function unlessAborted(answer: Promise<Response>, signal: AbortSignal | undefined): Promise<Response> {
   if (signal === undefined) return await answer
   signal.throwIfAborted()
