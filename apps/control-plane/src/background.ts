@@ -14,10 +14,11 @@ import type { Sender } from './notify/index.js'
 import type { Db } from './store/database.js'
 import type { Notifications } from './store/notifications.js'
 
-const LOOK_EVERY_MS = 1_000
+/** How often a control plane looks at what the database says is to be done. */
+export const LOOK_EVERY_MS = 1_000
 
 /** Something that goes on from its start until its stop, which waits for what is under way. */
-export interface Round {
+export interface Background {
   start(): void
   stop(): Promise<void> | void
 }
@@ -38,7 +39,7 @@ interface BackgroundDeps {
 }
 
 /** What goes on beside requests. Several control planes share this work through the database. */
-export function createBackground(deps: BackgroundDeps): readonly Round[] {
+export function createBackground(deps: BackgroundDeps): readonly Background[] {
   const { config, db, notifications, host, capsules, snapshots, sender, keyring, logger, tickMs } = deps
   const { channelFirstDelayMs: firstDelayMs } = deps
   const { giveUpMs, keepMs } = config.channels

@@ -1,5 +1,5 @@
 import type { Logger } from '@wrenn/base'
-import { createBackground, type Round } from './background.js'
+import { type Background, createBackground, LOOK_EVERY_MS } from './background.js'
 import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
 import { ApiKeys, ensureFirstKey, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
@@ -60,7 +60,7 @@ export async function startControlPlane(
   logger: Logger,
   options: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
-  const { tickMs = 1_000, drainMs = DRAIN_MS, eventBeatMs } = options
+  const { tickMs = LOOK_EVERY_MS, drainMs = DRAIN_MS, eventBeatMs } = options
   const dashboard = await readDashboard(config.dashboardFile)
   const { encryptionKeyFile, encryptionKeys } = config
   const keysOfFile = encryptionKeyFile === undefined ? [] : await readKeyFile(encryptionKeyFile, logger)
@@ -146,7 +146,7 @@ export async function startControlPlane(
     version: VERSION,
   }
   // In the order in which they stop: what others write into goes on last.
-  const rounds: readonly Round[] = [people, callMeter, ...background, accessLog, auditChains]
+  const parts: readonly Background[] = [people, callMeter, ...background, accessLog, auditChains]
   const app = await createApp(services, proxy)
   let secure: SecureListener | undefined
   const stop = async (): Promise<void> => {
@@ -160,7 +160,7 @@ export async function startControlPlane(
     await operations.drain(drainMs)
     inFlight.stop()
     keyWatch.stop()
-    for (const round of rounds) await round.stop()
+    for (const part of parts) await part.stop()
     await notifications.stop()
     await activity.flush()
     await apiKeys.flush()
@@ -184,7 +184,7 @@ export async function startControlPlane(
     reconciler.start()
     egress.start()
     inFlight.start()
-    for (const round of rounds) round.start()
+    for (const part of parts) part.start()
     builds.start()
     const tlsPort = secure?.port
     logger.info({ url, tlsPort, version: VERSION }, 'control_plane.started')

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { AppError, errorText, type Logger } from '@wrenn/base'
+import { LOOK_EVERY_MS } from './background.js'
 import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
 import type { ControlPlane, ControlPlaneOptions } from './control-plane.js'
@@ -29,7 +30,12 @@ export async function startPortProxy(
   logger: Logger,
   options: ControlPlaneOptions = {},
 ): Promise<RunningProxy> {
-  const { tickMs = 1_000, drainMs = DRAIN_MS, lookForCertificateEveryMs: lookEveryMs, handshakeWithinMs } = options
+  const {
+    tickMs = LOOK_EVERY_MS,
+    drainMs = DRAIN_MS,
+    lookForCertificateEveryMs: lookEveryMs,
+    handshakeWithinMs,
+  } = options
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })

@@ -24,7 +24,7 @@ export function withEgress(command: Command): Command {
       collect,
     )
     .option('--deny <target>', 'IPv4 address, network or domain that is denied, may be repeated', collect)
-    .option('--learn', 'note what is let through, so that `wrenn egress learn` can propose a policy of it')
+    .option('--learn', 'note what is let through, so that `wrenn capsule egress learn` can propose a policy of it')
 }
 
 /** The policy that was asked for; `undefined` when nothing was said. */
@@ -49,9 +49,9 @@ Prints a policy that allows what the capsule has used since its policy says \`le
 \`wrenn capsule create\` and \`wrenn capsule egress set\`. With --json all that was used is printed with it.
 
 Examples:
-  wrenn egress set cl-… --learn                   begin; then let the capsule do its work
-  wrenn egress learn cl-…                         look
-  wrenn egress learn cl-… --apply                 put it in force, which ends the learning`
+  wrenn capsule egress set cl-… --learn           begin; then let the capsule do its work
+  wrenn capsule egress learn cl-…                 look
+  wrenn capsule egress learn cl-… --apply         put it in force, which ends the learning`
 
 /** `wrenn egress`, also `wrenn capsule egress`: what a capsule may reach. */
 export function addEgress(parent: Command): void {

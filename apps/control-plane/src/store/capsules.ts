@@ -1,4 +1,4 @@
-import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protocol'
+import { type CapsuleCommand, type CapsuleState, capsuleStates, nextState } from '@wrenn/protocol'
 import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import { renewedLife } from './lifetimes.js'
@@ -89,6 +89,11 @@ export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatc
     .execute()
 }
 
+/** Of capsules that have not ended: what lists show when nothing else is asked for. */
+export const liveStates: readonly CapsuleState[] = capsuleStates.filter(
+  (each) => each !== 'stopped' && each !== 'error',
+)
+
 /** Which capsules; what is absent does not matter. */
 export interface CapsuleFilter {
   readonly states?: readonly CapsuleState[] | undefined
@@ -123,9 +128,10 @@ export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter
   if (beyondSeq !== undefined) query = query.where('seq', order === 'desc' ? '<' : '>', beyondSeq)
   if (!noLabels) query = query.where(sql<SqlBool>`labels @> ${JSON.stringify(labels)}::jsonb`)
   const page = query.orderBy('seq', order).limit(limit)
-  // Where what is filtered by is more or less frequent, no plan is good for all values.
+  // Where what is filtered by is more or less frequent, no plan is good for all values; and clients must not choose what is kept.
   const isPlain = templates === undefined && name === undefined && startedAfter === undefined && noLabels
-  return isPlain ? await runPrepared(db, page) : await page.execute()
+  const isCommon = isPlain && (states === undefined || states === liveStates)
+  return isCommon ? await runPrepared(db, page) : await page.execute()
 }
 
 /** Every capsule a host may hold: all but those known to be gone. */

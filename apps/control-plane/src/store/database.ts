@@ -47,7 +47,7 @@ export function openDatabase({
   // Without listeners node-postgres ends the process when the server goes away.
   pool.on('error', (error) => logger.warn({ error: error.message }, 'database.connection_lost'))
   pool.on('connect', (client) => client.on('error', () => {}))
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: new PreparingPool(pool) }) })
+  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: new PreparingPool(pool, logger) }) })
 }
 
 type Migrations = Readonly<Record<string, Migration>>

@@ -1,8 +1,9 @@
+import { createHash } from 'node:crypto'
 import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { freshDatabase } from '../testing/harness.js'
-import { listCapsules } from './capsules.js'
+import { findCapsule, listCapsules } from './capsules.js'
 import { type Db, migrateUp, openDatabase } from './database.js'
 import { createTeam } from './teams.js'
 
@@ -61,6 +62,21 @@ describe.each(testPostgresKinds())('kept statements on $name', ({ start }) => {
     expect(await list()).toEqual([])
     expect(await list()).toEqual([])
     expect(await kept()).toBe(0)
+  })
+
+  it('are never taken for others, whoever kept them on a shared connection', async () => {
+    await list()
+    const { rows } = await sql<{
+      name: string
+      statement: string
+    }>`SELECT name, statement FROM pg_prepared_statements`.execute(db)
+    for (const { name, statement } of rows) {
+      expect(name).toBe(`wrenn_${createHash('sha256').update(statement).digest('hex').slice(0, 32)}_0`)
+    }
+    await sql.raw(`DEALLOCATE ALL`).execute(db)
+    await sql.raw(`PREPARE ${rows[0]?.name} AS ${rows[0]?.statement}`).execute(db)
+    const other = await findCapsule(db, teamId, 'cl-none')
+    expect(other).toBeUndefined()
   })
 
   it('tell other errors', async () => {

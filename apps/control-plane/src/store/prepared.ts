@@ -1,5 +1,7 @@
+import { createHash } from 'node:crypto'
+import type { Logger } from '@wrenn/base'
 import type { Compilable, Kysely, PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely'
-import type pg from 'pg'
+import pg from 'pg'
 import type { Database } from './schema.js'
 
 /** At the end of statements that a connection is to keep parsed and planned. */
@@ -7,6 +9,8 @@ const MARK = ' /* prepared */'
 /** As many different ones a connection keeps; what comes later is parsed each time. */
 const MAX_KEPT = 64
 const FEATURE_NOT_SUPPORTED = '0A000'
+/** Where the server raises it for a statement whose rows have other columns now; its message is in the server's language. */
+const REVALIDATION = 'RevalidateCachedQuery'
 const UNKNOWN_STATEMENT = '26000'
 const STATEMENT_EXISTS = '42P05'
 
@@ -25,10 +29,11 @@ export class PreparingPool implements PostgresPool {
   readonly #pool: pg.Pool
   // Kysely knows a connection again by its object.
   readonly #clients = new WeakMap<pg.PoolClient, PostgresPoolClient>()
-  readonly #names = new StatementNames()
+  readonly #names: StatementNames
 
-  constructor(pool: pg.Pool) {
+  constructor(pool: pg.Pool, logger: Logger) {
     this.#pool = pool
+    this.#names = new StatementNames(logger)
   }
 
   async connect(): Promise<PostgresPoolClient> {
@@ -61,10 +66,10 @@ class PreparingClient implements PostgresPoolClient {
 
   async #prepared(text: string, values: unknown[]): Promise<pg.QueryResult> {
     try {
-      return await this.#client.query({ text, values, name: this.#names.of(text) })
+      return await this.#client.query({ text, values, name: this.#names.nameFor(text) })
     } catch (error) {
-      if (!this.#names.isLost(text, error)) throw error
-      return await this.#client.query({ text, values, name: this.#names.of(text) })
+      if (!this.#names.forgetIfLost(text, error)) throw error
+      return await this.#client.query({ text, values, name: this.#names.nameFor(text) })
     }
   }
 
@@ -76,29 +81,39 @@ class PreparingClient implements PostgresPoolClient {
 /** Under which names statements are kept, the same on all connections. */
 class StatementNames {
   readonly #names = new Map<string, string>()
-  #last = 0
+  readonly #logger: Logger
+  /** Of the schema, while this process runs. */
+  #changes = 0
   #areKept = true
 
-  of(text: string): string | undefined {
+  constructor(logger: Logger) {
+    this.#logger = logger
+  }
+
+  nameFor(text: string): string | undefined {
     const known = this.#names.get(text)
     if (!this.#areKept || known !== undefined || this.#names.size >= MAX_KEPT) return known
-    this.#last += 1
-    const name = `wrenn_${this.#last}`
+    // Of the text: behind a pooler that shares connections, another process may have kept one under this name.
+    const hash = createHash('sha256').update(text).digest('hex').slice(0, 32)
+    const name = `wrenn_${hash}_${this.#changes}`
     this.#names.set(text, name)
     return name
   }
 
-  /** Whether a statement failed only because it was kept. From now on it is kept under another name, or nothing is. */
-  isLost(text: string, error: unknown): boolean {
-    const { code, message = '' } = error as Partial<pg.DatabaseError>
+  /** @returns whether a statement failed only because it was kept; from now on it is kept under another name, or nothing is */
+  forgetIfLost(text: string, error: unknown): boolean {
+    if (!(error instanceof pg.DatabaseError)) return false
+    const { code, routine } = error
     // Another control plane has brought the schema to a newer version, and a row has other columns now.
-    if (code === FEATURE_NOT_SUPPORTED && message.includes('cached plan')) {
+    if (code === FEATURE_NOT_SUPPORTED && routine === REVALIDATION) {
+      this.#changes += 1
       this.#names.delete(text)
       return true
     }
     if (code !== UNKNOWN_STATEMENT && code !== STATEMENT_EXISTS) return false
     // A pooler in between gives each statement to any of its connections.
     this.#areKept = false
+    this.#logger.warn({ code }, 'database.statements_not_kept')
     this.#names.clear()
     return true
   }

@@ -32,6 +32,7 @@ export class Paged<Item> {
 
   /** The next ones, unless another list was begun meanwhile. `otherwise` is shown where there are none for a failure. */
   async #read(from: AsyncGenerator<Item>, before: readonly Item[], otherwise: readonly Item[]): Promise<void> {
+    const shown = this.#source
     this.#source = from
     const found: Item[] = []
     let isEnd = false
@@ -47,8 +48,14 @@ export class Paged<Item> {
     }
     if (this.#source !== from) return
     this.failure = failure
-    this.items = failure !== undefined && found.length === 0 ? otherwise : [...before, ...found]
-    this.isWhole = isEnd
     this.isLoading = false
+    if (failure !== undefined && found.length === 0) {
+      this.items = otherwise
+      // What is shown goes on from where it was read from.
+      if (otherwise.length > 0) this.#source = shown
+    } else {
+      this.items = [...before, ...found]
+      this.isWhole = isEnd
+    }
   }
 }

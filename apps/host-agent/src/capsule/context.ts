@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { Hardware, VmExit } from '@wrenn/vmm'
-import { joinLearned, type Learned } from '../host/names/index.js'
+import { joinLearned, type Learned, lostLearned } from '../host/names/index.js'
 import type { Guest, GuestFactory, GuestPlan } from './guest/guest.js'
 import { revive } from './guest/session.js'
 import type { ShortCalls } from './guest/short-calls.js'
@@ -194,8 +194,8 @@ export async function learnedSoFar(
   { slots }: Machine,
 ): Promise<Learned | undefined> {
   if (record.egress.learn !== true) return undefined
-  const lost = { destinations: [], isComplete: false }
-  const now = guest === undefined ? undefined : await slots.learned(guest.resources.slotIndex).catch(() => lost)
+  // Whatever keeps the kernel or the filter from telling: what is not known is said to be missing.
+  const now = guest === undefined ? undefined : await slots.learned(guest.resources.slotIndex).catch(() => lostLearned)
   return joinLearned(...[learned, now].filter((each) => each !== undefined))
 }
 

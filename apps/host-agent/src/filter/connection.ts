@@ -112,6 +112,7 @@ export class Connection {
     this.#server = server
     this.#address = address
     this.review() // it may have changed meanwhile
+    if (this.#client.destroyed) return
     const { onUsed } = this.#context
     let noted: Used = { address: text }
     onUsed(noted)

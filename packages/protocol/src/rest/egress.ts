@@ -1,6 +1,9 @@
 import { z } from 'zod'
 import { requestBody, text, timestampSchema } from './common.js'
 
+/** Of each list of a policy. */
+export const MAX_EGRESS_ENTRIES = 256
+
 /**
  * Of IPv4; guests have no IPv6. `allow` wins over `deny`, and opens a private range only where it names a part of one. That
  * an entry is an address, a network or a domain is checked where the policy is resolved, so that the message can name the entry.
@@ -9,10 +12,14 @@ export const egressPolicySchema = requestBody({
   internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
   allow: z
     .array(text(255, 1))
-    .max(256)
+    .max(MAX_EGRESS_ENTRIES)
     .default([])
     .describe('Addresses, CIDR ranges and domains (example.org, *.example.org) that are allowed anyway.'),
-  deny: z.array(text(255, 1)).max(256).default([]).describe('Addresses, CIDR ranges and domains that are denied.'),
+  deny: z
+    .array(text(255, 1))
+    .max(MAX_EGRESS_ENTRIES)
+    .default([])
+    .describe('Addresses, CIDR ranges and domains that are denied.'),
   learn: z
     .boolean()
     .optional()
@@ -56,13 +63,13 @@ const refusalSchema = z.object({
 /** Of what a destination's packets were. */
 export const destinationProtocols = ['tcp', 'udp', 'icmp'] as const
 /** Who told a destination's name. */
-export const namedBy = ['connection', 'lookup'] as const
+export const nameSources = ['connection', 'lookup'] as const
 
 const destinationSchema = z.object({
   protocol: z.enum(destinationProtocols),
   name: z.string().optional().describe('The host, where something told it.'),
   named_by: z
-    .enum(namedBy)
+    .enum(nameSources)
     .optional()
     .describe('`connection`: it said the name itself. `lookup`: the resolver had answered the name with this address.'),
   address: z.string().describe('Of a name that connections say, the one that was used last.'),

@@ -47,6 +47,10 @@ describe('judgeExit', () => {
         '(BUG: kernel NULL pointer dereference, address: 0000000000000008; RIP: 0010:__handle_irq+0x1/0x2).',
     )
     expect(oopsOf(`[ 0.9] Run /init\r\n${oops}[ 1.1] Kernel Offset: 0x1\r\n`)).toHaveLength(5)
+    expect(oopsOf(`[ 1.0] Oops: 0002\r\na password\r\n[ 1.0] ${'R'.repeat(300)}`)).toEqual([
+      '[ 1.0] Oops: 0002',
+      `[ 1.0] ${'R'.repeat(193)}`,
+    ])
     expect(oopsOf('[ 0.9] Run /init\r\n')).toEqual([])
     expect(judgeExit({ ...nothing, exitCode: 1, engineLog: 'a\nqemu: no space\n' }).message).toContain('qemu: no space')
   })

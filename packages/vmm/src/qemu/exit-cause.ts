@@ -44,12 +44,16 @@ function panicLine(consoleTail: string): string | undefined {
 
 /** As many lines of an oops as have its registers, code and call trace. */
 const OOPS_LINES = 60
+const OOPS_LINE_LENGTH = 200
 
 /** What the kernel said of the fault that it panicked by, registers and calls included; for the log of whoever looks for its cause. */
 export function oopsOf(consoleTail: string): string[] {
   const lines = consoleTail.split(/\r?\n/)
   const first = lines.findIndex((line) => /\b(?:BUG|Oops|PANIC): |\bKernel panic - not syncing:/.test(line))
-  return first < 0 ? [] : lines.slice(first, first + OOPS_LINES).filter((line) => line !== '')
+  if (first < 0) return []
+  // The kernel's own lines alone, which have its time: programs of the guest write to its console, too.
+  const own = lines.slice(first).filter((line) => /^\[ *\d+\.\d+\] /.test(line))
+  return own.slice(0, OOPS_LINES).map((line) => line.slice(0, OOPS_LINE_LENGTH))
 }
 
 function guestEnd(evidence: ExitEvidence): ExitVerdict | undefined {

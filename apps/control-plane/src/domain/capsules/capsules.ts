@@ -15,6 +15,7 @@ import {
   type CapsuleFilter,
   insertCapsule,
   listCapsules,
+  liveStates,
   lockCapsule,
   type NewCapsule,
   openAgent,
@@ -306,7 +307,7 @@ function noTemplate(name: string): AppError {
 }
 
 function statesOf(wanted: ListCapsulesQuery['status']): readonly CapsuleState[] | undefined {
-  if (wanted === undefined) return capsuleStates.filter((state) => state !== 'stopped' && state !== 'error')
+  if (wanted === undefined) return liveStates
   if (wanted.includes('all')) return undefined
   // A status means every state shown as it; an exact transitional state means itself.
   return capsuleStates.filter((state) => wanted.includes(state) || wanted.includes(wireStatus(state)))

@@ -2,6 +2,7 @@ import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type EgressPolicy, type EgressStatus, type Egress as EgressView, refusalReasons } from '@wrenn/protocol'
 import type { Refusal } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
+import type { HostClient } from '../../host/transport.js'
 import { writeAudit } from '../../store/audit.js'
 import { findEgressPending, lockCapsule, patchCapsule } from '../../store/capsules.js'
 import { type Db, inTransaction } from '../../store/database.js'
@@ -13,7 +14,7 @@ import { illegal, needCapsule } from './need-capsule.js'
 import { toLearned } from './propose-egress.js'
 
 const LOOK_EVERY_MS = 1_000
-const REFUSALS_TIMEOUT_MS = 2_000
+const ASK_TIMEOUT_MS = 2_000
 /** Capsules that the host may be busy with, without keeping the others waiting. */
 const CARRIED_AT_ONCE = 8
 /** What an audit entry tells of a list; the capsule itself has all of it. */
@@ -66,29 +67,27 @@ export class Egress {
     return { ...toEgress(row), refused, ...(learned && { learned }) }
   }
 
-  /** Nothing where the host cannot say: what the policy is does not hang on it. */
   async #refused(id: string): Promise<EgressStatus['refused']> {
-    const { host, logger } = this.#deps
-    try {
-      const { refusals } = await host.call((client) =>
-        client.listRefusals({ capsuleId: id }, { timeoutMs: REFUSALS_TIMEOUT_MS }),
-      )
-      return refusals.flatMap(toRefusal)
-    } catch (error) {
-      logger.debug({ capsuleId: id, error: errorText(error) }, 'egress.refusals_unknown')
-      return []
-    }
+    const answer = await this.#ask(id, (client) =>
+      client.listRefusals({ capsuleId: id }, { timeoutMs: ASK_TIMEOUT_MS }),
+    )
+    return answer?.refusals.flatMap(toRefusal) ?? []
   }
 
   async #learned(id: string): Promise<EgressStatus['learned']> {
+    const answer = await this.#ask(id, (client) =>
+      client.listDestinations({ capsuleId: id }, { timeoutMs: ASK_TIMEOUT_MS }),
+    )
+    return answer && toLearned(answer.destinations, answer.isComplete)
+  }
+
+  /** Nothing where the host cannot say: what the policy is does not hang on it. */
+  async #ask<T>(capsuleId: string, ask: (client: HostClient) => Promise<T>): Promise<T | undefined> {
     const { host, logger } = this.#deps
     try {
-      const { destinations, isComplete } = await host.call((client) =>
-        client.listDestinations({ capsuleId: id }, { timeoutMs: REFUSALS_TIMEOUT_MS }),
-      )
-      return toLearned(destinations, isComplete)
+      return await host.call(ask)
     } catch (error) {
-      logger.debug({ capsuleId: id, error: errorText(error) }, 'egress.learned_unknown')
+      logger.debug({ capsuleId, error: errorText(error) }, 'egress.host_silent')
       return undefined
     }
   }

@@ -1,11 +1,9 @@
 import { parseAddress, parseDomain } from '@wrenn/base'
-import { destinationProtocols, type EgressPolicy, type Learned, namedBy } from '@wrenn/protocol'
+import { destinationProtocols, type EgressPolicy, type Learned, MAX_EGRESS_ENTRIES, nameSources } from '@wrenn/protocol'
 import type { Destination } from '@wrenn/protocol/host'
 
 type Used = Learned['destinations'][number]
 
-/** As many as a list of a policy has. */
-const MAXIMUM_ENTRIES = 256
 /** Of HTTP/3, whose clients fall back to TCP where it is refused. */
 const QUIC_PORT = 443
 
@@ -13,14 +11,14 @@ const QUIC_PORT = 443
 export function toLearned(destinations: readonly Destination[], isComplete: boolean): Learned {
   const used = destinations.flatMap(toUsed)
   const entries = [...new Set(used.flatMap(entriesFor))]
-  const proposal = proposalOf(entries.slice(0, MAXIMUM_ENTRIES))
-  return { destinations: used, complete: isComplete && entries.length <= MAXIMUM_ENTRIES, proposal }
+  const proposal = proposalOf(entries.slice(0, MAX_EGRESS_ENTRIES))
+  return { destinations: used, complete: isComplete && entries.length <= MAX_EGRESS_ENTRIES, proposal }
 }
 
 /** A protocol that this version does not know is none that a policy could be made of. */
-function toUsed({ protocol, name, namedBy: by, address, port, count }: Destination): readonly Used[] {
+function toUsed({ protocol, name, namedBy, address, port, count }: Destination): readonly Used[] {
   const known = destinationProtocols.find((each) => each === protocol)
-  const named_by = namedBy.find((each) => each === by)
+  const named_by = nameSources.find((each) => each === namedBy)
   if (known === undefined) return []
   return [{ protocol: known, ...(name && named_by && { name, named_by }), address, port, count: Number(count) }]
 }

@@ -1,5 +1,6 @@
 import { AppError } from '@wrenn/base'
 import type { VmExit } from '@wrenn/vmm'
+import { lostLearned } from '../../host/names/index.js'
 import { type Context, currentDir, dirs, recordExit, startRevival, watchExit } from '../context.js'
 import type { Guest } from '../guest/index.js'
 import type { Durable } from '../state/index.js'
@@ -57,6 +58,8 @@ export class Recovery {
       await this.#abandon(entry)
       return
     }
+    // What its guests before this start were seen to use was in memory.
+    if (record.egress.learn === true) entry.learned = lostLearned
     await this.#undoRollback(entry)
     if (record.bootId !== this.#context.bootId) await this.#afterHostRestart(entry)
     else await this.#afterRestart(entry)

@@ -1,5 +1,5 @@
 import { AppError, errorText, identify, KeyedMutex, type Logger, signalProcess } from '@wrenn/base'
-import { type Learned, nothingLearned, type Refusal } from '../names/index.js'
+import { joinLearned, type Learned, lostLearned, nothingLearned, type Refusal } from '../names/index.js'
 import type { EgressPolicy } from '../network/policy.js'
 import type { FilterLine } from './line.js'
 import {
@@ -31,6 +31,8 @@ interface Linked {
   readonly source: string
   /** `undefined`: of an earlier start, and not loaded again yet. */
   readonly policy: EgressPolicy | undefined
+  /** Whether a filter that has ended has taken with it what it had noted, since the policy learns. */
+  readonly hasForgotten: boolean
 }
 
 /**
@@ -57,7 +59,8 @@ export class EgressFilter {
     const { program, plan } = this.#options
     if (!(await hasNamespace(plan.name))) return []
     const linked = (await linkedSlots(plan.name)).filter((index) => indexes.includes(index))
-    for (const index of linked) this.#linked.set(index, { source: sourceOf(index), policy: undefined })
+    for (const index of linked)
+      this.#linked.set(index, { source: sourceOf(index), policy: undefined, hasForgotten: false })
     const line = program && (await findFilter(program, await versionOf(program)))
     if (line === undefined) return linked
     await line.ask({ op: 'keep', sources: linked.map(sourceOf) })
@@ -81,7 +84,8 @@ export class EgressFilter {
     const { index, address: source } = slot
     await this.#making.run(plan.name, () => makeFilterNamespace({ ...plan, mtu: mtu() }))
     if (!this.#linked.has(index)) await linkSlot(plan.name, slot, mtu())
-    this.#linked.set(index, { source, policy })
+    const hasForgotten = policy.learn === true && this.#linked.get(index)?.hasForgotten === true
+    this.#linked.set(index, { source, policy, hasForgotten })
     await (await this.#open()).ask({ op: 'set', source, policy })
   }
 
@@ -99,11 +103,12 @@ export class EgressFilter {
     return linked === undefined ? [] : ((await this.#ask({ op: 'refused', source: linked.source }))?.refused ?? [])
   }
 
-  /** What it saw a slot use; nothing while it is away. */
+  /** What it saw a slot use; not all of that while it is away, or when it has ended since. */
   async learned(index: number): Promise<Learned> {
     const linked = this.#linked.get(index)
-    const answer = linked && (await this.#ask({ op: 'learned', source: linked.source }))
-    return answer?.learned ?? nothingLearned
+    if (linked === undefined) return nothingLearned
+    const { learned = lostLearned } = (await this.#ask({ op: 'learned', source: linked.source })) ?? {}
+    return linked.hasForgotten ? joinLearned(learned, lostLearned) : learned
   }
 
   /** Leaves it running, with all its connections. */
@@ -162,6 +167,9 @@ export class EgressFilter {
   #lost(): void {
     this.#line = undefined
     if (this.#stopped) return
+    for (const [index, linked] of this.#linked) {
+      if (linked.policy?.learn === true) this.#linked.set(index, { ...linked, hasForgotten: true })
+    }
     this.#options.logger.warn({ namespace: this.#options.plan.name }, 'egress_filter.lost')
     this.#tryAgain()
   }

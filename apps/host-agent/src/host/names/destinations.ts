@@ -17,7 +17,7 @@ export interface Destination {
 export interface Learned {
   /** The most used first. */
   readonly destinations: readonly Destination[]
-  /** False when there was more than is kept. */
+  /** False when there was more than is kept, or some of it is not known any more. */
   readonly isComplete: boolean
 }
 
@@ -35,6 +35,9 @@ interface Kept {
 
 /** Nothing was learned. */
 export const nothingLearned: Learned = { destinations: [], isComplete: true }
+
+/** What was learned is not known any more. */
+export const lostLearned: Learned = { destinations: [], isComplete: false }
 
 /** What sources have used, counted: the first so many of each. */
 export class Destinations {
@@ -87,7 +90,8 @@ export class Destinations {
 
 /** What was learned in several places, as one. */
 export function joinLearned(...all: readonly Learned[]): Learned {
-  const joined = new Destinations({ perSource: LIMITS.perSource, all: LIMITS.perSource })
+  const room = all.length * LIMITS.perSource
+  const joined = new Destinations({ perSource: room, all: room })
   for (const { destinations } of all) {
     for (const { count, ...used } of destinations) joined.note('', used, count)
   }

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { runForResult } from '../exec.js'
-import { type Destination, Destinations, type Learned } from '../names/index.js'
+import { type Destination, Destinations, type Learned, lostLearned } from '../names/index.js'
 import { MAXIMUM_USED, USED_SETS } from './rules.js'
 
 const counted = <T extends z.ZodType>(val: T) =>
@@ -19,7 +19,7 @@ export async function readUsed(namespace: string): Promise<Learned> {
   const command = ['nft', '--json', 'list', 'sets', 'inet']
   const { exitCode, stdout } = await runForResult('nsenter', [`--net=/run/netns/${namespace}`, ...command])
   // A slot that is given up meanwhile.
-  return exitCode === 0 ? parseUsed(stdout) : { destinations: [], isComplete: false }
+  return exitCode === 0 ? parseUsed(stdout) : lostLearned
 }
 
 /** @see readUsed */

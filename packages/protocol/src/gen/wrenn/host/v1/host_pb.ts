@@ -3514,7 +3514,8 @@ export const HostService: GenService<{
     output: typeof ListRefusalsResponseSchema;
   },
   /**
-   * What a capsule with a policy that learns has used since, in pauses too; not what it used before the host agent's last start.
+   * What a capsule with a policy that learns has used since, in pauses too. What earlier guests used before the host agent's last start is lost, and
+   * then it is not complete.
    *
    * @generated from rpc wrenn.host.v1.HostService.ListDestinations
    */
