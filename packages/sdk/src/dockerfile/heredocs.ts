@@ -19,12 +19,15 @@ export interface LiftedText {
   readonly unended?: number
 }
 
-/** Stands for `<<` of what is no here-document, or one that was lifted: of the private use area, so that nothing takes it for one. */
+/**
+ * Stands for `<<` of what is no here-document, or one that was lifted: of the private use area, so that nothing takes
+ * it for one.
+ */
 const MARK = '\uE000'
 
 /**
- * Takes here-documents out of a Dockerfile by BuildKit's rule: a word that begins with `<<`, or a number and it. The parser's own rule also
- * finds them in quotes, and misses those with a number or with a backslash at the end of their last line.
+ * Takes here-documents out of a Dockerfile by BuildKit's rule: a word that begins with `<<`, or a number and it. The
+ * parser's own rule also finds them in quotes, and misses those with a number (findings/dockerfile-ast-heredocs.sh).
  */
 export function liftHeredocs(source: string): LiftedText {
   const lines = source.split(/\r?\n/)
