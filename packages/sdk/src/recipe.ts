@@ -2,9 +2,9 @@
 export interface RecipeStep {
   readonly type: 'RUN' | 'COPY' | 'ENV' | 'WORKDIR' | 'USER'
   /**
-   * `RUN`: what is run after `shell`. `COPY`: source, destination, owner, mode; without an owner what comes of the context belongs to root,
-   * and what comes of a stage to whom it did. `ENV`: names and values in turn. `WORKDIR`: a path. `USER`: a name or number, and `:` and a
-   * group.
+   * `RUN`: what is run after `shell`. `COPY`: source, destination, owner, mode; without an owner what comes of the
+   * context belongs to root, and what comes of a stage to whom it did. `ENV`: names and values in turn. `WORKDIR`: a
+   * path. `USER`: a name or number, and `:` and a group.
    */
   readonly args: readonly string[]
   /** Of a `RUN`: program and arguments before what is run. @default ['/bin/sh', '-c'] */
@@ -40,7 +40,7 @@ export interface RecipeSecret {
 
 /** What steps begin with, and the steps. */
 export interface RecipeStage {
-  /** A template, by its name. */
+  /** A template or an image, by its name. */
   readonly from: string
   readonly steps: readonly RecipeStep[]
 }
@@ -77,7 +77,12 @@ export interface ContextEntry {
 
 /** An entry of an archive: what is at a path of the context, or a text. */
 export type ArchiveEntry =
-  | { readonly as: string; readonly entry: ContextEntry }
+  | {
+      readonly as: string
+      readonly entry: ContextEntry
+      /** Of a file: what {@link BuildContext.digest} has said of the bytes that are to be packed. */
+      readonly digest?: string
+    }
   | { readonly as: string; readonly text: string }
 
 /** The files that a Dockerfile may copy. */
@@ -86,6 +91,6 @@ export interface BuildContext {
   entries(): Promise<readonly ContextEntry[]>
   /** SHA-256 of a file's bytes, in hexadecimal digits. */
   digest(path: string): Promise<string>
-  /** A tar; owners do not matter. */
+  /** A tar; owners do not matter. It fails where a file's bytes are not, any more, those of its `digest`. */
   archive(entries: readonly ArchiveEntry[]): ReadableStream<Uint8Array>
 }

@@ -52,6 +52,11 @@ interface Stage {
   health: Command | undefined
 }
 
+function emptyStage(origin: Pick<Stage, 'isForeign' | 'names' | 'from' | 'scope'>): Stage {
+  const none = { entrypoint: undefined, command: undefined, health: undefined }
+  return { ...origin, ...none, steps: [], uploads: [], shell: ['/bin/sh', '-c'] }
+}
+
 class Compiler {
   readonly #options: DockerfileOptions
   readonly #args: BuildArgs
@@ -122,7 +127,7 @@ class Compiler {
       case 'ENV': {
         const pairs = pairsOf(instruction)
         stage.steps.push(withArgs(stage, { type: 'ENV', args: pairs.flat() }))
-        for (const [name, word] of pairs) stage.scope.setEnv(name, word)
+        stage.scope.setEnvs(pairs)
         return
       }
       case 'WORKDIR':
@@ -188,15 +193,7 @@ class Compiler {
     const names = name === undefined ? [] : [name.toLowerCase()]
     const parent = this.#stages.findLast((stage) => stage.names.includes(from.toLowerCase()))
     if (parent === undefined) {
-      const begun = { steps: [], uploads: [], shell: ['/bin/sh', '-c'], entrypoint: undefined, command: undefined }
-      this.#stages.push({
-        ...begun,
-        isForeign: false,
-        names,
-        from,
-        scope: new Scope(this.#args, this.#globals),
-        health: undefined,
-      })
+      this.#stages.push(emptyStage({ isForeign: false, names, from, scope: new Scope(this.#args, this.#globals) }))
     } else {
       // The same steps: their results are there when they are asked for again.
       const copies = { steps: [...parent.steps], uploads: [...parent.uploads] }
@@ -233,8 +230,7 @@ class Compiler {
     if (known >= 0) return known
     // It stands before the one that needs it, whose number nobody has yet.
     const scope = new Scope(this.#args, this.#globals)
-    const rest = { steps: [], uploads: [], shell: [], entrypoint: undefined, command: undefined, health: undefined }
-    const foreign = { ...rest, names: [], from: name, scope, isForeign: true }
+    const foreign = emptyStage({ isForeign: true, names: [], from: name, scope })
     this.#stages.splice(this.#stages.length - 1, 0, foreign)
     return this.#stages.length - 2
   }
@@ -269,15 +265,21 @@ function pairsOf(instruction: Instruction): [string, string][] {
   const [first = ''] = words
   if (first === '') throw refuse(line, 'ENV', 'needs a name and a value')
   if (!first.includes('=')) {
+    if (!isEnvName(first)) throw refuse(line, 'ENV', `has ${first}, which is no name`)
     const value = rest.slice(first.length).trim()
     if (value === '') throw refuse(line, 'ENV', `has ${first} without a value`)
     return [[first, checkWord(instruction, value)]]
   }
-  return words.map((word) => {
+  return words.map((word, index) => {
     const [, name = '', value = ''] = /^([^=]+)=([\s\S]*)$/.exec(word) ?? []
-    if (name === '' || /["'\\\s]/.test(name)) throw refuse(line, 'ENV', `has ${word}, which is not NAME=value`)
+    // The word itself may be part of a value.
+    if (!isEnvName(name)) throw refuse(line, 'ENV', `has a word ${index + 1} that is not NAME=value; quote blanks`)
     return [name, checkWord(instruction, value)]
   })
+}
+
+function isEnvName(name: string): boolean {
+  return name !== '' && !/["'\\\s]/.test(name)
 }
 
 /** With the build arguments that its words name. */
@@ -325,10 +327,16 @@ function quoted(argv: readonly string[]): string {
   return `exec ${argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ')}`
 }
 
-function labelOf({ keyword, flags, rest, heredocs }: Instruction): string {
+/** As logs call it. Values of `ENV` are often secret, so of them there are only the names. */
+function labelOf(instruction: Instruction): string {
+  const { keyword, flags, rest, heredocs } = instruction
   const said = flags.map(([name, value]) => (value === '' ? `--${name}` : `--${name}=${value}`))
   const shown =
-    keyword === 'ENV' ? rest.replaceAll(/=(?:"[^"]*"|'[^']*'|\S*)/g, '=…').replace(/^(\S+)\s+[^=]*$/, '$1') : rest
+    keyword === 'ENV'
+      ? pairsOf(instruction)
+          .map(([name]) => `${name}=…`)
+          .join(' ')
+      : rest
   const [body = ''] = heredocs.map(({ content }) => content.trim().split('\n')[0])
   const text = [keyword, ...said, shown, ...(body === '' ? [] : [`(${body} …)`])].join(' ').replaceAll(/\s+/g, ' ')
   return text.length > MAX_LABEL_LENGTH ? `${text.slice(0, MAX_LABEL_LENGTH)}…` : text

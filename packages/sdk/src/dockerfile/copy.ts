@@ -25,7 +25,9 @@ export interface CopyWords {
 export function copyWords(instruction: Instruction, scope: Scope): CopyWords {
   const { keyword, line, rest, heredocs } = instruction
   const fail = (sentence: string) => refuse(line, keyword, sentence)
-  let [from, owner, mode] = [undefined as string | undefined, '', '']
+  let from: string | undefined
+  let owner = ''
+  let mode = ''
   for (const [name, value] of instruction.flags) {
     if (name === 'from' && keyword === 'COPY') from = value
     else if (name === 'chown') owner = ownerOf(scope.expand(instruction, value))
@@ -44,9 +46,6 @@ export function copyWords(instruction: Instruction, scope: Scope): CopyWords {
   const sources = written.map((word) => scope.expand(instruction, word))
   const remote = sources.find((source) => /^(?:https?|ftp|git|ssh):\/\/|^git@/.test(source))
   if (remote !== undefined) throw fail('takes nothing from a network: fetch it in a RUN')
-  const archive = keyword === 'ADD' ? sources.find((source) => ARCHIVE.test(source)) : undefined
-  if (archive !== undefined)
-    throw fail(`would unpack ${archive}, which is not supported: COPY it and unpack it in a RUN`)
   const count = words.length - 1
   if (count > 1 && !/\/["']?$/.test(target)) throw fail('has several sources, so its destination must end in a slash')
   return { sources, target: checkWord(instruction, target), heredocs, from, owner, mode }
@@ -69,34 +68,35 @@ export async function copyFromContext(
     const text = heredoc.expands ? expandText(instruction, heredoc.content, scope) : heredoc.content
     return { as: heredoc.name, text }
   })
-  if (words.sources.length > 0 && context === undefined) throw fail('needs files, and there is no context')
-  const all = words.sources.length > 0 ? ((await context?.entries()) ?? []) : []
-  const picked = words.sources.map((source) => ({ source, found: pick(all, source) }))
+  if (context === undefined) throw fail('needs a context, which has the files and packs them')
+  const all = words.sources.length > 0 ? await context.entries() : []
+  const picked = words.sources.map((source) => ({ source, found: pick(all, source, fail) }))
   const missing = picked.find(({ found }) => found.length === 0)
   if (missing !== undefined) {
     throw fail(`finds no ${missing.source} in the context; a .dockerignore may leave it out`)
   }
   const found = picked.flatMap((one) => one.found)
-  const entries = [...found.flatMap((entry) => layOut(all, entry, fail)), ...texts]
-  const isFolder = found.some((entry) => followed(all, entry, fail).type === 'directory')
+  const targets = found.map((entry) => followed(all, entry, fail))
+  const archive = targets.find(({ type, path }) => type === 'file' && ARCHIVE.test(path))
+  if (instruction.keyword === 'ADD' && archive !== undefined)
+    throw fail(`would unpack ${archive.path}, which is not supported: COPY it and unpack it in a RUN`)
+  const laidOut = await digested([...found.flatMap((entry) => layOut(all, entry, fail)), ...texts], context)
+  const entries = laidOut.map(({ packed }) => packed)
+  const isFolder = targets.some(({ type }) => type === 'directory')
   const [only] = entries
   const isOneFile = found.length + texts.length === 1 && !isFolder
   if (found.length + texts.length > 1 && !/\/["']?$/.test(words.target)) {
     throw fail('finds several files, so its destination must end in a slash')
   }
-  const files = await digestsOf(entries, context)
+  const files = laidOut.map(({ packed, digest }) => [packed.as, digest] as const).sort(([a], [b]) => compare(a, b))
   const hash = await sha256(JSON.stringify(files))
   const args = [isOneFile && only ? only.as : '.', words.target, words.owner || '0:0', words.mode]
   const told =
     files.length > MAX_TOLD_FILES ? {} : { files: files.map(([path, kind]) => [path, kind.slice(0, 24)] as const) }
   return {
     step: { type: 'COPY', args, filesHash: hash, ...told },
-    upload: { hash, open: () => (context === undefined ? tarless(fail) : context.archive(entries)) },
+    upload: { hash, open: () => context.archive(entries) },
   }
-}
-
-function tarless(fail: (sentence: string) => Error): never {
-  throw fail('needs a context to make an archive with')
 }
 
 function expandText(instruction: Instruction, content: string, scope: Scope): string {
@@ -107,12 +107,13 @@ function expandText(instruction: Instruction, content: string, scope: Scope): st
 }
 
 /** Entries that a source names, by Go's `filepath.Match` as Docker has it; each as it is, without what is in it. */
-function pick(all: readonly ContextEntry[], source: string): ContextEntry[] {
+function pick(all: readonly ContextEntry[], source: string, fail: (sentence: string) => Error): ContextEntry[] {
   const path = normal(source)
   if (path === '') return [{ path: '', type: 'directory', mode: 0o755 }]
   const exact = all.find((entry) => entry.path === path)
   if (exact !== undefined) return [exact]
   const pattern = patternOf(path)
+  if (pattern === undefined) throw fail(`has ${source}, which is no pattern: a range in it ends before it begins`)
   return all.filter((entry) => pattern.test(entry.path))
 }
 
@@ -125,24 +126,38 @@ function normal(path: string): string {
   return parts.join('/')
 }
 
-function patternOf(glob: string): RegExp {
+/** `undefined` for what is none. */
+function patternOf(glob: string): RegExp | undefined {
   const source = glob.replaceAll(
     /\\(.)|\[(\^?)((?:\\.|[^\]])+)\]|\*|\?|[.+^${}()|[\]]/g,
     (found, escaped?: string, not?: string, set?: string) => {
       if (escaped !== undefined) return quote(escaped)
-      if (set !== undefined) return `[${not === '^' ? '^/' : ''}${set.replaceAll('^', '\\^')}]`
+      if (set !== undefined) return `[${not === '^' ? '^/' : ''}${members(set)}]`
       if (found === '*') return '[^/]*'
       return found === '?' ? '[^/]' : quote(found)
     },
   )
-  return new RegExp(`^${source}$`, 'su')
+  try {
+    return new RegExp(`^${source}$`, 'su')
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined
+    throw error
+  }
+}
+
+/** What is between brackets; all but the hyphen between two stands for itself there. */
+function members(set: string): string {
+  return set.replaceAll(/\\(.)|\^/gsu, (_, escaped = '^') => (/[\\\]^-]/.test(escaped) ? `\\${escaped}` : escaped))
 }
 
 function quote(text: string): string {
   return text.replaceAll(/[.*+?^${}()|[\]\\/]/g, '\\$&')
 }
 
-/** Where it comes to lie: of a folder its content, a file under its own name. A link that is named itself stands for what it leads to. */
+/**
+ * Where it comes to lie: of a folder its content, a file under its own name. A link that is named itself stands for
+ * what it leads to.
+ */
 function layOut(all: readonly ContextEntry[], entry: ContextEntry, fail: (sentence: string) => Error): ArchiveEntry[] {
   const target = followed(all, entry, fail)
   const name = entry.path.slice(entry.path.lastIndexOf('/') + 1)
@@ -167,21 +182,23 @@ function followed(all: readonly ContextEntry[], entry: ContextEntry, fail: (sent
   return at
 }
 
-/** What decides whether files are the same: names, kinds, modes and content; times do not. */
-async function digestsOf(
-  entries: readonly ArchiveEntry[],
-  context: BuildContext | undefined,
-): Promise<[string, string][]> {
-  const digests: [string, string][] = []
+/** With what decides whether files are the same: names, kinds, modes and content; times do not. */
+async function digested(entries: readonly ArchiveEntry[], context: BuildContext) {
+  const found: { packed: ArchiveEntry; digest: string }[] = []
   for (const one of entries) {
-    if ('text' in one) digests.push([one.as, await sha256(`text 644 ${one.text}`)])
+    if ('text' in one) found.push({ packed: one, digest: await sha256(`text 644 ${one.text}`) })
     else {
-      const { entry } = one
-      const content = entry.type === 'file' ? await context?.digest(entry.path) : entry.link
-      digests.push([one.as, await sha256(`${entry.type} ${entry.mode.toString(8)} ${content ?? ''}`)])
+      const { type, path, mode, link } = one.entry
+      const content = type === 'file' ? await context.digest(path) : link
+      const packed = type === 'file' && content !== undefined ? { ...one, digest: content } : one
+      found.push({ packed, digest: await sha256(`${type} ${mode.toString(8)} ${content ?? ''}`) })
     }
   }
-  return digests.sort(([a], [b]) => (a < b ? -1 : a > b ? 1 : 0))
+  return found
+}
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0
 }
 
 async function sha256(text: string): Promise<string> {

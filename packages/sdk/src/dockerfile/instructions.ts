@@ -15,6 +15,8 @@ export interface Instruction {
   readonly heredocs: readonly Heredoc[]
 }
 
+const FLAG = /^--[a-z-]+(?:=\S*)?\s+/
+
 /** The instructions of a Dockerfile, in their order. @throws WrennError `invalid_request` with the line */
 export function readInstructions(source: string): Instruction[] {
   const { text, heredocs, unended } = liftHeredocs(source.replace(/^\uFEFF/, ''))
@@ -41,13 +43,9 @@ function flagsOf(instruction: object): readonly string[] {
 function splitFlags(text: string, known: readonly string[]): readonly [string, Instruction['flags']] {
   const flags = [...known]
   let rest = text
-  for (
-    let [found] = /^--[a-z-]+(?:=\S*)?\s+/.exec(rest) ?? [];
-    found !== undefined;
-    [found] = /^--[a-z-]+(?:=\S*)?\s+/.exec(rest) ?? []
-  ) {
-    flags.push(found.trim())
-    rest = rest.slice(found.length)
+  for (let found = FLAG.exec(rest); found !== null; found = FLAG.exec(rest)) {
+    flags.push(found[0].trim())
+    rest = rest.slice(found[0].length)
   }
   return [
     rest,

@@ -4,13 +4,20 @@ import { refuse } from './refuse.js'
 import type { Scope } from './scope.js'
 
 const DEFAULT_SECRET_MODE = 0o400
+/** As the platform has them (`StartTemplateBuild` in openapi.json). */
+const SECRET_ID = /^[\w.-]{1,100}$/
+const OWNER = /^\d{1,10}:\d{1,10}$/
 
 interface Mounts {
   readonly secrets: RecipeSecret[]
   readonly scratch: string[]
 }
 
-/** The step of a `RUN`. @param known Secrets that there are. @throws WrennError for mounts that are not supported, and a secret that is needed and missing */
+/**
+ * The step of a `RUN`.
+ * @param known Secrets that there are.
+ * @throws WrennError for mounts that are not supported, and a secret that is needed and missing
+ */
 export function runStep(
   instruction: Instruction,
   shell: readonly string[],
@@ -83,6 +90,8 @@ function addMount(
   const type = fields.get('type') ?? 'bind'
   const target = fields.get('target')
   const fail = (sentence: string) => refuse(line, 'RUN', sentence)
+  if (target !== undefined && !target.startsWith('/'))
+    throw fail(`has --mount=type=${type} with the target ${target}, which must begin with a slash`)
   if (type === 'cache' || type === 'tmpfs') {
     if (fields.has('from') || fields.has('source'))
       throw fail(`has --mount=type=${type} with content of its own, which is not supported: COPY it`)
@@ -93,16 +102,18 @@ function addMount(
   if (type !== 'secret') throw fail(`has --mount=type=${type}, which is not supported: secret, cache and tmpfs are`)
   const id = fields.get('id') ?? target?.slice(target.lastIndexOf('/') + 1)
   if (id === undefined || id === '') throw fail('has --mount=type=secret, which needs an id')
+  if (!SECRET_ID.test(id)) throw fail(`has a secret ${id}; ids have letters, digits and _ . - alone, at most 100`)
   if (!known.has(id)) {
     if (fields.get('required') === 'true')
       throw fail(`needs the secret ${id}, which was not given: --secret id=${id},src=FILE`)
     return
   }
   const env = fields.get('env')
+  if (env !== undefined && !/^[^=]+$/.test(env)) throw fail(`has a secret whose env=${env} is no name of a variable`)
   const path = target ?? (env === undefined ? `/run/secrets/${id}` : undefined)
   const mode = fields.has('mode') ? Number.parseInt(fields.get('mode') ?? '', 8) : DEFAULT_SECRET_MODE
   const owner = `${fields.get('uid') ?? '0'}:${fields.get('gid') ?? '0'}`
-  if (!(mode >= 0 && mode <= 0o777) || !/^\d+:\d+$/.test(owner))
+  if (!(mode >= 0 && mode <= 0o777) || !OWNER.test(owner))
     throw fail('has a secret whose mode, uid or gid is no number')
   secrets.push({ id, ...(path === undefined ? {} : { path, mode, owner }), ...(env === undefined ? {} : { env }) })
 }

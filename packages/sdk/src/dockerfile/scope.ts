@@ -1,8 +1,11 @@
 import { DockerfileWordError, expandDockerfileWord, type Lookup } from '@wrenn/protocol'
 import type { Instruction } from './instructions.js'
-import { refuse } from './refuse.js'
+import { refuseSince } from './refuse.js'
 
-/** What Docker declares by itself, for whoever names it in an `ARG`; in `FROM` without one. Capsules are of one platform. */
+/**
+ * What Docker declares by itself, for whoever names it in an `ARG`; in `FROM` without one. Capsules are of one
+ * platform.
+ */
 const platform: Readonly<Record<string, string>> = Object.fromEntries(
   ['TARGET', 'BUILD'].flatMap((of) => [
     [`${of}PLATFORM`, 'linux/amd64'],
@@ -64,14 +67,20 @@ export class Scope {
     return this.#globals === undefined ? undefined : (this.#globals.#args.get(name) ?? platform[name])
   }
 
-  setEnv(name: string, word: string): void {
-    let value: string | undefined
+  /** Of one instruction: each value is made of what variables had before it. */
+  setEnvs(pairs: readonly (readonly [name: string, word: string])[]): void {
+    const values = pairs.map(([name, word]) => [name, this.#known(word)] as const)
+    for (const [name, value] of values) this.#envs.set(name, value)
+  }
+
+  #known(word: string): string | undefined {
     try {
-      value = expandDockerfileWord(word, (other) => this.#need(other))
-    } catch {
-      value = undefined
+      return expandDockerfileWord(word, (other) => this.#need(other))
+    } catch (error) {
+      // It names what only the template has: the platform puts that in.
+      if (error instanceof DockerfileWordError) return undefined
+      throw error
     }
-    this.#envs.set(name, value)
   }
 
   /** Arguments as a command finds them; the platform knows that `ENV` wins. */
@@ -99,15 +108,11 @@ export class Scope {
   }
 
   #need(name: string): string | undefined {
-    if (this.#envs.has(name)) {
-      const value = this.#envs.get(name)
-      if (value !== undefined) return value
-    }
-    const value = this.#args.get(name)
+    const value = this.#envs.has(name) ? this.#envs.get(name) : this.#args.get(name)
     if (value !== undefined) return value
     if (this.#globals === undefined) return undefined
     throw new DockerfileWordError(
-      `needs $${name}, of which this Dockerfile says no value: declare it by ARG with a default, give it as --build-arg, or quote it where it is not meant`,
+      `$${name} has no value in this Dockerfile; declare it by ARG with a default, give it as --build-arg, or quote it where it is not meant`,
     )
   }
 }
@@ -122,7 +127,7 @@ function expandOr(keyword: string, line: number, word: string, lookup: Lookup): 
   try {
     return expandDockerfileWord(word, lookup)
   } catch (error) {
-    if (error instanceof DockerfileWordError) throw refuse(line, keyword, error.message.replace(/^(?!needs)/, ': '))
+    if (error instanceof DockerfileWordError) throw refuseSince(line, keyword, error.message)
     throw error
   }
 }
