@@ -52,6 +52,20 @@ describe('a folder as a context', () => {
     expect(execFileSync('tar', ['-xOf', '-', 'in/src/a.c'], { input: tar }).toString()).toBe('src/a.c')
   })
 
+  it('is not packed under digests of other content', async () => {
+    const context = await FolderContext.open(dir, undefined)
+    const path = 'src/a.c'
+    const entry = (await context.entries()).find((one) => one.path === path)
+    if (entry === undefined) throw new Error('it is there')
+    const packed = async () => await buffer(context.archive([{ as: 'a.c', entry, digest }]))
+    const digest = await context.digest(path)
+    await expect(packed()).resolves.toBeInstanceOf(Buffer)
+    await writeFile(join(dir, path), path.toUpperCase())
+    await expect(packed()).rejects.toThrow('src/a.c changed while it was read; build again.')
+    await rm(join(dir, path))
+    await expect(packed()).rejects.toThrow('src/a.c changed while it was read; build again.')
+  })
+
   it('knows the content of a file, and is refused where there is no folder', async () => {
     const context = await FolderContext.open(dir, undefined)
     expect(await context.digest('link')).toBe(await context.digest('src/a.c'))

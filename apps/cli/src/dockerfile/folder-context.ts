@@ -27,11 +27,12 @@ export class FolderContext implements BuildContext {
   }
 
   /**
-   * A folder and what its `.dockerignore` says; one beside the Dockerfile, named after it, goes first, as Docker has it.
+   * A folder and what its `.dockerignore` says; one beside the Dockerfile, named after it, goes first, as Docker has
+   * it.
    * @throws AppError `invalid_request` for what is no folder
    */
   static async open(root: string, dockerfile: string | undefined): Promise<FolderContext> {
-    const stats = await lstat(join(root, '.')).catch((error: unknown) => missing(error, undefined))
+    const stats = await lstat(join(root, '.')).catch(undefinedIfMissing)
     if (stats?.isDirectory() !== true) throw new AppError('invalid_request', `The context ${root} is no folder.`)
     const own = dockerfile === undefined ? undefined : await textOf(`${dockerfile}.dockerignore`)
     const text = own ?? (await textOf(join(root, '.dockerignore'))) ?? ''
@@ -85,23 +86,32 @@ export class FolderContext implements BuildContext {
   async *#pack(entries: readonly ArchiveEntry[]): AsyncGenerator<Buffer> {
     for (const one of entries) {
       if ('text' in one) yield* textEntry(one.as, one.text)
-      else if (one.entry.type === 'file') yield* this.#file(one.as, one.entry)
+      else if (one.entry.type === 'file') yield* this.#file(one.as, one.entry, one.digest)
       else yield headOf(plainHead(one.as, one.entry))
     }
     yield Buffer.alloc(2 * BLOCK_BYTES)
   }
 
-  async *#file(as: string, { path, mode }: ContextEntry): AsyncGenerator<Buffer> {
-    await using file = await open(join(this.#root, path))
+  /**
+   * @throws AppError `invalid_request` when its bytes are not those of the digest, by which the whole upload is
+   * called
+   */
+  async *#file(as: string, { path, mode }: ContextEntry, digest: string | undefined): AsyncGenerator<Buffer> {
+    const changed = () => new AppError('invalid_request', `${path} changed while it was read; build again.`)
+    await using file = await open(join(this.#root, path)).catch((error: unknown) => {
+      throw isErrno(error, 'ENOENT', 'ENOTDIR') ? changed() : error
+    })
     const { size, mtimeNs } = await file.stat({ bigint: true })
     yield headOf({ type: 'file', path: Buffer.from(as), mode, size: Number(size), mtimeNs })
+    const hash = createHash('sha256')
     let left = Number(size)
     for await (const chunk of file.createReadStream({ autoClose: false })) {
       const bytes: Buffer = chunk.subarray(0, left)
       left -= bytes.length
+      hash.update(bytes)
       yield bytes
     }
-    if (left > 0) throw new AppError('invalid_request', `${path} changed while it was read; build again.`)
+    if (left > 0 || (digest !== undefined && hash.digest('hex') !== digest)) throw changed()
     yield Buffer.alloc(paddingOf(Number(size)))
   }
 }
@@ -124,10 +134,10 @@ function parentsOf(path: string): string[] {
 }
 
 async function textOf(path: string): Promise<string | undefined> {
-  return await readFile(path, 'utf8').catch((error: unknown) => missing(error, undefined))
+  return await readFile(path, 'utf8').catch(undefinedIfMissing)
 }
 
-function missing<T>(error: unknown, otherwise: T): T {
-  if (isErrno(error, 'ENOENT', 'ENOTDIR')) return otherwise
+function undefinedIfMissing(error: unknown): undefined {
+  if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
   throw error
 }
