@@ -1,5 +1,7 @@
 import type { TemplateInfo } from '@wrenn/sdk'
-import { table } from './output.js'
+import { connect } from './connection.js'
+import type { Context } from './context.js'
+import { facts, table } from './output.js'
 import { showOwnBytes, showSpan } from './units.js'
 
 /** A template as `--json` has it. */
@@ -19,8 +21,25 @@ export function templateJson(template: TemplateInfo): object {
   }
 }
 
-/** A table of templates. */
-export function showTemplates(templates: readonly TemplateInfo[], now: Date): string {
+/** Prints the templates of the team, or all that there are. */
+export async function listTemplates({ config, output }: Context, { all }: { readonly all?: boolean }): Promise<void> {
+  const found = await (await connect(config)).templates.list(all ? {} : { type: 'snapshot' })
+  output.result(found.map(templateJson), () => showTemplates(found, new Date()))
+}
+
+/** What a person is told of one template. */
+export function showTemplate(template: TemplateInfo): string {
+  return facts({
+    name: template.name,
+    type: template.type,
+    aliases: template.aliases.join(', '),
+    shape: `${template.vcpus} × ${template.memoryMib} MiB`,
+    size: showOwnBytes(template.sizeBytes),
+    created: template.createdAt.toISOString(),
+  })
+}
+
+function showTemplates(templates: readonly TemplateInfo[], now: Date): string {
   const rows = templates.map((template) => [
     template.name,
     template.type,

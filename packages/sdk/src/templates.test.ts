@@ -35,7 +35,7 @@ beforeEach(async () => {
     }
     if (path.includes('/log')) return sendJson(response, { build: build(), lines: [], next: 1 })
     if (path.endsWith('/cancel')) state = 'cancelled'
-    return sendJson(response, path === '/v1/templates/builds?name=web' ? [build()] : build(), 200)
+    return sendJson(response, path.startsWith('/v1/templates/builds?name=web') ? [build()] : build(), 200)
   }
   wrenn = new Wrenn({ apiUrl: server.url, apiKey: KEY })
 })
@@ -74,6 +74,27 @@ describe('a build', () => {
     expect(asked().some((call) => call.startsWith('PUT'))).toBe(false)
   })
 
+  it('says why its files could not be read, not that nobody answers, and is cancelled once', async () => {
+    class Torn {
+      readonly hash = hash
+      readonly reason = new Error('a.c changed')
+      open(): ReadableStream<Uint8Array> {
+        const { reason } = this
+        return new ReadableStream({
+          pull: (controller) => {
+            if (controller.desiredSize === null) return
+            controller.enqueue(new Uint8Array([1]))
+            controller.error(reason)
+          },
+        })
+      }
+    }
+    const built = wrenn.templates.build('web', { ...recipe, uploads: [new Torn()] })
+    await expect(built).rejects.toThrow('a.c changed')
+    expect(asked().filter((call) => call.endsWith('/cancel'))).toHaveLength(1)
+    expect(asked().some((call) => call.endsWith('/start'))).toBe(false)
+  })
+
   it('that fails says why, and where', async () => {
     state = 'error'
     await expect(wrenn.templates.build('web', { ...recipe, uploads: [] })).rejects.toMatchObject({
@@ -87,8 +108,25 @@ describe('a build', () => {
     const onLine = () => abort.abort(new Error('enough'))
     state = 'building'
     await expect(wrenn.templates.build('web', recipe, { onLine, signal: abort.signal })).rejects.toThrow('enough')
-    expect(asked().at(-1)).toBe('POST /v1/templates/builds/ID/cancel')
+    expect(asked().filter((call) => call.endsWith('/cancel'))).toEqual(['POST /v1/templates/builds/ID/cancel'])
     expect((await wrenn.templates.cancelBuild(ID)).state).toBe('cancelled')
+  })
+
+  it('under way ends with its template, which need not be there yet', async () => {
+    const { handler } = server
+    server.handler = (request, response) => {
+      if (request.method !== 'DELETE') return handler(request, response)
+      const error = { code: 'template_not_found', message: 'There is none.', requestId: 'r' }
+      return sendJson(response, { error }, 404)
+    }
+    await expect(wrenn.templates.delete('web', { cancelBuilds: true })).rejects.toThrow('There is none.')
+    state = 'building'
+    await wrenn.templates.delete('web', { cancelBuilds: true })
+    expect(asked().slice(2)).toEqual([
+      'GET /v1/templates/builds?name=web&limit=200',
+      'POST /v1/templates/builds/ID/cancel',
+      'DELETE /v1/snapshots/web',
+    ])
   })
 
   it('is listed and looked at', async () => {

@@ -1,19 +1,22 @@
 import type * as wire from '@wrenn/protocol'
 import { date, templateInfo } from './convert.js'
-import { createError } from './errors.js'
-import type { Recipe, RecipeStep } from './recipe.js'
+import { createError, TemplateNotFoundError, WrennError } from './errors.js'
+import type { Recipe, RecipeStep, RecipeUpload } from './recipe.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { TemplateInfo } from './types.js'
+import { WatchedBody } from './watched-body.js'
 
 const FOLLOW_SEC = 20
 /** Beyond what the server waits. */
 const SPARE_MS = 30_000
 /** Of several uploads. */
 const AT_ONCE = 3
+/** As many as a list has; more builds of one template than these are not under way. */
+const MAX_LISTED = 200
 
 /** Which templates are listed. */
 export interface ListTemplatesOptions extends CallOptions {
-  /** `base`: what images bring; `snapshot`: made of capsules. @default both */
+  /** `base`: what is built in; `snapshot`: what the team has built or made of capsules. @default both */
   readonly type?: TemplateInfo['type']
 }
 
@@ -65,6 +68,15 @@ export interface BuildTemplateOptions extends StartBuildOptions {
   readonly onLine?: (line: BuildLine) => void
 }
 
+/** How a template is deleted. */
+export interface DeleteTemplateOptions extends CallOptions {
+  /**
+   * Also cancels its builds that are under way, and is content with them where the template itself is not there yet.
+   * @default false
+   */
+  readonly cancelBuilds?: boolean
+}
+
 /** Which builds are listed. */
 export interface ListBuildsOptions extends CallOptions {
   /** Of this template. @default all */
@@ -81,7 +93,7 @@ export class Templates {
     this.#transport = transport
   }
 
-  /** Those that are built in, and the team's snapshots. */
+  /** Those that are built in, and those that the team has built or made of capsules. */
   async list(options: ListTemplatesOptions = {}): Promise<TemplateInfo[]> {
     const { type, ...call } = options
     const found = await this.#transport.json<wire.Template[]>('GET', '/v1/snapshots', { ...call, query: { type } })
@@ -89,11 +101,19 @@ export class Templates {
   }
 
   /**
-   * Deletes a snapshot; capsules that were started from it go on.
+   * Deletes a template of the team; capsules that were started from it go on.
    * @throws TemplateNotFoundError; WrennError `forbidden` for a built-in template, `in_use` while something needs it.
    */
-  async delete(name: string, options: CallOptions = {}): Promise<void> {
-    await this.#transport.send('DELETE', `/v1/snapshots/${encodeURIComponent(name)}`, options)
+  async delete(name: string, options: DeleteTemplateOptions = {}): Promise<void> {
+    const { cancelBuilds = false, ...call } = options
+    const builds = cancelBuilds ? await this.listBuilds({ ...call, name, limit: MAX_LISTED }) : []
+    const open = builds.filter(({ endedAt }) => endedAt === undefined)
+    for (const { id } of open) await this.cancelBuild(id, call)
+    try {
+      await this.#transport.send('DELETE', `/v1/snapshots/${encodeURIComponent(name)}`, call)
+    } catch (error) {
+      if (!(error instanceof TemplateNotFoundError) || open.length === 0) throw error
+    }
   }
 
   /**
@@ -107,13 +127,8 @@ export class Templates {
   async build(name: string, recipe: Recipe, options: BuildTemplateOptions = {}): Promise<BuildInfo> {
     const { onLine, ...begin } = options
     const call = callOf(options)
-    let begun: BuildInfo | undefined
-    const onBegin = (build: BuildInfo): void => {
-      begun = build
-      options.onBegin?.(build)
-    }
+    const { id } = await this.startBuild(name, recipe, begin)
     try {
-      const { id } = await this.startBuild(name, recipe, { ...begin, onBegin })
       for await (const line of this.followBuild(id, call)) onLine?.(line)
       const build = await this.getBuild(id, call)
       if (build.state === 'ready') return build
@@ -121,14 +136,18 @@ export class Templates {
       throw createError(message, { code: 'build_failed', details: { buildId: id, step, state: build.state } })
     } catch (error) {
       // What nobody waits for any more is not to run on.
-      if (options.signal?.aborted && begun !== undefined) await this.cancelBuild(begun.id).catch(() => {})
+      if (options.signal?.aborted) await this.#giveUp(id)
       throw error
     }
   }
 
   /**
    * Begins a build, uploads its files and lets it go.
-   * @throws WrennError `invalid_request`, `template_name_taken`, `limit_exceeded`, `too_large`; TemplateNotFoundError for what it begins with
+   * @throws WrennError `invalid_request`, `template_name_taken`, `limit_exceeded`, `too_large`; TemplateNotFoundError
+   * for what it begins with; whatever packing its files fails with
+   * @example
+   * const { id } = await wrenn.templates.startBuild('with-jq', recipe, { tags: ['v2'] })
+   * for await (const { message } of wrenn.templates.followBuild(id)) console.log(message)
    */
   async startBuild(name: string, recipe: Recipe, options: StartBuildOptions = {}): Promise<BuildInfo> {
     const { tags, vcpus, memoryMib, noCache, secrets, onBegin } = options
@@ -156,12 +175,17 @@ export class Templates {
       )
     } catch (error) {
       // It would wait for its start, and count.
-      await this.cancelBuild(begun.id).catch(() => {})
+      await this.#giveUp(begun.id)
       throw error
     }
   }
 
-  /** The log of a build from a line on, until it has ended. @throws WrennError `build_not_found` */
+  /**
+   * The log of a build from a line on, until it has ended.
+   * @throws WrennError `build_not_found`
+   * @example
+   * for await (const { step, message } of wrenn.templates.followBuild(id)) console.log(step, message)
+   */
   async *followBuild(
     id: string,
     options: CallOptions & { readonly from?: number } = {},
@@ -184,7 +208,11 @@ export class Templates {
     return buildInfo(await this.#transport.json<wire.TemplateBuild>('GET', pathOf(id), options))
   }
 
-  /** The newest ones first. */
+  /**
+   * The newest ones first.
+   * @example
+   * const [newest] = await wrenn.templates.listBuilds({ name: 'with-jq', limit: 1 })
+   */
   async listBuilds(options: ListBuildsOptions = {}): Promise<BuildInfo[]> {
     const { name, limit, ...call } = options
     const query = { name, limit }
@@ -192,20 +220,40 @@ export class Templates {
     return found.map(buildInfo)
   }
 
-  /** Ends a build; a template of its name stays as it is, and so does a build that has ended. @throws WrennError `build_not_found` */
+  /**
+   * Ends a build; a template of its name stays as it is, and so does a build that has ended.
+   * @throws WrennError `build_not_found`
+   * @example
+   * await wrenn.templates.cancelBuild(id)
+   */
   async cancelBuild(id: string, options: CallOptions = {}): Promise<BuildInfo> {
     const cancel = { ...options, idempotent: true }
     return buildInfo(await this.#transport.json<wire.TemplateBuild>('POST', `${pathOf(id)}/cancel`, cancel))
   }
 
-  async #upload(id: string, { hash, open }: Recipe['uploads'][number], call: CallOptions): Promise<void> {
-    const path = `${pathOf(id)}/files/${hash}`
+  /** Cancels what has failed here already. */
+  async #giveUp(id: string): Promise<void> {
+    try {
+      await this.cancelBuild(id)
+    } catch (error) {
+      // Whatever its code: the caller is to see what came first, and the platform itself ends builds that are late.
+      if (!(error instanceof WrennError)) throw error
+    }
+  }
+
+  async #upload(id: string, upload: RecipeUpload, call: CallOptions): Promise<void> {
+    const path = `${pathOf(id)}/files/${upload.hash}`
     const { present, upload_url: url } = await this.#transport.json<wire.TemplateBuildFiles>('GET', path, call)
     if (present) return
     const target = new URL(url)
     // Where the API is asked, whatever the server thinks that it is called.
-    const options = { ...call, requestTimeoutMs: 0, body: open(), idempotent: false }
-    await this.#transport.send('PUT', `${target.pathname}${target.search}`, options)
+    const body = new WatchedBody(upload.open())
+    const options = { ...call, requestTimeoutMs: 0, body: body.stream, idempotent: false }
+    try {
+      await this.#transport.send('PUT', `${target.pathname}${target.search}`, options)
+    } catch (error) {
+      throw body.reasonOf(error)
+    }
   }
 }
 

@@ -2,7 +2,7 @@ import type { Command } from 'commander'
 import { findCapsule } from '../capsule-view.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
-import { showTemplates, templateJson } from '../template-view.js'
+import { listTemplates, templateJson } from '../template-view.js'
 import { type WaitOptions, waiting, withWait } from '../waiting.js'
 
 const makeHelp = `
@@ -53,9 +53,7 @@ export function addSnapshot(program: Command): void {
     .option('-a, --all', 'also the templates that images bring')
     .addHelpText('after', '\nExample:\n  wrenn snapshot ls --all')
   withJson(list).action(async (options: CommonOptions & { all?: boolean }) => {
-    const { config, output } = contextOf(options)
-    const found = await (await connect(config)).templates.list(options.all ? {} : { type: 'snapshot' })
-    output.result(found.map(templateJson), () => showTemplates(found, new Date()))
+    await listTemplates(contextOf(options), options)
   })
   const remove = snapshot
     .command('rm <name...>')

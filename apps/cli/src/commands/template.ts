@@ -2,19 +2,19 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { AppError, isErrno } from '@wrenn/base'
-import type { BuildInfo, BuildLine, TemplateInfo } from '@wrenn/sdk'
-import { TemplateNotFoundError } from '@wrenn/sdk'
+import { type BuildInfo, TemplateNotFoundError } from '@wrenn/sdk'
 import { readDockerfile } from '@wrenn/sdk/dockerfile'
 import type { Command } from 'commander'
 import { environmentVariable } from '../config.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, ExitCode, withJson } from '../context.js'
+import { BuildLog } from '../dockerfile/build-log.js'
 import { buildArgsOf, secretsOf } from '../dockerfile/build-values.js'
 import { FolderContext } from '../dockerfile/folder-context.js'
 import { Interrupt } from '../interrupt.js'
-import { facts, type Output, printable, table } from '../output.js'
-import { showTemplates, templateJson } from '../template-view.js'
-import { collect, parseInteger, parseMib, showOwnBytes, showSpan } from '../units.js'
+import { printable, table } from '../output.js'
+import { listTemplates, showTemplate, templateJson } from '../template-view.js'
+import { collect, parseInteger, parseMib, showSpan } from '../units.js'
 
 interface BuildOptions extends CommonOptions {
   readonly file?: string
@@ -80,6 +80,7 @@ function addBuild(template: Command): void {
       ...(options.target === undefined ? {} : { target: options.target }),
     })
     for (const note of notes) output.note(note)
+    const log = new BuildLog(output)
     const { templates } = await connect(config)
     try {
       const build = await templates.build(name, recipe, {
@@ -89,7 +90,7 @@ function addBuild(template: Command): void {
         ...(options.vcpus === undefined ? {} : { vcpus: options.vcpus }),
         ...(options.memory === undefined ? {} : { memoryMib: options.memory }),
         signal: interrupt.signal,
-        onLine: (line) => showLine(output, line),
+        onLine: (line) => log.show(line),
       })
       output.result(buildJson(build), () => build.name)
     } catch (error) {
@@ -108,15 +109,11 @@ function addList(template: Command): void {
     .option('--builds [name]', 'the newest builds, of one template or of all')
     .addHelpText('after', '\nExamples:\n  wrenn template ls --all\n  wrenn template ls --builds web')
   withJson(list).action(async (options: CommonOptions & { all?: boolean; builds?: string | true }) => {
-    const { config, output } = contextOf(options)
-    const { templates } = await connect(config)
-    if (options.builds !== undefined) {
-      const builds = await templates.listBuilds(options.builds === true ? {} : { name: options.builds })
-      output.result(builds.map(buildJson), () => showBuilds(builds, new Date()))
-      return
-    }
-    const found = await templates.list(options.all ? {} : { type: 'snapshot' })
-    output.result(found.map(templateJson), () => showTemplates(found, new Date()))
+    const context = contextOf(options)
+    if (options.builds === undefined) return await listTemplates(context, options)
+    const { templates } = await connect(context.config)
+    const builds = await templates.listBuilds(options.builds === true ? {} : { name: options.builds })
+    context.output.result(builds.map(buildJson), () => showBuilds(builds, new Date()))
   })
 }
 
@@ -153,13 +150,7 @@ function addRemove(template: Command): void {
   withJson(remove).action(async (names: string[], options: CommonOptions) => {
     const { config, output } = contextOf(options)
     const { templates } = await connect(config)
-    for (const name of names) {
-      const open = (await templates.listBuilds({ name })).filter(({ endedAt }) => endedAt === undefined)
-      for (const { id } of open) await templates.cancelBuild(id)
-      await templates.delete(name).catch((error: unknown) => {
-        if (!(error instanceof TemplateNotFoundError) || open.length === 0) throw error
-      })
-    }
+    for (const name of names) await templates.delete(name, { cancelBuilds: true })
     output.result({ deleted: names }, () => names.join('\n'))
   })
 }
@@ -173,17 +164,6 @@ async function dockerfileOf(path: string): Promise<string> {
       `The Dockerfile ${path} cannot be read (${error.code}); -f names another one.`,
     )
   })
-}
-
-/** Headings of steps stand out; what commands print is what they print. */
-function showLine(output: Output, { at, level, step, message }: BuildLine): void {
-  if (output.json) {
-    output.result({ at, level, step, message }, () => '')
-    return
-  }
-  const shown = printable(message)
-  const isHeading = /^(?:CACHED |DONE )?\[\d+\/\d+\] |^FROM /.test(message)
-  output.note(isHeading ? output.heading(shown) : `  ${shown}`)
 }
 
 function buildJson({ id, name, tags, state, reason, createdAt, endedAt }: BuildInfo): object {
@@ -200,15 +180,4 @@ function showBuilds(builds: readonly BuildInfo[], now: Date): string {
     printable(reason?.message ?? '').slice(0, 80),
   ])
   return table(['BUILD', 'TEMPLATE', 'STATE', 'TOOK', 'AGE', 'WHY'], rows)
-}
-
-function showTemplate(template: TemplateInfo): string {
-  return facts({
-    name: template.name,
-    type: template.type,
-    aliases: template.aliases.join(', '),
-    shape: `${template.vcpus} × ${template.memoryMib} MiB`,
-    size: showOwnBytes(template.sizeBytes),
-    created: template.createdAt.toISOString(),
-  })
 }

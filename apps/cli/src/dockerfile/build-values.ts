@@ -3,7 +3,10 @@ import { AppError, isErrno } from '@wrenn/base'
 
 type Environment = (name: string) => string | undefined
 
-/** `KEY=VALUE`s as commander gathers them; a name alone is what the environment has. @throws AppError `invalid_request` */
+/**
+ * `KEY=VALUE`s as commander gathers them; a name alone is what the environment has.
+ * @throws AppError `invalid_request`
+ */
 export function buildArgsOf(given: readonly string[], environment: Environment): Record<string, string> {
   const pairs = given.flatMap((text): [string, string][] => {
     const [, name = text, value] = /^([^=]+)=([\s\S]*)$/.exec(text) ?? []
@@ -16,7 +19,11 @@ export function buildArgsOf(given: readonly string[], environment: Environment):
   return Object.fromEntries(pairs)
 }
 
-/** Secrets by their ids: `id=NAME,src=FILE`, `id=NAME,env=VARIABLE`, or `id=NAME` of the variable of that name, as Docker has it. @throws AppError `invalid_request` */
+/**
+ * Secrets by their ids: `id=NAME,src=FILE`, `id=NAME,env=VARIABLE`, or `id=NAME` of the variable of that name, as
+ * Docker has it.
+ * @throws AppError `invalid_request`
+ */
 export async function secretsOf(given: readonly string[], environment: Environment): Promise<Record<string, string>> {
   const secrets: Record<string, string> = {}
   for (const text of given) {
