@@ -166,6 +166,26 @@ describe('a build of several stages', () => {
     expect(await read(name, '/app/seen')).toBe('2')
   })
 
+  it('compares with the last build that became a template, not with one that failed', async () => {
+    const name = newName()
+    const one = run('echo one > file')
+    expect((await build(name, [stage(one)])).build.state).toBe('ready')
+    expect((await build(name, [stage(one, run('exit 3'))])).build.state).toBe('error')
+    const { text } = await build(name, [stage(one, run('echo two'))])
+    expect(text).toMatch(/\[3\/3\] RUN echo two \(new step\)/)
+  })
+
+  it('hands on a folder that has the place where files are gathered, or had it', async () => {
+    const name = newName()
+    const made = run('mkdir -p var/tmp/deep && echo kept > var/tmp/deep/file')
+    const { build: done, text } = await build(name, [
+      { from: 'base', steps: [made] },
+      { from: 'base', steps: [{ type: 'COPY', args: ['var', '/copied/'], stage: 0 }] },
+    ])
+    expect([done.state, text]).toEqual(['ready', expect.stringContaining('DONE [2/2]')])
+    expect(await read(name, '/copied/tmp/deep/file')).toBe('kept\n')
+  })
+
   it('fails with the step of the stage that fails', async () => {
     const { build: done } = await build(newName(), [
       stage(run('echo why >&2; exit 7')),
@@ -190,10 +210,6 @@ describe('secrets of a step', () => {
     ]
     const begun = await begin(name)
     await json(await start(begun, { stages: [stage(...steps)], secrets: { token: secret } }), 202)
-    const { rows: waiting } = await sql<{
-      all: string
-    }>`SELECT template_builds::text AS all FROM template_builds WHERE id = ${begun.id}`.execute(db)
-    expect(waiting[0]?.all).not.toContain(secret)
     const { build: done, messages } = await followed(begun)
     expect([done.state, messages]).toEqual(['ready', expect.arrayContaining(['it is ***'])])
     expect(messages.join('\n')).not.toContain(secret)
@@ -202,6 +218,36 @@ describe('secrets of a step', () => {
     // Another value makes no other step.
     const again = await build(name, [stage(...steps)], { secrets: { token: 'another one' } })
     expect(again.messages.filter((message) => message.startsWith('CACHED'))).toHaveLength(3)
+  })
+
+  it('are encrypted in what waits to be built', async () => {
+    const secret = 'correct-horse-battery'
+    const begun = await begin(newName())
+    const steps = [run('sleep 60', { secrets: [{ id: 'token', env: 'TOKEN' }] })]
+    await json(await start(begun, { stages: [stage(...steps)], secrets: { token: secret } }), 202)
+    const { rows } = await sql<{ plan: string | null; all: string }>`
+      SELECT plan::text AS plan, template_builds::text AS all FROM template_builds WHERE id = ${begun.id}`.execute(db)
+    await platform.call('POST', `${BUILDS}/${begun.id}/cancel`)
+    expect(rows[0]?.plan).toContain('"token"')
+    expect(rows[0]?.all).not.toContain(secret)
+  })
+
+  it('are refused where a log could not hide them', async () => {
+    const begun = await begin(newName())
+    const twice = [
+      { id: 'token', env: 'A' },
+      { id: 'token', env: 'B' },
+    ]
+    const asked = (more: object, ...steps: object[]) => start(begun, { stages: [stage(...steps)], ...more })
+    expect(await refusal(await asked({ secrets: { token: 'x' } }, run('x', { secrets: twice })), 400)).toContain(
+      'stages.0.steps.1: RUN names the secret token twice',
+    )
+    const lines = (many: number) => Array.from({ length: many }, (_, index) => `line ${index}`).join('\n')
+    const long = { a: lines(600), b: lines(401) }
+    expect(await refusal(await asked({ secrets: long }), 400)).toContain('have 1001 lines')
+    const many = Object.fromEntries(Array.from({ length: 51 }, (_, index) => [`s${index}`, 'x']))
+    expect(await refusal(await asked({ secrets: many }), 400)).toContain('at most 50 entries')
+    await platform.call('POST', `${BUILDS}/${begun.id}/cancel`)
   })
 
   it('must be given', async () => {
@@ -229,6 +275,20 @@ describe('a build', () => {
     expect(await refusal(await start(begun, { stages: [stage()] }), 409)).toContain('has ended')
   })
 
+  it('gives links for its own uploads, until it ends', async () => {
+    const name = newName()
+    const [first, second] = [await begin(name), await begin(name)]
+    const linkOf = async ({ id }: TemplateBuild) =>
+      await platform.call('GET', `${BUILDS}/${id}/files/${'1'.repeat(64)}`)
+    const { upload_url: url } = await json<TemplateBuildFiles>(await linkOf(first), 200)
+    expect(url).toContain(first.id)
+    await platform.call('POST', `${BUILDS}/${first.id}/cancel`)
+    expect((await fetch(url, { method: 'PUT', body: 'x' })).status).toBe(403)
+    expect(await refusal(await linkOf(first), 409)).toContain('has ended')
+    expect((await linkOf(second)).status).toBe(200)
+    await platform.call('POST', `${BUILDS}/${second.id}/cancel`)
+  })
+
   it('is refused by the step that makes no sense', async () => {
     const begun = await begin(newName())
     const say = async (...steps: object[]) =>
@@ -240,6 +300,8 @@ describe('a build', () => {
     expect(await say(step('WORKDIR', ''))).toContain('needs a path')
     expect(await say({ ...step('USER', 'x'), shell: ['sh'] })).toContain('takes no shell')
     expect(await say({ ...run('x'), scratch: ['relative'] })).toContain('slash')
+    const all = [stage(), { from: 'base', steps: [{ ...step('COPY', './', 'b'), stage: 0 }] }]
+    expect(await refusal(await start(begun, { stages: all }), 400)).toContain('the name of a file or folder')
     expect(await refusal(await start(begun, { stages: [{ from: 'Nothing', steps: [] }] }), 404)).toContain('Nothing')
     expect(await refusal(await platform.call('GET', `${BUILDS}/bld-${'0'.repeat(25)}`), 404)).toContain(
       'There is no build',

@@ -4,16 +4,25 @@ export class DockerfileWordError extends Error {}
 /** The value of a variable; `undefined` where there is none of that name. */
 export type Lookup = (name: string) => string | undefined
 
+/** Of a word without its variables; Linux takes no longer one for a command. */
+export const MAX_WORD_LENGTH = 128 * 1024
+const MAX_TOLD_LENGTH = 200
 const NAME = /[A-Za-z_]\w*/y
 
 /**
  * A word of a Dockerfile without its quotes and escapes and with variables in their place, as Docker's own words are:
  * https://docs.docker.com/reference/dockerfile/#environment-replacement. Nothing is expanded in single quotes or after a backslash, a
  * variable that there is none of is empty, and of the forms with braces `:-`, `-`, `:+`, `+`, `:?` and `?` are known.
- * @throws DockerfileWordError for quotes and braces without an end, other forms, and where `?` says so
+ * @throws DockerfileWordError for quotes and braces without an end, other forms, where `?` says so, and for what would be longer than `MAX_WORD_LENGTH`
  */
 export function expandDockerfileWord(word: string, lookup: Lookup): string {
-  return new WordReader(word, lookup).read()
+  const expanded = new WordReader(word, lookup).read()
+  if (expanded.length <= MAX_WORD_LENGTH) return expanded
+  throw tooLong()
+}
+
+function tooLong(): DockerfileWordError {
+  return new DockerfileWordError(`a word would have more than ${MAX_WORD_LENGTH} characters`)
 }
 
 /** Words between blanks; quotes, and blanks after a backslash, do not end one. They stay as they are written. */
@@ -40,6 +49,8 @@ class WordReader {
   readonly #text: string
   readonly #lookup: Lookup
   #at = 0
+  /** Of all values put in so far: a word of a few letters must not become larger than memory is. */
+  #putIn = 0
 
   constructor(text: string, lookup: Lookup) {
     this.#text = text
@@ -58,7 +69,7 @@ class WordReader {
       else if (char === '\\') result += this.#at < this.#text.length ? this.#next() : ''
       else result += char
     }
-    if (end !== '') throw new DockerfileWordError(`${this.#text} has no ${end} to its opening brace`)
+    if (end !== '') throw new DockerfileWordError(`${this.#told} has no ${end} to its opening brace`)
     return result
   }
 
@@ -68,7 +79,7 @@ class WordReader {
 
   #single(): string {
     const end = this.#text.indexOf("'", this.#at)
-    if (end < 0) throw new DockerfileWordError(`${this.#text} has a quote without an end`)
+    if (end < 0) throw new DockerfileWordError(`${this.#told} has a quote without an end`)
     const text = this.#text.slice(this.#at, end)
     this.#at = end + 1
     return text
@@ -83,7 +94,7 @@ class WordReader {
       else if (char === '\\' && /["$\\]/.test(this.#text[this.#at] ?? '')) result += this.#next()
       else result += char
     }
-    throw new DockerfileWordError(`${this.#text} has a quote without an end`)
+    throw new DockerfileWordError(`${this.#told} has a quote without an end`)
   }
 
   #dollar(): string {
@@ -92,29 +103,40 @@ class WordReader {
       return this.#braced()
     }
     const name = this.#name()
-    return name === '' ? '$' : (this.#lookup(name) ?? '')
+    return name === '' ? '$' : this.#counted(this.#lookup(name))
+  }
+
+  #counted(value = ''): string {
+    this.#putIn += value.length
+    if (this.#putIn > MAX_WORD_LENGTH) throw tooLong()
+    return value
+  }
+
+  /** The word as errors show it. */
+  get #told(): string {
+    return this.#text.length > MAX_TOLD_LENGTH ? `${this.#text.slice(0, MAX_TOLD_LENGTH)}…` : this.#text
   }
 
   #braced(): string {
     const name = this.#name()
-    if (name === '') throw new DockerfileWordError(`${this.#text} has braces without a name`)
+    if (name === '') throw new DockerfileWordError(`${this.#told} has braces without a name`)
     const value = this.#lookup(name)
     if (this.#text[this.#at] === '}') {
       this.#at += 1
-      return value ?? ''
+      return this.#counted(value)
     }
     const [form] = /^:?[-+?]/.exec(this.#text.slice(this.#at)) ?? []
     if (form === undefined) {
       throw new DockerfileWordError(
-        `${this.#text} has a form of \${${name}…} that is not supported, which are :- - :+ + :? ?`,
+        `${this.#told} has a form of \${${name}…} that is not supported, which are :- - :+ + :? ?`,
       )
     }
     this.#at += form.length
     const other = this.read('}')
     const isThere = form.startsWith(':') ? value !== undefined && value !== '' : value !== undefined
-    if (form.endsWith('-')) return isThere ? (value ?? '') : other
+    if (form.endsWith('-')) return isThere ? this.#counted(value) : other
     if (form.endsWith('+')) return isThere ? other : ''
-    if (isThere) return value ?? ''
+    if (isThere) return this.#counted(value)
     throw new DockerfileWordError(`${name} is needed${other === '' ? '' : `: ${other}`}`)
   }
 

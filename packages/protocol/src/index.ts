@@ -31,7 +31,13 @@ export {
   REFRESH_TOKEN_PREFIX,
   WEBHOOK_SECRET_PREFIX,
 } from './credentials.js'
-export { DockerfileWordError, expandDockerfileWord, type Lookup, splitDockerfileWords } from './dockerfile-words.js'
+export {
+  DockerfileWordError,
+  expandDockerfileWord,
+  type Lookup,
+  MAX_WORD_LENGTH,
+  splitDockerfileWords,
+} from './dockerfile-words.js'
 export {
   ERROR_CODE_HEADER,
   type ErrorCode,

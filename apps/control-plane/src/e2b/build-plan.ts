@@ -1,10 +1,12 @@
 import { AppError } from '@wrenn/base'
 import {
+  buildStepTypes,
   filesHashSchema,
   formatImageReference,
   minimumMemoryMib,
   parseImageReference,
   requestBody,
+  templateBuildLimits,
   text,
 } from '@wrenn/protocol'
 import { z } from 'zod'
@@ -14,16 +16,11 @@ import { DEFAULT_TAG } from '../store/snapshots.js'
 import { refuseUnsupported } from './network.js'
 import { taggedNameSchema, tagSchema, templateNameOf } from './template-id.js'
 
-const MAX_STEPS = 500
-const MAX_ARGS = 2_000
-const MAX_LINE_LENGTH = 256 * 1024
-/** Of one build. */
-const MAX_TAGS = 20
 /** What clients begin with that name nothing; ours is made the same way, of Debian. */
 const CLIENTS_BASE = /^e2bdev\/base(?::latest)?$/
 const BASE = 'base'
 
-const line = text(MAX_LINE_LENGTH)
+const line = text(templateBuildLimits.lineLength)
 /** Of a login; an account's file of Google has some thousands. */
 const secretLine = text(16 * 1024, 1)
 const optionalLine = line.nullish().transform((value) => value || undefined)
@@ -32,7 +29,7 @@ const optionalLine = line.nullish().transform((value) => value || undefined)
 export const beginBuildSchema = requestBody({
   name: taggedNameSchema.optional(),
   alias: taggedNameSchema.optional(),
-  tags: z.array(tagSchema).max(MAX_TAGS).nullish(),
+  tags: z.array(tagSchema).max(templateBuildLimits.tags).nullish(),
   cpuCount: z.int().min(1).max(1024).nullish(),
   memoryMB: z.int().min(minimumMemoryMib).max(4_194_304).nullish(),
   minFreeDiskMb: z.unknown().optional(),
@@ -41,8 +38,8 @@ export const beginBuildSchema = requestBody({
 type BeginBuildInput = z.output<typeof beginBuildSchema>
 
 const stepSchema = requestBody({
-  type: z.enum(['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER']),
-  args: z.array(line).max(MAX_ARGS).nullish(),
+  type: z.enum(buildStepTypes),
+  args: z.array(line).max(templateBuildLimits.args).nullish(),
   filesHash: filesHashSchema.nullish(),
   force: z.boolean().nullish(),
   // Of the client's own side of an upload.
@@ -64,7 +61,7 @@ export const startBuildSchema = requestBody({
   fromTemplate: optionalLine,
   fromImageRegistry: registrySchema.nullish(),
   force: z.boolean().nullish(),
-  steps: z.array(stepSchema).max(MAX_STEPS).nullish(),
+  steps: z.array(stepSchema).max(templateBuildLimits.steps).nullish(),
   startCmd: optionalLine,
   readyCmd: optionalLine,
 })

@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
-import type { StartTemplateBuildInput, TemplateBuildStepInput } from '@wrenn/protocol'
-import type { SubmittedPlan } from '../domain/templates/index.js'
+import { type StartTemplateBuildInput, type TemplateBuildStepInput, templateBuildLimits } from '@wrenn/protocol'
+import { maskedLines, type SubmittedPlan } from '../domain/templates/index.js'
 import type { BuildStep } from '../store/schema.js'
 
 const SHELL = ['/bin/sh', '-c'] as const
@@ -21,10 +21,33 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
       return toStep(step)
     }),
   }))
+  checkSecretLines(secrets)
   const last = stages.pop()
   if (last === undefined) throw new Error('the schema asks for a stage')
   const plan = { ...last, stages, startCmd, readyCmd, force, isDockerfile: true, secretValues: secrets }
-  return { ...plan, files: body.stages.flatMap(({ steps }) => steps.map(({ files }) => files)) }
+  return { ...plan, files: rememberedFiles(body) }
+}
+
+/** Each is looked for in all that is printed. */
+function checkSecretLines(secrets: Readonly<Record<string, string>>): void {
+  const { secretLines: max } = templateBuildLimits
+  const lines = Object.values(secrets).reduce((sum, value) => sum + maskedLines(value).length, 0)
+  if (lines <= max) return
+  throw new AppError(
+    'invalid_request',
+    `secrets: have ${lines} lines, and the log of a build can hide ${max}; a file that is not secret is for COPY.`,
+  )
+}
+
+/** Of each step in the order of all, until they are too many: they are kept with the build. */
+function rememberedFiles({ stages }: StartTemplateBuildInput) {
+  let count = 0
+  return stages.flatMap(({ steps }) =>
+    steps.map(({ files }) => {
+      count += files?.length ?? 0
+      return count <= templateBuildLimits.rememberedFiles ? files : undefined
+    }),
+  )
 }
 
 function toStep({ files_hash: filesHash, files: _, ...step }: TemplateBuildStepInput): BuildStep {
@@ -47,15 +70,18 @@ function problemOf(step: TemplateBuildStepInput, at: number, secrets: ReadonlySe
   switch (type) {
     case 'RUN': {
       if (args.length > 2) return 'needs a command, and at most a user'
-      const unknown = step.secrets?.find(({ id }) => !secrets.has(id))
-      return unknown === undefined ? undefined : `needs the secret ${unknown.id}, which is not among secrets`
+      const ids = step.secrets?.map(({ id }) => id) ?? []
+      const unknown = ids.find((id) => !secrets.has(id))
+      if (unknown !== undefined) return `needs the secret ${unknown}, which is not among secrets`
+      const twice = ids.find((id, index) => ids.indexOf(id) !== index)
+      return twice === undefined ? undefined : `names the secret ${twice} twice; one entry may have both path and env`
     }
     case 'COPY':
       if (first === '' || second === '' || args.length > 4) return 'needs a source and a destination'
       if ((stage === undefined) === (filesHash === undefined)) return 'needs files_hash or stage, one of the two'
       if (stage !== undefined && stage >= at) return 'needs a stage before its own'
       if (first.startsWith('/') || first.split('/').includes('..')) return 'needs a source below its folder'
-      if (stage !== undefined && first === '.') return 'needs the name of a file or folder'
+      if (stage !== undefined && /^[./]*$/.test(first)) return 'needs the name of a file or folder'
       return /^(?:[0-7]{3,4})?$/.test(mode) ? undefined : 'has a mode that is none, such as 0644'
     case 'ENV':
       return args.length % 2 !== 0 || args.some((name, index) => index % 2 === 0 && !/^[^=]{1,256}$/.test(name))

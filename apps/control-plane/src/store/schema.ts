@@ -2,6 +2,8 @@ import type {
   AwakeReason,
   auditOutcomes,
   auditResources,
+  BuildLogLevel,
+  BuildStepType,
   CapsuleExit,
   CapsuleState,
   ChannelProvider,
@@ -300,7 +302,7 @@ export type BuildState = 'draft' | 'waiting' | 'building' | 'ready' | 'error' | 
 
 /** One step of a build: what to do, and whether also where a cached result is there. */
 export interface BuildStep {
-  readonly type: 'RUN' | 'COPY' | 'ENV' | 'WORKDIR' | 'USER'
+  readonly type: BuildStepType
   readonly args: readonly string[]
   /** Of the uploaded files of a `COPY`. */
   readonly filesHash?: string | undefined
@@ -426,7 +428,7 @@ export interface TemplateBuildLogsTable {
   build_id: string
   seq: number
   at: Date
-  level: 'debug' | 'info' | 'warn' | 'error'
+  level: BuildLogLevel
   step: string
   message: string
 }
@@ -936,6 +938,8 @@ export type OperationRow = Selectable<OperationsTable>
 export type CheckpointRow = Selectable<CheckpointsTable>
 /** A build, in the form of {@link CapsuleRow}. */
 export type TemplateBuildRow = Selectable<TemplateBuildsTable>
+/** A build without all that it is made of, which may have megabytes. */
+export type TemplateBuildInfo = Omit<TemplateBuildRow, 'plan' | 'trace'>
 /** A line of a build's log, in the form of {@link CapsuleRow}. */
 export type TemplateBuildLogRow = Selectable<TemplateBuildLogsTable>
 /** A snapshot, in the form of {@link CapsuleRow}. */

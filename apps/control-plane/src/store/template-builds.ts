@@ -1,20 +1,51 @@
 import { type Insertable, type RawBuilder, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
-import type { BuildPlan, BuildReason, BuildState, StepTrace, TemplateBuildRow, TemplateBuildsTable } from './schema.js'
+import type {
+  BuildPlan,
+  BuildReason,
+  BuildState,
+  StepTrace,
+  TemplateBuildInfo,
+  TemplateBuildRow,
+  TemplateBuildsTable,
+} from './schema.js'
 
 /** States in which a build may still become ready. */
 const open = ['draft', 'waiting', 'building'] as const satisfies readonly BuildState[]
 
+/** What is told of a build. */
+const told = [
+  'id',
+  'team_id',
+  'name',
+  'state',
+  'vcpus',
+  'memory_mib',
+  'actor',
+  'attempts',
+  'failures',
+  'due_at',
+  'deadline_at',
+  'capsule_id',
+  'log_count',
+  'log_bytes',
+  'snapshot_id',
+  'tags',
+  'reason',
+  'created_at',
+  'ended_at',
+] as const satisfies readonly (keyof TemplateBuildInfo)[]
+
 /** Adds a build. */
-export async function insertBuild(db: Db, build: Insertable<TemplateBuildsTable>): Promise<TemplateBuildRow> {
-  return await db.insertInto('template_builds').values(build).returningAll().executeTakeFirstOrThrow()
+export async function insertBuild(db: Db, build: Insertable<TemplateBuildsTable>): Promise<TemplateBuildInfo> {
+  return await db.insertInto('template_builds').values(build).returning(told).executeTakeFirstOrThrow()
 }
 
 /** A build of the team. */
-export async function findBuild(db: Db, teamId: string, id: string): Promise<TemplateBuildRow | undefined> {
+export async function findBuild(db: Db, teamId: string, id: string): Promise<TemplateBuildInfo | undefined> {
   return await db
     .selectFrom('template_builds')
-    .selectAll()
+    .select(told)
     .where('team_id', '=', teamId)
     .where('id', '=', id)
     .executeTakeFirst()
@@ -27,16 +58,16 @@ interface BuildFilter {
 }
 
 /** Builds of a team, newest first. */
-export async function listBuilds(db: Db, teamId: string, { name, limit }: BuildFilter): Promise<TemplateBuildRow[]> {
-  let query = db.selectFrom('template_builds').selectAll().where('team_id', '=', teamId)
+export async function listBuilds(db: Db, teamId: string, { name, limit }: BuildFilter): Promise<TemplateBuildInfo[]> {
+  let query = db.selectFrom('template_builds').select(told).where('team_id', '=', teamId)
   if (name !== undefined) query = query.where('name', '=', name)
   return await query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute()
 }
 
-/** What the last build of the same template before this one was made of. */
+/** What the last build before this one that made the same template was made of. */
 export async function findTraceBefore(
   db: Db,
-  { id, team_id: teamId, name, created_at: createdAt }: TemplateBuildRow,
+  { id, team_id: teamId, name, created_at: createdAt }: TemplateBuildInfo,
 ): Promise<readonly StepTrace[] | undefined> {
   const row = await db
     .selectFrom('template_builds')
@@ -44,6 +75,7 @@ export async function findTraceBefore(
     .where('team_id', '=', teamId)
     .where('name', '=', name)
     .where('id', '<>', id)
+    .where('state', '=', 'ready')
     .where('trace', 'is not', null)
     .where('created_at', '<=', createdAt)
     .orderBy('created_at', 'desc')
@@ -59,14 +91,14 @@ export async function cancelBuild(
   teamId: string,
   id: string,
   reason: BuildReason,
-): Promise<TemplateBuildRow | undefined> {
+): Promise<TemplateBuildInfo | undefined> {
   return await tx
     .updateTable('template_builds')
     .set({ state: 'cancelled', ended_at: sql<Date>`now()`, plan: null, reason: JSON.stringify(reason) })
     .where('team_id', '=', teamId)
     .where('id', '=', id)
     .where('state', 'in', open)
-    .returningAll()
+    .returning(told)
     .executeTakeFirst()
 }
 
@@ -82,10 +114,10 @@ export async function countOpenBuilds(db: Db, teamId: string): Promise<number> {
 }
 
 /** The build of the template that began last of those that have not ended. */
-export async function findOpenBuild(db: Db, teamId: string, name: string): Promise<TemplateBuildRow | undefined> {
+export async function findOpenBuild(db: Db, teamId: string, name: string): Promise<TemplateBuildInfo | undefined> {
   return await db
     .selectFrom('template_builds')
-    .selectAll()
+    .select(told)
     .where('team_id', '=', teamId)
     .where('name', '=', name)
     .where('state', 'in', open)
@@ -116,13 +148,13 @@ export async function planBuild(
   id: string,
   plan: BuildPlan,
   trace: readonly StepTrace[],
-): Promise<TemplateBuildRow | undefined> {
+): Promise<TemplateBuildInfo | undefined> {
   return await db
     .updateTable('template_builds')
     .set({ state: 'waiting', plan: JSON.stringify(plan), trace: JSON.stringify(trace), due_at: sql<Date>`now()` })
     .where('id', '=', id)
     .where('state', '=', 'draft')
-    .returningAll()
+    .returning(told)
     .executeTakeFirst()
 }
 
@@ -216,7 +248,7 @@ export async function cancelBuilds(tx: Db, teamId: string, name: string, reason:
     .where('team_id', '=', teamId)
     .where('name', '=', name)
     .where('state', 'in', open)
-    .returningAll()
+    .returning(told)
     .execute()
 }
 

@@ -3,14 +3,37 @@ import { minimumMemoryMib } from './capsules.js'
 import { envsSchema, requestBody, text, timestampSchema } from './common.js'
 import { safeNameSchema } from './lifecycle.js'
 
-const MAX_LINE_LENGTH = 256 * 1024
-const MAX_STAGES = 50
-const MAX_STEPS = 500
-const MAX_ARGS = 2_000
-const MAX_TAGS = 20
-const MAX_TOLD_FILES = 2_000
-const MAX_SECRETS = 50
-const MAX_SECRET_LENGTH = 64 * 1024
+/** How large what a build is made of may be. */
+export const templateBuildLimits = {
+  stages: 50,
+  /** Of a stage. */
+  steps: 500,
+  /** Of a step. */
+  args: 2_000,
+  /** Characters of one argument, or of a start command. */
+  lineLength: 256 * 1024,
+  /** That one build gets. */
+  tags: 20,
+  /** Of a step, by their paths. */
+  toldFiles: 2_000,
+  /** Of a whole build; those of the steps beyond are not remembered. */
+  rememberedFiles: 5_000,
+  secrets: 50,
+  secretLength: 64 * 1024,
+  /** Of all secrets together: each is looked for in the log. */
+  secretLines: 1_000,
+  /** Folders of a step that are empty while it runs. */
+  scratch: 50,
+} as const
+/** What steps there are. */
+export const buildStepTypes = ['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER'] as const
+/** One of `buildStepTypes`. */
+export type BuildStepType = (typeof buildStepTypes)[number]
+/** How a build's log marks its lines. */
+export const buildLogLevels = ['debug', 'info', 'warn', 'error'] as const
+/** One of `buildLogLevels`. */
+export type BuildLogLevel = (typeof buildLogLevels)[number]
+
 const MAX_LOG_LINES = 1_000
 const MAX_WAIT_SEC = 30
 
@@ -33,7 +56,7 @@ export const beginTemplateBuildSchema = requestBody({
   ),
   tags: z
     .array(safeNameSchema)
-    .max(MAX_TAGS)
+    .max(templateBuildLimits.tags)
     .default([])
     .describe(
       'What the build is called beside it: `name:tag`. Without any, or with `default`, the name stands for it.',
@@ -62,13 +85,17 @@ const stepSecretSchema = requestBody({
 })
 
 const buildStepSchema = requestBody({
-  type: z.enum(['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER']),
+  type: z.enum(buildStepTypes),
   args: z
-    .array(text(MAX_LINE_LENGTH))
+    .array(text(templateBuildLimits.lineLength))
     .min(1)
-    .max(MAX_ARGS)
+    .max(templateBuildLimits.args)
     .describe(
-      'RUN: what is run, after `shell`. COPY: source, destination, owner, mode. ENV: names and values in turn. WORKDIR: a path. USER: a user, and `:` and a group. All but RUN as words of a Dockerfile: with its quotes and variables.',
+      [
+        'RUN: what is run, after `shell`. COPY: source, destination, owner, mode. ENV: names and values in turn.',
+        'WORKDIR: a path. USER: a user, and `:` and a group.',
+        'All but RUN as words of a Dockerfile: with its quotes and variables.',
+      ].join(' '),
     ),
   shell: z
     .array(text(4096))
@@ -76,19 +103,28 @@ const buildStepSchema = requestBody({
     .optional()
     .describe('RUN: program and arguments before what is run. Default: /bin/sh -c.'),
   envs: envsSchema.optional().describe('Variables of this step alone, as ARG gives them.'),
-  secrets: z.array(stepSecretSchema).max(MAX_SECRETS).optional().describe('RUN: what it may read while it runs.'),
+  secrets: z
+    .array(stepSecretSchema)
+    .max(templateBuildLimits.secrets)
+    .optional()
+    .describe('RUN: what it may read while it runs.'),
   scratch: z
     .array(guestPath)
-    .max(MAX_SECRETS)
+    .max(templateBuildLimits.scratch)
     .optional()
     .describe('RUN: folders that are empty while it runs, and of which nothing stays.'),
   files_hash: filesHashSchema.optional().describe('COPY of uploaded files: by what they are called.'),
   files: z
     .array(z.tuple([text(4096), text(64)]))
-    .max(MAX_TOLD_FILES)
+    .max(templateBuildLimits.toldFiles)
     .optional()
     .describe('COPY of uploaded files: their paths and digests, so that a later build can say which one changed.'),
-  stage: z.int().min(0).max(MAX_STAGES).optional().describe('COPY from a stage before this one: its place, from 0 on.'),
+  stage: z
+    .int()
+    .min(0)
+    .max(templateBuildLimits.stages)
+    .optional()
+    .describe('COPY from a stage before this one: its place, from 0 on.'),
   label: text(500).optional().describe('The step as the log calls it.'),
 })
 /** A step as the server reads it. */
@@ -100,17 +136,24 @@ export const startTemplateBuildSchema = requestBody({
     .array(
       requestBody({
         from: text(512, 1).describe('What it begins with: a template.'),
-        steps: z.array(buildStepSchema).max(MAX_STEPS),
+        steps: z.array(buildStepSchema).max(templateBuildLimits.steps),
       }),
     )
     .min(1)
-    .max(MAX_STAGES)
+    .max(templateBuildLimits.stages)
     .describe('The last one becomes the template; the others are there to be copied from.'),
-  start_command: text(MAX_LINE_LENGTH, 1).optional().describe('Runs in the template, from before its snapshot on.'),
-  ready_command: text(MAX_LINE_LENGTH, 1).optional().describe('Succeeds once the start command has done its work.'),
+  start_command: text(templateBuildLimits.lineLength, 1)
+    .optional()
+    .describe('Runs in the template, from before its snapshot on.'),
+  ready_command: text(templateBuildLimits.lineLength, 1)
+    .optional()
+    .describe('Succeeds once the start command has done its work.'),
   no_cache: z.boolean().default(false).describe('Nothing is taken from what earlier builds have kept.'),
   secrets: z
-    .record(secretIdSchema, text(MAX_SECRET_LENGTH, 1))
+    .record(secretIdSchema, text(templateBuildLimits.secretLength, 1))
+    .refine((secrets) => Object.keys(secrets).length <= templateBuildLimits.secrets, {
+      error: `must have at most ${templateBuildLimits.secrets} entries`,
+    })
     .default({})
     .describe('By their ids. Encrypted until the build ends, and in no answer, log, cache or template.'),
 }).meta({ id: 'StartTemplateBuild' })
@@ -167,7 +210,7 @@ export const templateBuildLogSchema = z
     lines: z.array(
       z.object({
         at: timestampSchema,
-        level: z.string().describe('`info`, `warn` or `error`; what a command prints to stderr is `warn`.'),
+        level: z.enum(buildLogLevels).describe('What a command prints to stderr is `warn`.'),
         step: z.string().describe('`base`, the number of a step, or `finalize`.'),
         message: z.string(),
       }),

@@ -25,7 +25,7 @@ import type { BuildFiles } from './build-files.js'
 import { BuildLog } from './build-log.js'
 import { missReasons, traceOf } from './cache-reasons.js'
 import { cacheableSteps, isKept } from './chain.js'
-import { BuildGuest } from './guest.js'
+import { BuildGuest, SMALL_ANSWER_BYTES } from './guest.js'
 import { imageOrigin } from './image-origin.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { openSecret } from './secrets.js'
@@ -36,7 +36,6 @@ import { runStep, shown } from './steps.js'
 import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
-const SMALL_ANSWER_BYTES = 4096
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
 const SPARE_SEC = 60
 
@@ -161,8 +160,11 @@ export class BuildAttempt {
     return !this.#plan.force && (await this.#deps.files.has(this.#build.team_id, hash))
   }
 
+  /** A result that is planned on counts as used: whatever copies from the stage stands on it. */
   async #doneOf(stage: PlannedStage): Promise<number> {
-    return (await this.#resultOf(stage)).done
+    const { done, result } = await this.#resultOf(stage)
+    if (result !== undefined) await touchStepResult(this.#deps.db, result.id)
+    return done
   }
 
   /** The result of the most steps of a stage that there is; this build's own counts also where nothing kept is to be used. */
@@ -335,7 +337,10 @@ export class BuildAttempt {
     return await abortable(snapshots.keep(guest.capsule, { buildId: this.#build.id, waitMs }), this.#signal)
   }
 
-  /** Gives the snapshot the names that the build is for, in one step with the end of the build: one that was cancelled, or is late, gives none. */
+  /**
+   * Gives the snapshot the names that the build is for, in one step with the end of the build: one that was cancelled, or is late, gives
+   * none.
+   */
   async #publish({ id }: SnapshotRow, state: ProcessDefaults): Promise<void> {
     const { team_id: teamId, name, tags, actor } = this.#build
     try {

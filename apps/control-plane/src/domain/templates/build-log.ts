@@ -3,6 +3,7 @@ import type { Db } from '../../store/database.js'
 import type { TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
 import { appendBuildLog, type LogLine, lineBytes } from '../../store/template-logs.js'
 import { plainLine } from './plain-text.js'
+import { MaskedStream, SecretMask } from './secret-mask.js'
 
 const FLUSH_EVERY_MS = 300
 const MAX_LINE_LENGTH = 4096
@@ -43,15 +44,16 @@ export class BuildLog {
 
   /**
    * What one stream of a command prints. Its lines are cut where they are too long, and all of it at the limit, which is said.
-   * @param hidden is not in it
+   * @param mask what is not in it
    */
-  stream(step: string, level: Level, hidden: readonly string[] = []): LineStream {
+  stream(step: string, level: Level, mask = new SecretMask()): LineStream {
     const onLine = async (text: string): Promise<void> => {
-      const shown = hidden.reduce((line, secret) => line.replaceAll(secret, '***'), text)
-      this.#print({ at: new Date(), level, step, message: plainLine(shown, MAX_LINE_LENGTH) })
+      // Again, for a secret that colours were in.
+      const message = mask.hide(plainLine(text, MAX_LINE_LENGTH)).slice(0, MAX_LINE_LENGTH)
+      this.#print({ at: new Date(), level, step, message })
       if (this.#waiting.length >= MAX_WAITING) await this.flush()
     }
-    return new LineStream(onLine, () => this.#isCut)
+    return new LineStream(onLine, () => this.#isCut, mask)
   }
 
   /** Waits until all that was said is in the database, or cannot get there. */
@@ -99,16 +101,22 @@ export class LineStream {
   /** Whether nobody wants more. */
   readonly #isOver: () => boolean
   readonly #decoder = new TextDecoder()
+  readonly #masked: MaskedStream
   #rest = ''
 
-  constructor(onLine: (line: string) => Promise<void>, isOver: () => boolean) {
+  constructor(onLine: (line: string) => Promise<void>, isOver: () => boolean, mask = new SecretMask()) {
     this.#onLine = onLine
     this.#isOver = isOver
+    this.#masked = new MaskedStream(mask)
   }
 
   async write(bytes: Uint8Array): Promise<void> {
     if (this.#isOver()) return
-    const lines = (this.#rest + this.#decoder.decode(bytes, { stream: true })).split('\n')
+    await this.#take(this.#masked.write(this.#decoder.decode(bytes, { stream: true })))
+  }
+
+  async #take(text: string): Promise<void> {
+    const lines = (this.#rest + text).split('\n')
     this.#rest = lines.pop() ?? ''
     for (const line of lines) {
       if (this.#isOver()) return
@@ -121,7 +129,8 @@ export class LineStream {
 
   /** The last line, when it has no end. */
   async end(): Promise<void> {
-    const last = this.#rest + this.#decoder.decode()
+    await this.#take(this.#masked.write(this.#decoder.decode()) + this.#masked.end())
+    const last = this.#rest
     this.#rest = ''
     if (last !== '') await this.#onLine(last)
   }

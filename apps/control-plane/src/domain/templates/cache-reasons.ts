@@ -1,4 +1,4 @@
-import type { BuildPlan, BuildStep, StepTrace } from '../../store/schema.js'
+import type { BuildPlan, StepTrace } from '../../store/schema.js'
 import { hashJson } from '../operations/index.js'
 import { isKept, stepIdentity } from './chain.js'
 import { allStages, type PlannedStage } from './stages.js'
@@ -39,7 +39,7 @@ export function missReasons(
     if (index < done) return undefined
     if (isForced) return isKept(step) ? 'nothing kept is used' : undefined
     if (before === undefined) return undefined
-    const reason = changed ? undefined : changeOf(step, now[offset + index], before[offset + index])
+    const reason = changed ? undefined : changeOf(now[offset + index], before[offset + index])
     const isFirst = !changed
     changed ||= reason !== undefined
     if (reason !== undefined) return reason
@@ -52,7 +52,7 @@ export function missReasons(
   })
 }
 
-function changeOf(_step: BuildStep, now: StepTrace | undefined, before: StepTrace | undefined): string | undefined {
+function changeOf(now: StepTrace | undefined, before: StepTrace | undefined): string | undefined {
   if (before === undefined) return 'new step'
   if (now?.hash !== before.hash) return 'step changed'
   if (now.filesHash === before.filesHash) return undefined

@@ -2,11 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { posix } from 'node:path'
 import type { Readable } from 'node:stream'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
-import type { BuildGuest } from './guest.js'
-
-const ANSWER_BYTES = 64 * 1024
-/** A folder on the guest's disk: its memory file systems may be too small for an upload. */
-const STAGES = '/var/tmp'
+import { ANSWER_BYTES, type BuildGuest, below, PLACES } from './guest.js'
 
 /**
  * Puts uploaded files where a step wants them, as `COPY` of a Dockerfile does: of a folder its content, a file under the name of the
@@ -75,7 +71,7 @@ export async function copyFiles(
   { user, cwd }: ProcessDefaults,
   files: Readable,
 ): Promise<void> {
-  const stage = `${STAGES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
+  const stage = `${PLACES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
   await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -p -m 700 -- "$0"', below(stage)] }, ANSWER_BYTES)
   await guest.upload(`${stage}/files.tar`, files)
   const whose = owner === '' && source === undefined ? user : owner
@@ -102,8 +98,4 @@ function destinationOf(dest: string, cwd: string): string {
   const isFolder = /(?:^|\/)\.{0,2}$/.test(dest)
   const path = posix.resolve(cwd, dest)
   return below(isFolder && path !== '/' ? `${path}/` : path)
-}
-
-function below(path: string): string {
-  return `.${path}`
 }

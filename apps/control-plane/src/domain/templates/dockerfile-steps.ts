@@ -2,10 +2,9 @@ import { posix } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { capsuleEnvsSchema, DockerfileWordError, expandDockerfileWord } from '@wrenn/protocol'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
-import { environmentOf, textOf } from './expand.js'
-import type { BuildGuest } from './guest.js'
+import { environmentOf } from './expand.js'
+import { ANSWER_BYTES, type BuildGuest, below } from './guest.js'
 
-const ANSWER_BYTES = 64 * 1024
 const TABLE_BYTES = 4 * 1024 * 1024
 
 /** `ENV`, `WORKDIR` and `USER` as a Dockerfile means them. @returns as whom, where and with which environment the next step runs */
@@ -22,7 +21,7 @@ export const dockerfileSteps = {
     const [path = ''] = await expandWords(guest, step, state, step.args)
     if (path === '') throw new AppError('build_failed', 'WORKDIR: the path is empty.')
     const cwd = posix.resolve(state.cwd, path)
-    await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '--', `.${cwd}`] }, ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '--', below(cwd)] }, ANSWER_BYTES)
     return { ...state, cwd }
   },
   USER: async (guest: BuildGuest, step: BuildStep, state: ProcessDefaults): Promise<ProcessDefaults> => {
@@ -31,7 +30,10 @@ export const dockerfileSteps = {
   },
 }
 
-/** Words of a step with variables in their place: those of the build before those that the step was given, then what a command would find. @throws AppError `build_failed` */
+/**
+ * Words of a step with variables in their place: those of the build before those that the step was given, then what a command would find.
+ * @throws AppError `build_failed`
+ */
 export async function expandWords(
   guest: BuildGuest,
   { type, envs = {} }: BuildStep,
@@ -39,12 +41,11 @@ export async function expandWords(
   words: readonly string[],
 ): Promise<string[]> {
   const needsGuest = words.some((word) => word.includes('$'))
-  const found = needsGuest ? await environmentOf(guest, state) : new Map<string, Uint8Array>()
+  const found = needsGuest ? await environmentOf(guest, state) : () => undefined
   const lookup = (name: string): string | undefined => {
     if (Object.hasOwn(state.envs, name)) return state.envs[name]
     if (Object.hasOwn(envs, name)) return envs[name]
-    const bytes = found.get(name)
-    return bytes === undefined ? undefined : textOf(name, bytes)
+    return found(name)
   }
   try {
     return words.map((word) => expandDockerfileWord(word, lookup))

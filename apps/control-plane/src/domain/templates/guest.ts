@@ -2,10 +2,17 @@ import type { Readable } from 'node:stream'
 import { AppError, randomTag } from '@wrenn/base'
 import type { Host } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
+import { abortable } from '../abortable.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
 import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
 
 const ROOT = 'root'
+/** What a command of the platform's own may print, where little is looked for. */
+export const SMALL_ANSWER_BYTES = 4096
+/** And where errors name files. */
+export const ANSWER_BYTES = 64 * 1024
+/** A folder on the guest's disk for the platform's own: its memory file systems may be too small. */
+export const PLACES = '/var/tmp'
 
 /** A command in what is built. */
 export interface GuestCommand extends ProcessDefaults {
@@ -63,7 +70,10 @@ export class BuildGuest {
     throw new AppError('guest_error', 'The process ended without saying how.')
   }
 
-  /** What a command of the platform's own prints, as root in `/`, unless it is told otherwise. @throws AppError `build_failed` with what it says when it fails, or prints more than `maxBytes` */
+  /**
+   * What a command of the platform's own prints, as root in `/`, unless it is told otherwise.
+   * @throws AppError `build_failed` with what it says when it fails, or prints more than `maxBytes`
+   */
   async answer(command: Pick<GuestCommand, 'cmd' | 'args'> & Partial<GuestCommand>, maxBytes: number): Promise<Buffer> {
     const parts: { readonly stdout: Uint8Array[]; readonly stderr: Uint8Array[] } = { stdout: [], stderr: [] }
     let size = 0
@@ -92,17 +102,22 @@ export class BuildGuest {
   /** A folder as a tar, with owners; its entries begin with the folder's own name. @throws AppError why it is not whole, in the end */
   async *archive(path: string): AsyncGenerator<Uint8Array> {
     const { host, wake } = this.#deps
-    const { pieces } = await openArchive({ client: host.client, wake, capsule: this.#capsule, path, user: ROOT })
-    for (;;) {
-      this.#signal.throwIfAborted()
-      const next = await pieces.next()
-      if (next.done !== true) {
-        yield next.value
-        continue
+    const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT }
+    const { pieces } = await abortable(openArchive(target), this.#signal)
+    try {
+      for (;;) {
+        const next = await abortable(pieces.next(), this.#signal)
+        if (next.done !== true) {
+          yield next.value
+          continue
+        }
+        const { error } = next.value
+        if (error === undefined) return
+        throw new AppError('build_failed', `The files of the stage could not be read: ${error.message}`)
       }
-      const { error } = next.value
-      if (error === undefined) return
-      throw new AppError('build_failed', `The files of the stage could not be read: ${error.message}`)
+    } finally {
+      // Not awaited: it ends only once a piece that is under way has come.
+      void pieces.return({ notes: [] }).catch(() => {})
     }
   }
 
@@ -115,4 +130,9 @@ export class BuildGuest {
 function optionsOf({ cmd, args, envs, cwd, user }: GuestCommand, foreground: boolean) {
   const tag = randomTag('build')
   return { cmd, args, envs, cwd, user, tag, isNewTag: true, stdin: false, timeoutMs: 0, foreground }
+}
+
+/** A path as commands of the platform's own name it, which run in `/`. */
+export function below(path: string): string {
+  return `.${path.startsWith('/') ? '' : '/'}${path}`
 }

@@ -1,5 +1,6 @@
 export { createBuilds } from './create-builds.js'
 export type { RegistryLogin } from './image-origin.js'
+export { maskedLines } from './secret-mask.js'
 export type { SubmittedPlan, TemplateBuilds } from './template-builds.js'
-export { MAX_TAGS, TemplateTags } from './template-tags.js'
+export { MAX_TEMPLATE_TAGS, TemplateTags } from './template-tags.js'
 export type { UploadTicket } from './upload-links.js'

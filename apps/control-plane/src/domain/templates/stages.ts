@@ -41,15 +41,19 @@ export async function planStages(
     })
     const before = planned.at(-1)
     const offset = before === undefined ? 0 : before.offset + before.steps.length
-    const { note: _, ...identity } = origin
-    planned.push({ at, from, steps, origin, hashes: hashesOf(identity, steps), offset })
+    planned.push({ at, from, steps, origin, hashes: hashesOf(identityOf(origin), steps), offset })
   }
   return planned
 }
 
 /** By which files of a stage are kept: the same for as long as all that led to the stage is. */
-function stageFilesHash({ hashes, origin: { note: _, ...identity } }: PlannedStage, source: string): string {
-  return hashJson({ stage: hashes.at(-1) ?? hashJson(identity), source })
+function stageFilesHash({ hashes, origin }: PlannedStage, source: string): string {
+  return hashJson({ stage: hashes.at(-1) ?? hashJson(identityOf(origin)), source })
+}
+
+/** What is told of an origin decides nothing. */
+function identityOf({ note: _, ...identity }: ResolvedOrigin) {
+  return identity
 }
 
 /**

@@ -1,16 +1,17 @@
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { BuildStep, StepSecret } from '../../store/schema.js'
-import type { BuildGuest } from './guest.js'
+import { type BuildGuest, below, PLACES, SMALL_ANSWER_BYTES } from './guest.js'
+import { SecretMask } from './secret-mask.js'
 
-const ANSWER_BYTES = 4096
 const ROOT = '0:0'
 const MODE = 0o400
+const SPARE_KIB = 1024
 
 /** A file system of its own in memory, which only root enters; what lies in it is shown elsewhere file by file. */
 const MAKE_ROOM = `set -eu
 mkdir -p -- "$1"
-mount -t tmpfs -o mode=0700,size=8m wrenn "$1"`
+mount -t tmpfs -o "mode=0700,size=$2k" wrenn "$1"`
 const SHOW_FILE = `set -eu
 chown "$3" "$1"
 chmod "$4" "$1"
@@ -31,8 +32,8 @@ rm -rf "$1"`
 /** What a step finds beside its own. */
 export interface StepView {
   readonly envs: Readonly<Record<string, string>>
-  /** Not for its log. */
-  readonly hidden: readonly string[]
+  /** What its log must not show. */
+  readonly mask: SecretMask
 }
 
 type Guest = Pick<BuildGuest, 'answer' | 'upload'>
@@ -49,29 +50,37 @@ export async function withMounts(
 ): Promise<void> {
   const id = randomBytes(8).toString('hex')
   const room = `/run/.wrenn-secrets-${id}`
+  const values = new Map(secrets.map((secret) => [secret.id, Buffer.from(secretOf(secret.id))]))
   const files = secrets.filter(({ path }) => path !== undefined)
+  // No UndoStack, which would be unwound when the step throws, too.
   const undo: (() => Promise<unknown>)[] = []
-  if (files.length > 0) {
-    await sh(guest, MAKE_ROOM, below(room))
-    undo.push(() => sh(guest, CLEAR, below(room), 'tmpfs'))
-  }
-  for (const [index, secret] of files.entries()) {
-    await guest.upload(`${room}/${index}`, Readable.from([Buffer.from(secretOf(secret.id))], { objectMode: false }))
-    const made = await showFile(guest, `${room}/${index}`, secret)
-    undo.push(() => sh(guest, HIDE, below(secret.path ?? ''), made))
-  }
+  // Before secrets, which may be shown in one.
   for (const [index, path] of scratch.entries()) {
-    const place = `/var/tmp/.wrenn-scratch-${id}-${index}`
+    const place = `${PLACES}/.wrenn-scratch-${id}-${index}`
     const made = await sh(guest, SHOW_FOLDER, below(place), below(path))
     undo.push(() => sh(guest, CLEAR, below(place), 'folder'))
     undo.push(() => sh(guest, HIDE, below(path), made))
   }
+  if (files.length > 0) {
+    await sh(guest, MAKE_ROOM, below(room), String(roomKib(files.map((secret) => values.get(secret.id)?.length ?? 0))))
+    undo.push(() => sh(guest, CLEAR, below(room), 'tmpfs'))
+  }
+  for (const [index, secret] of files.entries()) {
+    const value = values.get(secret.id) ?? Buffer.alloc(0)
+    await guest.upload(`${room}/${index}`, Readable.from([value], { objectMode: false }))
+    const made = await showFile(guest, `${room}/${index}`, secret)
+    undo.push(() => sh(guest, HIDE, below(secret.path ?? ''), made))
+  }
   const envs = secrets.flatMap(({ id: secretId, env }) =>
-    env === undefined ? [] : [[env, secretOf(secretId)] as const],
+    env === undefined ? [] : [[env, String(values.get(secretId))] as const],
   )
-  const hidden = secrets.flatMap(({ id: secretId }) => linesOf(secretOf(secretId)))
-  await task({ envs: Object.fromEntries(envs), hidden })
+  await task({ envs: Object.fromEntries(envs), mask: new SecretMask([...values.values()].map(String)) })
   for (const each of undo.reverse()) await each()
+}
+
+/** Room for files of these sizes, each by whole pages, and for what the file system itself takes. */
+function roomKib(sizes: readonly number[]): number {
+  return sizes.reduce((sum, bytes) => sum + 4 * Math.ceil(bytes / 4096) + 4, SPARE_KIB)
 }
 
 async function showFile(guest: Guest, file: string, { path = '', owner = ROOT, mode = MODE }: StepSecret) {
@@ -79,19 +88,6 @@ async function showFile(guest: Guest, file: string, { path = '', owner = ROOT, m
 }
 
 async function sh(guest: Guest, script: string, ...args: readonly string[]): Promise<string> {
-  const printed = await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'mounts', ...args] }, ANSWER_BYTES)
+  const printed = await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'mounts', ...args] }, SMALL_ANSWER_BYTES)
   return printed.toString().trim()
-}
-
-/** What a log would show of it, line by line; a few letters would hide more than a secret. */
-function linesOf(value: string): string[] {
-  return value
-    .split('\n')
-    .map((line) => line.trim())
-    .filter(({ length }) => length >= 4)
-}
-
-/** Commands of the platform's own run in `/`. */
-function below(path: string): string {
-  return `.${path.startsWith('/') ? '' : '/'}${path}`
 }

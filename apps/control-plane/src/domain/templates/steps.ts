@@ -7,10 +7,10 @@ import type { BuildLog } from './build-log.js'
 import { copyFiles } from './copy.js'
 import { dockerfileSteps, expandWords } from './dockerfile-steps.js'
 import { expandValues } from './expand.js'
-import type { BuildGuest, GuestCommand } from './guest.js'
+import { ANSWER_BYTES, type BuildGuest, below, type GuestCommand } from './guest.js'
+import type { SecretMask } from './secret-mask.js'
 import { withMounts } from './step-mounts.js'
 
-const ANSWER_BYTES = 64 * 1024
 /** An image may lack it. */
 const ID = 'command -v id >/dev/null || exec /.wrenn/bin/busybox id -u -- "$0"; exec id -u -- "$0"'
 const MAX_SHOWN_LENGTH = 300
@@ -36,9 +36,9 @@ const runs: Readonly<Record<BuildStep['type'], Run>> = {
       shell = SHELL,
     } = step
     const [cmd = '', ...args] = [...shell, line]
-    await withMounts(guest, step, secret, async ({ envs, hidden }) => {
+    await withMounts(guest, step, secret, async ({ envs, mask }) => {
       const as = { ...state, user: user || state.user, envs: { ...step.envs, ...state.envs, ...envs } }
-      await runLine(guest, log, { ...as, cmd, args, line: step.label ?? line, label, hidden })
+      await runLine(guest, log, { ...as, cmd, args, line: step.label ?? line, label, mask })
     })
     return state
   },
@@ -62,7 +62,7 @@ const runs: Readonly<Record<BuildStep['type'], Run>> = {
   WORKDIR: async ({ guest }, { args: [path = '/'] }, state) => {
     const cwd = posix.resolve(state.cwd, path)
     const script = '[ -d "$1" ] || { mkdir -p -- "$1" && chown -- "$2:" "$1"; }'
-    await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'workdir', `.${cwd}`, state.user] }, ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'workdir', below(cwd), state.user] }, ANSWER_BYTES)
     return { ...state, cwd }
   },
   USER: async ({ guest }, { args: [user = ''] }, state) => {
@@ -108,11 +108,11 @@ interface Line extends GuestCommand {
   /** As errors call it. */
   readonly line: string
   readonly label: string
-  readonly hidden: readonly string[]
+  readonly mask: SecretMask
 }
 
-async function runLine(guest: BuildGuest, log: BuildLog, { line, label, hidden, ...command }: Line): Promise<void> {
-  const [stdout, stderr] = [log.stream(label, 'info', hidden), log.stream(label, 'warn', hidden)]
+async function runLine(guest: BuildGuest, log: BuildLog, { line, label, mask, ...command }: Line): Promise<void> {
+  const [stdout, stderr] = [log.stream(label, 'info', mask), log.stream(label, 'warn', mask)]
   const output = {
     stdout: (bytes: Uint8Array) => stdout.write(bytes),
     stderr: (bytes: Uint8Array) => stderr.write(bytes),

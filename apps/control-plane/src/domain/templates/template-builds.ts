@@ -10,8 +10,8 @@ import type {
   BuildImage,
   BuildPlan,
   StepTrace,
+  TemplateBuildInfo,
   TemplateBuildLogRow,
-  TemplateBuildRow,
 } from '../../store/schema.js'
 import { findSnapshotByName } from '../../store/snapshots.js'
 import {
@@ -83,7 +83,7 @@ export interface SubmittedPlan extends Omit<BuildPlan, 'secrets'> {
 }
 
 interface BuildStatus {
-  readonly build: TemplateBuildRow
+  readonly build: TemplateBuildInfo
   readonly lines: readonly TemplateBuildLogRow[]
 }
 
@@ -105,7 +105,7 @@ export class TemplateBuilds {
    * Begins a build; what it is made of is said by `submit`. A template of that name stays as it is until the build is ready.
    * @throws AppError `invalid_request`, `name_reserved`, `template_name_taken` for a snapshot that no build has made, `limit_exceeded`
    */
-  async begin(teamId: string, { name, tags, vcpus, memoryMib }: NewBuild, actor: Actor): Promise<TemplateBuildRow> {
+  async begin(teamId: string, { name, tags, vcpus, memoryMib }: NewBuild, actor: Actor): Promise<TemplateBuildInfo> {
     const { db, host, limits, buildLimits } = this.#deps
     checkLimits({ vcpus, memory_mb: memoryMib, labels: {}, envs: {} }, limits)
     if ((await host.findTemplate(name)) !== undefined) {
@@ -132,7 +132,7 @@ export class TemplateBuilds {
    * @throws AppError `build_not_found`, `invalid_state` when that was said before, `template_not_found` for what it begins with,
    * `invalid_request` for files that were not uploaded
    */
-  async submit(ref: BuildRef, asked: SubmittedPlan, actor: Actor): Promise<TemplateBuildRow> {
+  async submit(ref: BuildRef, asked: SubmittedPlan, actor: Actor): Promise<TemplateBuildInfo> {
     const { db, keyring } = this.#deps
     const { files = [], secretValues, registryLogin, ...said } = asked
     const build = await this.#need(ref)
@@ -161,12 +161,12 @@ export class TemplateBuilds {
   }
 
   /** @throws AppError `build_not_found` */
-  async get(teamId: string, id: string): Promise<TemplateBuildRow> {
+  async get(teamId: string, id: string): Promise<TemplateBuildInfo> {
     return await this.#need({ teamId, id })
   }
 
   /** Ends a build that has not ended; the template of its name stays as it is. @throws AppError `build_not_found` */
-  async cancel(teamId: string, id: string, actor: Actor): Promise<TemplateBuildRow> {
+  async cancel(teamId: string, id: string, actor: Actor): Promise<TemplateBuildInfo> {
     const cancelled = await this.#deps.db.transaction().execute(async (tx) => {
       const build = await cancelBuild(tx, teamId, id, { message: CANCELLED })
       if (build !== undefined) await record(tx, build, actor, 'template.cancel')
@@ -194,7 +194,7 @@ export class TemplateBuilds {
   }
 
   /** The images of a plan; whatever else it begins with is there. @throws AppError `template_not_found` */
-  async #imagesOf(build: TemplateBuildRow, plan: Omit<BuildPlan, 'secrets'>, login: string | undefined) {
+  async #imagesOf(build: TemplateBuildInfo, plan: Omit<BuildPlan, 'secrets'>, login: string | undefined) {
     const { db, host, limits } = this.#deps
     const images: Record<string, BuildImage> = {}
     for (const { from } of allStages(plan)) {
@@ -218,12 +218,18 @@ export class TemplateBuilds {
     return { build, lines: await listBuildLog(this.#deps.db, build.id, from, limit) }
   }
 
-  /** Where files of a build go, of the template's newest that is under way. @throws AppError `build_not_found` when there is none */
-  async uploadLink(principal: Principal, name: string, hash: string): Promise<UploadLink> {
-    const { db, files, links, buildLimits } = this.#deps
+  /**
+   * Where files of a build go: of this one, or of the template's newest that is under way.
+   * @throws AppError `build_not_found` when there is none; `invalid_state` when this one has ended
+   */
+  async uploadLink(
+    principal: Principal,
+    of: { readonly id: string } | { readonly name: string },
+    hash: string,
+  ): Promise<UploadLink> {
+    const { files, links, buildLimits } = this.#deps
     const { teamId } = principal
-    const build = await findOpenBuild(db, teamId, name)
-    if (build === undefined) throw new AppError('build_not_found', `There is no build of ${name} under way.`)
+    const build = await this.#needOpen(teamId, of)
     const isPresent = await files.has(teamId, hash)
     const forMs = buildLimits.timeoutMs + UPLOAD_SPARE_MS
     return { isPresent, ticket: await links.sign(principal, { buildId: build.id, hash }, forMs) }
@@ -250,14 +256,25 @@ export class TemplateBuilds {
     if (isThere || cancelled.length === 0) await snapshots.remove(teamId, name, actor)
   }
 
-  async #need({ teamId, name, id }: BuildRef): Promise<TemplateBuildRow> {
+  async #needOpen(teamId: string, of: { readonly id: string } | { readonly name: string }) {
+    if ('id' in of) {
+      const build = await this.#need({ teamId, id: of.id })
+      if (build.ended_at === null) return build
+      throw new AppError('invalid_state', `The build ${build.id} has ended; begin another.`)
+    }
+    const build = await findOpenBuild(this.#deps.db, teamId, of.name)
+    if (build !== undefined) return build
+    throw new AppError('build_not_found', `There is no build of ${of.name} under way.`)
+  }
+
+  async #need({ teamId, name, id }: BuildRef): Promise<TemplateBuildInfo> {
     const build = await findBuild(this.#deps.db, teamId, id)
     if (build !== undefined && (name === undefined || build.name === name)) return build
     throw new AppError('build_not_found', `There is no build ${id}${name === undefined ? '' : ` of ${name}`}.`)
   }
 }
 
-async function record(tx: Db, { team_id: teamId, name, id }: TemplateBuildRow, actor: Actor, action: string) {
+async function record(tx: Db, { team_id: teamId, name, id }: TemplateBuildInfo, actor: Actor, action: string) {
   const resource = { type: 'template', id: name } as const
   await writeAudit(tx, { teamId, actor, action, resource, details: { build_id: id } })
 }

@@ -10,7 +10,7 @@ import { lockTeam } from '../../store/usage.js'
 export const UNIQUE_VIOLATION = '23505'
 
 /** Of one template, beside `default`. */
-export const MAX_TAGS = 100
+export const MAX_TEMPLATE_TAGS = 100
 
 interface Owner {
   readonly teamId: string
@@ -103,8 +103,11 @@ export async function assignNames(tx: Db, owner: Owner, target: SnapshotRow, tag
     tags.filter((tag) => tag !== DEFAULT_TAG),
   )
   const count = (await listTags(tx, teamId, name)).length
-  if (count <= MAX_TAGS) return
-  throw new AppError('limit_exceeded', `${name} would have ${count} tags, and may have ${MAX_TAGS}; remove some.`)
+  if (count <= MAX_TEMPLATE_TAGS) return
+  throw new AppError(
+    'limit_exceeded',
+    `${name} would have ${count} tags, and may have ${MAX_TEMPLATE_TAGS}; remove some.`,
+  )
 }
 
 /** What had the name was built before, and goes once nothing starts from it and no tag stands for it. */

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { actorOf, principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { uploadUrl } from '../../http/routes/build-uploads.js'
-import type { TemplateBuildLogRow, TemplateBuildRow } from '../../store/schema.js'
+import type { TemplateBuildInfo, TemplateBuildLogRow } from '../../store/schema.js'
 import { beginBuildSchema, startBuildSchema, toNewBuild, toPlan } from '../build-plan.js'
 import { hidden } from '../request.js'
 import { templateNameOf } from '../template-id.js'
@@ -26,7 +26,7 @@ const statusQuery = z.object({
 })
 
 /** How clients call the states of a build. */
-const statuses: Readonly<Record<TemplateBuildRow['state'], string>> = {
+const statuses: Readonly<Record<TemplateBuildInfo['state'], string>> = {
   draft: 'waiting',
   waiting: 'waiting',
   building: 'building',
@@ -59,7 +59,8 @@ export function buildRoutes(app: App, { templateBuilds, host }: Services): void 
     async (request, reply) => {
       const { name: template, hash } = request.params
       const principal = principalOf(request)
-      const { isPresent, ticket } = await templateBuilds.uploadLink(principal, templateNameOf(template), hash)
+      const of = { name: templateNameOf(template) }
+      const { isPresent, ticket } = await templateBuilds.uploadLink(principal, of, hash)
       return await reply.status(201).send({ present: isPresent, url: uploadUrl(request, ticket) })
     },
   )
@@ -104,7 +105,7 @@ export function buildRoutes(app: App, { templateBuilds, host }: Services): void 
 
 /** The level of the query does not filter: the place of a line counts all of them. */
 function toStatus(
-  { name: templateID, id: buildID, state, reason }: TemplateBuildRow,
+  { name: templateID, id: buildID, state, reason }: TemplateBuildInfo,
   lines: readonly TemplateBuildLogRow[],
 ) {
   return {

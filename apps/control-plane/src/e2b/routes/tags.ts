@@ -1,12 +1,12 @@
 import { requestBody, text } from '@wrenn/protocol'
 import { z } from 'zod'
-import { MAX_TAGS } from '../../domain/templates/index.js'
+import { MAX_TEMPLATE_TAGS } from '../../domain/templates/index.js'
 import { actorOf, principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
 import { hidden, templateParams } from '../request.js'
 import { taggedName, tagSchema } from '../template-id.js'
 
-const tags = z.array(tagSchema).min(1).max(MAX_TAGS)
+const tags = z.array(tagSchema).min(1).max(MAX_TEMPLATE_TAGS)
 const assignSchema = requestBody({ target: text(200, 1), tags })
 const removeSchema = requestBody({ name: text(200, 1), tags })
 

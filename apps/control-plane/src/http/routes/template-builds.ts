@@ -11,7 +11,7 @@ import {
   templateBuildSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import type { TemplateBuildRow } from '../../store/schema.js'
+import type { TemplateBuildInfo } from '../../store/schema.js'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
@@ -67,8 +67,7 @@ function begin(app: App, { templateBuilds }: Services): void {
     async (request, reply) => {
       const principal = principalOf(request)
       const { id, hash } = request.params
-      const { name } = await templateBuilds.get(principal.teamId, id)
-      const { isPresent, ticket } = await templateBuilds.uploadLink(principal, name, hash)
+      const { isPresent, ticket } = await templateBuilds.uploadLink(principal, { id }, hash)
       void reply.header('cache-control', 'no-store')
       return { present: isPresent, upload_url: uploadUrl(request, ticket) }
     },
@@ -165,7 +164,7 @@ function follow(app: App, { templateBuilds }: Services): void {
   )
 }
 
-function toBuild(row: TemplateBuildRow): TemplateBuild {
+function toBuild(row: TemplateBuildInfo): TemplateBuild {
   const { id, name, tags, state, reason, log_count: lines, created_at: createdAt, ended_at: endedAt } = row
   return {
     ...{ id, name, tags, state, log_lines: lines, created_at: createdAt.toISOString() },
