@@ -45,11 +45,20 @@ export class TestRegistry implements AsyncDisposable {
     }
     await writeFile(join(dir, 'config.yml'), JSON.stringify(config)) // JSON is YAML
     const child = spawn('docker-registry', ['serve', join(dir, 'config.yml')], { stdio: 'ignore' })
+    const failed = new AbortController()
+    child.on('error', (error) => failed.abort(error))
+    child.on('exit', (code, signal) => failed.abort(new Error(`docker-registry ended: ${code ?? signal}`)))
     const registry = new TestRegistry(child, authority, needsLogin)
     const answers = async (): Promise<true | undefined> =>
       (await fetch(`http://${authority}/v2/`).catch(() => undefined)) === undefined ? undefined : true
-    await waitFor(answers, { timeoutMs: 30_000, what: 'the registry to answer' })
-    return registry
+    try {
+      await waitFor(answers, { timeoutMs: 30_000, what: 'the registry to answer', signal: failed.signal })
+      return registry
+    } catch (error) {
+      const reason: unknown = failed.signal.aborted ? failed.signal.reason : error
+      await registry[Symbol.asyncDispose]()
+      throw reason
+    }
   }
 
   /** Puts a layout's image there. @returns its reference */
@@ -65,7 +74,8 @@ export class TestRegistry implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.#child.exitCode !== null) return
+    const { pid, exitCode, signalCode } = this.#child
+    if (pid === undefined || exitCode !== null || signalCode !== null) return
     const ended = once(this.#child, 'exit')
     this.#child.kill('SIGKILL')
     await ended
