@@ -49,6 +49,12 @@ describe('LayerStore', () => {
     expect(await store.readIndex('thing', entrySchema, digestsOf)).toBeUndefined()
   })
 
+  it('keeps the layers that its entries name, not what an image has in its config', async () => {
+    const [layer, other] = [await adopt('layer'), await adopt('other')]
+    await store.writeIndex('image', { digest: layer, config: { cmd: [other], env: [other] } })
+    expect(await store.referencedDigests()).toEqual(new Set([layer]))
+  })
+
   it('removes what an interrupted build left, and its own scratch folder', async () => {
     const left = join(pool, 'layers/scratch/left')
     await mkdir(left, { recursive: true })

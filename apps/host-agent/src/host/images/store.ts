@@ -80,12 +80,11 @@ export class LayerStore {
     return (await listFolder(this.#root)).filter((name) => digestPattern.test(name))
   }
 
-  /** Every digest that some index entry mentions. */
+  /** Every digest that some index entry mentions, but for what an image says of itself (`config`): that names no layer, whatever it looks like. */
   async referencedDigests(): Promise<ReadonlySet<string>> {
     const found = new Set<string>()
     for (const name of await this.indexNames()) {
-      const text = await readFile(this.#indexPath(name), 'utf8')
-      for (const match of text.matchAll(/"([0-9a-f]{64})"/g)) if (match[1] !== undefined) found.add(match[1])
+      for (const digest of digestsIn(parseJson(await readFile(this.#indexPath(name), 'utf8')))) found.add(digest)
     }
     return found
   }
@@ -203,6 +202,12 @@ async function listFolder(path: string): Promise<readonly string[]> {
     if (isErrno(error, 'ENOENT')) return []
     throw error
   })
+}
+
+function digestsIn(value: unknown): readonly string[] {
+  if (typeof value === 'string') return digestPattern.test(value) ? [value] : []
+  if (typeof value !== 'object' || value === null) return []
+  return Object.entries(value).flatMap(([key, inner]) => (key === 'config' ? [] : digestsIn(inner)))
 }
 
 function parseJson(text: string): unknown {
