@@ -5,25 +5,36 @@ import { z } from 'zod'
 /** What `skopeo inspect --raw` may print; registries take no more than 4 MiB (OCI distribution spec, "Pushing Manifests"). */
 export const MANIFEST_BYTES = 4 * 1_048_576
 
-const descriptor = z.object({
-  mediaType: z.string().default(''),
+/** Entries of a list: of layers, of manifests, of variables, of words. */
+const MAX_ENTRIES = 1_000
+/** Of one variable or word: the most that Linux takes (MAX_ARG_STRLEN, execve(2)). */
+const MAX_STRING = 131_072
+/** Of a path (PATH_MAX), and of all names. */
+const MAX_NAME = 4_096
+
+const name = z.string().max(MAX_NAME)
+const descriptorSchema = z.object({
   digest: z.string().regex(/^sha256:[0-9a-f]{64}$/),
   size: z.int().min(0),
 })
-const platform = z.object({ os: z.string(), architecture: z.string(), variant: z.string().optional() })
-const index = z.object({ manifests: z.array(descriptor.extend({ platform: platform.optional() })).max(1000) })
-const manifest = z.object({ schemaVersion: z.literal(2), config: descriptor, layers: z.array(descriptor).max(1000) })
+const platformSchema = z.object({ os: name, architecture: name })
+const indexSchema = z.object({
+  manifests: z.array(descriptorSchema.extend({ platform: platformSchema.optional() })).max(MAX_ENTRIES),
+})
+const manifestSchema = z.object({
+  schemaVersion: z.literal(2),
+  config: descriptorSchema,
+  layers: z.array(descriptorSchema).max(MAX_ENTRIES),
+})
 const strings = z
-  .array(z.string())
+  .array(z.string().max(MAX_STRING))
+  .max(MAX_ENTRIES)
   .nullish()
   .transform((value) => value ?? [])
-const word = z
-  .string()
-  .nullish()
-  .transform((value) => value ?? '')
-const config = z.object({
-  architecture: z.string(),
-  os: z.string(),
+const word = name.nullish().transform((value) => value ?? '')
+const configSchema = z.object({
+  architecture: name,
+  os: name,
   config: z.object({ Env: strings, User: word, WorkingDir: word, Entrypoint: strings, Cmd: strings }).nullish(),
 })
 
@@ -39,7 +50,7 @@ export interface ImageConfig {
 /** An index says which manifest is for which machine. */
 export type Manifest =
   | { readonly kind: 'index'; readonly ours: string | undefined; readonly offered: readonly string[] }
-  | { readonly kind: 'image'; readonly layerBytes: number; readonly layers: number; readonly config: string }
+  | { readonly kind: 'image'; readonly layerBytes: number }
 
 /** What Go calls this machine. */
 export function imageArchitecture(arch: string = process.arch): string {
@@ -49,26 +60,27 @@ export function imageArchitecture(arch: string = process.arch): string {
 /** @throws AppError `image_not_usable` for what is neither an index nor a manifest of today */
 export function parseManifest(raw: string, architecture: string): Manifest {
   const json = parseJson(raw)
-  const list = index.safeParse(json)
+  const list = indexSchema.safeParse(json)
   if (list.success) {
     const linux = list.data.manifests.filter(({ platform }) => platform?.os === 'linux')
     const ours = linux.find(({ platform }) => platform?.architecture === architecture)?.digest
     const offered = list.data.manifests.map(({ platform }) => `${platform?.os ?? '?'}/${platform?.architecture ?? '?'}`)
-    return { kind: 'index', ours, offered: [...new Set(offered)].filter((name) => !name.includes('unknown')) }
+    return { kind: 'index', ours, offered: [...new Set(offered)].filter((machine) => !machine.includes('unknown')) }
   }
-  const image = manifest.safeParse(json)
+  const image = manifestSchema.safeParse(json)
   if (!image.success) {
     throw new AppError('image_not_usable', 'Its manifest is neither of Docker, version 2 schema 2, nor of OCI.')
   }
-  const { layers } = image.data
-  const layerBytes = layers.reduce((sum, { size }) => sum + size, 0)
-  return { kind: 'image', layerBytes, layers: layers.length, config: image.data.config.digest }
+  return { kind: 'image', layerBytes: image.data.layers.reduce((sum, { size }) => sum + size, 0) }
 }
 
 /** What an image's config says. @throws AppError `image_not_usable` when it is none, or is for another machine */
 export function parseImageConfig(raw: string, architecture: string): ImageConfig {
-  const parsed = config.safeParse(parseJson(raw))
-  if (!parsed.success) throw new AppError('image_not_usable', 'Its config is none.')
+  const parsed = configSchema.safeParse(parseJson(raw))
+  if (!parsed.success) {
+    const where = parsed.error.issues[0]?.path.slice(0, 2).join('.') || 'it'
+    throw new AppError('image_not_usable', `Its config is none, or has more than images may: ${where}.`)
+  }
   const { os, architecture: made, config: run } = parsed.data
   if (os !== 'linux' || made !== architecture) {
     throw new AppError('image_not_usable', `It is for ${os}/${made}, and this host is linux/${architecture}.`)
