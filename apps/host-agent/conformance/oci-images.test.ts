@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { chmod, link, mkdir, mkdtemp, readdir, rm, symlink, truncate, utimes, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
+import { request as askFor, createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseCidr, silentLogger, waitFor } from '@wrenn/base'
@@ -10,7 +10,8 @@ import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testk
 import { build } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { FetchedImages } from '../src/host/images/oci/fetched-images.js'
-import { RegistryRules } from '../src/host/images/oci/rules.js'
+import { RegistryRules, type Resolve } from '../src/host/images/oci/rules.js'
+import { sandboxed } from '../src/host/images/oci/sandbox.js'
 
 const missing = ['skopeo', 'umoci', 'bwrap', 'docker-registry'].filter(
   (tool) => spawnSync(tool, ['--version']).error !== undefined,
@@ -36,7 +37,9 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
     readonly registries?: readonly string[]
     readonly maxBytes?: number
     readonly maxFiles?: number
+    readonly totalBytes?: number
     readonly dir?: string
+    readonly resolve?: Resolve
   }
 
   const images = ({
@@ -45,22 +48,27 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
     registries = [],
     maxBytes = 64 * MIB,
     maxFiles = 1_000,
+    totalBytes = 1024 * MIB,
     dir = poolDir,
+    resolve: resolveName,
   }: Change = {}) =>
     new FetchedImages({
       poolDir: dir,
       logger: silentLogger,
       registry: {
-        rules: new RegistryRules({
-          registries,
-          allowed: allowed.map(parseCidr).filter((cidr) => cidr !== undefined),
-          plain: plain ?? [registry.authority, closed.authority],
-        }),
+        rules: new RegistryRules(
+          {
+            registries,
+            allowed: allowed.flatMap((text) => parseCidr(text) ?? []).map((network) => ({ network })),
+            plain: plain ?? [registry.authority, closed.authority],
+          },
+          resolveName,
+        ),
         fetcher: [process.execPath, fetcher],
         uid: 83_004,
-        maxBytes,
       },
       limits: { maxBytes, maxFiles },
+      totalBytes,
       keepMs: KEEP_MS,
     })
   const fetchIt = async (
@@ -106,8 +114,37 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       ],
       { maxBuffer: 2 ** 30 },
     )
-  const scratchOf = async (dir = poolDir): Promise<readonly string[]> =>
-    await readdir(join(dir, 'layers/fetches')).catch(() => [])
+  const scratchOf = async (dir = poolDir): Promise<readonly string[]> => await readdir(join(dir, 'layers/fetches'))
+  const authorityOf = (server: Server, host: string): string => {
+    const address = server.address()
+    return `${host}:${typeof address === 'object' ? address?.port : ''}`
+  }
+  const listen = async (server: Server, host: string): Promise<Server> => {
+    server.listen(0, host)
+    await once(server, 'listening')
+    return server
+  }
+  type Answer = (request: IncomingMessage, response: ServerResponse) => boolean
+  /** Another registry that gives out what `registry` has, but for what it answers itself. */
+  const inFront = async (answer: Answer): Promise<{ readonly authority: string } & Disposable> => {
+    const server = createServer((request, response) => {
+      if (answer(request, response)) return
+      const { method, url, headers } = request
+      const asked = askFor(`http://${registry.authority}${url}`, { method, headers }, (given) => {
+        response.writeHead(given.statusCode ?? 502, given.headers)
+        given.pipe(response)
+      })
+      asked.on('error', () => response.destroy())
+      request.pipe(asked)
+    })
+    await listen(server, ADDRESS)
+    const end = (): void => {
+      server.closeAllConnections()
+      server.close()
+    }
+    return { authority: authorityOf(server, ADDRESS), [Symbol.dispose]: end }
+  }
+  const isBlob = ({ url = '' }: IncomingMessage): boolean => url.includes('/blobs/')
 
   beforeAll(async () => {
     scratch = await mkdtemp(join(tmpdir(), 'wrenn-oci-'))
@@ -201,12 +238,70 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
   })
 
   it('are fetched once, and their registry is asked each time', async () => {
-    const store = images()
-    const [first, second] = await Promise.all([fetchIt(reference, store), fetchIt(reference, store)])
-    const byDigest = await fetchIt(`${reference.replace(/:1$/, '')}@${first.image.manifest}`, store)
+    const seen: string[] = []
+    using front = await inFront(({ url = '' }) => {
+      seen.push(url)
+      return false
+    })
+    const store = images({ dir: await folder('once'), plain: [front.authority] })
+    const [first, second] = await Promise.all([
+      fetchIt(`${front.authority}/some/image:1`, store),
+      fetchIt(`${front.authority}/some/image:1`, store),
+    ])
+    const blobs = seen.filter((url) => url.includes('/blobs/'))
+    expect(blobs.length).toBeGreaterThan(2)
+    expect(new Set(blobs).size).toBe(blobs.length)
+    const asked = seen.length
+    const byDigest = await fetchIt(`${front.authority}/some/image@${first.image.manifest}`, store)
     expect([second.image, byDigest.image].map(({ name }) => name)).toEqual([first.image.name, first.image.name])
     expect(byDigest.said.join('\n')).toContain('is here already')
+    expect(seen.length).toBeGreaterThan(asked)
+    expect(seen.filter((url) => url.includes('/blobs/'))).toEqual(blobs)
     expect(await store.list()).toHaveLength(1)
+  })
+
+  it('are given to nobody who has the manifest alone, from a registry of their own', async () => {
+    const { image } = await fetchIt(reference)
+    using front = await inFront((request, response) => {
+      if (isBlob(request)) response.writeHead(404).end()
+      return isBlob(request)
+    })
+    const store = images({ plain: [front.authority] })
+    await expect(fetchIt(`${front.authority}/some/image@${image.manifest}`, store)).rejects.toMatchObject({
+      message: expect.stringContaining(`${front.authority}/some/image`),
+    })
+    await expect(fetchIt(`${front.authority}/some/image:1`, store)).rejects.toMatchObject({
+      code: expect.stringMatching(/^(?:image_not_found|registry_unavailable)$/),
+    })
+  })
+
+  it('are held up by no registry but their own, and who gives up waiting is gone', async () => {
+    let isAsked = (): void => {}
+    const asked = new Promise<void>((resolveIt) => {
+      isAsked = resolveIt
+    })
+    using front = await inFront((request) => {
+      if (isBlob(request)) isAsked()
+      return isBlob(request) // and never answers
+    })
+    const store = images({ dir: await folder('held'), plain: [registry.authority, front.authority] })
+    const [first, second] = [new AbortController(), new AbortController()]
+    const held = fetchIt(`${front.authority}/some/image:1`, store, { signal: first.signal })
+    const heldEnd = expect(held).rejects.toThrow('the first gave up')
+    await asked
+    const said: string[] = []
+    const waiting = store.fetch({
+      reference: `${front.authority}/some/image:1`,
+      signal: second.signal,
+      onProgress: (line) => said.push(line),
+    })
+    const waitingEnd = expect(waiting).rejects.toThrow('the second gave up')
+    expect((await fetchIt(reference, store)).said.join('\n')).toContain('Unpacking')
+    second.abort(new Error('the second gave up'))
+    await waitingEnd
+    first.abort(new Error('the first gave up'))
+    await heldEnd
+    expect(await scratchOf(join(scratch, 'held'))).toEqual([])
   })
 
   it('may have layers of zstd', async () => {
@@ -270,15 +365,6 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
     let bad: Server
     let hits: string[]
     let answer: (path: string) => { status: number; headers: Record<string, string>; body?: string }
-    const authorityOf = (server: Server, host: string): string => {
-      const address = server.address()
-      return `${host}:${typeof address === 'object' ? address?.port : ''}`
-    }
-    const listen = async (server: Server, host: string): Promise<Server> => {
-      server.listen(0, host)
-      await once(server, 'listening')
-      return server
-    }
 
     beforeAll(async () => {
       hits = []
@@ -302,35 +388,56 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       bad.close()
     })
 
-    const inward = (): string[] => [
-      `http://${authorityOf(victim, '127.0.0.1')}`,
-      `http://${authorityOf(victim, 'localhost')}`,
-      'http://169.254.169.254',
-      'http://10.255.255.1',
-    ]
+    /** Go asks no proxy for these: they are the sandbox's own loopback. */
+    const ownHosts = (): string[] => [authorityOf(victim, '127.0.0.1'), authorityOf(victim, 'localhost')]
+    /** Judged by their addresses: all of them may be spoken to without TLS, and the name leads to the victim. */
+    const inward = (): string[] => [authorityOf(victim, 'inner.example'), '169.254.169.254', '10.255.255.1']
     const ask = async () => {
       const authority = authorityOf(bad, ADDRESS)
-      return await fetchIt(`${authority}/a`, images({ plain: [authority] }))
+      const plain = [authority, ...ownHosts(), ...inward()]
+      return await fetchIt(`${authority}/a`, images({ plain, resolve: async () => ['127.0.0.1'] }))
     }
+    const refused = { code: 'registry_refused', message: expect.stringContaining('has no address that') }
+    const unreachable = { code: expect.stringMatching(/^registry_(?:refused|unavailable)$/) }
 
     it('reaches nothing inside by the address of a token service', async () => {
-      for (const where of inward()) {
-        answer = () => ({ status: 401, headers: { 'www-authenticate': `Bearer realm="${where}/token",service="x"` } })
-        await expect(ask()).rejects.toMatchObject({
-          code: expect.stringMatching(/registry_refused|registry_unavailable|image_not_found/),
-        })
+      const leadTo = (host: string): void => {
+        const realm = `Bearer realm="http://${host}/token",service="x"`
+        answer = () => ({ status: 401, headers: { 'www-authenticate': realm } })
+      }
+      for (const host of inward()) {
+        leadTo(host)
+        await expect(ask()).rejects.toMatchObject(refused)
+      }
+      for (const host of ownHosts()) {
+        leadTo(host)
+        await expect(ask()).rejects.toMatchObject(unreachable)
       }
       expect(hits).toEqual([])
     })
 
     it('reaches nothing inside by a redirect', async () => {
-      for (const where of inward()) {
+      const leadTo = (host: string): void => {
         answer = (path) =>
-          path === '/v2/' ? { status: 200, headers: {} } : { status: 307, headers: { location: `${where}${path}` } }
-        await expect(ask()).rejects.toMatchObject({
-          code: expect.stringMatching(/registry_refused|registry_unavailable/),
-        })
+          path === '/v2/'
+            ? { status: 200, headers: {} }
+            : { status: 307, headers: { location: `http://${host}${path}` } }
       }
+      for (const host of inward()) {
+        leadTo(host)
+        await expect(ask()).rejects.toMatchObject(refused)
+      }
+      for (const host of ownHosts()) {
+        leadTo(host)
+        await expect(ask()).rejects.toMatchObject(unreachable)
+      }
+      expect(hits).toEqual([])
+    })
+
+    it('is refused itself by a name that leads inside', async () => {
+      const inner = authorityOf(victim, 'inner.example')
+      const store = images({ plain: [inner], resolve: async () => ['127.0.0.1'] })
+      await expect(fetchIt(`${inner}/a`, store)).rejects.toMatchObject(refused)
       expect(hits).toEqual([])
     })
 
@@ -363,14 +470,14 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       "add('../../up')\nadd('a/../../../up')\nadd('/abs')\nadd('lnk', type=tarfile.SYMTYPE, linkname='/work'); add('lnk/through')\nadd('up', type=tarfile.SYMTYPE, linkname='../../../..'); add('up/through')",
     )
     const dir = await folder('evil-pool')
-    const before = execFileSync('ls', ['-lA', '/', '/usr', '/tmp', scratch], { encoding: 'utf8' })
-    const got = await fetchIt(await push('evil:1', [evil]), images({ dir })).catch((error: unknown) => error)
+    const pushed = await push('evil:1', [evil])
+    const lists = async () =>
+      await Promise.all(['/', '/usr', scratch, poolDir].map(async (path) => await readdir(path)))
+    const before = await lists()
+    const got = await fetchIt(pushed, images({ dir })).catch((error: unknown) => error)
     if (got instanceof Error) expect(got).toMatchObject({ code: 'image_not_usable' })
-    expect(
-      execFileSync('ls', ['-lA', '/', '/usr', '/tmp', scratch], { encoding: 'utf8' }).replace(/layout-\w+/g, ''),
-    ).toContain('pool')
-    expect(before).toContain('pool')
-    expect((await readdir(dir)).sort()).toEqual(['layers'])
+    expect(await lists()).toEqual(before)
+    expect(await readdir(dir)).toEqual(['layers'])
     expect(await scratchOf(dir)).toEqual([])
     const hard = tarWith("add('hard', type=tarfile.LNKTYPE, linkname='../../../../layout/index.json')")
     await expect(fetchIt(await push('hard:1', [hard]), images({ dir }))).rejects.toMatchObject({
@@ -385,7 +492,7 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
     const large = await push('large:1', [tarOf(zeros)])
     await expect(fetchIt(large)).rejects.toMatchObject({
       code: 'image_not_usable',
-      message: expect.stringContaining('large:1'),
+      message: expect.stringMatching(/large:1: .*WRENN_IMAGE_MAX_MIB/),
     })
     const many = await push('many:1', [tarWith("for n in range(1500): add('f%d' % n, b'')")])
     await expect(fetchIt(many)).rejects.toMatchObject({
@@ -400,6 +507,48 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       message: expect.stringContaining('WRENN_IMAGE_MAX_MIB'),
     })
     expect(await scratchOf()).toEqual([])
+  })
+
+  it('see nothing of this machine but programs and authorities, and keep nothing in its memory', () => {
+    const script =
+      'find /etc -type f; for path in / /dev /etc; do touch $path/x 2>/dev/null && echo $path; done; touch /tmp/x'
+    const look = (speaks: boolean): string[] => {
+      const [command, ...args] = sandboxed({
+        ...{ binds: [], speaks, capabilities: ['CAP_DAC_OVERRIDE'] },
+        ...{ fileBytes: MIB, command: ['sh', '-c', script] },
+      })
+      return execFileSync(command, args, { encoding: 'utf8' }).trim().split('\n').sort()
+    }
+    expect(look(false)).toEqual([''])
+    expect(look(true)).toEqual(['/etc/hosts', '/etc/ssl/certs/ca-certificates.crt'])
+  })
+
+  it('make way for others, the one first that has gone unused for longest, and not those that are needed', async () => {
+    const dir = await folder('small')
+    const [one, two, three] = [
+      await push('way:1', [tarWith("add('one')")]),
+      await push('way:2', [tarWith("add('two')")]),
+      await push('way:3', [tarWith("add('three')")]),
+    ]
+    const roomy = images({ dir })
+    const names = [(await fetchIt(one, roomy)).image, (await fetchIt(two, roomy)).image]
+    const totalBytes = names.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    const store = images({ dir, totalBytes })
+    const [gone, needed] = [[] as string[], new Set<string>()]
+    const full = { code: 'disk_full', message: expect.stringContaining('WRENN_IMAGES_TOTAL_MIB') }
+    await expect(fetchIt(three, store)).rejects.toMatchObject(full)
+    store.attach({ layers: async () => needed, onRemoved: async (name) => void gone.push(name) })
+    await expect(fetchIt(three, store)).rejects.toMatchObject(full)
+    for (const [at, { name }] of names.entries()) {
+      const old = new Date(Date.now() - (2 - at) * KEEP_MS)
+      await utimes(join(dir, 'layers/index', `${name}.json`), old, old)
+    }
+    for (const { digest } of names) needed.add(digest)
+    await expect(fetchIt(three, store)).rejects.toMatchObject(full)
+    needed.clear()
+    const { image } = await fetchIt(three, store)
+    expect(gone).toEqual([names[0]?.name])
+    expect((await store.list()).map(({ name }) => name).sort()).toEqual([image.name, names[1]?.name].sort())
   })
 
   it('go when nothing boots from them and nobody has used them for long', async () => {

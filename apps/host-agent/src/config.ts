@@ -9,7 +9,7 @@ const listOf = (text: string): readonly string[] =>
     .split(',')
     .map((part) => part.trim().toLowerCase())
     .filter((part) => part !== '')
-const registries = z
+const hosts = z
   .string()
   .refine(
     (text) => listOf(text).every((one) => /^(?:\*\.)?[a-z0-9][a-z0-9.-]*(?::\d{1,5})?$/.test(one)),
@@ -17,14 +17,32 @@ const registries = z
   )
   .default('')
   .transform(listOf)
-const networks = z
+const registries = hosts
+  .refine((all) => all.length < 2 || !all.includes('none'), 'must be hosts, or `none` alone')
+  .transform((all) => (all.includes('none') ? ('none' as const) : all))
+const allowedNetworks = z
   .string()
   .refine(
-    (text) => listOf(text).every((one) => parseCidr(one) !== undefined),
-    'must be IPv4 addresses or networks, such as 10.1.0.0/16',
+    (text) => listOf(text).every((one) => parseAllowed(one) !== undefined),
+    'must be IPv4 addresses or networks, each with a port or without: 10.1.2.3:5000, 10.1.0.0/16',
   )
   .default('')
-  .transform((text) => listOf(text).flatMap((one) => parseCidr(one) ?? []))
+  .transform((text) => listOf(text).flatMap((one) => parseAllowed(one) ?? []))
+
+/** A network, and the one port that is meant; absent: all of them. */
+interface AllowedNetwork {
+  readonly network: Cidr
+  readonly port?: number
+}
+
+/** Reads `network[:port]`. */
+function parseAllowed(text: string): AllowedNetwork | undefined {
+  const [, where = '', digits] = /^([^:]*)(?::(\d{1,5}))?$/.exec(text) ?? []
+  const network = parseCidr(where)
+  const port = digits === undefined ? undefined : Number(digits)
+  if (network === undefined || port === 0 || (port ?? 0) > 65_535) return undefined
+  return { network, ...(port === undefined ? {} : { port }) }
+}
 
 const schema = z.object({
   /** Everything the platform keeps. */
@@ -63,13 +81,15 @@ const schema = z.object({
    * nothing is fetched.
    */
   WRENN_REGISTRIES: registries,
-  /** Networks in which registries may be beside public addresses. */
-  WRENN_REGISTRIES_ALLOW: networks,
+  /** Networks in which registries may be beside public addresses, `network[:port]` each; without a port at every one. */
+  WRENN_REGISTRIES_ALLOW: allowedNetworks,
   /** Registries that are spoken to without TLS; a host alone at every port. */
-  WRENN_REGISTRIES_PLAIN: registries,
+  WRENN_REGISTRIES_PLAIN: hosts,
   /** What one image may take, unpacked. */
   WRENN_IMAGE_MAX_MIB: integer(16, 2 ** 20).default(16_384),
   WRENN_IMAGE_MAX_FILES: integer(100, 10_000_000).default(1_000_000),
+  /** What all fetched images may take together. */
+  WRENN_IMAGES_TOTAL_MIB: integer(16, 2 ** 30).default(65_536),
   /** How long a fetched image stays that nothing boots from. */
   WRENN_IMAGE_KEEP_HOURS: integer(1, 24 * 365).default(24),
   /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
@@ -107,11 +127,16 @@ export interface HostAgentConfig {
   readonly slotPool: number
   readonly resolvConfPath: string
   readonly registries: {
-    readonly registries: readonly string[]
-    readonly allowed: readonly Cidr[]
+    readonly registries: readonly string[] | 'none'
+    readonly allowed: readonly AllowedNetwork[]
     readonly plain: readonly string[]
   }
-  readonly images: { readonly maxBytes: number; readonly maxFiles: number; readonly keepMs: number }
+  readonly images: {
+    readonly maxBytes: number
+    readonly maxFiles: number
+    readonly totalBytes: number
+    readonly keepMs: number
+  }
   readonly poolSizeBytes: number | undefined
   readonly guestAgentDir: string | undefined
   readonly memoryReserveBytes: number | undefined
@@ -147,6 +172,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     images: {
       maxBytes: values.WRENN_IMAGE_MAX_MIB * 2 ** 20,
       maxFiles: values.WRENN_IMAGE_MAX_FILES,
+      totalBytes: values.WRENN_IMAGES_TOTAL_MIB * 2 ** 20,
       keepMs: values.WRENN_IMAGE_KEEP_HOURS * 3600 * 1000,
     },
     poolSizeBytes: mebibytes(values.WRENN_POOL_SIZE_MIB),

@@ -26,6 +26,7 @@ import {
   ensureImage,
   type FetchedImage,
   FetchedImages,
+  type ImageUses,
   isFetchedName,
   listImages,
   offeredImages,
@@ -59,6 +60,8 @@ export interface OpenMachine extends Machine {
   sweep(keep: ReadonlyMap<string, number | undefined>): Promise<void>
   /** Removes images, kernels and agent drives that neither a name nor `layers` means any more. */
   pruneLayers(layers: () => ReadonlySet<string>): Promise<void>
+  /** Says who boots from fetched images: those that nobody does make way where the room is short. */
+  attachImageUses(uses: ImageUses): void
   /** Removes fetched images that nothing boots from and nobody has used for long. @returns their templates */
   pruneFetched(layers: () => ReadonlySet<string>): Promise<readonly string[]>
   /** Stops what serves this process; capsules, namespaces and mounts stay. */
@@ -188,6 +191,9 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       if (removed.length > 0) logger.info({ removed }, 'images.fetched_pruned')
       return removed
     },
+    attachImageUses(uses) {
+      fetched.attach(uses)
+    },
     async close() {
       await network.stop()
     },
@@ -200,7 +206,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
 }
 
 function fetchOptions(config: HostAgentConfig, logger: Logger) {
-  const { maxBytes, maxFiles, keepMs } = config.images
+  const { maxBytes, maxFiles, totalBytes, keepMs } = config.images
   return {
     poolDir: join(config.dir, 'pool'),
     logger,
@@ -208,9 +214,9 @@ function fetchOptions(config: HostAgentConfig, logger: Logger) {
       rules: new RegistryRules(config.registries),
       fetcher: [process.execPath, imageFetcher],
       uid: config.uidBase + FETCHER_UID_OFFSET,
-      maxBytes,
     },
     limits: { maxBytes, maxFiles },
+    totalBytes,
     keepMs,
   } as const
 }

@@ -139,6 +139,10 @@ class Agent {
     onParts({ manager, images: machine.images, metrics, usage, differ, garbage })
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
+    machine.attachImageUses({
+      layers: async () => await manager.layersInUse(),
+      onRemoved: async (template) => await shapes.forgetTemplate(template),
+    })
     this.#pruning = setInterval(() => void this.#pruneFetched(machine, manager, shapes), PRUNE_EVERY_MS)
     await this.#pruneFetched(machine, manager, shapes)
     this.#status.setNotReady(undefined)

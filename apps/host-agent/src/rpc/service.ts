@@ -30,6 +30,8 @@ import { createWrappers, type ServiceDeps } from './handlers.js'
 import { lifecycleHandlers } from './lifecycle.js'
 
 const KEEPALIVE_MS = 15_000
+/** A fetch says that it is over; nothing is sent meanwhile. */
+const FETCH_WAIT_MS = 3600_000
 const FILE_CHUNK_BYTES = 256 * 1024
 /** What an answer may take on its way back. */
 const ANSWER_MS = 1_000
@@ -255,7 +257,7 @@ async function* fetchImage(
     .finally(() => over.abort())
   fetching.catch(() => {}) // awaited below
   for (;;) {
-    const event = await queue.next(KEEPALIVE_MS, over.signal)
+    const event = await queue.next(FETCH_WAIT_MS, over.signal)
     if (event === undefined && over.signal.aborted) break
     if (event === undefined) continue
     if (typeof event === 'string') yield { event: { case: 'progress', value: event } }

@@ -29,7 +29,7 @@ interface LayerOptions {
  * journal, and equal for equal folders.
  */
 export async function createLayer(folder: string, path: string, options: LayerOptions): Promise<void> {
-  const { blocks, inodes } = await measureTree(folder)
+  const { blocks, inodes } = await measureTree(folder, options.signal)
   const inodeBlocks = Math.ceil((inodes * INODE) / BLOCK)
   const uuid = LAYER_UUIDS[options.role]
   const total = Math.ceil((blocks + inodeBlocks) * (1 + (options.slack ?? USUAL_SLACK))) + 1024
@@ -61,8 +61,12 @@ const MEASURE_TIMEOUT_MS = 600_000
 const MKFS_TIMEOUT_MS = 1_200_000
 
 /** Blocks and inodes that a folder's content takes, rounded up. Names may be any bytes, which `readdir` of Node.js has no strings for. */
-async function measureTree(folder: string): Promise<{ blocks: number; inodes: number }> {
-  const printed = await run('sh', ['-c', MEASURE, 'sh', folder], { timeoutMs: MEASURE_TIMEOUT_MS })
+async function measureTree(
+  folder: string,
+  signal: AbortSignal | undefined,
+): Promise<{ blocks: number; inodes: number }> {
+  const options = { timeoutMs: MEASURE_TIMEOUT_MS, ...(signal && { signal }) }
+  const printed = await run('sh', ['-c', MEASURE, 'sh', folder], options)
   const [blocks, inodes] = printed.split(' ').map(Number)
   return { blocks: blocks ?? 0, inodes: RESERVED_INODES + (inodes ?? 0) }
 }

@@ -14,6 +14,6 @@ export { type BootAssets, type BootOptions, ensureBootAssets, kernelArgs } from 
 export { readKernelChoice } from './kernel.js'
 export type { KernelChoice } from './kernel-choice.js'
 export { pruneLayers, type VerifyResult, verifyImages } from './maintenance.js'
-export { type FetchedImage, FetchedImages, isFetchedName } from './oci/fetched-images.js'
+export { type FetchedImage, FetchedImages, type ImageUses, isFetchedName } from './oci/fetched-images.js'
 export { RegistryRules } from './oci/rules.js'
 export type { ImageStoreOptions, Progress } from './progress.js'

@@ -43,12 +43,12 @@ export class Door implements AsyncDisposable {
     })
   }
 
-  /** Listens; `uid` may connect. */
+  /** Listens; whoever may look into the socket's folder may connect. */
   static async open(path: string, options: DoorOptions): Promise<Door> {
     const door = new Door(options)
     door.#server.listen(path)
     await once(door.#server, 'listening')
-    await chmod(path, 0o666) // whoever may look into its folder
+    await chmod(path, 0o666)
     return door
   }
 
@@ -91,10 +91,11 @@ export class Door implements AsyncDisposable {
   }
 
   async #connect(host: string, port: number): Promise<Socket> {
-    const address = await this.#options.rules.address(host)
+    const address = await this.#options.rules.address(host, port)
     const socket = connect({ host: address, port, allowHalfOpen: true })
     this.#keep(socket)
-    socket.setTimeout(CONNECT_TIMEOUT_MS, () => socket.destroy(new Error(`${host} does not answer`)))
+    const silent = new AppError('registry_unavailable', `${host} does not answer.`)
+    socket.setTimeout(CONNECT_TIMEOUT_MS, () => socket.destroy(silent))
     await once(socket, 'connect')
     socket.setTimeout(SILENCE_MS)
     return socket
@@ -103,7 +104,7 @@ export class Door implements AsyncDisposable {
   #count(bytes: number): void {
     this.received += bytes
     if (this.received <= this.#options.maxBytes) return
-    this.#note(new AppError('image_not_usable', `The image is larger than ${this.#options.maxBytes} bytes.`))
+    this.#note(new AppError('image_not_usable', 'Its registry sends more than its manifest says.'))
     for (const socket of this.#sockets) socket.destroy()
   }
 

@@ -1,7 +1,7 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { rm, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, errorText, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
+import { AppError, errorText, firstFailure, isErrno, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
 import { formatImageReference, type ImageReference, parseImageReference } from '@wrenn/protocol'
 import { z } from 'zod'
 import { createLayer } from '../ext4.js'
@@ -9,17 +9,28 @@ import { LayerStore } from '../store.js'
 import { digestOf, type ImageConfig, imageArchitecture, parseManifest } from './manifest.js'
 import { about, makeScratch, Registry, type RegistryLogin, type RegistryTools } from './registry.js'
 import type { RegistryRules } from './rules.js'
-import { type ImageLimits, readLayout, removeUnpacked, unpackLayout } from './unpack.js'
+import { needTools } from './tools.js'
+import { type ImageLimits, readLayout, removeUnpacked, type Unpacked, unpackLayout } from './unpack.js'
 
 /** A fetch as a whole; a build may give it less. */
 const TIMEOUT_MS = 60 * 60_000
 const MIB = 2 ** 20
 /** Files of one second, so that equal images are equal files. */
 const EPOCH_SECONDS = 1_700_000_000
-const LARGE_SLACK = 1
+/** Of a disk, beside its files. */
+const DISK_BYTES = 64 * MIB
+/** Of the pool: kept free of images. */
+const SPARE_BYTES = 1024 * MIB
+/** Attributes are not measured: where the usual room is too small for them, the disk is made with more. */
+const SLACKS = [0.03, 1] as const
+const TOO_SMALL = /allocate|no space|full/i
 const PREFIX = 'oci-'
 /** Compressed layers are a third of what they hold, more or less. */
 const USUAL_RATIO = 3
+/** An image that was asked for so lately is about to be used: it does not make way for another. */
+const FRESH_MS = 15 * 60_000
+const HTTPS_PORT = 443
+const HTTP_PORT = 80
 
 const imageIndex = z.object({
   name: z.string(),
@@ -45,7 +56,7 @@ const digestsOf = ({ digest }: ImageIndex): readonly string[] => [digest]
 
 /** An image of a registry as a base image of this host. */
 export interface FetchedImage {
-  /** What its templates are made of: its manifest's digest and what it is for. */
+  /** What its templates are made of: where it is from, its manifest's digest and what it is for. */
   readonly name: string
   readonly path: string
   readonly sizeBytes: number
@@ -63,8 +74,18 @@ export interface FetchOptions {
   readonly logger: Logger
   readonly registry: RegistryTools
   readonly limits: ImageLimits
+  /** Of all fetched images together. */
+  readonly totalBytes: number
   /** How long an image stays that nothing boots from, after its last use. */
   readonly keepMs: number
+}
+
+/** Who boots from fetched images. */
+export interface ImageUses {
+  /** Digests of layers that something needs; `undefined` when that is not known now. */
+  layers(): Promise<ReadonlySet<string> | undefined>
+  /** Told of each that is there no more. */
+  onRemoved(name: string): Promise<void>
 }
 
 /** One wish for an image. */
@@ -82,14 +103,18 @@ export function isFetchedName(name: string): boolean {
 }
 
 /**
- * Images of registries, each a layer beside the ones that are built here, by the digest of its manifest. The registry is asked each time, with the
- * asker's own login: what one team may read is not given to another because it lies here.
+ * Images of registries, each a layer beside the ones that are built here, by its registry, its path there and the digest of its manifest. That
+ * registry is asked each time, with the asker's own login: what one team may read is not given to another because it lies here, nor to
+ * who has the bytes of its manifest and gives them out by a registry of their own.
  */
 export class FetchedImages {
   readonly #options: FetchOptions
   readonly #store: LayerStore
-  /** By image: it is fetched once. */
+  /** By image: it is fetched once. A registry that is slow holds those alone who ask it for the same. */
   readonly #turns = new KeyedMutex()
+  /** Bytes that fetches which run now were promised, by their folders. */
+  readonly #promised = new Map<string, number>()
+  #uses: ImageUses | undefined
 
   constructor(options: FetchOptions) {
     this.#options = options
@@ -101,12 +126,18 @@ export class FetchedImages {
     await removeUnpacked(this.#scratchRoot())
   }
 
+  /** From now on images that nothing boots from make way where the room is short. */
+  attach(uses: ImageUses): void {
+    this.#uses = uses
+  }
+
   /**
    * Gives the image that a reference means now.
    * @throws AppError `invalid_request` for what is no reference, `image_not_found`, `registry_refused`, `registry_unavailable`, `image_not_usable`,
-   * `disk_full`, `timeout`
+   * `disk_full`, `timeout`, `invalid_config`
    */
-  async fetch({ reference: text, login, signal: asked, onProgress }: FetchWish): Promise<FetchedImage> {
+  async fetch(wish: FetchWish): Promise<FetchedImage> {
+    const { reference: text, signal: asked } = wish
     const reference = parseImageReference(text)
     if (reference === undefined) {
       throw new AppError(
@@ -114,41 +145,41 @@ export class FetchedImages {
         `"${text.slice(0, 200)}" is no image reference: [registry[:port]/]name[:tag][@sha256:…].`,
       )
     }
-    const { registry: tools } = this.#options
-    tools.rules.need(reference)
-    await needReachable(tools.rules, reference)
+    this.#options.registry.rules.need(reference)
     const late = AbortSignal.timeout(TIMEOUT_MS)
-    const signal = AbortSignal.any([asked, late])
+    try {
+      return await this.#fetch(reference, { ...wish, signal: AbortSignal.any([asked, late]) })
+    } catch (thrown) {
+      asked.throwIfAborted()
+      const error = firstFailure(thrown)
+      if (late.aborted)
+        throw about(reference, new AppError('timeout', `it took longer than ${TIMEOUT_MS / 60_000} min.`))
+      throw error instanceof AppError ? about(reference, withoutHost(error)) : error
+    }
+  }
+
+  async #fetch(reference: ImageReference, { login, signal, onProgress }: FetchWish): Promise<FetchedImage> {
+    const { registry: tools } = this.#options
+    await needTools()
+    await needReachable(tools.rules, reference)
     const scratchDir = join(this.#scratchRoot(), randomBytes(6).toString('hex'))
     await makeScratch(this.#scratchRoot())
     await using undo = new UndoStack()
     await makeScratch(scratchDir)
     await undo.defer(() => removeUnpacked(scratchDir))
+    await undo.defer(() => this.#promised.delete(scratchDir))
     const registry = new Registry(tools, { reference, login, scratchDir, signal })
-    try {
-      onProgress(`Asking ${reference.registry} for ${formatImageReference(reference)}`)
-      const { digest, layerBytes } = await this.#resolve(registry, reference)
-      const name = `${PREFIX}${digest.slice('sha256:'.length)}-${imageArchitecture()}`
-      return await this.#turns.run(name, async () => {
-        signal.throwIfAborted()
-        const known = await this.find(name)
-        if (known !== undefined) {
-          onProgress(`${digest} is here already`)
-          return known
-        }
+    onProgress(`Asking ${reference.registry} for ${formatImageReference(reference)}`)
+    const { digest, layerBytes } = await this.#resolve(registry, reference)
+    const name = nameOf(reference, digest)
+    const inTurn = async (): Promise<FetchedImage> => {
+      const known = await this.find(name)
+      if (known === undefined)
         return await this.#make({ name, digest, layerBytes, registry, reference, scratchDir, signal, onProgress })
-      })
-    } catch (error) {
-      asked.throwIfAborted()
-      if (late.aborted)
-        throw new AppError(
-          'timeout',
-          `${formatImageReference(reference)}: it took longer than ${TIMEOUT_MS / 60_000} min.`,
-        )
-      if (AppError.is(error, 'image_not_usable') && !error.message.startsWith(reference.registry))
-        throw about(reference, error)
-      throw error
+      onProgress(`${digest} is here already`)
+      return known
     }
+    return await this.#turns.run(name, inTurn, signal)
   }
 
   async #resolve(
@@ -189,25 +220,88 @@ export class FetchedImages {
         `Its layers have ${mib(layerBytes)} MiB, which is more than WRENN_IMAGE_MAX_MIB.`,
       )
     }
-    await this.#store.requireSpace(
-      layerBytes * (1 + 2 * USUAL_RATIO) + 64 * MIB,
-      `the image ${formatImageReference(reference)}`,
-    )
+    await this.#promise(scratchDir, layerBytes * (1 + 2 * USUAL_RATIO) + DISK_BYTES, signal)
     const work = join(scratchDir, 'fetch')
     onProgress(`Fetching ${digest}, ${mib(layerBytes)} MiB`)
     const onBytes = (received: number): void => onProgress(`Fetched ${mib(received)} of ${mib(layerBytes)} MiB`)
-    await registry.copy(digest, work, TIMEOUT_MS, onBytes)
+    await registry.copy(digest, work, { layerBytes, limits, timeoutMs: TIMEOUT_MS, onBytes })
     const layout = join(work, 'layout')
     const config = await readLayout(layout, imageArchitecture())
     onProgress('Unpacking it')
-    const rootfs = await unpackLayout(layout, join(scratchDir, 'root'), limits, { signal, timeoutMs: TIMEOUT_MS })
+    const unpacked = await unpackLayout(layout, join(scratchDir, 'root'), limits, { signal, timeoutMs: TIMEOUT_MS })
     await removeUnpacked(work)
     onProgress('Packing it as a disk')
-    const file = join(scratchDir, 'base.ext4')
-    await pack(rootfs, file, signal)
+    await this.#needWithinTotal(unpacked.bytes, signal)
+    const file = await this.#pack(unpacked, scratchDir, signal)
     const entry = await this.#adopt(file, { name, manifest: digest, reference, config, signal })
     logger.info({ image: name, reference: entry.reference, ms: Date.now() - startedAtMs }, 'images.fetched')
     return await this.#describe(entry)
+  }
+
+  /**
+   * Promises a fetch room of the pool, instead of what it was promised before. What the others were promised is not free, and images that
+   * nothing boots from make way.
+   * @throws AppError `disk_full`
+   */
+  async #promise(scratchDir: string, bytes: number, signal: AbortSignal): Promise<void> {
+    this.#promised.set(scratchDir, bytes)
+    for (;;) {
+      const promised = [...this.#promised.values()].reduce((sum, one) => sum + one, 0)
+      try {
+        return await this.#store.requireSpace(promised + SPARE_BYTES, 'images')
+      } catch (error) {
+        if (!AppError.is(error, 'disk_full') || !(await this.#removeOldest(signal))) throw error
+      }
+    }
+  }
+
+  /** @throws AppError `disk_full` when all images would be too large with one more, and those that are here are needed */
+  async #needWithinTotal(bytes: number, signal: AbortSignal): Promise<void> {
+    const { totalBytes } = this.#options
+    for (;;) {
+      const sizes = new Map((await this.list()).map(({ digest, sizeBytes }) => [digest, sizeBytes]))
+      if ([...sizes.values()].reduce((sum, size) => sum + size, bytes) <= totalBytes) return
+      if (await this.#removeOldest(signal)) continue
+      const message = `Fetched images may take ${mib(totalBytes)} MiB (WRENN_IMAGES_TOTAL_MIB), and those that are here are needed.`
+      throw new AppError('disk_full', message)
+    }
+  }
+
+  /** Removes the image that has gone unused for longest. @returns whether there was one that may go */
+  async #removeOldest(signal: AbortSignal): Promise<boolean> {
+    const layers = await this.#uses?.layers()
+    if (layers === undefined) return false
+    const names = await this.#names()
+    const byAge = await Promise.all(names.map(async (name) => ({ name, usedAtMs: await this.#usedAtMs(name) })))
+    for (const { name } of byAge.sort((a, b) => a.usedAtMs - b.usedAtMs)) {
+      if (await this.#removeUnused(name, FRESH_MS, (digest) => layers.has(digest), signal)) {
+        this.#options.logger.info({ image: name }, 'images.made_way')
+        await this.#uses?.onRemoved(name)
+        return true
+      }
+    }
+    return false
+  }
+
+  /** @returns the disk's file */
+  async #pack({ rootfs, bytes }: Unpacked, scratchDir: string, signal: AbortSignal): Promise<string> {
+    const file = join(scratchDir, 'base.ext4')
+    let cause: AppError | undefined
+    for (const slack of SLACKS) {
+      await this.#promise(scratchDir, bytes * (1 + slack) + DISK_BYTES, signal)
+      try {
+        await createLayer(rootfs, file, { role: 'base', epochSeconds: EPOCH_SECONDS, slack, signal })
+        return file
+      } catch (error) {
+        signal.throwIfAborted()
+        if (!AppError.is(error, 'image_build_failed', 'timeout', 'engine_failure')) throw error
+        cause = error
+        await rm(file, { force: true })
+        if (!TOO_SMALL.test(error.message)) break
+      }
+    }
+    await this.#store.requireSpace(SPARE_BYTES / 2, 'images')
+    throw new AppError('image_not_usable', 'No disk can be made of it.', { cause })
   }
 
   /** Whoever removes layers that have no name is not there meanwhile. */
@@ -241,25 +335,49 @@ export class FetchedImages {
     const entries = await Promise.all(
       (await this.#names()).map((name) => this.#store.readIndex(name, imageIndex, digestsOf)),
     )
-    return await Promise.all(entries.filter((entry) => entry !== undefined).map((entry) => this.#describe(entry)))
+    const found = await Promise.all(
+      entries
+        .filter((entry) => entry !== undefined)
+        .map((entry) =>
+          this.#describe(entry).catch((error: unknown) => {
+            if (isErrno(error, 'ENOENT')) return undefined // it has made way meanwhile
+            throw error
+          }),
+        ),
+    )
+    return found.filter((image) => image !== undefined)
   }
 
   /** Removes those that nothing boots from and nobody has used for long. @returns their names */
   async prune(inUse: (digest: string) => boolean): Promise<readonly string[]> {
     const removed: string[] = []
-    for (const name of await this.#names()) {
-      await this.#turns.run(name, async () => {
-        const { mtimeMs } = await stat(this.#indexPath(name))
-        const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
-        if (entry !== undefined && (inUse(entry.digest) || Date.now() - mtimeMs < this.#options.keepMs)) return
-        await using _lease = await this.#store.lease({})
-        await this.#store.removeIndex(name)
-        if (entry !== undefined && !(await this.#store.referencedDigests()).has(entry.digest))
-          await this.#store.removeLayer(entry.digest)
-        removed.push(name)
-      })
-    }
+    for (const name of await this.#names())
+      if (await this.#removeUnused(name, this.#options.keepMs, inUse)) removed.push(name)
     return removed
+  }
+
+  async #removeUnused(
+    name: string,
+    keepMs: number,
+    inUse: (digest: string) => boolean,
+    signal?: AbortSignal,
+  ): Promise<boolean> {
+    const remove = async (): Promise<boolean> => {
+      const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
+      const isFresh = Date.now() - (await this.#usedAtMs(name)) < keepMs
+      if (entry !== undefined && (isFresh || inUse(entry.digest))) return false
+      await using _lease = await this.#store.lease({ ...(signal && { signal }) })
+      await this.#store.removeIndex(name)
+      if (entry !== undefined && !(await this.#store.referencedDigests()).has(entry.digest))
+        await this.#store.removeLayer(entry.digest)
+      return true
+    }
+    return await this.#turns.run(name, remove, signal)
+  }
+
+  /** Long ago for what is there no more. */
+  async #usedAtMs(name: string): Promise<number> {
+    return (await stat(this.#indexPath(name)).catch(() => undefined))?.mtimeMs ?? 0
   }
 
   async #names(): Promise<readonly string[]> {
@@ -304,26 +422,26 @@ interface Adopted {
   readonly signal: AbortSignal
 }
 
-/** Attributes are not measured: where the usual room is too small for them, it is made with more. */
-async function pack(rootfs: string, file: string, signal: AbortSignal): Promise<void> {
-  const layer = { role: 'base', epochSeconds: EPOCH_SECONDS, signal } as const
-  try {
-    await createLayer(rootfs, file, layer)
-  } catch (error) {
-    if (!AppError.is(error, 'image_build_failed') || !/allocate|no space|full/i.test(error.message)) throw error
-    await rm(file, { force: true })
-    await createLayer(rootfs, file, { ...layer, slack: LARGE_SLACK })
-  }
+/** Where an image is from counts as much as what it is: each is given only to who has been let read it there. */
+function nameOf({ registry, path }: ImageReference, digest: string): string {
+  const key = createHash('sha256').update(`${registry}/${path}@${digest}`).digest('hex')
+  return `${PREFIX}${key}-${imageArchitecture()}`
+}
+
+/** What fails of the host's own tools says how the host is made. */
+function withoutHost(error: AppError): AppError {
+  if (!AppError.is(error, 'engine_failure', 'image_build_failed', 'timeout')) return error
+  return new AppError(error.code, 'the host could not prepare it.', { cause: error })
 }
 
 /** Told before anything is started; the same holds for each connection later. */
-async function needReachable(rules: RegistryRules, reference: ImageReference): Promise<void> {
+async function needReachable(rules: RegistryRules, { registry }: ImageReference): Promise<void> {
+  const [host = '', port = rules.isPlain(registry) ? HTTP_PORT : HTTPS_PORT] = registry.split(':')
   try {
-    await rules.address(reference.registry.replace(/:\d+$/, ''))
+    await rules.address(host, Number(port))
   } catch (error) {
-    if (error instanceof AppError) throw about(reference, error)
-    const message = `its registry cannot be found: ${errorText(error)}`
-    throw new AppError('registry_unavailable', `${formatImageReference(reference)}: ${message}`, { cause: error })
+    if (error instanceof AppError) throw error
+    throw new AppError('registry_unavailable', `its registry cannot be found: ${errorText(error)}`, { cause: error })
   }
 }
 

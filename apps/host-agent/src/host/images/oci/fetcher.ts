@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { writeFile } from 'node:fs/promises'
-import { connect, createServer, type Server, type Socket } from 'node:net'
+import { connect, createServer, type Socket } from 'node:net'
 import { text } from 'node:stream/consumers'
 
 /**
@@ -12,11 +12,14 @@ const [socketPath = '', authority = '', ...skopeo] = process.argv.slice(2)
 const LOGIN_FILE = '/tmp/auth.json'
 const LOOPBACK = '127.0.0.1'
 
-async function listen(onConnection: (socket: Socket) => void, port: number, address = LOOPBACK): Promise<Server> {
+/** @returns the port */
+async function listen(onConnection: (socket: Socket) => void, port: number, address = LOOPBACK): Promise<number> {
   const server = createServer({ allowHalfOpen: true }, onConnection)
   server.listen(port, address)
   await once(server, 'listening')
-  return server
+  const bound = server.address()
+  if (bound === null || typeof bound === 'string') throw new Error('a TCP server has a port')
+  return bound.port
 }
 
 function join(one: Socket, other: Socket): void {
@@ -52,8 +55,7 @@ function tunnel(socket: Socket): void {
 async function main(): Promise<number> {
   const login = await text(process.stdin)
   if (login !== '') await writeFile(LOGIN_FILE, login, { mode: 0o600 })
-  const proxy = await listen((socket) => join(socket, connect({ path: socketPath, allowHalfOpen: true })), 0)
-  const { port } = proxy.address() as { port: number }
+  const port = await listen((socket) => join(socket, connect({ path: socketPath, allowHalfOpen: true })), 0)
   const [, host = '', ownPort] = /^(localhost|127(?:\.\d+){3}):(\d+)$/.exec(authority) ?? []
   if (ownPort !== undefined) await listen(tunnel, Number(ownPort), host === 'localhost' ? LOOPBACK : host)
   const url = `http://${LOOPBACK}:${port}`

@@ -1,16 +1,23 @@
 import { lookup } from 'node:dns/promises'
 import { isIP } from 'node:net'
 import { networkInterfaces } from 'node:os'
-import { AppError, type Cidr, contains, neverRanges, parseAddress, parseCidr } from '@wrenn/base'
+import { AppError, type Cidr, contains, isErrno, neverRanges, parseAddress, parseCidr } from '@wrenn/base'
 import { formatImageReference, type ImageReference } from '@wrenn/protocol'
 import { privateRanges } from '../../network/index.js'
 
+/** Where connections may go beside public addresses. */
+export interface AllowedNetwork {
+  readonly network: Cidr
+  /** Absent: every port. */
+  readonly port?: number
+}
+
 /** What an operator says about registries. */
 export interface RegistrySettings {
-  /** `host[:port]` or `*.domain` each, a host alone at every port; none: every registry on a public address. */
-  readonly registries: readonly string[]
-  /** Networks in which registries, and what they send one on to, may be beside public addresses. */
-  readonly allowed: readonly Cidr[]
+  /** `host[:port]` or `*.domain` each, a host alone at every port; no entry: every registry on a public address. `none`: no registry. */
+  readonly registries: readonly string[] | 'none'
+  /** Where registries, and what they send one on to, may be beside public addresses. */
+  readonly allowed: readonly AllowedNetwork[]
   /** `host[:port]` of registries that are spoken to without TLS. */
   readonly plain: readonly string[]
 }
@@ -40,7 +47,9 @@ export class RegistryRules {
   /** @throws AppError `registry_refused` when the operator's list does not have the image's registry */
   need(reference: ImageReference): void {
     const { registries } = this.#settings
-    if (registries.length === 0 || registries.some((rule) => fits(rule, reference.registry))) return
+    const isOpen =
+      registries !== 'none' && (registries.length === 0 || registries.some((rule) => fits(rule, reference.registry)))
+    if (isOpen) return
     throw refused(
       `${formatImageReference(reference)} is of ${reference.registry}, which this platform fetches no images from.`,
     )
@@ -51,21 +60,34 @@ export class RegistryRules {
     return this.#settings.plain.some((rule) => fits(rule, authority))
   }
 
-  /** An address of the host that may be connected to. @throws AppError `registry_refused`; whatever the look-up throws */
-  async address(host: string): Promise<string> {
-    const all = isIP(host) === 0 ? await this.#resolve(host) : [host]
-    const usable = all.find((address) => this.#isOpen(address))
+  /**
+   * An address of the host that may be connected to at that port. A name that there is not is answered as one that leads inside: no answer
+   * tells which names an inner network has.
+   * @throws AppError `registry_refused`; what the look-up throws when it cannot say
+   */
+  async address(host: string, port: number): Promise<string> {
+    const all = isIP(host) === 0 ? await this.#addressesOf(host) : [host]
+    const usable = all.find((address) => this.#isOpen(address, port))
     if (usable === undefined) throw refused(`${host} has no address that this platform fetches images from.`)
     return usable
   }
 
-  #isOpen(text: string): boolean {
+  async #addressesOf(host: string): Promise<readonly string[]> {
+    try {
+      return await this.#resolve(host)
+    } catch (error) {
+      if (isErrno(error, 'ENOTFOUND', 'ENODATA')) return []
+      throw error
+    }
+  }
+
+  #isOpen(text: string, port: number): boolean {
     const base = parseAddress(text)
     if (base === undefined) return false
-    const isIn = (networks: readonly Cidr[]): boolean =>
-      networks.some((network) => contains(network, { base, bits: 32 }))
-    if (isIn(this.#settings.allowed)) return true
-    return !isIn(closedRanges) && text !== METADATA && !this.#own().includes(text)
+    const isIn = (network: Cidr): boolean => contains(network, { base, bits: 32 })
+    const { allowed } = this.#settings
+    if (allowed.some((one) => isIn(one.network) && (one.port === undefined || one.port === port))) return true
+    return !closedRanges.some(isIn) && text !== METADATA && !this.#own().includes(text)
   }
 }
 

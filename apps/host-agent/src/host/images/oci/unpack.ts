@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
-import { run, runForResult } from '../../exec.js'
+import { type RunResult, run, runForResult } from '../../exec.js'
 import { type ImageConfig, MANIFEST_BYTES, parseImageConfig } from './manifest.js'
 import { sandboxed } from './sandbox.js'
 
@@ -42,17 +42,24 @@ async function readSmall(path: string): Promise<string> {
   return await readFile(path, 'utf8')
 }
 
+/** What an image was unpacked to. */
+export interface Unpacked {
+  readonly rootfs: string
+  /** Of disk. */
+  readonly bytes: number
+}
+
 /**
  * Unpacks a layout's image into `<folder>/rootfs`: owners, modes, times, links, devices, attributes and whiteouts as the layers say. umoci is root
  * in a sandbox where there is nothing but that folder, without rights over the system, its network or its devices.
- * @throws AppError `image_not_usable` when it does not unpack, or becomes more than the limits; `disk_full`
+ * @throws AppError `image_not_usable` when it does not unpack in time, or becomes more than the limits; `disk_full`
  */
 export async function unpackLayout(
   layout: string,
   folder: string,
   limits: ImageLimits,
   { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number },
-): Promise<string> {
+): Promise<Unpacked> {
   await mkdir(folder, { mode: 0o700 })
   const [command, ...args] = sandboxed({
     binds: [
@@ -60,18 +67,60 @@ export async function unpackLayout(
       { from: folder, to: '/work', writable: true },
     ],
     capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_MKNOD', 'CAP_SETFCAP'],
-    command: [
-      ...['prlimit', `--fsize=${limits.maxBytes}`, '--core=0'],
-      ...['umoci', 'raw', 'unpack', '--image', '/layout:image', '/work/rootfs'],
-    ],
+    fileBytes: limits.maxBytes,
+    command: ['umoci', 'raw', 'unpack', '--image', '/layout:image', '/work/rootfs'],
   })
+  const { bytes } = await withinLimits(folder, limits, signal, async (stop) => {
+    needUnpacked(await runForResult(command, args, { signal: stop, timeoutMs }))
+  }).catch((error: unknown) => {
+    // Its message has the command line.
+    if (!AppError.is(error, 'timeout')) throw error
+    throw new AppError('image_not_usable', 'It takes too long to unpack.', { cause: error })
+  })
+  return { rootfs: join(folder, 'rootfs'), bytes }
+}
+
+function needUnpacked({ exitCode, stderr, stdout }: RunResult): void {
+  if (exitCode === 0) return
+  const said = stderr || stdout
+  throw limitSaid(said) ?? new AppError('image_not_usable', `It cannot be unpacked: ${lastWords(said)}`)
+}
+
+/** What tools in Go say when they, or the disk, are at their limits. */
+const limitWords = [
+  { when: /no space left on device/i, make: noRoom },
+  {
+    when: /SIGXFSZ|file too large/i,
+    make: () => new AppError('image_not_usable', 'It has a file of more than WRENN_IMAGE_MAX_MIB.'),
+  },
+  {
+    when: /out of memory|cannot allocate memory/i,
+    make: () => new AppError('image_not_usable', 'It takes more memory than there is for it.'),
+  },
+] as const
+
+/** What a tool's last words mean, where they tell of a limit. */
+export function limitSaid(words: string): AppError | undefined {
+  return limitWords.find(({ when }) => when.test(words))?.make()
+}
+
+function noRoom(): AppError {
+  return new AppError('disk_full', 'The pool has no room left for it.')
+}
+
+/**
+ * Runs what writes into the folder, ends it once that has become too much, and measures it at the end.
+ * @throws AppError `image_not_usable`, `disk_full`; what the task throws
+ */
+export async function withinLimits(
+  folder: string,
+  limits: ImageLimits,
+  signal: AbortSignal,
+  task: (signal: AbortSignal) => Promise<void>,
+): Promise<{ readonly bytes: number }> {
   using watch = watchGrowth(folder, limits)
-  const stop = AbortSignal.any([signal, watch.signal])
-  const { exitCode, stderr, stdout } = await runForResult(command, args, { signal: stop, timeoutMs })
-  const rootfs = join(folder, 'rootfs')
-  if (exitCode !== 0) throw new AppError('image_not_usable', `It cannot be unpacked: ${lastWords(stderr || stdout)}`)
-  await needWithin(folder, limits)
-  return rootfs
+  await task(AbortSignal.any([signal, watch.signal]))
+  return { bytes: await needWithin(folder, limits) }
 }
 
 /** Ends what writes into the folder once it has become too much. */
@@ -83,7 +132,7 @@ function watchGrowth(folder: string, limits: ImageLimits): { readonly signal: Ab
       await delay(LOOK_EVERY_MS, undefined, { signal: done.signal })
       const { bavail, bsize } = await statfs(folder)
       await needWithin(folder, limits)
-      if (bavail * bsize < SPARE_BYTES) throw new AppError('disk_full', 'The pool has no room left for it.')
+      if (bavail * bsize < SPARE_BYTES) throw noRoom()
     }
   }
   look().catch((error: unknown) => {
@@ -92,16 +141,17 @@ function watchGrowth(folder: string, limits: ImageLimits): { readonly signal: Ab
   return { signal: over.signal, [Symbol.dispose]: () => done.abort() }
 }
 
-async function needWithin(folder: string, { maxBytes, maxFiles }: ImageLimits): Promise<void> {
+async function needWithin(folder: string, { maxBytes, maxFiles }: ImageLimits): Promise<number> {
   const [bytes, files] = await Promise.all([sumOf('--block-size=1', folder), sumOf('--inodes', folder)])
   if (bytes > maxBytes) {
     throw new AppError(
       'image_not_usable',
-      `Unpacked it takes more than ${Math.floor(maxBytes / 2 ** 20)} MiB (WRENN_IMAGE_MAX_MIB).`,
+      `It takes more than ${Math.floor(maxBytes / 2 ** 20)} MiB (WRENN_IMAGE_MAX_MIB).`,
     )
   }
   if (files > maxFiles)
     throw new AppError('image_not_usable', `It has more than ${maxFiles} files (WRENN_IMAGE_MAX_FILES).`)
+  return bytes
 }
 
 /** Files may go while they are counted. */

@@ -3347,9 +3347,9 @@ export const HostService: GenService<{
     output: typeof ListTemplatesResponseSchema;
   },
   /**
-   * Makes an image of a registry a template of this host, under a name that says which one it is and that ListTemplates does not have:
-   * lines of progress first, the image last. The registry is asked each time, so that only who may read an image gets it; an image that is
-   * here is not fetched again. It stays for as long as something boots from it, and for a while after its last use.
+   * Makes an image of a registry a template of this host, under a name of its own by registry, path and manifest, which ListTemplates does not
+   * have: lines of progress first, the image last. That registry is asked each time, so that only who may read an image there gets it; what is
+   * here from there is not fetched again. It stays for as long as something boots from it, and for a while after its last use, unless the room is short.
    *
    * @generated from rpc wrenn.host.v1.HostService.FetchImage
    */
