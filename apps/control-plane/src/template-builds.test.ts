@@ -103,6 +103,30 @@ it('begins with an image of a registry where there is no template of that name',
   expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
 })
 
+it('begins as whom and where an image says, by what its own files have of that', async () => {
+  const says = (at: number, said: object) =>
+    platform.host.images.set(`docker.io/library/says:${at}`, { digest: `sha256:${String(at).repeat(64)}`, ...said })
+  says(1, { user: '1000:50' })
+  says(2, { user: 'app:staff' })
+  says(3, { user: 'a\0b' })
+  says(4, { workingDir: '/not/there' })
+  const name = newName()
+  const { build: done, text } = await build(name, [{ from: 'says:4', steps: [run('echo here > said')] }])
+  expect([done.state, text]).toEqual(['ready', expect.stringContaining('FROM says:4')])
+  expect(await read(name, '/not/there/said')).toBe('here\n')
+  const numbered = newName()
+  expect((await build(numbered, [{ from: 'says:1', steps: [] }])).build.state).toBe('ready')
+  const row = db.selectFrom('snapshots').select('defaults').where('name', '=', numbered)
+  expect((await row.executeTakeFirstOrThrow()).defaults).toMatchObject({ user: '1000:50', cwd: '/' })
+  for (const [from, reason] of [
+    ['says:2', 'says:2: there is no user app.'],
+    ['says:3', 'docker.io/library/says:3: its user is not usable: must not contain a NUL byte.'],
+  ] as const) {
+    const { build: failed } = await build(newName(), [{ from, steps: [] }])
+    expect(failed).toMatchObject({ state: 'error', reason: { step: 'base', message: reason } })
+  }
+})
+
 describe('a build of several stages', () => {
   const stages = (word = 'one') => [
     stage(run(`mkdir out && echo ${word} > out/file && ln -s file out/link`), run('echo other > other')),

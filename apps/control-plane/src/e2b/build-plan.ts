@@ -11,7 +11,7 @@ import {
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import type { RegistryLogin, SubmittedPlan } from '../domain/templates/index.js'
-import type { BuildPlan, BuildStep } from '../store/schema.js'
+import type { BuildStep } from '../store/schema.js'
 import { DEFAULT_TAG } from '../store/snapshots.js'
 import { refuseUnsupported } from './network.js'
 import { taggedNameSchema, tagSchema, templateNameOf } from './template-id.js'
@@ -96,7 +96,7 @@ export async function toPlan(
   })
   const { startCmd, readyCmd } = body
   const origin = await originOf(body, isBuiltIn)
-  return { ...origin, steps, startCmd, readyCmd, force: body.force === true, registryLogin: loginOf(body) }
+  return { ...origin, steps, startCmd, readyCmd, force: body.force === true }
 }
 
 /**
@@ -120,22 +120,24 @@ function loginOf({ fromImageRegistry: registry }: StartBuildInput): RegistryLogi
 }
 
 async function originOf(
-  { fromImage, fromTemplate, fromImageRegistry }: StartBuildInput,
+  body: StartBuildInput,
   isBuiltIn: (name: string) => Promise<boolean>,
-): Promise<Pick<BuildPlan, 'from' | 'images'>> {
+): Promise<Pick<SubmittedPlan, 'from' | 'images'>> {
+  const { fromImage, fromTemplate } = body
+  const login = loginOf(body)
   if ((fromImage === undefined) === (fromTemplate === undefined)) {
     throw new AppError('invalid_request', 'A build begins with fromImage or with fromTemplate, one of the two.')
   }
   if (fromTemplate !== undefined) return { from: templateNameOf(fromTemplate) }
   const image = fromImage ?? ''
-  if (fromImageRegistry === undefined || fromImageRegistry === null) {
+  if (login === undefined) {
     if (CLIENTS_BASE.test(image)) return { from: BASE }
     if (await isBuiltIn(image)) return { from: image }
   }
   const parsed = parseImageReference(image)
   if (parsed !== undefined) {
     const reference = formatImageReference(parsed)
-    return { from: reference, images: { [reference]: { reference, adopts: 'env' } } }
+    return { from: reference, images: { [reference]: { reference, adopts: 'env', login } } }
   }
   throw new AppError(
     'invalid_request',

@@ -60,7 +60,7 @@ describe('a build that begins with an image of a registry', () => {
     expect(status).toMatchObject({ status: 'ready' })
     expect(messages(status).slice(0, 3)).toEqual([
       'Asking for docker.io/library/python:3',
-      "The image's variable BROKE is left out: it cannot be one of a template.",
+      "The image's variable BROKEN is left out: it cannot be one of a template.",
       'FROM docker.io/library/python:3',
     ])
     const { defaults } = await db

@@ -36,6 +36,11 @@ function named(code: ErrorCode, error: ConnectError): AppError {
   return new AppError(code, error.rawMessage, { ...details, cause: error })
 }
 
+/** The host agent is of a version that does not have the call. */
+export function isUnknownCall(thrown: unknown): boolean {
+  return thrown instanceof ConnectError && thrown.code === Code.Unimplemented && !thrown.metadata.has(ERROR_CODE_HEADER)
+}
+
 /** The connection broke or could not be made: the host said nothing at all. */
 export function isConnectionLoss(thrown: unknown): boolean {
   if (!(thrown instanceof ConnectError) || thrown.metadata.has(ERROR_CODE_HEADER)) return false

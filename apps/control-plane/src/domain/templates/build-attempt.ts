@@ -26,7 +26,7 @@ import { BuildLog } from './build-log.js'
 import { missReasons, traceOf } from './cache-reasons.js'
 import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest, SMALL_ANSWER_BYTES } from './guest.js'
-import { imageOrigin } from './image-origin.js'
+import { beginAsImageSays, imageOrigin } from './image-origin.js'
 import { originOf, type ResolvedOrigin } from './origin.js'
 import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
@@ -142,7 +142,7 @@ export class BuildAttempt {
   }
 
   async #origin(from: string): Promise<ResolvedOrigin> {
-    const image = this.#plan.images?.[from]
+    const image = new Map(Object.entries(this.#plan.images ?? {})).get(from)
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
     return await imageOrigin({ ...this.#deps, signal: this.#signal, onProgress }, this.#build, image)
@@ -152,7 +152,9 @@ export class BuildAttempt {
     this.step = 'base'
     const started = await this.#start(stage)
     const guest = new BuildGuest(this.#deps, started.capsule, this.#signal)
-    return await this.#runSteps(guest, started, stage)
+    const isFirst = started.done === 0 && stage.origin.isAsImageSays === true
+    const state = isFirst ? await beginAsImageSays(guest, started.state, stage.from) : started.state
+    return await this.#runSteps(guest, { ...started, state }, stage)
   }
 
   /** Files of a stage that are kept. */

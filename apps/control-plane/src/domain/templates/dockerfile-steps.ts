@@ -21,12 +21,12 @@ export const dockerfileSteps = {
     const [path = ''] = await expandWords(guest, step, state, step.args)
     if (path === '') throw new AppError('build_failed', 'WORKDIR: the path is empty.')
     const cwd = posix.resolve(state.cwd, path)
-    await guest.answer({ cmd: '/bin/mkdir', args: ['-p', '--', below(cwd)] }, ANSWER_BYTES)
+    await makeFolder(guest, cwd)
     return { ...state, cwd }
   },
   USER: async (guest: BuildGuest, step: BuildStep, state: ProcessDefaults): Promise<ProcessDefaults> => {
     const [user = ''] = await expandWords(guest, step, state, step.args)
-    return { ...state, user: await userOf(guest, user) }
+    return { ...state, user: await userOf(guest, user, 'USER') }
   },
 }
 
@@ -55,21 +55,31 @@ export async function expandWords(
   }
 }
 
-/** A user as commands are run as it: by name, or by numbers, with which a group of its own comes. */
-async function userOf(guest: BuildGuest, wanted: string): Promise<string> {
+/** A folder of root's, where there is none; images may lack `mkdir`, which the platform's shell has then. @throws AppError `build_failed` */
+export async function makeFolder(guest: Pick<BuildGuest, 'answer'>, path: string): Promise<void> {
+  const script = '[ -d "$1" ] || mkdir -p -- "$1"'
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'folder', below(path)] }, ANSWER_BYTES)
+}
+
+/**
+ * A user as commands are run as it: by name, or by numbers, with which a group of its own comes.
+ * @param who names it, as errors say
+ * @throws AppError `build_failed` where the guest has no such user or group
+ */
+export async function userOf(guest: Pick<BuildGuest, 'answer'>, wanted: string, who: string): Promise<string> {
   const [name = '', group] = wanted.split(':')
   if (/^\d+$/.test(name) && (group === undefined || /^\d+$/.test(group))) return wanted
   const users = await tableOf(guest, './etc/passwd')
   const user = users.find(([known]) => known === name) ?? (name === 'root' ? ['root', '', '0', '0'] : undefined)
-  if (user === undefined && !/^\d+$/.test(name)) throw new AppError('build_failed', `USER: there is no user ${name}.`)
+  if (user === undefined && !/^\d+$/.test(name)) throw new AppError('build_failed', `${who}: there is no user ${name}.`)
   if (group === undefined) return name
   const groups = await tableOf(guest, './etc/group')
   const gid = /^\d+$/.test(group) ? group : groups.find(([known]) => known === group)?.[2]
-  if (gid === undefined) throw new AppError('build_failed', `USER: there is no group ${group}.`)
+  if (gid === undefined) throw new AppError('build_failed', `${who}: there is no group ${group}.`)
   return user?.[3] === gid ? name : `${user?.[2] ?? name}:${gid}`
 }
 
-async function tableOf(guest: BuildGuest, path: string): Promise<string[][]> {
+async function tableOf(guest: Pick<BuildGuest, 'answer'>, path: string): Promise<string[][]> {
   // Not every userland has one.
   const script = '[ ! -e "$1" ] || cat "$1"'
   const printed = await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'table', path] }, TABLE_BYTES)

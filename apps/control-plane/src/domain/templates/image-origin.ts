@@ -1,18 +1,41 @@
+import { posix } from 'node:path'
 import { AppError } from '@wrenn/base'
-import { capsuleDefaults, capsuleEnvsSchema, formatImageReference, parseImageReference } from '@wrenn/protocol'
+import {
+  capsuleDefaults,
+  capsuleEnvsSchema,
+  environmentBytes,
+  formatImageReference,
+  MAX_CAPSULE_ENVIRONMENT_BYTES,
+  parseImageReference,
+  pathSchema,
+  userSchema,
+} from '@wrenn/protocol'
 import type { FetchedImage } from '@wrenn/protocol/host'
+import { isUnknownCall } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 import type { BuildImage, ProcessDefaults, TemplateBuildRow } from '../../store/schema.js'
 import type { Keyring } from '../secrets/index.js'
+import { makeFolder, userOf } from './dockerfile-steps.js'
+import type { BuildGuest } from './guest.js'
 import { FIRST_STATE, type ResolvedOrigin } from './origin.js'
 
 /** A container's, where its image does not say. */
 const CONTAINER_STATE: ProcessDefaults = { user: 'root', cwd: '/', envs: {} }
 
+/** More than any image has; the time that they take is the platform's. */
+const MAX_VARIABLES = 1_000
+/** By name, of those that are left out. */
+const MAX_TOLD = 10
+
 /** Who asks a registry. */
 export interface RegistryLogin {
   readonly username: string
   readonly password: string
+}
+
+/** An image as who asks for a build names it, with the login that its registry gets. */
+export interface AskedImage extends Omit<BuildImage, 'login'> {
+  readonly login?: RegistryLogin | undefined
 }
 
 /**
@@ -23,7 +46,7 @@ export interface RegistryLogin {
 export async function imageUnlessTemplate(
   find: () => Promise<ResolvedOrigin>,
   from: string | undefined,
-): Promise<BuildImage | undefined> {
+): Promise<AskedImage | undefined> {
   try {
     await find()
     return undefined
@@ -43,18 +66,20 @@ interface ImageDeps {
   readonly onProgress: (sentence: string) => void
 }
 
-/** Keeps a login for one build; in the plan of another it does not open. */
-export function sealLogin(keyring: Keyring, buildId: string, login: RegistryLogin): string {
-  return keyring.seal(JSON.stringify(login), contextOf(buildId))
+/** Keeps a login for one image of one build; for another it does not open. @throws AppError `not_supported` without a key */
+export function sealedImage(keyring: Keyring, buildId: string, { login, ...image }: AskedImage): BuildImage {
+  if (login === undefined) return image
+  return { ...image, login: keyring.seal(JSON.stringify(login), contextOf(buildId, image.reference)) }
 }
 
-function contextOf(buildId: string): string {
-  return `template build ${buildId} registry`
+function contextOf(buildId: string, reference: string): string {
+  return `template build ${buildId} registry of ${reference}`
 }
 
 /**
  * Has the host fetch the image that a build begins with; the registry is asked each time, for who may read it and what it is now.
- * @throws AppError `image_not_found`, `registry_refused`, `registry_unavailable`, `image_not_usable`, `disk_full`, `host_unavailable`
+ * @throws AppError `image_not_found`, `registry_refused`, `registry_unavailable`, `image_not_usable`, `disk_full`, `host_unavailable`,
+ * `not_supported` by the host
  */
 export async function imageOrigin(
   deps: ImageDeps,
@@ -62,14 +87,13 @@ export async function imageOrigin(
   { reference, login, adopts }: BuildImage,
 ): Promise<ResolvedOrigin> {
   const { keyring, diskSizeMib } = deps
-  const opened = login === undefined ? undefined : JSON.parse(keyring.open(login, contextOf(id)).text)
+  const opened = login === undefined ? undefined : JSON.parse(keyring.open(login, contextOf(id, reference)).text)
   const image = await fetchImage(deps, { reference, ...(opened === undefined ? {} : { login: opened }) })
   const { envs, notes } = envsOf(image.env)
   for (const note of notes) deps.onProgress(note)
-  const state = adopts === 'env' ? FIRST_STATE : { ...CONTAINER_STATE, ...said(image) }
+  const state = adopts === 'env' ? FIRST_STATE : { ...CONTAINER_STATE, ...said(image, reference), isAsImageSays: true }
   return {
-    user: state.user,
-    cwd: state.cwd,
+    ...state,
     envs,
     template: image.template,
     identity: `image ${image.digest} ${adopts}`,
@@ -81,33 +105,88 @@ export async function imageOrigin(
   }
 }
 
+/**
+ * As whom and where steps begin in an image, as commands are told it. The directory is made where it is not there, as container
+ * runtimes do.
+ * @param from the image, as errors call it
+ * @throws AppError `build_failed` where the image does not have whom it names
+ */
+export async function beginAsImageSays(
+  guest: Pick<BuildGuest, 'answer'>,
+  { user: wanted, cwd, envs }: ProcessDefaults,
+  from: string,
+): Promise<ProcessDefaults> {
+  const user = await userOf(guest, wanted, from)
+  await makeFolder(guest, cwd)
+  return { user, cwd, envs }
+}
+
 async function fetchImage(
   { host, signal, onProgress }: ImageDeps,
   request: { readonly reference: string; readonly login?: RegistryLogin },
 ): Promise<FetchedImage> {
   return await host.call(async (client) => {
-    for await (const { event } of client.fetchImage(request, { signal })) {
-      if (event.case === 'image') return event.value
-      if (event.case === 'progress') onProgress(event.value)
+    try {
+      for await (const { event } of client.fetchImage(request, { signal })) {
+        if (event.case === 'image') return event.value
+        if (event.case === 'progress') onProgress(event.value)
+      }
+    } catch (error) {
+      if (!isUnknownCall(error)) throw error
+      const text = 'The host agent is older than the platform, and fetches no images of registries.'
+      throw new AppError('not_supported', text, { cause: error })
     }
     throw new AppError('host_unavailable', 'The host broke off the fetch of the image.')
   })
 }
 
-/** Only what the image says. */
-function said({ user, workingDir }: FetchedImage): Partial<ProcessDefaults> {
-  return { ...(user === '' ? {} : { user }), ...(workingDir === '' ? {} : { cwd: workingDir }) }
+/** Only what the image says. @throws AppError `image_not_usable` */
+function said({ user, workingDir }: FetchedImage, reference: string): Partial<ProcessDefaults> {
+  const cwd = posix.resolve('/', workingDir)
+  return {
+    ...(user === '' ? {} : { user: usable(userSchema, user, `${reference}: its user`) }),
+    ...(workingDir === '' ? {} : { cwd: usable(pathSchema, cwd, `${reference}: its working directory`) }),
+  }
 }
 
-/** The image's variables; what cannot be one of a capsule's is left out, and said. */
-function envsOf(lines: readonly string[]) {
-  const notes: string[] = []
-  const envs: Record<string, string> = {}
-  for (const line of lines) {
+function usable(schema: typeof userSchema, value: string, what: string): string {
+  const { data, error } = schema.safeParse(value)
+  if (error === undefined) return data
+  throw new AppError('image_not_usable', `${what} is not usable: ${error.issues[0]?.message ?? 'it is not valid'}.`)
+}
+
+/**
+ * The image's variables. What cannot be one of a capsule's is left out, and so is what is too much.
+ * @returns also what to say of that: a few sentences for people, however many are left out
+ */
+export function envsOf(lines: readonly string[]) {
+  const envs = new Map<string, string>()
+  const leftOut: string[] = []
+  let total = 0
+  for (const line of lines.slice(0, MAX_VARIABLES)) {
     const equals = line.indexOf('=')
-    const [name, value] = [line.slice(0, equals), line.slice(equals + 1)]
-    if (equals > 0 && capsuleEnvsSchema.safeParse({ ...envs, [name]: value }).success) envs[name] = value
-    else notes.push(`The image's variable ${name.slice(0, 100)} is left out: it cannot be one of a template.`)
+    const name = equals === -1 ? line : line.slice(0, equals)
+    const value = line.slice(equals + 1)
+    const before = envs.get(name)
+    const size = sizeOf(name, value) - (before === undefined ? 0 : sizeOf(name, before))
+    const fits = total + size <= MAX_CAPSULE_ENVIRONMENT_BYTES
+    if (equals > 0 && fits && capsuleEnvsSchema.safeParse({ [name]: value }).success) {
+      envs.set(name, value)
+      total += size
+    } else leftOut.push(name)
   }
-  return { envs, notes }
+  return { envs: Object.fromEntries(envs), notes: notesOf(leftOut, Math.max(0, lines.length - MAX_VARIABLES)) }
+}
+
+function sizeOf(name: string, value: string): number {
+  return environmentBytes({ [name]: value })
+}
+
+function notesOf(names: readonly string[], untold: number): readonly string[] {
+  const notes = names
+    .slice(0, MAX_TOLD)
+    .map((name) => name.slice(0, 100) || 'without a name')
+    .map((name) => `The image's variable ${name} is left out: it cannot be one of a template.`)
+  const more = names.length - notes.length + untold
+  return more === 0 ? notes : [...notes, `${more} more of the image's variables are left out.`]
 }

@@ -17,6 +17,8 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly note?: string
   /** It is an image of a registry that the host has under that name. */
   readonly isFetched?: boolean
+  /** User and directory are as an image says it, which only its own files make sense of. */
+  readonly isAsImageSays?: boolean
   /** How an image says that it is run; nobody does, unless a build says so. */
   readonly command?: readonly string[]
 }

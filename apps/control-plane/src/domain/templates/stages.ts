@@ -17,7 +17,7 @@ export interface PlannedStage {
 }
 
 /** All stages of a plan, the one that becomes the template last. */
-export function allStages({ stages = [], from, steps }: BuildPlan) {
+export function allStages({ stages = [], from, steps }: Pick<BuildPlan, 'stages' | 'from' | 'steps'>) {
   return [...stages, { from, steps }]
 }
 

@@ -32,7 +32,7 @@ import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import { type BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { traceOf } from './cache-reasons.js'
-import { imageUnlessTemplate, type RegistryLogin, sealLogin } from './image-origin.js'
+import { type AskedImage, imageUnlessTemplate, sealedImage } from './image-origin.js'
 import { originOf } from './origin.js'
 import { sealSecrets } from './secrets.js'
 import { allStages } from './stages.js'
@@ -73,11 +73,11 @@ export interface BuildRef {
 }
 
 /** What a build is to be made of, as its client says it. */
-export interface SubmittedPlan extends Omit<BuildPlan, 'secrets'> {
+export interface SubmittedPlan extends Omit<BuildPlan, 'secrets' | 'images'> {
+  /** What it, or stages, begin with that are images of registries, by `from`; logins are kept encrypted until the build ends. */
+  readonly images?: Readonly<Record<string, AskedImage>> | undefined
   /** By their ids; nobody sees them again. */
   readonly secretValues?: Readonly<Record<string, string>>
-  /** For the registries of its images; kept encrypted until the build ends. */
-  readonly registryLogin?: RegistryLogin | undefined
   /** Of each step in the order of all: the files that it copies. */
   readonly files?: readonly StepTrace['files'][]
 }
@@ -134,10 +134,9 @@ export class TemplateBuilds {
    */
   async submit(ref: BuildRef, asked: SubmittedPlan, actor: Actor): Promise<TemplateBuildInfo> {
     const { db, keyring } = this.#deps
-    const { files = [], secretValues, registryLogin, ...said } = asked
+    const { files = [], secretValues, ...said } = asked
     const build = await this.#need(ref)
-    const login = registryLogin && sealLogin(keyring, build.id, registryLogin)
-    const written = { ...said, images: await this.#imagesOf(build, said, login) }
+    const written = { ...said, images: await this.#imagesOf(build, said) }
     const plan =
       secretValues === undefined ? written : { ...written, secrets: sealSecrets(keyring, build.id, secretValues) }
     for (const [at, { steps }] of allStages(plan).entries()) {
@@ -194,21 +193,19 @@ export class TemplateBuilds {
   }
 
   /** The images of a plan; whatever else it begins with is there. @throws AppError `template_not_found` */
-  async #imagesOf(build: TemplateBuildInfo, plan: Omit<BuildPlan, 'secrets'>, login: string | undefined) {
-    const { db, host, limits } = this.#deps
-    const images: Record<string, BuildImage> = {}
+  async #imagesOf(
+    build: TemplateBuildInfo,
+    { images = {}, isDockerfile, ...plan }: Omit<SubmittedPlan, 'secretValues'>,
+  ) {
+    const { db, host, limits, keyring } = this.#deps
+    const named = new Map(Object.entries(images))
+    const found = new Map<string, BuildImage>()
     for (const { from } of allStages(plan)) {
-      const known = plan.images?.[from]
-      if (known !== undefined) images[from] = { ...known, login }
-      else {
-        const image = await imageUnlessTemplate(
-          () => originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, { from }),
-          plan.isDockerfile === true ? from : undefined,
-        )
-        if (image !== undefined) images[from] = { ...image, login }
-      }
+      const find = () => originOf({ db, host, diskSizeMib: limits.defaultDiskSizeMib }, build, { from })
+      const image = named.get(from) ?? (await imageUnlessTemplate(find, isDockerfile === true ? from : undefined))
+      if (image !== undefined) found.set(from, sealedImage(keyring, build.id, image))
     }
-    return images
+    return Object.fromEntries(found)
   }
 
   /** A build, and what it has said from line `from` on. @throws AppError `build_not_found` */
