@@ -2,10 +2,12 @@ import { readFileSync } from 'node:fs'
 import { Wrenn } from '@wrenn/sdk'
 import { describe, expect, it } from 'vitest'
 import { firstRows } from './capsules/first-rows.js'
-import { type EarlyAnswers, whenAnswered, withEarlyAnswers } from './early-answers.js'
+import { type EarlyAnswers, listPaths, shellPaths, whenAnswered, withEarlyAnswers } from './early-answers.js'
 
 const ORIGIN = 'http://127.0.0.1:1'
 const url = `${ORIGIN}/v1/me`
+/** Longer than a test may take. */
+const FOREVER_MS = 60_000
 const ask: typeof fetch = async () => new Response('asked')
 const early = (answer: Promise<Response>): EarlyAnswers => new Map([[url, answer]])
 const textOf = async (asked: Promise<Response>): Promise<string> => await (await asked).text()
@@ -42,10 +44,28 @@ describe('early answers', () => {
         resolve(new Response('late'))
       })
     })
-    await whenAnswered(new Map([...early(Promise.reject(new TypeError('no network'))), ['late', late]]), 60_000)
+    const teams = `${ORIGIN}/v1/teams`
+    const answers = new Map([...early(Promise.reject(new TypeError('no network'))), [teams, late]])
+    await whenAnswered(answers, shellPaths, FOREVER_MS)
     expect(isLate).toBe(true)
-    await whenAnswered(early(new Promise(() => {})), 1)
-    await whenAnswered(undefined, 60_000)
+    await whenAnswered(early(new Promise(() => {})), shellPaths, 1)
+    await whenAnswered(undefined, shellPaths, FOREVER_MS)
+  })
+
+  it('hold up those alone who are painted with them', async () => {
+    let isListed = false
+    let give = (_answer: Response): void => {}
+    const list = new Promise<Response>((resolve) => {
+      give = resolve
+    })
+    const answers = new Map([...early(Promise.resolve(new Response('me'))), [`${ORIGIN}/v1/capsules?limit=40`, list]])
+    await whenAnswered(answers, shellPaths, FOREVER_MS)
+    const painted = whenAnswered(answers, listPaths, FOREVER_MS).then(() => isListed)
+    setTimeout(() => {
+      isListed = true
+      give(new Response('list'))
+    })
+    expect(await painted).toBe(true)
   })
 })
 
@@ -64,5 +84,7 @@ describe('the shell', () => {
     const shell = readFileSync(new URL('../app.html', import.meta.url), 'utf8')
     const paths = [...shell.matchAll(/'(\/v1\/[^']*)'/g)].map(([, path]) => path)
     expect(paths).toEqual(asked)
+    const waitedFor = [...shellPaths, ...listPaths]
+    expect(asked.map((path) => new URL(path, ORIGIN).pathname)).toEqual(waitedFor)
   })
 })

@@ -17,14 +17,32 @@ export function withEarlyAnswers(answers: EarlyAnswers | undefined, ask: typeof 
   }
 }
 
-/** When all of them are there, or have failed, or it takes too long. */
-export async function whenAnswered(answers: EarlyAnswers | undefined, patienceMs: number): Promise<void> {
-  if (answers === undefined || answers.size === 0) return
+/** Beyond it a page says that it is on its way. */
+const PATIENCE_MS = 300
+
+/** What every page of the dashboard is painted with. */
+export const shellPaths: readonly string[] = ['/v1/me', '/v1/teams']
+/** What the list of capsules is painted with. */
+export const listPaths: readonly string[] = ['/v1/capsules']
+
+/**
+ * When the early answers of these paths are there, or have failed, or it takes too long.
+ * @param answers those that nobody has taken yet
+ */
+export async function whenAnswered(
+  answers: EarlyAnswers | undefined,
+  paths: readonly string[],
+  patienceMs = PATIENCE_MS,
+): Promise<void> {
+  const wanted = [...(answers ?? [])].flatMap(([url, answer]) =>
+    paths.includes(new URL(url).pathname) ? [answer] : [],
+  )
+  if (wanted.length === 0) return
   let timer: ReturnType<typeof setTimeout> | undefined
   const late = new Promise<void>((resolve) => {
     timer = setTimeout(resolve, patienceMs)
   })
-  await Promise.race([Promise.allSettled(answers.values()), late])
+  await Promise.race([Promise.allSettled(wanted), late])
   clearTimeout(timer)
 }
 
