@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testkit'
@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { type BuildLogEntry, type E2bSdk, installClients, loadClient } from '../harness/e2b-clients.js'
 import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
+import { wrenn } from '../harness/platform.js'
 
 /** Templates that begin with images of a registry, of other userlands than ours. */
 const { platform } = usePlatform()
@@ -30,8 +31,7 @@ beforeAll(async () => {
   await firstAdmin(platform)
   const auth = await logIn(platform, (await addPerson(platform, 'Imager')).email)
   team = { path: `/v1/teams/${auth.team_id}`, session: bearer(auth) }
-  apiKey = (await anonymous.json<{ key: string }>('POST', '/v1/api-keys', { json: { format: 'e2b' }, ...team.session }))
-    .key
+  apiKey = await newKey({ format: 'e2b' })
   open = await TestRegistry.start({ dir: join(scratch, 'open'), address: ADDRESS })
   closed = await TestRegistry.start({ dir: join(scratch, 'closed'), address: ADDRESS, needsLogin: true })
   await mkdir(join(scratch, 'context'))
@@ -44,9 +44,12 @@ afterAll(async () => {
   await anonymous.json('DELETE', team.path, team.session)
 })
 
+async function newKey(json: object): Promise<string> {
+  return (await anonymous.json<{ key: string }>('POST', '/v1/api-keys', { json, ...team.session })).key
+}
+
 /** A userland of one static program, as Alpine's: no bash, no C library, nobody but root. */
-async function makeBusyboxLayout(): Promise<string> {
-  const layout = join(scratch, 'busybox-layout')
+async function makeBusyboxRoot(): Promise<Buffer> {
   const root = join(scratch, 'busybox')
   for (const folder of ['bin', 'sbin', 'usr/bin', 'etc', 'tmp', 'srv'])
     await mkdir(join(root, folder), { recursive: true })
@@ -57,12 +60,17 @@ async function makeBusyboxLayout(): Promise<string> {
   }
   await writeFile(join(root, 'etc/passwd'), 'root:x:0:0:root:/root:/bin/sh\nother:x:1000:1000::/srv:/bin/sh')
   await writeFile(join(root, 'etc/group'), 'root:x:0:\nother:x:1000:\n')
-  const config = { Env: ['PATH=/usr/bin:/bin:/sbin', 'COLOUR=dark green'], User: 'other', WorkingDir: '/srv' }
-  await writeOciLayout(layout, [{ layers: [tarOf(root)], config }])
-  return layout
+  return tarOf(root)
 }
 
-const busyboxLayout = once(makeBusyboxLayout)
+const busyboxRoot = once(makeBusyboxRoot)
+
+async function busyboxLayout(said: object = {}): Promise<string> {
+  const layout = await mkdtemp(join(scratch, 'busybox-layout-'))
+  const config = { Env: ['PATH=/usr/bin:/bin:/sbin', 'COLOUR=dark green'], User: 'other', WorkingDir: '/srv', ...said }
+  await writeOciLayout(layout, [{ layers: [await busyboxRoot()], config }])
+  return layout
+}
 
 async function built(image: string, name: string, login?: typeof registryLogin) {
   const said: string[] = []
@@ -95,18 +103,40 @@ async function inSandbox(name: string, line: string): Promise<string> {
 const LOOK = 'cat files/said.txt ran /by-root; id -un; pwd; echo "$COLOUR"; stat -c %U files/said.txt'
 
 describe('a template that begins with an image of a registry', () => {
-  it('has a userland without bash, with its variables, the user of the platform and copied files', async () => {
+  const fromBusybox = once(async () => {
     const reference = open.push(await busyboxLayout(), 'small/busybox:1')
-    const said = await built(reference, 'from-busybox')
+    return { reference, said: await built(reference, 'from-busybox') }
+  })
+
+  it('has a userland without bash, with its variables, the user of the platform and copied files', async () => {
+    const { reference, said } = await fromBusybox()
     expect(said).toContain(`FROM ${reference}`)
     expect(said).toContain('Unpacking')
     expect(await inSandbox('from-busybox', LOOK)).toBe(
       'copied\ndark green user\nroot\nuser\n/home/user\ndark green\nuser\n',
     )
+  })
+
+  it('has its own people beside the one of the platform, and the names of the platform', async () => {
+    await fromBusybox()
     expect(await inSandbox('from-busybox', 'id -u; id -u other; cat /etc/hosts /etc/resolv.conf')).toMatch(
       /^1001\n1000\n127\.0\.0\.1 localhost\n[\s\S]*nameserver 169\.254\.0\.22\n$/,
     )
+  })
+
+  it('is not fetched again, and its steps are not done again', async () => {
+    const { reference } = await fromBusybox()
     expect(await built(reference, 'from-busybox-again')).toMatch(/is here already[\s\S]*CACHED \[3\/3\]/)
+  })
+
+  it('begins in a Dockerfile as whom and where the image says, by name and group, in a directory that it lacks', async () => {
+    const layout = await busyboxLayout({ User: 'other:other', WorkingDir: '/not/there' })
+    const context = await mkdtemp(join(scratch, 'dockerfile-'))
+    const line = 'RUN echo "as $(id -u):$(id -g) in $(pwd)"'
+    await writeFile(join(context, 'Dockerfile'), `FROM ${open.push(layout, 'small/other:1')}\n${line}\n`)
+    const env = { WRENN_API_KEY: await newKey({}) }
+    const { code, stderr } = await wrenn(platform, ['template', 'build', 'from-dockerfile-of-image', context], { env })
+    expect([code, stderr]).toEqual([0, expect.stringContaining('as 1000:1000 in /not/there')])
   })
 
   it('needs a login where its registry does, which is told nowhere', async () => {
@@ -116,22 +146,7 @@ describe('a template that begins with an image of a registry', () => {
     )
     const said = await built(reference, 'from-private', registryLogin)
     expect(said).not.toContain(registryLogin.password)
-    const files = await readdir(join(platform.dir, 'pool/layers/fetches')).catch(() => [])
-    expect(files).toEqual([])
-  })
-
-  it('has Debian as Debian makes it', async () => {
-    const tar = join(scratch, 'debian.tar')
-    execFileSync('mmdebstrap', ['--quiet', '--variant=essential', 'bookworm', tar], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    })
-    const layout = join(scratch, 'debian-layout')
-    const layer = execFileSync('cat', [tar], { maxBuffer: 2 ** 31 })
-    await writeOciLayout(layout, [{ layers: [layer], config: { Env: ['COLOUR=red'] } }])
-    const reference = open.push(layout, 'debian:essential')
-    await built(reference, 'from-debian')
-    expect(await inSandbox('from-debian', LOOK)).toBe('copied\nred user\nroot\nuser\n/home/user\nred\nuser\n')
-    expect(await inSandbox('from-debian', 'dpkg --version | head -1; ls -l /proc/$$/exe')).toContain('dpkg')
+    expect(await readdir(join(platform.dir, 'pool/layers/fetches'))).toEqual([])
   })
 
   it('may have nothing but one program', async () => {
@@ -152,5 +167,25 @@ describe('a template that begins with an image of a registry', () => {
     await expect(built(`${open.authority}/none:1`, 'from-none')).rejects.toThrow(/none:1: there is no such image/)
     await expect(built('127.0.0.1:5000/inside:1', 'from-inside')).rejects.toThrow(/inside:1: .*has no address/)
     await expect(built('10.0.0.1/inside:1', 'from-inside')).rejects.toThrow(/inside:1: .*has no address/)
+  })
+})
+
+describe('a template that begins with an image of Debian', () => {
+  let reference: string
+
+  beforeAll(async () => {
+    const tar = join(scratch, 'debian.tar')
+    execFileSync('mmdebstrap', ['--quiet', '--variant=essential', 'bookworm', tar], {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    })
+    const layout = join(scratch, 'debian-layout')
+    await writeOciLayout(layout, [{ layers: [await readFile(tar)], config: { Env: ['COLOUR=red'] } }])
+    reference = open.push(layout, 'debian:essential')
+  })
+
+  it('has all that Debian has', async () => {
+    await built(reference, 'from-debian')
+    expect(await inSandbox('from-debian', LOOK)).toBe('copied\nred user\nroot\nuser\n/home/user\nred\nuser\n')
+    expect(await inSandbox('from-debian', 'dpkg --version | head -1; ls -l /proc/$$/exe')).toContain('dpkg')
   })
 })
