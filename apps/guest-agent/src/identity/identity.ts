@@ -54,13 +54,14 @@ export class Identity {
   }
 
   /**
-   * The user of a call: the name in `Authorization: Basic base64(name:)`, else the capsule's default.
+   * The user of a call: the name, or the numbers `uid:gid`, in `Authorization: Basic base64(name:)`, else the capsule's default.
    * @throws AppError `unauthorized` for an unknown user
    */
   userOf(headers: IncomingHttpHeaders): GuestUser {
     const basic = /^basic\s+(\S+)$/i.exec(headers.authorization ?? '')?.[1]
-    const name = basic === undefined ? '' : (Buffer.from(basic, 'base64').toString('utf8').split(':', 1)[0] ?? '')
-    return this.userNamed(name)
+    const given = basic === undefined ? '' : Buffer.from(basic, 'base64').toString('utf8')
+    // Numbers of a user and a group have a colon between them, too.
+    return this.userNamed(/^(?:\d+:\d+|[^:]*)/.exec(given)?.[0] ?? '')
   }
 
   /** The user of that name; an empty name means the capsule's default. */
