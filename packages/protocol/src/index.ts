@@ -80,6 +80,7 @@ export {
   wireStatuses,
 } from './states.js'
 export { type StatsRange, statsRanges } from './stats-ranges.js'
+export { templateBuildLimits } from './template-build-limits.js'
 export {
   CLIENT_LINE_PATH,
   CLIENT_LINE_PROTOCOL,

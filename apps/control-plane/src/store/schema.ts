@@ -3,6 +3,7 @@ import type {
   auditOutcomes,
   auditResources,
   BuildLogLevel,
+  BuildState,
   BuildStepType,
   CapsuleExit,
   CapsuleState,
@@ -294,12 +295,6 @@ export interface ProcessDefaults {
   readonly envs: Readonly<Record<string, string>>
 }
 
-/**
- * `draft`: begun, and nobody has said yet of what. `waiting`: to be tried at `due_at`. `building`: somebody is at it, and holds it until
- * `due_at`. The others are ends.
- */
-export type BuildState = 'draft' | 'waiting' | 'building' | 'ready' | 'error' | 'cancelled'
-
 /** One step of a build: what to do, and whether also where a cached result is there. */
 export interface BuildStep {
   readonly type: BuildStepType
@@ -387,6 +382,10 @@ export interface TemplateBuildsTable {
   team_id: string
   /** Of the template. */
   name: string
+  /**
+   * `draft`: begun, and nobody has said yet of what. `waiting`: to be tried at `due_at`. `building`: somebody is at it, and holds it until
+   * `due_at`. The others are ends.
+   */
   state: BuildState
   /** `null`: those of what it is built from. */
   vcpus: number | null

@@ -1,9 +1,9 @@
+import type { BuildState } from '@wrenn/protocol'
 import { type Insertable, type RawBuilder, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import type {
   BuildPlan,
   BuildReason,
-  BuildState,
   StepTrace,
   TemplateBuildInfo,
   TemplateBuildRow,

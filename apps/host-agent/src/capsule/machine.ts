@@ -107,8 +107,6 @@ export interface FetchedTemplate {
   readonly env: readonly string[]
   readonly user: string
   readonly workingDir: string
-  readonly entrypoint: readonly string[]
-  readonly cmd: readonly string[]
 }
 
 /** What guests boot from. Files that it names stay as long as a name or a record refers to them. */

@@ -266,8 +266,8 @@ async function* fetchImage(
   await fetching
 }
 
-function toFetchedImage({ sizeBytes, env, entrypoint, cmd, ...image }: FetchedTemplate) {
-  return { ...image, sizeBytes: BigInt(sizeBytes), env: [...env], entrypoint: [...entrypoint], cmd: [...cmd] }
+function toFetchedImage({ sizeBytes, env, ...image }: FetchedTemplate) {
+  return { ...image, sizeBytes: BigInt(sizeBytes), env: [...env] }
 }
 
 async function* watchCapsules(

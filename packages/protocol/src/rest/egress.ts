@@ -20,6 +20,7 @@ export const egressPolicySchema = requestBody({
     .max(MAX_EGRESS_ENTRIES)
     .default([])
     .describe('Addresses, CIDR ranges and domains that are denied.'),
+  // Optional: policies that were kept before there was such a thing have none.
   learn: z
     .boolean()
     .optional()

@@ -1,30 +1,9 @@
 import { z } from 'zod'
+import { templateBuildLimits } from '../template-build-limits.js'
 import { minimumMemoryMib } from './capsules.js'
 import { envsSchema, requestBody, text, timestampSchema } from './common.js'
 import { safeNameSchema } from './lifecycle.js'
 
-/** How large what a build is made of may be. */
-export const templateBuildLimits = {
-  stages: 50,
-  /** Of a stage. */
-  steps: 500,
-  /** Of a step. */
-  args: 2_000,
-  /** Characters of one argument, or of a start command. */
-  lineLength: 256 * 1024,
-  /** That one build gets. */
-  tags: 20,
-  /** Of a step, by their paths. */
-  toldFiles: 2_000,
-  /** Of a whole build; those of the steps beyond are not remembered. */
-  rememberedFiles: 5_000,
-  secrets: 50,
-  secretLength: 64 * 1024,
-  /** Of all secrets together: each is looked for in the log. */
-  secretLines: 1_000,
-  /** Folders of a step that are empty while it runs. */
-  scratch: 50,
-} as const
 /** What steps there are. */
 export const buildStepTypes = ['RUN', 'COPY', 'ENV', 'WORKDIR', 'USER'] as const
 /** One of `buildStepTypes`. */

@@ -1,12 +1,10 @@
-import { splitDockerfileWords } from '@wrenn/protocol'
+import { splitDockerfileWords, templateBuildLimits } from '@wrenn/protocol'
 import type { ArchiveEntry, BuildContext, ContextEntry, RecipeStep, RecipeUpload } from '../recipe.js'
 import type { Heredoc } from './heredocs.js'
 import { type Instruction, jsonForm } from './instructions.js'
 import { refuse } from './refuse.js'
 import { checkWord, type Scope } from './scope.js'
 
-/** Beyond so many, a later build does not say which of them changed. */
-const MAX_TOLD_FILES = 2_000
 const ARCHIVE = /\.(?:tar|tar\.(?:gz|bz2|xz|zst)|tgz|tbz2?|txz)$/i
 
 /** What `COPY` and `ADD` have said. */
@@ -92,7 +90,9 @@ export async function copyFromContext(
   const hash = await sha256(JSON.stringify(files))
   const args = [isOneFile && only ? only.as : '.', words.target, words.owner || '0:0', words.mode]
   const told =
-    files.length > MAX_TOLD_FILES ? {} : { files: files.map(([path, kind]) => [path, kind.slice(0, 24)] as const) }
+    files.length > templateBuildLimits.toldFiles
+      ? {}
+      : { files: files.map(([path, kind]) => [path, kind.slice(0, 24)] as const) }
   return {
     step: { type: 'COPY', args, filesHash: hash, ...told },
     upload: { hash, open: () => context.archive(entries) },

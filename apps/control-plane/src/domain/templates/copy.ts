@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { posix } from 'node:path'
 import type { Readable } from 'node:stream'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
-import { ANSWER_BYTES, type BuildGuest, below, PLACES } from './guest.js'
+import { type BuildGuest, below, PLACES } from './guest.js'
 
 /**
  * Puts uploaded files where a step wants them, as `COPY` of a Dockerfile does: of a folder its content, a file under the name of the
@@ -72,7 +72,7 @@ export async function copyFiles(
   files: Readable,
 ): Promise<void> {
   const stage = `${PLACES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
-  await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -p -m 700 -- "$0"', below(stage)] }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -p -m 700 -- "$0"', below(stage)] })
   await guest.upload(`${stage}/files.tar`, files)
   const whose = owner === '' && source === undefined ? user : owner
   const args = [
@@ -84,7 +84,7 @@ export async function copyFiles(
     mode === '' ? '' : folderMode(mode),
     ...(source === undefined ? [] : ['.']),
   ]
-  await guest.answer({ cmd: '/bin/bash', args: ['-c', SCRIPT, 'copy', ...args] }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/bash', args: ['-c', SCRIPT, 'copy', ...args] })
 }
 
 /** Who may read a folder may enter it. */

@@ -3,7 +3,7 @@ import { AppError } from '@wrenn/base'
 import { capsuleEnvsSchema, DockerfileWordError, expandDockerfileWord } from '@wrenn/protocol'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
 import { environmentOf } from './expand.js'
-import { ANSWER_BYTES, type BuildGuest, below } from './guest.js'
+import { type BuildGuest, below } from './guest.js'
 
 const TABLE_BYTES = 4 * 1024 * 1024
 
@@ -58,7 +58,7 @@ export async function expandWords(
 /** A folder of root's, where there is none; images may lack `mkdir`, which the platform's shell has then. @throws AppError `build_failed` */
 export async function makeFolder(guest: Pick<BuildGuest, 'answer'>, path: string): Promise<void> {
   const script = '[ -d "$1" ] || mkdir -p -- "$1"'
-  await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'folder', below(path)] }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'folder', below(path)] })
 }
 
 /**

@@ -10,7 +10,7 @@ const ROOT = 'root'
 /** What a command of the platform's own may print, where little is looked for. */
 export const SMALL_ANSWER_BYTES = 4096
 /** And where errors name files. */
-export const ANSWER_BYTES = 64 * 1024
+const ANSWER_BYTES = 64 * 1024
 /** A folder on the guest's disk for the platform's own: its memory file systems may be too small. */
 export const PLACES = '/var/tmp'
 
@@ -74,7 +74,10 @@ export class BuildGuest {
    * What a command of the platform's own prints, as root in `/`, unless it is told otherwise.
    * @throws AppError `build_failed` with what it says when it fails, or prints more than `maxBytes`
    */
-  async answer(command: Pick<GuestCommand, 'cmd' | 'args'> & Partial<GuestCommand>, maxBytes: number): Promise<Buffer> {
+  async answer(
+    command: Pick<GuestCommand, 'cmd' | 'args'> & Partial<GuestCommand>,
+    maxBytes = ANSWER_BYTES,
+  ): Promise<Buffer> {
     const parts: { readonly stdout: Uint8Array[]; readonly stderr: Uint8Array[] } = { stdout: [], stderr: [] }
     let size = 0
     const keep = (kind: keyof typeof parts) => async (bytes: Uint8Array) => {

@@ -36,7 +36,7 @@ function origin(host: Host, said: string[] = [], asked: Parameters<typeof imageO
 }
 
 function hostWith(said: object): Host {
-  const value = { template: 'oci-a', digest: 'sha256:a', env: [], entrypoint: [], cmd: [], user: '', workingDir: '' }
+  const value = { template: 'oci-a', digest: 'sha256:a', env: [], user: '', workingDir: '' }
   return hostThat(async function* () {
     yield { event: { case: 'image', value: { ...value, ...said } } } as never
   })
@@ -104,7 +104,7 @@ describe('imageOrigin', () => {
     const host = hostThat(async function* (request) {
       asked.push(request)
       yield {
-        event: { case: 'image', value: { template: 'oci-a', digest: 'a', env: [], entrypoint: [], cmd: [] } },
+        event: { case: 'image', value: { template: 'oci-a', digest: 'a', env: [] } },
       } as never
     })
     const sealed = sealedImage(keyring, build.id, { reference, adopts: 'env', login })

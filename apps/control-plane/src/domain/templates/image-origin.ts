@@ -101,7 +101,6 @@ export async function imageOrigin(
     memoryMib: memoryMib ?? capsuleDefaults.memoryMib,
     diskSizeMib,
     isFetched: true,
-    command: [...image.entrypoint, ...image.cmd],
   }
 }
 

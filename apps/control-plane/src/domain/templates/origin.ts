@@ -19,8 +19,6 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly isFetched?: boolean
   /** User and directory are as an image says it, which only its own files make sense of. */
   readonly isAsImageSays?: boolean
-  /** How an image says that it is run; nobody does, unless a build says so. */
-  readonly command?: readonly string[]
 }
 
 interface OriginDeps {

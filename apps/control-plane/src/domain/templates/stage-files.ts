@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import type { BuildFiles } from './build-files.js'
-import { ANSWER_BYTES, type BuildGuest, below } from './guest.js'
+import { type BuildGuest, below } from './guest.js'
 
 /**
  * Gathers what a `COPY` names, which may be a pattern, under its own path in a folder of its own: by hard links, which take no space. A link
@@ -33,13 +33,13 @@ export async function keepStageFiles(
   // Beside all that a stage has: what is copied may be any folder of it.
   const place = `/.wrenn-stage-${randomBytes(8).toString('hex')}`
   const gather = ['-c', GATHER, 'gather', below(`${place}/tree`), source]
-  await guest.answer({ cmd: '/bin/mkdir', args: ['-m', '700', below(place)] }, ANSWER_BYTES)
-  await guest.answer({ cmd: '/bin/sh', args: gather }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/mkdir', args: ['-m', '700', below(place)] })
+  await guest.answer({ cmd: '/bin/sh', args: gather })
   const tar = Readable.from(guest.archive(`${place}/tree`), { objectMode: false })
   try {
     await files.receive({ teamId: guest.capsule.teamId, hash }, tar, undefined)
   } finally {
     tar.destroy()
   }
-  await guest.answer({ cmd: '/bin/rm', args: ['-rf', below(place)] }, ANSWER_BYTES)
+  await guest.answer({ cmd: '/bin/rm', args: ['-rf', below(place)] })
 }

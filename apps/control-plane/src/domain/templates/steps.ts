@@ -7,7 +7,7 @@ import type { BuildLog } from './build-log.js'
 import { copyFiles } from './copy.js'
 import { dockerfileSteps, expandWords } from './dockerfile-steps.js'
 import { expandValues } from './expand.js'
-import { ANSWER_BYTES, type BuildGuest, below, type GuestCommand } from './guest.js'
+import { type BuildGuest, below, type GuestCommand } from './guest.js'
 import type { SecretMask } from './secret-mask.js'
 import { withMounts } from './step-mounts.js'
 
@@ -62,11 +62,11 @@ const runs: Readonly<Record<BuildStep['type'], Run>> = {
   WORKDIR: async ({ guest }, { args: [path = '/'] }, state) => {
     const cwd = posix.resolve(state.cwd, path)
     const script = '[ -d "$1" ] || { mkdir -p -- "$1" && chown -- "$2:" "$1"; }'
-    await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'workdir', below(cwd), state.user] }, ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', script, 'workdir', below(cwd), state.user] })
     return { ...state, cwd }
   },
   USER: async ({ guest }, { args: [user = ''] }, state) => {
-    await guest.answer({ cmd: '/bin/sh', args: ['-c', ID, user] }, ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', ID, user] })
     return { ...state, user }
   },
 }

@@ -46,8 +46,6 @@ const imageIndex = z.object({
     env: z.array(z.string()).readonly(),
     user: z.string(),
     workingDir: z.string(),
-    entrypoint: z.array(z.string()).readonly(),
-    cmd: z.array(z.string()).readonly(),
   }),
 })
 type ImageIndex = z.infer<typeof imageIndex>

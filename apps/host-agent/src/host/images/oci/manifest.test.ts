@@ -32,7 +32,7 @@ describe('the manifest of an image', () => {
 describe('the config of an image', () => {
   it('says how it is run, and what it does not say is empty', () => {
     expect(parseImageConfig(configOf({ Env: ['A=b'], Cmd: null }), 'amd64')).toEqual({
-      ...{ env: ['A=b'], user: '', workingDir: '', entrypoint: [], cmd: [] },
+      ...{ env: ['A=b'], user: '', workingDir: '' },
     })
   })
 

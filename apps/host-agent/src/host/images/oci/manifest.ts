@@ -32,19 +32,18 @@ const strings = z
   .nullish()
   .transform((value) => value ?? [])
 const word = name.nullish().transform((value) => value ?? '')
+/** The command is held to the same bounds, and not taken over. */
 const configSchema = z.object({
   architecture: name,
   os: name,
   config: z.object({ Env: strings, User: word, WorkingDir: word, Entrypoint: strings, Cmd: strings }).nullish(),
 })
 
-/** How a container of an image would be run. */
+/** As whom, where and with which environment a container of an image would be run. */
 export interface ImageConfig {
   readonly env: readonly string[]
   readonly user: string
   readonly workingDir: string
-  readonly entrypoint: readonly string[]
-  readonly cmd: readonly string[]
 }
 
 /** An index says which manifest is for which machine. */
@@ -89,8 +88,6 @@ export function parseImageConfig(raw: string, architecture: string): ImageConfig
     env: run?.Env ?? [],
     user: run?.User ?? '',
     workingDir: run?.WorkingDir ?? '',
-    entrypoint: run?.Entrypoint ?? [],
-    cmd: run?.Cmd ?? [],
   }
 }
 
