@@ -37,12 +37,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
     port: await freePort(),
     env: environment(dir, join(scratch, 'step'), names),
   }
-  await copyArtefacts(site.artefacts)
-  if (kept === undefined) {
-    await removeLeftovers(SCRATCH_PREFIX, takePlatformDown(site))
-    await refuseLeftovers(site)
-  }
   try {
+    await copyArtefacts(site.artefacts)
+    if (kept === undefined) {
+      await removeLeftovers(SCRATCH_PREFIX, scratch, takePlatformDown(site))
+      await refuseLeftovers(site)
+    }
     const { WRENN_TEST_IMAGES: images } = process.env
     if (images !== undefined && kept === undefined) await plantImages(images, dir, POOL_SIZE_MIB)
     const agent = new HostAgent(site)

@@ -79,7 +79,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   // A run that was interrupted leaves its platform running.
   if (kept !== undefined) await stop(platform, true)
   else {
-    await removeLeftovers(SCRATCH_PREFIX, takePlatformDown(platform))
+    await removeLeftovers(SCRATCH_PREFIX, scratch, takePlatformDown(platform))
     await refuseLeftovers(platform)
   }
   try {

@@ -27,7 +27,7 @@ describeHostService({
     const config = configOf(dir)
     if (given === undefined) {
       await claimScratch(dir)
-      await removeLeftovers(SCRATCH_PREFIX, async (left) => {
+      await removeLeftovers(SCRATCH_PREFIX, dir, async (left) => {
         await killProcesses(left)
         await runCommandLine('clean', [], configOf(left), silentLogger)
       })

@@ -93,6 +93,7 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
     await signIn(tab, platform, email)
     await visit(tab, platform, '/dashboard/templates')
     await page.getByRole('link', { name: 'base' }).click()
+    await page.locator('[aria-current=true]', { hasText: 'base' }).waitFor()
     await page.reload()
     await page.locator('[aria-current=true]', { hasText: 'base' }).waitFor()
     await visit(tab, platform, '/dashboard/audit')

@@ -14,9 +14,14 @@ export async function claimScratch(scratch: string): Promise<void> {
 
 /**
  * Takes down what runs that were killed have left: their hosts have the names and ranges of the next one. Scratch directories are
- * those whose name begins with `prefix`. Nothing is touched while another run lives.
+ * those whose name begins with `prefix`; that of a run may be gone while its groups and tables are not, so that `own`, which this run
+ * has claimed, is taken down as well. Nothing is touched while another run lives.
  */
-export async function removeLeftovers(prefix: string, takeDown: (scratch: string) => Promise<unknown>): Promise<void> {
+export async function removeLeftovers(
+  prefix: string,
+  own: string,
+  takeDown: (scratch: string) => Promise<unknown>,
+): Promise<void> {
   const paths = (await entries(SCRATCH_ROOT))
     .filter((name) => name.startsWith(prefix))
     .map((name) => join(SCRATCH_ROOT, name))
@@ -26,6 +31,7 @@ export async function removeLeftovers(prefix: string, takeDown: (scratch: string
     await takeDown(path)
     await rm(path, { recursive: true, force: true })
   }
+  await takeDown(own)
 }
 
 /** Every process whose command line names something below `path`: host agents that tests have started by themselves, guests. */
