@@ -35,21 +35,10 @@ export function isForAgent({ port }: TunnelTarget): boolean {
  */
 export function destinationOf(request: RequestHead, domains: readonly string[]): Destination | undefined {
   requireOneHost(request)
-  const authority = (request.headers.host ?? '').toLowerCase()
-  const host = hostOf(authority)
-  const [, label = '', domain = ''] = /^([^.]+)\.(.+)$/.exec(host) ?? []
-  const [, port, id] = /^(\d+)-(.+)$/.exec(label) ?? []
-  if (port !== undefined && id !== undefined) {
-    if (domains.includes(domain)) {
-      const path = pathOf(request, authority)
-      return {
-        ...target(id, port),
-        domain: authority.slice(authority.indexOf('.') + 1),
-        isSecure: isSecure(request),
-        path,
-      }
-    }
-    if (capsuleIds.is(id)) throw foreignDomain(domain, domains)
+  const authority = request.headers.host?.toLowerCase() ?? ''
+  const { host, named } = namedBy(authority, domains)
+  if (named !== undefined) {
+    return { ...named, isSecure: isSecure(request), path: pathOf(request, authority) }
   }
   if (!isShared(host)) return undefined
   const { [ROUTING_HEADERS.id]: idHeader, [ROUTING_HEADERS.port]: portHeader } = request.headers
@@ -64,6 +53,43 @@ export function destinationOf(request: RequestHead, domains: readonly string[]):
     isSecure: isSecure(request),
     path: pathOf(request, authority),
   }
+}
+
+interface Named {
+  /** Without port and the root's dot. */
+  readonly host: string
+  /** `undefined`: the name is none of a port. */
+  readonly named: (TunnelTarget & { readonly domain: string }) | undefined
+}
+
+/** Names that were read lately: clients send the same one again and again. By the list of domains, of which a proxy has one. */
+const KEPT_NAMES = 1_000
+const MAX_KEPT_NAME = 255
+const kept = new WeakMap<readonly string[], Map<string, Named>>()
+
+/** @throws AppError as {@link destinationOf} */
+function namedBy(authority: string, domains: readonly string[]): Named {
+  const names = kept.get(domains) ?? new Map<string, Named>()
+  const known = names.get(authority)
+  if (known !== undefined) return known
+  const read = readName(authority, domains)
+  if (authority.length > MAX_KEPT_NAME) return read
+  if (names.size >= KEPT_NAMES) names.clear()
+  names.set(authority, read)
+  kept.set(domains, names)
+  return read
+}
+
+function readName(authority: string, domains: readonly string[]): Named {
+  const host = hostOf(authority)
+  const [, label = '', domain = ''] = /^([^.]+)\.(.+)$/.exec(host) ?? []
+  const [, port, id] = /^(\d+)-(.+)$/.exec(label) ?? []
+  if (port === undefined || id === undefined) return { host, named: undefined }
+  if (domains.includes(domain)) {
+    return { host, named: { ...target(id, port), domain: authority.slice(authority.indexOf('.') + 1) } }
+  }
+  if (capsuleIds.is(id)) throw foreignDomain(domain, domains)
+  return { host, named: undefined }
 }
 
 /** Whether a host name is that of a port, below one of `domains`. */
@@ -110,8 +136,11 @@ function withoutClientId(name: string): string {
 
 /** RFC 9112 §3.2: somebody in front of us may have gone by the other one. */
 function requireOneHost({ rawHeaders }: RequestHead): void {
-  const hosts = rawHeaders.filter((name, index) => index % 2 === 0 && name.toLowerCase() === 'host')
-  if (hosts.length > 1) throw new AppError('invalid_request', 'The request has more than one Host.')
+  let hosts = 0
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    if (rawHeaders[at]?.length === 'host'.length && rawHeaders[at]?.toLowerCase() === 'host') hosts++
+  }
+  if (hosts > 1) throw new AppError('invalid_request', 'The request has more than one Host.')
 }
 
 /** A target in absolute form must name the host that `Host` names. */

@@ -35,17 +35,43 @@ const PRIVATE = new Set<string>([
   'x-wrenn-secret', // by which hosts prove themselves to guest agents
 ])
 
+/** What is told of a name once and then known: clients send the same few again and again. */
+const KEPT_NAMES = 1_000
+const MAX_KEPT_NAME = 64
+type Kind = 'passed' | 'dropped' | 'key' | 'cookie' | 'referer' | 'expect'
+const kinds = new Map<string, Kind>()
+
+/** @param name as it came */
+function kindOf(name: string): Kind {
+  const known = kinds.get(name)
+  if (known !== undefined) return known
+  const kind = judged(name.toLowerCase())
+  if (name.length > MAX_KEPT_NAME) return kind
+  if (kinds.size >= KEPT_NAMES) kinds.clear()
+  kinds.set(name, kind)
+  return kind
+}
+
+function judged(lower: string): Kind {
+  if (HOP_BY_HOP.has(lower)) return 'dropped'
+  // Gateways of scripting languages make one name of both.
+  const canonical = lower.replaceAll('_', '-')
+  if (ORIGIN.test(canonical) || PRIVATE.has(canonical)) return 'dropped'
+  if (canonical === 'x-api-key' || canonical === 'authorization') return 'key'
+  return lower === 'cookie' || lower === 'referer' || lower === 'expect' ? lower : 'passed'
+}
+
 /** A request's headers as the service in the capsule gets them, without those that are `withheld` (lower case). */
 export function headersForService(request: RequestHead, withheld: readonly string[] = []): RawHeaders {
   const { rawHeaders } = request
-  const dropped = new Set([...namedByConnection(rawHeaders), ...withheld])
+  const dropped = namedByConnection(rawHeaders, withheld)
   const headers: RawHeaders = []
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
-    const lower = name.toLowerCase()
-    if (!isForService(lower, value, dropped)) continue
-    if (lower === 'expect' && !isExpecting(request)) continue
-    const given = cleaned(lower, value)
+    const kind = kindOf(name)
+    if (!isForService(kind, value) || dropped?.has(name.toLowerCase())) continue
+    if (kind === 'expect' && !isExpecting(request)) continue
+    const given = cleaned(kind, value)
     if (given !== '' || value === '') headers.push(name, given)
   }
   if (request.headers['transfer-encoding'] !== undefined) headers.push('Transfer-Encoding', 'chunked')
@@ -55,17 +81,13 @@ export function headersForService(request: RequestHead, withheld: readonly strin
 }
 
 /** Without what opens the ports of the capsule; a page's own address may still have it in a `Referer`. */
-function cleaned(name: string, value: string): string {
-  if (name === 'cookie') return withoutPortCookie(value)
-  return name === 'referer' ? splitToken(value).path : value
+function cleaned(kind: Kind, value: string): string {
+  if (kind === 'cookie') return withoutPortCookie(value)
+  return kind === 'referer' ? splitToken(value).path : value
 }
 
-function isForService(name: string, value: string, dropped: ReadonlySet<string>): boolean {
-  if (HOP_BY_HOP.has(name) || dropped.has(name)) return false
-  // Gateways of scripting languages make one name of both.
-  const canonical = name.replaceAll('_', '-')
-  if (ORIGIN.test(canonical) || PRIVATE.has(canonical)) return false
-  return !((canonical === 'x-api-key' || canonical === 'authorization') && API_KEY.test(value.trim()))
+function isForService(kind: Kind, value: string): boolean {
+  return kind !== 'dropped' && !(kind === 'key' && API_KEY.test(value.trim()))
 }
 
 function originOf(request: RequestHead): RawHeaders {
@@ -89,7 +111,7 @@ export function headersForClient(answer: Pick<IncomingMessage, 'rawHeaders'>, de
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
     const [name = '', value = ''] = [rawHeaders[at], rawHeaders[at + 1]]
     const lower = name.toLowerCase()
-    if (HOP_BY_HOP.has(lower) || dropped.has(lower) || lower === 'wrenn-error-code') continue
+    if (HOP_BY_HOP.has(lower) || dropped?.has(lower) || lower === 'wrenn-error-code') continue
     if (isForAgent(destination) && lower === 'cache-control') continue
     headers.push(name, translated(lower, value, destination))
   }
@@ -105,21 +127,30 @@ function translated(name: string, value: string, destination: Destination): stri
   return value
 }
 
-function namedByConnection(rawHeaders: readonly string[]): ReadonlySet<string> {
-  const named = new Set<string>()
+/** What `Connection` names, and `more`, in lower case; `undefined` when that is nothing. */
+function namedByConnection(
+  rawHeaders: readonly string[],
+  more: readonly string[] = [],
+): ReadonlySet<string> | undefined {
+  let named: Set<string> | undefined
   for (let at = 0; at + 1 < rawHeaders.length; at += 2) {
-    if (rawHeaders[at]?.toLowerCase() !== 'connection') continue
-    for (const token of rawHeaders[at + 1]?.split(',') ?? []) named.add(token.trim().toLowerCase())
+    const name = rawHeaders[at] ?? ''
+    if (name.length !== 'connection'.length || name.toLowerCase() !== 'connection') continue
+    for (const token of rawHeaders[at + 1]?.split(',') ?? []) {
+      const lower = token.trim().toLowerCase()
+      if (!ALWAYS_KEPT.has(lower)) named = (named ?? new Set()).add(lower)
+    }
   }
-  for (const name of ALWAYS_KEPT) named.delete(name)
+  for (const name of more) named = (named ?? new Set()).add(name)
   return named
 }
 
 /** A request's trailers as the service gets them: some programs take them for headers, so what is dropped there is dropped here. */
 export function trailersForService({ rawTrailers }: Pick<IncomingMessage, 'rawTrailers'>): [string, string][] {
-  return pairsOf(rawTrailers).filter(([name, value]) =>
-    isForService(name.toLowerCase(), value, new Set(['cookie', 'referer'])),
-  )
+  return pairsOf(rawTrailers).filter(([name, value]) => {
+    const kind = kindOf(name)
+    return kind !== 'cookie' && kind !== 'referer' && isForService(kind, value)
+  })
 }
 
 /** A service's trailers as the client gets them; without those that would change the framing, and our own name. */

@@ -242,15 +242,23 @@ export class PortProxy {
   }
 }
 
+/** Of each connection, the answers that are not closed. */
+const unclosed = new WeakMap<Socket, Set<ServerResponse>>()
+
 /** Node closes the answer that is being written when its connection ends, and forgets those that wait behind it. */
 function closeWith(socket: Socket, response: ServerResponse): void {
-  const onGone = (): void => {
-    response.destroy()
-    response.emit('close')
+  const waiting = unclosed.get(socket) ?? new Set()
+  if (!unclosed.has(socket)) {
+    unclosed.set(socket, waiting)
+    socket.once('close', () => {
+      for (const each of waiting) {
+        each.destroy()
+        each.emit('close')
+      }
+    })
   }
-  socket.setMaxListeners(0) // one for each request that waits
-  socket.once('close', onGone)
-  response.once('close', () => socket.off('close', onGone))
+  waiting.add(response)
+  response.once('close', () => waiting.delete(response))
 }
 
 interface Task {

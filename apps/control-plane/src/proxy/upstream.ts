@@ -90,8 +90,8 @@ type Connected = (error: Error | null, stream: Duplex) => void
 type Connect = (target: TunnelTarget, left: AbortSignal | undefined) => Promise<Socket>
 
 interface TunnelArgs extends ClientRequestArgs {
-  /** Whoever asks has left. Node keeps its own `signal` from agents. */
-  readonly left?: AbortSignal
+  /** Is aborted when whoever asks leaves; made only for a new connection. Node keeps its own `signal` from agents. */
+  readonly leaving?: () => AbortSignal
 }
 
 /** `host` and `port` of a request are a capsule's id and a port of it. */
@@ -103,8 +103,8 @@ class TunnelAgent extends Agent {
     this.#connect = connect
   }
 
-  override createConnection({ host, port, left }: TunnelArgs, connected?: Connected): undefined {
-    this.#connect({ capsuleId: String(host), port: Number(port) }, left).then(
+  override createConnection({ host, port, leaving }: TunnelArgs, connected?: Connected): undefined {
+    this.#connect({ capsuleId: String(host), port: Number(port) }, leaving?.()).then(
       (socket) => {
         // A service that ends an idle connection has left it.
         socket.allowHalfOpen = false
