@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { AUDIT_GENESIS, auditText } from '@wrenn/sdk'
 import { describe, expect, it } from 'vitest'
-import { ChainVerifier, type VerifiedExport } from './audit-verify.js'
+import { ChainVerifier, linesOf, type VerifiedExport } from './audit-verify.js'
 
 /** Lines of a chain that begins after `firstPrevHash`. */
 function chain(length: number, firstSeq = 1, firstPrevHash = AUDIT_GENESIS): string[] {
@@ -64,5 +64,28 @@ describe('an export', () => {
       [[first, ''], 'Line 2 is not an entry'],
     ]
     for (const [broken, message] of cases) expect(() => verify(broken)).toThrow(message)
+  })
+})
+
+describe('the lines of an export', () => {
+  async function cut(...parts: string[]): Promise<string[]> {
+    const lines: string[] = []
+    async function* text(): AsyncGenerator<string> {
+      yield* parts
+    }
+    for await (const some of linesOf(text())) lines.push(...some)
+    return lines
+  }
+
+  it('are cut at line feeds alone, wherever its parts end', async () => {
+    expect(await cut('{"a"', ':1}\n{"b":"\u2028"}', '\n', '{}\n')).toEqual(['{"a":1}', '{"b":"\u2028"}', '{}'])
+    expect(await cut('{}\n{}')).toEqual(['{}', '{}'])
+    expect(await cut()).toEqual([])
+  })
+
+  it('may end as those of other systems do', async () => {
+    const [line = ''] = chain(1)
+    const [withReturn = ''] = await cut(`${line}\r\n`)
+    expect(verify([withReturn])?.entries).toBe(1)
   })
 })

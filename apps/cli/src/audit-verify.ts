@@ -17,6 +17,17 @@ interface Line {
   readonly hash: string
 }
 
+/** Text as it comes, cut into lines as they end; many at a time, for there are millions. The last may lack its end. */
+export async function* linesOf(text: AsyncIterable<string>): AsyncGenerator<readonly string[]> {
+  let rest = ''
+  for await (const part of text) {
+    const lines = `${rest}${part}`.split('\n')
+    rest = lines.pop() ?? ''
+    yield lines
+  }
+  if (rest !== '') yield [rest]
+}
+
 /** Checks a chain line after line; may begin anywhere, as an export after retention does. */
 export class ChainVerifier {
   #lines = 0

@@ -34,6 +34,13 @@ describe('the text that an entry is hashed by', () => {
     expect(auditText(turned)).toBe(auditText(entry))
   })
 
+  it('is that of its own fields, whichever were there before in the same number', () => {
+    const two = (details: AuditEntry['details']): string => auditText({ ...entry, details })
+    const [first, second] = [two({ error: 'e', operation_id: 'o' }), two({ operation_id: 'o', exit_code: '1' })]
+    expect(second).toContain('"details":{"exit_code":"1","operation_id":"o"}')
+    expect(two({ error: 'e', operation_id: 'o' })).toBe(first)
+  })
+
   it('is another one for any other value, also of a field of a newer version', () => {
     expect(auditText({ ...entry, details: { ...entry.details, error: 'some' } })).not.toBe(auditText(entry))
     const newer = { ...entry, country: 'x' }

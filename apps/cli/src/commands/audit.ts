@@ -1,9 +1,8 @@
 import { createReadStream } from 'node:fs'
-import { createInterface } from 'node:readline'
 import { AppError } from '@wrenn/base'
 import type { AuditEntry, ListAuditOptions } from '@wrenn/sdk'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { ChainVerifier } from '../audit-verify.js'
+import { ChainVerifier, linesOf } from '../audit-verify.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
 import { printable, table, writeFully } from '../output.js'
@@ -116,7 +115,7 @@ function addVerify(audit: Command): void {
     const { output } = contextOf(options)
     const verifier = new ChainVerifier()
     const input = file === undefined ? process.stdin : createReadStream(file)
-    for await (const line of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) verifier.add(line)
+    for await (const lines of linesOf(input.setEncoding('utf8'))) for (const line of lines) verifier.add(line)
     const verified = verifier.result()
     if (verified === undefined) throw new AppError('audit_broken', 'There is no entry in it.')
     const { entries, firstSeq, lastSeq, lastHash } = verified
