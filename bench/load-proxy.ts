@@ -68,7 +68,7 @@ async function nginx(dir: string, service: string, port: number): Promise<ChildP
   const config = join(dir, 'nginx.conf')
   await writeFile(
     config,
-    `daemon off; worker_processes 1; pid ${dir}/nginx.pid; error_log stderr crit;
+    `daemon off; user root; worker_processes 1; pid ${dir}/nginx.pid; error_log stderr crit;
      events { worker_connections 8192; }
      http { access_log off; client_body_temp_path ${dir}/body; proxy_temp_path ${dir}/proxy; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
        map $http_upgrade $connection_upgrade { default upgrade; '' ''; }

@@ -160,7 +160,8 @@ export async function planBuild(
 
 /**
  * Takes a build that is due, for `leaseMs`: whoever has it carries it out, and when it dies the build is due again. The first take sets
- * its deadline.
+ * its deadline. However many builds a team has waiting, those with fewer under way come before it, and then those whose last one
+ * began earlier.
  */
 export async function takeBuild(db: Db, leaseMs: number, maxMs: number): Promise<TemplateBuildRow | undefined> {
   const { rows } = await sql<TemplateBuildRow>`UPDATE template_builds SET
@@ -169,8 +170,13 @@ export async function takeBuild(db: Db, leaseMs: number, maxMs: number): Promise
       due_at = now() + ${leaseMs} * interval '1 millisecond',
       deadline_at = coalesce(deadline_at, now() + ${maxMs} * interval '1 millisecond')
     WHERE id = (
-      SELECT id FROM template_builds WHERE state IN ('waiting', 'building') AND due_at <= now()
-      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+      SELECT b.id FROM template_builds b
+      CROSS JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE state = 'building' AND due_at > now()) AS under_way, max(deadline_at) AS latest
+        FROM template_builds WHERE team_id = b.team_id
+      ) team
+      WHERE b.state IN ('waiting', 'building') AND b.due_at <= now()
+      ORDER BY team.under_way, team.latest NULLS FIRST, b.due_at LIMIT 1 FOR UPDATE OF b SKIP LOCKED
     )
     RETURNING *`.execute(db)
   return rows[0]
