@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import { silentLogger } from '@wrenn/base'
+import { type Credentials, createAuthority, issueHostCertificate } from '@wrenn/certificates'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run } from '../src/host/exec.js'
 import { createNetwork, type EgressPolicy, type Network, type Slot } from '../src/host/network/index.js'
@@ -20,6 +21,7 @@ const NAMES = {
   'bad.example': [other.address],
   'private.example': [lan.address],
   'loop.example': ['127.0.0.1'],
+  'api.example': [inet.address],
   'platform.example': ['10.212.0.1'],
   'mixed.example': [lan.address, inet.address],
 }
@@ -51,6 +53,7 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
   let slot: Slot
   let guest = ''
   let dns: Background
+  let world: Credentials
   const running: Background[] = []
 
   const make = (): Network =>
@@ -64,6 +67,7 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
             new URL('../src/filter/main.ts', import.meta.url).pathname,
           ],
           uid: UID,
+          caPath: join(platform, 'world.pem'),
           runDir: join(platform, 'filter'),
         },
       },
@@ -78,6 +82,8 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
   beforeAll(async () => {
     platform = await mkdtemp('/tmp/wrenn-egress-names-')
     await writeFile(join(platform, 'resolv.conf'), `nameserver ${inet.address}\n`)
+    world = await createAuthority('the world', undefined)
+    await writeFile(join(platform, 'world.pem'), world.cert)
     await removeScratch()
     await make().removeAll()
     for (const neighbour of [inet, other, lan]) await plugNeighbour(neighbour)
@@ -426,6 +432,53 @@ describe.skipIf(process.getuid?.() !== 0)('what a guest may reach by name (needs
       expect(await learned()).toEqual([])
       await apply(only)
       expect(await watched.line()).toEqual(cut)
+    })
+  })
+
+  describe('of a capsule with rules', () => {
+    const PORT_OF_API = 8443
+    const headers = { authorization: 'Bearer of the edge' }
+    let ours: Credentials
+    let ruled: EgressPolicy
+    const get = (ca: string) => ask(guest, 'get', inet.address, String(PORT_OF_API), 'api.example', join(platform, ca))
+    const answered = (value: string) => [200, expect.stringContaining(`"authorization":"${value}"`)]
+
+    beforeAll(async () => {
+      ours = await createAuthority('ours', undefined)
+      const { cert, key } = await issueHostCertificate(world, 'api.example')
+      for (const [name, text] of Object.entries({ 'ours.pem': ours.cert, 'api.pem': cert, 'api.key': key })) {
+        await writeFile(join(platform, name), text)
+      }
+      const api = new Background(inet.namespace, 'api', join(platform, 'api.pem'), join(platform, 'api.key'), '8443')
+      running.push(api)
+      await api.ready()
+      ruled = { ...open, intercept: true, rules: [{ host: 'api.example', headers }], authority: ours }
+    })
+
+    it('sets headers on their way, and leaves other TLS, and protocols, as they are', async () => {
+      await apply(ruled)
+      expect(await get('ours.pem')).toEqual(answered(headers.authorization))
+      expect(await tls(inet.address, 'good.example')).toBe('good good.example')
+      expect(await tls(inet.address)).toBe('good nobody')
+    }, 60_000)
+
+    it('goes on through a restart of the host agent, which does not know them any more', async () => {
+      await apply(ruled)
+      await network.stop()
+      network = make()
+      await network.start({ inUse: new Map([[slot.index, { vmId: 'cl-one', owner: 'cl-one' }]]) })
+      const { rules: _, ...remembered } = ruled
+      await apply(remembered)
+      expect(await get('ours.pem')).toEqual(answered(headers.authorization))
+    })
+
+    it('lets nobody through whom the policy does not, and ends with the rules', async () => {
+      await apply({ ...ruled, internet: false, allow: ['good.example'] })
+      expect(await get('ours.pem')).toBe('ECONNRESET')
+      await apply({ ...ruled, internet: false, allow: ['api.example'] })
+      expect(await get('ours.pem')).toEqual(answered(headers.authorization))
+      await apply(open)
+      expect(await get('world.pem')).toEqual([200, expect.not.stringContaining('authorization')])
     })
   })
 

@@ -1,7 +1,9 @@
 // What network tests run inside namespaces: one command per call, answers as JSON lines.
 import { createSocket } from 'node:dgram'
 import { Resolver } from 'node:dns/promises'
+import { readFileSync } from 'node:fs'
 import { createServer as createHttpServer, request } from 'node:http'
+import { createServer as createHttpsServer, request as requestHttps } from 'node:https'
 import { connect, createServer } from 'node:net'
 import { createInterface } from 'node:readline'
 import { connect as connectTls, createServer as createTlsServer } from 'node:tls'
@@ -136,6 +138,29 @@ const commands = {
     )
     const udp = createSocket('udp4').on('message', (text, from) => udp.send(text, from.port, from.address))
     udp.bind(443, '0.0.0.0', () => print('ready'))
+  },
+  /** HTTPS with a certificate, and its key, from files; answers with the headers that it was asked with. */
+  api(cert, key, port) {
+    const credentials = { cert: readFileSync(cert), key: readFileSync(key) }
+    const server = createHttpsServer(credentials, ({ headers }, response) => response.end(JSON.stringify(headers)))
+    server.listen(Number(port), '0.0.0.0', () => print('ready'))
+  },
+  /** Asks a host at an address by HTTPS, trusting the certificates of a file alone; prints the answer, or why there is none. */
+  get(address, port, name, ca) {
+    const options = {
+      host: address,
+      port: Number(port),
+      servername: name,
+      headers: { host: name },
+      ca: readFileSync(ca),
+    }
+    const outgoing = requestHttps(options, async (response) => {
+      let text = ''
+      for await (const chunk of response) text += chunk
+      print([response.statusCode, text])
+    })
+    outgoing.on('error', ({ code }) => print(code))
+    outgoing.end()
   },
   /** Greets by TLS and prints the greeting. */
   tls(host, port, servername = '') {

@@ -92,6 +92,8 @@ const schema = z.object({
   WRENN_IMAGES_TOTAL_MIB: integer(16, 2 ** 30).default(65_536),
   /** How long a fetched image stays that nothing boots from. */
   WRENN_IMAGE_KEEP_HOURS: integer(1, 24 * 365).default(24),
+  /** Certificates, as PEM, that hosts with rules of an egress policy may have beside public ones. */
+  WRENN_EGRESS_CA_FILE: z.string().startsWith('/', 'must be an absolute path').optional(),
   /** Size of the pool image in MiB where the directory's file system has no reflink; default 80 % of the free space. */
   WRENN_POOL_SIZE_MIB: integer(1024, 2 ** 30).optional(),
   /** Directory with the bundled guest agent and its native addon; default: the one built beside this program. */
@@ -137,6 +139,7 @@ export interface HostAgentConfig {
     readonly totalBytes: number
     readonly keepMs: number
   }
+  readonly egressCaPath: string | undefined
   readonly poolSizeBytes: number | undefined
   readonly guestAgentDir: string | undefined
   readonly memoryReserveBytes: number | undefined
@@ -175,6 +178,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       totalBytes: values.WRENN_IMAGES_TOTAL_MIB * 2 ** 20,
       keepMs: values.WRENN_IMAGE_KEEP_HOURS * 3600 * 1000,
     },
+    egressCaPath: values.WRENN_EGRESS_CA_FILE,
     poolSizeBytes: mebibytes(values.WRENN_POOL_SIZE_MIB),
     guestAgentDir: values.WRENN_GUEST_AGENT_DIR,
     memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),

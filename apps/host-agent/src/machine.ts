@@ -125,6 +125,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       filter: {
         command: ['--max-old-space-size=256', '--max-semi-space-size=1', egressFilter],
         uid: config.uidBase + FILTER_UID_OFFSET,
+        caPath: config.egressCaPath,
         runDir: join(config.dir, 'run', FILTER_GROUP),
         cgroups: async () =>
           (await cgroups.create(FILTER_GROUP, { memoryMib: FILTER_MEMORY_MIB, vcpus: 1 })).directories,

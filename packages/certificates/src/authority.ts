@@ -33,6 +33,8 @@ const RENEW_BEFORE_DAYS = 30
 /** Clocks of clients may be behind ours. */
 const BACKDATED_MS = 3600 * 1000
 const SERIAL_BYTES = 16
+/** RFC 5280, ub-common-name: longer ones stand among the alternative names alone. */
+const MAXIMUM_COMMON_NAME = 64
 const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
 /** A client on the same machine may go by these too; they name nobody else's machine. */
 const LOOPBACK = [
@@ -52,10 +54,11 @@ export interface Credentials {
  * Makes an authority that can speak for these domains, what is below them, and the loopback addresses, for ten years: to trust it opens
  * nothing else (RFC 5280 §4.2.1.10, critical).
  * @param name for people who look at it
+ * @param domains `undefined`: for every name. Whoever trusts that one trusts its key's owner with everything.
  */
 export async function createAuthority(
   name: string,
-  domains: readonly string[],
+  domains: readonly string[] | undefined,
   now = new Date(),
 ): Promise<Credentials> {
   const keys = await makeKeys()
@@ -69,7 +72,7 @@ export async function createAuthority(
       new BasicConstraintsExtension(true, 0, true),
       new KeyUsagesExtension(KeyUsageFlags.keyCertSign | KeyUsageFlags.cRLSign, true),
       await SubjectKeyIdentifierExtension.create(keys.publicKey),
-      only(domains),
+      ...(domains === undefined ? [] : [only(domains)]),
     ],
   })
   return { cert: cert.toString('pem'), key: await exportKey(keys.privateKey) }
@@ -81,14 +84,27 @@ export async function issueCertificate(
   domains: readonly string[],
   now = new Date(),
 ): Promise<Credentials> {
+  const names = domains.flatMap((domain) => [domain, `*.${domain}`])
+  return await issue(authority, [...names.map(dnsName), ...LOOPBACK.map(({ address }) => ipName(address))], now)
+}
+
+/** Makes a server's certificate for one host; the chain is in `cert`. */
+export async function issueHostCertificate(
+  authority: Credentials,
+  host: string,
+  now = new Date(),
+): Promise<Credentials> {
+  return await issue(authority, [dnsName(host)], now)
+}
+
+const dnsName = (value: string): JsonGeneralName => ({ type: 'dns', value })
+const ipName = (value: string): JsonGeneralName => ({ type: 'ip', value })
+
+async function issue(authority: Credentials, names: JsonGeneralName[], now: Date): Promise<Credentials> {
   const issuer = new X509Certificate(authority.cert)
   const keys = await makeKeys()
-  const names: JsonGeneralName[] = [
-    ...domains.flatMap((domain) => [domain, `*.${domain}`]).map((value) => ({ type: 'dns' as const, value })),
-    ...LOOPBACK.map(({ address }) => ({ type: 'ip' as const, value: address })),
-  ]
   const cert = await X509CertificateGenerator.create({
-    subject: [{ CN: [domains[0] ?? 'localhost'] }],
+    subject: [{ CN: [String(names[0]?.value ?? 'localhost').slice(0, MAXIMUM_COMMON_NAME)] }],
     issuer: issuer.subjectName,
     publicKey: keys.publicKey,
     signingKey: await importKey(authority.key),

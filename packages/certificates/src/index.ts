@@ -1,1 +1,1 @@
-export { type Credentials, createAuthority, isSoonOver, issueCertificate } from './authority.js'
+export { type Credentials, createAuthority, isSoonOver, issueCertificate, issueHostCertificate } from './authority.js'

@@ -4,6 +4,7 @@ import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { Hardware, VmExit } from '@wrenn/vmm'
 import { joinLearned, type Learned, lostLearned } from '../host/names/index.js'
+import { tryToTrustEdge } from './edge.js'
 import type { Guest, GuestFactory, GuestPlan } from './guest/guest.js'
 import { revive } from './guest/session.js'
 import type { ShortCalls } from './guest/short-calls.js'
@@ -208,9 +209,10 @@ export function startRevival(entry: Entry, context: Context): void {
   if (guest === undefined) return
   const { capsuleId } = record
   const isCurrent = (): boolean => entry.guest === guest
-  const revival = reviveGuest(guest, isCurrent, (error) =>
-    context.logger.warn({ capsuleId, error: errorText(error) }, 'capsule.not_revived_yet'),
-  )
+  const onLate = (error: unknown): void =>
+    context.logger.warn({ capsuleId, error: errorText(error) }, 'capsule.not_revived_yet')
+  const trust = async (): Promise<void> => await tryToTrustEdge(guest, entry.record, context.logger)
+  const revival = reviveGuest(guest, isCurrent, onLate, trust)
     .then(async ({ problems, ms }) => {
       if (!isCurrent()) return
       entry.revival = undefined
@@ -227,11 +229,13 @@ async function reviveGuest(
   guest: Guest,
   isCurrent: () => boolean,
   onLate: (error: unknown) => void,
+  trust: () => Promise<void>,
 ): Promise<{ readonly problems: readonly string[]; readonly ms: number }> {
   const started = performance.now()
   for (;;) {
     try {
       const { problems } = await revive(guest.client)
+      await trust()
       return { problems, ms: Math.round(performance.now() - started) }
     } catch (error) {
       if (!AppError.is(error, 'guest_unreachable') || !isCurrent()) throw error

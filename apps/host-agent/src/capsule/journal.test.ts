@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { capsuleIds, silentLogger } from '@wrenn/base'
@@ -44,6 +44,21 @@ describe('the journal', () => {
 
   afterEach(async () => {
     await rm(dir, { recursive: true })
+  })
+
+  it('keeps no headers of rules, and of a policy that has some no revision', async () => {
+    const journal = new Journal(dir, silentLogger)
+    await journal.open()
+    const authority = { cert: 'certificate', key: 'key' }
+    const rules = [{ host: 'api.example', headers: { authorization: 'Bearer s3cret' } }]
+    const egress = { internet: true, allow: [], deny: [], intercept: true, authority }
+    const record = { ...recordOf(), egressRevision: 7, egress: { ...egress, rules } }
+    await journal.put(record)
+    const [name = ''] = await readdir(dir)
+    expect(await readFile(join(dir, name), 'utf8')).not.toContain('s3cret')
+    expect(await new Journal(dir, silentLogger).open()).toEqual([
+      expect.objectContaining({ egress, egressRevision: 0, capsuleId: record.capsuleId }),
+    ])
   })
 
   it('gives back after a restart what was put and not removed', async () => {

@@ -25,6 +25,17 @@ export async function layersOfRecords(dir: string): Promise<string[] | undefined
   return needed
 }
 
+/** Without what only memory may have. */
+function written(record: CapsuleRecord): CapsuleRecord {
+  const { rules, ...egress } = record.egress
+  return rules === undefined ? record : { ...record, egress }
+}
+
+/** A policy whose rules are not known any more is none of its revision: the control plane tells it again. */
+function remembered(record: CapsuleRecord): CapsuleRecord {
+  return record.egress?.intercept === true ? { ...record, egressRevision: 0 } : record
+}
+
 /**
  * One JSON file per capsule, replaced by rename. Not fsynced unless asked: the journal must survive the death of any process,
  * and a power loss ends every guest it describes. What a durable state hangs on is asked for.
@@ -59,7 +70,7 @@ export class Journal {
         this.#unreadable.add(name.slice(0, -SUFFIX.length - UNREADABLE.length))
       if (!name.endsWith(SUFFIX)) continue
       try {
-        records.push(JSON.parse(await readFile(path, 'utf8')))
+        records.push(remembered(JSON.parse(await readFile(path, 'utf8')))) // as `put` wrote it
       } catch (error) {
         // Keep what cannot be read for a person to look at, out of the way of the next start.
         await rename(path, `${path}${UNREADABLE}`).catch(() => {})
@@ -75,7 +86,7 @@ export class Journal {
     const path = this.#path(record.capsuleId)
     const beside = `${path}.${++this.#writes}.tmp`
     try {
-      await writeFile(beside, JSON.stringify(record), { mode: 0o600 })
+      await writeFile(beside, JSON.stringify(written(record)), { mode: 0o600 })
       await rename(beside, path)
     } catch (error) {
       await rm(beside, { force: true }).catch(() => {}) // the next start removes it, too

@@ -1,6 +1,8 @@
 import type { CapsuleId } from '@wrenn/base'
+import type { Credentials } from '@wrenn/certificates'
 import type { CapsuleState, PauseReason } from '@wrenn/protocol'
 import type { VmExit, VmRecord } from '@wrenn/vmm'
+import type { EdgeRule } from '../host/network/index.js'
 import type { StoredImage } from './state-files.js'
 
 /** What a capsule is made of; fixed at create. */
@@ -42,6 +44,12 @@ export interface EgressPolicy {
   readonly deny: readonly string[]
   /** Whether what it lets through is noted, place by place. */
   readonly learn?: boolean | undefined
+  /** Whether there are `rules`, also where this process does not know them. */
+  readonly intercept?: boolean | undefined
+  /** Headers for hosts, which may be secret: in memory alone, never in the journal. */
+  readonly rules?: readonly EdgeRule[] | undefined
+  /** Speaks for the hosts of rules toward the guest. The capsule keeps it, as the guest keeps its trust. */
+  readonly authority?: Credentials | undefined
 }
 
 /** Attempts of a capsule at one target that its policy refused by name; `host/names` says for what reasons. */

@@ -1,7 +1,8 @@
 import { connect, type Socket } from 'node:net'
 import { breakOff, carry, formatAddress, joinSockets, parseAddress } from '@wrenn/base'
 import type { Destination, NamesPolicy, RefusalReason } from '../host/names/index.js'
-import { type Beginning, readBeginning } from './first-bytes.js'
+import type { Edge, EdgeMatch } from './edge/index.js'
+import { type Beginning, hearFirst, readBeginning } from './first-bytes.js'
 import { RequestGate } from './request-gate.js'
 import { type NameResolver, TooManyLookups } from './resolver.js'
 import { Witness } from './witness.js'
@@ -34,6 +35,9 @@ export interface ConnectionContext {
   /** As it is now; `undefined` once the source is forgotten. */
   readonly policy: () => NamesPolicy | undefined
   readonly onRefused: (attempt: RefusedAttempt) => void
+  readonly edge: Edge
+  /** What is to be set in requests to a host, as it is now. */
+  readonly matchEdge: (name: string) => EdgeMatch | undefined
   /** Of a source that learns: where it is connected to. @param noted what was told of this connection, and turns out to be more */
   readonly onUsed: (used: Used, noted?: Used) => void
 }
@@ -62,7 +66,7 @@ export class Connection {
   async serve(): Promise<void> {
     const policy = this.#context.policy()
     const asked = parseAddress(this.#client.localAddress ?? '')
-    if (policy?.learns && asked !== undefined && policy.permitsUnnamed(asked)) await this.#watch(asked)
+    if (policy?.watches && asked !== undefined && policy.permitsUnnamed(asked)) await this.#watch(asked)
     else await this.#serveNamed()
   }
 
@@ -71,6 +75,11 @@ export class Connection {
     if (beginning.protocol === 'none') return this.breakOff()
     if (beginning.protocol === 'unknown') return this.#refuse({ reason: 'no_name' })
     const { name } = beginning
+    const match = beginning.protocol === 'tls' ? this.#context.matchEdge(name) : undefined
+    if (beginning.protocol === 'tls' && match !== undefined) {
+      this.#client.unshift(beginning.bytes)
+      return await this.#terminate(name, match)
+    }
     const addresses = await this.#find(name)
     const server = addresses && (await this.#connect(name, addresses))
     if (server === undefined) return this.breakOff()
@@ -110,6 +119,13 @@ export class Connection {
       return this.breakOff()
     }
     this.#server = server
+    const name = await hearFirst(this.#client, server)
+    const match = name === undefined ? undefined : this.#context.matchEdge(name)
+    if (name !== undefined && match !== undefined) {
+      this.#server = undefined
+      breakOff(server)
+      return await this.#terminate(name, match)
+    }
     this.#address = address
     this.review() // it may have changed meanwhile
     if (this.#client.destroyed) return
@@ -124,6 +140,24 @@ export class Connection {
     this.#prepare(server)
     carry(this.#client, server, { through: witness })
     carry(server, this.#client)
+  }
+
+  /** Ends the guest's TLS here. Where its requests go is what the name resolves to, whatever address it asked for. */
+  async #terminate(name: string, match: EdgeMatch): Promise<void> {
+    const addresses = await this.#find(name)
+    if (addresses === undefined) return this.breakOff()
+    this.#name = name
+    const open = async (): Promise<Socket | undefined> => {
+      const server = await this.#connect(name, addresses)
+      if (server === undefined) return undefined
+      this.#server = server
+      this.#prepare(server)
+      this.#noteUse(name)
+      return server
+    }
+    const { edge, matchEdge } = this.#context
+    const headers = (): EdgeMatch['headers'] | undefined => matchEdge(name)?.headers
+    await edge.serve(this.#client, { name, authority: match.authority, headers, connect: open })
   }
 
   /** Where it may go; the address that the guest asked for first, if the name has it. */

@@ -1,8 +1,10 @@
 import type { Socket } from 'node:net'
+import { rootCertificates } from 'node:tls'
 import type { FilterAnswer, FilterAsk } from '../host/filter/protocol.js'
 import { type Destination, Destinations, NamesPolicy, Refusals } from '../host/names/index.js'
 import { type EgressPolicy, resolvePolicy } from '../host/network/policy.js'
 import { Connection, type OpenConnection, openTcp, type Used } from './connection.js'
+import { Edge, EdgeRules } from './edge/index.js'
 import { type PlaceLimits, Places } from './places.js'
 import type { NameResolver } from './resolver.js'
 
@@ -15,6 +17,8 @@ interface FilterOptions {
   readonly limits?: PlaceLimits
   /** @default openTcp */
   readonly open?: OpenConnection
+  /** Whose certificates hosts with rules may have, as PEM. @default those that Node.js comes with */
+  readonly ca?: readonly string[]
   /** Told of what is a bug of ours; the connection ends. */
   readonly onFailure: (error: unknown) => void
 }
@@ -30,9 +34,12 @@ export class Filter {
   readonly #places: Places<Connection>
   readonly #refusals = new Refusals()
   readonly #used = new Destinations()
+  readonly #edge: Edge
+  readonly #edgeRules = new Map<string, EdgeRules>()
 
   constructor(options: FilterOptions) {
     this.#options = options
+    this.#edge = new Edge({ ca: options.ca ?? rootCertificates })
     this.#places = new Places(options.limits ?? LIMITS)
   }
 
@@ -58,6 +65,8 @@ export class Filter {
       open: this.#options.open ?? openTcp,
       policy: () => this.#policies.get(source),
       onRefused: (attempt) => note({ address, port, ...attempt }),
+      edge: this.#edge,
+      matchEdge: (name) => this.#edgeRules.get(source)?.find(name),
       onUsed: (used, noted) => {
         if (this.#policies.get(source)?.learns !== true) return
         const as = (each: typeof used) => destinationOf(each, port)
@@ -99,7 +108,13 @@ export class Filter {
   #set(source: string, policy: EgressPolicy): void {
     this.#policies.set(source, new NamesPolicy(resolvePolicy(policy)))
     if (policy.learn !== true) this.#used.forget(source)
+    this.#setRules(source, policy)
     for (const connection of this.#places.of(source)) connection.review()
+  }
+
+  #setRules(source: string, { intercept, rules, authority }: EgressPolicy): void {
+    if (rules !== undefined && authority !== undefined) this.#edgeRules.set(source, new EdgeRules(rules, authority))
+    else if (intercept !== true) this.#edgeRules.delete(source)
   }
 
   /** Its connections first: what they still report of it is not noted. */
@@ -108,5 +123,6 @@ export class Filter {
     for (const connection of this.#places.of(source)) connection.breakOff()
     this.#refusals.forget(source)
     this.#used.forget(source)
+    this.#edgeRules.delete(source)
   }
 }

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { readClientHello, TLS_FIRST_BYTE } from './client-hello.js'
 import { GrowingBuffer } from './growing-buffer.js'
 import { beginsRequest, UnclearRequest } from './request-head.js'
@@ -42,6 +43,53 @@ export async function readBeginning(socket: Socket, timeoutMs: number = HEAD_TIM
     const onClose = (): void => finish({ protocol: 'none' })
     socket.on('data', onData).once('end', onEnd).once('close', onClose)
   })
+}
+
+/**
+ * Waits for who speaks first. Of a client that begins with TLS it reads on until that says its name, of any other nothing. What was
+ * read is put back.
+ */
+export async function hearFirst(
+  client: Socket,
+  server: Socket,
+  timeoutMs: number = HEAD_TIMEOUT_MS,
+): Promise<string | undefined> {
+  const look = new Look()
+  const read: Buffer[] = []
+  try {
+    await Promise.race([readable(client), readable(server)])
+    for (const deadline = performance.now() + timeoutMs; ; ) {
+      const chunk: Buffer | null = client.read()
+      if (chunk === null) return undefined // the server spoke first, or it is over
+      read.push(chunk)
+      if (read[0]?.[0] !== TLS_FIRST_BYTE) return undefined
+      const beginning = look.push(chunk)
+      if (beginning !== undefined) return beginning.protocol === 'tls' ? beginning.name : undefined
+      if (!(await within(readable(client), deadline - performance.now()))) return undefined
+    }
+  } finally {
+    if (read.length > 0) client.unshift(Buffer.concat(read))
+  }
+}
+
+/** Ends when there is something to read, or never will be. */
+async function readable(socket: Socket): Promise<void> {
+  if (socket.readableLength > 0 || socket.readableEnded || socket.destroyed) return
+  await new Promise<void>((resolve) => {
+    const finish = (): void => {
+      socket.off('readable', finish).off('end', finish).off('close', finish)
+      resolve()
+    }
+    socket.on('readable', finish).on('end', finish).on('close', finish)
+  })
+}
+
+async function within(task: Promise<void>, timeoutMs: number): Promise<boolean> {
+  const late = new AbortController()
+  const limit = delay(Math.max(timeoutMs, 0), false, { signal: late.signal }).catch(() => false)
+  const isInTime = await Promise.race([task.then(() => true), limit])
+  late.abort()
+  return isInTime
 }
 
 /** What a connection's first bytes are. */

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
+import { readFile } from 'node:fs/promises'
 import { createServer, type Socket } from 'node:net'
+import { rootCertificates } from 'node:tls'
 import { errorText } from '@wrenn/base'
 import { createControlServer } from './control-server.js'
 import { Filter } from './filter.js'
@@ -7,7 +9,9 @@ import { askServer, NameResolver } from './resolver.js'
 
 /** The transparent listening socket that it is started with. */
 const LISTENER = 3
-const USAGE = 'egress filter: <control socket> <name server> <uid> <version>'
+/** What the host trusts beside what Node.js does: where a company's own authorities are. */
+const HOST_CERTIFICATES = '/etc/ssl/certs/ca-certificates.crt'
+const USAGE = 'egress filter: <control socket> <name server> <uid> <version> [certificates]'
 
 /** Gives up root for good, with all its groups. Nothing was read from anybody before. */
 function becomeUser(uid: number): void {
@@ -16,12 +20,13 @@ function becomeUser(uid: number): void {
   process.setuid?.(uid)
 }
 
-async function main([socketPath, nameServer, uid, version]: readonly string[]): Promise<void> {
+async function main([socketPath, nameServer, uid, version, caPath = '']: readonly string[]): Promise<void> {
   if (socketPath === undefined || nameServer === undefined || uid === undefined || version === undefined) {
     throw new Error(USAGE)
   }
   const onFailure = (error: unknown): void => void process.stderr.write(`${errorText(error)}\n`)
-  const filter = new Filter({ resolver: new NameResolver(askServer(nameServer)), version, onFailure })
+  const ca = [...rootCertificates, await hostCertificates(), ...(caPath === '' ? [] : [await readFile(caPath, 'utf8')])]
+  const filter = new Filter({ resolver: new NameResolver(askServer(nameServer)), version, ca, onFailure })
   const control = createControlServer((ask) => {
     if (ask.op === 'end') process.exit(0)
     return filter.answer(ask)
@@ -32,6 +37,10 @@ async function main([socketPath, nameServer, uid, version]: readonly string[]): 
   becomeUser(Number(uid))
   guests.listen({ fd: LISTENER })
   await once(guests, 'listening')
+}
+
+async function hostCertificates(): Promise<string> {
+  return await readFile(HOST_CERTIFICATES, 'utf8').catch(() => '') // a host without the package
 }
 
 main(process.argv.slice(2)).catch((error: unknown) => {

@@ -83,8 +83,9 @@ export function toDestination({ protocol, name, namedBy, address, port, count }:
 
 /** Without one: the internet, and nothing private. */
 export function toPolicy(egress: EgressMessage | undefined): EgressPolicy {
-  const { internet = true, allow = [], deny = [], learn = false } = egress ?? {}
-  return { internet, allow, deny, ...(learn && { learn }) }
+  const { internet = true, allow = [], deny = [], learn = false, rules = [] } = egress ?? {}
+  const edge = rules.length > 0 && { intercept: true, rules: rules.map(({ host, headers }) => ({ host, headers })) }
+  return { internet, allow, deny, ...(learn && { learn }), ...edge }
 }
 
 /** @throws AppError `invalid_request` */

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { AppError, UndoStack } from '@wrenn/base'
 import type { Hardware } from '@wrenn/vmm'
 import { type Context, planOf, release, watchExit } from '../context.js'
+import { trustEdge, withAuthority } from '../edge.js'
 import {
   BOOT_TIMEOUT_MS,
   type Guest,
@@ -52,7 +53,8 @@ export class Creator {
    * Makes a running capsule, from the hot pool, a snapshot or a boot, whichever is the fastest that there is.
    * @throws as `CapsuleManager.create`
    */
-  async create(input: CreateCapsuleInput): Promise<CapsuleRecord> {
+  async create(wish: CreateCapsuleInput): Promise<CapsuleRecord> {
+    const input = { ...wish, egress: await withAuthority(wish.egress) }
     const { snapshotId } = input
     if (snapshotId === undefined) return await this.#fromTemplate(input)
     return await this.#snapshots.using(snapshotId, (snapshot) => this.#fromSnapshot(input, snapshot))
@@ -163,8 +165,13 @@ export class Creator {
     await table.store(entry, {})
     reach('create:begun')
     const { guest, path, identified } = await start(entry, timer)
+    const trusted = async (): Promise<string> => {
+      const version = await identified
+      await trustEdge(guest, input.egress)
+      return version
+    }
     const [agentVersion] = await Promise.all([
-      unlessItDies(guest, identified),
+      unlessItDies(guest, trusted()),
       machine.slots.applyPolicy(guest.resources.slotIndex, input.egress),
     ])
     timer.mark('identify')

@@ -48,6 +48,25 @@ describe('what a capsule may reach', () => {
     expect(inForce(next.manager, capsuleId)).toEqual(narrow)
   })
 
+  it('comes into force with rules whatever the guest does, and forgets what they set when the host agent ends', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    const rules = [{ host: 'api.example', headers: { authorization: 'a secret' } }]
+    // The fake guest runs no programs: it cannot be made to trust anybody.
+    await manager.setEgress(capsuleId, { ...wide, intercept: true, rules }, 1)
+    const { authority } = inForce(manager, capsuleId) ?? {}
+    expect(authority?.cert).toContain('BEGIN CERTIFICATE')
+    expect(inForce(manager, capsuleId)).toEqual({ ...wide, intercept: true, rules, authority })
+    await manager.setEgress(capsuleId, wide, 2)
+    expect(inForce(manager, capsuleId)).toEqual({ ...wide, authority })
+    await manager.setEgress(capsuleId, { ...wide, intercept: true, rules }, 3)
+    expect(inForce(manager, capsuleId)).toMatchObject({ rules, authority })
+    await manager.detach()
+    const next = await host.start()
+    await next.hotPool.close()
+    expect(next.manager.get(capsuleId)?.egressRevision).toBe(0)
+    expect(inForce(next.manager, capsuleId)).toEqual({ ...wide, intercept: true, authority })
+  })
+
   it('is not changed by a rollback: it belongs to the capsule, not to a point in time', async () => {
     const { manager, capsuleId } = await host.startWithCapsule()
     const checkpointId = `cp-${'0'.repeat(25)}`

@@ -1,5 +1,6 @@
 import { type Learned, nothingLearned } from '../../host/names/index.js'
 import { type Context, learnedSoFar } from '../context.js'
+import { tryToTrustEdge, withAuthority } from '../edge.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, EgressPolicy, Refusal } from '../types.js'
 
@@ -43,10 +44,11 @@ export class Egress {
   }
 
   /** The journal first: a host agent that dies in between loads what the journal says when it starts. */
-  async #replace(entry: Entry, egress: EgressPolicy, egressRevision: number): Promise<void> {
+  async #replace(entry: Entry, wish: EgressPolicy, egressRevision: number): Promise<void> {
     const { table, machine, logger } = this.#context
     const { guest, record: before } = entry
-    machine.slots.checkPolicy(egress)
+    machine.slots.checkPolicy(wish)
+    const egress = await withAuthority(wish, before.egress.authority)
     await table.store(entry, { egress, egressRevision })
     try {
       if (guest !== undefined) await machine.slots.applyPolicy(guest.resources.slotIndex, egress)
@@ -54,6 +56,8 @@ export class Egress {
       await table.settle(entry, { egress: before.egress, egressRevision: before.egressRevision })
       throw error
     }
+    // After it is in force, which no guest may put off. One that wakes is told when it does.
+    if (guest !== undefined) await tryToTrustEdge(guest, entry.record, logger)
     if (egress.learn !== true) entry.learned = undefined
     logger.info({ capsuleId: before.capsuleId, egressRevision }, 'capsule.egress_changed')
   }

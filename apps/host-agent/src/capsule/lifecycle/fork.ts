@@ -1,5 +1,6 @@
 import { AppError, type CapsuleId } from '@wrenn/base'
 import { type Context, dirs, planOf, release, requireMade, requireReachable, watchExit } from '../context.js'
+import { trustEdge, withAuthority } from '../edge.js'
 import { type Guest, identifyCopy, newSecret } from '../guest/index.js'
 import type { Admission } from '../pool/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
@@ -113,7 +114,9 @@ export class Fork {
     const start = async (copy: ForkCopy): Promise<Started | undefined> => {
       if (failures.length > 0) return undefined // all or none: those still in the queue are not begun
       try {
-        return await this.#start({ ...this.#newRecord(source, manifest, copy), leader }, seed, manifest, copy)
+        const egress = await withAuthority(copy.egress ?? source.egress, source.egress.authority)
+        const record = { ...this.#newRecord(source, manifest, copy), egress, leader }
+        return await this.#start(record, seed, manifest, copy)
       } catch (error) {
         failures.push(error)
         return undefined
@@ -156,6 +159,7 @@ export class Fork {
       await guest.vm.resume()
       const secret = newSecret()
       await identifyCopy(guest.client, { ...copy, secret })
+      await trustEdge(guest, record.egress)
       timer.mark('identify')
       await table.store(entry, { secret, resources: guest.resources, timings: timer.steps() })
       reach('fork:started')
@@ -180,7 +184,6 @@ export class Fork {
       capsuleId: copy.capsuleId,
       hostname: copy.hostname,
       generation: copy.generation,
-      egress: copy.egress ?? source.egress,
       egressRevision: copy.egressRevision ?? source.egressRevision,
       secret: manifest.secret,
       state: 'starting',

@@ -33,6 +33,8 @@ export interface FilterProgram {
   readonly command: readonly string[]
   /** Whom it becomes. */
   readonly uid: number
+  /** Certificates that hosts with rules may have beside public ones: WRENN_EGRESS_CA_FILE. */
+  readonly caPath?: string | undefined
   /** Directory of its control socket and its last words; made, and open to root alone. */
   readonly runDir: string
   /** The groups that it joins before it runs. */
@@ -44,12 +46,13 @@ function socketOf({ runDir }: FilterProgram): string {
 }
 
 /** What a running one is told apart by. */
-export async function versionOf({ command, uid }: FilterProgram): Promise<string> {
+export async function versionOf({ command, uid, caPath = '' }: FilterProgram): Promise<string> {
   const file = command.at(-1)
   if (file === undefined) throw new Error('no program')
   return createHash('sha256')
     .update(await readFile(file))
     .update(String(uid))
+    .update(caPath)
     .digest('hex')
 }
 
@@ -78,13 +81,13 @@ export async function startFilter(
     version,
   }: { readonly namespace: string; readonly nameServer: string; readonly version: string },
 ): Promise<FilterLine> {
-  const { runDir, uid, command, cgroups } = program
+  const { runDir, uid, command, cgroups, caPath = '' } = program
   await mkdir(runDir, { recursive: true, mode: 0o700 })
   await rm(socketOf(program), { force: true })
   const groups = (await cgroups?.()) ?? []
   const script = `ulimit -n ${OPEN_FILES}; for group in ${groups.join(' ')}; do echo $$ > "$group/cgroup.procs"; done; exec "$@"`
   const opener = ['perl', '-e', OPENER, String(FILTER_PORT)]
-  const filter = [process.execPath, ...command, socketOf(program), nameServer, String(uid), version]
+  const filter = [process.execPath, ...command, socketOf(program), nameServer, String(uid), version, caPath]
   await using words = await open(join(runDir, 'last-words'), 'w')
   const child = spawn('nsenter', [`--net=/run/netns/${namespace}`, 'sh', '-c', script, 'sh', ...opener, ...filter], {
     env: hostToolEnvironment,

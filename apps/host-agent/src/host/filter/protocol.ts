@@ -8,6 +8,13 @@ const policy = z.object({
   allow: z.array(z.string()).readonly(),
   deny: z.array(z.string()).readonly(),
   learn: z.boolean().optional(),
+  intercept: z.boolean().optional(),
+  /** Absent where the host agent does not know them since it was started again: then they stay as they are. */
+  rules: z
+    .array(z.object({ host: z.string(), headers: z.record(z.string(), z.string()) }))
+    .readonly()
+    .optional(),
+  authority: z.object({ cert: z.string(), key: z.string() }).optional(),
 })
 const source = z.string()
 

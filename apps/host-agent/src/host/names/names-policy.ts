@@ -38,6 +38,11 @@ export class NamesPolicy {
     return isPublic(address) && find(this.#policy.permittedByAddress, address) !== undefined
   }
 
+  /** Whether connections come here that no name decides. */
+  get watches(): boolean {
+    return this.#policy.watched
+  }
+
   /** Whether what it lets through is noted. */
   get learns(): boolean {
     return this.#policy.learn

@@ -8,4 +8,4 @@ export {
   type StartOptions,
   type StartResult,
 } from './network.js'
-export { type EgressPolicy, privateRanges } from './policy.js'
+export { type EdgeRule, type EgressPolicy, privateRanges } from './policy.js'

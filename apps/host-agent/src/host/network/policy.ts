@@ -12,6 +12,13 @@ import {
 } from '@wrenn/base'
 import { everything, find, type Intervals, intervalsOf, union, without } from './intervals.js'
 
+/** Headers for requests by TLS to a host: `example.org`, or `*.example.org` for all names below it. */
+export interface EdgeRule {
+  readonly host: string
+  /** Names in lower case, with what they are set to. */
+  readonly headers: Readonly<Record<string, string>>
+}
+
 /** What a capsule may reach. The host and other capsules stay out of reach whatever it says. */
 export interface EgressPolicy {
   /** Internet allowed unless denied; false: only what `allow` lists. */
@@ -24,6 +31,11 @@ export interface EgressPolicy {
   readonly deny: readonly string[]
   /** Whether what it lets through is noted, place by place. @default false */
   readonly learn?: boolean | undefined
+  /** Whether there are rules, also where their values are not known yet: those are in memory alone. @default false */
+  readonly intercept?: boolean | undefined
+  readonly rules?: readonly EdgeRule[] | undefined
+  /** Speaks for the hosts of rules toward the guest, which trusts it. */
+  readonly authority?: { readonly cert: string; readonly key: string } | undefined
 }
 
 /** A policy as the rule sets need it. */
@@ -41,6 +53,8 @@ export interface ResolvedPolicy {
   /** Those of `permitted` of which no name decides. */
   readonly permittedByAddress: Intervals
   readonly learn: boolean
+  /** Whether all that names do not decide goes to the filter all the same. */
+  readonly watched: boolean
   /**
    * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
    * policy is seen as one. Made of the policy alone: a restart of the host agent comes to the same.
@@ -91,6 +105,7 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
     permitted,
     permittedByAddress: denyNames.length === 0 ? permitted : without(intervalsOf(allow), neverIntervals),
     learn: policy.learn === true,
+    watched: policy.learn === true || policy.intercept === true,
     mark: markOf(policy),
   }
 }
@@ -100,9 +115,9 @@ export function hasNames({ allowNames, denyNames }: ResolvedPolicy): boolean {
   return allowNames.length > 0 || denyNames.length > 0
 }
 
-/** Whether new connections to public addresses pass the filter: because a name decides, or to be noted. */
+/** Whether new connections to public addresses pass the filter: because a name decides, to be noted, or for rules. */
 export function usesFilter(policy: ResolvedPolicy): boolean {
-  return policy.learn || hasNames(policy)
+  return policy.watched || hasNames(policy)
 }
 
 /** Whether an address is neither of a private range nor of one that is never reachable. */

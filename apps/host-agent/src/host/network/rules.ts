@@ -328,11 +328,11 @@ function nameRules(policy: ResolvedPolicy): readonly string[] {
   const to = (networks: readonly string[], verdict: string): string[] =>
     networks.map((network) => `ip daddr ${network} ${verdict}`)
   const denied = policy.allowNames.length > 0 ? filter : 'return'
-  const open = policy.learn || policy.denyNames.length > 0 ? filter : 'return'
+  const open = policy.watched || policy.denyNames.length > 0 ? filter : 'return'
   return [
     ...to(policy.allowPrivate, 'return'),
     ...to(['@private'], 'return'),
-    ...to(policy.allow, policy.learn ? filter : 'return'),
+    ...to(policy.allow, policy.watched ? filter : 'return'),
     ...to(policy.deny, denied),
     policy.internet ? open : denied,
   ]

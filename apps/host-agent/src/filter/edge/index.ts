@@ -1,0 +1,2 @@
+export { Edge } from './edge.js'
+export { type EdgeMatch, EdgeRules } from './edge-rules.js'
