@@ -6,6 +6,7 @@ import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints } from './domain/points/index.js'
 import { createExecutors, createInFlight } from './domain/reconcile/index.js'
+import type { Keyring } from './domain/secrets/index.js'
 import { Host } from './host/host.js'
 import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
@@ -19,23 +20,25 @@ interface CapsuleServicesDeps {
   readonly notifications: Notifications
   readonly apiKeys: ApiKeys
   readonly keyWatch: KeyWatch
+  /** Without keys, rules of egress policies are left to control planes. */
+  readonly keyring: Keyring
   readonly logger: Logger
   readonly tickMs: number
 }
 
 /** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
 export function createCapsuleServices(deps: CapsuleServicesDeps) {
-  const { config, db, notifications, apiKeys, keyWatch, logger, tickMs } = deps
+  const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs } = deps
   const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
   const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
   const host = new Host(hostLink.client, config.hostAgentAddress)
-  const executors = createExecutors({ db, host, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
+  const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
   const operations = new Operations({ db, logger, executors })
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })
-  const capsules = new Capsules({ db, host, operations, limits, startWaitMs })
+  const capsules = new Capsules({ db, host, operations, limits, keyring, startWaitMs })
   const routes = new Routes({ db, notifications })
-  const lifecycle = new Lifecycle({ db, host, operations, limits, onPortAccess: (id) => routes.forget(id) })
+  const lifecycle = new Lifecycle({ db, host, operations, limits, keyring, onPortAccess: (id) => routes.forget(id) })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const inFlight = createInFlight({
     db,

@@ -80,11 +80,11 @@ export async function startControlPlane(
   const events = new EventFeed({ db, notifications, ...(eventBeatMs === undefined ? {} : { beatMs: eventBeatMs }) })
   const sender = new Sender({ allowed: config.channels.allowed })
   const keyWatch = new KeyWatch({ db, logger })
-  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, logger, tickMs })
+  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs })
   const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
   const { limits, lifecycleTimeoutMs } = config
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
-  const egress = new Egress({ db, host, logger, lookEveryMs: tickMs })
+  const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
   const background = createBackground({
     ...{ config, db, notifications, host, capsules, snapshots, sender, keyring, logger },

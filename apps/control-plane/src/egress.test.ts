@@ -1,6 +1,7 @@
-import { AppError, waitFor } from '@wrenn/base'
+import { AppError, type Logger, waitFor } from '@wrenn/base'
 import type { AuditPage, Capsule, EgressStatus, ErrorBody, ForkResult } from '@wrenn/protocol'
 import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
+import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
@@ -247,6 +248,197 @@ describe('what a capsule may reach', () => {
     for (const copy of capsules) {
       expect(await untilInForce(copy)).toMatchObject({ policy: narrow, in_force: true })
       expect(atHost(copy)).toEqual(narrow)
+    }
+  })
+})
+
+describe('what rules set', () => {
+  const TOKEN = 'Bearer s3cret-of-a-rule'
+  const OTHER = 'Bearer 0ther-of-a-rule'
+  const KEY = 'ab'.repeat(32)
+  const rules = [{ host: 'API.example.', headers: { Authorization: TOKEN, 'x-team': 'blue' } }]
+  const shown = [{ host: 'api.example', headers: ['authorization', 'x-team'] }]
+  const sent = [{ host: 'api.example', headers: { authorization: TOKEN, 'x-team': 'blue' } }]
+  const lines: string[] = []
+  let keyed: Platform
+
+  beforeAll(async () => {
+    const write = (fields: Readonly<Record<string, unknown>>, event: string) =>
+      void lines.push(`${event} ${JSON.stringify(fields)}`)
+    const logger: Logger = { debug: write, info: write, warn: write, error: write, child: () => logger }
+    keyed = await startPlatform({ databaseUrl: postgres.url, env: { WRENN_ENCRYPTION_KEY: KEY }, logger })
+  }, 30_000)
+  afterAll(async () => {
+    await keyed[Symbol.asyncDispose]()
+  })
+
+  const made = async (body: object = { egress: { rules } }) => await keyed.create(body)
+  const putKeyed = async (capsule: Capsule, policy: object, status = 200): Promise<EgressStatus> =>
+    await json(await keyed.call('PUT', `${path(capsule)}?wait_sec=20`, policy), status)
+  /** What the host sets. */
+  const rulesAtHost = ({ id }: Pick<Capsule, 'id'>) =>
+    keyed.host.capsules.get(id)?.request?.egress?.rules.map(({ host, headers }) => ({ host, headers }))
+  /** All rows of all tables. */
+  const databaseText = async (): Promise<string> => {
+    const db = openDatabase({ url: keyed.databaseUrl })
+    try {
+      const { rows } = await sql<{ name: string }>`SELECT quote_ident(tablename) AS name FROM pg_tables
+        WHERE schemaname = current_schema()`.execute(db)
+      const texts = rows.map(async ({ name }) => (await sql`SELECT t::text FROM ${sql.raw(name)} t`.execute(db)).rows)
+      return JSON.stringify(await Promise.all(texts))
+    } finally {
+      await db.destroy()
+    }
+  }
+
+  it('reaches the host, and is shown to nobody', async () => {
+    const capsule = await made()
+    expect(rulesAtHost(capsule)).toEqual(sent)
+    const status = await json<EgressStatus>(await keyed.call('GET', path(capsule)), 200)
+    expect(status).toMatchObject({ policy: { rules: shown }, in_force: true })
+    const answers = [JSON.stringify(capsule), JSON.stringify(status)]
+    answers.push(
+      JSON.stringify(await putKeyed(capsule, { rules: [{ host: 'api.example', headers: { Authorization: OTHER } }] })),
+    )
+    expect(rulesAtHost(capsule)).toEqual([{ host: 'api.example', headers: { authorization: OTHER } }])
+    for (const each of ['/v1/capsules', `/v1/capsules/${capsule.id}`, '/v1/audit-logs', `/sandboxes/${capsule.id}`]) {
+      answers.push(await (await keyed.call('GET', each)).text())
+    }
+    const entries = await json<AuditPage>(await keyed.call('GET', '/v1/audit-logs?action=capsule.egress'), 200)
+    expect(entries.items[0]?.details.rules).toBe('api.example(authorization)')
+    const database = await databaseText()
+    expect(database).toContain('api.example') // so that the rest of a row would be found
+    for (const text of [...answers, database, ...lines]) expect(text).not.toMatch(/s3cret-of-a-rule|0ther-of-a-rule/)
+  })
+
+  it('is kept where it is named alone, and gone where it is left out', async () => {
+    const capsule = await made()
+    const kept = [
+      { host: 'api.example', headers: ['Authorization'] },
+      { host: '*.other.example', headers: { a: 'b' } },
+    ]
+    expect((await putKeyed(capsule, { rules: kept })).policy.rules).toEqual([
+      { host: 'api.example', headers: ['authorization'] },
+      { host: '*.other.example', headers: ['a'] },
+    ])
+    expect(rulesAtHost(capsule)?.[0]).toEqual({ host: 'api.example', headers: { authorization: TOKEN } })
+    const gone = await json<ErrorBody>(await keyed.call('PUT', path(capsule), { rules: shown }), 400)
+    expect(gone.error.message).toContain('x-team of api.example has no value')
+    expect((await putKeyed(capsule, {})).policy.rules).toBeUndefined()
+    expect(rulesAtHost(capsule)).toEqual([])
+    expect((await keyed.call('POST', '/v1/capsules', { egress: { rules: shown } })).status).toBe(400)
+  })
+
+  it('is a change when it is another, and none when it is the same', async () => {
+    const capsule = await made()
+    const revision = () => keyed.host.capsules.get(capsule.id)?.request?.egressRevision
+    await putKeyed(capsule, { rules })
+    expect(revision()).toBe(1n)
+    await putKeyed(capsule, { rules: [{ host: 'api.example', headers: { authorization: OTHER, 'x-team': 'blue' } }] })
+    expect(revision()).toBe(2n)
+  })
+
+  it('is proposed again with what was learned', async () => {
+    const capsule = await made({ egress: { rules, learn: true } })
+    const status = await json<EgressStatus>(await keyed.call('GET', path(capsule)), 200)
+    expect(status.learned?.proposal.rules).toEqual(shown)
+    await putKeyed(capsule, status.learned?.proposal ?? {})
+    expect(rulesAtHost(capsule)).toEqual(sent)
+  })
+
+  it('goes with copies, pauses and rollbacks', async () => {
+    const capsule = await made()
+    const checkpoint = await keyed.call('POST', `/v1/capsules/${capsule.id}/checkpoints?wait_sec=30`, {})
+    const { id } = await json<{ id: string }>(checkpoint, 201)
+    await json(await keyed.call('POST', `/v1/capsules/${capsule.id}/checkpoints/${id}/rollback?wait_sec=30`), 200)
+    expect(rulesAtHost(capsule)).toEqual(sent)
+    const forked = await keyed.call('POST', `/v1/capsules/${capsule.id}/fork?wait_sec=30`, { count: 2 })
+    const { capsules } = await json<ForkResult>(forked, 201)
+    for (const copy of capsules) expect(rulesAtHost(copy)).toEqual(sent)
+    await json(await keyed.call('POST', `/v1/capsules/${capsule.id}/pause?wait_sec=30`), 200)
+    await json(await keyed.call('POST', `/v1/capsules/${capsule.id}/resume?wait_sec=30`), 200)
+    expect(rulesAtHost(capsule)).toEqual(sent)
+  })
+
+  it('is told again to a host that has forgotten it', async () => {
+    const capsule = await made()
+    await keyed.host.stop()
+    await keyed.host.start()
+    const again = async () => (rulesAtHost(capsule)?.length === 1 ? true : undefined)
+    await waitFor(again, { timeoutMs: 20_000, what: 'the rules to be at the host again' })
+    expect(rulesAtHost(capsule)).toEqual(sent)
+  })
+
+  it('makes requests of one key the same or others', async () => {
+    const headers = { 'idempotency-key': 'rules-1' }
+    const ask = async (value: string) =>
+      await keyed.call(
+        'POST',
+        '/v1/capsules',
+        { egress: { rules: [{ host: 'a.example', headers: { a: value } }] } },
+        headers,
+      )
+    const first = await json<Capsule>(await ask('one'), 201)
+    expect((await json<Capsule>(await ask('one'), 201)).id).toBe(first.id)
+    expect((await json<ErrorBody>(await ask('two'), 409)).error.code).toBe('idempotency_mismatch')
+  })
+
+  it.each([
+    ['an address', { host: '203.0.113.1', headers: { a: 'hunter2' } }, '203.0.113.1'],
+    ['a wildcard for a whole top level', { host: '*.com', headers: { a: 'hunter2' } }, '*.com'],
+    ['no header', { host: 'a.example', headers: {} }, '1 to 16 headers'],
+    ['what belongs to a connection', { host: 'a.example', headers: { Host: 'hunter2' } }, 'host belongs'],
+    ['a header twice', { host: 'a.example', headers: { A: 'hunter2', a: 'hunter2' } }, 'a is there twice'],
+    ['a value of two lines', { host: 'a.example', headers: { a: 'hunter2\r\nb: c' } }, 'visible ASCII'],
+    ['no name of a header', { host: 'a.example', headers: { 'a b': 'hunter2' } }, 'rules'],
+    ['a field that is none', { host: 'a.example', headers: { a: 'b' }, header: 'hunter2' }, 'did you mean'],
+  ])('is refused for %s, without being repeated', async (_what, rule, named) => {
+    const capsule = await made({})
+    for (const [method, at, body] of [
+      ['PUT', path(capsule), { rules: [rule] }],
+      ['POST', '/v1/capsules', { egress: { rules: [rule] } }],
+    ] as const) {
+      const text = await (await keyed.call(method, at, body)).text()
+      expect(JSON.parse(text).error.code).toBe('invalid_request')
+      expect(text).toContain(named)
+      expect(text).not.toContain('hunter2')
+    }
+  })
+
+  it('is refused twice for a host, and where there is too much of it', async () => {
+    const capsule = await made({})
+    const refusal = async (wish: object) =>
+      (await json<ErrorBody>(await keyed.call('PUT', path(capsule), { rules: wish }), 400)).error.message
+    expect(await refusal([...rules, ...sent])).toContain('another rule for api.example')
+    const big = Array.from({ length: 9 }, (_, n) => ({ host: `h${n}.example`, headers: { a: 'x'.repeat(8000) } }))
+    expect(await refusal(big)).toContain('at most 65536')
+  })
+
+  it('comes and goes by clients made for E2B', async () => {
+    const headers = { Authorization: TOKEN }
+    const network = { rules: { 'api.example': [{ transform: { headers } }] } }
+    const body = { templateID: 'base', network }
+    const { sandboxID: id } = await json<{ sandboxID: string }>(await keyed.call('POST', '/sandboxes', body), 201)
+    expect(rulesAtHost({ id })).toEqual([{ host: 'api.example', headers: { authorization: TOKEN } }])
+    const info = await json<{ network: unknown }>(await keyed.call('GET', `/sandboxes/${id}`), 200)
+    expect(info.network).toMatchObject({
+      rules: { 'api.example': [{ transform: { headers: { authorization: '' } } }] },
+    })
+    const changed = { rules: { 'api.example': [{ transform: { headers: { Authorization: OTHER } } }] } }
+    expect((await keyed.call('PUT', `/sandboxes/${id}/network`, changed)).status).toBe(204)
+    expect(rulesAtHost({ id })).toEqual([{ host: 'api.example', headers: { authorization: OTHER } }])
+    expect((await keyed.call('PUT', `/sandboxes/${id}/network`, {})).status).toBe(204)
+    expect(rulesAtHost({ id })).toEqual([])
+  })
+
+  it('is not taken by a platform that has no key to keep it with', async () => {
+    const capsule = await platform.create()
+    for (const [method, at, body] of [
+      ['PUT', path(capsule), { rules }],
+      ['POST', '/v1/capsules', { egress: { rules } }],
+    ] as const) {
+      const { error } = await json<ErrorBody>(await platform.call(method, at, body), 501)
+      expect(error).toMatchObject({ code: 'not_supported', message: expect.stringContaining('WRENN_ENCRYPTION_KEY') })
     }
   })
 })

@@ -64,7 +64,8 @@ async function openApi(): Promise<string> {
   const db = openDatabase({ url: 'postgres:///' })
   const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
   const operations = new Operations({ db, logger, executors: {} })
-  const deps = { db, host, operations, limits, logger }
+  const keyring = new Keyring([])
+  const deps = { db, host, operations, limits, logger, keyring }
   const capsules = new Capsules({ ...deps, startWaitMs: 0 })
   const lifecycle = new Lifecycle(deps)
   const checkpoints = new Checkpoints(deps)

@@ -1,4 +1,4 @@
-import { silentLogger } from '@wrenn/base'
+import { AppError, silentLogger } from '@wrenn/base'
 import { startTestPostgres } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import WebSocket, { WebSocketServer } from 'ws'
@@ -14,7 +14,7 @@ let service: Service
 let id: string
 
 beforeAll(async () => {
-  platform = await startPlatform()
+  platform = await startPlatform({ env: { WRENN_ENCRYPTION_KEY: 'ab'.repeat(32) } })
   proxies = [await startProxy(), await startProxy()]
 }, 60_000)
 afterAll(async () => {
@@ -84,6 +84,20 @@ describe('a proxy alone', () => {
     const resumes = db.selectFrom('operations').select('kind').where('capsule_id', '=', id).where('kind', '=', 'resume')
     expect(await resumes.execute()).toHaveLength(1)
     await db.destroy()
+  })
+
+  it('leaves what rules set to control planes, which have the key, and wakes the capsule then', {
+    timeout: 60_000,
+  }, async () => {
+    await platform.call('PATCH', `/v1/capsules/${id}`, { auto_resume: true })
+    await json(await platform.call('POST', `/v1/capsules/${id}/pause?wait_sec=30`), 200)
+    for (let attempt = 0; attempt < 20; attempt++) {
+      platform.host.failNext('egress', new AppError('host_unavailable', 'The host agent is starting.'))
+    }
+    const rules = [{ host: 'api.example', headers: { authorization: 'of a rule' } }]
+    await json(await platform.call('PUT', `/v1/capsules/${id}/egress`, { rules }), 202)
+    expect(await exchange(first(), ask(port()))).toMatch(/^HTTP\/1\.1 200 /)
+    expect(platform.host.capsules.get(id)?.request?.egress?.rules).toMatchObject(rules)
   })
 
   it('refuses what became private, wherever that was said', async () => {

@@ -7,6 +7,7 @@ import type { ControlPlaneConfig } from './config.js'
 import type { ControlPlane, ControlPlaneOptions } from './control-plane.js'
 import { ApiKeys, KeyWatch } from './domain/accounts/index.js'
 import { Readiness } from './domain/reconcile/index.js'
+import { Keyring } from './domain/secrets/index.js'
 import { DRAIN_MS, drainListeners } from './http/drain.js'
 import { createFront } from './http/front.js'
 import { SecureListener } from './http/secure-listener.js'
@@ -40,7 +41,8 @@ export async function startPortProxy(
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })
   const keyWatch = new KeyWatch({ db, logger })
-  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, logger, tickMs })
+  const keyring = new Keyring([])
+  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs })
   const { hostLink, host, operations, activity, accessLog, inFlight, proxy } = core
   const health = new Health(new Readiness(db, host))
   const upgrades = createServer()

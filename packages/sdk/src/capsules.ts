@@ -2,9 +2,10 @@ import type * as wire from '@wrenn/protocol'
 import { randomName } from './bytes.js'
 import { Capsule } from './capsule.js'
 import { capsuleInfo } from './convert.js'
+import type { EgressWish } from './egress.js'
 import { createError } from './errors.js'
 import type { CallOptions, Transport } from './transport.js'
-import type { CapsuleInfo, CapsuleState, EgressPolicy, PortAccess } from './types.js'
+import type { CapsuleInfo, CapsuleState, PortAccess } from './types.js'
 import { delay, wholeSeconds } from './wait.js'
 
 const CREATE_TIMEOUT_MS = 180_000
@@ -39,10 +40,11 @@ export interface CreateOptions extends CallOptions {
   readonly portAccess?: PortAccess
   /**
    * What it may reach: `internet` for public addresses, IPv4 addresses and CIDR ranges in `allow` and `deny`, of which
-   * `allow` wins. Private ranges must be named in `allow`; the host and other capsules are out of reach whatever it says.
+   * `allow` wins. Private ranges must be named in `allow`; the host and other capsules are out of reach whatever it says. Headers in
+   * `rules` are set on the way to their hosts, so that no token is in the guest.
    * @default public addresses only
    */
-  readonly egress?: Partial<EgressPolicy>
+  readonly egress?: EgressWish
   /** Default user of commands and files. @default root */
   readonly user?: string
   /** Default directory of commands; relative to the user's home. @default that home */

@@ -46,6 +46,17 @@ describe('what a capsule may reach', () => {
     expect(JSON.parse(server.seen.at(-1)?.body ?? '')).toEqual({ learn: true })
   })
 
+  it('takes what headers are set to, and names of those that stay', async () => {
+    const found = await new Wrenn({ apiUrl: server.url, apiKey: KEY }).capsules.get(ID)
+    const rules = [{ host: 'api.example.org', headers: ['authorization'] }]
+    server.handler = (_request, response) =>
+      sendJson(response, { policy: { ...policy, rules }, in_force: true, refused: [] })
+    const wish = [...rules, { host: '*.example.net', headers: { 'x-key': 'a secret' } }]
+    await found.egress.set({ rules: wish })
+    expect(JSON.parse(server.seen.at(-1)?.body ?? '')).toEqual({ rules: wish })
+    expect((await found.egress.get()).policy.rules).toEqual(rules)
+  })
+
   it('is read and replaced as a whole', async () => {
     const found = await new Wrenn({ apiUrl: server.url, apiKey: KEY }).capsules.get(ID)
     const [named, nameless] = refused

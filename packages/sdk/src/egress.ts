@@ -2,6 +2,20 @@ import type * as wire from '@wrenn/protocol'
 import type { CallOptions, Transport } from './transport.js'
 import type { EgressPolicy } from './types.js'
 
+/** Headers that are set in requests by TLS to a host, outside the guest: a token in one never enters it. */
+export interface EgressRuleWish {
+  /** `example.org`, or `*.example.org` for each name below it; the nearest rule counts. It opens no way to the host. */
+  readonly host: string
+  /** Values by name; they are kept encrypted and shown to nobody. Names alone keep the values that they have. */
+  readonly headers: Readonly<Record<string, string>> | string[]
+}
+
+/** What a capsule is to reach; what is left out has its default. */
+export interface EgressWish extends Partial<Omit<EgressPolicy, 'rules'>> {
+  /** At most 64. @default none */
+  readonly rules?: EgressRuleWish[] | undefined
+}
+
 /** What a capsule may reach, and whether its host knows. */
 export interface EgressInfo {
   readonly policy: EgressPolicy
@@ -79,13 +93,17 @@ export class Egress {
 
   /**
    * Replaces the whole policy, at once for a running capsule: what becomes forbidden ends its open connections, what stays allowed
-   * is never cut. What is left out has its default: `internet` true, `allow` and `deny` empty, `learn`
+   * is never cut. What is left out has its default: `internet` true, `allow`, `deny` and `rules` empty, `learn`
    * false.
    * @example
    * await capsule.egress.set({ internet: false, allow: ['example.org', '*.example.org', '203.0.113.0/24'] })
-   * @throws CapsuleNotFoundError; WrennError `invalid_request` naming the entry that is no IPv4 address, network or domain
+   * @example
+   * const rules = [{ host: 'api.example.org', headers: { authorization: `Bearer ${token}` } }]
+   * await capsule.egress.set({ rules })
+   * @throws CapsuleNotFoundError; WrennError `invalid_request` naming the entry that is no IPv4 address, network or domain, or the rule;
+   * `not_supported` for rules where the platform has no key to keep them with
    */
-  async set(policy: Partial<EgressPolicy>, options: CallOptions = {}): Promise<EgressInfo> {
+  async set(policy: EgressWish, options: CallOptions = {}): Promise<EgressInfo> {
     const answer = await this.#transport.json<wire.Egress>('PUT', this.#path, {
       ...options,
       json: policy,

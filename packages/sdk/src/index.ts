@@ -52,7 +52,9 @@ export {
   type DestinationInfo,
   Egress,
   type EgressInfo,
+  type EgressRuleWish,
   type EgressStatus,
+  type EgressWish,
   type LearnedInfo,
   type RefusalInfo,
 } from './egress.js'
@@ -147,6 +149,7 @@ export {
   type CapsuleState,
   type CheckpointInfo,
   type EgressPolicy,
+  type EgressRule,
   type ExecResult,
   type FileChange,
   type FileInfo,

@@ -1,6 +1,14 @@
 import * as wire from '@wrenn/protocol'
 
-export type { AwakeReason, CapsuleState, EgressPolicy, PauseReason, PortAccess, SignalName } from '@wrenn/protocol'
+export type {
+  AwakeReason,
+  CapsuleState,
+  EgressPolicy,
+  EgressRule,
+  PauseReason,
+  PortAccess,
+  SignalName,
+} from '@wrenn/protocol'
 
 /** A step of an operation and how long it took. */
 export interface Timing {

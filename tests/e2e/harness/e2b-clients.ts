@@ -162,6 +162,7 @@ interface Handle {
 
 interface RunOptions {
   readonly user?: string
+  readonly timeoutMs?: number
   readonly stdin?: boolean
   readonly onStdout?: (text: string) => void
 }

@@ -54,7 +54,7 @@ function addCreate(capsule: Command): void {
         const progress = context.output.spinner('creating a capsule')
         try {
           const created = await wrenn.capsules.create({
-            ...createOptions(options),
+            ...(await createOptions(options)),
             signal: interrupt.signal,
             ...idleOptions(options),
             ...portAccessOption(options),

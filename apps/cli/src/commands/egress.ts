@@ -1,8 +1,20 @@
 import { AppError } from '@wrenn/base'
-import type { DestinationInfo, EgressInfo, EgressPolicy, EgressStatus, LearnedInfo, RefusalInfo } from '@wrenn/sdk'
+import type {
+  DestinationInfo,
+  EgressInfo,
+  EgressPolicy,
+  EgressRule,
+  EgressRuleWish,
+  EgressStatus,
+  EgressWish,
+  LearnedInfo,
+  RefusalInfo,
+} from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { findCapsule } from '../capsule-view.js'
+import { environmentVariable } from '../config.js'
 import { type CommonOptions, contextOf, withJson } from '../context.js'
+import { headerRulesOf } from '../header-secrets.js'
 import { facts, printable, table } from '../output.js'
 import { collect } from '../units.js'
 
@@ -12,6 +24,7 @@ export interface EgressOptions {
   readonly allow?: readonly string[]
   readonly deny?: readonly string[]
   readonly learn?: boolean
+  readonly headerSecret?: readonly string[]
 }
 
 /** Read it by {@link egressOption}. */
@@ -25,24 +38,39 @@ export function withEgress(command: Command): Command {
     )
     .option('--deny <target>', 'IPv4 address, network or domain that is denied, may be repeated', collect)
     .option('--learn', 'note what is let through, so that `wrenn capsule egress learn` can propose a policy of it')
+    .option(
+      '--header-secret <host=…,header=…,env=…>',
+      'set a header in requests by TLS to a host, outside the capsule: from a variable (env=) or file (src=, - is stdin), after a word (scheme=Bearer); may be repeated',
+      collect,
+    )
 }
 
-/** The policy that was asked for; `undefined` when nothing was said. */
-export function egressOption({ internet, allow, deny, learn }: EgressOptions): EgressPolicy | undefined {
-  if (internet !== false && allow === undefined && deny === undefined && learn !== true) return undefined
+/** The policy that was asked for; `undefined` when nothing was said. @throws AppError `invalid_request` */
+export async function egressOption(options: EgressOptions): Promise<EgressWish | undefined> {
+  const { internet, allow, deny, learn, headerSecret = [] } = options
+  const saysNothing = internet !== false && allow === undefined && deny === undefined && learn !== true
+  if (saysNothing && headerSecret.length === 0) return undefined
+  const rules = await headerRulesOf(headerSecret, environmentVariable)
   const lists = { allow: [...(allow ?? [])], deny: [...(deny ?? [])] }
-  return { internet: internet !== false, ...lists, ...(learn === true && { learn }) }
+  return {
+    internet: internet !== false,
+    ...lists,
+    ...(learn === true && { learn }),
+    ...(rules.length > 0 && { rules }),
+  }
 }
 
 const setHelp = `
 The whole policy is replaced. What becomes forbidden ends its open connections; what stays allowed is never cut.
+Headers that were set by --header-secret go, unless they are given again or kept by --keep-header-secrets.
 
 Examples:
   wrenn capsule egress set cl-… --no-internet --allow 203.0.113.0/24
   wrenn capsule egress set cl-… --no-internet --allow pypi.org --allow '*.pythonhosted.org'
   wrenn capsule egress set cl-… --deny 198.51.100.7
   wrenn capsule egress set cl-…                   public addresses, as a new capsule has it
-  wrenn capsule egress set cl-… --learn           the same, and what is used is noted`
+  wrenn capsule egress set cl-… --learn           the same, and what is used is noted
+  wrenn capsule egress set cl-… --header-secret host=api.example.org,header=authorization,scheme=Bearer,env=TOKEN`
 
 const learnHelp = `
 Prints a policy that allows what the capsule has used since its policy says \`learn\`, and nothing else: as JSON, and as options of
@@ -64,9 +92,13 @@ export function addEgress(parent: Command): void {
     context.output.result(statusToJson(status), () => showStatus(status))
   })
   const set = egress.command('set <capsule>').description('replace what it may reach').addHelpText('after', setHelp)
-  withEgress(withJson(set)).action(async (id: string, options: CommonOptions & EgressOptions) => {
+  set.option('--keep-header-secrets', 'keep the headers that are set, with their values')
+  withEgress(withJson(set)).action(async (id: string, options: SetOptions) => {
     const context = contextOf(options)
-    const info = await (await findCapsule(context, id)).egress.set(egressOption(options) ?? {})
+    const wish = (await egressOption(options)) ?? {}
+    const { egress } = await findCapsule(context, id)
+    const kept = options.keepHeaderSecrets === true ? ((await egress.get()).policy.rules ?? []) : []
+    const info = await egress.set({ ...wish, ...withKept(wish.rules ?? [], kept) })
     context.output.result(toJson(info), () => show(info))
     if (!info.inForce) context.output.note('Its host does not have it yet; it comes into force as soon as it can.')
   })
@@ -87,6 +119,15 @@ export function addEgress(parent: Command): void {
       inForce ? 'It is in force.' : 'Its host does not have it yet; it comes into force as soon as it can.',
     )
   })
+}
+
+type SetOptions = CommonOptions & EgressOptions & { readonly keepHeaderSecrets?: boolean }
+
+/** Rules that are given, and those of other hosts that are kept. */
+function withKept(given: EgressRuleWish[], kept: readonly EgressRule[]): Pick<EgressWish, 'rules'> {
+  const hosts = new Set(given.map(({ host }) => host.toLowerCase()))
+  const rules = [...given, ...kept.filter(({ host }) => !hosts.has(host))]
+  return rules.length > 0 ? { rules } : {}
 }
 
 function learnsNot(id: string, { learn }: EgressPolicy): AppError {
@@ -125,6 +166,7 @@ function show({ policy, inForce }: EgressInfo): string {
     allow: policy.allow.join(' '),
     deny: policy.deny.join(' '),
     learn: policy.learn === true ? 'yes' : undefined,
+    sets: (policy.rules ?? []).map(({ host, headers }) => `${headers.join(', ')} for ${host}`).join('; ') || undefined,
     'in force': inForce ? 'yes' : 'not yet',
   })
 }

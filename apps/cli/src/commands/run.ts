@@ -82,8 +82,8 @@ export function withCommand(command: Command): Command {
 }
 
 /** What the SDK takes; an option that was not given is left out, so that the platform's default holds. */
-export function createOptions(options: ShapeOptions): CreateOptions {
-  const egress = egressOption(options)
+export async function createOptions(options: ShapeOptions): Promise<CreateOptions> {
+  const egress = await egressOption(options)
   return {
     ...(options.template ? { template: options.template } : {}),
     ...(options.vcpus !== undefined ? { vcpus: options.vcpus } : {}),
@@ -136,7 +136,7 @@ async function run(words: readonly string[], options: RunOptions): Promise<void>
   const progress = output.spinner('creating a capsule')
   let capsule: Capsule
   try {
-    capsule = await wrenn.capsules.create({ ...createOptions(options), signal: interrupt.signal })
+    capsule = await wrenn.capsules.create({ ...(await createOptions(options)), signal: interrupt.signal })
   } catch (error) {
     if (interrupt.exitCode !== undefined) throw new ExitCode(interrupt.exitCode)
     throw error

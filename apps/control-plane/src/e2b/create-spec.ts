@@ -44,7 +44,7 @@ type CreateSandboxInput = z.output<typeof createSandboxSchema>
 export function toCapsuleSpec(body: CreateSandboxInput, defaultTimeoutSec: number): CapsuleSpec {
   const { network } = body
   refuseUnsupported(body, ['volumeMounts', 'mcp', 'iam'])
-  refuseUnsupported(network ?? {}, ['rules', 'egressProxy', 'maskRequestHost', 'httpsPorts'], 'network.')
+  refuseUnsupported(network ?? {}, ['egressProxy', 'maskRequestHost', 'httpsPorts'], 'network.')
   refuseContradictions(body)
   if (body.autoPauseMemory === false) {
     throw new AppError('not_supported', 'A pause always keeps memory here: autoPauseMemory cannot be false.')

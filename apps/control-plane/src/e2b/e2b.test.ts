@@ -506,7 +506,7 @@ describe('the rest', () => {
     const allow = ['example.org', '*.example.net']
     expect(await egress()).toMatchObject({ policy: { internet: false, allow, deny: [] } })
     expect(await info(sandbox)).toMatchObject({ network: { ...names, allowOut: allow } })
-    expect((await refusal('PUT', at(sandbox, '/network'), { rules: { x: [] } })).message).toMatch(/^rules /)
+    expect((await refusal('PUT', at(sandbox, '/network'), { egressProxy: 'x' })).message).toMatch(/^egressProxy /)
     expect((await refusal('PUT', at(sandbox, '/network'), { allowOut: ['*.x'] })).code).toBe(400)
     expect((await refusal('POST', '/sandboxes', { templateID: 'base', network: { allowOut: ['*.x'] } })).code).toBe(400)
   })

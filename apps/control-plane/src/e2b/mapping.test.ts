@@ -62,7 +62,6 @@ describe('a create', () => {
     ['volumeMounts', { volumeMounts: [{ name: 'v', path: '/mnt' }] }],
     ['mcp', { mcp: { github: {} } }],
     ['iam', { iam: { role: 'x' } }],
-    ['network.rules', { network: { rules: { 'api.example': [] } } }],
     ['network.egressProxy', { network: { egressProxy: 'socks5://x' } }],
     ['network.maskRequestHost', { network: { maskRequestHost: 'example:80' } }],
     ['network.httpsPorts', { network: { httpsPorts: [443] } }],
@@ -90,6 +89,38 @@ describe('a create', () => {
 })
 
 describe('a network', () => {
+  it('has headers for hosts, of which the later ones win, and shows their names', () => {
+    const rules = {
+      'api.example': [
+        { transform: { headers: { Authorization: 'old', 'X-Team': 'blue' } } },
+        {},
+        { transform: { headers: { authorization: 'new' } } },
+      ],
+      'nothing.example': [{ transform: {} }],
+    }
+    const wish = {
+      internet: true,
+      allow: [],
+      deny: [],
+      rules: [{ host: 'api.example', headers: { authorization: 'new', 'x-team': 'blue' } }],
+    }
+    expect(egressOf({ rules }, undefined)).toEqual(wish)
+    const shown = { ...wish, rules: [{ host: 'api.example', headers: ['authorization'] }] }
+    expect(networkOf(shown).rules).toEqual({ 'api.example': [{ transform: { headers: { authorization: '' } } }] })
+  })
+
+  it('refuses tokens that another platform would make, and values that are none, without showing one', () => {
+    const of = (value: string) => () =>
+      egressOf({ rules: { 'api.example': [{ transform: { headers: { a: value } } }] } }, undefined)
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: their SDK sends it as it is
+    expect(codeOf(of('Bearer ${e2b.identity.tokens.aws}'))).toBe('not_supported')
+    for (const value of ['', 'two\r\nlines', 'hunter2 ']) {
+      expect(codeOf(of(value))).toBe('invalid_request')
+      expect(of(value)).not.toThrow('hunter2')
+      expect(of(value)).toThrow('api.example')
+    }
+  })
+
   it('without wishes is no policy', () => {
     expect(egressOf({}, undefined)).toBeUndefined()
     expect(egressOf({ allowOut: [], denyOut: [] }, true)).toBeUndefined()

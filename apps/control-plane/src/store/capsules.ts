@@ -79,6 +79,20 @@ export async function raiseEgress(db: Db, id: string, revision: number): Promise
     .executeTakeFirst()
 }
 
+/** Replaces what a capsule's rules set by the same under another key, unless it was changed meanwhile. */
+export async function resealEgressRules(
+  db: Db,
+  { id, egress_rules }: Pick<CapsuleRow, 'id' | 'egress_rules'>,
+  sealed: string | null,
+): Promise<void> {
+  await db
+    .updateTable('capsules')
+    .set({ egress_rules: sealed })
+    .where('id', '=', id)
+    .where('egress_rules', '=', egress_rules)
+    .execute()
+}
+
 /** Writes what a host reported of a capsule, unless it has moved since `row` was read. */
 export async function refreshCapsule(db: Db, row: CapsuleRow, patch: CapsulePatch): Promise<void> {
   await db

@@ -126,6 +126,8 @@ export interface CapsulesTable {
   labels: Json<Record<string, string>>
   envs: Json<Record<string, string>>
   egress: Json<EgressPolicy | null>
+  /** What the rules of `egress` set, encrypted. */
+  egress_rules: ColumnType<string | null, string | null | undefined, string | null>
   /** Grows with each change of `egress`. */
   egress_revision: Count
   /** The revision that its host reported last. */

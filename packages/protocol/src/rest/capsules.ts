@@ -11,7 +11,7 @@ import {
   timestampSchema,
   userSchema,
 } from './common.js'
-import { egressPolicySchema } from './egress.js'
+import { egressPolicySchema, egressWishSchema } from './egress.js'
 import { portAccessSchema } from './ports.js'
 
 const templateName = text(128, 1).regex(
@@ -53,7 +53,7 @@ export const createCapsuleSchema = requestBody({
   port_access: portAccessSchema
     .default('public')
     .describe('Who may reach its ports by their URLs: whoever knows its id, or whoever has its token.'),
-  egress: egressPolicySchema.optional(),
+  egress: egressWishSchema.optional(),
   user: userSchema.optional().describe('Default user of commands and files.'),
   cwd: pathSchema.optional().describe('Default working directory of commands.'),
 }).meta({ id: 'CreateCapsule' })

@@ -3,12 +3,49 @@ import { requestBody, text, timestampSchema } from './common.js'
 
 /** Of each list of a policy. */
 export const MAX_EGRESS_ENTRIES = 256
+/** Hosts with rules of a policy. */
+export const MAX_EGRESS_RULES = 64
+/** Headers that a rule sets. */
+export const MAX_RULE_HEADERS = 16
+/** Of all that rules of a policy set, names and values. */
+export const MAX_RULES_BYTES = 64 * 1024
+
+const MAX_VALUE_LENGTH = 8192
+
+const ruleHost = text(255, 1).describe('A domain: example.org, or *.example.org for each name below it.')
+const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/, 'must be the name of a header')
+const headerValue = z
+  .string()
+  .min(1)
+  .max(MAX_VALUE_LENGTH)
+  .regex(/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/, 'must be visible ASCII characters')
+const headerNames = z.array(headerName).min(1).max(MAX_RULE_HEADERS)
+
+/** A rule as it is shown: values never are. */
+const egressRuleSchema = z.object({
+  host: ruleHost,
+  headers: z
+    .array(z.string())
+    .describe('Names of the headers that are set, in lower case. Their values are shown to nobody.'),
+})
+
+/** A rule as it is asked for. */
+const egressRuleWishSchema = requestBody({
+  host: ruleHost,
+  headers: z
+    .union([z.record(headerName, headerValue), headerNames], {
+      error: `must be names of headers with values of 1 to ${MAX_VALUE_LENGTH} visible ASCII characters, or a list of 1 to ${MAX_RULE_HEADERS} names`,
+    })
+    .describe(
+      'Headers with their values, which are kept encrypted; or names alone, of headers that keep the values they have.',
+    ),
+})
 
 /**
  * Of IPv4; guests have no IPv6. `allow` wins over `deny`, and opens a private range only where it names a part of one. That
  * an entry is an address, a network or a domain is checked where the policy is resolved, so that the message can name the entry.
  */
-export const egressPolicySchema = requestBody({
+const policyFields = {
   internet: z.boolean().default(true).describe('Whether public addresses are reachable.'),
   allow: z
     .array(text(255, 1))
@@ -25,12 +62,32 @@ export const egressPolicySchema = requestBody({
     .boolean()
     .optional()
     .describe('Whether what is let through is noted, so that a policy of what was used can be proposed. Absent: no.'),
-}).describe('What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.')
-/** A policy with its defaults filled in. */
+}
+const WHAT = 'What the capsule may reach. Host, other capsules, private and link-local ranges are denied by default.'
+const RULES = 'Headers that are set in requests by TLS to named hosts, outside the guest. They open no way to a host.'
+
+/** As it is kept and shown. */
+export const egressPolicySchema = requestBody({
+  ...policyFields,
+  rules: z.array(egressRuleSchema).optional().describe(RULES),
+}).describe(WHAT)
+/** A policy with its defaults filled in; of its rules, hosts and names of headers. */
 export type EgressPolicy = z.output<typeof egressPolicySchema>
+/** Headers for one host, by their names. */
+export type EgressRule = z.output<typeof egressRuleSchema>
+
+/** As it is asked for. */
+export const egressWishSchema = requestBody({
+  ...policyFields,
+  rules: z.array(egressRuleWishSchema).max(MAX_EGRESS_RULES).optional().describe(RULES),
+}).describe(WHAT)
+/** A policy with its defaults filled in, and what its rules set. */
+export type EgressWish = z.output<typeof egressWishSchema>
+/** Headers for one host: with their values, or by name where they keep the values that they have. */
+export type EgressRuleWish = z.output<typeof egressRuleWishSchema>
 
 /** Body of `PUT /v1/capsules/{id}/egress`: the whole policy; what is left out has its default. */
-export const setEgressSchema = egressPolicySchema.meta({ id: 'EgressPolicy' })
+export const setEgressSchema = egressWishSchema.meta({ id: 'EgressPolicy' })
 
 /** Answer of `PUT /v1/capsules/{id}/egress`. */
 export const egressSchema = z

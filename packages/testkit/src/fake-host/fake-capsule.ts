@@ -92,6 +92,13 @@ export class FakeCapsule {
     return { destinations: learns ? this.destinations : [], isComplete: true }
   }
 
+  /** A host agent that ends has what rules set in memory alone: what it says next is that it has no policy yet. */
+  forgetRules(): void {
+    const { request } = this
+    if (request?.egress === undefined || request.egress.rules.length === 0) return
+    this.request = { ...request, egress: { ...request.egress, rules: [] }, egressRevision: 0n }
+  }
+
   /** @throws AppError `guest_died`, `invalid_state` */
   usable(): this {
     if (this.exit !== undefined) throw new AppError('guest_died', this.exit.message)

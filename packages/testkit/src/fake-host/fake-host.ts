@@ -55,6 +55,7 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
     if (server === undefined) return
     const closed = new Promise((resolve) => server.close(resolve))
     for (const socket of this.#sockets) socket.destroy()
+    for (const capsule of this.capsules.values()) capsule.forgetRules()
     await closed
   }
 

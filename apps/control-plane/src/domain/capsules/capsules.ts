@@ -30,7 +30,6 @@ import {
   decodeCursor,
   encodeCursor,
   findEarlier,
-  hashJson,
   insertNew,
   LEASE_MS,
   newOperation,
@@ -39,7 +38,9 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import type { Keyring } from '../secrets/index.js'
 import { newAccessToken } from './access-token.js'
+import { hashWithRules, sealRules, splitWish } from './egress-rules.js'
 import { type Life, lifeColumns } from './life.js'
 import type { RequestOptions } from './lifecycle.js'
 import { needCapsule } from './need-capsule.js'
@@ -50,6 +51,7 @@ interface CapsulesDeps {
   readonly host: Host
   readonly operations: Operations
   readonly limits: Limits
+  readonly keyring: Keyring
   /** How long a call waits for its capsule to start. */
   readonly startWaitMs: number
 }
@@ -110,9 +112,9 @@ export class Capsules {
    * @throws AppError `invalid_request`, `template_not_found`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
   async create(teamId: string, input: CapsuleSpec, options: CreateOptions): Promise<CapsuleRow> {
-    const { operations, db } = this.#deps
+    const { operations, db, keyring } = this.#deps
     const { idempotencyKey: key, actor } = options
-    const submission = { teamId, kind: 'create', hash: hashJson(input), key, actor } as const
+    const submission = { teamId, kind: 'create', hash: hashWithRules(keyring, input), key, actor } as const
     const earlier = await findEarlier(db, submission)
     const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input)))
     await resultOf(operations, operation, options.waitMs)
@@ -131,19 +133,21 @@ export class Capsules {
 
   /** The row to be, and the built-in template below its snapshot, if it starts from one. */
   async #draft(teamId: string, input: CapsuleSpec): Promise<Draft> {
-    const { db, host, limits } = this.#deps
+    const { db, host, limits, keyring } = this.#deps
     const labels = { ...input.metadata, ...input.labels }
     const snapshot = await findSnapshotByName(db, teamId, input.template)
     const defaults = snapshot?.defaults ?? undefined
     const envs = { ...defaults?.envs, ...input.envs }
     checkLimits({ ...input, labels, envs }, limits)
-    const egress = input.egress && checkedEgress(input.egress)
+    const egress = input.egress && splitWish(checkedEgress(input.egress), () => [])
+    const rules = egress?.rules ?? []
+    const id = capsuleIds.create()
     const sizes = snapshot === undefined ? await this.#templateSizes(input) : snapshotSizes(snapshot, input)
     return {
       base: snapshot?.template,
       capsule: {
         ...sizes,
-        id: capsuleIds.create(),
+        id,
         team_id: teamId,
         name: input.name ?? null,
         template: input.template,
@@ -155,7 +159,10 @@ export class Capsules {
         ...lifeColumns(input.life),
         labels: JSON.stringify(labels),
         envs: JSON.stringify(envs),
-        egress: egress === undefined ? null : JSON.stringify(egress),
+        egress: egress === undefined ? null : JSON.stringify(egress.policy),
+        egress_rules: sealRules(keyring, id, rules),
+        // A host that has forgotten what they set says 0.
+        ...(rules.length > 0 && { egress_revision: 1 }),
         default_user: input.user ?? defaults?.user ?? input.fallback?.user ?? '',
         default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',

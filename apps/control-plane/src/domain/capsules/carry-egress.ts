@@ -1,26 +1,35 @@
+import { waitFor } from '@wrenn/base'
 import type { EgressPolicy } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
-import { findCapsules, patchCapsule, raiseEgress } from '../../store/capsules.js'
+import { findAnyCapsule, findCapsules, patchCapsule, raiseEgress, resealEgressRules } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow } from '../../store/schema.js'
+import type { Keyring } from '../secrets/index.js'
+import { openRules, type SecretRule, sealRules } from './egress-rules.js'
 
 /** For one call that nobody waits for. */
 export const CARRY_TIMEOUT_MS = 10_000
+const LOOK_EVERY_MS = 100
 /** Of a capsule for which nobody has asked for another. */
 export const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [] }
 
 interface CarryDeps {
   readonly db: Db
   readonly host: Host
+  readonly keyring: Keyring
 }
 
-/** As hosts are told it. */
-export function egressOf(row: CapsuleRow): {
-  readonly egress: EgressPolicy & { readonly learn: boolean }
+/** As hosts are told it, with what its rules set. @throws AppError `not_supported` without their key */
+export function egressOf(
+  row: CapsuleRow,
+  keyring: Keyring,
+): {
+  readonly egress: Omit<EgressPolicy, 'rules'> & { readonly learn: boolean; readonly rules: SecretRule[] }
   readonly egressRevision: bigint
 } {
-  const policy = policyOf(row)
-  return { egress: { ...policy, learn: policy.learn === true }, egressRevision: BigInt(row.egress_revision) }
+  const { rules: _names, ...policy } = policyOf(row)
+  const rules = [...openRules(keyring, row).rules]
+  return { egress: { ...policy, learn: policy.learn === true, rules }, egressRevision: BigInt(row.egress_revision) }
 }
 
 export function policyOf({ egress }: CapsuleRow): EgressPolicy {
@@ -38,8 +47,9 @@ export function isInForce({ egress_revision, egress_in_force }: CapsuleRow): boo
  * @throws what the host says
  */
 export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
-  const { db, host } = deps
-  const { egress, egressRevision: revision } = egressOf(row)
+  const { db, host, keyring } = deps
+  await resealRules(deps, row)
+  const { egress, egressRevision: revision } = egressOf(row, keyring)
   const request = { capsuleId: row.id, egress, revision }
   const { capsule } = await host.call((client) => client.setEgress(request, { timeoutMs }))
   const inForce = Number(capsule?.egressRevision ?? 0n)
@@ -48,13 +58,31 @@ export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: n
   return raised === undefined ? after : await carryEgress(deps, raised, timeoutMs)
 }
 
+/** Encrypts them anew when they are by an older key. */
+async function resealRules({ db, keyring }: CarryDeps, row: CapsuleRow): Promise<void> {
+  const { rules, isCurrent } = openRules(keyring, row)
+  if (!isCurrent) await resealEgressRules(db, row, sealRules(keyring, row.id, rules))
+}
+
 /**
  * For whoever lets a guest run: a host that lacks the newest policy is told it first. What changes after this is carried by whoever
  * changes it.
  * @throws what the host says; then the guest must not run
  */
 export async function carryPendingEgress(deps: CarryDeps, row: CapsuleRow | undefined): Promise<void> {
-  if (row !== undefined && !isInForce(row)) await carryEgress(deps, row, CARRY_TIMEOUT_MS)
+  if (row === undefined || isInForce(row)) return
+  if (row.egress_rules !== null && deps.keyring.isEmpty) await carriedByOthers(deps, row.id)
+  else await carryEgress(deps, row, CARRY_TIMEOUT_MS)
+}
+
+/** A proxy alone has no key to read rules with: control planes carry each second what is pending. */
+async function carriedByOthers({ db }: CarryDeps, id: string): Promise<void> {
+  const probe = async (): Promise<true | undefined> => {
+    const row = await findAnyCapsule(db, id)
+    return row === undefined || isInForce(row) ? true : undefined
+  }
+  const what = 'a control plane to tell the host the egress policy'
+  await waitFor(probe, { timeoutMs: CARRY_TIMEOUT_MS, intervalMs: LOOK_EVERY_MS, what, code: 'host_unavailable' })
 }
 
 /** The same of capsules that a host has just made by what their rows said before, which is all that it knows. */

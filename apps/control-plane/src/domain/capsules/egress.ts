@@ -1,5 +1,11 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
-import { type EgressPolicy, type EgressStatus, type Egress as EgressView, refusalReasons } from '@wrenn/protocol'
+import {
+  type EgressPolicy,
+  type EgressStatus,
+  type Egress as EgressView,
+  type EgressWish,
+  refusalReasons,
+} from '@wrenn/protocol'
 import type { Refusal } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
 import type { HostClient } from '../../host/transport.js'
@@ -9,7 +15,9 @@ import { type Db, inTransaction } from '../../store/database.js'
 import type { Actor, CapsuleRow } from '../../store/schema.js'
 import { checkedEgress } from '../limits/index.js'
 import { Rounds } from '../rounds.js'
+import type { Keyring } from '../secrets/index.js'
 import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf } from './carry-egress.js'
+import { openRules, type SecretRule, sealRules, splitWish } from './egress-rules.js'
 import { illegal, needCapsule } from './need-capsule.js'
 import { toLearned } from './propose-egress.js'
 
@@ -24,6 +32,7 @@ interface EgressDeps {
   readonly db: Db
   readonly host: Host
   readonly logger: Logger
+  readonly keyring: Keyring
   /** How often the host's policies are looked at, once started. @default 1000 */
   readonly lookEveryMs?: number
 }
@@ -62,7 +71,7 @@ export class Egress {
     const row = await needCapsule(this.#deps.db, teamId, id)
     const [refused, learned] = await Promise.all([
       row.state === 'running' ? this.#refused(id) : [],
-      policyOf(row).learn ? this.#learned(id) : undefined,
+      policyOf(row).learn ? this.#learned(id, policyOf(row)) : undefined,
     ])
     return { ...toEgress(row), refused, ...(learned && { learned }) }
   }
@@ -74,11 +83,11 @@ export class Egress {
     return answer?.refusals.flatMap(toRefusal) ?? []
   }
 
-  async #learned(id: string): Promise<EgressStatus['learned']> {
+  async #learned(id: string, { rules }: EgressPolicy): Promise<EgressStatus['learned']> {
     const answer = await this.#ask(id, (client) =>
       client.listDestinations({ capsuleId: id }, { timeoutMs: ASK_TIMEOUT_MS }),
     )
-    return answer && toLearned(answer.destinations, answer.isComplete)
+    return answer && toLearned(answer.destinations, answer.isComplete, rules)
   }
 
   /** Nothing where the host cannot say: what the policy is does not hang on it. */
@@ -95,18 +104,20 @@ export class Egress {
   /**
    * Replaces the whole policy. What becomes forbidden ends its open connections, what stays allowed is never cut. The answer says
    * whether the host has it; asking for what there is already changes nothing.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request` naming the entry, `engine_failure`
+   * @throws AppError `capsule_not_found`, `invalid_state`, `invalid_request` naming the entry, `engine_failure`, `not_supported` for rules
+   * without a key to keep them with
    */
-  async set(teamId: string, id: string, wish: EgressPolicy, { waitMs, actor }: SetOptions): Promise<EgressView> {
-    const { db } = this.#deps
-    const policy = checkedEgress(wish)
+  async set(teamId: string, id: string, wish: EgressWish, { waitMs, actor }: SetOptions): Promise<EgressView> {
+    const { db, keyring } = this.#deps
+    const checked = checkedEgress(wish)
     const row = await inTransaction(db, async (tx) => {
       await needCapsule(tx, teamId, id)
       const current = await lockCapsule(tx, id)
       if (current === undefined || current.state === 'stopping' || current.state === 'stopped') {
         throw illegal(current ?? (await needCapsule(tx, teamId, id)), 'a change of its egress')
       }
-      return isSame(policyOf(current), policy) ? current : await this.#write(tx, current, policy, actor)
+      const split = splitWish(checked, () => openRules(keyring, current).rules)
+      return this.#isSame(current, split) ? current : await this.#write(tx, current, split, actor)
     })
     if (isInForce(row) || waitMs === 0) return toEgress(row)
     try {
@@ -146,14 +157,27 @@ export class Egress {
     }
   }
 
-  async #write(tx: Db, row: CapsuleRow, policy: EgressPolicy, actor: Actor): Promise<CapsuleRow> {
+  #isSame(row: CapsuleRow, { policy, rules }: Split): boolean {
+    if (!isSame(policyOf(row), policy)) return false
+    if (rules.length === 0) return true // their hosts would be in the policy
+    try {
+      return JSON.stringify(openRules(this.#deps.keyring, row).rules) === JSON.stringify(rules)
+    } catch (error) {
+      if (!AppError.is(error, 'not_supported')) throw error
+      return false // by a key that is lost: they are given anew
+    }
+  }
+
+  async #write(tx: Db, row: CapsuleRow, { policy, rules }: Split, actor: Actor): Promise<CapsuleRow> {
     const { id, team_id: teamId } = row
     const written = await patchCapsule(tx, id, {
       egress: JSON.stringify(policy),
+      egress_rules: sealRules(this.#deps.keyring, id, rules),
       egress_revision: Math.max(row.egress_revision, row.egress_in_force) + 1,
       updated_at: new Date(),
     })
-    const lists = { allow: told(policy.allow), deny: told(policy.deny) }
+    const set = (policy.rules ?? []).map(({ host, headers }) => `${host}(${headers.join(',')})`)
+    const lists = { allow: told(policy.allow), deny: told(policy.deny), rules: told(set) }
     const details = { internet: String(policy.internet), ...lists, ...(policy.learn && { learn: 'true' }) }
     await writeAudit(tx, { teamId, actor, action: 'capsule.egress', resource: { type: 'capsule', id }, details })
     return written ?? row // locked, so it is there
@@ -168,14 +192,20 @@ function toRefusal({ name, address, rule, port, count, lastAtMs, ...refusal }: R
   return [{ ...what, port, reason, count: Number(count), last_at: new Date(Number(lastAtMs)).toISOString() }]
 }
 
+/** A policy, and what its rules set. */
+interface Split {
+  readonly policy: EgressPolicy
+  readonly rules: readonly SecretRule[]
+}
+
 /** As the API shows it. */
 function toEgress(row: CapsuleRow): EgressView {
   return { policy: policyOf(row), in_force: isInForce(row) }
 }
 
 function isSame(a: EgressPolicy, b: EgressPolicy): boolean {
-  const text = ({ internet, allow, deny, learn = false }: EgressPolicy): string =>
-    JSON.stringify([internet, allow, deny, learn])
+  const text = ({ internet, allow, deny, learn = false, rules = [] }: EgressPolicy): string =>
+    JSON.stringify([internet, allow, deny, learn, rules.map(({ host, headers }) => [host, headers])])
   return text(a) === text(b)
 }
 

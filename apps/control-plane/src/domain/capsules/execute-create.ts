@@ -59,7 +59,7 @@ export function createExecutor(deps: ExecutorDeps): Executor {
 }
 
 async function createOnHost(
-  { host, createTimeoutMs }: ExecutorDeps,
+  { host, keyring, createTimeoutMs }: ExecutorDeps,
   operation: OperationRow,
   row: CapsuleRow,
 ): Promise<CreateCapsuleResponse> {
@@ -84,7 +84,7 @@ async function createOnHost(
         defaultCwd: row.default_cwd,
         hostname: row.id,
         generation: BigInt(row.generation),
-        ...egressOf(row),
+        ...egressOf(row, keyring),
       },
       { timeoutMs: createTimeoutMs + (isBuilt ? 0 : FIRST_BUILD_MS) },
     ),

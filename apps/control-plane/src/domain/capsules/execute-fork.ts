@@ -76,7 +76,7 @@ export function forkExecutor(deps: ExecutorDeps): Executor {
 }
 
 async function forkOnHost(
-  { db, host, lifecycleTimeoutMs }: ExecutorDeps,
+  { db, host, keyring, lifecycleTimeoutMs }: ExecutorDeps,
   operation: OperationRow,
   { copies, envs, checkpointId = '' }: ForkParams,
 ): Promise<ForkCapsuleResponse> {
@@ -89,7 +89,7 @@ async function forkOnHost(
     checkpointId,
     copies: copies.map((capsuleId) => {
       const row = rows.get(capsuleId)
-      return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...(row && egressOf(row)) }
+      return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...(row && egressOf(row, keyring)) }
     }),
   }
   return await host.call((client) => client.forkCapsule(request, { timeoutMs: lifecycleTimeoutMs }))

@@ -28,8 +28,10 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import type { Keyring } from '../secrets/index.js'
 import { newAccessToken } from './access-token.js'
 import { toCapsule } from './capsule-view.js'
+import { copyRules } from './egress-rules.js'
 import type { ForkParams } from './execute-fork.js'
 import { type Life, lifeColumns, lifeOf } from './life.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
@@ -48,6 +50,10 @@ export interface LifecycleDeps {
   readonly limits: Limits
   /** Told when it was changed who may reach the ports of a capsule. */
   readonly onPortAccess?: (id: string) => void
+}
+
+interface OwnDeps extends LifecycleDeps {
+  readonly keyring: Keyring
 }
 
 /** How a move is asked for. */
@@ -99,9 +105,9 @@ interface Forked {
 
 /** Moves and copies capsules; every move is an operation that ends though its caller leaves. */
 export class Lifecycle {
-  readonly #deps: LifecycleDeps
+  readonly #deps: OwnDeps
 
-  constructor(deps: LifecycleDeps) {
+  constructor(deps: OwnDeps) {
     this.#deps = deps
   }
 
@@ -233,6 +239,7 @@ export class Lifecycle {
       await insertCapsule(tx, {
         ...inherited(source),
         id: copyId,
+        egress_rules: copyRules(this.#deps.keyring, source, copyId),
         name: input.name === undefined ? null : input.count === 1 ? input.name : `${input.name}-${index + 1}`,
         timeout_sec: input.timeout_sec ?? source.timeout_sec,
         labels: JSON.stringify(input.labels ?? source.labels),

@@ -7,11 +7,19 @@ type Used = Learned['destinations'][number]
 /** Of HTTP/3, whose clients fall back to TCP where it is refused. */
 const QUIC_PORT = 443
 
-/** As the API shows it. @param destinations the most used first, which have room before others */
-export function toLearned(destinations: readonly Destination[], isComplete: boolean): Learned {
+/**
+ * As the API shows it.
+ * @param destinations the most used first, which have room before others
+ * @param rules of the policy that learns, which go on
+ */
+export function toLearned(
+  destinations: readonly Destination[],
+  isComplete: boolean,
+  rules?: EgressPolicy['rules'],
+): Learned {
   const used = destinations.flatMap(toUsed)
   const entries = [...new Set(used.flatMap(entriesFor))]
-  const proposal = proposalOf(entries.slice(0, MAX_EGRESS_ENTRIES))
+  const proposal = { ...proposalOf(entries.slice(0, MAX_EGRESS_ENTRIES)), ...(rules && { rules }) }
   return { destinations: used, complete: isComplete && entries.length <= MAX_EGRESS_ENTRIES, proposal }
 }
 

@@ -1,5 +1,12 @@
 import { AppError, neverRangeOf, parseCidr, parseDomain } from '@wrenn/base'
-import { type EgressPolicy, environmentBytes, MAX_CAPSULE_ENVIRONMENT_BYTES } from '@wrenn/protocol'
+import {
+  type EgressRuleWish,
+  type EgressWish,
+  environmentBytes,
+  MAX_CAPSULE_ENVIRONMENT_BYTES,
+  MAX_RULE_HEADERS,
+  MAX_RULES_BYTES,
+} from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 
 interface Sizes {
@@ -29,14 +36,63 @@ export function checkLimits(sizes: Sizes, limits: Limits): void {
   }
 }
 
+/** What a connection or the filter itself says; a rule would contradict it, or make two requests of one. */
+const NOT_TO_BE_SET: ReadonlySet<string> = new Set([
+  ...['host', 'content-length', 'transfer-encoding', 'connection', 'keep-alive', 'proxy-connection', 'te', 'trailer'],
+  ...['upgrade', 'expect', 'proxy-authenticate', 'proxy-authorization'],
+])
+
 /**
- * The policy with its domains in their one form: lower case, no dot at the end.
- * @throws AppError `invalid_request`, naming the entry that is no IPv4 address, network or domain, or that nothing can open
+ * The policy with its domains in their one form: lower case, no dot at the end. Names of headers are in lower case, too.
+ * @throws AppError `invalid_request`, naming the entry that is no IPv4 address, network or domain, or that nothing can open, or the rule
+ * that cannot be; values are in no message
  */
-export function checkedEgress(policy: EgressPolicy): EgressPolicy {
+export function checkedEgress(policy: EgressWish): EgressWish {
   const checked = (list: 'allow' | 'deny') => policy[list].map((entry, index) => checkedEntry(list, entry, index))
   const lists = { allow: checked('allow'), deny: checked('deny') }
-  return { internet: policy.internet, ...lists, ...(policy.learn && { learn: true }) }
+  const rules = checkedRules(policy.rules ?? [])
+  return {
+    internet: policy.internet,
+    ...lists,
+    ...(policy.learn && { learn: true }),
+    ...(rules.length > 0 && { rules }),
+  }
+}
+
+function checkedRules(rules: readonly EgressRuleWish[]): EgressRuleWish[] {
+  const hosts = new Set<string>()
+  let bytes = 0
+  const checked = rules.map(({ host: given, headers }, index) => {
+    const host = parseCidr(given) === undefined ? parseDomain(given) : undefined
+    const shown = given.slice(0, 100)
+    if (host === undefined) throw noRule(index, `"${shown}" is no domain such as example.org or *.example.org`)
+    if (hosts.has(host)) throw noRule(index, `there is another rule for ${shown}`)
+    hosts.add(host)
+    const entries = Array.isArray(headers)
+      ? headers.map((name) => [name.toLowerCase(), ''] as const)
+      : Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
+    checkHeaders(entries, index)
+    bytes += entries.reduce((sum, [name, value]) => sum + name.length + value.length, host.length)
+    return { host, headers: Array.isArray(headers) ? entries.map(([name]) => name) : Object.fromEntries(entries) }
+  })
+  if (bytes > MAX_RULES_BYTES)
+    throw noRule(0, `all together have ${bytes} bytes; at most ${MAX_RULES_BYTES} are allowed`)
+  return checked
+}
+
+function checkHeaders(entries: readonly (readonly [string, string])[], index: number): void {
+  if (entries.length === 0 || entries.length > MAX_RULE_HEADERS) {
+    throw noRule(index, `a rule sets 1 to ${MAX_RULE_HEADERS} headers, not ${entries.length}`)
+  }
+  const names = entries.map(([name]) => name)
+  const twice = names.find((name, at) => names.indexOf(name) !== at)
+  if (twice !== undefined) throw noRule(index, `${twice} is there twice`)
+  const refused = names.find((name) => NOT_TO_BE_SET.has(name))
+  if (refused !== undefined) throw noRule(index, `${refused} belongs to the connection and cannot be set`)
+}
+
+function noRule(index: number, problem: string): AppError {
+  return new AppError('invalid_request', `egress.rules: ${problem}.`, { details: { field: 'egress.rules', index } })
 }
 
 function checkedEntry(list: 'allow' | 'deny', entry: string, index: number): string {

@@ -6,6 +6,7 @@ import { findAnyCapsule, lockCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { type Conclusion, finishOperation, lockRunning } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import type { Keyring } from '../secrets/index.js'
 import { fieldsOf } from './operations.js'
 
 /** Whose deadline passed this often is not coming back. */
@@ -18,6 +19,8 @@ export interface ExecutorDeps {
   readonly db: Db
   readonly host: Host
   readonly logger: Logger
+  /** Opens what rules of egress policies set. */
+  readonly keyring: Keyring
   readonly createTimeoutMs: number
   /** Of a create whose host is away, since it was asked for. */
   readonly createRetryMs: number

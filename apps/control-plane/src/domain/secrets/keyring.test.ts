@@ -41,8 +41,22 @@ describe('a kept secret', () => {
     expect(() => old.open(both.seal('a secret', 'x'), 'x')).toThrow(/the key [0-9a-f]{8}, which/)
   })
 
+  it('is told from others by a digest that hangs on the key and the place', () => {
+    const keyring = new Keyring([keyOf(1)])
+    const digest = keyring.digest('a secret', 'x')
+    expect(new Keyring([keyOf(1), keyOf(2)]).digest('a secret', 'x')).toBe(digest)
+    const others = [
+      keyring.digest('a secret', 'y'),
+      keyring.digest('a secre', 'x'),
+      new Keyring([keyOf(2)]).digest('a secret', 'x'),
+    ]
+    expect(new Set([digest, ...others]).size).toBe(4)
+  })
+
   it('is refused without a key', () => {
     const none = new Keyring([])
+    expect([none.isEmpty, new Keyring([keyOf(1)]).isEmpty]).toEqual([true, false])
+    expect(() => none.digest('a secret', 'x')).toThrow(expect.objectContaining({ code: 'not_supported' }))
     expect(() => none.seal('a secret', 'x')).toThrow(expect.objectContaining({ code: 'not_supported' }))
   })
 })

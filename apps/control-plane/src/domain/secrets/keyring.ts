@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto'
 import { AppError } from '@wrenn/base'
 
 const KEY_BYTES = 32
@@ -35,17 +35,28 @@ export class Keyring {
     this.#currentId = keys[0] && keyId(keys[0])
   }
 
+  /** Whether it has no key, as a process has that keeps and reads no secrets. */
+  get isEmpty(): boolean {
+    return this.#keys.size === 0
+  }
+
+  /**
+   * Tells texts apart, and is no help in guessing one to who lacks the key. Another key gives another.
+   * @throws AppError `not_supported` without a key
+   */
+  digest(text: string, context: string): string {
+    const { key } = this.#current()
+    const own = createHmac('sha256', key).update(`wrenn digest ${context}`).digest()
+    return createHmac('sha256', own).update(text).digest('base64url')
+  }
+
   /**
    * `v1.<id of the key>.<base64url>`.
    * @param context what the secret is and whose: in another place it does not open
    * @throws AppError `not_supported` without a key
    */
   seal(text: string, context: string): string {
-    const id = this.#currentId
-    const key = id === undefined ? undefined : this.#keys.get(id)
-    if (id === undefined || key === undefined) {
-      throw new AppError('not_supported', 'This platform has no key to keep secrets with: WRENN_ENCRYPTION_KEY.')
-    }
+    const { id, key } = this.#current()
     const iv = randomBytes(IV_BYTES)
     const cipher = createCipheriv('aes-256-gcm', key, iv, { authTagLength: TAG_BYTES })
     cipher.setAAD(Buffer.from(`${VERSION}.${id}.${context}`))
@@ -67,6 +78,13 @@ export class Keyring {
     cipher.setAuthTag(tag)
     const text = Buffer.concat([cipher.update(bytes.subarray(IV_BYTES, -TAG_BYTES)), cipher.final()]).toString('utf8')
     return { text, isCurrent: id === this.#currentId }
+  }
+
+  #current(): { readonly id: string; readonly key: Buffer } {
+    const id = this.#currentId
+    const key = id === undefined ? undefined : this.#keys.get(id)
+    if (id !== undefined && key !== undefined) return { id, key }
+    throw new AppError('not_supported', 'This platform has no key to keep secrets with: WRENN_ENCRYPTION_KEY.')
   }
 }
 

@@ -15,7 +15,7 @@ export function networkRoutes(app: App, { capsules, egress }: Services): void {
       schema: { ...hidden, params: sandboxParams, body: optionalBody(updateNetworkSchema) },
     },
     async (request, reply) => {
-      refuseUnsupported(request.body, ['rules', 'egressProxy'])
+      refuseUnsupported(request.body, ['egressProxy'])
       const { id } = await liveOf(request, capsules)
       const policy = egressOf(request.body, request.body.allow_internet_access) ?? DEFAULT_POLICY
       const { in_force } = await egress.set(principalOf(request).teamId, id, policy, optionsOf(request))

@@ -29,6 +29,7 @@ import * as usage from './0027-usage.js'
 import * as templateTags from './0028-template-tags.js'
 import * as capsulesLive from './0029-capsules-live.js'
 import * as buildTraces from './0030-build-traces.js'
+import * as egressRules from './0031-egress-rules.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -62,4 +63,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0028-template-tags': templateTags,
   '0029-capsules-live': capsulesLive,
   '0030-build-traces': buildTraces,
+  '0031-egress-rules': egressRules,
 }
