@@ -122,7 +122,7 @@ const schema = z
     /** Folder for the files that builds copy; without one they are refused. */
     WRENN_BUILD_FILES_DIR: z.string().optional(),
     /** Size of one upload, and of all uploads of a team that are kept. */
-    WRENN_BUILD_UPLOAD_MAX_MIB: integer(1, 1_048_576).default(1024),
+    WRENN_BUILD_UPLOAD_MAX_MIB: integer(1, 1_048_576).default(4096),
     WRENN_BUILD_FILES_MAX_MIB: integer(1, 67_108_864).default(8192),
     /** What a build says, with some bytes for each line. */
     WRENN_BUILD_LOG_MAX_MIB: integer(1, 1024).default(4),

@@ -4,8 +4,15 @@ import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
-import { silentLogger } from '@wrenn/base'
-import type { TemplateBuild, TemplateBuildFiles, TemplateBuildLog } from '@wrenn/protocol'
+import { AppError, silentLogger } from '@wrenn/base'
+import {
+  readTemplateTail,
+  TEMPLATE_ARCHIVE_TYPE,
+  TEMPLATE_TAIL_BYTES,
+  type TemplateBuild,
+  type TemplateBuildFiles,
+  type TemplateBuildLog,
+} from '@wrenn/protocol'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
@@ -101,6 +108,183 @@ it('begins with an image of a registry where there is no template of that name',
   expect(await read(name, '/app/said')).toBe('red\n')
   const { build: failed, text } = await build(newName(), [{ from: 'alpine:4', steps: [] }])
   expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
+})
+
+describe('an image of a file', () => {
+  /** Uploaded as a file by that content; the fake host knows what images it has. */
+  async function file(begun: TemplateBuild, content: string, images: Readonly<Record<string, object>>) {
+    const sha256 = createHash('sha256').update(content).digest('hex')
+    platform.host.imageFiles.set(sha256, images as never)
+    const hash = createHash('sha256').update(`called ${content}`).digest('hex')
+    const link = await json<TemplateBuildFiles>(await platform.call('GET', `${BUILDS}/${begun.id}/files/${hash}`), 200)
+    expect((await fetch(link.upload_url, { method: 'PUT', body: content })).status).toBe(200)
+    return hash
+  }
+  const image = (digit: string, said: object = {}) => ({ digest: `sha256:${digit.repeat(64)}`, ...said })
+  const built = async (name: string, content: string, images: Readonly<Record<string, object>>, chosen?: string) => {
+    const begun = await begin(name)
+    const files_hash = await file(begun, content, images)
+    const image_files = { 'app.tar': { files_hash, ...(chosen === undefined ? {} : { image: chosen }) } }
+    const stages = [{ from: 'app.tar', steps: [run('echo "$COLOUR" > said')] }]
+    await json(await start(begun, { stages, image_files }), 202)
+    const { build: done, messages } = await followed(begun)
+    return { done, text: messages.join('\n') }
+  }
+
+  it('is what a build begins with; the host takes the file once, by its bytes', async () => {
+    const name = newName()
+    const images = { 'app:1': image('1', { env: ['COLOUR=red'], workingDir: '/srv' }), 'app:2': image('2') }
+    const { done, text } = await built(name, 'two images', images, 'app:1')
+    expect([done.state, text]).toEqual(['ready', expect.stringContaining('Taking the file')])
+    expect(await read(name, '/srv/said')).toBe('red\n')
+    const again = await built(newName(), 'two images', images, 'app:1')
+    expect(again.done.state).toBe('ready')
+    expect(again.text).not.toContain('Taking the file')
+    expect(again.text).toContain('CACHED')
+  })
+
+  it('is refused by what the file is called, where none is chosen or there is none', async () => {
+    const images = { 'app:1': image('3'), 'app:2': image('4') }
+    const { done, text } = await built(newName(), 'several', images)
+    expect([done.state, done.reason?.step]).toEqual(['error', 'base'])
+    expect(text).toContain('app.tar: it has 2 images, of which one is to be chosen: app:1, app:2')
+    const none = await built(newName(), 'several', images, 'app:3')
+    expect([none.done.state, none.text]).toEqual(['error', expect.stringContaining('it has no image app:3')])
+    const empty = await built(newName(), 'no image', {})
+    expect([empty.done.state, empty.text]).toEqual(['error', expect.stringContaining('neither of docker save')])
+  })
+
+  it('is one that was uploaded by the team, and that a stage begins with', async () => {
+    const begun = await begin(newName())
+    const stages = [{ from: 'app.tar', steps: [] }]
+    const missing = { 'app.tar': { files_hash: 'f'.repeat(64) } }
+    expect(await refusal(await start(begun, { stages, image_files: missing }), 400)).toContain('was not uploaded')
+    const other = { 'other.tar': { files_hash: 'f'.repeat(64) } }
+    expect(await refusal(await start(begun, { stages, image_files: other }), 400)).toContain(
+      'no stage begins with other.tar',
+    )
+    for (const bad of [
+      { files_hash: '../x' },
+      { files_hash: 'f'.repeat(64), image: '' },
+      {},
+      { files_hash: 1, more: 2 },
+    ]) {
+      await refusal(await start(begun, { stages, image_files: { 'app.tar': bad } }), 400)
+    }
+    const many = Object.fromEntries(Array.from({ length: 51 }, (_, at) => [`f${at}`, { files_hash: 'f'.repeat(64) }]))
+    await refusal(await start(begun, { stages, image_files: many }), 400)
+    await platform.call('POST', `${BUILDS}/${begun.id}/cancel`)
+  })
+
+  it('is tried again when the host breaks off', async () => {
+    const held = platform.host.faults.hold('fetch', 'before')
+    const building = built(newName(), 'broken off', { only: image('5') })
+    await held.reached
+    held.release(new AppError('host_unavailable', 'The host is away.'))
+    expect((await building).done.state).toBe('ready')
+  })
+})
+
+describe('an archive of a template', () => {
+  const archivePath = (name: string): string => `/v1/snapshots/${encodeURIComponent(name)}/archive`
+  const archived = {
+    setup: {
+      user: 'root',
+      cwd: '/tmp',
+      envs: { COLOUR: 'red' },
+      startCommand: 'echo started > started',
+      readyCommand: '',
+    },
+    ...{ vcpus: 1, memoryMib: 256, diskSizeMib: 700, synced: false },
+  }
+  /** Imports what the fake host takes for an archive of that template. */
+  async function imported(name: string, said: object, content = `archive of ${name}`) {
+    const begun = await begin(name)
+    const sha256 = createHash('sha256').update(content).digest('hex')
+    const image = { digest: `file sha256:${sha256}`, archived: said }
+    platform.host.imageFiles.set(sha256, { only: image } as never)
+    const link = await json<TemplateBuildFiles>(
+      await platform.call('GET', `${BUILDS}/${begun.id}/files/${sha256}`),
+      200,
+    )
+    expect((await fetch(link.upload_url, { method: 'PUT', body: content })).status).toBe(200)
+    const stages = [{ from: 'archive', steps: [] }]
+    await json(await start(begun, { stages, image_files: { archive: { files_hash: sha256 } } }), 202)
+    const { build: done, messages } = await followed(begun)
+    return { done, text: messages.join('\n') }
+  }
+  const sizesOf = async (name: string) =>
+    await db
+      .selectFrom('snapshots')
+      .select(['vcpus', 'memory_mib', 'disk_size_mib', 'defaults'])
+      .where('name', '=', name)
+      .executeTakeFirstOrThrow()
+
+  it('becomes a template as it was, whose start command runs again', async () => {
+    const name = newName()
+    const { done, text } = await imported(name, archived)
+    expect([done.state, text]).toEqual(['ready', expect.stringContaining('Starting: echo started')])
+    expect(text).toContain('What its programs had not written out when it was made may be missing.')
+    expect(await sizesOf(name)).toEqual({
+      ...{ vcpus: 1, memory_mib: 256, disk_size_mib: 700 },
+      defaults: { user: 'root', cwd: '/tmp', envs: { COLOUR: 'red' }, startCmd: 'echo started > started' },
+    })
+    expect(await read(name, '/tmp/started')).toBe('started\n')
+  })
+
+  it('has all that is said of the template, and is in the audit trail', async () => {
+    const name = newName()
+    await imported(name, archived)
+    const response = await platform.call('GET', archivePath(name))
+    expect([response.status, response.headers.get('content-type')]).toEqual([200, TEMPLATE_ARCHIVE_TYPE])
+    const bytes = Buffer.from(await response.arrayBuffer())
+    expect(readTemplateTail(bytes.subarray(-TEMPLATE_TAIL_BYTES))).toMatchObject({ version: 1, name })
+    expect(JSON.parse(bytes.subarray(0, -TEMPLATE_TAIL_BYTES).toString())).toMatchObject({
+      ...{ user: 'root', cwd: '/tmp', envs: { COLOUR: 'red' } },
+      startCommand: 'echo started > started',
+    })
+    const entry = db.selectFrom('audit_log').select('action').where('action', '=', 'template.export')
+    expect(await entry.execute()).toHaveLength(1)
+  })
+
+  it('does not start again what runs already in a template that is built on', async () => {
+    const name = newName()
+    await imported(name, archived)
+    const built = newName()
+    const { text } = await build(built, [{ from: name, steps: [run('true')] }])
+    expect(text).not.toContain('Starting:')
+    expect((await sizesOf(built)).defaults).toMatchObject({ startCmd: 'echo started > started' })
+  })
+
+  it('that says what no template can have is refused with a sentence', async () => {
+    for (const setup of [
+      { ...archived.setup, user: 'a\0b' },
+      { ...archived.setup, envs: { A: 'a\0b' } },
+      { ...archived.setup, cwd: `/${'d'.repeat(5_000)}` },
+    ]) {
+      const { done, text } = await imported(newName(), { ...archived, setup }, JSON.stringify(setup))
+      expect([done.state, text]).toEqual([
+        'error',
+        expect.stringMatching(/archive: its (?:user|envs|cwd)\S* is not usable/),
+      ])
+    }
+  })
+
+  it('is given of the own templates alone', async () => {
+    expect((await platform.call('GET', archivePath('base'))).status).toBe(403)
+    expect((await platform.call('GET', archivePath('none'))).status).toBe(404)
+    expect((await platform.call('GET', archivePath('a\0b'))).status).toBeLessThan(500)
+  })
+
+  it('that breaks off is one that nobody takes for whole', async () => {
+    const name = newName()
+    await imported(name, archived)
+    const held = platform.host.faults.hold('export', 'before')
+    const response = await platform.call('GET', archivePath(name))
+    expect(response.status).toBe(200)
+    held.release(new AppError('engine_failure', 'tar failed'))
+    await expect(response.arrayBuffer()).rejects.toThrow()
+  })
 })
 
 it('begins as whom and where an image says, by what its own files have of that', async () => {

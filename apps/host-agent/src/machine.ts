@@ -1,15 +1,17 @@
 import { createHash } from 'node:crypto'
-import { mkdir } from 'node:fs/promises'
+import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AppError, type Logger } from '@wrenn/base'
 import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
 import type {
   FetchedTemplate,
+  ImageFileWish,
   ImageStore,
   ImageWish,
   Machine,
   OfferedTemplate,
+  PackWish,
   TemplateImage,
 } from './capsule/machine.js'
 import type { HostAgentConfig } from './config.js'
@@ -292,8 +294,12 @@ class Templates implements ImageStore {
   }
 
   async fetch(wish: ImageWish): Promise<FetchedTemplate> {
-    const { name: template, manifest: digest, sizeBytes, config } = await this.#fetched.fetch(wish)
-    return { template, digest, sizeBytes, ...config }
+    return toTemplate(await this.#fetched.fetch(wish))
+  }
+
+  async import(wish: ImageFileWish): Promise<FetchedTemplate> {
+    const image = await this.#fetched.import(wish)
+    return image.template === undefined ? toTemplate(image) : { ...toTemplate(image), archived: image.template }
   }
 
   async offered(): Promise<readonly OfferedTemplate[]> {
@@ -312,13 +318,24 @@ class Templates implements ImageStore {
     }))
   }
 
-  async blankDisk(sizeMib: number): Promise<string> {
-    return await blankDisk(this.#options.poolDir, sizeMib)
+  pack({ basePath, diskPath, signal, ...template }: PackWish): AsyncIterable<Uint8Array> {
+    const { name, setup, vcpus, memoryMib, diskSizeMib, synced } = template
+    const manifest = { name, vcpus, memoryMib, diskSizeMib, synced, setup: { ...setup, envs: { ...setup.envs } } }
+    return this.#fetched.pack({ manifest, basePath, diskPath, signal })
+  }
+
+  async firstDisk(template: string, sizeMib: number): Promise<string> {
+    const image = isFetchedName(template) ? await this.#fetched.find(template) : undefined
+    if (image?.diskPath === undefined) return await blankDisk(this.#options.poolDir, sizeMib)
+    if ((await stat(image.diskPath)).size === sizeMib * 2 ** 20) return image.diskPath
+    throw new AppError('invalid_request', 'disk_size_mb must be that of the imported template.')
   }
 
   #describe(image: DescribedImage): TemplateImage {
     const boot = this.#boot
     const parts = [image.digest, boot.kernelDigest, boot.initrdDigest, boot.agentVersion, ...boot.kernelArgs]
+    // Two templates may have the same base image, and each a disk of its own.
+    if (image.hasDisk === true) parts.push(image.name)
     return {
       name: image.name,
       aliases: image.aliases,
@@ -336,10 +353,15 @@ class Templates implements ImageStore {
   }
 }
 
-interface DescribedImage extends Omit<BaseImage, 'packages'> {
-  readonly isFetched?: boolean
+function toTemplate({ name: template, manifest: digest, sizeBytes, config }: FetchedImage): FetchedTemplate {
+  return { template, digest, sizeBytes, ...config }
 }
 
-function ofRegistry({ name, path, sizeBytes, digest, createdAtMs }: FetchedImage): DescribedImage {
-  return { name, aliases: [], path, sizeBytes, digest, createdAtMs, isFetched: true }
+interface DescribedImage extends Omit<BaseImage, 'packages'> {
+  readonly isFetched?: boolean
+  readonly hasDisk?: boolean
+}
+
+function ofRegistry({ name, path, sizeBytes, digest, createdAtMs, diskPath }: FetchedImage): DescribedImage {
+  return { name, aliases: [], path, sizeBytes, digest, createdAtMs, isFetched: true, hasDisk: diskPath !== undefined }
 }

@@ -80,6 +80,16 @@ export {
   wireStatuses,
 } from './states.js'
 export { type StatsRange, statsRanges } from './stats-ranges.js'
+export {
+  readTemplateTail,
+  TEMPLATE_ARCHIVE_TYPE,
+  TEMPLATE_ARCHIVE_VERSION,
+  TEMPLATE_SEAL_BYTES,
+  TEMPLATE_TAIL_BYTES,
+  type TemplateTail,
+  templateLabel,
+  templateSeal,
+} from './template-archive.js'
 export { templateBuildLimits } from './template-build-limits.js'
 export {
   CLIENT_LINE_PATH,

@@ -8,7 +8,11 @@ export {
   channelTargets,
   metricsRanges,
   nextState,
+  readTemplateTail,
   statsRanges,
+  TEMPLATE_SEAL_BYTES,
+  TEMPLATE_TAIL_BYTES,
+  type TemplateTail,
 } from '@wrenn/protocol'
 export {
   Account,
@@ -108,7 +112,16 @@ export {
 export type { PortsInfo } from './ports.js'
 export { type ProcessEvent, type ProcessExit, ProcessHandle, PtyHandle } from './process.js'
 export { type ProviderInfo, Providers } from './providers.js'
-export type { Recipe, RecipeSecret, RecipeStage, RecipeStep, RecipeUpload } from './recipe.js'
+export {
+  type ImageFileOptions,
+  imageFileRecipe,
+  type Recipe,
+  type RecipeImageFile,
+  type RecipeSecret,
+  type RecipeStage,
+  type RecipeStep,
+  type RecipeUpload,
+} from './recipe.js'
 export type { ConnectionState } from './session.js'
 export { Sessions } from './sessions.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'

@@ -45,7 +45,15 @@ export interface RecipeStage {
   readonly steps: readonly RecipeStep[]
 }
 
-/** Files of a `COPY`, as a tar. */
+/** An image of a file, of `docker save` or of an OCI layout, that stages begin with. */
+export interface RecipeImageFile {
+  /** By what its upload is called. */
+  readonly hash: string
+  /** By what the image is called in the file, or `@` and its place. @default it has one alone */
+  readonly image?: string
+}
+
+/** Files of a `COPY`, as a tar; or the file of an image. */
 export interface RecipeUpload {
   /** SHA-256 in hexadecimal digits: the same for the same files. */
   readonly hash: string
@@ -62,6 +70,29 @@ export interface Recipe {
   /** Succeeds once the start command has done its work. */
   readonly readyCommand?: string
   readonly uploads: readonly RecipeUpload[]
+  /** By the `from` of the stages that begin with them. @default none */
+  readonly imageFiles?: Readonly<Record<string, RecipeImageFile>>
+}
+
+/** How a recipe is made of a file. */
+export interface ImageFileOptions {
+  /** By what the image is called in the file. @default it has one alone */
+  readonly image?: string
+  /** As logs and errors call the file. @default `image file` */
+  readonly called?: string
+}
+
+/**
+ * A recipe of an image as it is: as `docker save` writes it, or the tar of an OCI layout, also of gzip, zstd or xz. Its variables, user and directory are
+ * the template's; its command is not started.
+ * @example
+ * const file = { hash: sha256, open: () => Readable.toWeb(createReadStream('app.tar')) }
+ * await wrenn.templates.build('app', imageFileRecipe(file, { image: 'app:2' }))
+ */
+export function imageFileRecipe(file: RecipeUpload, options: ImageFileOptions = {}): Recipe {
+  const { image, called: from = 'image file' } = options
+  const imageFile = { hash: file.hash, ...(image === undefined ? {} : { image }) }
+  return { stages: [{ from, steps: [] }], uploads: [file], imageFiles: { [from]: imageFile } }
 }
 
 /** What is at a path of a context. */

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { FakeServer, KEY, sendJson } from './fake-server.fixture.js'
-import { type Recipe, Wrenn } from './index.js'
+import { imageFileRecipe, type Recipe, Wrenn } from './index.js'
 
 const ID = `bld-${'0'.repeat(25)}`
 const at = '2026-01-02T03:04:05.000Z'
@@ -66,6 +66,26 @@ describe('a build', () => {
       stages: [{ from: 'base', steps: [{ type: 'COPY', args: ['.', '/'], files_hash: hash }] }],
       ...{ start_command: 'serve', no_cache: true },
     })
+  })
+
+  it('of an image as a file sends it, and says which stage begins with it', async () => {
+    const file = { hash, open: () => new Blob(['image']).stream() }
+    await wrenn.templates.startBuild('web', imageFileRecipe(file, { image: 'app:2', called: 'app.tar' }))
+    expect(server.seen[2]?.body).toBe('image')
+    expect(JSON.parse(server.seen[3]?.body ?? '')).toEqual({
+      stages: [{ from: 'app.tar', steps: [] }],
+      image_files: { 'app.tar': { files_hash: hash, image: 'app:2' } },
+    })
+    expect(imageFileRecipe(file)).toMatchObject({ imageFiles: { 'image file': { hash } } })
+  })
+
+  it('of an archive is made as a build is, and an archive is given as it comes', async () => {
+    const file = { hash, open: () => new Blob(['archive']).stream() }
+    expect((await wrenn.templates.import('web', file)).state).toBe('ready')
+    expect(JSON.parse(server.seen[3]?.body ?? '')).toMatchObject({ image_files: { archive: { files_hash: hash } } })
+    server.handler = (_, response) => response.writeHead(200).end('the bytes')
+    expect(await new Response(await wrenn.templates.export('web:v2')).text()).toBe('the bytes')
+    expect(asked().at(-1)).toBe('GET /v1/snapshots/web%3Av2/archive')
   })
 
   it('does not send what is there', async () => {

@@ -1,7 +1,7 @@
 import type * as wire from '@wrenn/protocol'
 import { date, templateInfo } from './convert.js'
 import { createError, TemplateNotFoundError, WrennError } from './errors.js'
-import type { Recipe, RecipeStep, RecipeUpload } from './recipe.js'
+import { imageFileRecipe, type Recipe, type RecipeStep, type RecipeUpload } from './recipe.js'
 import type { CallOptions, Transport } from './transport.js'
 import type { TemplateInfo } from './types.js'
 import { WatchedBody } from './watched-body.js'
@@ -117,6 +117,31 @@ export class Templates {
   }
 
   /**
+   * A template of the team as an archive that another platform can import: its disk and the image below it, user, directory, variables, start and ready
+   * command; not its memory, which is made anew by the import. An archive is whole when {@link readTemplateTail}'s digest is that of what is before it.
+   * @throws TemplateNotFoundError; WrennError `forbidden` for a built-in one; the stream: `connection_lost`
+   * @example
+   * await pipeline(await wrenn.templates.export('web'), createWriteStream('web.wrenn'))
+   */
+  async export(name: string, options: CallOptions = {}): Promise<ReadableStream<Uint8Array>> {
+    const path = `/v1/snapshots/${encodeURIComponent(name)}/archive`
+    const { body } = await this.#transport.request('GET', path, options)
+    return body ?? new ReadableStream({ start: (controller) => controller.close() })
+  }
+
+  /**
+   * Builds a template of an archive that `export` has given, as `build` does: it boots from its disk, its start command is run and its ready command
+   * waited for.
+   * @param hash SHA-256 of the whole file, in hexadecimal digits
+   * @example
+   * const file = { hash: sha256, open: () => Readable.toWeb(createReadStream('web.wrenn')) }
+   * await wrenn.templates.import('web', file, { onLine: ({ message }) => console.log(message) })
+   */
+  async import(name: string, file: RecipeUpload, options: BuildTemplateOptions = {}): Promise<BuildInfo> {
+    return await this.build(name, imageFileRecipe(file, { called: 'archive' }), options)
+  }
+
+  /**
    * Builds a template and waits until it is ready. A `signal` that ends cancels the build.
    * @throws WrennError `build_failed` with the step, and those of `startBuild`; `signal`'s reason
    * @example
@@ -168,6 +193,7 @@ export class Templates {
       await Promise.all(Array.from({ length: AT_ONCE }, lane))
       const json = {
         stages: recipe.stages.map(({ from, steps }) => ({ from, steps: steps.map(wireStep) })),
+        image_files: wireImageFiles(recipe),
         ...{ start_command: recipe.startCommand, ready_command: recipe.readyCommand, no_cache: noCache, secrets },
       }
       return buildInfo(
@@ -267,6 +293,12 @@ function pathOf(id: string): string {
 
 function wireStep({ filesHash, ...step }: RecipeStep): object {
   return { ...step, ...(filesHash === undefined ? {} : { files_hash: filesHash }) }
+}
+
+function wireImageFiles({ imageFiles }: Recipe): object | undefined {
+  if (imageFiles === undefined) return undefined
+  const files = Object.entries(imageFiles).map(([from, { hash, ...file }]) => [from, { files_hash: hash, ...file }])
+  return Object.fromEntries(files)
 }
 
 function buildInfo({ id, name, tags, state, reason, created_at, ended_at }: wire.TemplateBuild): BuildInfo {

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -123,6 +123,34 @@ describe('wrenn template build', () => {
       expect(lines.at(-1)).toMatchObject({ name, state: 'ready' })
       const info = await run('template', 'info', name, '--json')
       expect(JSON.parse(info.stdout).builds).toHaveLength(3)
+    },
+    BUSY_MS,
+  )
+
+  it(
+    'goes to a file and back by another name, and serves again',
+    async () => {
+      const file = join(dir, 'web.wrenn')
+      const exported = await run('template', 'export', name, file, '--json')
+      expect([exported.code, JSON.parse(exported.stdout)]).toEqual([0, { name, file, bytes: (await stat(file)).size }])
+      const bytes = await readFile(file)
+      bytes[1_000_000] = (bytes[1_000_000] ?? 0) ^ 1
+      await writeFile(join(dir, 'damaged.wrenn'), bytes)
+      const refused = await run('template', 'import', join(dir, 'damaged.wrenn'), 'damaged')
+      expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('is damaged')])
+      const { code, stderr } = await run('template', 'import', file, 'imported')
+      expect([code, stderr]).toEqual([0, expect.stringContaining('Starting: ')])
+      const capsule = await new Api(platform, key).create({ template: 'imported' })
+      expect((await capsule.sh('hello; id -un; pwd; stat -c %U /opt/tool/bin/greet')).stdout).toMatch(
+        /^hello \w+\nuser\n\/srv\/www\nuser\n$/,
+      )
+      const served = await eventually('its service to answer', async () => {
+        const answer = await capsule.sh('curl --silent http://127.0.0.1:8090/')
+        return answer.stdout === '' ? undefined : answer.stdout
+      })
+      expect(served).toBe('served by $PORT\n')
+      await capsule.destroy()
+      await run('template', 'rm', 'imported')
     },
     BUSY_MS,
   )

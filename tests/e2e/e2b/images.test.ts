@@ -139,6 +139,29 @@ describe('a template that begins with an image of a registry', () => {
     expect([code, stderr]).toEqual([0, expect.stringContaining('as 1000:1000 in /not/there')])
   })
 
+  it('may be a file that the command line sends, alone or for a Dockerfile', async () => {
+    const saved = join(scratch, 'saved.tar')
+    const source = `oci:${await busyboxLayout({ User: 'other:other' })}:image`
+    execFileSync('skopeo', ['--insecure-policy', 'copy', '--quiet', source, `docker-archive:${saved}:app:2`])
+    execFileSync('zstd', ['--quiet', saved])
+    const env = { WRENN_API_KEY: await newKey({}) }
+    const alone = await wrenn(
+      platform,
+      ['template', 'build', 'from-file', '--image-file', `${saved}.zst`, '--image', 'app:2'],
+      { env },
+    )
+    expect([alone.code, alone.stderr]).toEqual([0, expect.stringContaining('FROM saved.tar.zst')])
+    expect(await inSandbox('from-file', 'echo "$COLOUR $(id -un) $(pwd)"')).toBe('dark green other /srv\n')
+    const context = await mkdtemp(join(scratch, 'dockerfile-'))
+    await writeFile(join(context, 'Dockerfile'), 'FROM app\nRUN echo "as $(id -u):$(id -g)"\n')
+    const words = ['template', 'build', 'on-file', context, '--image-file', `app=${saved}.zst`]
+    const { code, stderr } = await wrenn(platform, words, { env })
+    expect([code, stderr]).toEqual([0, expect.stringContaining('as 1000:1000')])
+    const refused = await wrenn(platform, [...words, '--image', 'app:3'], { env })
+    expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining('app: it has no image app:3')])
+    expect(await readdir(join(platform.dir, 'pool/layers/fetches'))).toEqual([])
+  })
+
   it('needs a login where its registry does, which is told nowhere', async () => {
     const reference = closed.push(await busyboxLayout(), 'private:1')
     await expect(built(reference, 'from-private')).rejects.toThrow(

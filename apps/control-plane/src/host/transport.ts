@@ -55,6 +55,7 @@ const uploads = new Set<string>([
   HostService.method.sendInput.name,
   HostService.method.writeFile.name,
   HostService.method.writeArchive.name,
+  HostService.method.importImage.name,
 ])
 /** Calls whose large side comes from the host. */
 const downloads = new Set<string>([
@@ -62,6 +63,7 @@ const downloads = new Set<string>([
   HostService.method.connectProcess.name,
   HostService.method.readFile.name,
   HostService.method.readArchive.name,
+  HostService.method.exportSnapshot.name,
   HostService.method.diffCheckpoints.name,
   HostService.method.readCheckpointFile.name,
 ])

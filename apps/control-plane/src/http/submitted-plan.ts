@@ -12,7 +12,7 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
   const { start_command: startCmd, ready_command: readyCmd, no_cache: force, secrets } = body
   const known = new Set(Object.keys(secrets))
   const stages = body.stages.map(({ from, steps }, at) => ({
-    from: from.endsWith(DEFAULT) ? from.slice(0, -DEFAULT.length) : from,
+    from: nameOf(from),
     steps: steps.map((step, index) => {
       const problem = problemOf(step, at, known)
       if (problem !== undefined) {
@@ -24,8 +24,24 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
   checkSecretLines(secrets)
   const last = stages.pop()
   if (last === undefined) throw new Error('the schema asks for a stage')
-  const plan = { ...last, stages, startCmd, readyCmd, force, isDockerfile: true, secretValues: secrets }
+  const images = imagesOf(body)
+  const plan = { ...last, stages, images, startCmd, readyCmd, force, isDockerfile: true, secretValues: secrets }
   return { ...plan, files: rememberedFiles(body) }
+}
+
+function nameOf(from: string): string {
+  return from.endsWith(DEFAULT) ? from.slice(0, -DEFAULT.length) : from
+}
+
+/** Images of uploaded files, by what stages call them. @throws AppError `invalid_request` for one that none begins with */
+function imagesOf({ image_files: files, stages }: StartTemplateBuildInput): SubmittedPlan['images'] {
+  const begins = new Set(stages.map(({ from }) => nameOf(from)))
+  const images = Object.entries(files).map(([from, { files_hash: hash, image }]) => {
+    const reference = nameOf(from)
+    if (begins.has(reference)) return [reference, { reference, adopts: 'all', file: { hash, image } }] as const
+    throw new AppError('invalid_request', `image_files: no stage begins with ${from}.`)
+  })
+  return Object.fromEntries(images)
 }
 
 /** Each is looked for in all that is printed. */

@@ -287,7 +287,7 @@ export interface SnapshotsTable {
   /** When a build started from it last. */
   used_at: ColumnType<Date | null, Date | null | undefined, Date | RawBuilder<Date> | null>
   /** What capsules made of it run as, unless they say otherwise. */
-  defaults: Json<ProcessDefaults | null>
+  defaults: Json<TemplateDefaults | null>
 }
 
 /** As whom, where and with which environment commands run that say none of it. */
@@ -295,6 +295,12 @@ export interface ProcessDefaults {
   readonly user: string
   readonly cwd: string
   readonly envs: Readonly<Record<string, string>>
+}
+
+/** The same of a template, and what was started in it: who makes it anew from its disk starts that again. */
+export interface TemplateDefaults extends ProcessDefaults {
+  readonly startCmd?: string | undefined
+  readonly readyCmd?: string | undefined
 }
 
 /** One step of a build: what to do, and whether also where a cached result is there. */
@@ -341,10 +347,12 @@ export interface StepTrace {
   readonly files?: readonly (readonly [path: string, digest: string])[] | undefined
 }
 
-/** An image of a registry that a build begins with. */
+/** An image that a build begins with, of a registry or of a file that the team has uploaded. */
 export interface BuildImage {
-  /** In full, with registry and tag or digest. */
+  /** In full, with registry and tag or digest; of a file, as the plan calls it. */
   readonly reference: string
+  /** By what its upload is called, and by what the image is called in it. */
+  readonly file?: { readonly hash: string; readonly image?: string | undefined } | undefined
   /** Who asks the registry, encrypted for this build; it goes with the plan. */
   readonly login?: string | undefined
   /** What the template takes of how the image says that it is run: variables alone, or also user and directory. */
@@ -355,7 +363,7 @@ export interface BuildImage {
 export interface BuildPlan {
   /** Name of a template, built-in or the team's own; or what `images` has. */
   readonly from: string
-  /** What it, or stages, begin with that are images of registries, by `from`. */
+  /** What it, or stages, begin with that are images, by `from`. */
   readonly images?: Readonly<Record<string, BuildImage>> | undefined
   readonly steps: readonly BuildStep[]
   /** Runs in what is built, from before its snapshot on. */

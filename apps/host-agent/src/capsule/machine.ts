@@ -98,7 +98,23 @@ export interface ImageWish {
   readonly onProgress: (sentence: string) => void
 }
 
-/** A template that an image of a registry has become, and how the image says that it is run. */
+/** An image that somebody has as a file, wanted as a template. */
+export interface ImageFileWish {
+  /** As errors call the file. */
+  readonly called: string
+  /** Of its bytes, hexadecimal. */
+  readonly sha256: string
+  readonly sizeBytes: number
+  /** By what the image is called in it. @default it has one alone */
+  readonly image: string | undefined
+  /** Its bytes; not asked for where the image is here. */
+  readonly bytes: () => AsyncIterable<Uint8Array>
+  readonly signal: AbortSignal
+  /** A sentence for people. */
+  readonly onProgress: (sentence: string) => void
+}
+
+/** A template that an image of a registry, or of a file, has become, and how the image says that it is run. */
 export interface FetchedTemplate {
   readonly template: string
   /** Of the image's manifest, `sha256:…`. */
@@ -107,6 +123,35 @@ export interface FetchedTemplate {
   readonly env: readonly string[]
   readonly user: string
   readonly workingDir: string
+  /** Of an archive of a template. */
+  readonly archived?: ArchivedTemplate
+}
+
+/** How commands run in a template's capsules, and what runs in it from the start on; empty: nothing. */
+export interface TemplateSetup {
+  readonly user: string
+  readonly cwd: string
+  readonly envs: Readonly<Record<string, string>>
+  readonly startCommand: string
+  readonly readyCommand: string
+}
+
+/** A template as its archive has it. */
+export interface ArchivedTemplate {
+  readonly setup: TemplateSetup
+  readonly vcpus: number
+  readonly memoryMib: number
+  readonly diskSizeMib: number
+  /** Whether its disk alone has every file. */
+  readonly synced: boolean
+}
+
+/** A template that is to be packed; its files must not change meanwhile. */
+export interface PackWish extends ArchivedTemplate {
+  readonly name: string
+  readonly basePath: string
+  readonly diskPath: string
+  readonly signal: AbortSignal
 }
 
 /** What guests boot from. Files that it names stay as long as a name or a record refers to them. */
@@ -117,10 +162,14 @@ export interface ImageStore {
   offered(): Promise<readonly OfferedTemplate[]>
   /** Makes an image of a registry a template. @throws AppError as the registry's answer is */
   fetch(wish: ImageWish): Promise<FetchedTemplate>
+  /** Makes an image of a file, or an archive of a template, a template. @throws AppError `image_not_usable`, … as the file is */
+  import(wish: ImageFileWish): Promise<FetchedTemplate>
   /** Those that are built; a manifest alone is no template. */
   list(): Promise<readonly TemplateImage[]>
-  /** A formatted, empty, sparse disk to clone from. */
-  blankDisk(sizeMib: number): Promise<string>
+  /** An archive of a template, as `import` takes it. */
+  pack(wish: PackWish): AsyncIterable<Uint8Array>
+  /** A sparse disk to clone from: of a template that was imported its own, else a formatted, empty one. */
+  firstDisk(template: string, sizeMib: number): Promise<string>
 }
 
 /** The machine as the domain sees it; `main.ts` wires the real one. */

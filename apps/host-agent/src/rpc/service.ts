@@ -4,8 +4,6 @@ import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import type {
   CollectMetricsResponseSchema,
-  FetchImageRequest,
-  FetchImageResponseSchema,
   HostService,
   ReadFileRequest,
   ReadFileResponseSchema,
@@ -20,18 +18,16 @@ import {
   type GuestFile,
   startProcess,
 } from '../capsule/guest/index.js'
-import type { FetchedTemplate, ImageStore } from '../capsule/machine.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
 import type { UsagePoint, UsageSampler } from '../capsule/usage/index.js'
 import { archiveHandlers } from './archive.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
 import { EventQueue } from './event-queue.js'
 import { createWrappers, type ServiceDeps } from './handlers.js'
+import { imageHandlers } from './images.js'
 import { lifecycleHandlers } from './lifecycle.js'
 
 const KEEPALIVE_MS = 15_000
-/** A fetch says that it is over; nothing is sent meanwhile. */
-const FETCH_WAIT_MS = 3600_000
 const FILE_CHUNK_BYTES = 256 * 1024
 /** What an answer may take on its way back. */
 const ANSWER_MS = 1_000
@@ -104,7 +100,7 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       })),
     })),
 
-    fetchImage: stream((request, context) => fetchImage(parts().images, request, context.signal)),
+    ...imageHandlers(parts, { unary, stream }),
 
     createCapsule: unary(async (request) => ({
       capsule: toCapsule(await parts().manager.create(parseCreate(request))),
@@ -237,37 +233,6 @@ function toPoint({ atSec, cpuPct, memBytes, diskBytes, netRxBytes, netTxBytes }:
 
 function optionalNumber(value: bigint | undefined): number | undefined {
   return value === undefined ? undefined : Number(value)
-}
-
-async function* fetchImage(
-  images: ImageStore,
-  { reference, login }: FetchImageRequest,
-  signal: AbortSignal,
-): AsyncGenerator<MessageInitShape<typeof FetchImageResponseSchema>> {
-  const queue = new EventQueue<string | FetchedTemplate>()
-  const over = new AbortController()
-  const fetching = images
-    .fetch({
-      reference,
-      login: login && { username: login.username, password: login.password },
-      signal,
-      onProgress: (sentence) => queue.push(sentence),
-    })
-    .then((image) => queue.push(image))
-    .finally(() => over.abort())
-  fetching.catch(() => {}) // awaited below
-  for (;;) {
-    const event = await queue.next(FETCH_WAIT_MS, over.signal)
-    if (event === undefined && over.signal.aborted) break
-    if (event === undefined) continue
-    if (typeof event === 'string') yield { event: { case: 'progress', value: event } }
-    else yield { event: { case: 'image', value: toFetchedImage(event) } }
-  }
-  await fetching
-}
-
-function toFetchedImage({ sizeBytes, env, ...image }: FetchedTemplate) {
-  return { ...image, sizeBytes: BigInt(sizeBytes), env: [...env] }
 }
 
 async function* watchCapsules(

@@ -272,9 +272,15 @@ export class TestMachine implements AsyncDisposable {
         fetch: async ({ reference }) => {
           throw new AppError('image_not_found', `${reference}: there is no such image.`)
         },
+        import: async ({ called }) => {
+          throw new AppError('image_not_usable', `${called}: it has no image.`)
+        },
         list: async () => [image],
         offered: async () => [{ ...image, defaultVcpus: 1, defaultMemoryMib: 512 }],
-        blankDisk: async () => join(this.dir, 'pool/blank'),
+        async *pack({ name }) {
+          yield Buffer.from(name)
+        },
+        firstDisk: async () => join(this.dir, 'pool/blank'),
       },
     }
   }

@@ -109,18 +109,36 @@ const buildStepSchema = requestBody({
 /** A step as the server reads it. */
 export type TemplateBuildStepInput = z.output<typeof buildStepSchema>
 
+const imageFileSchema = requestBody({
+  files_hash: filesHashSchema.describe('By what the uploaded file is called.'),
+  image: text(512, 1)
+    .optional()
+    .describe('By what the image is called in it, or @ and its place. Default: it has one alone.'),
+})
+
 /** Body of `POST /v1/templates/builds/{id}/start`. */
 export const startTemplateBuildSchema = requestBody({
   stages: z
     .array(
       requestBody({
-        from: text(512, 1).describe('What it begins with: a template.'),
+        from: text(512, 1).describe(
+          'What it begins with: a template, an image of a registry, or one of `image_files`.',
+        ),
         steps: z.array(buildStepSchema).max(templateBuildLimits.steps),
       }),
     )
     .min(1)
     .max(templateBuildLimits.stages)
     .describe('The last one becomes the template; the others are there to be copied from.'),
+  image_files: z
+    .record(text(512, 1), imageFileSchema)
+    .refine((files) => Object.keys(files).length <= templateBuildLimits.stages, {
+      error: `must have at most ${templateBuildLimits.stages} entries`,
+    })
+    .default({})
+    .describe(
+      'What stages begin with that are images of uploaded files, by their `from`: of `docker save`, or tars of OCI layouts; also of gzip, zstd or xz.',
+    ),
   start_command: text(templateBuildLimits.lineLength, 1)
     .optional()
     .describe('Runs in the template, from before its snapshot on.'),

@@ -3,6 +3,7 @@ export type {
   BuildContext,
   ContextEntry,
   Recipe,
+  RecipeImageFile,
   RecipeSecret,
   RecipeStage,
   RecipeStep,

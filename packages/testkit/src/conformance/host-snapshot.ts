@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto'
 import { capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
+import { readTemplateTail, TEMPLATE_SEAL_BYTES, TEMPLATE_TAIL_BYTES } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { failure } from './host-client.js'
 import { checkpoint, pause, SHAPE, stateOf, type TestHost } from './test-host.js'
@@ -42,6 +44,32 @@ export function describeSnapshot(host: TestHost): void {
         expect(await capsule.read('file')).toBe('kept')
         const late = { capsuleId: capsuleIds.create(), ...SHAPE, snapshotId }
         expect(await failure(client.createCapsule(late))).toBe('template_not_found')
+      } finally {
+        await client.deleteSnapshot({ snapshotId })
+      }
+    })
+
+    it('is an archive that says at its end what it is of, and that it is whole', async () => {
+      const source = await host.create()
+      const { client, id: capsuleId } = source
+      const snapshotId = snapshotIds.create()
+      await client.createSnapshot({ capsuleId, snapshotId })
+      try {
+        const setup = { user: 'user', cwd: '/srv', envs: { COLOUR: 'red' }, startCommand: 'serve', readyCommand: '' }
+        const chunks: Uint8Array[] = []
+        const parts: (string | undefined)[] = []
+        for await (const { part } of client.exportSnapshot({ snapshotId, name: 'web', setup })) {
+          parts.push(part.case)
+          if (part.case === 'chunk') chunks.push(part.value)
+        }
+        expect(parts[0]).toBe('begin')
+        expect(parts.slice(1).every((one) => one === 'chunk')).toBe(true)
+        const archive = Buffer.concat(chunks)
+        const digest = createHash('sha256').update(archive.subarray(0, -TEMPLATE_SEAL_BYTES)).digest()
+        const tail = readTemplateTail(archive.subarray(-TEMPLATE_TAIL_BYTES))
+        expect(tail).toEqual({ version: 1, name: 'web', digest: new Uint8Array(digest) })
+        const none = client.exportSnapshot({ snapshotId: snapshotIds.create(), name: 'web', setup })
+        expect(await failure(none[Symbol.asyncIterator]().next())).toBe('template_not_found')
       } finally {
         await client.deleteSnapshot({ snapshotId })
       }

@@ -13,6 +13,7 @@ export const fakeOperations = [
   'snapshot',
   'egress',
   'fetch',
+  'export',
 ] as const
 export type FakeOperation = (typeof fakeOperations)[number]
 

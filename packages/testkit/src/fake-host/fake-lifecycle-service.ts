@@ -2,6 +2,7 @@ import type { ServiceImpl } from '@connectrpc/connect'
 import type { HostService } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
 import { diffPage, fileAt } from './fake-diff-pages.js'
+import { exportSnapshot } from './fake-images.js'
 import * as lifecycle from './fake-lifecycle.js'
 import { stream, unary } from './fake-rpc.js'
 import type { FakeHostState } from './fake-state.js'
@@ -24,6 +25,7 @@ type LifecycleMethods = Pick<
   | 'listDestinations'
   | 'createSnapshot'
   | 'listSnapshots'
+  | 'exportSnapshot'
   | 'deleteSnapshot'
   | 'getActivity'
   | 'collectGarbage'
@@ -73,6 +75,7 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
       snapshot: (await lifecycle.createSnapshot(host, capsuleId, snapshotId, checkpointId)).record,
     })),
     listSnapshots: unary(async () => ({ snapshots: [...host.snapshots.values()].map(({ record }) => record) })),
+    exportSnapshot: stream((request) => exportSnapshot(host, request)),
     deleteSnapshot: unary(({ snapshotId }) => lifecycle.deleteSnapshot(host, snapshotId)),
     getActivity: unary(async ({ capsuleIds }) => ({
       capsules: [...host.capsules.values()]

@@ -2,16 +2,15 @@ import { on } from 'node:events'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { HandlerContext, ServiceImpl } from '@connectrpc/connect'
 import { AppError, capsuleIds } from '@wrenn/base'
-import { parseImageReference } from '@wrenn/protocol'
 import type {
-  FetchImageRequest,
-  FetchImageResponseSchema,
   HostService,
+  ImportImageRequest,
   WatchCapsulesResponseSchema,
   WriteFileRequest,
 } from '@wrenn/protocol/host'
 import { readArchive, writeArchive } from './fake-archive.js'
 import type { FakeCapsule } from './fake-capsule.js'
+import { fetchImage, importImage } from './fake-images.js'
 import { enter, knownCapsule } from './fake-lifecycle.js'
 import { createLifecycleMethods } from './fake-lifecycle-service.js'
 import type { FakeProcess } from './fake-process.js'
@@ -57,6 +56,7 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       })),
     })),
     fetchImage: stream((request) => fetchImage(host, request)),
+    importImage: stream((requests: AsyncIterable<ImportImageRequest>) => importImage(host, requests)),
     createCapsule: unary(async (request) => ({
       capsule: await host.locks.run(request.capsuleId, async () => (await create(host, request)).message()),
     })),
@@ -193,22 +193,6 @@ async function create(host: FakeHostState, request: CreateRequest): Promise<Fake
   enter(host, capsule)
   await host.faults.pass('create', 'after')
   return capsule
-}
-
-async function* fetchImage(
-  host: FakeHostState,
-  { reference, login }: FetchImageRequest,
-): AsyncGenerator<MessageInitShape<typeof FetchImageResponseSchema>> {
-  if (parseImageReference(reference) === undefined) throw new AppError('invalid_request', 'That is no image reference.')
-  yield { event: { case: 'progress', value: `Asking for ${reference}` } }
-  await host.faults.pass('fetch', 'before')
-  const image = host.images.get(reference)
-  const { login: needed, ...said } = image ?? { digest: '' }
-  const mayRead = needed === undefined || (needed.username === login?.username && needed.password === login.password)
-  if (image === undefined || !mayRead) throw new AppError('image_not_found', `${reference}: there is no such image.`)
-  const template = `oci-${said.digest.replace('sha256:', '')}-amd64`
-  host.fetched.add(template)
-  yield { event: { case: 'image', value: { ...said, template } } }
 }
 
 function needTemplate(host: FakeHostState, wanted: string): void {

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError, hostIds, KeyedMutex } from '@wrenn/base'
 import type {
+  ArchivedTemplateSchema,
   CapsuleSchema,
   CollectMetricsResponse_PointSchema,
   FileChangeSchema,
@@ -37,12 +38,14 @@ export interface FakeActivity {
   readonly lastActiveAtMs?: number
 }
 
-/** An image of a registry that the fake host can fetch. */
+/** An image of a registry or a file that the fake host can make a template. */
 export interface FakeImage {
   readonly digest: string
   readonly env?: string[]
   readonly user?: string
   readonly workingDir?: string
+  /** Of an archive of a template. */
+  readonly archived?: MessageInitShape<typeof ArchivedTemplateSchema>
   /** Who may read it; absent: everybody. */
   readonly login?: { readonly username: string; readonly password: string }
 }
@@ -65,6 +68,10 @@ export class FakeHostState {
   readonly faults = new FakeFaults()
   /** Images of registries, by the reference that is asked for. */
   readonly images = new Map<string, FakeImage>()
+  /** Images of files, by the SHA-256 of the file and by what they are called in it. */
+  readonly imageFiles = new Map<string, Readonly<Record<string, FakeImage>>>()
+  /** Digests of files that came once. */
+  readonly takenFiles = new Set<string>()
   /** Names that fetched images have as templates. */
   readonly fetched = new Set<string>()
   /** Capsules whose guests give no sign: what asks them is refused as the host agent does after its patience. */

@@ -35,6 +35,7 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import { openTemplateArchive } from './template-archive.js'
 import { platformTemplate, snapshotTemplate } from './template-view.js'
 
 const DELETE_TIMEOUT_MS = 30_000
@@ -219,6 +220,28 @@ export class Snapshots {
       await writeAudit(tx, { teamId, actor, action: 'snapshot.delete', resource, details: { name } })
     })
     await this.#purgeSoon(own.id)
+  }
+
+  /**
+   * An archive of a template of the team, whose first bytes the host has promised: its files and what is said of it, without its memory.
+   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `invalid_state`, `host_unavailable`, `not_supported` by the host
+   */
+  async export(teamId: string, name: string, actor: Actor | undefined): Promise<AsyncGenerator<Uint8Array>> {
+    const { db, host } = this.#deps
+    const own = await findSnapshotByName(db, teamId, name)
+    if (own === undefined) {
+      const { name: builtIn } = await host.template(name)
+      throw new AppError('forbidden', `${builtIn} is built in: every platform has it.`)
+    }
+    if (own.state !== 'ready') throw new AppError('invalid_state', `The template ${name} is not ready.`)
+    const { user = '', cwd = '', envs = {}, startCmd = '', readyCmd = '' } = own.defaults ?? {}
+    const setup = { user, cwd, envs, startCommand: startCmd, readyCommand: readyCmd }
+    const archive = await openTemplateArchive(host, { snapshotId: own.id, name, setup })
+    await db.transaction().execute(async (tx) => {
+      const resource = { type: 'template', id: name } as const
+      await writeAudit(tx, { teamId, actor, action: 'template.export', resource, details: { snapshot_id: own.id } })
+    })
+    return archive
   }
 
   /** What is no longer offered; files that cannot go now do at the next comparison with the host. */

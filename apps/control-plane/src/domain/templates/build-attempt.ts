@@ -13,6 +13,7 @@ import type {
   ProcessDefaults,
   SnapshotRow,
   TemplateBuildRow,
+  TemplateDefaults,
 } from '../../store/schema.js'
 import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
@@ -27,7 +28,7 @@ import { missReasons, traceOf } from './cache-reasons.js'
 import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest, SMALL_ANSWER_BYTES } from './guest.js'
 import { beginAsImageSays, imageOrigin } from './image-origin.js'
-import { originOf, type ResolvedOrigin } from './origin.js'
+import { originOf, type ResolvedOrigin, type StartedBy } from './origin.js'
 import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
 import { missingFiles, type PlannedStage, planStages } from './stages.js'
@@ -116,7 +117,8 @@ export class BuildAttempt {
     if (last === undefined) throw new Error('a build has a stage')
     const { guest, state } = await this.#runStage(last)
     this.step = 'finalize'
-    const { startCmd, readyCmd } = this.#plan
+    const commands = commandsOf(this.#plan, last)
+    const { startCmd, readyCmd } = commands
     if (startCmd !== undefined) this.log.say(this.step, `Starting: ${startCmd}`)
     if (startCmd !== undefined || readyCmd !== undefined) {
       const { readyWithinMs } = this.#deps.limits
@@ -126,7 +128,7 @@ export class BuildAttempt {
     const snapshot = await this.#keep(guest)
     this.log.say(this.step, `Everything is done; the template is called ${this.#build.name} now.`)
     await this.log.close()
-    await this.#publish(snapshot, state)
+    await this.#publish(snapshot, { ...state, ...last.origin.started, ...commands })
   }
 
   async #stages(): Promise<readonly PlannedStage[]> {
@@ -343,7 +345,7 @@ export class BuildAttempt {
    * Gives the snapshot the names that the build is for, in one step with the end of the build: one that was cancelled, or is late, gives
    * none.
    */
-  async #publish({ id }: SnapshotRow, state: ProcessDefaults): Promise<void> {
+  async #publish({ id }: SnapshotRow, state: TemplateDefaults): Promise<void> {
     const { team_id: teamId, name, tags, actor } = this.#build
     try {
       await this.#deps.db.transaction().execute(async (tx) => {
@@ -372,6 +374,15 @@ export class BuildAttempt {
 
   #called(stage: PlannedStage, index: number): string {
     return `[${this.#numberOf(stage, index)}/${this.#steps}]`
+  }
+}
+
+/** What the plan says, else what a template brings that its archive was made of. */
+function commandsOf({ startCmd, readyCmd }: BuildPlan, { origin }: PlannedStage): StartedBy {
+  const said = startCmd === undefined && readyCmd === undefined ? origin : { startCmd, readyCmd }
+  return {
+    ...(said.startCmd === undefined ? {} : { startCmd: said.startCmd }),
+    ...(said.readyCmd === undefined ? {} : { readyCmd: said.readyCmd }),
   }
 }
 

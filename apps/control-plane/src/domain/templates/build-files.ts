@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { createWriteStream, type Stats } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, rmdir, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -10,6 +10,7 @@ import { AppError, isErrno, KeyedMutex } from '@wrenn/base'
 export const UPLOAD_SPARE_MS = 60 * 60_000
 const MIB = 1024 * 1024
 const FLOOR_BYTES = 64 * 1024
+const READ_BYTES = 256 * 1024
 const UNFINISHED = '.part'
 /** Longer than the pauses of any upload that still goes on. */
 const ABANDONED_MS = 60 * 60_000
@@ -100,7 +101,18 @@ export class BuildFiles {
     if (file === undefined) {
       throw new AppError('build_failed', 'The files of this step are not here any more; build again to upload them.')
     }
-    return file.createReadStream()
+    return file.createReadStream({ highWaterMark: READ_BYTES })
+  }
+
+  /** SHA-256 and size of what an upload has, whatever its client calls it. @throws AppError `build_failed` when it is not there */
+  async digest(teamId: string, hash: string): Promise<{ readonly sha256: string; readonly sizeBytes: number }> {
+    const sum = createHash('sha256')
+    let sizeBytes = 0
+    for await (const chunk of await this.open(teamId, hash)) {
+      sum.update(chunk)
+      sizeBytes += chunk.length
+    }
+    return { sha256: sum.digest('hex'), sizeBytes }
   }
 
   /** Removes uploads that no build has used for so long, and what broken ones have left. */

@@ -14,12 +14,16 @@ import { Host } from '../../host/host.js'
 import { createHostClient, type HostClient } from '../../host/transport.js'
 import type { TemplateBuildRow } from '../../store/schema.js'
 import { Keyring } from '../secrets/index.js'
+import { BuildFiles } from './build-files.js'
 import { beginAsImageSays, envsOf, imageOrigin, sealedImage } from './image-origin.js'
 
 const reference = 'registry.example/a/b:1'
 const keyring = new Keyring([Buffer.alloc(32, 1)])
 const build = { id: 'bld-1', vcpus: null, memory_mib: null } as TemplateBuildRow
 const image = { reference, adopts: 'all' } as const
+
+/** Nothing was uploaded. */
+const files = new BuildFiles({ dir: undefined, uploadBytes: 1, filesBytes: 1, freshMs: 1 })
 
 /** What a host answers that has the image. */
 function hostThat(fetchImage: HostClient['fetchImage']): Host {
@@ -29,7 +33,7 @@ function hostThat(fetchImage: HostClient['fetchImage']): Host {
 function origin(host: Host, said: string[] = [], asked: Parameters<typeof imageOrigin>[2] = image) {
   const onProgress = (sentence: string) => said.push(sentence)
   return imageOrigin(
-    { host, keyring, diskSizeMib: 1024, signal: new AbortController().signal, onProgress },
+    { host, keyring, files, diskSizeMib: 1024, signal: new AbortController().signal, onProgress },
     build,
     asked,
   )

@@ -8,19 +8,33 @@ import {
   MAX_CAPSULE_ENVIRONMENT_BYTES,
   parseImageReference,
   pathSchema,
+  templateBuildLimits,
+  text,
   userSchema,
 } from '@wrenn/protocol'
-import type { FetchedImage } from '@wrenn/protocol/host'
+import type { ArchivedTemplate, FetchedImage } from '@wrenn/protocol/host'
+import { z } from 'zod'
 import { isUnknownCall } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 import type { BuildImage, ProcessDefaults, TemplateBuildRow } from '../../store/schema.js'
 import type { Keyring } from '../secrets/index.js'
+import type { BuildFiles } from './build-files.js'
 import { makeFolder, userOf } from './dockerfile-steps.js'
 import type { BuildGuest } from './guest.js'
+import { type ImageFile, importImage } from './image-file.js'
 import { FIRST_STATE, type ResolvedOrigin } from './origin.js'
 
 /** A container's, where its image does not say. */
 const CONTAINER_STATE: ProcessDefaults = { user: 'root', cwd: '/', envs: {} }
+
+/** Written by hosts, and by whoever can write such a file. */
+const setupSchema = z.object({
+  user: userSchema.or(z.literal('')),
+  cwd: pathSchema.or(z.literal('')),
+  envs: capsuleEnvsSchema,
+  startCommand: text(templateBuildLimits.lineLength),
+  readyCommand: text(templateBuildLimits.lineLength),
+})
 
 /** More than any image has; the time that they take is the platform's. */
 const MAX_VARIABLES = 1_000
@@ -60,6 +74,7 @@ export async function imageUnlessTemplate(
 interface ImageDeps {
   readonly host: Host
   readonly keyring: Keyring
+  readonly files: Pick<BuildFiles, 'digest' | 'open'>
   readonly diskSizeMib: number
   readonly signal: AbortSignal
   /** A sentence for people. */
@@ -77,18 +92,21 @@ function contextOf(buildId: string, reference: string): string {
 }
 
 /**
- * Has the host fetch the image that a build begins with; the registry is asked each time, for who may read it and what it is now.
+ * Has the host fetch the image that a build begins with; its registry is asked each time, for who may read it and what it is now. Of a file it takes
+ * what the team has uploaded.
  * @throws AppError `image_not_found`, `registry_refused`, `registry_unavailable`, `image_not_usable`, `disk_full`, `host_unavailable`,
  * `not_supported` by the host
  */
 export async function imageOrigin(
   deps: ImageDeps,
-  { id, vcpus, memory_mib: memoryMib }: TemplateBuildRow,
-  { reference, login, adopts }: BuildImage,
+  build: TemplateBuildRow,
+  wanted: BuildImage,
 ): Promise<ResolvedOrigin> {
-  const { keyring, diskSizeMib } = deps
-  const opened = login === undefined ? undefined : JSON.parse(keyring.open(login, contextOf(id, reference)).text)
-  const image = await fetchImage(deps, { reference, ...(opened === undefined ? {} : { login: opened }) })
+  const { vcpus, memory_mib: memoryMib } = build
+  const { reference, adopts } = wanted
+  const image = await imageOf(deps, build, wanted)
+  const { archived } = image
+  if (archived !== undefined) return archivedOrigin(deps, build, { ...image, archived }, reference)
   const { envs, notes } = envsOf(image.env)
   for (const note of notes) deps.onProgress(note)
   const state = adopts === 'env' ? FIRST_STATE : { ...CONTAINER_STATE, ...said(image, reference), isAsImageSays: true }
@@ -99,7 +117,7 @@ export async function imageOrigin(
     identity: `image ${image.digest} ${adopts}`,
     vcpus: vcpus ?? capsuleDefaults.vcpus,
     memoryMib: memoryMib ?? capsuleDefaults.memoryMib,
-    diskSizeMib,
+    diskSizeMib: deps.diskSizeMib,
     isFetched: true,
   }
 }
@@ -118,6 +136,58 @@ export async function beginAsImageSays(
   const user = await userOf(guest, wanted, from)
   await makeFolder(guest, cwd)
   return { user, cwd, envs }
+}
+
+interface ArchivedImage extends FetchedImage {
+  readonly archived: ArchivedTemplate
+}
+
+/** A template goes on as it was exported: as who, where, with what and how large; its memory alone is made anew. */
+function archivedOrigin(
+  { onProgress }: ImageDeps,
+  { vcpus, memory_mib: memoryMib }: TemplateBuildRow,
+  { archived, template, digest }: ArchivedImage,
+  reference: string,
+): ResolvedOrigin {
+  const { setup, diskSizeMib, synced } = archived
+  const { user = '', cwd = '', envs = {}, startCommand = '', readyCommand = '' } = setup ?? {}
+  const parsed = setupSchema.safeParse({ user, cwd, envs, startCommand, readyCommand })
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw new AppError(
+      'image_not_usable',
+      `${reference}: its ${issue?.path.join('.')} is not usable: ${issue?.message}`,
+    )
+  }
+  if (!synced) onProgress('What its programs had not written out when it was made may be missing.')
+  const said = {
+    ...(user === '' ? {} : { user }),
+    ...(cwd === '' ? {} : { cwd }),
+    ...(startCommand === '' ? {} : { startCmd: startCommand }),
+    ...(readyCommand === '' ? {} : { readyCmd: readyCommand }),
+  }
+  return {
+    ...FIRST_STATE,
+    ...said,
+    ...{ envs, template, diskSizeMib },
+    identity: `template ${digest}`,
+    vcpus: vcpus ?? archived.vcpus,
+    memoryMib: memoryMib ?? archived.memoryMib,
+    isFetched: true,
+  }
+}
+
+async function imageOf(
+  deps: ImageDeps,
+  { id, team_id: teamId }: TemplateBuildRow,
+  { reference, file, login }: BuildImage,
+): Promise<FetchedImage> {
+  if (file !== undefined) {
+    const wanted: ImageFile = { ...file, teamId, called: reference }
+    return await importImage(deps, wanted)
+  }
+  const opened = login === undefined ? undefined : JSON.parse(deps.keyring.open(login, contextOf(id, reference)).text)
+  return await fetchImage(deps, { reference, ...(opened === undefined ? {} : { login: opened }) })
 }
 
 async function fetchImage(

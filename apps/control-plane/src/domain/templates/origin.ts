@@ -2,12 +2,15 @@ import { AppError } from '@wrenn/base'
 import { capsuleDefaults } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
-import type { BuildPlan, ProcessDefaults, SnapshotRow, TemplateBuildRow } from '../../store/schema.js'
+import type { BuildPlan, ProcessDefaults, SnapshotRow, TemplateBuildRow, TemplateDefaults } from '../../store/schema.js'
 import { findSnapshotByName } from '../../store/snapshots.js'
 import type { Origin } from './chain.js'
 
 /** As whom and where steps run, where what they begin with does not say. */
 export const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', envs: {} }
+
+/** What was run in a template when it was made. */
+export type StartedBy = Pick<TemplateDefaults, 'startCmd' | 'readyCmd'>
 
 /** What a build begins with, as it is now. */
 export interface ResolvedOrigin extends Origin, ProcessDefaults {
@@ -17,6 +20,11 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly note?: string
   /** It is an image of a registry that the host has under that name. */
   readonly isFetched?: boolean
+  /** What runs in it from its start on, and succeeds once that has done its work: of a template that an archive brings. */
+  readonly startCmd?: string
+  readonly readyCmd?: string
+  /** What runs in it already, by these commands. */
+  readonly started?: StartedBy
   /** User and directory are as an image says it, which only its own files make sense of. */
   readonly isAsImageSays?: boolean
 }
@@ -63,5 +71,6 @@ function ofSnapshot(snapshot: SnapshotRow, asked: Sizes): ResolvedOrigin {
   const fits = (asked.vcpus ?? vcpus) === vcpus && (asked.memoryMib ?? memoryMib) === memoryMib
   const note = `CPUs and memory are those of ${name}: ${vcpus} and ${memoryMib} MiB.`
   const base = { template: name, identity: id, vcpus, memoryMib, diskSizeMib, ...(fits ? {} : { note }) }
-  return { ...FIRST_STATE, ...defaults, ...base }
+  const { user, cwd, envs, ...started } = defaults ?? { ...FIRST_STATE }
+  return { user, cwd, envs, ...base, started }
 }

@@ -74,7 +74,7 @@ export interface BuildRef {
 
 /** What a build is to be made of, as its client says it. */
 export interface SubmittedPlan extends Omit<BuildPlan, 'secrets' | 'images'> {
-  /** What it, or stages, begin with that are images of registries, by `from`; logins are kept encrypted until the build ends. */
+  /** What it, or stages, begin with that are images, by `from`; logins are kept encrypted until the build ends. */
   readonly images?: Readonly<Record<string, AskedImage>> | undefined
   /** By their ids; nobody sees them again. */
   readonly secretValues?: Readonly<Record<string, string>>
@@ -145,6 +145,10 @@ export class TemplateBuilds {
         if (type !== 'COPY' || stage !== undefined || (await this.#deps.files.has(ref.teamId, filesHash))) continue
         throw new AppError('invalid_request', `${where}steps.${index}: the files ${filesHash} were not uploaded.`)
       }
+    }
+    for (const { reference, file } of Object.values(plan.images)) {
+      if (file === undefined || (await this.#deps.files.has(ref.teamId, file.hash))) continue
+      throw new AppError('invalid_request', `image_files: the file ${file.hash} of ${reference} was not uploaded.`)
     }
     return await db.transaction().execute(async (tx) => {
       const planned = await planBuild(tx, build.id, plan, traceOf(plan, files))

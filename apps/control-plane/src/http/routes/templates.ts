@@ -1,17 +1,23 @@
+import { Readable } from 'node:stream'
 import {
   createSnapshotSchema,
   longLifecycleQuerySchema,
   quotaSchema,
   safeNameSchema,
   snapshotSchema,
+  TEMPLATE_ARCHIVE_TYPE,
   templateSchema,
   templateTypes,
+  text,
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
-import { errors, noContent } from '../schemas.js'
+import { bytes, errors, noContent } from '../schemas.js'
+
+const exportText = `Its disk, the image below it, and as whom, where, with which variables and by which start and ready commands it was made; not its memory,
+which the import makes anew. The archive ends with its own digest: one that was cut has none. To import it, upload it as an image file of a build.`
 
 /** What capsules are created from, and how many there may be. */
 export function templateRoutes(app: App, { snapshots, quota }: Services): void {
@@ -64,6 +70,27 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
     async (request, reply) => {
       await snapshots.remove(principalOf(request).teamId, request.params.name, actorOf(request))
       return await reply.status(204).send()
+    },
+  )
+
+  app.get(
+    '/v1/snapshots/:name/archive',
+    {
+      exposeHeadRoute: false,
+      config: { permission: 'templates.write' },
+      schema: {
+        tags: ['templates'],
+        summary: 'Download a template of the team as an archive, which another platform can import.',
+        description: exportText,
+        produces: [TEMPLATE_ARCHIVE_TYPE],
+        params: z.object({ name: text(200, 1) }),
+        response: { 200: bytes, ...errors },
+      },
+    },
+    async (request, reply) => {
+      const { teamId } = principalOf(request)
+      const archive = await snapshots.export(teamId, request.params.name, actorOf(request))
+      return await reply.type(TEMPLATE_ARCHIVE_TYPE).send(Readable.from(archive, { objectMode: false }))
     },
   )
 

@@ -77,12 +77,12 @@ export class GuestFactory {
     this.#patience = patience
   }
 
-  /** Boots a fresh guest on a clone of `disk`, by default of an empty one; returns while it is still coming up. */
+  /** Boots a fresh guest on a clone of `disk`, by default of its template's first one; returns while it is still coming up. */
   async boot(plan: GuestPlan, disk?: string): Promise<Guest> {
     return await this.#make(plan, {
       files: async ({ diskPath }, slot, undo) => {
         await this.#makeDirectory(plan.dir, undo)
-        const source = disk ?? (await this.#machine.images.blankDisk(plan.spec.diskSizeMib))
+        const source = disk ?? (await this.#machine.images.firstDisk(plan.spec.template, plan.spec.diskSizeMib))
         await this.#machine.pool.clone(source, diskPath, ownerOf(slot))
       },
       start: (vmSpec) => this.#machine.engine.boot(vmSpec),

@@ -14,6 +14,13 @@ export interface Snapshot {
   readonly durableAtMs: number | undefined
 }
 
+/** A snapshot's disk and the image that it lies on. */
+export interface SnapshotFiles {
+  readonly manifest: StateManifest
+  readonly diskPath: string
+  readonly basePath: string
+}
+
 /** Snapshots of this host, and who is starting from them right now. */
 export class Snapshots {
   readonly #context: Context
@@ -90,6 +97,19 @@ export class Snapshots {
     this.#count(snapshotId, 1)
     try {
       return await use(await this.get(snapshotId))
+    } finally {
+      this.#count(snapshotId, -1)
+    }
+  }
+
+  /** What of it is made of its files, which stay meanwhile. @throws AppError `template_not_found`, `snapshot_damaged` */
+  async *reading<T>(snapshotId: string, read: (files: SnapshotFiles) => AsyncIterable<T>): AsyncGenerator<T> {
+    const { states } = this.#context
+    this.#count(snapshotId, 1)
+    try {
+      const { manifest } = await this.get(snapshotId)
+      const { diskPath } = states.files(dirs.snapshot(snapshotId))
+      yield* read({ manifest, diskPath, basePath: states.path(manifest.image.basePath) })
     } finally {
       this.#count(snapshotId, -1)
     }

@@ -1,11 +1,19 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { rm, stat, utimes } from 'node:fs/promises'
-import { join } from 'node:path'
+import { chmod, chown, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import { basename, join } from 'node:path'
 import { AppError, errorText, firstFailure, isErrno, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
 import { formatImageReference, type ImageReference, parseImageReference } from '@wrenn/protocol'
 import { z } from 'zod'
 import { createLayer } from '../ext4.js'
-import { LayerStore } from '../store.js'
+import { exists, LayerStore, sha256File } from '../store.js'
+import {
+  needWhole,
+  packTemplate,
+  readTemplateManifest,
+  type TemplateManifest,
+  templateTailOf,
+} from '../template-archive.js'
+import { isCompressed, layoutOfArchive, unpackTemplate } from './archive.js'
 import { digestOf, type ImageConfig, imageArchitecture, parseManifest } from './manifest.js'
 import { about, makeScratch, Registry, type RegistryLogin, type RegistryTools } from './registry.js'
 import type { RegistryRules } from './rules.js'
@@ -15,6 +23,10 @@ import { type ImageLimits, readLayout, removeUnpacked, type Unpacked, unpackLayo
 /** A fetch as a whole; a build may give it less. */
 const TIMEOUT_MS = 60 * 60_000
 const MIB = 2 ** 20
+/** Of `stat`. */
+const BLOCK_BYTES = 512
+/** As large as a disk may seem; what it takes is measured. */
+const MAX_DISK_BYTES = 4 * 2 ** 40
 /** Files of one second, so that equal images are equal files. */
 const EPOCH_SECONDS = 1_700_000_000
 /** Of a disk, beside its files. */
@@ -47,6 +59,8 @@ const imageIndex = z.object({
     user: z.string(),
     workingDir: z.string(),
   }),
+  /** Of an archive of a template: its disk lies beside the layers. */
+  hasDisk: z.boolean().optional(),
 })
 type ImageIndex = z.infer<typeof imageIndex>
 
@@ -64,6 +78,13 @@ export interface FetchedImage {
   readonly manifest: string
   readonly createdAtMs: number
   readonly config: ImageConfig
+  /** Of an archive of a template: what guests of it begin with, instead of an empty disk. */
+  readonly diskPath?: string
+}
+
+/** A template as an archive has it; of a file that is an image there is none. */
+export interface ImportedImage extends FetchedImage {
+  readonly template?: TemplateManifest
 }
 
 /** Where images come from and what they may take. */
@@ -95,6 +116,22 @@ export interface FetchWish {
   readonly onProgress: (sentence: string) => void
 }
 
+/** One wish for an image that somebody has as a file. */
+export interface ArchiveWish {
+  /** As errors call the file. */
+  readonly called: string
+  /** Of its bytes, hexadecimal. */
+  readonly sha256: string
+  readonly sizeBytes: number
+  /** By what the image is called in it. @default it has one alone */
+  readonly image?: string | undefined
+  /** Its bytes; not asked for where the image is here. */
+  readonly bytes: () => AsyncIterable<Uint8Array>
+  readonly signal: AbortSignal
+  /** A sentence for people. */
+  readonly onProgress: (sentence: string) => void
+}
+
 /** Whether a template's name is that of a fetched image. */
 export function isFetchedName(name: string): boolean {
   return name.startsWith(PREFIX)
@@ -103,7 +140,7 @@ export function isFetchedName(name: string): boolean {
 /**
  * Images of registries, each a layer beside the ones that are built here, by its registry, its path there and the digest of its manifest. That
  * registry is asked each time, with the asker's own login: what one team may read is not given to another because it lies here, nor to
- * who has the bytes of its manifest and gives them out by a registry of their own.
+ * who has the bytes of its manifest and gives them out by a registry of their own. An image of a file is named by the file's bytes, which who asks has.
  */
 export class FetchedImages {
   readonly #options: FetchOptions
@@ -122,6 +159,17 @@ export class FetchedImages {
   /** Removes what fetches that were broken off have left; before the first one. */
   async sweep(): Promise<void> {
     await removeUnpacked(this.#scratchRoot())
+    const known = new Set(await this.#names())
+    for (const file of await readdir(this.#diskRoot()).catch(noFiles)) {
+      if (!known.has(file.replace(/\.\w+$/, ''))) await rm(join(this.#diskRoot(), file))
+    }
+  }
+
+  /** An archive of a template, as {@link import} takes it. */
+  async *pack({ manifest, ...files }: PackOptions): AsyncGenerator<Uint8Array> {
+    await makeScratch(this.#scratchRoot())
+    const full = { ...manifest, architecture: imageArchitecture(), base: basename(files.basePath) }
+    yield* packTemplate({ ...files, manifest: full, scratchRoot: this.#scratchRoot() })
   }
 
   /** From now on images that nothing boots from make way where the room is short. */
@@ -144,28 +192,104 @@ export class FetchedImages {
       )
     }
     this.#options.registry.rules.need(reference)
-    const late = AbortSignal.timeout(TIMEOUT_MS)
-    try {
-      return await this.#fetch(reference, { ...wish, signal: AbortSignal.any([asked, late]) })
-    } catch (thrown) {
-      asked.throwIfAborted()
-      const error = firstFailure(thrown)
-      if (late.aborted)
-        throw about(reference, new AppError('timeout', `it took longer than ${TIMEOUT_MS / 60_000} min.`))
-      throw error instanceof AppError ? about(reference, withoutHost(error)) : error
+    return await inTime(asked, formatImageReference(reference), (signal) => this.#fetch(reference, { ...wish, signal }))
+  }
+
+  /**
+   * Gives the image of a file, which comes only where it is not here yet.
+   * @throws AppError `invalid_request` for bytes that are not those of the digest, `image_not_found`, `image_not_usable`, `disk_full`, `timeout`,
+   * `invalid_config`; what `bytes` throws
+   */
+  async import(wish: ArchiveWish): Promise<ImportedImage> {
+    const { called, sha256, sizeBytes, image } = wish
+    if (!/^[0-9a-f]{64}$/.test(sha256)) throw new AppError('invalid_request', 'sha256 must be 64 hexadecimal digits.')
+    const name = nameOfFile(sha256, image)
+    return await inTime(wish.signal, called, async (signal) => {
+      await needTools()
+      const inTurn = async (): Promise<ImportedImage> => {
+        const known = await this.find(name)
+        if (known !== undefined) return await this.#asImported(known)
+        needImageBytes(sizeBytes, this.#options.limits, 'It has')
+        return await this.#open(name, { ...wish, signal })
+      }
+      return await this.#turns.run(name, inTurn, signal)
+    })
+  }
+
+  async #open(
+    name: string,
+    { sha256, sizeBytes, image, bytes, signal, onProgress }: ArchiveWish,
+  ): Promise<ImportedImage> {
+    const { limits, registry } = this.#options
+    const { uid } = registry
+    await using undo = new UndoStack()
+    const scratchDir = await this.#scratch(undo)
+    const file = join(scratchDir, 'archive')
+    await this.#promise(scratchDir, sizeBytes, signal)
+    onProgress(`Taking the file, ${mib(sizeBytes)} MiB`)
+    await receive(bytes(), file, { sha256, sizeBytes, signal })
+    const tail = await templateTailOf(file)
+    if (tail !== undefined) await needWhole(file, tail, signal)
+    await chown(file, uid, uid)
+    const ratio = (await isCompressed(file)) ? 1 + 3 * USUAL_RATIO : 4
+    await this.#promise(scratchDir, sizeBytes * ratio + DISK_BYTES, signal)
+    onProgress('Opening it')
+    const architecture = imageArchitecture()
+    const tools = { file, scratchDir, uid, limits, signal, timeoutMs: TIMEOUT_MS }
+    const source = `file sha256:${sha256}`
+    if (tail !== undefined) {
+      const folder = await unpackTemplate(tools, MAX_DISK_BYTES)
+      return await this.#keepTemplate(folder, { name, source, signal })
     }
+    const work = await layoutOfArchive({ ...tools, architecture, wanted: image })
+    return await this.#become(work, { name, source, scratchDir, signal, onProgress })
+  }
+
+  /** The base image becomes a layer, which others may have; the disk is this template's alone, and root's to read. */
+  async #keepTemplate(
+    folder: string,
+    { name, source, signal }: Pick<Adopted, 'name' | 'source' | 'signal'>,
+  ): Promise<ImportedImage> {
+    const manifestPath = join(folder, 'wrenn-template.json')
+    const template = await readTemplateManifest(manifestPath, imageArchitecture())
+    const [base, disk] = [join(folder, 'base.ext4'), join(folder, 'disk.raw')]
+    for (const path of [base, disk]) await chown(path, 0, 0)
+    if ((await stat(disk)).size !== template.diskSizeMib * MIB)
+      throw new AppError('image_not_usable', 'its disk is not as large as it says.')
+    if ((await sha256File(base)) !== template.base)
+      throw new AppError('image_not_usable', 'its base image does not have the digest that it says.')
+    await this.#needWithinTotal((await stat(base)).size + (await stat(disk)).blocks * BLOCK_BYTES, signal)
+    await chmod(disk, 0o400)
+    await mkdir(this.#diskRoot(), { recursive: true, mode: 0o700 })
+    await rename(disk, this.#diskPath(name))
+    await rename(manifestPath, this.#templatePath(name))
+    const { user, cwd, envs } = template.setup
+    const config = { env: Object.entries(envs).map(([key, value]) => `${key}=${value}`), user, workingDir: cwd }
+    const entry = await this.#adopt(base, { name, manifest: source, source, config, signal, hasDisk: true })
+    return await this.#asImported(await this.#describe(entry))
+  }
+
+  async #asImported(image: FetchedImage): Promise<ImportedImage> {
+    if (image.diskPath === undefined) return image
+    return { ...image, template: await readTemplateManifest(this.#templatePath(image.name), imageArchitecture()) }
+  }
+
+  /** A folder for one image on its way, which goes with the stack. */
+  async #scratch(undo: UndoStack): Promise<string> {
+    const scratchDir = join(this.#scratchRoot(), randomBytes(6).toString('hex'))
+    await makeScratch(this.#scratchRoot())
+    await makeScratch(scratchDir)
+    await undo.defer(() => removeUnpacked(scratchDir))
+    await undo.defer(() => this.#promised.delete(scratchDir))
+    return scratchDir
   }
 
   async #fetch(reference: ImageReference, { login, signal, onProgress }: FetchWish): Promise<FetchedImage> {
     const { registry: tools } = this.#options
     await needTools()
     await needReachable(tools.rules, reference)
-    const scratchDir = join(this.#scratchRoot(), randomBytes(6).toString('hex'))
-    await makeScratch(this.#scratchRoot())
     await using undo = new UndoStack()
-    await makeScratch(scratchDir)
-    await undo.defer(() => removeUnpacked(scratchDir))
-    await undo.defer(() => this.#promised.delete(scratchDir))
+    const scratchDir = await this.#scratch(undo)
     const registry = new Registry(tools, { reference, login, scratchDir, signal })
     onProgress(`Asking ${reference.registry} for ${formatImageReference(reference)}`)
     const { digest, layerBytes } = await this.#resolve(registry, reference)
@@ -210,29 +334,31 @@ export class FetchedImages {
     signal,
     onProgress,
   }: Make): Promise<FetchedImage> {
-    const { limits, logger } = this.#options
-    const startedAtMs = Date.now()
-    if (layerBytes > limits.maxBytes) {
-      throw new AppError(
-        'image_not_usable',
-        `Its layers have ${mib(layerBytes)} MiB, which is more than WRENN_IMAGE_MAX_MIB.`,
-      )
-    }
+    const { limits } = this.#options
+    needImageBytes(layerBytes, limits, 'Its layers have')
     await this.#promise(scratchDir, layerBytes * (1 + 2 * USUAL_RATIO) + DISK_BYTES, signal)
     const work = join(scratchDir, 'fetch')
     onProgress(`Fetching ${digest}, ${mib(layerBytes)} MiB`)
     const onBytes = (received: number): void => onProgress(`Fetched ${mib(received)} of ${mib(layerBytes)} MiB`)
     await registry.copy(digest, work, { layerBytes, limits, timeoutMs: TIMEOUT_MS, onBytes })
+    const source = formatImageReference(reference)
+    return await this.#become(work, { name, digest, source, scratchDir, signal, onProgress })
+  }
+
+  /** Makes the image of `<work>/layout` a layer; `work` is gone afterwards. */
+  async #become(work: string, { name, digest, source, scratchDir, signal, onProgress }: Become): Promise<FetchedImage> {
+    const { limits, logger } = this.#options
+    const startedAtMs = Date.now()
     const layout = join(work, 'layout')
-    const config = await readLayout(layout, imageArchitecture())
+    const { config, manifest } = await readLayout(layout, imageArchitecture())
     onProgress('Unpacking it')
     const unpacked = await unpackLayout(layout, join(scratchDir, 'root'), limits, { signal, timeoutMs: TIMEOUT_MS })
     await removeUnpacked(work)
     onProgress('Packing it as a disk')
     await this.#needWithinTotal(unpacked.bytes, signal)
     const file = await this.#pack(unpacked, scratchDir, signal)
-    const entry = await this.#adopt(file, { name, manifest: digest, reference, config, signal })
-    logger.info({ image: name, reference: entry.reference, ms: Date.now() - startedAtMs }, 'images.fetched')
+    const entry = await this.#adopt(file, { name, manifest: digest ?? manifest, source, config, signal })
+    logger.info({ image: name, reference: source, ms: Date.now() - startedAtMs }, 'images.fetched')
     return await this.#describe(entry)
   }
 
@@ -303,18 +429,18 @@ export class FetchedImages {
   }
 
   /** Whoever removes layers that have no name is not there meanwhile. */
-  async #adopt(file: string, { name, manifest, reference, config, signal }: Adopted): Promise<ImageIndex> {
+  async #adopt(file: string, { name, manifest, source, config, signal, hasDisk }: Adopted): Promise<ImageIndex> {
     await using _lease = await this.#store.lease({ signal })
     const { digest } = await this.#store.adopt(file)
-    const text = formatImageReference(reference)
     const entry = {
       name,
       digest,
       manifest,
       architecture: imageArchitecture(),
-      reference: text,
+      reference: source,
       createdAtMs: Date.now(),
       config,
+      ...(hasDisk === true ? { hasDisk } : {}),
     }
     await this.#store.writeIndex(name, entry)
     return entry
@@ -323,7 +449,7 @@ export class FetchedImages {
   /** The image of that name, which counts as used from now on. */
   async find(name: string): Promise<FetchedImage | undefined> {
     const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
-    if (entry === undefined) return undefined
+    if (entry === undefined || (entry.hasDisk === true && !(await exists(this.#diskPath(name))))) return undefined
     await this.#touch(name)
     return await this.#describe(entry)
   }
@@ -363,10 +489,14 @@ export class FetchedImages {
     const remove = async (): Promise<boolean> => {
       const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
       const isFresh = Date.now() - (await this.#usedAtMs(name)) < keepMs
-      if (entry !== undefined && (isFresh || inUse(entry.digest))) return false
+      // A template that was made of an archive has its disk, and needs the base image alone.
+      const isNeeded = entry !== undefined && inUse(entry.digest)
+      if (entry !== undefined && (isFresh || (isNeeded && entry.hasDisk !== true))) return false
       await using _lease = await this.#store.lease({ ...(signal && { signal }) })
       await this.#store.removeIndex(name)
-      if (entry !== undefined && !(await this.#store.referencedDigests()).has(entry.digest))
+      await rm(this.#diskPath(name), { force: true })
+      await rm(this.#templatePath(name), { force: true })
+      if (entry !== undefined && !isNeeded && !(await this.#store.referencedDigests()).has(entry.digest))
         await this.#store.removeLayer(entry.digest)
       return true
     }
@@ -387,9 +517,22 @@ export class FetchedImages {
     await utimes(this.#indexPath(name), now, now)
   }
 
-  async #describe({ name, digest, manifest, createdAtMs, config }: ImageIndex): Promise<FetchedImage> {
+  async #describe({ name, digest, manifest, createdAtMs, config, hasDisk }: ImageIndex): Promise<FetchedImage> {
     const path = this.#store.layerPath(digest)
-    return { name, path, sizeBytes: (await stat(path)).size, digest, manifest, createdAtMs, config }
+    const image = { name, path, sizeBytes: (await stat(path)).size, digest, manifest, createdAtMs, config }
+    return hasDisk === true ? { ...image, diskPath: this.#diskPath(name) } : image
+  }
+
+  #diskRoot(): string {
+    return join(this.#options.poolDir, 'layers', 'disks')
+  }
+
+  #diskPath(name: string): string {
+    return join(this.#diskRoot(), `${name}.raw`)
+  }
+
+  #templatePath(name: string): string {
+    return join(this.#diskRoot(), `${name}.json`)
   }
 
   #indexPath(name: string): string {
@@ -412,18 +555,90 @@ interface Make {
   readonly onProgress: (sentence: string) => void
 }
 
+interface Become {
+  readonly name: string
+  /** Of its manifest where it came from. @default as it is in the layout */
+  readonly digest?: string
+  /** What is kept of where it is from. */
+  readonly source: string
+  readonly scratchDir: string
+  readonly signal: AbortSignal
+  readonly onProgress: (sentence: string) => void
+}
+
 interface Adopted {
   readonly name: string
   readonly manifest: string
-  readonly reference: ImageReference
+  readonly source: string
+  readonly hasDisk?: boolean
   readonly config: ImageConfig
   readonly signal: AbortSignal
+}
+
+interface PackOptions {
+  readonly manifest: Omit<TemplateManifest, 'format' | 'version' | 'architecture' | 'base'>
+  /** A layer: its name is its digest. */
+  readonly basePath: string
+  /** It must not change meanwhile. */
+  readonly diskPath: string
+  readonly signal: AbortSignal
+}
+
+function noFiles(error: unknown): readonly string[] {
+  if (isErrno(error, 'ENOENT')) return []
+  throw error
 }
 
 /** Where an image is from counts as much as what it is: each is given only to who has been let read it there. */
 function nameOf({ registry, path }: ImageReference, digest: string): string {
   const key = createHash('sha256').update(`${registry}/${path}@${digest}`).digest('hex')
   return `${PREFIX}${key}-${imageArchitecture()}`
+}
+
+/** Who has all bytes of a file has been given its images by nobody. */
+function nameOfFile(sha256: string, image: string | undefined): string {
+  const key = createHash('sha256')
+    .update(`file ${sha256} ${image ?? ''}`)
+    .digest('hex')
+  return `${PREFIX}${key}-${imageArchitecture()}`
+}
+
+function needImageBytes(bytes: number, { maxBytes }: ImageLimits, what: string): void {
+  if (bytes <= maxBytes) return
+  throw new AppError('image_not_usable', `${what} ${mib(bytes)} MiB, which is more than WRENN_IMAGE_MAX_MIB.`)
+}
+
+/** @throws AppError `invalid_request` for bytes that are not those that were told */
+async function receive(
+  bytes: AsyncIterable<Uint8Array>,
+  path: string,
+  { sha256, sizeBytes, signal }: Pick<ArchiveWish, 'sha256' | 'sizeBytes' | 'signal'>,
+): Promise<void> {
+  await using file = await open(path, 'wx', 0o400)
+  const hash = createHash('sha256')
+  let received = 0
+  for await (const chunk of bytes) {
+    signal.throwIfAborted()
+    received += chunk.length
+    if (received > sizeBytes) break
+    hash.update(chunk)
+    await file.writeFile(chunk)
+  }
+  if (received === sizeBytes && hash.digest('hex') === sha256) return
+  throw new AppError('invalid_request', 'its bytes are not those of its digest.')
+}
+
+/** Runs a fetch as long as one may take; its errors begin with what people call the image. */
+async function inTime<T>(asked: AbortSignal, called: string, task: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const late = AbortSignal.timeout(TIMEOUT_MS)
+  try {
+    return await task(AbortSignal.any([asked, late]))
+  } catch (thrown) {
+    asked.throwIfAborted()
+    const error = firstFailure(thrown)
+    if (late.aborted) throw about(called, new AppError('timeout', `it took longer than ${TIMEOUT_MS / 60_000} min.`))
+    throw error instanceof AppError ? about(called, withoutHost(error)) : error
+  }
 }
 
 /** What fails of the host's own tools says how the host is made. */

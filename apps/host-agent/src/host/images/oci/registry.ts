@@ -172,8 +172,8 @@ function authFile({ registry }: ImageReference, { username, password }: Registry
 }
 
 /** The same, of an image that people know by this name. */
-export function about(reference: ImageReference, { code, message, details, cause }: AppError): AppError {
-  return new AppError(code, `${formatImageReference(reference)}: ${message}`, { ...(details && { details }), cause })
+export function about(called: string, { code, message, details, cause }: AppError): AppError {
+  return new AppError(code, `${called}: ${message}`, { ...(details && { details }), cause })
 }
 
 /** Skopeo says why in words alone. */
@@ -226,7 +226,7 @@ function withoutNames(said: string, { registry, path, tag }: ImageReference): st
 const MAX_SAID = 400
 
 /** The message of skopeo's last line, in logrus' form. */
-function fatalOf(stderr: string): string {
+export function fatalOf(stderr: string): string {
   const line = stderr.trim().split('\n').at(-1) ?? ''
   const quoted = /level=fatal msg=("(?:[^"\\]|\\.)*"|\S+)/.exec(line)?.[1] ?? line
   const text = quoted.startsWith('"') ? quoted.slice(1, -1).replaceAll('\\"', '"').replaceAll('\\n', ' ') : quoted

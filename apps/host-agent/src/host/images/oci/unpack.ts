@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import { z } from 'zod'
 import { type RunResult, run, runForResult } from '../../exec.js'
-import { type ImageConfig, MANIFEST_BYTES, parseImageConfig } from './manifest.js'
+import { type ImageConfig, MANIFEST_BYTES, parseImageConfig, parseManifest } from './manifest.js'
 import { sandboxed } from './sandbox.js'
 
 /** A look costs as much as a walk through the folder. */
@@ -18,13 +18,21 @@ export interface ImageLimits {
   readonly maxFiles: number
 }
 
-/** What a layout's one image says of itself. @throws AppError `image_not_usable` when it is for another machine */
-export async function readLayout(layout: string, architecture: string): Promise<ImageConfig> {
+/** What a layout's one image says of itself, and its digest. @throws AppError `image_not_usable` when it is for another machine */
+export async function readLayout(
+  layout: string,
+  architecture: string,
+): Promise<{ readonly config: ImageConfig; readonly manifest: string }> {
   const index = JSON.parse(await readSmall(join(layout, 'index.json')))
   const { digest } = z.object({ manifests: z.tuple([z.object({ digest: z.string() })]) }).parse(index).manifests[0]
-  const manifest = JSON.parse(await readSmall(blobPath(layout, digest)))
-  const { config } = z.object({ config: z.object({ digest: z.string() }) }).parse(manifest)
-  return parseImageConfig(await readSmall(blobPath(layout, config.digest)), architecture)
+  const raw = await readSmall(blobPath(layout, digest))
+  const image = parseManifest(raw, architecture)
+  if (image.kind !== 'image') throw new AppError('image_not_usable', 'It is an index of images.')
+  const { config } = z.object({ config: z.object({ digest: z.string() }) }).parse(JSON.parse(raw))
+  return {
+    config: parseImageConfig(await readSmall(blobPath(layout, config.digest)), architecture),
+    manifest: digest,
+  }
 }
 
 function blobPath(layout: string, digest: string): string {
@@ -170,7 +178,8 @@ export async function removeUnpacked(folder: string): Promise<void> {
 
 const MAX_SAID = 300
 
-function lastWords(text: string): string {
+/** The last line that a tool wrote, without its ornaments. */
+export function lastWords(text: string): string {
   const line = text.trim().split('\n').at(-1) ?? ''
-  return line.replace(/^[\s⨯•]+/, '').slice(0, MAX_SAID) || 'umoci did not say why.'
+  return line.replace(/^[\s⨯•]+/, '').slice(0, MAX_SAID) || 'nobody said why.'
 }
