@@ -18,6 +18,7 @@ import { addClean, addDown } from './commands/machine.js'
 import { addPlan } from './commands/plan.js'
 import { addProxy } from './commands/proxy.js'
 import { addQuota } from './commands/quota.js'
+import { addRegistry } from './commands/registry.js'
 import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
@@ -60,6 +61,7 @@ export function createProgram(): Command {
   addEgress(program)
   addSnapshot(program)
   addTemplate(program)
+  addRegistry(program)
   addQuota(program)
   addPlan(program)
   addUsage(program)

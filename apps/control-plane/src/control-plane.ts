@@ -130,6 +130,7 @@ export async function startControlPlane(
     snapshots,
     templateBuilds: builds.service,
     templateTags: builds.tags,
+    registryLogins: builds.logins,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -134,6 +134,7 @@ async function openApi(): Promise<string> {
     snapshots,
     templateBuilds: builds.service,
     templateTags: builds.tags,
+    registryLogins: builds.logins,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -8,6 +8,7 @@ import { quota } from './convert.js'
 import { Events } from './events.js'
 import { Factors } from './factors.js'
 import { Platform } from './platform.js'
+import { Registries } from './registries.js'
 import { Sessions } from './sessions.js'
 import type { WebSocketConstructor } from './socket.js'
 import { Teams } from './teams.js'
@@ -59,6 +60,8 @@ export class Wrenn {
   readonly capsules: Capsules
   /** What capsules start from. */
   readonly templates: Templates
+  /** How builds of the team log in at registries of images. */
+  readonly registries: Registries
   /** The team's keys; for clients whose own key has the scope `admin`. */
   readonly apiKeys: ApiKeys
   /** What happened in the team; for clients whose key has the scope `admin`. */
@@ -94,6 +97,7 @@ export class Wrenn {
     })
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
+    this.registries = new Registries(transport)
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)
     this.events = new Events(transport)

@@ -122,6 +122,7 @@ export {
   type RecipeStep,
   type RecipeUpload,
 } from './recipe.js'
+export { Registries, type RegistryLoginInfo } from './registries.js'
 export type { ConnectionState } from './session.js'
 export { Sessions } from './sessions.js'
 export type { WebSocketConstructor, WebSocketLike } from './socket.js'

@@ -39,6 +39,7 @@ import { meRoutes, resetRoutes } from './routes/me.js'
 import { metricsRoutes } from './routes/metrics.js'
 import { oauthRoutes, openOauthRoutes } from './routes/oauth.js'
 import { platformRoutes } from './routes/platform.js'
+import { registryRoutes } from './routes/registries.js'
 import { socketRoutes } from './routes/sockets.js'
 import { systemRoutes } from './routes/system.js'
 import { teamRoutes } from './routes/teams.js'
@@ -130,6 +131,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     fileRoutes(closed, services)
     templateRoutes(closed, services)
     templateBuildRoutes(closed, services)
+    registryRoutes(closed, services)
     apiKeyRoutes(closed, services)
     teamRoutes(closed, services)
     allTeamRoutes(closed, services)

@@ -31,7 +31,7 @@ import type { AllCapsules, PlatformWatch } from '../domain/platform/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
-import type { TemplateBuilds, TemplateTags } from '../domain/templates/index.js'
+import type { RegistryLogins, TemplateBuilds, TemplateTags } from '../domain/templates/index.js'
 import type { Usage } from '../domain/usage/index.js'
 import type { Host } from '../host/host.js'
 import type { Dashboard } from './dashboard/dashboard.js'
@@ -78,6 +78,7 @@ export interface Services {
   readonly checkpoints: Checkpoints
   readonly snapshots: Snapshots
   readonly templateBuilds: TemplateBuilds
+  readonly registryLogins: RegistryLogins
   readonly templateTags: TemplateTags
   readonly teamName: (teamId: string) => Promise<string | undefined>
   /** What a team uses and may use. */

@@ -751,6 +751,18 @@ interface CapsuleMetricsTable {
   points: Buffer
 }
 
+/** How a team's builds log in at a registry of images. */
+interface RegistryLoginsTable {
+  team_id: string
+  /** `host[:port]`, as references of images have it. */
+  registry: string
+  username: string
+  /** Encrypted. */
+  password: string
+  created_at: ColumnType<Date, undefined, never>
+  updated_at: ColumnType<Date, undefined, RawBuilder<Date>>
+}
+
 /** Where a team wants its events sent to. */
 interface ChannelsTable {
   id: string
@@ -905,6 +917,7 @@ export interface Database {
   attempts: AttemptsTable
   mails: MailsTable
   invitations: InvitationsTable
+  registry_logins: RegistryLoginsTable
   channels: ChannelsTable
   channel_deliveries: ChannelDeliveriesTable
 }
@@ -931,6 +944,8 @@ export type PlanRow = Selectable<PlansTable>
 export type EventRow = Selectable<EventsTable>
 /** An invitation, in the form of {@link CapsuleRow}. */
 export type InvitationRow = Selectable<InvitationsTable>
+/** A login at a registry, in the form of {@link CapsuleRow}. */
+export type RegistryLoginRow = Selectable<RegistryLoginsTable>
 /** A channel, in the form of {@link CapsuleRow}. */
 export type ChannelRow = Selectable<ChannelsTable>
 /** An event for a channel, in the form of {@link CapsuleRow}. */

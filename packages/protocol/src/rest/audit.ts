@@ -13,6 +13,7 @@ export const auditResources = [
   'invitation',
   'plan',
   'channel',
+  'registry',
 ] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const
 

@@ -29,6 +29,7 @@ import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest, SMALL_ANSWER_BYTES } from './guest.js'
 import { beginAsImageSays, imageOrigin } from './image-origin.js'
 import { originOf, type ResolvedOrigin, type StartedBy } from './origin.js'
+import type { RegistryLogins } from './registry-logins.js'
 import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
 import { missingFiles, type PlannedStage, planStages } from './stages.js'
@@ -49,6 +50,7 @@ export interface AttemptDeps {
   readonly keyring: Keyring
   readonly wake: Wake
   readonly files: BuildFiles
+  readonly logins: RegistryLogins
   readonly limits: BuildLimits
   /** Of a template that is built from a built-in one. */
   readonly diskSizeMib: number

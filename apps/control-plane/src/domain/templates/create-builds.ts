@@ -8,6 +8,7 @@ import type { Keyring } from '../secrets/index.js'
 import { BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
 import { BuildRunner } from './build-runner.js'
 import { BuildHousekeeping } from './housekeeping.js'
+import { RegistryLogins } from './registry-logins.js'
 import { TemplateBuilds } from './template-builds.js'
 import { TemplateTags } from './template-tags.js'
 import { UploadLinks } from './upload-links.js'
@@ -32,6 +33,7 @@ interface BuildsDeps {
 interface Builds {
   readonly service: TemplateBuilds
   readonly tags: TemplateTags
+  readonly logins: RegistryLogins
   start(): void
   /** Leaves builds that are under way to others. */
   stop(): Promise<void>
@@ -43,12 +45,14 @@ export function createBuilds(deps: BuildsDeps): Builds {
   const { filesDir: dir, uploadBytes, filesBytes, timeoutMs } = buildLimits
   const files = new BuildFiles({ dir, uploadBytes, filesBytes, freshMs: timeoutMs + UPLOAD_SPARE_MS })
   const service = new TemplateBuilds({ ...deps, files, links: new UploadLinks(db) })
-  const shared = { ...deps, files, limits: buildLimits }
+  const logins = new RegistryLogins(deps)
+  const shared = { ...deps, files, logins, limits: buildLimits }
   const runner = new BuildRunner({ ...shared, diskSizeMib: limits.defaultDiskSizeMib })
   const housekeeping = new BuildHousekeeping(shared)
   return {
     service,
     tags: new TemplateTags(db),
+    logins,
     start: () => {
       runner.start()
       housekeeping.start()

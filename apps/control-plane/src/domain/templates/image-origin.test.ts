@@ -33,7 +33,15 @@ function hostThat(fetchImage: HostClient['fetchImage']): Host {
 function origin(host: Host, said: string[] = [], asked: Parameters<typeof imageOrigin>[2] = image) {
   const onProgress = (sentence: string) => said.push(sentence)
   return imageOrigin(
-    { host, keyring, files, diskSizeMib: 1024, signal: new AbortController().signal, onProgress },
+    {
+      host,
+      keyring,
+      files,
+      logins: { of: async () => undefined },
+      diskSizeMib: 1024,
+      signal: new AbortController().signal,
+      onProgress,
+    },
     build,
     asked,
   )

@@ -23,6 +23,7 @@ import { makeFolder, userOf } from './dockerfile-steps.js'
 import type { BuildGuest } from './guest.js'
 import { type ImageFile, importImage } from './image-file.js'
 import { FIRST_STATE, type ResolvedOrigin } from './origin.js'
+import type { RegistryLogin, RegistryLogins } from './registry-logins.js'
 
 /** A container's, where its image does not say. */
 const CONTAINER_STATE: ProcessDefaults = { user: 'root', cwd: '/', envs: {} }
@@ -40,12 +41,6 @@ const setupSchema = z.object({
 const MAX_VARIABLES = 1_000
 /** By name, of those that are left out. */
 const MAX_TOLD = 10
-
-/** Who asks a registry. */
-export interface RegistryLogin {
-  readonly username: string
-  readonly password: string
-}
 
 /** An image as who asks for a build names it, with the login that its registry gets. */
 export interface AskedImage extends Omit<BuildImage, 'login'> {
@@ -75,6 +70,7 @@ interface ImageDeps {
   readonly host: Host
   readonly keyring: Keyring
   readonly files: Pick<BuildFiles, 'digest' | 'open'>
+  readonly logins: Pick<RegistryLogins, 'of'>
   readonly diskSizeMib: number
   readonly signal: AbortSignal
   /** A sentence for people. */
@@ -186,7 +182,11 @@ async function imageOf(
     const wanted: ImageFile = { ...file, teamId, called: reference }
     return await importImage(deps, wanted)
   }
-  const opened = login === undefined ? undefined : JSON.parse(deps.keyring.open(login, contextOf(id, reference)).text)
+  const { keyring, logins } = deps
+  const opened =
+    login === undefined
+      ? await logins.of(teamId, reference)
+      : JSON.parse(keyring.open(login, contextOf(id, reference)).text)
   return await fetchImage(deps, { reference, ...(opened === undefined ? {} : { login: opened }) })
 }
 

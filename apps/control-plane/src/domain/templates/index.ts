@@ -1,5 +1,5 @@
 export { createBuilds } from './create-builds.js'
-export type { RegistryLogin } from './image-origin.js'
+export type { RegistryLogin, RegistryLogins } from './registry-logins.js'
 export { maskedLines } from './secret-mask.js'
 export type { SubmittedPlan, TemplateBuilds } from './template-builds.js'
 export { MAX_TEMPLATE_TAGS, TemplateTags } from './template-tags.js'

@@ -30,6 +30,7 @@ import * as templateTags from './0028-template-tags.js'
 import * as capsulesLive from './0029-capsules-live.js'
 import * as buildTraces from './0030-build-traces.js'
 import * as egressRules from './0031-egress-rules.js'
+import * as registryLogins from './0032-registry-logins.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -64,4 +65,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0029-capsules-live': capsulesLive,
   '0030-build-traces': buildTraces,
   '0031-egress-rules': egressRules,
+  '0032-registry-logins': registryLogins,
 }
