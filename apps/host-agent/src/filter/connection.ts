@@ -1,10 +1,12 @@
 import { connect, type Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { breakOff, carry, formatAddress, joinSockets, parseAddress } from '@wrenn/base'
 import type { Destination, NamesPolicy, RefusalReason } from '../host/names/index.js'
 import type { Edge, EdgeMatch } from './edge/index.js'
 import { type Beginning, hearFirst, readBeginning } from './first-bytes.js'
 import { RequestGate } from './request-gate.js'
 import { type NameResolver, TooManyLookups } from './resolver.js'
+import type { Terminations } from './terminations.js'
 import { Witness } from './witness.js'
 
 const CONNECT_TIMEOUT_MS = 10_000
@@ -38,6 +40,7 @@ export interface ConnectionContext {
   readonly edge: Edge
   /** What is to be set in requests to a host, as it is now. */
   readonly matchEdge: (name: string) => EdgeMatch | undefined
+  readonly terminations: Pick<Terminations<Connection>, 'take' | 'leave'>
   /** Of a source that learns: where it is connected to. @param noted what was told of this connection, and turns out to be more */
   readonly onUsed: (used: Used, noted?: Used) => void
 }
@@ -144,6 +147,13 @@ export class Connection {
 
   /** Ends the guest's TLS here. Where its requests go is what the name resolves to, whatever address it asked for. */
   async #terminate(name: string, match: EdgeMatch): Promise<void> {
+    const { source, terminations } = this.#context
+    const waitMs = terminations.take(source, this)
+    if (waitMs === undefined) return this.#refuse({ name, reason: 'too_many' })
+    this.#client.once('close', () => terminations.leave(source, this))
+    if (this.#client.destroyed) return terminations.leave(source, this)
+    if (waitMs > 0) await delay(waitMs)
+    if (this.#client.destroyed) return
     const addresses = await this.#find(name)
     if (addresses === undefined) return this.breakOff()
     this.#name = name
@@ -262,10 +272,12 @@ export class Connection {
 export const openTcp: OpenConnection = async (host, port) => {
   return await new Promise((resolve) => {
     const socket = connect({ host, port, allowHalfOpen: true, noDelay: true })
+    // For as long as it lives: whoever has it sees it close, and at no time is an error of it the end of the whole filter.
+    socket.on('error', () => {})
     const finish = (result: Socket | undefined): void => {
       clearTimeout(timer)
       socket.off('connect', onConnect).off('error', onFailure)
-      if (result === undefined) socket.on('error', () => {}).destroy()
+      if (result === undefined) socket.destroy()
       resolve(result)
     }
     const onConnect = (): void => finish(socket)

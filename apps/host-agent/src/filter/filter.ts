@@ -4,17 +4,21 @@ import type { FilterAnswer, FilterAsk } from '../host/filter/protocol.js'
 import { type Destination, Destinations, NamesPolicy, Refusals } from '../host/names/index.js'
 import { type EgressPolicy, resolvePolicy } from '../host/network/policy.js'
 import { Connection, type OpenConnection, openTcp, type Used } from './connection.js'
-import { Edge, EdgeRules } from './edge/index.js'
+import { Edge, EdgeRules, type EdgeTimes } from './edge/index.js'
 import { type PlaceLimits, Places } from './places.js'
 import type { NameResolver } from './resolver.js'
+import { Terminations } from './terminations.js'
 
 const LIMITS: PlaceLimits = { all: 8192, perSource: 256 }
 
-interface FilterOptions {
+export interface FilterOptions {
   readonly resolver: NameResolver
   /** Which program this is. */
   readonly version: string
   readonly limits?: PlaceLimits
+  /** Of connections whose TLS ends here. */
+  readonly terminated?: PlaceLimits
+  readonly edgeTimes?: EdgeTimes
   /** @default openTcp */
   readonly open?: OpenConnection
   /** Whose certificates hosts with rules may have, as PEM. @default those that Node.js comes with */
@@ -35,11 +39,13 @@ export class Filter {
   readonly #refusals = new Refusals()
   readonly #used = new Destinations()
   readonly #edge: Edge
+  readonly #terminations: Terminations<Connection>
   readonly #edgeRules = new Map<string, EdgeRules>()
 
   constructor(options: FilterOptions) {
     this.#options = options
-    this.#edge = new Edge({ ca: options.ca ?? rootCertificates })
+    this.#edge = new Edge({ ca: options.ca ?? rootCertificates, times: options.edgeTimes })
+    this.#terminations = new Terminations(options.terminated)
     this.#places = new Places(options.limits ?? LIMITS)
   }
 
@@ -66,6 +72,7 @@ export class Filter {
       policy: () => this.#policies.get(source),
       onRefused: (attempt) => note({ address, port, ...attempt }),
       edge: this.#edge,
+      terminations: this.#terminations,
       matchEdge: (name) => this.#edgeRules.get(source)?.find(name),
       onUsed: (used, noted) => {
         if (this.#policies.get(source)?.learns !== true) return
@@ -112,9 +119,10 @@ export class Filter {
     for (const connection of this.#places.of(source)) connection.review()
   }
 
+  /** Without rules those that there are stay, unless they are of another capsule, which had the address before. */
   #setRules(source: string, { intercept, rules, authority }: EgressPolicy): void {
     if (rules !== undefined && authority !== undefined) this.#edgeRules.set(source, new EdgeRules(rules, authority))
-    else if (intercept !== true) this.#edgeRules.delete(source)
+    else if (intercept !== true || this.#edgeRules.get(source)?.isOf(authority) !== true) this.#edgeRules.delete(source)
   }
 
   /** Its connections first: what they still report of it is not noted. */
@@ -124,5 +132,6 @@ export class Filter {
     this.#refusals.forget(source)
     this.#used.forget(source)
     this.#edgeRules.delete(source)
+    this.#terminations.forget(source)
   }
 }

@@ -17,6 +17,10 @@ export class EdgeRules {
     this.#byHost = new Map(rules.map((rule) => [rule.host, rule]))
   }
 
+  isOf(authority: Credentials | undefined): boolean {
+    return authority?.cert === this.#authority.cert
+  }
+
   /** @param name as `parseHostName` gives it */
   find(name: string): EdgeMatch | undefined {
     const labels = name.split('.')

@@ -3,12 +3,12 @@ import { once } from 'node:events'
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import { Agent, createServer as createHttps, type Server as HttpsServer, request } from 'node:https'
 import { connect as connectTcp, createServer, type Server, type Socket } from 'node:net'
-import { connect as connectTls, type TLSSocket } from 'node:tls'
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls'
 import { type Credentials, createAuthority, issueHostCertificate } from '@wrenn/certificates'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { EgressPolicy } from '../../host/network/policy.js'
 import { openTcp } from '../connection.js'
-import { Filter } from '../filter.js'
+import { Filter, type FilterOptions } from '../filter.js'
 import { NameResolver } from '../resolver.js'
 
 const GUEST = '127.0.0.1'
@@ -55,14 +55,7 @@ beforeEach(async () => {
     socket.write('220 I speak first\r\n')
   })
   await listen(silent)
-  filter = new Filter({
-    resolver: new NameResolver(async () => [{ address: '9.9.9.9', ttl: 60 }]),
-    version: 'of a test',
-    ca: [world.cert],
-    // The guest’s side has a loopback address, where nothing is public: what it asks for is the site.
-    open: async () => await openTcp(GUEST, sitePort),
-    onFailure: (error) => failures.push(error),
-  })
+  filter = makeFilter()
   front = createServer({ allowHalfOpen: true }, (socket) => {
     Object.defineProperty(socket, 'localAddress', { value: '9.9.9.9' })
     filter.accept(socket)
@@ -77,6 +70,18 @@ afterEach(async () => {
   expect(failures).toEqual([])
 })
 afterAll(() => sockets.clear())
+
+function makeFilter(options: Pick<FilterOptions, 'edgeTimes' | 'terminated'> = {}): Filter {
+  return new Filter({
+    ...options,
+    resolver: new NameResolver(async () => [{ address: '9.9.9.9', ttl: 60 }]),
+    version: 'of a test',
+    ca: [world.cert],
+    // The guest’s side has a loopback address, where nothing is public: what it asks for is the site.
+    open: async () => await openTcp(GUEST, sitePort),
+    onFailure: (error) => failures.push(error),
+  })
+}
 
 async function makeSite({ cert, key }: Credentials): Promise<HttpsServer> {
   const server = createHttps({ cert, key }, (incoming, response) => {
@@ -145,7 +150,7 @@ async function get({
 }
 const seen = ({ text }: Got): IncomingHttpHeaders => JSON.parse(text).headers
 
-async function connectTo(name: string, options: { readonly ca?: string; readonly ALPNProtocols?: string[] } = {}) {
+async function connectTo(name: string, options: ConnectionOptions & { allowHalfOpen?: boolean } = {}) {
   const socket = connectTls({ host: GUEST, port: portOf(front), servername: name, ca: ours.cert, ...options })
   await once(socket, 'secureConnect')
   return socket
@@ -230,6 +235,130 @@ describe('the edge', () => {
     socket.write('GET / HTTP/1.1\r\nHost: api.example\r\n\r\n'.repeat(17))
     await ended
     expect(requests).toBeLessThan(17)
+  })
+
+  it('passes requests of one connection on by one connection, one after the other', async () => {
+    const arrived: string[] = []
+    let connections = 0
+    const waiting: (() => void)[] = []
+    site.on('secureConnection', () => {
+      connections += 1
+    })
+    site.removeAllListeners('request')
+    site.on('request', ({ url = '' }, response) => {
+      arrived.push(url)
+      waiting.push(() => response.end(`answer ${url};`))
+    })
+    const socket = await connectTo('api.example')
+    socket.write(['/a', '/b', '/c'].map((path) => `GET ${path} HTTP/1.1\r\nHost: api.example\r\n\r\n`).join(''))
+    const answers = until(socket, /answer \/c;/)
+    for (const count of [1, 2, 3]) {
+      await expect.poll(() => waiting.length).toBe(count)
+      waiting[count - 1]?.()
+    }
+    expect((await answers).match(/answer \/.;/g)).toEqual(['answer /a;', 'answer /b;', 'answer /c;'])
+    expect(arrived).toEqual(['/a', '/b', '/c'])
+    expect(connections).toBe(1)
+    socket.destroy()
+  })
+
+  it('sends nothing for a guest that is gone', async () => {
+    const arrived: string[] = []
+    site.removeAllListeners('request')
+    site.on('request', ({ url = '' }) => arrived.push(url))
+    const ended = new Promise((resolve) => site.on('secureConnection', (socket) => socket.once('close', resolve)))
+    const socket = await connectTo('api.example')
+    socket.write('GET /a HTTP/1.1\r\nHost: api.example\r\n\r\n'.repeat(3))
+    await expect.poll(() => arrived.length).toBe(1)
+    socket.destroy()
+    await ended
+    // A host that does not come to its TLS is left, too.
+    const deaf = createServer((socket) => socket.on('error', () => {}))
+    sitePort = await listen(deaf)
+    const [toDeaf] = await Promise.all([connectTo('api.example'), once(deaf, 'connection')])
+    const again = once(deaf, 'connection')
+    toDeaf.write('GET /b HTTP/1.1\r\nHost: api.example\r\n\r\n')
+    const [left] = (await again) as [Socket]
+    const gone = new Promise((resolve) => left.resume().once('close', resolve))
+    toDeaf.destroy()
+    await gone
+    expect(arrived).toEqual(['/a'])
+    deaf.close()
+  })
+
+  it('outlives a site that resets before anybody has spoken', async () => {
+    const resetting = createServer((socket) => socket.resetAndDestroy())
+    sitePort = await listen(resetting)
+    const socket = connectTcp(portOf(front), GUEST)
+    socket.on('error', () => {})
+    await new Promise((resolve) => socket.once('close', resolve))
+    await new Promise((resolve) => resetting.close(resolve))
+    sitePort = portOf(site)
+    expect((await get()).status).toBe(200)
+  })
+
+  it('delivers what a host said before its end, and then ends', async () => {
+    const body = randomBytes(8 * 2 ** 20).toString('hex')
+    site.removeAllListeners('request')
+    site.on('request', ({ socket }) => {
+      socket.write('HTTP/1.1 200 OK\r\n\r\n')
+      socket.end(body)
+    })
+    expect((await get()).text === body).toBe(true)
+  })
+
+  it('leaves a guest that goes on when the host has ended, and one that never comes to its request', async () => {
+    filter = makeFilter({ edgeTimes: { waitMs: 60_000, lingerMs: 100 } })
+    filter.answer({ op: 'set', source: GUEST, policy: open })
+    site.removeAllListeners('request')
+    let requests = 0
+    site.on('request', ({ socket }) => {
+      requests += 1
+      socket.end('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n')
+    })
+    for (const more of ['', 'GET / HTTP/1.1\r\nHost: api.example\r\n\r\n']) {
+      const socket = await connectTo('api.example', { allowHalfOpen: true })
+      socket.on('error', () => {}).resume()
+      const ended = once(socket, 'end')
+      socket.write('GET / HTTP/1.1\r\nHost: api.example\r\n\r\n')
+      await ended
+      socket.write(more)
+      await expect.poll(() => filter.connections).toBe(0)
+      socket.destroy()
+    }
+    expect(requests).toBe(2)
+    filter = makeFilter({ edgeTimes: { waitMs: 100, lingerMs: 100 } })
+    filter.answer({ op: 'set', source: GUEST, policy: open })
+    const slow = await connectTo('api.example')
+    slow.on('error', () => {}).resume()
+    const left = new Promise((resolve) => slow.once('close', resolve))
+    slow.write('GET / HTTP/1.1\r\nHo')
+    await left
+  })
+
+  it('ends TLS for no more connections of a source than it may, and says so', async () => {
+    filter = makeFilter({ terminated: { all: 2, perSource: 1 } })
+    filter.answer({ op: 'set', source: GUEST, policy: open })
+    const socket = await connectTo('api.example')
+    await expect(get()).rejects.toThrow(/ECONNRESET|socket hang up|disconnected/)
+    const { refused } = filter.answer({ op: 'refused', source: GUEST })
+    expect(refused).toMatchObject([{ name: 'api.example', reason: 'too_many' }])
+    socket.destroy()
+    await expect.poll(() => filter.connections).toBe(0)
+    expect((await get()).status).toBe(200)
+  })
+
+  it.each([
+    ['a request with two Hosts', 'GET / HTTP/1.1\r\nHost: api.example\r\nHost: other.example\r\n\r\n'],
+    [
+      'a WebSocket with a body',
+      'GET / HTTP/1.1\r\nHost: api.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n\r\n',
+    ],
+  ])('refuses %s', async (_what, text) => {
+    const socket = await connectTo('api.example')
+    socket.write(text)
+    expect(await until(socket, /\n$/)).toMatch(/^HTTP\/1\.1 400 /)
+    socket.destroy()
   })
 
   it('passes WebSockets, and their refusals', async () => {
@@ -319,8 +448,14 @@ describe('the edge', () => {
     filter.answer({ op: 'set', source: GUEST, policy: { ...open, rules: changed } })
     expect(seen(await get()).authorization).toBe('new')
     expect(seen(await get({ agent })).authorization).toBe('new')
-    const { rules: _, authority: __, ...unknown } = open
-    filter.answer({ op: 'set', source: GUEST, policy: unknown })
+    const { rules: _, authority, ...unknown } = open
+    filter.answer({ op: 'set', source: GUEST, policy: { ...unknown, authority } })
+    expect(seen(await get()).authorization).toBe('new')
+    // Of the capsule that has the address next, nothing is known.
+    filter.answer({ op: 'set', source: GUEST, policy: { ...unknown, authority: world } })
+    expect(seen(await get({ ca: world.cert })).authorization).toBeUndefined()
+    filter.answer({ op: 'set', source: GUEST, policy: { ...open, rules: changed } })
+    filter.answer({ op: 'set', source: GUEST, policy: { ...unknown, authority } })
     expect(seen(await get()).authorization).toBe('new')
     filter.answer({ op: 'set', source: GUEST, policy: { ...unknown, intercept: false } })
     await expect(get({ agent })).rejects.toThrow(/ECONNRESET|socket hang up/)

@@ -1,39 +1,20 @@
-import { Agent, createServer, type IncomingMessage, request, type Server, ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, request, type Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import { type ConnectionOptions, connect, createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
+import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
 import { breakOff, errorText, parseHostName } from '@wrenn/base'
-import type { Credentials } from '@wrenn/certificates'
 import { requestHeaders, responseHeaders } from './edge-headers.js'
 import { Issuer } from './issuer.js'
+import { ALPN, type EdgeTimes, HANDSHAKE_TIMEOUT_MS, Session, type Terminated } from './session.js'
 
-const HANDSHAKE_TIMEOUT_MS = 10_000
-/** The one protocol that is spoken with both sides. */
-const ALPN = ['http/1.1']
-/** Requests that a client may have sent before their answers: each takes memory of all capsules' filter. */
-const MAXIMUM_PIPELINED = 16
+const TIMES: EdgeTimes = { waitMs: 120_000, lingerMs: 120_000 }
 const HOST = /^([^:@[\]]+)(?::\d{1,5})?$/
 
 interface EdgeOptions {
   /** Whose certificates servers may have, as PEM. */
   readonly ca: readonly string[]
-}
-
-interface Terminated {
-  readonly name: string
-  /** Who speaks for the host toward the guest. */
-  readonly authority: Credentials
-  /** What is set in its requests, as it is now; nothing when no rule has the host any more. */
-  readonly headers: () => Readonly<Record<string, string>> | undefined
-  /** A connection to the host, by the policy; nothing when there is none. */
-  readonly connect: () => Promise<Socket | undefined>
-}
-
-/** A client's connection with what it needs. */
-interface Session extends Terminated {
-  readonly agent: Agent
-  /** Requests without a whole answer. */
-  open: number
+  /** @default 2 min each */
+  readonly times?: EdgeTimes | undefined
 }
 
 /**
@@ -42,19 +23,21 @@ interface Session extends Terminated {
  */
 export class Edge {
   readonly #trusted: SecureContext
+  readonly #times: EdgeTimes
   readonly #issuer = new Issuer()
   readonly #server: Server
   readonly #sessions = new WeakMap<Duplex, Session>()
 
   constructor(options: EdgeOptions) {
     this.#trusted = createSecureContext({ ca: options.ca.filter((pem) => pem !== ''), minVersion: 'TLSv1.2' })
+    this.#times = options.times ?? TIMES
     this.#server = createServer({ keepAliveTimeout: 0, requestTimeout: 0 })
     this.#server.timeout = 0
     this.#server.on('request', (incoming, response) => {
-      guarded(incoming.socket, () => this.#forward(incoming, response, false))
+      guarded(incoming.socket, () => this.#take(incoming, response, false))
     })
     this.#server.on('checkContinue', (incoming, response) => {
-      guarded(incoming.socket, () => this.#forward(incoming, response, true))
+      guarded(incoming.socket, () => this.#take(incoming, response, true))
     })
     this.#server.on('upgrade', (incoming, socket, head) => {
       guarded(socket, () => this.#upgrade(incoming, socket, head))
@@ -69,50 +52,31 @@ export class Edge {
     if (client.destroyed) return
     const guest = new TLSSocket(client, { isServer: true, secureContext, ALPNProtocols: ALPN })
     const timer = setTimeout(() => breakOff(client), HANDSHAKE_TIMEOUT_MS)
-    const agent = this.#agentFor(terminated, guest)
     guest.on('error', () => breakOff(client))
-    guest.once('close', () => {
-      clearTimeout(timer)
-      agent.destroy()
-    })
+    guest.once('close', () => clearTimeout(timer))
     guest.once('secure', () => {
       clearTimeout(timer)
-      this.#sessions.set(guest, { ...terminated, agent, open: 0 })
+      const session = new Session({ ...terminated, guest, client, trusted: this.#trusted, times: this.#times })
+      this.#sessions.set(guest, session)
       this.#server.emit('connection', guest)
     })
   }
 
-  /** Connects to the host as often as the guest's connection needs it, which is once: what follows the end of the one ends the other. */
-  #agentFor({ name, connect: open }: Terminated, guest: TLSSocket): Agent {
-    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-    const make = async (): Promise<TLSSocket> => {
-      const socket = await open()
-      if (socket === undefined) throw new Error(`${name} cannot be reached`)
-      const server = await secure(socket, { servername: name, secureContext: this.#trusted, ALPNProtocols: ALPN })
-      server.once('close', () => guest.end())
-      return server
+  #take(incoming: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    const session = this.#sessions.get(incoming.socket)
+    const begin = (): void => {
+      guarded(incoming.socket, () => session && this.#forward(session, incoming, response, expectsContinue))
     }
-    const createConnection: Agent['createConnection'] = (_options, callback) => {
-      make().then(
-        (socket) => callback?.(null, socket),
-        (error: unknown) => callback?.(error instanceof Error ? error : new Error(String(error)), undefined as never),
-      )
-      return undefined
-    }
-    return Object.assign(agent, { createConnection })
+    if (session === undefined) incoming.socket.destroy()
+    else session.take(response, begin)
   }
 
-  #forward(incoming: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
-    const session = this.#sessions.get(incoming.socket)
-    const set = session?.headers()
-    if (session === undefined || set === undefined || session.open >= MAXIMUM_PIPELINED) {
+  #forward(session: Session, incoming: IncomingMessage, response: ServerResponse, expectsContinue: boolean): void {
+    const set = session.headers()
+    if (set === undefined) {
       incoming.socket.destroy()
       return
     }
-    session.open += 1
-    response.once('close', () => {
-      session.open -= 1
-    })
     const refusal = refusalOf(incoming, session.name)
     if (refusal !== undefined) {
       answer(response, refusal.status, refusal.text)
@@ -127,6 +91,7 @@ export class Edge {
       headers: requestHeaders(incoming.rawHeaders, set, chunked) as never,
       setHost: false,
     })
+    session.follow(onward)
     onward.on('continue', () => expectsContinue && response.writeContinue())
     onward.on('response', (from) => {
       from.on('error', () => incoming.socket.destroy())
@@ -147,16 +112,17 @@ export class Edge {
     const session = this.#sessions.get(socket)
     const response = new ServerResponse(incoming)
     const set = session?.headers()
-    if (session === undefined || set === undefined || session.open > 0) {
+    if (session === undefined || set === undefined || !session.isIdle) {
       socket.destroy()
       return
     }
+    session.detach()
     socket.on('error', () => socket.destroy())
     response.assignSocket(incoming.socket)
-    response.on('finish', () => socket.end())
+    response.on('finish', () => session.end())
     const isWebSocket = incoming.headers.upgrade?.toLowerCase() === 'websocket'
     const noOther = { status: 400, text: 'Only WebSocket may be asked for.' }
-    const refusal = isWebSocket ? refusalOf(incoming, session.name) : noOther
+    const refusal = isWebSocket ? (refusalOf(incoming, session.name) ?? bodyOf(incoming)) : noOther
     if (refusal !== undefined) {
       answer(response, refusal.status, refusal.text)
       return
@@ -172,7 +138,7 @@ export class Edge {
       headers: requestHeaders(incoming.rawHeaders, set, asked) as never,
       setHost: false,
     })
-    socket.once('close', () => onward.destroy())
+    session.follow(onward)
     onward.on('upgrade', (from, server, first) => {
       response.detachSocket(incoming.socket)
       const lines = Array.from({ length: from.rawHeaders.length / 2 }, (_, index) => {
@@ -199,6 +165,11 @@ export class Edge {
   }
 }
 
+interface Refusal {
+  readonly status: number
+  readonly text: string
+}
+
 /** What one side has sent and the other cannot be told ends that connection, and not the filter of all. */
 function guarded(socket: Duplex, pass: () => void): void {
   try {
@@ -212,33 +183,21 @@ function guarded(socket: Duplex, pass: () => void): void {
  * What is inside the TLS must be for the name outside, or a token of one host would go to another of the same server. The answer to
  * TRACE is the request, and the token with it (RFC 9110 §9.3.8).
  */
-function refusalOf(
-  { headers, method, url = '' }: IncomingMessage,
-  name: string,
-): { readonly status: number; readonly text: string } | undefined {
-  const host = HOST.exec(headers.host ?? '')?.[1]
+function refusalOf({ headersDistinct, method, url = '' }: IncomingMessage, name: string): Refusal | undefined {
+  const hosts = headersDistinct.host ?? []
+  // All of them would go on, and which one counts would be the host's choice (RFC 9112 §3.2).
+  if (hosts.length !== 1) return { status: 400, text: 'A request has one Host.' }
+  const host = HOST.exec(hosts[0] ?? '')?.[1]
   const isSame = host !== undefined && parseHostName(host) === name
   if (!isSame) return { status: 421, text: `The request is not for ${name}, for which the connection was made.` }
   if (method === 'TRACE') return { status: 405, text: 'TRACE is not passed on.' }
   return url.startsWith('/') || url === '*' ? undefined : { status: 421, text: 'The target must be a path.' }
 }
 
-async function secure(socket: Socket, options: ConnectionOptions): Promise<TLSSocket> {
-  return await new Promise((resolve, reject) => {
-    const server = connect({ ...options, socket, rejectUnauthorized: true })
-    const timer = setTimeout(() => server.destroy(new Error('TLS takes too long')), HANDSHAKE_TIMEOUT_MS)
-    const onError = (error: Error): void => {
-      clearTimeout(timer)
-      breakOff(socket)
-      reject(error)
-    }
-    server.once('error', onError)
-    server.once('secureConnect', () => {
-      clearTimeout(timer)
-      server.off('error', onError)
-      resolve(server)
-    })
-  })
+/** What asks for another protocol ends with its head: a body would be the first of that, or be waited for in vain. */
+function bodyOf({ headers }: IncomingMessage): Refusal | undefined {
+  const hasBody = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) !== 0
+  return hasBody ? { status: 400, text: 'What asks for a WebSocket has no body.' } : undefined
 }
 
 /** Of an error nothing is told but what it is: it says nothing of the request. */

@@ -155,6 +155,8 @@ export class EgressFilter {
     const version = await versionOf(program)
     const start = { namespace: plan.name, nameServer: plan.dnsAddress, version }
     const line = (await findFilter(program, version)) ?? (await startFilter(program, start))
+    // One that ran on may have what slots had that are another capsule's now.
+    await line.ask({ op: 'keep', sources: [...this.#linked.values()].map(({ source }) => source) })
     for (const { source, policy } of this.#linked.values()) {
       if (policy !== undefined) await line.ask({ op: 'set', source, policy })
     }
