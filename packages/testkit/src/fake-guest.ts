@@ -35,11 +35,13 @@ type EventInit = Pick<ProcessEvent, 'event'>['event']
 
 /**
  * The part of a guest agent that the host agent's domain needs, on a loopback address: health, identity, and processes with
- * resumable output. Commands run on this machine: only for tests.
+ * resumable output. Commands run on this machine, but for what changes whom it trusts: only for tests.
  */
 export class FakeGuest implements AsyncDisposable {
   /** Bodies of every accepted POST /init. */
   readonly identities: Record<string, unknown>[] = []
+  /** Certificates that it was made to trust. */
+  readonly trusted: string[] = []
   secret: string | undefined
   /** The next POST /init is carried out, but its answer is lost. */
   loseNextInit = false
@@ -72,6 +74,7 @@ export class FakeGuest implements AsyncDisposable {
       else if (this.secret !== undefined && request.headers['x-wrenn-secret'] !== this.secret)
         response.writeHead(401).end()
       else if (request.url === '/init') void this.#init(request, response)
+      else if (request.url === '/envs') response.end(JSON.stringify(this.#envs()))
       else if (request.url === '/quiesce') response.end(JSON.stringify({ flushed: true, synced: true }))
       else rpc(request, response)
     }
@@ -176,7 +179,7 @@ export class FakeGuest implements AsyncDisposable {
     const guest = this
     router.service(Process, {
       async *start(request: StartRequest, context) {
-        const session = guest.#spawn(request)
+        const session = request.tag === 'wrenn-edge' ? guest.#trust(request) : guest.#spawn(request)
         for await (const event of guest.#follow(session, 0n, context.signal)) yield { event: { event } }
       },
       async *connect(request: ConnectRequest, context) {
@@ -188,6 +191,15 @@ export class FakeGuest implements AsyncDisposable {
         }
       },
     })
+  }
+
+  #envs(): unknown {
+    return this.identities.findLast(({ envs }) => envs !== undefined)?.envs ?? {}
+  }
+
+  #trust(request: StartRequest): Session {
+    this.trusted.push(request.process?.envs.CERTIFICATE ?? '')
+    return { pid: 1, chunks: [], size: 0n, end: { exitCode: 0 }, changed: signal() }
   }
 
   #spawn(request: StartRequest): Session {

@@ -11,19 +11,19 @@ export async function withAuthority(policy: EgressPolicy, before?: EgressPolicy[
   return authority === undefined ? policy : { ...policy, authority }
 }
 
-/** Has a guest trust the authority of its rules, if it has any. @throws as `trustAuthority` */
-export async function trustEdge(guest: Guest, { intercept, authority }: EgressPolicy): Promise<void> {
-  if (intercept === true && authority !== undefined) await trustAuthority(guest.client, authority.cert)
-}
-
-/** The same for a guest that runs already: one whose owner has broken the place of certificates goes on all the same. */
+/**
+ * Has a guest trust the authority of its rules, if it has any. One whose image or owner has no place for certificates goes on all the
+ * same: only requests that rules are for fail there.
+ */
 export async function tryToTrustEdge(
   guest: Guest,
   { capsuleId, egress }: Pick<CapsuleRecord, 'capsuleId' | 'egress'>,
   logger: Logger,
 ): Promise<void> {
+  const { intercept, authority } = egress
+  if (intercept !== true || authority === undefined) return
   try {
-    await trustEdge(guest, egress)
+    await trustAuthority(guest.client, authority.cert)
   } catch (error) {
     logger.warn({ capsuleId, error: errorText(error) }, 'capsule.edge_not_trusted')
   }

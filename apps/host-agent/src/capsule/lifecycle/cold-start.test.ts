@@ -78,6 +78,15 @@ describe('a resume from the disk', () => {
     expect(await test.leftovers()).toEqual(nothing)
   })
 
+  it('has the guest trust the authority of its rules, whose certificate its disk may not have', async () => {
+    await manager.pause(capsuleId, 'request')
+    await manager.setEgress(capsuleId, { internet: true, allow: [], deny: [], intercept: true, rules: [] }, 1)
+    await manager.resume(capsuleId, fromDisk)
+    const agent = test.agents.get(capsuleId)
+    expect(agent?.trusted).toEqual([record().egress.authority?.cert.trim()])
+    expect(agent?.identities.at(-1)).toMatchObject({ envs: { A: '1', NODE_EXTRA_CA_CERTS: expect.any(String) } })
+  })
+
   it('keeps the state that it gave up until a newer one is durable', async () => {
     await manager.pause(capsuleId, 'request')
     await untilDurable()

@@ -1,5 +1,6 @@
 import { errorText } from '@wrenn/base'
 import { type Context, currentDir, planOf, watchExit } from '../context.js'
+import { tryToTrustEdge } from '../edge.js'
 import { BOOT_TIMEOUT_MS, type Guest, type GuestPlan, identifyBooted, unlessItDies } from '../guest/index.js'
 import type { StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
@@ -40,6 +41,8 @@ export class ColdStart {
       reach('resume:begun')
       await states.remove(plan.dir) // of a start that did not come to its end
       guest = await bootOnDisk(plan, from, fromDisk, entry, this.#context)
+      // It has the environment of a create, and perhaps a disk from before there were rules.
+      await tryToTrustEdge(guest, before, logger)
       timer.mark('boot')
       reach('resume:booted')
       const fallback = await this.#fallbackOf(before, from)

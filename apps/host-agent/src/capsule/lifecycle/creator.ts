@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { AppError, UndoStack } from '@wrenn/base'
 import type { Hardware } from '@wrenn/vmm'
 import { type Context, planOf, release, watchExit } from '../context.js'
-import { trustEdge, withAuthority } from '../edge.js'
+import { tryToTrustEdge, withAuthority } from '../edge.js'
 import {
   BOOT_TIMEOUT_MS,
   type Guest,
@@ -167,7 +167,7 @@ export class Creator {
     const { guest, path, identified } = await start(entry, timer)
     const trusted = async (): Promise<string> => {
       const version = await identified
-      await trustEdge(guest, input.egress)
+      await tryToTrustEdge(guest, input, logger)
       return version
     }
     const [agentVersion] = await Promise.all([

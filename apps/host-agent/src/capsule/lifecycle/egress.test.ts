@@ -51,10 +51,11 @@ describe('what a capsule may reach', () => {
   it('comes into force with rules whatever the guest does, and forgets what they set when the host agent ends', async () => {
     const { manager, capsuleId } = await host.startWithCapsule()
     const rules = [{ host: 'api.example', headers: { authorization: 'a secret' } }]
-    // The fake guest runs no programs: it cannot be made to trust anybody.
     await manager.setEgress(capsuleId, { ...wide, intercept: true, rules }, 1)
     const { authority } = inForce(manager, capsuleId) ?? {}
     expect(authority?.cert).toContain('BEGIN CERTIFICATE')
+    expect(host.agents.get(capsuleId)?.trusted).toEqual([authority?.cert.trim()])
+    expect(host.agents.get(capsuleId)?.identities.at(-1)).toMatchObject({ envs: { SSL_CERT_FILE: expect.any(String) } })
     expect(inForce(manager, capsuleId)).toEqual({ ...wide, intercept: true, rules, authority })
     await manager.setEgress(capsuleId, wide, 2)
     expect(inForce(manager, capsuleId)).toEqual({ ...wide, authority })
@@ -65,6 +66,22 @@ describe('what a capsule may reach', () => {
     await next.hotPool.close()
     expect(next.manager.get(capsuleId)?.egressRevision).toBe(0)
     expect(inForce(next.manager, capsuleId)).toEqual({ ...wide, intercept: true, authority })
+  })
+
+  it('holds up nothing else while a guest does not come to trust its authority', async () => {
+    const { manager, capsuleId } = await host.startWithCapsule()
+    const agent = host.agents.get(capsuleId)
+    agent?.mute()
+    let isTold = false
+    const told = manager.setEgress(capsuleId, { ...wide, intercept: true, rules: [] }, 1).then(() => {
+      isTold = true
+    })
+    await host.until(() => inForce(manager, capsuleId)?.intercept)
+    await manager.setEgress(capsuleId, narrow, 2)
+    expect(isTold).toBe(false)
+    expect(inForce(manager, capsuleId)).toMatchObject(narrow)
+    agent?.unmute()
+    await told
   })
 
   it('is not changed by a rollback: it belongs to the capsule, not to a point in time', async () => {

@@ -18,13 +18,16 @@ export class Egress {
    * @throws AppError `capsule_not_found`, `invalid_request`, `engine_failure`, `disk_full`; the earlier policy then holds
    */
   async set(capsuleId: string, egress: EgressPolicy, revision: number): Promise<CapsuleRecord> {
-    const { table } = this.#context
-    return await table.exclusive(capsuleId, async () => {
+    const { table, logger } = this.#context
+    const { guest, record } = await table.exclusive(capsuleId, async () => {
       const entry = table.entry(capsuleId)
       const { egressRevision: current = 0 } = entry.record
       if (revision >= current) await this.#replace(entry, egress, revision)
-      return entry.record
+      return { guest: entry.guest, record: entry.record }
     })
+    // In force it is, which no guest may put off; nor may it hold up what else is done with the capsule. One that wakes is told when it does.
+    if (guest !== undefined) await tryToTrustEdge(guest, record, logger)
+    return record
   }
 
   /** What it was refused by name since it came to run here, the newest first. @throws AppError `capsule_not_found` */
@@ -56,8 +59,6 @@ export class Egress {
       await table.settle(entry, { egress: before.egress, egressRevision: before.egressRevision })
       throw error
     }
-    // After it is in force, which no guest may put off. One that wakes is told when it does.
-    if (guest !== undefined) await tryToTrustEdge(guest, entry.record, logger)
     if (egress.learn !== true) entry.learned = undefined
     logger.info({ capsuleId: before.capsuleId, egressRevision }, 'capsule.egress_changed')
   }

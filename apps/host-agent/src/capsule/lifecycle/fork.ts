@@ -1,6 +1,6 @@
 import { AppError, type CapsuleId } from '@wrenn/base'
 import { type Context, dirs, planOf, release, requireMade, requireReachable, watchExit } from '../context.js'
-import { trustEdge, withAuthority } from '../edge.js'
+import { tryToTrustEdge, withAuthority } from '../edge.js'
 import { type Guest, identifyCopy, newSecret } from '../guest/index.js'
 import type { Admission } from '../pool/index.js'
 import { hardwareOf, type StateManifest } from '../state/index.js'
@@ -145,7 +145,7 @@ export class Fork {
   }
 
   async #start(record: CapsuleRecord, seed: string, manifest: StateManifest, copy: ForkCopy): Promise<Started> {
-    const { table, factory, states, machine, reach } = this.#context
+    const { table, factory, states, machine, reach, logger } = this.#context
     const timer = new StepTimer()
     const entry = table.add(record)
     try {
@@ -159,7 +159,7 @@ export class Fork {
       await guest.vm.resume()
       const secret = newSecret()
       await identifyCopy(guest.client, { ...copy, secret })
-      await trustEdge(guest, record.egress)
+      await tryToTrustEdge(guest, record, logger)
       timer.mark('identify')
       await table.store(entry, { secret, resources: guest.resources, timings: timer.steps() })
       reach('fork:started')
