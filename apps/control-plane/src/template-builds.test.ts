@@ -483,6 +483,45 @@ describe('a build', () => {
     expect(await refusal(await start(begun, { stages: [stage()] }), 409)).toContain('has ended')
   })
 
+  it('says who began it, how many of its steps were kept, and in which line it failed', async () => {
+    const name = newName()
+    const begun = await begin(name)
+    expect(begun).toMatchObject({ by: { type: 'key', name: expect.stringMatching(/./) } })
+    expect(begun).not.toHaveProperty('steps')
+    const lines = (...steps: object[]) => steps.map((each, index) => ({ ...each, line: index + 3 }))
+    const kept = [run('echo one > one'), run('echo two > two')]
+    await json(await start(begun, { stages: [stage(...lines(...kept))] }), 202)
+    expect((await followed(begun)).build).toMatchObject({ state: 'ready', steps: 3, cached_steps: 0 })
+    // Where a step was written makes no other step of it.
+    const { build: failed } = await build(name, [stage(...lines(step('WORKDIR', '/app'), ...kept, run('exit 3')))])
+    expect(failed).toMatchObject({ state: 'error', steps: 5, reason: { step: '5', line: 6 } })
+    const { build: again } = await build(name, [stage(...lines(...kept, run('exit 3')))])
+    expect(again).toMatchObject({ state: 'error', steps: 4, cached_steps: 3, reason: { step: '4', line: 5 } })
+    const missing = await build(newName(), [{ from: 'base', steps: lines(step('USER', 'nobody-at-all')) }])
+    expect(missing.build.reason).toMatchObject({ step: '1', line: 3 })
+  })
+
+  it('is found by its state, and page after page', async () => {
+    const name = newName()
+    const begun: string[] = []
+    for (let at = 0; at < 3; at++) begun.push((await begin(name)).id)
+    await platform.call('POST', `${BUILDS}/${begun[1]}/cancel`)
+    const ids = async (query: string) =>
+      (await json<TemplateBuild[]>(await platform.call('GET', `${BUILDS}?name=${name}&${query}`), 200)).map(
+        ({ id }) => id,
+      )
+    const [first = '', second = '', third = ''] = begun
+    expect(await ids('state=open')).toEqual([third, first])
+    expect(await ids('state=cancelled')).toEqual([second])
+    expect(await ids('limit=2')).toEqual([third, second])
+    expect(await ids(`limit=2&before=${second}`)).toEqual([first])
+    expect(await ids(`before=${first}`)).toEqual([])
+    expect(await ids(`before=bld-${'0'.repeat(25)}`)).toEqual([])
+    expect((await platform.call('GET', `${BUILDS}?state=lost`)).status).toBe(400)
+    expect((await platform.call('GET', `${BUILDS}?before=lost`)).status).toBe(400)
+    for (const id of [first, third]) await platform.call('POST', `${BUILDS}/${id}/cancel`)
+  })
+
   it('gives links for its own uploads, until it ends', async () => {
     const name = newName()
     const [first, second] = [await begin(name), await begin(name)]

@@ -23,6 +23,8 @@ export interface RecipeStep {
   readonly stage?: number
   /** The step as logs call it. @default made of `args` */
   readonly label?: string
+  /** Of the file that it was written in, from 1 on: errors of the build tell it. */
+  readonly line?: number
 }
 
 /** A secret in one step: as a file, as a variable, or both. */

@@ -16,7 +16,8 @@ let state = 'building'
 let isPresent = false
 
 const build = () => ({
-  ...{ id: ID, name: 'web', tags: [], state, log_lines: 1, created_at: at },
+  ...{ id: ID, name: 'web', tags: [], state, log_lines: 1, steps: 4, cached_steps: 3, created_at: at },
+  by: { type: 'user', id: 'user-1', name: 'Ada' },
   ...(state === 'building' ? {} : { ended_at: at }),
   ...(state === 'error' ? { reason: { message: 'no luck', step: '1' } } : {}),
 })
@@ -151,6 +152,29 @@ describe('a build', () => {
 
   it('is listed and looked at', async () => {
     expect((await wrenn.templates.listBuilds({ name: 'web' })).map(({ id }) => id)).toEqual([ID])
-    expect(await wrenn.templates.getBuild(ID)).toMatchObject({ name: 'web', createdAt: new Date(at) })
+    expect(await wrenn.templates.getBuild(ID)).toMatchObject({
+      ...{ name: 'web', createdAt: new Date(at), steps: 4, cachedSteps: 3, logLines: 1 },
+      by: { type: 'user', id: 'user-1', name: 'Ada' },
+    })
+  })
+
+  it('of many is listed page after page', async () => {
+    const ids = Array.from({ length: 60 }, (_, at) => `bld-${String(at).padStart(25, '0')}`)
+    server.handler = ({ path }, response) => {
+      const { searchParams } = new URL(path, 'http://wrenn')
+      const first = ids.indexOf(searchParams.get('before') ?? '') + 1
+      const page = ids.slice(first, first + Number(searchParams.get('limit')))
+      return sendJson(
+        response,
+        page.map((id) => ({ ...build(), id })),
+      )
+    }
+    const found: string[] = []
+    for await (const { id } of wrenn.templates.builds({ name: 'web', state: 'open' })) found.push(id)
+    expect(found).toEqual(ids)
+    expect(asked()).toEqual([
+      'GET /v1/templates/builds?name=web&state=open&limit=50',
+      `GET /v1/templates/builds?name=web&state=open&before=${ids[49]}&limit=50`,
+    ])
   })
 })

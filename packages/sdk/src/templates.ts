@@ -11,6 +11,7 @@ const FOLLOW_SEC = 20
 const SPARE_MS = 30_000
 /** Of several uploads. */
 const AT_ONCE = 3
+const PAGE_SIZE = 50
 /** As many as a list has; more builds of one template than these are not under way. */
 const MAX_LISTED = 200
 
@@ -30,8 +31,18 @@ export interface BuildInfo {
   readonly name: string
   readonly tags: readonly string[]
   readonly state: BuildState
-  /** Why it ended without a template, and at which step. */
-  readonly reason: { readonly message: string; readonly step?: string | undefined } | undefined
+  /** Why it ended without a template, at which step, and in which line of the Dockerfile that is. */
+  readonly reason:
+    | { readonly message: string; readonly step?: string | undefined; readonly line?: number | undefined }
+    | undefined
+  /** Who began it; the name of a person whose account is gone is empty. */
+  readonly by: { readonly type: 'key' | 'user'; readonly id: string; readonly name: string } | undefined
+  /** Of all stages; `undefined` until it is started. */
+  readonly steps: number | undefined
+  /** Taken from what earlier builds have kept, or not needed because of that; `undefined` until it is known. */
+  readonly cachedSteps: number | undefined
+  /** How many its log has by now. */
+  readonly logLines: number
   readonly createdAt: Date
   readonly endedAt: Date | undefined
 }
@@ -81,6 +92,10 @@ export interface DeleteTemplateOptions extends CallOptions {
 export interface ListBuildsOptions extends CallOptions {
   /** Of this template. @default all */
   readonly name?: string
+  /** `open`: those that have not ended. @default all */
+  readonly state?: BuildState | 'open'
+  /** Only those that were begun before the build of this id. @default all */
+  readonly before?: string
   /** 1 to 200. @default 50 */
   readonly limit?: number
 }
@@ -240,10 +255,26 @@ export class Templates {
    * const [newest] = await wrenn.templates.listBuilds({ name: 'with-jq', limit: 1 })
    */
   async listBuilds(options: ListBuildsOptions = {}): Promise<BuildInfo[]> {
-    const { name, limit, ...call } = options
-    const query = { name, limit }
+    const { name, state, before, limit, ...call } = options
+    const query = { name, state, before, limit }
     const found = await this.#transport.json<wire.TemplateBuild[]>('GET', '/v1/templates/builds', { ...call, query })
     return found.map(buildInfo)
+  }
+
+  /**
+   * All that the platform still knows of, the newest ones first, page after page as they are asked for.
+   * @example
+   * for await (const { id, reason } of wrenn.templates.builds({ state: 'error' })) console.log(id, reason?.message)
+   */
+  async *builds(options: Omit<ListBuildsOptions, 'limit'> = {}): AsyncGenerator<BuildInfo, void> {
+    let page = options
+    for (;;) {
+      const found = await this.listBuilds({ ...page, limit: PAGE_SIZE })
+      yield* found
+      const last = found.at(-1)
+      if (last === undefined || found.length < PAGE_SIZE) return
+      page = { ...options, before: last.id }
+    }
   }
 
   /**
@@ -301,6 +332,13 @@ function wireImageFiles({ imageFiles }: Recipe): object | undefined {
   return Object.fromEntries(files)
 }
 
-function buildInfo({ id, name, tags, state, reason, created_at, ended_at }: wire.TemplateBuild): BuildInfo {
-  return { id, name, tags, state, reason, createdAt: new Date(created_at), endedAt: date(ended_at) }
+function buildInfo(build: wire.TemplateBuild): BuildInfo {
+  const { id, name, tags, state, reason, by, steps } = build
+  return {
+    ...{ id, name, tags, state, reason, by, steps },
+    cachedSteps: build.cached_steps,
+    logLines: build.log_lines,
+    createdAt: new Date(build.created_at),
+    endedAt: date(build.ended_at),
+  }
 }

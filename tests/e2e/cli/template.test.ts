@@ -122,7 +122,14 @@ describe('wrenn template build', () => {
       expect(said).not.toContain(secret)
       expect(lines.at(-1)).toMatchObject({ name, state: 'ready' })
       const info = await run('template', 'info', name, '--json')
-      expect(JSON.parse(info.stdout).builds).toHaveLength(3)
+      const { builds } = JSON.parse(info.stdout)
+      expect(builds).toHaveLength(3)
+      expect(builds[1]).toMatchObject({ steps: builds[0].steps, cached_steps: builds[0].steps })
+      const listed = async (state: string) => {
+        const { stdout } = await run('template', 'ls', '--builds', name, '--state', state, '--json')
+        return JSON.parse(stdout).length
+      }
+      expect([await listed('ready'), await listed('open'), await listed('error')]).toEqual([3, 0, 0])
     },
     BUSY_MS,
   )

@@ -4,7 +4,7 @@ import { text } from 'node:stream/consumers'
 import { AppError, isErrno } from '@wrenn/base'
 import { type BuildInfo, type BuildTemplateOptions, type Recipe, TemplateNotFoundError, type Wrenn } from '@wrenn/sdk'
 import { readDockerfile } from '@wrenn/sdk/dockerfile'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { environmentVariable } from '../config.js'
 import { connect } from '../connection.js'
 import { type CommonOptions, contextOf, ExitCode, withJson } from '../context.js'
@@ -32,6 +32,12 @@ interface BuildOptions extends ImportOptions, GivenImages {
   readonly secret: readonly string[]
   readonly target?: string
   readonly cache: boolean
+}
+
+interface ListOptions extends CommonOptions {
+  readonly all?: boolean
+  readonly builds?: string | true
+  readonly state?: 'open' | 'ready' | 'error' | 'cancelled'
 }
 
 const buildHelp = `
@@ -159,12 +165,23 @@ function addList(template: Command): void {
     .description('list templates of the team, or its builds')
     .option('-a, --all', 'also the templates that images bring')
     .option('--builds [name]', 'the newest builds, of one template or of all')
-    .addHelpText('after', '\nExamples:\n  wrenn template ls --all\n  wrenn template ls --builds web')
-  withJson(list).action(async (options: CommonOptions & { all?: boolean; builds?: string | true }) => {
+    .addOption(
+      new Option('--state <state>', 'with --builds: those in this state; open: those that have not ended').choices([
+        'open',
+        'ready',
+        'error',
+        'cancelled',
+      ]),
+    )
+    .addHelpText('after', '\nExamples:\n  wrenn template ls --all\n  wrenn template ls --builds web --state error')
+  withJson(list).action(async (options: ListOptions) => {
     const context = contextOf(options)
     if (options.builds === undefined) return await listTemplates(context, options)
     const { templates } = await connect(context.config)
-    const builds = await templates.listBuilds(options.builds === true ? {} : { name: options.builds })
+    const builds = await templates.listBuilds({
+      ...(options.builds === true ? {} : { name: options.builds }),
+      ...(options.state === undefined ? {} : { state: options.state }),
+    })
     context.output.result(builds.map(buildJson), () => showBuilds(builds, new Date()))
   })
 }
@@ -275,18 +292,20 @@ async function dockerfileOf(path: string): Promise<string> {
   })
 }
 
-function buildJson({ id, name, tags, state, reason, createdAt, endedAt }: BuildInfo): object {
-  return { id, name, tags, state, reason, created_at: createdAt, ended_at: endedAt }
+function buildJson({ createdAt, endedAt, cachedSteps, logLines, ...build }: BuildInfo): object {
+  return { ...build, cached_steps: cachedSteps, log_lines: logLines, created_at: createdAt, ended_at: endedAt }
 }
 
 function showBuilds(builds: readonly BuildInfo[], now: Date): string {
-  const rows = builds.map(({ id, name, tags, state, reason, createdAt, endedAt }) => [
+  const rows = builds.map(({ id, name, tags, state, reason, by, steps, cachedSteps, createdAt, endedAt }) => [
     id,
     [name, ...tags].join(' '),
     state,
+    printable(by?.name ?? ''),
     showSpan((endedAt ?? now).getTime() - createdAt.getTime()),
+    cachedSteps === undefined ? '' : `${cachedSteps}/${steps}`,
     showSpan(now.getTime() - createdAt.getTime()),
     printable(reason?.message ?? '').slice(0, 80),
   ])
-  return table(['BUILD', 'TEMPLATE', 'STATE', 'TOOK', 'AGE', 'WHY'], rows)
+  return table(['BUILD', 'TEMPLATE', 'STATE', 'BY', 'TOOK', 'CACHED', 'AGE', 'WHY'], rows)
 }

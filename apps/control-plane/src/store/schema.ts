@@ -322,6 +322,8 @@ export interface BuildStep {
   readonly stage?: number | undefined
   /** As its log calls it. */
   readonly label?: string | undefined
+  /** Of the file that it was written in. */
+  readonly line?: number | undefined
 }
 
 /** A secret in a step: as a file, as a variable, or both. */
@@ -384,6 +386,8 @@ export interface BuildPlan {
 export interface BuildReason {
   readonly message: string
   readonly step?: string | undefined
+  /** Of the file that the step was written in. */
+  readonly line?: number | undefined
 }
 
 /** Builds of templates, ended ones for as long as the platform keeps them. */
@@ -418,6 +422,10 @@ export interface TemplateBuildsTable {
   snapshot_id: string | null
   /** What it is to be called beside the template's name; without any, or with `default`, that name stands for it. */
   tags: Generated<string[]>
+  /** Of all stages; `null` until it is started. */
+  steps: number | null
+  /** How many of them the first attempt that came so far did not do, because of what earlier builds have kept. */
+  cached_steps: number | null
   reason: Json<BuildReason | null>
   created_at: Time
   ended_at: ColumnType<Date | null, null | undefined, RawBuilder<Date>>
@@ -963,7 +971,10 @@ export type CheckpointRow = Selectable<CheckpointsTable>
 /** A build, in the form of {@link CapsuleRow}. */
 export type TemplateBuildRow = Selectable<TemplateBuildsTable>
 /** A build without all that it is made of, which may have megabytes. */
-export type TemplateBuildInfo = Omit<TemplateBuildRow, 'plan' | 'trace'>
+export type TemplateBuildInfo = Omit<TemplateBuildRow, 'plan' | 'trace'> & {
+  /** As who began it is called now, when that is a person. */
+  readonly person?: string | null
+}
 /** A line of a build's log, in the form of {@link CapsuleRow}. */
 export type TemplateBuildLogRow = Selectable<TemplateBuildLogsTable>
 /** A snapshot, in the form of {@link CapsuleRow}. */

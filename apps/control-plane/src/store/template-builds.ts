@@ -13,8 +13,7 @@ import type {
 /** States in which a build may still become ready. */
 const open = ['draft', 'waiting', 'building'] as const satisfies readonly BuildState[]
 
-/** What is told of a build. */
-const told = [
+const columns = [
   'id',
   'team_id',
   'name',
@@ -31,10 +30,18 @@ const told = [
   'log_bytes',
   'snapshot_id',
   'tags',
+  'steps',
+  'cached_steps',
   'reason',
   'created_at',
   'ended_at',
 ] as const satisfies readonly (keyof TemplateBuildInfo)[]
+
+/** What is told of a build. The address of a person is not for all who may see builds. */
+const told = [
+  ...columns,
+  sql<string | null>`(SELECT users.name FROM users WHERE users.id = template_builds.actor ->> 'id')`.as('person'),
+] as const
 
 /** Adds a build. */
 export async function insertBuild(db: Db, build: Insertable<TemplateBuildsTable>): Promise<TemplateBuildInfo> {
@@ -54,13 +61,27 @@ export async function findBuild(db: Db, teamId: string, id: string): Promise<Tem
 interface BuildFilter {
   /** Of the template. */
   readonly name?: string | undefined
+  /** `open`: those that have not ended. */
+  readonly state?: BuildState | 'open' | undefined
+  /** Those that were begun before this build; none, when there is none of that id any more. */
+  readonly before?: string | undefined
   readonly limit: number
 }
 
 /** Builds of a team, newest first. */
-export async function listBuilds(db: Db, teamId: string, { name, limit }: BuildFilter): Promise<TemplateBuildInfo[]> {
+export async function listBuilds(
+  db: Db,
+  teamId: string,
+  { name, state, before, limit }: BuildFilter,
+): Promise<TemplateBuildInfo[]> {
   let query = db.selectFrom('template_builds').select(told).where('team_id', '=', teamId)
   if (name !== undefined) query = query.where('name', '=', name)
+  if (state !== undefined) query = query.where('state', 'in', state === 'open' ? open : [state])
+  if (before !== undefined) {
+    query = query.where(
+      sql<SqlBool>`(created_at, id) < (SELECT created_at, id FROM template_builds WHERE team_id = ${teamId} AND id = ${before})`,
+    )
+  }
   return await query.orderBy('created_at', 'desc').orderBy('id', 'desc').limit(limit).execute()
 }
 
@@ -151,7 +172,13 @@ export async function planBuild(
 ): Promise<TemplateBuildInfo | undefined> {
   return await db
     .updateTable('template_builds')
-    .set({ state: 'waiting', plan: JSON.stringify(plan), trace: JSON.stringify(trace), due_at: sql<Date>`now()` })
+    .set({
+      state: 'waiting',
+      plan: JSON.stringify(plan),
+      trace: JSON.stringify(trace),
+      steps: trace.length,
+      due_at: sql<Date>`now()`,
+    })
     .where('id', '=', id)
     .where('state', '=', 'draft')
     .returning(told)

@@ -105,6 +105,7 @@ const buildStepSchema = requestBody({
     .optional()
     .describe('COPY from a stage before this one: its place, from 0 on.'),
   label: text(500).optional().describe('The step as the log calls it.'),
+  line: z.int().min(1).max(1_000_000).optional().describe('Of the file that it was written in, as errors tell it.'),
 })
 /** A step as the server reads it. */
 export type TemplateBuildStepInput = z.output<typeof buildStepSchema>
@@ -165,9 +166,24 @@ export const templateBuildSchema = z
     tags: z.array(z.string()),
     state: z.enum(buildStates).describe('`draft`: not started yet.'),
     reason: z
-      .object({ message: z.string(), step: z.string().optional() })
+      .object({ message: z.string(), step: z.string().optional(), line: z.int().optional() })
       .optional()
-      .describe('Why it ended without a template, and where: `base`, the number of a step, or `finalize`.'),
+      .describe(
+        'Why it ended without a template, and where: `base`, the number of a step, or `finalize`; and the line that the step was written in.',
+      ),
+    by: z
+      .object({ type: z.enum(['key', 'user']), id: z.string(), name: z.string() })
+      .optional()
+      .describe(
+        'Who began it, by the name that a key had then, or a person has now; empty for an account that is gone.',
+      ),
+    steps: z.int().optional().describe('How many steps it has, of all stages; absent until it is started.'),
+    cached_steps: z
+      .int()
+      .optional()
+      .describe(
+        'How many of them were taken from what earlier builds have kept, or not needed because of that; absent until it is known.',
+      ),
     log_lines: z.int().describe('How many lines its log has.'),
     created_at: timestampSchema,
     ended_at: timestampSchema.optional(),
@@ -179,8 +195,15 @@ export type TemplateBuild = z.infer<typeof templateBuildSchema>
 /** Query of `GET /v1/templates/builds`. */
 export const listTemplateBuildsQuerySchema = z.object({
   name: safeNameSchema.optional().describe('Of the template; default: all.'),
+  state: z
+    .enum([...buildStates, 'open'])
+    .optional()
+    .describe('`open`: those that have not ended; default: all.'),
+  before: buildIdSchema.optional().describe('Only those that were begun before this one, as the last one of a page.'),
   limit: z.coerce.number().int().min(1).max(200).default(50),
 })
+/** As the server reads it. */
+export type ListTemplateBuildsQuery = z.output<typeof listTemplateBuildsQuerySchema>
 
 /** Query of `GET /v1/templates/builds/{id}/log`. */
 export const templateBuildLogQuerySchema = z.object({

@@ -2,7 +2,7 @@ import { splitDockerfileWords } from '@wrenn/protocol'
 import type { BuildContext, Recipe, RecipeStage, RecipeStep, RecipeUpload } from '../recipe.js'
 import { copyFromContext, copyWords } from './copy.js'
 import { type Instruction, jsonForm, readInstructions } from './instructions.js'
-import { refuse } from './refuse.js'
+import { refusalOf, refuse } from './refuse.js'
 import { runStep } from './run.js'
 import { BuildArgs, checkWord, Scope } from './scope.js'
 
@@ -36,6 +36,46 @@ export async function readDockerfile(text: string, options: DockerfileOptions = 
   return await new Compiler(options).compile(readInstructions(text))
 }
 
+/** An instruction that is refused. */
+export interface DockerfileProblem {
+  /** From 1 on: where the instruction begins. */
+  readonly line: number
+  readonly instruction: string
+  /** One sentence, with the line. */
+  readonly message: string
+}
+
+/** What is to be said of a Dockerfile. */
+export interface DockerfileCheck {
+  /** In the order of their lines. An instruction that makes use of one that is refused may be refused because of it. */
+  readonly problems: readonly DockerfileProblem[]
+  /** What has no effect, in sentences. */
+  readonly notes: readonly string[]
+}
+
+/**
+ * All that `readDockerfile` would refuse, while it stops at the first.
+ * @throws whatever the context fails with
+ * @example
+ * const { problems } = await checkDockerfile(text)
+ * for (const { line, message } of problems) console.error(line, message)
+ */
+export async function checkDockerfile(text: string, options: DockerfileOptions = {}): Promise<DockerfileCheck> {
+  const problems: DockerfileProblem[] = []
+  const take = (error: unknown): void => {
+    const problem = refusalOf(error)
+    if (problem === undefined) throw error
+    problems.push(problem)
+  }
+  try {
+    const { notes } = await new Compiler(options, take).compile(readInstructions(text))
+    return { problems, notes }
+  } catch (error) {
+    take(error)
+    return { problems, notes: [] }
+  }
+}
+
 type Command = { readonly exec: readonly string[] } | { readonly line: string; readonly shell: readonly string[] }
 
 interface Stage {
@@ -64,16 +104,26 @@ class Compiler {
   readonly #secrets: ReadonlySet<string>
   readonly #stages: Stage[] = []
   readonly #notes: string[] = []
+  readonly #onRefused: (error: unknown) => void
 
-  constructor(options: DockerfileOptions) {
+  /** @param onRefused what to do with a refusal, after which the next instruction is read @default throws it */
+  constructor(options: DockerfileOptions, onRefused: (error: unknown) => void = rethrow) {
     this.#options = options
+    this.#onRefused = onRefused
     this.#args = new BuildArgs(options.buildArgs ?? {})
     this.#globals = new Scope(this.#args)
     this.#secrets = new Set(options.secrets)
   }
 
   async compile(instructions: readonly Instruction[]): Promise<DockerfileRecipe> {
-    for (const instruction of instructions) await this.#add(instruction)
+    for (const instruction of instructions) {
+      try {
+        await this.#add(instruction)
+      } catch (error) {
+        this.#onRefused(error)
+        if (instruction.keyword === 'FROM') this.#standIn()
+      }
+    }
     const { target } = this.#options
     const at = target === undefined ? this.#stages.length - 1 : this.#find(target)
     const last = this.#stages[at]
@@ -111,7 +161,7 @@ class Compiler {
     await this.#inStage(stage, instruction)
     for (let at = before; at < stage.steps.length; at++) {
       const step = stage.steps[at]
-      if (step !== undefined) stage.steps[at] = { ...step, label: labelOf(instruction) }
+      if (step !== undefined) stage.steps[at] = { ...step, label: labelOf(instruction), line }
     }
   }
 
@@ -172,6 +222,12 @@ class Compiler {
             : 'is no instruction that is known',
         )
     }
+  }
+
+  /** For a stage whose `FROM` was refused, so that not all that is in it is refused, too. */
+  #standIn(): void {
+    const scope = new Scope(this.#args, this.#globals)
+    this.#stages.push(emptyStage({ isForeign: false, names: [], from: '', scope }))
   }
 
   #from(instruction: Instruction): void {
@@ -246,6 +302,10 @@ class Compiler {
   #note({ keyword, line }: Instruction, sentence: string): void {
     this.#notes.push(`Line ${line}: ${keyword} ${sentence}.`)
   }
+}
+
+function rethrow(error: unknown): never {
+  throw error
 }
 
 function declare(scope: Scope, instruction: Instruction): void {

@@ -5,6 +5,7 @@ import {
   type ArchiveEntry,
   type BuildContext,
   type ContextEntry,
+  checkDockerfile,
   type DockerfileOptions,
   readDockerfile,
 } from './index.js'
@@ -294,6 +295,41 @@ describe('what is not understood', () => {
   })
 })
 
+describe('a check', () => {
+  it('names all that is refused, and goes on after it', async () => {
+    const text = [
+      'FROM scratch',
+      'RUN a',
+      'COPY no/such /',
+      'ONBUILD RUN x',
+      'EXPOSE 80',
+      'RUN --mount=type=ssh x',
+      'NEVER',
+    ]
+    const { problems, notes } = await checkDockerfile(text.join('\n'), { context })
+    expect(problems.map(({ line, instruction }) => [line, instruction])).toEqual([
+      [1, 'FROM'],
+      [3, 'COPY'],
+      [4, 'ONBUILD'],
+      [6, 'RUN'],
+      [7, 'NEVER'],
+    ])
+    expect(problems[1]?.message).toContain('Line 3: COPY finds no no/such in the context')
+    expect(notes).toEqual(['Line 5: EXPOSE opens nothing: each port of a capsule has a URL.'])
+  })
+
+  it('has nothing to say of what is understood, and one thing of what cannot be read on', async () => {
+    expect(await checkDockerfile('FROM base\nRUN a')).toEqual({ problems: [], notes: [] })
+    expect((await checkDockerfile('')).problems).toMatchObject([{ line: 1, instruction: 'FROM' }])
+    expect((await checkDockerfile('FROM base\nRUN <<end\na')).problems).toMatchObject([{ line: 2 }])
+  })
+
+  it('keeps no failure of the context to itself', async () => {
+    const torn = { ...context, digest: () => Promise.reject(new Error('unreadable')) }
+    await expect(checkDockerfile('FROM base\nCOPY go.mod /', { context: torn })).rejects.toThrow('unreadable')
+  })
+})
+
 describe('values', () => {
   it('of ENV are not in what logs call a step, and secrets are nowhere', async () => {
     const recipe = await read('FROM base\nENV A=hidden B="hid den"\nENV OLD hid den\nRUN --mount=type=secret,id=s x', {
@@ -301,6 +337,7 @@ describe('values', () => {
     })
     const labels = recipe.stages[0]?.steps.map(({ label }) => label)
     expect(labels).toEqual(['ENV A=… B=…', 'ENV OLD=…', 'RUN --mount=type=secret,id=s x'])
+    expect(recipe.stages[0]?.steps.map(({ line }) => line)).toEqual([2, 3, 4])
   })
 
   it.each(['ENV A my hidden=x', 'ENV A=a\\ hidden', 'ENV A=x"y hidden"', 'ENV A="a\\"b hidden"', "ENV A='x hidden'"])(

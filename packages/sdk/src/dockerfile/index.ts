@@ -9,4 +9,11 @@ export type {
   RecipeStep,
   RecipeUpload,
 } from '../recipe.js'
-export { type DockerfileOptions, type DockerfileRecipe, readDockerfile } from './compile.js'
+export {
+  checkDockerfile,
+  type DockerfileCheck,
+  type DockerfileOptions,
+  type DockerfileProblem,
+  type DockerfileRecipe,
+  readDockerfile,
+} from './compile.js'

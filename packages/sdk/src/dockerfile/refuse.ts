@@ -1,4 +1,4 @@
-import { createError, type WrennError } from '../errors.js'
+import { createError, WrennError } from '../errors.js'
 
 /**
  * The error for what a Dockerfile asks for and there is not, or makes no sense.
@@ -11,6 +11,14 @@ export function refuse(line: number, instruction: string, predicate: string): Wr
 /** The same with a sentence that has a subject of its own. */
 export function refuseSince(line: number, instruction: string, sentence: string): WrennError {
   return refusal(line, instruction, `${instruction}: ${sentence}`)
+}
+
+/** What was refused; `undefined` for what is no refusal. */
+export function refusalOf(error: unknown) {
+  if (!(error instanceof WrennError) || error.code !== 'invalid_request') return undefined
+  const { line, instruction } = error.details ?? {}
+  if (typeof line !== 'number' || typeof instruction !== 'string') return undefined
+  return { line, instruction, message: error.message }
 }
 
 function refusal(line: number, instruction: string, text: string): WrennError {

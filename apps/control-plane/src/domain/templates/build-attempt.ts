@@ -88,8 +88,12 @@ export class BuildAttempt {
   readonly log: BuildLog
   /** Where it is, as clients are told: `base`, the number of a step, `finalize`. */
   step = 'base'
+  /** Of the file that this step was written in. */
+  line: number | undefined
   /** Of all stages. */
   #steps = 0
+  /** Steps that are not done, because of what earlier builds have kept. */
+  #cached = 0
 
   constructor(deps: AttemptDeps, build: TemplateBuildRow, plan: BuildPlan, signal: AbortSignal) {
     this.#deps = deps
@@ -111,14 +115,17 @@ export class BuildAttempt {
     )
     for (const stage of stages.slice(0, -1)) {
       const wanted = missing.get(stage.at)
-      if (wanted === undefined) continue
+      if (wanted === undefined) {
+        this.#cached += stage.steps.length
+        continue
+      }
       const { guest } = await this.#runStage(stage)
       for (const [hash, source] of wanted) await keepStageFiles(guest, this.#deps.files, source, hash)
     }
     const last = stages.at(-1)
     if (last === undefined) throw new Error('a build has a stage')
     const { guest, state } = await this.#runStage(last)
-    this.step = 'finalize'
+    this.#at('finalize')
     const commands = commandsOf(this.#plan, last)
     const { startCmd, readyCmd } = commands
     if (startCmd !== undefined) this.log.say(this.step, `Starting: ${startCmd}`)
@@ -152,8 +159,13 @@ export class BuildAttempt {
     return await imageOrigin({ ...this.#deps, signal: this.#signal, onProgress }, this.#build, image)
   }
 
+  #at(step: string, line?: number): void {
+    this.step = step
+    this.line = line
+  }
+
   async #runStage(stage: PlannedStage) {
-    this.step = 'base'
+    this.#at('base')
     const started = await this.#start(stage)
     const guest = new BuildGuest(this.#deps, started.capsule, this.#signal)
     const isFirst = started.done === 0 && stage.origin.isAsImageSays === true
@@ -194,6 +206,7 @@ export class BuildAttempt {
     const { done, result } = await this.#resultOf(stage)
     this.log.say('base', `FROM ${from}`)
     const kept = result === undefined ? undefined : await this.#startFrom(result, stage)
+    await this.#countCached(kept === undefined ? 0 : done)
     if (kept === undefined) {
       const { user, cwd, envs } = origin
       return { done: 0, state: { user, cwd, envs }, capsule: await this.#capsule(origin.template, stage) }
@@ -202,6 +215,13 @@ export class BuildAttempt {
       this.log.say(this.#numberOf(stage, index), `CACHED ${this.#called(stage, index)} ${shown(step)}`)
     }
     return { ...kept, done }
+  }
+
+  /** An attempt that goes on after another one would count what that one has done itself. */
+  async #countCached(steps: number): Promise<void> {
+    this.#cached += steps
+    if (this.#build.cached_steps !== null) return
+    if (!(await patchHeldBuild(this.#deps.db, this.#build, { cached_steps: this.#cached }))) throw new NotHeld()
   }
 
   /** `undefined` when it does not load, as after a change of the engine: no build starts from it any more. */
@@ -282,7 +302,7 @@ export class BuildAttempt {
     for (const [index, step] of steps.entries()) {
       if (index < done) continue
       this.#signal.throwIfAborted()
-      this.step = this.#numberOf(stage, index)
+      this.#at(this.#numberOf(stage, index), step.line)
       const why = reasons[index] === undefined ? '' : ` (${reasons[index]})`
       const startedAt = performance.now()
       this.log.say(this.step, `${this.#called(stage, index)} ${shown(step)}${why}`)

@@ -131,7 +131,8 @@ export class BuildRunner {
     }
     attempt.log.say(attempt.step, error.message, 'error')
     await attempt.log.close()
-    await this.#end(build, { message: storable(error.message.slice(0, MAX_REASON_LENGTH)), step: attempt.step })
+    const { step, line } = attempt
+    await this.#end(build, { message: storable(error.message.slice(0, MAX_REASON_LENGTH)), step, line })
     return 'error'
   }
 

@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, buildIds } from '@wrenn/base'
+import type { ListTemplateBuildsQuery } from '@wrenn/protocol'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
@@ -159,7 +160,7 @@ export class TemplateBuilds {
   }
 
   /** Builds of the team, newest first. */
-  async list(teamId: string, filter: { readonly name?: string | undefined; readonly limit: number }) {
+  async list(teamId: string, filter: ListTemplateBuildsQuery) {
     return await listBuilds(this.#deps.db, teamId, filter)
   }
 

@@ -108,12 +108,13 @@ function toStatus(
   { name: templateID, id: buildID, state, reason }: TemplateBuildInfo,
   lines: readonly TemplateBuildLogRow[],
 ) {
+  const { line: _, ...told } = reason ?? { message: '' }
   return {
     templateID,
     buildID,
     status: statuses[state],
     logs: lines.map(({ message }) => message),
     logEntries: lines.map(({ at, level, message, step }) => ({ timestamp: at.toISOString(), level, message, step })),
-    ...(reason === null ? {} : { reason: { ...reason, logEntries: [] } }),
+    ...(reason === null ? {} : { reason: { ...told, logEntries: [] } }),
   }
 }

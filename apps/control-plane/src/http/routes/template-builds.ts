@@ -11,7 +11,7 @@ import {
   templateBuildSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
-import type { TemplateBuildInfo } from '../../store/schema.js'
+import type { Actor, TemplateBuildInfo } from '../../store/schema.js'
 import { actorOf, principalOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { hangUpOf } from '../hang-up.js'
@@ -103,6 +103,7 @@ function follow(app: App, { templateBuilds }: Services): void {
       schema: {
         tags: ['templates'],
         summary: 'List the newest builds of the team, newest first.',
+        description: 'The next page is had with `before`, the id of the last one of the page before it.',
         querystring: listTemplateBuildsQuerySchema,
         response: { 200: z.array(templateBuildSchema), ...errors },
       },
@@ -166,9 +167,17 @@ function follow(app: App, { templateBuilds }: Services): void {
 
 function toBuild(row: TemplateBuildInfo): TemplateBuild {
   const { id, name, tags, state, reason, log_count: lines, created_at: createdAt, ended_at: endedAt } = row
+  const { actor, person, steps, cached_steps: cachedSteps } = row
   return {
     ...{ id, name, tags, state, log_lines: lines, created_at: createdAt.toISOString() },
     ...(reason === null ? {} : { reason }),
+    ...(actor === null ? {} : { by: beginnerOf(actor, person ?? '') }),
+    ...(steps === null ? {} : { steps }),
+    ...(cachedSteps === null ? {} : { cached_steps: cachedSteps }),
     ...(endedAt === null ? {} : { ended_at: endedAt.toISOString() }),
   }
+}
+
+function beginnerOf({ kind = 'key', id, name }: Actor, person: string): TemplateBuild['by'] {
+  return { type: kind, id, name: kind === 'user' ? person : name }
 }

@@ -31,6 +31,7 @@ import * as capsulesLive from './0029-capsules-live.js'
 import * as buildTraces from './0030-build-traces.js'
 import * as egressRules from './0031-egress-rules.js'
 import * as registryLogins from './0032-registry-logins.js'
+import * as buildSteps from './0033-build-steps.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -66,4 +67,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0030-build-traces': buildTraces,
   '0031-egress-rules': egressRules,
   '0032-registry-logins': registryLogins,
+  '0033-build-steps': buildSteps,
 }
