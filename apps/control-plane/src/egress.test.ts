@@ -4,7 +4,7 @@ import { startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { openDatabase } from './store/database.js'
-import { json, type Platform, startPlatform } from './testing/harness.js'
+import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const narrow = { internet: false, allow: ['203.0.113.0/24'], deny: [] }
 const away = new AppError('host_unavailable', 'The host agent is starting.')
@@ -367,6 +367,30 @@ describe('what rules set', () => {
     const again = async () => (rulesAtHost(capsule)?.length === 1 ? true : undefined)
     await waitFor(again, { timeoutMs: 20_000, what: 'the rules to be at the host again' })
     expect(rulesAtHost(capsule)).toEqual(sent)
+  })
+
+  it('is encrypted anew by the key that comes first, also of a capsule that nobody uses', async () => {
+    await using mine = await startPlatform({ databaseUrl: postgres.url, env: { WRENN_ENCRYPTION_KEY: KEY } })
+    const { id } = await mine.create({ egress: { rules } })
+    const db = openDatabase({ url: mine.databaseUrl })
+    const sealedBy = async (): Promise<string | undefined> => {
+      const [row] = await db.selectFrom('capsules').select('egress_rules').where('id', '=', id).execute()
+      return row?.egress_rules?.split('.')[1]
+    }
+    try {
+      const before = await sealedBy()
+      expect(before).toBeDefined()
+      await using _newer = await startReplica(mine, { WRENN_ENCRYPTION_KEY: `${'cd'.repeat(32)},${KEY}` })
+      const other = async () => ((await sealedBy()) === before ? undefined : true)
+      await waitFor(other, { timeoutMs: 20_000, what: 'the rules to be encrypted anew' })
+      await using newest = await startReplica(mine, { WRENN_ENCRYPTION_KEY: 'cd'.repeat(32) })
+      const headers = { 'x-api-key': mine.key, 'content-type': 'application/json' }
+      const body = JSON.stringify({ rules: shown })
+      const kept = await fetch(`${newest.url}/v1/capsules/${id}/egress?wait_sec=20`, { method: 'PUT', headers, body })
+      expect(kept.status).toBeLessThan(300)
+    } finally {
+      await db.destroy()
+    }
   })
 
   it('makes requests of one key the same or others', async () => {

@@ -79,6 +79,16 @@ export async function raiseEgress(db: Db, id: string, revision: number): Promise
     .executeTakeFirst()
 }
 
+/** Capsules whose rules' secrets do not begin with `prefix`, as those of the current key do. */
+export async function findSealedOtherwise(db: Db, prefix: string): Promise<string[]> {
+  const rows = await db
+    .selectFrom('capsules')
+    .select('id')
+    .where(sql<SqlBool>`not starts_with(egress_rules, ${prefix})`)
+    .execute()
+  return rows.map(({ id }) => id)
+}
+
 /** Replaces what a capsule's rules set by the same under another key, unless it was changed meanwhile. */
 export async function resealEgressRules(
   db: Db,

@@ -1,7 +1,14 @@
-import { waitFor } from '@wrenn/base'
+import { AppError, waitFor } from '@wrenn/base'
 import type { EgressPolicy } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
-import { findAnyCapsule, findCapsules, patchCapsule, raiseEgress, resealEgressRules } from '../../store/capsules.js'
+import {
+  findAnyCapsule,
+  findCapsules,
+  findSealedOtherwise,
+  patchCapsule,
+  raiseEgress,
+  resealEgressRules,
+} from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import type { Keyring } from '../secrets/index.js'
@@ -59,9 +66,28 @@ export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: n
 }
 
 /** Encrypts them anew when they are by an older key. */
-async function resealRules({ db, keyring }: CarryDeps, row: CapsuleRow): Promise<void> {
+async function resealRules({ db, keyring }: Omit<CarryDeps, 'host'>, row: CapsuleRow): Promise<void> {
   const { rules, isCurrent } = openRules(keyring, row)
   if (!isCurrent) await resealEgressRules(db, row, sealRules(keyring, row.id, rules))
+}
+
+/**
+ * Encrypts anew what an older key has encrypted, also of capsules that nobody uses, so that it is not needed any more.
+ * @returns capsules whose key is gone already: they stay as they are
+ */
+export async function resealAllRules(deps: Omit<CarryDeps, 'host'>): Promise<readonly string[]> {
+  const { db, keyring } = deps
+  const lost: string[] = []
+  for (const id of keyring.isEmpty ? [] : await findSealedOtherwise(db, keyring.sealPrefix)) {
+    const row = await findAnyCapsule(db, id)
+    try {
+      if (row !== undefined) await resealRules(deps, row)
+    } catch (error) {
+      if (!AppError.is(error, 'not_supported')) throw error
+      lost.push(id)
+    }
+  }
+  return lost
 }
 
 /**

@@ -16,7 +16,7 @@ import type { Actor, CapsuleRow } from '../../store/schema.js'
 import { checkedEgress } from '../limits/index.js'
 import { Rounds } from '../rounds.js'
 import type { Keyring } from '../secrets/index.js'
-import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf } from './carry-egress.js'
+import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf, resealAllRules } from './carry-egress.js'
 import { openRules, type SecretRule, sealRules, splitWish } from './egress-rules.js'
 import { illegal, needCapsule } from './need-capsule.js'
 import { toLearned } from './propose-egress.js'
@@ -50,11 +50,12 @@ interface SetOptions {
 export class Egress {
   readonly #deps: EgressDeps
   readonly #rounds: Rounds
+  #isResealed = false
 
   constructor(deps: EgressDeps) {
     this.#deps = deps
     const onFailure = (error: unknown): void => deps.logger.debug({ error: errorText(error) }, 'egress.retry')
-    this.#rounds = new Rounds(() => this.#carryPending(), deps.lookEveryMs ?? LOOK_EVERY_MS, onFailure)
+    this.#rounds = new Rounds(() => this.#round(), deps.lookEveryMs ?? LOOK_EVERY_MS, onFailure)
   }
 
   start(): void {
@@ -127,6 +128,19 @@ export class Egress {
       // Its answer may be lost, or another have carried it meanwhile.
       return toEgress(await needCapsule(db, teamId, id))
     }
+  }
+
+  async #round(): Promise<void> {
+    if (!this.#isResealed) await this.#reseal()
+    await this.#carryPending()
+  }
+
+  /** Once: keys change with a start. */
+  async #reseal(): Promise<void> {
+    for (const capsuleId of await resealAllRules(this.#deps)) {
+      this.#deps.logger.warn({ capsuleId }, 'egress.rules_key_lost')
+    }
+    this.#isResealed = true
   }
 
   /** Carries to the host what it does not have yet. A failure of one is no other's, unless the host is away. */

@@ -40,6 +40,11 @@ export class Keyring {
     return this.#keys.size === 0
   }
 
+  /** How all begins that the current key has sealed. @throws AppError `not_supported` without a key */
+  get sealPrefix(): string {
+    return `${VERSION}.${this.#current().id}.`
+  }
+
   /**
    * Tells texts apart, and is no help in guessing one to who lacks the key. Another key gives another.
    * @throws AppError `not_supported` without a key
