@@ -19,6 +19,7 @@ import { createCgroups } from './host/cgroups/index.js'
 import type { HostProgram } from './host/doctor/index.js'
 import { syncData } from './host/durability/index.js'
 import { poolExtents } from './host/extents/index.js'
+import { requireCertificates } from './host/filter/index.js'
 import {
   type BaseImage,
   type BootAssets,
@@ -116,6 +117,7 @@ export function imageOptions(config: HostAgentConfig, logger: Logger, signal?: A
 /** Brings the whole machine up: pool, images, engine, network, cgroups, DNS. */
 export async function openMachine(config: HostAgentConfig, options: OpenOptions): Promise<OpenMachine> {
   const { logger, signal, onProgress } = options
+  if (config.egressCaPath !== undefined) await requireCertificates(config.egressCaPath)
   const network = createNetwork({
     config: {
       prefix: config.instance,

@@ -53,6 +53,7 @@ export async function versionOf({ command, uid, caPath = '' }: FilterProgram): P
     .update(await readFile(file))
     .update(String(uid))
     .update(caPath)
+    .update(caPath === '' ? '' : await readFile(caPath))
     .digest('hex')
 }
 

@@ -75,6 +75,13 @@ describe('a policy with names', () => {
       .map((line) => line.split(' ').slice(5).join(' '))
   const filter = 'meta mark set 2 ct mark set 2 return'
 
+  it('lets no HTTP/3 around the rules of hosts, also not over what is open', () => {
+    const open = { internet: true, allow: ['198.51.100.1'], deny: [] }
+    const quic = 'meta l4proto udp ct original proto-dst 443 ct original ip daddr != @private counter return'
+    expect(chain({ ...open, intercept: true }, 'decide').indexOf(quic)).toBe(0)
+    expect(chain({ ...open, learn: true }, 'decide')).not.toContain(quic)
+  })
+
   it('keeps its names apart from its networks, each once, in one form', () => {
     const policy = {
       ...closed,

@@ -55,6 +55,8 @@ export interface ResolvedPolicy {
   readonly learn: boolean
   /** Whether all that names do not decide goes to the filter all the same. */
   readonly watched: boolean
+  /** Whether requests to some hosts are to be seen, so that none may go by what the filter does not see. */
+  readonly intercept: boolean
   /**
    * Put on each connection that this policy lets through, so that the next packets need no second look and a connection of another
    * policy is seen as one. Made of the policy alone: a restart of the host agent comes to the same.
@@ -106,6 +108,7 @@ export function resolvePolicy(policy: EgressPolicy): ResolvedPolicy {
     permittedByAddress: denyNames.length === 0 ? permitted : without(intervalsOf(allow), neverIntervals),
     learn: policy.learn === true,
     watched: policy.learn === true || policy.intercept === true,
+    intercept: policy.intercept === true,
     mark: markOf(policy),
   }
 }

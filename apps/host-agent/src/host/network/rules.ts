@@ -291,6 +291,10 @@ export function policyRules(policy: ResolvedPolicy, fresh: boolean): string {
       `ct original ip daddr ${network} counter ${verdict}`,
     ])
   const rules = [
+    // HTTP/3, which would get around the filter, before what is open by that already. Clients fall back to TCP.
+    ...(policy.intercept
+      ? ['meta l4proto udp ct original proto-dst 443 ct original ip daddr != @private counter return']
+      : []),
     `ct mark ${policy.mark} accept`,
     ...to(policy.allowPrivate, accept),
     ...to(['@private'], 'return'),
