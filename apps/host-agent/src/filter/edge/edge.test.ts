@@ -28,6 +28,7 @@ let front: Server
 let filter: Filter
 /** Where connections to 9.9.9.9 end. */
 let sitePort: number
+let onOpened: () => void
 const failures: unknown[] = []
 const sockets = new Set<Socket>()
 const portOf = (server: Server): number => {
@@ -48,6 +49,7 @@ beforeAll(async () => {
 })
 beforeEach(async () => {
   failures.length = 0
+  onOpened = () => {}
   site = await makeSite(await issueHostCertificate(world, 'api.example'))
   sitePort = await listen(site)
   silent = createServer((socket) => {
@@ -78,7 +80,11 @@ function makeFilter(options: Pick<FilterOptions, 'edgeTimes' | 'terminated'> = {
     version: 'of a test',
     ca: [world.cert],
     // The guest’s side has a loopback address, where nothing is public: what it asks for is the site.
-    open: async () => await openTcp(GUEST, sitePort),
+    open: async () => {
+      const socket = await openTcp(GUEST, sitePort)
+      onOpened()
+      return socket
+    },
     onFailure: (error) => failures.push(error),
   })
 }
@@ -287,11 +293,18 @@ describe('the edge', () => {
   })
 
   it('outlives a site that resets before anybody has spoken', async () => {
-    const resetting = createServer((socket) => socket.resetAndDestroy())
+    const resetting = createServer()
     sitePort = await listen(resetting)
+    const reached = once(resetting, 'connection')
+    const opened = new Promise<void>((resolve) => {
+      onOpened = resolve
+    })
     const socket = connectTcp(portOf(front), GUEST)
     socket.on('error', () => {})
-    await new Promise((resolve) => socket.once('close', resolve))
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    const [[atSite]] = await Promise.all([reached, opened])
+    atSite.resetAndDestroy()
+    await closed
     await new Promise((resolve) => resetting.close(resolve))
     sitePort = portOf(site)
     expect((await get()).status).toBe(200)
