@@ -37,7 +37,9 @@ describe.skipIf(reason !== '')(`images of files ${reason}`, () => {
   let layout: string
   let sent = 0
 
-  const images = (change: { readonly maxBytes?: number; readonly maxFiles?: number; readonly dir?: string } = {}) =>
+  const images = (
+    change: Partial<Record<'maxBytes' | 'maxFiles' | 'totalBytes', number>> & { readonly dir?: string } = {},
+  ) =>
     new FetchedImages({
       poolDir: change.dir ?? poolDir,
       logger: silentLogger,
@@ -47,7 +49,7 @@ describe.skipIf(reason !== '')(`images of files ${reason}`, () => {
         uid: 83_014,
       },
       limits: { maxBytes: change.maxBytes ?? 64 * MIB, maxFiles: change.maxFiles ?? 1_000 },
-      totalBytes: 1024 * MIB,
+      totalBytes: change.totalBytes ?? 1024 * MIB,
       keepMs: 3600_000,
     })
   const importIt = async (
@@ -256,6 +258,16 @@ t.close()`,
     expect(await leftovers()).toEqual([])
   })
 
+  it('are refused with a pipe among their blobs, which nobody waits at', async () => {
+    const made = await layoutWith('piped')
+    const index = JSON.parse(await readFile(join(made, 'index.json'), 'utf8'))
+    const blob = join(made, blobOf(index.manifests[0].digest))
+    await rm(blob)
+    execFileSync('mkfifo', [blob])
+    await expect(importIt(tarred(made))).rejects.toMatchObject(unusable('neither a file nor a folder'))
+    expect(await leftovers()).toEqual([])
+  })
+
   it('take no more than they may: of bytes, packed and not, and of files', async () => {
     const zeros = await folder('zeros')
     await writeFile(join(zeros, 'zeros'), '')
@@ -279,12 +291,12 @@ t.close()`,
     let base: string
     let file: string
 
-    const pack = async (change: object = {}): Promise<string> => {
+    const pack = async (change: object = {}, basePath = base, diskPath = disk()): Promise<string> => {
       const setup = { user: 'user', cwd: '/srv', envs: { COLOUR: 'red' }, startCommand: 'serve', readyCommand: '' }
       const manifest = { name: 'web', vcpus: 2, memoryMib: 512, diskSizeMib: DISK_MIB, synced: true, setup, ...change }
       const path = join(scratch, `${randomBytes(4).toString('hex')}.wrenn`)
       const { signal } = new AbortController()
-      await writeFile(path, Readable.from(images().pack({ manifest, basePath: base, diskPath: disk(), signal })))
+      await writeFile(path, Readable.from(images().pack({ manifest, basePath, diskPath, signal })))
       return path
     }
     /** Its end made anew: whoever writes such a file can do that. */
@@ -340,6 +352,62 @@ t.close()`,
       expect(await readdir(join(scratch, 'disks/layers/disks'))).toEqual([])
     })
 
+    it('are refused by what their holes seem to be, before anybody reads these', async () => {
+      const huge = join(await folder('huge'), 'c'.repeat(64))
+      await writeFile(huge, '')
+      await truncate(huge, 2 ** 41)
+      const found = importIt(await pack({}, huge))
+      await expect(found).rejects.toMatchObject(unusable('its base image has 2097152 MiB.*WRENN_IMAGE_MAX_MIB'))
+      expect(await leftovers()).toEqual([])
+    })
+
+    it('that could never have room make nothing give way; their disks count', async () => {
+      const dir = await folder('total')
+      const { image } = await importIt(dockerSave('here:1'), undefined, images({ dir }))
+      const removed: string[] = []
+      const uses = { layers: async () => new Set<string>(), onRemoved: async (name: string) => void removed.push(name) }
+      const age = async (name: string, at = new Date(0)): Promise<void> =>
+        await utimes(join(dir, 'layers/index', `${name}.json`), at, at)
+      await age(image.name)
+      const small = images({ dir, totalBytes: 2 * MIB })
+      small.attach(uses)
+      await expect(importIt(file, undefined, small)).rejects.toMatchObject({ code: 'disk_full' })
+      expect(removed).toEqual([])
+      // Its name is another for each such file, and its base image the same for all.
+      const written = join(dir, 'written')
+      await writeFile(written, randomBytes(20 * MIB))
+      await truncate(written, DISK_MIB * MIB)
+      const large = async (at: number): Promise<string> => await pack({ name: `large-${at}` }, base, written)
+      const roomy = images({ dir, totalBytes: image.sizeBytes + 50 * MIB })
+      roomy.attach(uses)
+      const first = await importIt(await large(1), undefined, roomy)
+      await importIt(await large(2), undefined, roomy)
+      await age(first.image.name)
+      await age(image.name, new Date())
+      await importIt(await large(3), undefined, roomy)
+      expect(removed).toEqual([first.image.name])
+    })
+
+    it('are not there without their disks as they were, and leave none where they fail', async () => {
+      const dir = await folder('torn')
+      const store = images({ dir })
+      const { image } = await importIt(file, undefined, store)
+      const manifest = (image.diskPath ?? '').replace(/raw$/, 'json')
+      await truncate(image.diskPath ?? '', 0)
+      expect(await store.find(image.name)).toBeUndefined()
+      expect((await stat((await importIt(file, undefined, store)).image.diskPath ?? '')).size).toBe(DISK_MIB * MIB)
+      await writeFile(manifest, '{')
+      expect(await store.find(image.name)).toBeUndefined()
+      const { image: again } = await importIt(file, undefined, store)
+      expect(await store.find(again.name)).toBeDefined()
+      // Where a folder is to be while a layer is taken in.
+      const failing = images({ dir: await folder('failing') })
+      await folder('failing/layers')
+      await writeFile(join(scratch, 'failing/layers/scratch'), '')
+      await expect(importIt(file, undefined, failing)).rejects.toThrow()
+      expect(await readdir(join(scratch, 'failing/layers/disks'))).toEqual([])
+    })
+
     it('are refused with any byte of them flipped', async () => {
       const whole = await readFile(file)
       for (const at of [0, 5, 1_000, whole.length - 1_080, whole.length - 1_000, whole.length - 41, whole.length - 1]) {
@@ -361,12 +429,12 @@ t.close()`,
         unusable('its disk is not'),
       )
       await expect(importIt(await pack({ vcpus: -1 }))).rejects.toMatchObject(unusable('not as it should be'))
+      await expect(importIt(await pack({ memoryMib: 64 }))).rejects.toMatchObject(unusable('not as it should be'))
       const renamed = join(await folder('renamed'), 'b'.repeat(64))
       await copyFile(base, renamed)
-      const before = base
-      base = renamed
-      await expect(importIt(await pack())).rejects.toMatchObject(unusable('its base image does not have the digest'))
-      base = before
+      const other = await pack({}, renamed)
+      await expect(importIt(other)).rejects.toMatchObject(unusable('its base image does not have the digest'))
+      await expect(importIt(file, 'web:1')).rejects.toMatchObject({ code: 'image_not_found' })
       const links = await folder('links')
       for (const name of ['wrenn-template.json', 'base.ext4', 'disk.raw'])
         await symlink('/etc/passwd', join(links, name))
@@ -377,6 +445,18 @@ t.close()`,
       })
       expect(await leftovers()).toEqual([])
     })
+  })
+
+  it('end with who asks for them, also while no byte comes', async () => {
+    const abort = new AbortController()
+    const bytes = async function* () {
+      yield new Uint8Array(10)
+      setImmediate(() => abort.abort(new Error('given up')))
+      yield await new Promise<Uint8Array>(() => {})
+    }
+    const wish = { called: 'a', sha256: 'b'.repeat(64), sizeBytes: 100, bytes, onProgress: () => {} }
+    await expect(images().import({ ...wish, signal: abort.signal })).rejects.toThrow('given up')
+    expect(await leftovers()).toEqual([])
   })
 
   it('end with who asks for them', async () => {

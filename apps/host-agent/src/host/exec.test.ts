@@ -31,6 +31,9 @@ describe('run', () => {
 
   it('refuses endless output but keeps the end of long error text', async () => {
     expect(await codeOf(run('sh', ['-c', 'yes | head -c 100000'], { maxOutputBytes: 1000 }))).toBe('engine_failure')
+    // Neither ends by itself.
+    expect(await codeOf(run('yes', [], { maxOutputBytes: 1000 }))).toBe('engine_failure')
+    expect(await codeOf(run('sh', ['-c', 'yes | cat; true'], { maxOutputBytes: 1000 }))).toBe('engine_failure')
     await expect(
       run('sh', ['-c', 'yes | head -c 100000 >&2; echo end >&2; exit 1'], { maxOutputBytes: 1000 }),
     ).rejects.toThrow(/end/)

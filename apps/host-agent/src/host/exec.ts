@@ -13,7 +13,7 @@ export interface RunOptions {
   readonly timeoutMs?: number
   /** Ends the command; the call rejects with its reason. */
   readonly signal?: AbortSignal
-  /** How much of each of stdout and stderr is kept; more than this on stdout is an error, stderr keeps its end. @default 16 MiB */
+  /** How much of each of stdout and stderr is kept; more than this on stdout ends it with an error, stderr keeps its end. @default 16 MiB */
   readonly maxOutputBytes?: number
 }
 
@@ -79,7 +79,13 @@ export async function runForResult(
   })
   const stdout = new Tail(options.maxOutputBytes ?? 16 * 2 ** 20)
   const stderr = new Tail(options.maxOutputBytes ?? 16 * 2 ** 20)
-  child.stdout.on('data', (chunk: Buffer) => stdout.push(chunk))
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout.push(chunk)
+    if (!stdout.overflown) return
+    // Whatever it has started ends at its next word, too.
+    child.kill('SIGKILL')
+    child.stdout.destroy()
+  })
   child.stderr.on('data', (chunk: Buffer) => stderr.push(chunk))
   // A command that exits without reading its input is judged by its exit code, not by the broken pipe.
   child.stdin.on('error', () => {})

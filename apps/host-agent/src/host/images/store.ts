@@ -95,8 +95,8 @@ export class LayerStore {
   }
 
   /** Takes a finished file out of scratch into the store; an equal file already there wins. */
-  async adopt(scratchPath: string): Promise<LayerFile> {
-    const digest = await sha256File(scratchPath)
+  async adopt(scratchPath: string, signal?: AbortSignal): Promise<LayerFile> {
+    const digest = await sha256File(scratchPath, signal)
     const path = this.layerPath(digest)
     await publish(scratchPath, path)
     return { digest, path, sizeBytes: (await stat(path)).size }
@@ -169,7 +169,8 @@ async function publish(from: string, to: string): Promise<void> {
   await syncPath(dirname(to))
 }
 
-async function syncPath(path: string): Promise<void> {
+/** Makes a file, or what a folder has by name, survive a crash. */
+export async function syncPath(path: string): Promise<void> {
   const file = await open(path, 'r')
   try {
     await file.sync()
@@ -179,9 +180,9 @@ async function syncPath(path: string): Promise<void> {
 }
 
 /** Of all bytes, holes read as zeros; hexadecimal. Names the layer, so unlike `sparseDigest` it is what `sha256sum` says. */
-export async function sha256File(path: string): Promise<string> {
+export async function sha256File(path: string, signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256')
-  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash)
+  await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash, { ...(signal && { signal }) })
   return hash.digest('hex')
 }
 

@@ -5,6 +5,7 @@ import { mkdtemp, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/p
 import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import {
+  minimumMemoryMib,
   readTemplateTail,
   TEMPLATE_ARCHIVE_VERSION,
   TEMPLATE_SEAL_BYTES,
@@ -20,6 +21,8 @@ import { spawnTool } from '../spawn-tool.js'
 const READ_BYTES = 2 ** 20
 const MANIFEST_BYTES = 2 * 2 ** 20
 const MAX_TEXT = 256 * 1024
+/** Of a capsule. */
+const MIN_DISK_MIB = 64
 const MAX_DISK_MIB = 4 * 2 ** 20
 
 const text = z.string().max(MAX_TEXT)
@@ -36,8 +39,8 @@ const manifestSchema = z.object({
   name: text,
   architecture: text,
   vcpus: z.int().min(1).max(1024),
-  memoryMib: z.int().min(1).max(4_194_304),
-  diskSizeMib: z.int().min(1).max(MAX_DISK_MIB),
+  memoryMib: z.int().min(minimumMemoryMib).max(4_194_304),
+  diskSizeMib: z.int().min(MIN_DISK_MIB).max(MAX_DISK_MIB),
   /** SHA-256 of the base image, which is shared with whatever has the same. */
   base: z.string().regex(/^[0-9a-f]{64}$/),
   synced: z.boolean(),

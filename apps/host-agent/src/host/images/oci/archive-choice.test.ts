@@ -49,6 +49,8 @@ describe('of what docker save has written', () => {
     expect(() => fromDocker(saved(['app:1'], ['app:1']), 'app:1')).toThrow(
       'it has 2 images app:1; choose by their places: @0, @1.',
     )
+    const same = saved(...Array.from({ length: 30 }, () => ['app:1']))
+    expect(() => fromDocker(same, 'app:1')).toThrow(/it has 30 images app:1; .*@9, 20 more\.$/)
   })
 
   it.each(['', '{}', '[{}]', '[{"Config": 1}]', '[[]]'])('%j is none', (manifest) => {

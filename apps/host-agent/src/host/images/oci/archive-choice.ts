@@ -76,10 +76,10 @@ export function chooseImage(texts: Texts, wanted: string | undefined, architectu
   )
   if (found === undefined) throw new AppError('image_not_found', `it has no image ${wanted}, but ${told(offered)}.`)
   if (more.length === 0) return found.choice
-  const places = [found, ...more].map((one) => `@${offered.indexOf(one)}`).slice(0, MAX_TOLD)
+  const places = [found, ...more].map((one) => `@${offered.indexOf(one)}`)
   throw new AppError(
     'image_not_usable',
-    `it has ${places.length} images ${wanted}; choose by their places: ${places.join(', ')}.`,
+    `it has ${places.length} images ${wanted}; choose by their places: ${listed(places)}.`,
   )
 }
 
@@ -138,6 +138,10 @@ function isSame(name: string, wanted: string): boolean {
 /** The first name of each that can be shown. */
 function told(offered: readonly Offered[]): string {
   const names = offered.map(({ names: all }, at) => all.find(isPlain) ?? `@${at}`)
+  return listed(names)
+}
+
+function listed(names: readonly string[]): string {
   const more = names.length - MAX_TOLD
   return [...names.slice(0, MAX_TOLD), ...(more > 0 ? [`${more} more`] : [])].join(', ')
 }

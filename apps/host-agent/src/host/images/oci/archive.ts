@@ -60,7 +60,7 @@ export async function isCompressed(file: string): Promise<boolean> {
 
 /**
  * Makes an OCI layout, its image called `image`, of one image of a file. The file is opened by nobody but tools in sandboxes without a network, which see
- * it and one empty folder each.
+ * the system's programs, it, and one folder of their own each.
  * @returns a folder with `layout`
  * @throws AppError `image_not_usable`, `image_not_found`, `disk_full`
  */
@@ -138,6 +138,7 @@ class ArchiveTools {
     ]
     await this.#write(extract, { folder: opened, binds: [{ from: tar, to: ARCHIVE }] })
     await rm(tar)
+    await this.#needPlain(opened)
     // Beside what the file has, whose own index may have others: a link that leads somewhere in the sandbox alone.
     const chosen = join(scratchDir, 'chosen')
     await mkdir(chosen)
@@ -151,6 +152,14 @@ class ArchiveTools {
     ])
     await removeUnpacked(opened)
     return folder
+  }
+
+  /** A pipe among the blobs would be waited at for ever, and a link be followed. */
+  async #needPlain(opened: string): Promise<void> {
+    const command = ['find', '/opt/opened', '!', '-type', 'f', '!', '-type', 'd', '-print', '-quit']
+    const { stdout, exitCode } = await this.#run(command, { binds: [{ from: opened, to: '/opt/opened' }] })
+    if (exitCode === 0 && stdout === '') return
+    throw new AppError('image_not_usable', 'it has something that is neither a file nor a folder.')
   }
 
   async unpackTemplate(fileBytes: number): Promise<string> {

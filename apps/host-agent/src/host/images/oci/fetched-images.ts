@@ -5,7 +5,7 @@ import { AppError, errorText, firstFailure, isErrno, KeyedMutex, type Logger, Un
 import { formatImageReference, type ImageReference, parseImageReference } from '@wrenn/protocol'
 import { z } from 'zod'
 import { createLayer } from '../ext4.js'
-import { exists, LayerStore, sha256File } from '../store.js'
+import { LayerStore, sha256File, syncPath } from '../store.js'
 import {
   needWhole,
   packTemplate,
@@ -209,6 +209,8 @@ export class FetchedImages {
       const inTurn = async (): Promise<ImportedImage> => {
         const known = await this.find(name)
         if (known !== undefined) return await this.#asImported(known)
+        // One whose files are gone would be waited for by what makes room for it.
+        await this.#store.removeIndex(name)
         needImageBytes(sizeBytes, this.#options.limits, 'It has')
         return await this.#open(name, { ...wish, signal })
       }
@@ -229,6 +231,9 @@ export class FetchedImages {
     onProgress(`Taking the file, ${mib(sizeBytes)} MiB`)
     await receive(bytes(), file, { sha256, sizeBytes, signal })
     const tail = await templateTailOf(file)
+    if (tail !== undefined && image !== undefined) {
+      throw new AppError('image_not_found', 'it is an archive of a template, of which nothing is chosen by a name.')
+    }
     if (tail !== undefined) await needWhole(file, tail, signal)
     await chown(file, uid, uid)
     const ratio = (await isCompressed(file)) ? 1 + 3 * USUAL_RATIO : 4
@@ -253,20 +258,41 @@ export class FetchedImages {
     const manifestPath = join(folder, 'wrenn-template.json')
     const template = await readTemplateManifest(manifestPath, imageArchitecture())
     const [base, disk] = [join(folder, 'base.ext4'), join(folder, 'disk.raw')]
-    for (const path of [base, disk]) await chown(path, 0, 0)
+    for (const path of [base, disk, manifestPath]) await chown(path, 0, 0)
     if ((await stat(disk)).size !== template.diskSizeMib * MIB)
       throw new AppError('image_not_usable', 'its disk is not as large as it says.')
-    if ((await sha256File(base)) !== template.base)
+    // Holes cost a file nothing, and whoever reads it all the time that their bytes would.
+    const { size: baseBytes } = await stat(base)
+    needImageBytes(baseBytes, this.#options.limits, 'its base image has')
+    if ((await sha256File(base, signal)) !== template.base)
       throw new AppError('image_not_usable', 'its base image does not have the digest that it says.')
-    await this.#needWithinTotal((await stat(base)).size + (await stat(disk)).blocks * BLOCK_BYTES, signal)
-    await chmod(disk, 0o400)
-    await mkdir(this.#diskRoot(), { recursive: true, mode: 0o700 })
-    await rename(disk, this.#diskPath(name))
-    await rename(manifestPath, this.#templatePath(name))
+    await this.#needWithinTotal(baseBytes + (await bytesOnDisk(disk)), signal)
+    await using undo = new UndoStack()
+    await this.#keepDisk(name, { disk, manifestPath }, undo)
     const { user, cwd, envs } = template.setup
     const config = { env: Object.entries(envs).map(([key, value]) => `${key}=${value}`), user, workingDir: cwd }
     const entry = await this.#adopt(base, { name, manifest: source, source, config, signal, hasDisk: true })
+    undo.move()
     return await this.#asImported(await this.#describe(entry))
+  }
+
+  /** Durable before anything names it. */
+  async #keepDisk(
+    name: string,
+    { disk, manifestPath }: { readonly disk: string; readonly manifestPath: string },
+    undo: UndoStack,
+  ): Promise<void> {
+    await chmod(disk, 0o400)
+    await mkdir(this.#diskRoot(), { recursive: true, mode: 0o700 })
+    for (const [from, to] of [
+      [disk, this.#diskPath(name)],
+      [manifestPath, this.#templatePath(name)],
+    ] as const) {
+      await syncPath(from)
+      await undo.defer(() => rm(to, { force: true }))
+      await rename(from, to)
+    }
+    await syncPath(this.#diskRoot())
   }
 
   async #asImported(image: FetchedImage): Promise<ImportedImage> {
@@ -382,9 +408,17 @@ export class FetchedImages {
   /** @throws AppError `disk_full` when all images would be too large with one more, and those that are here are needed */
   async #needWithinTotal(bytes: number, signal: AbortSignal): Promise<void> {
     const { totalBytes } = this.#options
+    if (bytes > totalBytes) {
+      const message = `It takes ${mib(bytes)} MiB, and all fetched images may take ${mib(totalBytes)} MiB (WRENN_IMAGES_TOTAL_MIB).`
+      throw new AppError('disk_full', message)
+    }
     for (;;) {
-      const sizes = new Map((await this.list()).map(({ digest, sizeBytes }) => [digest, sizeBytes]))
-      if ([...sizes.values()].reduce((sum, size) => sum + size, bytes) <= totalBytes) return
+      const images = await this.list()
+      const layers = new Map(images.map(({ digest, sizeBytes }) => [digest, sizeBytes]))
+      const disks = await Promise.all(
+        images.map(({ diskPath }) => (diskPath === undefined ? 0 : bytesOnDisk(diskPath))),
+      )
+      if ([...layers.values(), ...disks].reduce((sum, size) => sum + size, bytes) <= totalBytes) return
       if (await this.#removeOldest(signal)) continue
       const message = `Fetched images may take ${mib(totalBytes)} MiB (WRENN_IMAGES_TOTAL_MIB), and those that are here are needed.`
       throw new AppError('disk_full', message)
@@ -431,7 +465,7 @@ export class FetchedImages {
   /** Whoever removes layers that have no name is not there meanwhile. */
   async #adopt(file: string, { name, manifest, source, config, signal, hasDisk }: Adopted): Promise<ImageIndex> {
     await using _lease = await this.#store.lease({ signal })
-    const { digest } = await this.#store.adopt(file)
+    const { digest } = await this.#store.adopt(file, signal)
     const entry = {
       name,
       digest,
@@ -449,9 +483,19 @@ export class FetchedImages {
   /** The image of that name, which counts as used from now on. */
   async find(name: string): Promise<FetchedImage | undefined> {
     const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
-    if (entry === undefined || (entry.hasDisk === true && !(await exists(this.#diskPath(name))))) return undefined
+    if (entry === undefined || (entry.hasDisk === true && !(await this.#hasWholeDisk(name)))) return undefined
     await this.#touch(name)
     return await this.#describe(entry)
+  }
+
+  async #hasWholeDisk(name: string): Promise<boolean> {
+    try {
+      const { diskSizeMib } = await readTemplateManifest(this.#templatePath(name), imageArchitecture())
+      return (await stat(this.#diskPath(name))).size === diskSizeMib * MIB
+    } catch (error) {
+      if (isErrno(error, 'ENOENT') || AppError.is(error, 'image_not_usable')) return false
+      throw error
+    }
   }
 
   /** All of them. */
@@ -608,7 +652,16 @@ function needImageBytes(bytes: number, { maxBytes }: ImageLimits, what: string):
   throw new AppError('image_not_usable', `${what} ${mib(bytes)} MiB, which is more than WRENN_IMAGE_MAX_MIB.`)
 }
 
-/** @throws AppError `invalid_request` for bytes that are not those that were told */
+/** What of a file is no hole; none of one that has gone. */
+async function bytesOnDisk(path: string): Promise<number> {
+  const info = await stat(path).catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  })
+  return (info?.blocks ?? 0) * BLOCK_BYTES
+}
+
+/** @throws AppError `invalid_request` for bytes that are not those that were told, `disk_full` */
 async function receive(
   bytes: AsyncIterable<Uint8Array>,
   path: string,
@@ -617,15 +670,34 @@ async function receive(
   await using file = await open(path, 'wx', 0o400)
   const hash = createHash('sha256')
   let received = 0
-  for await (const chunk of bytes) {
-    signal.throwIfAborted()
-    received += chunk.length
-    if (received > sizeBytes) break
-    hash.update(chunk)
-    await file.writeFile(chunk)
+  const source = bytes[Symbol.asyncIterator]()
+  try {
+    while (received <= sizeBytes) {
+      const next = await unlessAborted(source.next(), signal)
+      if (next.done === true) break
+      received += next.value.length
+      hash.update(next.value)
+      await file.writeFile(next.value)
+    }
+  } catch (error) {
+    if (!isErrno(error, 'ENOSPC', 'EDQUOT')) throw error
+    throw new AppError('disk_full', 'the pool has no room left for it.', { cause: error })
+  } finally {
+    // Not awaited: one that waits for a chunk ends with it.
+    void source.return?.().catch(() => {})
   }
   if (received === sizeBytes && hash.digest('hex') === sha256) return
   throw new AppError('invalid_request', 'its bytes are not those of its digest.')
+}
+
+/** Leaves a task that may take as long as somebody else likes. @throws the signal's reason */
+async function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
+  return await new Promise<T>((resolve, reject) => {
+    const leave = (): void => reject(signal.reason)
+    signal.addEventListener('abort', leave, { once: true })
+    task.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave))
+    if (signal.aborted) leave()
+  })
 }
 
 /** Runs a fetch as long as one may take; its errors begin with what people call the image. */
