@@ -5,6 +5,7 @@ import type { FetchImageResponseSchema, HostService, ImportImageRequest } from '
 import type { FetchedTemplate } from '../capsule/machine.js'
 import { parseSnapshotId } from './convert.js'
 import { EventQueue } from './event-queue.js'
+import { ExportTurns } from './export-turns.js'
 import type { ServiceParts, Wrappers } from './handlers.js'
 
 /** A fetch says that it is over; nothing is sent meanwhile. */
@@ -19,6 +20,7 @@ export function imageHandlers(
   parts: () => ServiceParts,
   { stream }: Wrappers,
 ): Pick<ServiceImpl<typeof HostService>, 'fetchImage' | 'importImage' | 'exportSnapshot'> {
+  const exports = new ExportTurns()
   return {
     fetchImage: stream(async function* ({ reference, login }, { signal }) {
       const { images } = parts()
@@ -46,6 +48,7 @@ export function imageHandlers(
       const { $typeName: _, ...said } = setup
       const id = parseSnapshotId(snapshotId)
       await manager.snapshots.get(id)
+      using _turn = exports.take(signal)
       const packed = manager.snapshots.reading(id, ({ manifest, ...files }) => {
         const { vcpus, memoryMib, diskSizeMib, synced } = manifest
         return images.pack({ ...files, name, setup: said, vcpus, memoryMib, diskSizeMib, synced, signal })

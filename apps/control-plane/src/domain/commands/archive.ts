@@ -8,21 +8,22 @@ import { type FileTarget, Upload } from './files.js'
 /** An archive whose beginning has come, so that what is wrong with its path has been said already. */
 export interface OpenedArchive {
   /**
-   * The bytes of the tar, as fast as they are taken, then how it ended. A failure in the middle is thrown; ending it early ends the
-   * call.
+   * The bytes of the tar, as fast as they are taken, then how it ended. A failure in the middle is thrown.
    */
   readonly pieces: AsyncGenerator<Uint8Array, ArchiveEnd>
+  /** Ends the call, also where no piece has been asked for; idempotent. */
+  readonly abort: () => void
 }
 
 /**
- * Begins an archive of what the target names.
+ * Begins an archive of what the target names. The caller aborts what it does not read to its end.
  * @throws AppError `file_not_found`, `permission_denied`, `not_a_directory`, …
  */
 export async function openArchive(target: FileTarget): Promise<OpenedArchive> {
   const abort = new AbortController()
   try {
     const parts = await target.wake.use(target.capsule, () => begin(target, abort.signal))
-    return { pieces: piecesOf(target.path, parts, abort) }
+    return { pieces: piecesOf(target.path, parts, abort), abort: () => abort.abort() }
   } catch (error) {
     abort.abort()
     throw fromHostError(error)

@@ -35,7 +35,7 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
-import { openTemplateArchive } from './template-archive.js'
+import { type OpenedTemplateArchive, openTemplateArchive } from './template-archive.js'
 import { platformTemplate, snapshotTemplate } from './template-view.js'
 
 const DELETE_TIMEOUT_MS = 30_000
@@ -223,10 +223,11 @@ export class Snapshots {
   }
 
   /**
-   * An archive of a template of the team, whose first bytes the host has promised: its files and what is said of it, without its memory.
-   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `invalid_state`, `host_unavailable`, `not_supported` by the host
+   * An archive of a template of the team, whose first bytes the host has promised: its files and what is said of it, without its memory. The caller
+   * aborts what it does not read to its end.
+   * @throws AppError `template_not_found`, `forbidden` for a built-in one, `invalid_state`, `host_unavailable`, `limit_exceeded`, `not_supported` by the host
    */
-  async export(teamId: string, name: string, actor: Actor | undefined): Promise<AsyncGenerator<Uint8Array>> {
+  async export(teamId: string, name: string, actor: Actor | undefined): Promise<OpenedTemplateArchive> {
     const { db, host } = this.#deps
     const own = await findSnapshotByName(db, teamId, name)
     if (own === undefined) {
@@ -237,11 +238,16 @@ export class Snapshots {
     const { user = '', cwd = '', envs = {}, startCmd = '', readyCmd = '' } = own.defaults ?? {}
     const setup = { user, cwd, envs, startCommand: startCmd, readyCommand: readyCmd }
     const archive = await openTemplateArchive(host, { snapshotId: own.id, name, setup })
-    await db.transaction().execute(async (tx) => {
-      const resource = { type: 'template', id: name } as const
-      await writeAudit(tx, { teamId, actor, action: 'template.export', resource, details: { snapshot_id: own.id } })
-    })
-    return archive
+    try {
+      await db.transaction().execute(async (tx) => {
+        const resource = { type: 'template', id: name } as const
+        await writeAudit(tx, { teamId, actor, action: 'template.export', resource, details: { snapshot_id: own.id } })
+      })
+      return archive
+    } catch (error) {
+      archive.abort()
+      throw error
+    }
   }
 
   /** What is no longer offered; files that cannot go now do at the next comparison with the host. */

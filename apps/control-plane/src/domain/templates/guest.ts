@@ -106,8 +106,9 @@ export class BuildGuest {
   async *archive(path: string): AsyncGenerator<Uint8Array> {
     const { host, wake } = this.#deps
     const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT }
-    const { pieces } = await abortable(openArchive(target), this.#signal)
+    const opening = openArchive(target)
     try {
+      const { pieces } = await abortable(opening, this.#signal)
       for (;;) {
         const next = await abortable(pieces.next(), this.#signal)
         if (next.done !== true) {
@@ -119,8 +120,8 @@ export class BuildGuest {
         throw new AppError('build_failed', `The files of the stage could not be read: ${error.message}`)
       }
     } finally {
-      // Not awaited: it ends only once a piece that is under way has come.
-      void pieces.return({ notes: [] }).catch(() => {})
+      // One that is still to come, too.
+      void opening.then(({ abort }) => abort()).catch(() => {})
     }
   }
 

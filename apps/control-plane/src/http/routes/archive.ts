@@ -10,6 +10,7 @@ import {
 } from '@wrenn/protocol'
 import type { FastifyRequest } from 'fastify'
 import { type OpenedArchive, openArchive, writeArchive } from '../../domain/commands/index.js'
+import { bodyOfCall } from '../body-of-call.js'
 import type { App, Services } from '../context.js'
 import { bytes, capsuleParams, errors } from '../schemas.js'
 import { countSent, targetOf } from './files.js'
@@ -42,10 +43,8 @@ export function archiveRoutes(app: App, services: Services): void {
     async (request, reply) => {
       const archive = await openArchive(await target(request, request.params.id, request.query))
       const framed = wantsFrames(request)
-      const body = Readable.from(framed ? frames(archive) : plain(archive), {
-        objectMode: false,
-        highWaterMark: CHUNK_BYTES,
-      })
+      const chunks = framed ? frames(archive) : plain(archive)
+      const body = bodyOfCall(reply.raw, { chunks, abort: archive.abort }, CHUNK_BYTES)
       countSent(request, body)
       return await reply
         .type(framed ? FRAMED_ARCHIVE_TYPE : ARCHIVE_TYPE)

@@ -1,4 +1,3 @@
-import { Readable } from 'node:stream'
 import {
   createSnapshotSchema,
   longLifecycleQuerySchema,
@@ -12,6 +11,7 @@ import {
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf, principalOf } from '../auth.js'
+import { bodyOfCall } from '../body-of-call.js'
 import type { App, Services } from '../context.js'
 import { idempotencyHeaders, requestOptions } from '../idempotency.js'
 import { bytes, errors, noContent } from '../schemas.js'
@@ -90,7 +90,7 @@ export function templateRoutes(app: App, { snapshots, quota }: Services): void {
     async (request, reply) => {
       const { teamId } = principalOf(request)
       const archive = await snapshots.export(teamId, request.params.name, actorOf(request))
-      return await reply.type(TEMPLATE_ARCHIVE_TYPE).send(Readable.from(archive, { objectMode: false }))
+      return await reply.type(TEMPLATE_ARCHIVE_TYPE).send(bodyOfCall(reply.raw, archive))
     },
   )
 

@@ -24,7 +24,7 @@ export interface SnapshotFiles {
 /** Snapshots of this host, and who is starting from them right now. */
 export class Snapshots {
   readonly #context: Context
-  /** Creates that are cloning a snapshot's files at the moment. */
+  /** Creates that are cloning a snapshot's files at the moment, and exports. */
   readonly #readers = new Map<string, number>()
 
   constructor(context: Context) {
@@ -132,8 +132,8 @@ export class Snapshots {
   #requireUnread(snapshotId: string): void {
     const readers = this.#readers.get(snapshotId) ?? 0
     if (readers === 0) return
-    const who = readers === 1 ? 'capsule is' : 'capsules are'
-    throw new AppError('in_use', `${readers} ${who} starting from it right now.`)
+    const who = readers === 1 ? 'start of a capsule or export reads' : 'starts of capsules and exports read'
+    throw new AppError('in_use', `${readers} ${who} it right now.`)
   }
 
   #count(snapshotId: string, change: number): void {
