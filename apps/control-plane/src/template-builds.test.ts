@@ -106,6 +106,9 @@ it('begins with an image of a registry where there is no template of that name',
   expect(done.state).toBe('ready')
   expect(messages).toContain('Asking for docker.io/library/alpine:3')
   expect(await read(name, '/app/said')).toBe('red\n')
+  const copies = { type: 'COPY', args: ['app/said', '/said'], stage: 0 } as const
+  const both = await build(newName(), [...stages, { from: 'alpine:3', steps: [copies] }])
+  expect(both.messages.filter((message) => message.startsWith('Asking for'))).toHaveLength(1)
   const { build: failed, text } = await build(newName(), [{ from: 'alpine:4', steps: [] }])
   expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
 })
@@ -163,6 +166,9 @@ describe('an image of a file', () => {
     expect(await refusal(await start(begun, { stages, image_files: other }), 400)).toContain(
       'no stage begins with other.tar',
     )
+    const twice = { app: { files_hash: 'f'.repeat(64) }, 'app:default': { files_hash: 'e'.repeat(64) } }
+    const app = [{ from: 'app', steps: [] }]
+    expect(await refusal(await start(begun, { stages: app, image_files: twice }), 400)).toContain('app is there twice')
     for (const bad of [
       { files_hash: '../x' },
       { files_hash: 'f'.repeat(64), image: '' },

@@ -42,6 +42,10 @@ describe('a file of an image', () => {
     const made = await withImageFiles(recipe, { imageFile: [`app=${file}`, `base=${file}`] })
     expect(made.imageFiles).toEqual({ app: { hash }, base: { hash } })
     expect(made.uploads).toHaveLength(1)
+    const from = 'ghcr.io:443/a/b:1'
+    const image: Recipe = { stages: [{ from, steps: [] }], uploads: [] }
+    expect((await withImageFiles(image, { imageFile: [`${from}=${file}`] })).imageFiles).toEqual({ [from]: { hash } })
+    expect(aloneFileOf({ imageFile: [`${dir}/a=b.tar`] })).toBe(`${dir}/a=b.tar`)
   })
 
   it('is refused where nothing begins with it, or nobody knows what it is for', async () => {

@@ -6,8 +6,8 @@ import { Readable } from 'node:stream'
 import { AppError, isErrno } from '@wrenn/base'
 import { imageFileRecipe, type Recipe, type RecipeUpload } from '@wrenn/sdk'
 
-/** What a name of a stage is; `./a=b.tar` is a path. */
-const named = /^([A-Za-z0-9][\w.:-]*)=(.+)$/s
+/** What a name of a stage is, an image's among them; `./a=b.tar` and `/a=b.tar` are paths. */
+const named = /^([A-Za-z0-9][\w.:/@-]*)=(.+)$/s
 const CHUNK_BYTES = 256 * 1024
 
 /** `--image-file` as it is given: what stages call it, where one is named, and where it is. */

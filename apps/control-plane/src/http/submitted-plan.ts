@@ -33,7 +33,7 @@ function nameOf(from: string): string {
   return from.endsWith(DEFAULT) ? from.slice(0, -DEFAULT.length) : from
 }
 
-/** Images of uploaded files, by what stages call them. @throws AppError `invalid_request` for one that none begins with */
+/** Images of uploaded files, by what stages call them. @throws AppError `invalid_request` for one that none begins with, or that is there twice */
 function imagesOf({ image_files: files, stages }: StartTemplateBuildInput): SubmittedPlan['images'] {
   const begins = new Set(stages.map(({ from }) => nameOf(from)))
   const images = Object.entries(files).map(([from, { files_hash: hash, image }]) => {
@@ -41,7 +41,9 @@ function imagesOf({ image_files: files, stages }: StartTemplateBuildInput): Subm
     if (begins.has(reference)) return [reference, { reference, adopts: 'all', file: { hash, image } }] as const
     throw new AppError('invalid_request', `image_files: no stage begins with ${from}.`)
   })
-  return Object.fromEntries(images)
+  const twice = images.find(([reference], at) => images.findIndex(([other]) => other === reference) !== at)
+  if (twice === undefined) return Object.fromEntries(images)
+  throw new AppError('invalid_request', `image_files: ${twice[0]} is there twice; ${twice[0]}${DEFAULT} is the same.`)
 }
 
 /** Each is looked for in all that is printed. */

@@ -94,6 +94,8 @@ export class BuildAttempt {
   #steps = 0
   /** Steps that are not done, because of what earlier builds have kept. */
   #cached = 0
+  /** What stages begin with, by its name: many may begin with the same. */
+  readonly #origins = new Map<string, Promise<ResolvedOrigin>>()
 
   constructor(deps: AttemptDeps, build: TemplateBuildRow, plan: BuildPlan, signal: AbortSignal) {
     this.#deps = deps
@@ -144,12 +146,18 @@ export class BuildAttempt {
     const { host } = this.#deps
     const stages = await planStages(
       this.#plan,
-      (from) => this.#origin(from),
+      (from) => this.#originOnce(from),
       async (template) => (await host.findTemplate(template)) !== undefined,
     )
     for (const { origin } of stages) if (origin.note !== undefined) this.log.say(this.step, origin.note, 'warn')
     this.#steps = stages.reduce((sum, { steps }) => sum + steps.length, 0)
     return stages
+  }
+
+  async #originOnce(from: string): Promise<ResolvedOrigin> {
+    const origin = this.#origins.get(from) ?? this.#origin(from)
+    this.#origins.set(from, origin)
+    return await origin
   }
 
   async #origin(from: string): Promise<ResolvedOrigin> {

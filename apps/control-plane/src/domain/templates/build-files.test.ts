@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -36,6 +37,13 @@ describe('uploads of builds', () => {
     expect(await files.has(teamId, 'a')).toBe(true)
     expect((await buffer(await files.open(teamId, 'a'))).length).toBe(20)
     expect(await names()).toEqual(['a.tar'])
+  })
+
+  it('are known by what they have, and read no longer than who asks waits', async () => {
+    await receive('a', 20)
+    const sha256 = createHash('sha256').update('x'.repeat(20)).digest('hex')
+    expect(await files.digest(teamId, 'a', new AbortController().signal)).toEqual({ sha256, sizeBytes: 20 })
+    await expect(files.digest(teamId, 'a', AbortSignal.abort(new Error('given up')))).rejects.toThrow('given up')
   })
 
   it('are refused beyond their limit, by what arrives and by what is said', async () => {

@@ -104,11 +104,19 @@ export class BuildFiles {
     return file.createReadStream({ highWaterMark: READ_BYTES })
   }
 
-  /** SHA-256 and size of what an upload has, whatever its client calls it. @throws AppError `build_failed` when it is not there */
-  async digest(teamId: string, hash: string): Promise<{ readonly sha256: string; readonly sizeBytes: number }> {
+  /**
+   * SHA-256 and size of what an upload has, whatever its client calls it.
+   * @throws AppError `build_failed` when it is not there; the signal's reason
+   */
+  async digest(
+    teamId: string,
+    hash: string,
+    signal: AbortSignal,
+  ): Promise<{ readonly sha256: string; readonly sizeBytes: number }> {
     const sum = createHash('sha256')
     let sizeBytes = 0
     for await (const chunk of await this.open(teamId, hash)) {
+      signal.throwIfAborted()
       sum.update(chunk)
       sizeBytes += chunk.length
     }

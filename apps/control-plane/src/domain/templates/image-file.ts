@@ -32,7 +32,7 @@ export async function importImage(
   { teamId, hash, image = '', called }: ImageFile,
 ): Promise<FetchedImage> {
   const { host, files, signal, onProgress } = deps
-  const { sha256, sizeBytes } = await files.digest(teamId, hash)
+  const { sha256, sizeBytes } = await files.digest(teamId, hash, signal)
   const open = { sha256, sizeBytes: BigInt(sizeBytes), image, called }
   let answer = (_isWanted: boolean): void => {}
   const isWanted = new Promise<boolean>((resolve) => {
