@@ -1,6 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: variables of Dockerfiles
 import { readFile } from 'node:fs/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import {
   type ArchiveEntry,
   type BuildContext,
@@ -293,6 +293,15 @@ describe('what is not understood', () => {
     const { stages } = await read('FROM base\nRUN echo "x <<EOF y"\nRUN a \\\n  # <<EOF\n  && b\n')
     expect(stages[0]?.steps.map(({ args }) => args)).toEqual([['echo "x <<EOF y"'], ['a   && b']])
   })
+})
+
+it('is read in browsers too, which have no Buffer', async () => {
+  vi.stubGlobal('Buffer', undefined)
+  try {
+    expect((await read('\uFEFF# syntax=docker/dockerfile:1\nFROM base\nRUN a')).stages[0]?.steps).toHaveLength(1)
+  } finally {
+    vi.unstubAllGlobals()
+  }
 })
 
 describe('a check', () => {

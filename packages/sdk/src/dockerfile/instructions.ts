@@ -1,4 +1,5 @@
 import { DockerfileParser } from 'dockerfile-ast'
+import { Util } from 'dockerfile-ast/lib/util.js'
 import { type Heredoc, isPassedBy, liftHeredocs, unmarked } from './heredocs.js'
 import { refuse } from './refuse.js'
 
@@ -14,6 +15,9 @@ export interface Instruction {
   readonly flags: readonly (readonly [name: string, value: string])[]
   readonly heredocs: readonly Heredoc[]
 }
+
+// Its own one needs `Buffer`, which browsers lack (findings/dockerfile-ast-browser.sh).
+Util.isUTF8BOM = (char) => char === '\uFEFF'
 
 const FLAG = /^--[a-z-]+(?:=\S*)?\s+/
 
