@@ -24,6 +24,8 @@ const FIRST_PAGE = /\/src\/routes\/dashboard\/(?:\+layout|capsules\/\+page)\.sve
 
 export default defineConfig({
   plugins: [announcerByClass, tailwindcss(), sveltekit()],
+  // For @balena/dockerignore, which is written for Node.js.
+  resolve: { alias: { path: 'path-browserify' } },
   build: {
     target: 'es2022',
     // A `data:` font would need a policy of its own.

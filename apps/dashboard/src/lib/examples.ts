@@ -96,3 +96,29 @@ export function usageExamples(origin: string, month: string, from: string, to: s
     { name: 'curl', text: `curl -H "X-API-Key: $KEY" '${origin}/v1/capsules/usage?from=${from}&to=${to}'` },
   ]
 }
+
+/** How a template is built from a Dockerfile. */
+export function buildExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: 'wrenn template build web .\nwrenn capsule create --template web' },
+    {
+      name: 'SDK',
+      text: [
+        "import { readDockerfile } from '@wrenn/sdk/dockerfile'",
+        '',
+        "const recipe = await readDockerfile('FROM base\\nRUN apt-get update && apt-get install -y jq')",
+        "await wrenn.templates.build('web', recipe, { onLine: ({ message }) => console.log(message) })",
+      ].join('\n'),
+    },
+    {
+      name: 'curl',
+      text: [
+        'api() { curl -H "X-API-Key: $KEY" -H \'content-type: application/json\' "$@"; }',
+        `id=$(api -d '{"name": "web"}' ${origin}/v1/templates/builds | jq -r .id)`,
+        `api -d '{"stages": [{"from": "base", "steps": [{"type": "RUN", "args": ["apt-get update"]}]}]}' \\`,
+        `  ${origin}/v1/templates/builds/$id/start`,
+        `api "${origin}/v1/templates/builds/$id/log?wait_sec=20"`,
+      ].join('\n'),
+    },
+  ]
+}
