@@ -2,7 +2,7 @@
 # dockerfile-ast 0.7.1 cannot parse anything in a browser: it looks for a byte order mark with `Buffer`.
 #
 # Expected: it is a parser without dependencies on Node.js, used in browsers by editors; a text is parsed where there is no `Buffer`.
-# Seen (Chromium 156, bundled by Vite 8.3.8; Node 20.20.2 without `Buffer`): `ReferenceError: Buffer is not defined` in `Util.isUTF8BOM`,
+# Seen (Chromium 150, bundled by Vite 8.3.8; Node 20.20.2 without `Buffer`): `ReferenceError: Buffer is not defined` in `Util.isUTF8BOM`,
 # for each text.
 # Why it matters: `@wrenn/sdk/dockerfile` is for browsers too; the dashboard reads Dockerfiles with it.
 # The product gives it another `isUTF8BOM` (packages/sdk/src/dockerfile/instructions.ts; the test beside it has this case).

@@ -124,7 +124,8 @@ describe('wrenn template build', () => {
       const info = await run('template', 'info', name, '--json')
       const { builds } = JSON.parse(info.stdout)
       expect(builds).toHaveLength(3)
-      expect(builds[1]).toMatchObject({ steps: builds[0].steps, cached_steps: builds[0].steps })
+      // WORKDIR and USER, which follow the last step whose result is worth keeping, are done anew in a moment.
+      expect(builds[1]).toMatchObject({ steps: builds[0].steps, cached_steps: builds[0].steps - 2 })
       const listed = async (state: string) => {
         const { stdout } = await run('template', 'ls', '--builds', name, '--state', state, '--json')
         return JSON.parse(stdout).length
