@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { access, writeFile } from 'node:fs/promises'
+import { access, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -17,11 +18,14 @@ const { platform, api } = usePlatform()
 let names: NameServer
 let site: Site
 let dir: string
+/** Of the file that a token comes from. */
+let scratch: string
 let apiKey: string
 let keyId: string | undefined
 
 beforeAll(async () => {
   dir = await installClients()
+  scratch = await mkdtemp(join(tmpdir(), 'wrenn-e2e-token-'))
   names = await startNameServer(platform, 0)
   site = await startSite(platform, HOST)
   const made = await api.json<{ id: string; key: string }>('POST', '/v1/api-keys', { json: { format: 'e2b' } })
@@ -32,6 +36,7 @@ afterAll(async () => {
   if (keyId !== undefined) await api.json('DELETE', `/v1/api-keys/${keyId}`)
   await site?.[Symbol.asyncDispose]()
   await names?.[Symbol.asyncDispose]()
+  await rm(scratch, { recursive: true, force: true })
 })
 
 const newToken = (): string => `Bearer ${randomBytes(24).toString('hex')}`
@@ -105,7 +110,7 @@ describe('a token that is set in requests to a host', () => {
     expect(said.stdout).toContain(`authorization for ${HOST}`)
     expect(said.stdout).not.toContain(token)
     const next = newToken()
-    const file = join(platform.dir, 'token')
+    const file = join(scratch, 'token')
     await writeFile(file, `${next.slice(7)}\n`, { mode: 0o600 })
     const given = `host=${HOST},header=authorization,scheme=Bearer,src=${file}`
     expect((await wrenn(platform, ['egress', 'set', capsule.id, '--header-secret', given])).code).toBe(0)
