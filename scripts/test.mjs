@@ -52,6 +52,9 @@ const counts = { passed: 0, failed: 0, skipped: 0 }
 const failedTests = []
 const failures = []
 const MAX_LINE_CHARS = 1_000
+/** How Vitest begins to tell a failure that is no test's. It is in no report, so that it is told again. */
+const AROUND_TESTS = /Startup Error|Unhandled Error|error during close|close timed out/
+const MAX_TOLD_LINES = 12
 const OUTPUT_GRACE_MS = 5_000
 const nothingRan = { testResults: [], numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
 
@@ -64,21 +67,23 @@ let interrupted
 
 /**
  * @param {string} name @param {string} command @param {readonly string[]} args
- * @param {{ prefix?: string, env?: Record<string, string> }} options
+ * @param {{ prefix?: string, env?: Record<string, string>, onLine?: (line: string) => void }} options
  */
-async function step(name, command, args, { prefix = '', env = {} } = {}) {
+async function step(name, command, args, { prefix = '', env = {}, onLine = () => {} } = {}) {
   if (interrupted !== undefined) return false
   say(`\n› ${name}: ${command} ${args.join(' ')}`)
   const since = Date.now()
-  const output = prefix === '' ? 'inherit' : 'pipe'
   const child = spawn(command, args, {
     cwd: root,
     env: { ...process.env, ...env, PATH: `${tools}:${process.env.PATH}` },
-    stdio: ['ignore', output, output],
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
   running.add(child)
   for (const stream of [child.stdout, child.stderr]) {
-    if (stream !== null) createInterface(stream).on('line', (line) => say(`${prefix}${line}`))
+    createInterface(stream).on('line', (line) => {
+      say(`${prefix}${line}`)
+      onLine(line)
+    })
   }
   const code = await new Promise((resolve) => {
     child.once('error', (error) => resolve(error.message))
@@ -124,6 +129,14 @@ async function runSuite({ name, folder, without, node }, scratch, isAlone) {
   const [program, ...first] = node === undefined ? ['vitest'] : [node, join(root, 'node_modules/vitest/vitest.mjs')]
   const args = [...first, 'run', '--project', name, ...(folder === undefined ? [] : [`${folder}/`])]
   if (without !== undefined) args.push('--exclude', `${without}/**`)
+  /** @type {string[]} */
+  const around = []
+  /** @param {string} line */
+  const onLine = (line) => {
+    const text = stripVTControlCharacters(line)
+    const isTold = around.length === 0 ? AROUND_TESTS.test(text) : around.length < MAX_TOLD_LINES
+    if (isTold) around.push(text.slice(0, MAX_LINE_CHARS))
+  }
   const ok = await step(
     title,
     program,
@@ -131,11 +144,14 @@ async function runSuite({ name, folder, without, node }, scratch, isAlone) {
     {
       prefix: isAlone ? '' : `${name} | `,
       env: { WRENN_TEST_IMAGES: join(scratch, 'images') },
+      onLine,
     },
   )
   const result = existsSync(report) ? JSON.parse(readFileSync(report, 'utf8')) : nothingRan
   const failed = result.testResults.flatMap(failuresOf)
-  if (!ok && failed.length === 0) failed.push(`${title}: not a test but what is around them; see its output above`)
+  if (!ok && failed.length === 0) {
+    failed.push([`${title}: not a test but what is around them:`, ...around].join('\n    '))
+  }
   failedTests.push(...failed)
   counts.passed += result.numPassedTests
   counts.failed += result.numFailedTests
