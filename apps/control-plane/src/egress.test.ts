@@ -370,9 +370,12 @@ describe('what rules set', () => {
   })
 
   it('is encrypted anew by the key that comes first, also of a capsule that nobody uses', async () => {
-    await using mine = await startPlatform({ databaseUrl: postgres.url, env: { WRENN_ENCRYPTION_KEY: KEY } })
+    // Few connections each: there are many control planes on the one server, twice as many where each platform has two.
+    const env = (keys: string) => ({ WRENN_ENCRYPTION_KEY: keys, WRENN_DATABASE_CONNECTIONS: '3' })
+    const next = 'cd'.repeat(32)
+    await using mine = await startPlatform({ databaseUrl: postgres.url, env: env(KEY) })
     const { id } = await mine.create({ egress: { rules } })
-    const db = openDatabase({ url: mine.databaseUrl })
+    const db = openDatabase({ url: mine.databaseUrl, maxConnections: 1 })
     const sealedBy = async (): Promise<string | undefined> => {
       const [row] = await db.selectFrom('capsules').select('egress_rules').where('id', '=', id).execute()
       return row?.egress_rules?.split('.')[1]
@@ -380,10 +383,10 @@ describe('what rules set', () => {
     try {
       const before = await sealedBy()
       expect(before).toBeDefined()
-      await using _newer = await startReplica(mine, { WRENN_ENCRYPTION_KEY: `${'cd'.repeat(32)},${KEY}` })
+      await using _newer = await startReplica(mine, env(`${next},${KEY}`))
       const other = async () => ((await sealedBy()) === before ? undefined : true)
       await waitFor(other, { timeoutMs: 20_000, what: 'the rules to be encrypted anew' })
-      await using newest = await startReplica(mine, { WRENN_ENCRYPTION_KEY: 'cd'.repeat(32) })
+      await using newest = await startReplica(mine, env(next))
       const headers = { 'x-api-key': mine.key, 'content-type': 'application/json' }
       const body = JSON.stringify({ rules: shown })
       const kept = await fetch(`${newest.url}/v1/capsules/${id}/egress?wait_sec=20`, { method: 'PUT', headers, body })

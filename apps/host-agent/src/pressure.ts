@@ -2,10 +2,9 @@ import { stat } from 'node:fs/promises'
 import type { Logger } from '@wrenn/base'
 import type { CapsuleManager } from './capsule/manager.js'
 import type { HostAgentConfig } from './config.js'
+import { allocatedBytes } from './host/allocated.js'
 import { type PressureCapsule, PressureWatch, readMemory } from './host/pressure/index.js'
 import type { OpenMachine } from './machine.js'
-
-const BLOCK_BYTES = 512
 
 interface Footprint {
   readonly atMs: number
@@ -75,5 +74,5 @@ async function allocated(manager: CapsuleManager, capsuleId: string): Promise<{ 
 
 async function blocksOf(path: string): Promise<number> {
   const found = await stat(path).catch(() => undefined) // it was moved or removed meanwhile
-  return found === undefined ? 0 : found.blocks * BLOCK_BYTES
+  return found === undefined ? 0 : allocatedBytes(found)
 }

@@ -1,3 +1,4 @@
+export { abortable } from './abortable.js'
 export { acceptBoth } from './accept-both.js'
 export { removeEntries, removeUnfinished, writeFileAtomic } from './atomic-file.js'
 export { type BoundOptions, boundCommand, type RunAs } from './bound-command.js'

@@ -1,3 +1,5 @@
+import { abortable } from './abortable.js'
+
 /** Runs tasks one after another per key; different keys run side by side. */
 export class KeyedMutex {
   readonly #tails = new Map<string, Promise<unknown>>()
@@ -8,7 +10,7 @@ export class KeyedMutex {
    */
   async run<T>(key: string, task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     const before = this.#tails.get(key) ?? Promise.resolve()
-    const mine = orAborted(before, signal).then(task)
+    const mine = (signal === undefined ? before : abortable(before, signal)).then(task)
     const tail = Promise.allSettled([before, mine])
     this.#tails.set(key, tail)
     try {
@@ -17,18 +19,4 @@ export class KeyedMutex {
       if (this.#tails.get(key) === tail) this.#tails.delete(key)
     }
   }
-}
-
-/** @param turn never rejects */
-async function orAborted(turn: Promise<unknown>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return void (await turn)
-  signal.throwIfAborted()
-  await new Promise<void>((resolve, reject) => {
-    const onAbort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-    void turn.then(() => {
-      signal.removeEventListener('abort', onAbort)
-      resolve()
-    })
-  })
 }

@@ -36,9 +36,15 @@ function named(code: ErrorCode, error: ConnectError): AppError {
   return new AppError(code, error.rawMessage, { ...details, cause: error })
 }
 
-/** The host agent is of a version that does not have the call. */
-export function isUnknownCall(thrown: unknown): boolean {
-  return thrown instanceof ConnectError && thrown.code === Code.Unimplemented && !thrown.metadata.has(ERROR_CODE_HEADER)
+/**
+ * What to throw of a call that older host agents do not have: that the host is one, or what came.
+ * @param lacks what it does not do, such as `exports no templates`
+ */
+export function unlessOlderHost(thrown: unknown, lacks: string): unknown {
+  const isUnknownCall =
+    thrown instanceof ConnectError && thrown.code === Code.Unimplemented && !thrown.metadata.has(ERROR_CODE_HEADER)
+  if (!isUnknownCall) return thrown
+  return new AppError('not_supported', `The host agent is older than the platform, and ${lacks}.`, { cause: thrown })
 }
 
 /** The connection broke or could not be made: the host said nothing at all. */

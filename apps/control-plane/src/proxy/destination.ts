@@ -2,6 +2,10 @@ import type { IncomingMessage } from 'node:http'
 import { isIP } from 'node:net'
 import { AppError, capsuleIds } from '@wrenn/base'
 import { GUEST_AGENT_PORT, type TunnelTarget } from '@wrenn/protocol'
+import { memo } from './memo.js'
+
+/** Of DNS (RFC 1035 §2.3.4). */
+const MAX_KEPT_NAME = 255
 
 /** Existing clients send both with every request of their data plane, on an origin that all capsules share. */
 export const ROUTING_HEADERS = { id: 'e2b-sandbox-id', port: 'e2b-sandbox-port' } as const
@@ -28,30 +32,45 @@ export function isForAgent({ port }: TunnelTarget): boolean {
   return port === GUEST_AGENT_PORT
 }
 
-/**
- * The port of a capsule that a request is meant for, by its host name `{port}-{id}.{domain}` or by the routing headers; `undefined` for the
- * API. The headers count only where the host name says nothing: `localhost`, an address, `sandbox.…`.
- * @throws AppError `invalid_request`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
- */
-export function destinationOf(request: RequestHead, domains: readonly string[]): Destination | undefined {
-  requireOneHost(request)
-  const authority = request.headers.host?.toLowerCase() ?? ''
-  const { host, named } = namedBy(authority, domains)
-  if (named !== undefined) {
-    return { ...named, isSecure: isSecure(request), path: pathOf(request, authority) }
+/** What host names say of ports of capsules, on the domains of a platform. */
+export class Destinations {
+  readonly #domains: readonly string[]
+  readonly #named: (authority: string) => Named
+
+  constructor(domains: readonly string[]) {
+    this.#domains = domains
+    this.#named = memo((authority) => readName(authority, domains), MAX_KEPT_NAME)
   }
-  if (!isShared(host)) return undefined
-  const { [ROUTING_HEADERS.id]: idHeader, [ROUTING_HEADERS.port]: portHeader } = request.headers
-  if (idHeader === undefined && portHeader === undefined) return undefined
-  if (idHeader === undefined || portHeader === undefined) {
-    const missing = idHeader === undefined ? ROUTING_HEADERS.id : ROUTING_HEADERS.port
-    throw new AppError('invalid_request', `The request has a missing header: ${missing}.`)
+
+  /**
+   * The port of a capsule that a request is meant for, by its host name `{port}-{id}.{domain}` or by the routing headers; `undefined` for the
+   * API. The headers count only where the host name says nothing: `localhost`, an address, `sandbox.…`.
+   * @throws AppError `invalid_request`, `not_found`, `capsule_not_found` for what is meant for a capsule but names none
+   */
+  of(request: RequestHead): Destination | undefined {
+    requireOneHost(request)
+    const authority = request.headers.host?.toLowerCase() ?? ''
+    const { host, named } = this.#named(authority)
+    if (named !== undefined) return { ...named, isSecure: isSecure(request), path: pathOf(request, authority) }
+    if (!isShared(host)) return undefined
+    const { [ROUTING_HEADERS.id]: idHeader, [ROUTING_HEADERS.port]: portHeader } = request.headers
+    if (idHeader === undefined && portHeader === undefined) return undefined
+    if (idHeader === undefined || portHeader === undefined) {
+      const missing = idHeader === undefined ? ROUTING_HEADERS.id : ROUTING_HEADERS.port
+      throw new AppError('invalid_request', `The request has a missing header: ${missing}.`)
+    }
+    return {
+      ...target(String(idHeader), String(portHeader)),
+      domain: undefined,
+      isSecure: isSecure(request),
+      path: pathOf(request, authority),
+    }
   }
-  return {
-    ...target(String(idHeader), String(portHeader)),
-    domain: undefined,
-    isSecure: isSecure(request),
-    path: pathOf(request, authority),
+
+  /** Whether a host name is that of a port. */
+  isPort(host: string): boolean {
+    const [, domain = ''] = /^\d+-[^.]+\.(.+)$/.exec(host.toLowerCase()) ?? []
+    return this.#domains.includes(domain)
   }
 }
 
@@ -62,24 +81,7 @@ interface Named {
   readonly named: (TunnelTarget & { readonly domain: string }) | undefined
 }
 
-/** Names that were read lately: clients send the same one again and again. By the list of domains, of which a proxy has one. */
-const KEPT_NAMES = 1_000
-const MAX_KEPT_NAME = 255
-const kept = new WeakMap<readonly string[], Map<string, Named>>()
-
-/** @throws AppError as {@link destinationOf} */
-function namedBy(authority: string, domains: readonly string[]): Named {
-  const names = kept.get(domains) ?? new Map<string, Named>()
-  const known = names.get(authority)
-  if (known !== undefined) return known
-  const read = readName(authority, domains)
-  if (authority.length > MAX_KEPT_NAME) return read
-  if (names.size >= KEPT_NAMES) names.clear()
-  names.set(authority, read)
-  kept.set(domains, names)
-  return read
-}
-
+/** @throws AppError as {@link Destinations.of} */
 function readName(authority: string, domains: readonly string[]): Named {
   const host = hostOf(authority)
   const [, label = '', domain = ''] = /^([^.]+)\.(.+)$/.exec(host) ?? []
@@ -90,12 +92,6 @@ function readName(authority: string, domains: readonly string[]): Named {
   }
   if (capsuleIds.is(id)) throw foreignDomain(domain, domains)
   return { host, named: undefined }
-}
-
-/** Whether a host name is that of a port, below one of `domains`. */
-export function isPortName(host: string, domains: readonly string[]): boolean {
-  const [, domain = ''] = /^\d+-[^.]+\.(.+)$/.exec(host.toLowerCase()) ?? []
-  return domains.includes(domain)
 }
 
 /** Came by the listener for TLS. */

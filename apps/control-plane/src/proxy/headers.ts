@@ -5,6 +5,7 @@ import { AGENT_CORS } from './agent-cors.js'
 import { type Destination, isForAgent, isSecure, type RequestHead, ROUTING_HEADERS } from './destination.js'
 import { isExpecting } from './framing.js'
 import { publicLocation } from './location.js'
+import { memo } from './memo.js'
 
 /** Names and values in turn, as Node reads and writes them. */
 type RawHeaders = string[]
@@ -35,22 +36,10 @@ const PRIVATE = new Set<string>([
   'x-wrenn-secret', // by which hosts prove themselves to guest agents
 ])
 
-/** What is told of a name once and then known: clients send the same few again and again. */
-const KEPT_NAMES = 1_000
-const MAX_KEPT_NAME = 64
 type Kind = 'passed' | 'dropped' | 'key' | 'cookie' | 'referer' | 'expect'
-const kinds = new Map<string, Kind>()
-
-/** @param name as it came */
-function kindOf(name: string): Kind {
-  const known = kinds.get(name)
-  if (known !== undefined) return known
-  const kind = judged(name.toLowerCase())
-  if (name.length > MAX_KEPT_NAME) return kind
-  if (kinds.size >= KEPT_NAMES) kinds.clear()
-  kinds.set(name, kind)
-  return kind
-}
+const MAX_KEPT_NAME = 64
+/** Of a name as it came. */
+const kindOf = memo((name): Kind => judged(name.toLowerCase()), MAX_KEPT_NAME)
 
 function judged(lower: string): Kind {
   if (HOP_BY_HOP.has(lower)) return 'dropped'

@@ -11,7 +11,7 @@ import { admitToAgent, requireClientRoute } from './agent-access.js'
 import { allowPages, isPreflight, isSharedPreflight, sendPreflight } from './agent-cors.js'
 import { sendFailure, sendWelcome } from './answers.js'
 import type { ClientIp } from './client-ip.js'
-import { type Destination, destinationOf, isForAgent, isPortName } from './destination.js'
+import { type Destination, Destinations, isForAgent } from './destination.js'
 import { forward } from './forward.js'
 import { requireFraming } from './framing.js'
 import { forwardStream, type Http2Request, refuseStream, serveHttp2 } from './http2.js'
@@ -41,6 +41,7 @@ interface ProxyDeps extends UpstreamDeps {
 export class PortProxy {
   readonly #deps: ProxyDeps
   readonly #upstream: Upstream
+  readonly #destinations: Destinations
   readonly #underWay = new Map<string, number>()
   readonly #upgraded = new Set<Socket>()
   readonly #http2 = new Set<ServerHttp2Session>()
@@ -49,6 +50,7 @@ export class PortProxy {
   constructor(deps: ProxyDeps) {
     this.#deps = deps
     this.#upstream = new Upstream(deps)
+    this.#destinations = new Destinations(deps.domains)
   }
 
   /** Serves a request that is for a port of a capsule. @returns whether it is */
@@ -85,7 +87,7 @@ export class PortProxy {
 
   /** Whether a connection by TLS to this name is for a port: then, and only then, it may agree on HTTP/2. */
   offersHttp2(serverName: string): boolean {
-    return isPortName(serverName, this.#deps.domains)
+    return this.#destinations.isPort(serverName)
   }
 
   /** Serves the requests of a connection that has agreed on HTTP/2. */
@@ -111,7 +113,7 @@ export class PortProxy {
 
   #take(request: IncomingMessage, task: Task): boolean {
     try {
-      const destination = destinationOf(request, this.#deps.domains)
+      const destination = this.#destinations.of(request)
       if (destination === undefined) return false
       requireFraming(request)
       task.ends.on('error', () => {}) // `close` follows
@@ -182,7 +184,7 @@ export class PortProxy {
     let destination: Destination | undefined
     let isSandbox = false
     try {
-      destination = destinationOf(head, this.#deps.domains)
+      destination = this.#destinations.of(head)
       if (destination === undefined || isForAgent(destination)) {
         throw new AppError(
           'not_supported',

@@ -35,7 +35,7 @@ export function egressOf(
   readonly egressRevision: bigint
 } {
   const { rules: _names, ...policy } = policyOf(row)
-  const rules = [...openRules(keyring, row).rules]
+  const rules = [...openRules(keyring, row)]
   return { egress: { ...policy, learn: policy.learn === true, rules }, egressRevision: BigInt(row.egress_revision) }
 }
 
@@ -55,7 +55,6 @@ export function isInForce({ egress_revision, egress_in_force }: CapsuleRow): boo
  */
 export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
   const { db, host, keyring } = deps
-  await resealRules(deps, row)
   const { egress, egressRevision: revision } = egressOf(row, keyring)
   const request = { capsuleId: row.id, egress, revision }
   const { capsule } = await host.call((client) => client.setEgress(request, { timeoutMs }))
@@ -65,23 +64,16 @@ export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: n
   return raised === undefined ? after : await carryEgress(deps, raised, timeoutMs)
 }
 
-/** Encrypts them anew when they are by an older key. */
-async function resealRules({ db, keyring }: Omit<CarryDeps, 'host'>, row: CapsuleRow): Promise<void> {
-  const { rules, isCurrent } = openRules(keyring, row)
-  if (!isCurrent) await resealEgressRules(db, row, sealRules(keyring, row.id, rules))
-}
-
 /**
  * Encrypts anew what an older key has encrypted, also of capsules that nobody uses, so that it is not needed any more.
  * @returns capsules whose key is gone already: they stay as they are
  */
-export async function resealAllRules(deps: Omit<CarryDeps, 'host'>): Promise<readonly string[]> {
-  const { db, keyring } = deps
+export async function resealAllRules({ db, keyring }: Omit<CarryDeps, 'host'>): Promise<readonly string[]> {
   const lost: string[] = []
   for (const id of keyring.isEmpty ? [] : await findSealedOtherwise(db, keyring.sealPrefix)) {
     const row = await findAnyCapsule(db, id)
     try {
-      if (row !== undefined) await resealRules(deps, row)
+      if (row !== undefined) await resealEgressRules(db, row, sealRules(keyring, id, openRules(keyring, row)))
     } catch (error) {
       if (!AppError.is(error, 'not_supported')) throw error
       lost.push(id)

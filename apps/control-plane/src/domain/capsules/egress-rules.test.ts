@@ -14,17 +14,17 @@ describe('what rules set', () => {
   it('is kept for its capsule alone', () => {
     const sealed = sealRules(keyring, 'cl-one', rules)
     expect(sealed).not.toContain('secret')
-    expect(openRules(keyring, { id: 'cl-one', egress_rules: sealed })).toEqual({ rules, isCurrent: true })
+    expect(openRules(keyring, { id: 'cl-one', egress_rules: sealed })).toEqual(rules)
     expect(() => openRules(keyring, { id: 'cl-other', egress_rules: sealed })).toThrow()
     const copied = copyRules(keyring, { id: 'cl-one', egress_rules: sealed }, 'cl-other')
-    expect(openRules(keyring, { id: 'cl-other', egress_rules: copied }).rules).toEqual(rules)
-    expect(openRules(new Keyring([keyOf(2), keyOf(1)]), { id: 'cl-one', egress_rules: sealed }).isCurrent).toBe(false)
+    expect(openRules(keyring, { id: 'cl-other', egress_rules: copied })).toEqual(rules)
+    expect(openRules(new Keyring([keyOf(2), keyOf(1)]), { id: 'cl-one', egress_rules: sealed })).toEqual(rules)
   })
 
   it('needs no key where there is none', () => {
     const none = new Keyring([])
     expect(sealRules(none, 'cl-one', [])).toBeNull()
-    expect(openRules(none, { id: 'cl-one', egress_rules: null })).toEqual({ rules: [], isCurrent: true })
+    expect(openRules(none, { id: 'cl-one', egress_rules: null })).toEqual([])
     expect(hashWithRules(none, {})).toBe(hashJson({}))
   })
 

@@ -21,18 +21,13 @@ export function sealRules(keyring: Keyring, capsuleId: string, rules: readonly S
 }
 
 /** @throws AppError `not_supported` when the key that they were encrypted by is not there */
-export function openRules(
-  keyring: Keyring,
-  { id, egress_rules: sealed }: Sealed,
-): { readonly rules: readonly SecretRule[]; readonly isCurrent: boolean } {
-  if (sealed === null) return { rules: [], isCurrent: true }
-  const { text, isCurrent } = keyring.open(sealed, contextOf(id))
-  return { rules: kept.parse(JSON.parse(text)), isCurrent }
+export function openRules(keyring: Keyring, { id, egress_rules: sealed }: Sealed): readonly SecretRule[] {
+  return sealed === null ? [] : kept.parse(JSON.parse(keyring.open(sealed, contextOf(id)).text))
 }
 
 /** What a copy has of its source's. @throws as {@link openRules} */
 export function copyRules(keyring: Keyring, source: Sealed, copyId: string): string | null {
-  return sealRules(keyring, copyId, openRules(keyring, source).rules)
+  return sealRules(keyring, copyId, openRules(keyring, source))
 }
 
 /**

@@ -117,7 +117,7 @@ export class Egress {
       if (current === undefined || current.state === 'stopping' || current.state === 'stopped') {
         throw illegal(current ?? (await needCapsule(tx, teamId, id)), 'a change of its egress')
       }
-      const split = splitWish(checked, () => openRules(keyring, current).rules)
+      const split = splitWish(checked, () => openRules(keyring, current))
       return this.#isSame(current, split) ? current : await this.#write(tx, current, split, actor)
     })
     if (isInForce(row) || waitMs === 0) return toEgress(row)
@@ -175,7 +175,7 @@ export class Egress {
     if (!isSame(policyOf(row), policy)) return false
     if (rules.length === 0) return true // their hosts would be in the policy
     try {
-      return JSON.stringify(openRules(this.#deps.keyring, row).rules) === JSON.stringify(rules)
+      return JSON.stringify(openRules(this.#deps.keyring, row)) === JSON.stringify(rules)
     } catch (error) {
       if (!AppError.is(error, 'not_supported')) throw error
       return false // by a key that is lost: they are given anew

@@ -1,4 +1,4 @@
-import { AppError } from '@wrenn/base'
+import { AppError, abortable } from '@wrenn/base'
 import { type CapsuleState, isAsleep, isUsable } from '@wrenn/protocol'
 import { fromHostError } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
@@ -6,7 +6,6 @@ import type { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import { findRollback } from '../../store/rollbacks.js'
 import type { CapsuleRow } from '../../store/schema.js'
-import { abortable } from '../abortable.js'
 import type { Capsules } from './capsules.js'
 import type { Lifecycle } from './lifecycle.js'
 

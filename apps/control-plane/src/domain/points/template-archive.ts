@@ -1,7 +1,7 @@
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { ExportSnapshotRequestSchema, ExportSnapshotResponse } from '@wrenn/protocol/host'
-import { fromHostError, isUnknownCall } from '../../host/errors.js'
+import { fromHostError, unlessOlderHost } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 
 /** An archive whose beginning has come. */
@@ -36,10 +36,7 @@ export async function openTemplateArchive(
     return { chunks: chunksOf(parts, abort, late), abort: () => abort.abort() }
   } catch (error) {
     abort.abort()
-    if (!isUnknownCall(error)) throw fromHostError(error)
-    throw new AppError('not_supported', 'The host agent is older than the platform, and exports no templates.', {
-      cause: error,
-    })
+    throw fromHostError(unlessOlderHost(error, 'exports no templates'))
   }
 }
 

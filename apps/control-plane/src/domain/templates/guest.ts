@@ -1,8 +1,7 @@
 import type { Readable } from 'node:stream'
-import { AppError, randomTag } from '@wrenn/base'
+import { AppError, abortable, randomTag } from '@wrenn/base'
 import type { Host } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
-import { abortable } from '../abortable.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
 import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
 

@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
 import type { FetchedImage } from '@wrenn/protocol/host'
-import { isUnknownCall } from '../../host/errors.js'
+import { unlessOlderHost } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 import type { BuildFiles } from './build-files.js'
 
@@ -53,9 +53,7 @@ export async function importImage(
         if (event.case === 'image') return event.value
       }
     } catch (error) {
-      if (!isUnknownCall(error)) throw error
-      const text = 'The host agent is older than the platform, and takes no images of files.'
-      throw new AppError('not_supported', text, { cause: error })
+      throw unlessOlderHost(error, 'takes no images of files')
     } finally {
       answer(false)
       over.abort()

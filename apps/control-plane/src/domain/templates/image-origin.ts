@@ -14,7 +14,7 @@ import {
 } from '@wrenn/protocol'
 import type { ArchivedTemplate, FetchedImage } from '@wrenn/protocol/host'
 import { z } from 'zod'
-import { isUnknownCall } from '../../host/errors.js'
+import { unlessOlderHost } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 import type { BuildImage, ProcessDefaults, TemplateBuildRow } from '../../store/schema.js'
 import type { Keyring } from '../secrets/index.js'
@@ -201,9 +201,7 @@ async function fetchImage(
         if (event.case === 'progress') onProgress(event.value)
       }
     } catch (error) {
-      if (!isUnknownCall(error)) throw error
-      const text = 'The host agent is older than the platform, and fetches no images of registries.'
-      throw new AppError('not_supported', text, { cause: error })
+      throw unlessOlderHost(error, 'fetches no images of registries')
     }
     throw new AppError('host_unavailable', 'The host broke off the fetch of the image.')
   })

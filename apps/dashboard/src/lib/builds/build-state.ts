@@ -43,3 +43,13 @@ export function beginnerOf({ by }: Pick<BuildInfo, 'by'>): string {
   if (by.name === '') return 'somebody who has left'
   return by.type === 'key' ? `key ${by.name}` : by.name
 }
+
+/** How long it took, or has taken until now. */
+export function spanMs({ createdAt, endedAt }: Pick<BuildInfo, 'createdAt' | 'endedAt'>, now: Date): number {
+  return Math.max(0, (endedAt ?? now).getTime() - createdAt.getTime())
+}
+
+/** How many steps it has, for people; empty while that is not known. */
+export function stepsText({ steps, cachedSteps }: Pick<BuildInfo, 'steps' | 'cachedSteps'>): string {
+  return [steps ?? [], cachedSteps === undefined ? [] : `${cachedSteps} cached`].flat().join(', ')
+}

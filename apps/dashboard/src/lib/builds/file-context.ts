@@ -1,4 +1,5 @@
 import ignore from '@balena/dockerignore'
+import { WrennError } from '@wrenn/sdk'
 import type { ArchiveEntry, BuildContext, ContextEntry } from '@wrenn/sdk/dockerfile'
 import { createTarPacker, type TarPackController } from 'modern-tar'
 import type { Dropped } from '../files/dropped.js'
@@ -58,7 +59,7 @@ export class FileContext implements BuildContext {
     return { count: files.length, sizeBytes }
   }
 
-  /** @throws Error for what is too large, or not there any more */
+  /** @throws WrennError `invalid_request` for what is too large, `file_not_found` for what is not there any more */
   digest(path: string): Promise<string> {
     const known = this.#digests.get(path) ?? this.#read(path)
     this.#digests.set(path, known)
@@ -90,13 +91,19 @@ export class FileContext implements BuildContext {
     return found.filter((entry) => isKept.has(entry) || (entry.type === 'directory' && needed.has(entry.path)))
   }
 
-  async #read(path: string): Promise<string> {
+  #file(path: string): File {
     const file = this.#files.get(path)
-    if (file === undefined) throw new Error(`There is no ${path}.`)
+    if (file === undefined) throw new Error(`There is no ${path}.`) // asked for is only what was listed
+    return file
+  }
+
+  async #read(path: string): Promise<string> {
+    const file = this.#file(path)
     if (file.size > MAX_FILE_BYTES) {
-      throw new Error(
-        `${path} is larger than 512 MiB, which a page cannot read as a whole: \`wrenn template build\` can.`,
-      )
+      throw new WrennError(`${path} is larger than 512 MiB, which a page cannot read as a whole.`, {
+        code: 'invalid_request',
+        hint: '`wrenn template build` takes files of any size.',
+      })
     }
     const bytes = await file.arrayBuffer().catch((error: unknown) => {
       throw changed(path, error)
@@ -114,8 +121,7 @@ export class FileContext implements BuildContext {
       } else if (one.entry.type === 'directory') {
         await controller.add({ ...head, name: `${one.as}/`, type: 'directory', size: 0 }).close()
       } else {
-        const file = this.#files.get(one.entry.path)
-        if (file === undefined) throw new Error(`There is no ${one.entry.path}.`)
+        const file = this.#file(one.entry.path)
         await file
           .stream()
           .pipeTo(controller.add({ ...head, name: one.as, size: file.size }), { preventAbort: true })
@@ -129,7 +135,8 @@ export class FileContext implements BuildContext {
 
 /** A browser does not read a file any more that is another one than when it was given. */
 function changed(path: string, cause: unknown): Error {
-  return new Error(`${path} cannot be read any more: it changed or is gone. Drop the files again.`, { cause })
+  const sentence = `${path} cannot be read any more: it changed or is gone.`
+  return new WrennError(sentence, { code: 'file_not_found', hint: 'Drop the files again.', cause })
 }
 
 function parentsOf(path: string): string[] {

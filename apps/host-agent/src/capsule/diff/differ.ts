@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { AppError, errorText } from '@wrenn/base'
+import { AppError, abortable, errorText } from '@wrenn/base'
 import { type Context, dirs } from '../context.js'
 import { unrecordedPlan } from '../guest/index.js'
 import { capture } from '../lifecycle/index.js'
@@ -285,7 +285,7 @@ export class CheckpointDiffer {
       const written = guest.client
         .waitHealthy(ANSWER_TIMEOUT_MS)
         .then(async () => await guest.client.quiesce({ sync: true, timeoutMs: SYNC_TIMEOUT_MS }))
-      const { synced } = await unlessAborted(this.#closing.signal, written)
+      const { synced } = await abortable(written, this.#closing.signal)
       if (!synced) throw new AppError('timeout', 'The guest did not write its files out in time for a comparison.')
     } finally {
       guest.client.close()
@@ -304,16 +304,4 @@ export class CheckpointDiffer {
 
 function stopping(): AppError {
   return new AppError('host_unavailable', 'The host agent is about to end; ask again when it is back.')
-}
-
-/** @throws the signal's reason, without waiting for the task, whose own error nobody wants any more */
-async function unlessAborted<T>(signal: AbortSignal, task: Promise<T>): Promise<T> {
-  task.catch(() => {})
-  signal.throwIfAborted()
-  return await new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason)
-    signal.addEventListener('abort', abort, { once: true })
-    const settled = task.finally(() => signal.removeEventListener('abort', abort))
-    settled.then(resolve, reject)
-  })
 }

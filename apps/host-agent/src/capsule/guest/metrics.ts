@@ -2,11 +2,10 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import type { GetMetricsResponseSchema } from '@wrenn/protocol/host'
+import { allocatedBytes } from '../../host/allocated.js'
 import { STATE_FILES } from '../state-files.js'
 import { guestError } from './error.js'
 import type { Guest } from './guest.js'
-
-const BLOCK_BYTES = 512
 
 /** What a capsule uses now: the guest's own view, and what it costs the host. */
 export class CapsuleMetrics {
@@ -36,7 +35,7 @@ export class CapsuleMetrics {
       diskTotalBytes: whole(inside.disk_total),
       hostRssBytes: whole(engine.rssBytes),
       hostCpuNs: engine.cpuNs,
-      hostDiskBytes: whole(disk.blocks * BLOCK_BYTES),
+      hostDiskBytes: whole(allocatedBytes(disk)),
     }
   }
 }

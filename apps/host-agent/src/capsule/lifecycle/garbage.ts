@@ -1,13 +1,13 @@
 import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isErrno } from '@wrenn/base'
+import { allocatedBytes } from '../../host/allocated.js'
 import { type Context, dirs } from '../context.js'
 
 /** What was touched this recently may belong to a command that has not told anybody yet. */
 const YOUNG_MS = 10 * 60_000
 /** As `dirs.scratch` names them: in use by this process, for however long it takes. */
 const SCRATCH = /-(seed|diff)-[0-9a-f]{8}$/
-const BLOCK_BYTES = 512
 
 /** A directory that nothing owns: of a capsule that is gone, a state that was replaced, or a save that was broken off. */
 export interface GarbageItem {
@@ -96,7 +96,7 @@ export class GarbageCollector {
 async function bytesBelow(path: string): Promise<number> {
   let bytes = 0
   for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
-    if (entry.isFile()) bytes += (await stat(join(entry.parentPath, entry.name))).blocks * BLOCK_BYTES
+    if (entry.isFile()) bytes += allocatedBytes(await stat(join(entry.parentPath, entry.name)))
   }
   return bytes
 }

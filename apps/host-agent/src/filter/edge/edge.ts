@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, request, type Server, ServerResponse } from 'node:http'
+import { type ClientRequest, createServer, type IncomingMessage, request, type Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { createSecureContext, type SecureContext, TLSSocket } from 'node:tls'
@@ -84,24 +84,8 @@ export class Edge {
     }
     const chunked =
       incoming.headers['transfer-encoding'] === undefined ? [] : [['Transfer-Encoding', 'chunked'] as const]
-    const onward = request({
-      agent: session.agent,
-      method: incoming.method,
-      path: incoming.url,
-      headers: requestHeaders(incoming.rawHeaders, set, chunked) as never,
-      setHost: false,
-    })
-    session.follow(onward)
+    const onward = passOn(session, { incoming, response, headers: requestHeaders(incoming.rawHeaders, set, chunked) })
     onward.on('continue', () => expectsContinue && response.writeContinue())
-    onward.on('response', (from) => {
-      from.on('error', () => incoming.socket.destroy())
-      from.on('aborted', () => incoming.socket.destroy())
-      guarded(incoming.socket, () => {
-        response.writeHead(from.statusCode ?? 502, from.statusMessage, responseHeaders(from.rawHeaders))
-        from.pipe(response)
-      })
-    })
-    onward.on('error', (error) => fail(response, session.name, error))
     response.on('close', () => response.writableFinished || onward.destroy())
     incoming.on('error', () => onward.destroy())
     incoming.pipe(onward)
@@ -131,14 +115,7 @@ export class Edge {
       ['Connection', 'Upgrade'],
       ['Upgrade', 'websocket'],
     ] as const
-    const onward = request({
-      agent: session.agent,
-      method: incoming.method,
-      path: incoming.url,
-      headers: requestHeaders(incoming.rawHeaders, set, asked) as never,
-      setHost: false,
-    })
-    session.follow(onward)
+    const onward = passOn(session, { incoming, response, headers: requestHeaders(incoming.rawHeaders, set, asked) })
     onward.on('upgrade', (from, server, first) => {
       response.detachSocket(incoming.socket)
       const lines = Array.from({ length: from.rawHeaders.length / 2 }, (_, index) => {
@@ -153,16 +130,31 @@ export class Edge {
       server.pipe(socket)
       socket.pipe(server)
     })
-    onward.on('response', (from) => {
-      from.on('error', () => socket.destroy())
-      guarded(socket, () => {
-        response.writeHead(from.statusCode ?? 502, from.statusMessage, responseHeaders(from.rawHeaders))
-        from.pipe(response)
-      })
-    })
-    onward.on('error', (error) => fail(response, session.name, error))
     onward.end()
   }
+}
+
+interface Passing {
+  readonly incoming: IncomingMessage
+  readonly response: ServerResponse
+  readonly headers: ReturnType<typeof requestHeaders>
+}
+
+/** Asks the host what the guest has asked, and passes its answer back. What breaks off in the middle ends the guest's connection. */
+function passOn(session: Session, { incoming, response, headers }: Passing): ClientRequest {
+  const { method, url: path, socket } = incoming
+  const onward = request({ agent: session.agent, method, path, headers: headers as never, setHost: false })
+  session.follow(onward)
+  onward.on('response', (from) => {
+    from.on('error', () => socket.destroy())
+    from.on('aborted', () => socket.destroy())
+    guarded(socket, () => {
+      response.writeHead(from.statusCode ?? 502, from.statusMessage, responseHeaders(from.rawHeaders))
+      from.pipe(response)
+    })
+  })
+  onward.on('error', (error) => fail(response, session.name, error))
+  return onward
 }
 
 interface Refusal {

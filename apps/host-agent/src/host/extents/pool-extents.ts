@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises'
+import { allocatedBytes } from '../allocated.js'
 import { type ExtentOptions, extentsOf, isUnsupported } from './extent-map.js'
 
 /** Where some files lie on the device of the pool, so that blocks that they share can be counted once. */
@@ -30,7 +31,7 @@ export async function poolExtents(paths: readonly string[], options: ExtentOptio
       }
     } catch (error) {
       if (!isUnsupported(error)) throw error
-      const bytes = (await stat(path)).blocks * 512
+      const bytes = allocatedBytes(await stat(path))
       unplacedBytes += bytes
       exclusiveBytes += bytes
     }

@@ -1,9 +1,9 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { isErrno } from '@wrenn/base'
+import { allocatedBytes } from '../allocated.js'
 import { TAP } from '../network/slot.js'
 
 const PAGE_BYTES = 4096
-const BLOCK_BYTES = 512
 /** More than /proc/pid/stat, and /proc/pid/net/dev of a namespace with a few links. */
 const BUFFER_BYTES = 4096
 /** Of /proc/net/dev, in its header's order after the name. */
@@ -49,7 +49,7 @@ export class UsageReader {
     return {
       cpuTicks: Number(fields[STAT.userTicks]) + Number(fields[STAT.systemTicks]),
       rssBytes: Number(fields[STAT.residentPages]) * PAGE_BYTES,
-      diskBytes: disk.blocks * BLOCK_BYTES,
+      diskBytes: allocatedBytes(disk),
       net: tapCounters(this.#text(`${pid}/net/dev`)),
     }
   }

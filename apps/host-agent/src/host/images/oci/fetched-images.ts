@@ -1,11 +1,12 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { chmod, chown, mkdir, open, readdir, rename, rm, stat, utimes } from 'node:fs/promises'
+import { chown, rm, stat, utimes } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { AppError, errorText, firstFailure, isErrno, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
 import { formatImageReference, type ImageReference, parseImageReference } from '@wrenn/protocol'
 import { z } from 'zod'
+import { allocatedBytes } from '../../allocated.js'
 import { createLayer } from '../ext4.js'
-import { LayerStore, sha256File, syncPath } from '../store.js'
+import { LayerStore, sha256File } from '../store.js'
 import {
   needWhole,
   packTemplate,
@@ -15,16 +16,16 @@ import {
 } from '../template-archive.js'
 import { isCompressed, layoutOfArchive, unpackTemplate } from './archive.js'
 import { digestOf, type ImageConfig, imageArchitecture, parseManifest } from './manifest.js'
+import { receive } from './receive.js'
 import { about, makeScratch, Registry, type RegistryLogin, type RegistryTools } from './registry.js'
 import type { RegistryRules } from './rules.js'
+import { TemplateDisks } from './template-disks.js'
 import { needTools } from './tools.js'
 import { type ImageLimits, readLayout, removeUnpacked, type Unpacked, unpackLayout } from './unpack.js'
 
 /** A fetch as a whole; a build may give it less. */
 const TIMEOUT_MS = 60 * 60_000
 const MIB = 2 ** 20
-/** Of `stat`. */
-const BLOCK_BYTES = 512
 /** As large as a disk may seem; what it takes is measured. */
 const MAX_DISK_BYTES = 4 * 2 ** 40
 /** Files of one second, so that equal images are equal files. */
@@ -145,6 +146,7 @@ export function isFetchedName(name: string): boolean {
 export class FetchedImages {
   readonly #options: FetchOptions
   readonly #store: LayerStore
+  readonly #disks: TemplateDisks
   /** By image: it is fetched once. A registry that is slow holds those alone who ask it for the same. */
   readonly #turns = new KeyedMutex()
   /** Bytes that fetches which run now were promised, by their folders. */
@@ -154,15 +156,13 @@ export class FetchedImages {
   constructor(options: FetchOptions) {
     this.#options = options
     this.#store = new LayerStore(options.poolDir)
+    this.#disks = new TemplateDisks(options.poolDir)
   }
 
   /** Removes what fetches that were broken off have left; before the first one. */
   async sweep(): Promise<void> {
     await removeUnpacked(this.#scratchRoot())
-    const known = new Set(await this.#names())
-    for (const file of await readdir(this.#diskRoot()).catch(noFiles)) {
-      if (!known.has(file.replace(/\.\w+$/, ''))) await rm(join(this.#diskRoot(), file))
-    }
+    await this.#disks.removeOthers(await this.#names())
   }
 
   /** An archive of a template, as {@link import} takes it. */
@@ -266,9 +266,9 @@ export class FetchedImages {
     needImageBytes(baseBytes, this.#options.limits, 'its base image has')
     if ((await sha256File(base, signal)) !== template.base)
       throw new AppError('image_not_usable', 'its base image does not have the digest that it says.')
-    await this.#needWithinTotal(baseBytes + (await bytesOnDisk(disk)), signal)
+    await this.#needWithinTotal(baseBytes + allocatedBytes(await stat(disk)), signal)
     await using undo = new UndoStack()
-    await this.#keepDisk(name, { disk, manifestPath }, undo)
+    await this.#disks.keep(name, { disk, manifest: manifestPath }, undo)
     const { user, cwd, envs } = template.setup
     const config = { env: Object.entries(envs).map(([key, value]) => `${key}=${value}`), user, workingDir: cwd }
     const entry = await this.#adopt(base, { name, manifest: source, source, config, signal, hasDisk: true })
@@ -276,28 +276,9 @@ export class FetchedImages {
     return await this.#asImported(await this.#describe(entry))
   }
 
-  /** Durable before anything names it. */
-  async #keepDisk(
-    name: string,
-    { disk, manifestPath }: { readonly disk: string; readonly manifestPath: string },
-    undo: UndoStack,
-  ): Promise<void> {
-    await chmod(disk, 0o400)
-    await mkdir(this.#diskRoot(), { recursive: true, mode: 0o700 })
-    for (const [from, to] of [
-      [disk, this.#diskPath(name)],
-      [manifestPath, this.#templatePath(name)],
-    ] as const) {
-      await syncPath(from)
-      await undo.defer(() => rm(to, { force: true }))
-      await rename(from, to)
-    }
-    await syncPath(this.#diskRoot())
-  }
-
   async #asImported(image: FetchedImage): Promise<ImportedImage> {
     if (image.diskPath === undefined) return image
-    return { ...image, template: await readTemplateManifest(this.#templatePath(image.name), imageArchitecture()) }
+    return { ...image, template: await this.#disks.manifest(image.name) }
   }
 
   /** A folder for one image on its way, which goes with the stack. */
@@ -415,9 +396,7 @@ export class FetchedImages {
     for (;;) {
       const images = await this.list()
       const layers = new Map(images.map(({ digest, sizeBytes }) => [digest, sizeBytes]))
-      const disks = await Promise.all(
-        images.map(({ diskPath }) => (diskPath === undefined ? 0 : bytesOnDisk(diskPath))),
-      )
+      const disks = await Promise.all(images.map(({ name }) => this.#disks.bytes(name)))
       if ([...layers.values(), ...disks].reduce((sum, size) => sum + size, bytes) <= totalBytes) return
       if (await this.#removeOldest(signal)) continue
       const message = `Fetched images may take ${mib(totalBytes)} MiB (WRENN_IMAGES_TOTAL_MIB), and those that are here are needed.`
@@ -483,19 +462,9 @@ export class FetchedImages {
   /** The image of that name, which counts as used from now on. */
   async find(name: string): Promise<FetchedImage | undefined> {
     const entry = await this.#store.readIndex(name, imageIndex, digestsOf)
-    if (entry === undefined || (entry.hasDisk === true && !(await this.#hasWholeDisk(name)))) return undefined
+    if (entry === undefined || (entry.hasDisk === true && !(await this.#disks.isWhole(name)))) return undefined
     await this.#touch(name)
     return await this.#describe(entry)
-  }
-
-  async #hasWholeDisk(name: string): Promise<boolean> {
-    try {
-      const { diskSizeMib } = await readTemplateManifest(this.#templatePath(name), imageArchitecture())
-      return (await stat(this.#diskPath(name))).size === diskSizeMib * MIB
-    } catch (error) {
-      if (isErrno(error, 'ENOENT') || AppError.is(error, 'image_not_usable')) return false
-      throw error
-    }
   }
 
   /** All of them. */
@@ -538,8 +507,7 @@ export class FetchedImages {
       if (entry !== undefined && (isFresh || (isNeeded && entry.hasDisk !== true))) return false
       await using _lease = await this.#store.lease({ ...(signal && { signal }) })
       await this.#store.removeIndex(name)
-      await rm(this.#diskPath(name), { force: true })
-      await rm(this.#templatePath(name), { force: true })
+      await this.#disks.remove(name)
       if (entry !== undefined && !isNeeded && !(await this.#store.referencedDigests()).has(entry.digest))
         await this.#store.removeLayer(entry.digest)
       return true
@@ -564,19 +532,7 @@ export class FetchedImages {
   async #describe({ name, digest, manifest, createdAtMs, config, hasDisk }: ImageIndex): Promise<FetchedImage> {
     const path = this.#store.layerPath(digest)
     const image = { name, path, sizeBytes: (await stat(path)).size, digest, manifest, createdAtMs, config }
-    return hasDisk === true ? { ...image, diskPath: this.#diskPath(name) } : image
-  }
-
-  #diskRoot(): string {
-    return join(this.#options.poolDir, 'layers', 'disks')
-  }
-
-  #diskPath(name: string): string {
-    return join(this.#diskRoot(), `${name}.raw`)
-  }
-
-  #templatePath(name: string): string {
-    return join(this.#diskRoot(), `${name}.json`)
+    return hasDisk === true ? { ...image, diskPath: this.#disks.path(name) } : image
   }
 
   #indexPath(name: string): string {
@@ -628,11 +584,6 @@ interface PackOptions {
   readonly signal: AbortSignal
 }
 
-function noFiles(error: unknown): readonly string[] {
-  if (isErrno(error, 'ENOENT')) return []
-  throw error
-}
-
 /** Where an image is from counts as much as what it is: each is given only to who has been let read it there. */
 function nameOf({ registry, path }: ImageReference, digest: string): string {
   const key = createHash('sha256').update(`${registry}/${path}@${digest}`).digest('hex')
@@ -650,54 +601,6 @@ function nameOfFile(sha256: string, image: string | undefined): string {
 function needImageBytes(bytes: number, { maxBytes }: ImageLimits, what: string): void {
   if (bytes <= maxBytes) return
   throw new AppError('image_not_usable', `${what} ${mib(bytes)} MiB, which is more than WRENN_IMAGE_MAX_MIB.`)
-}
-
-/** What of a file is no hole; none of one that has gone. */
-async function bytesOnDisk(path: string): Promise<number> {
-  const info = await stat(path).catch((error: unknown) => {
-    if (isErrno(error, 'ENOENT')) return undefined
-    throw error
-  })
-  return (info?.blocks ?? 0) * BLOCK_BYTES
-}
-
-/** @throws AppError `invalid_request` for bytes that are not those that were told, `disk_full` */
-async function receive(
-  bytes: AsyncIterable<Uint8Array>,
-  path: string,
-  { sha256, sizeBytes, signal }: Pick<ArchiveWish, 'sha256' | 'sizeBytes' | 'signal'>,
-): Promise<void> {
-  await using file = await open(path, 'wx', 0o400)
-  const hash = createHash('sha256')
-  let received = 0
-  const source = bytes[Symbol.asyncIterator]()
-  try {
-    while (received <= sizeBytes) {
-      const next = await unlessAborted(source.next(), signal)
-      if (next.done === true) break
-      received += next.value.length
-      hash.update(next.value)
-      await file.writeFile(next.value)
-    }
-  } catch (error) {
-    if (!isErrno(error, 'ENOSPC', 'EDQUOT')) throw error
-    throw new AppError('disk_full', 'the pool has no room left for it.', { cause: error })
-  } finally {
-    // Not awaited: one that waits for a chunk ends with it.
-    void source.return?.().catch(() => {})
-  }
-  if (received === sizeBytes && hash.digest('hex') === sha256) return
-  throw new AppError('invalid_request', 'its bytes are not those of its digest.')
-}
-
-/** Leaves a task that may take as long as somebody else likes. @throws the signal's reason */
-async function unlessAborted<T>(task: Promise<T>, signal: AbortSignal): Promise<T> {
-  return await new Promise<T>((resolve, reject) => {
-    const leave = (): void => reject(signal.reason)
-    signal.addEventListener('abort', leave, { once: true })
-    task.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave))
-    if (signal.aborted) leave()
-  })
 }
 
 /** Runs a fetch as long as one may take; its errors begin with what people call the image. */
