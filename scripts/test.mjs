@@ -211,6 +211,7 @@ endOnSignal()
 const scratch = mkdtempSync(join(tmpdir(), `wrenn-test-${process.pid}-`))
 try {
   if (wanted.length === 0 || wanted.includes('gates')) await runGates()
+  else await step('types', 'tsc', ['-b']) // suites start what it compiles
   await runSuites(withGuestNode(suites.filter(({ name }) => wanted.length === 0 || wanted.includes(name))), scratch)
 } finally {
   rmSync(scratch, { recursive: true, force: true })
