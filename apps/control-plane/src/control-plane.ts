@@ -91,7 +91,7 @@ export async function startControlPlane(
     ...{ tickMs: options.tickMs, channelFirstDelayMs: options.channelFirstDelayMs },
   })
   const reconciler = new Reconciler({
-    ...{ db, host, operations, snapshots, logger },
+    ...{ db, host, operations, snapshots, limits, logger },
     silentMs: config.hostSilentMs,
     lostGraceMs: config.lostGraceMs,
     retentionMs: config.retentionMs,

@@ -2,17 +2,18 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { waitFor } from '@wrenn/base'
-import type { Auth, ErrorBody, Event, NewApiKey, NewUser } from '@wrenn/protocol'
+import type { Auth, ErrorBody, NewApiKey, NewUser } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
+import { EventStream } from './testing/event-stream.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const DAY_MS = 24 * 3600_000
 
 let platform: Platform
 let db: Db
-let streams: Stream[] = []
+let streams: EventStream[] = []
 
 beforeAll(async () => {
   platform = await startPlatform({ timing: { eventBeatMs: 200 } })
@@ -29,67 +30,8 @@ afterAll(async () => {
   await platform[Symbol.asyncDispose]()
 })
 
-/** What comes of a stream, as it comes. */
-class Stream {
-  readonly events: Event[] = []
-  comments = 0
-  isOver = false
-  readonly #abort: AbortController
-  constructor(body: ReadableStream<Uint8Array>, abort: AbortController) {
-    this.#abort = abort
-    void this.#read(body).catch(() => {})
-  }
-
-  async #read(body: ReadableStream<Uint8Array>): Promise<void> {
-    let text = ''
-    const decoder = new TextDecoder()
-    try {
-      for await (const chunk of body) {
-        text += decoder.decode(chunk, { stream: true })
-        const blocks = text.split('\n\n')
-        text = blocks.pop() ?? ''
-        for (const block of blocks) this.#take(block)
-      }
-    } finally {
-      this.isOver = true
-    }
-  }
-
-  #take(block: string): void {
-    if (block.startsWith(':')) this.comments++
-    else {
-      const [, id, type, data = ''] = /^id: (.*)\nevent: (.*)\ndata: (.*)$/.exec(block) ?? []
-      const event: Event = JSON.parse(data)
-      expect([event.id, event.type]).toEqual([id, type])
-      this.events.push(event)
-    }
-  }
-
-  end(): void {
-    this.#abort.abort()
-  }
-
-  async until(what: string, isSo: () => boolean): Promise<void> {
-    await waitFor(async () => (isSo() ? true : undefined), { timeoutMs: 20_000, what })
-  }
-
-  /** The first event of this type about this. */
-  async event(type: string, resourceId?: string): Promise<Event> {
-    const find = () =>
-      this.events.find((each) => each.type === type && (resourceId ?? each.resource_id) === each.resource_id)
-    return await waitFor(async () => find(), { timeoutMs: 20_000, what: `${type} of ${resourceId}` })
-  }
-}
-
-async function follow(query = '', headers: Record<string, string> = {}, url = platform.url): Promise<Stream> {
-  const abort = new AbortController()
-  const response = await fetch(`${url}/v1/events${query}`, {
-    headers: { 'x-api-key': platform.key, ...headers },
-    signal: abort.signal,
-  })
-  if (response.body === null || response.status !== 200) throw new Error(`${response.status} ${await response.text()}`)
-  expect(response.headers.get('content-type')).toBe('text/event-stream')
-  const stream = new Stream(response.body, abort)
+async function follow(query = '', headers: Record<string, string> = {}, url = platform.url): Promise<EventStream> {
+  const stream = await EventStream.follow(url, { 'x-api-key': platform.key, ...headers }, query)
   streams.push(stream)
   return stream
 }
@@ -305,7 +247,7 @@ describe('a stream of events', () => {
       expect([after, await refusal(`?after=${after}`)]).toEqual([after, '400 invalid_request'])
     }
     const theirs = { 'x-api-key': (await person()).token ?? '' }
-    const many: Stream[] = []
+    const many: EventStream[] = []
     for (let n = 0; n < 100; n++) many.push(await follow('', theirs))
     expect(await refusal('', theirs)).toBe('429 limit_exceeded')
     expect(await statusOf({})).toBe(200)

@@ -94,7 +94,7 @@ export const channelProviders = Object.keys(channelTargets) as ChannelProvider[]
 const types = Object.keys(eventPermissions)
 const groups = [...new Set(types.map((type) => `${type.split('.', 1)[0]}.*`))]
 
-/** What a channel may be told of: events by type, `capsule.state` by the state too, all of a group, or all there is. */
+/** What a channel may be told of: events by type, `capsule.state` by the state too, all of a group, or all that is of the team: `*`. */
 export const channelFilters: readonly string[] = [
   ...types,
   ...capsuleStates.map((state) => `capsule.state:${state}`),

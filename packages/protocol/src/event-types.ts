@@ -20,9 +20,20 @@ export const eventPermissions = {
   'member.joined': 'team.read',
   'member.role': 'team.read',
   'member.left': 'team.read',
+  'quota.near': 'quota.read',
+  'quota.reached': 'quota.read',
+  'host.down': 'platform.read',
+  'host.up': 'platform.read',
+  'host.pressure': 'platform.read',
+  'host.eased': 'platform.read',
 } as const satisfies Readonly<Record<string, Permission>>
 
 /** What it takes to be told of events of this type; `undefined`: nobody is, because this version does not know them. */
 export function permissionForEvent(type: string): Permission | undefined {
   return Object.entries(eventPermissions).find(([known]) => known === type)?.[1]
+}
+
+/** Whether events of this type, or this filter of a channel, are of the platform and not of a team: only who asks for them by name gets them. */
+export function isOfPlatform(type: string): boolean {
+  return type.startsWith('host.')
 }

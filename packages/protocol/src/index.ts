@@ -47,7 +47,7 @@ export {
   isErrorCode,
   RETRY_AFTER_HEADER,
 } from './errors.js'
-export { eventPermissions, permissionForEvent } from './event-types.js'
+export { eventPermissions, isOfPlatform, permissionForEvent } from './event-types.js'
 export { formatImageReference, type ImageReference, parseImageReference } from './image-reference.js'
 export { isMailAddress } from './mail-address.js'
 export { type MetricsRange, metricsRanges } from './metrics-ranges.js'

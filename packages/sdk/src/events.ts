@@ -23,7 +23,10 @@ export interface WrennEvent {
   readonly teamId: string
   /** Of what it is about; empty for `ready` and `relist`. */
   readonly resourceId: string
-  /** A little of it: `name` and `state` of a capsule, `capsule_id` and `name` of a checkpoint, `name` of a template or key, `role` of a member. */
+  /**
+   * A little of it: `name` and `state` of a capsule, `capsule_id` and `name` of a checkpoint, `name` of a template or key, `role` of a member, `used` and `limit` of a
+   * quota, `address`, `state` and what is short of a host.
+   */
   readonly data: Readonly<Record<string, unknown>>
 }
 

@@ -11,6 +11,22 @@ const verbs: Readonly<Record<string, string>> = {
 }
 const nouns: Readonly<Record<string, string>> = { api_key: 'API key', template: 'Template', member: 'Member' }
 const MAX_NAME = 200
+const GIB = 2 ** 30
+
+/** What a host has, or has not. */
+const ofHosts: Readonly<Record<string, string>> = {
+  down: 'does not answer',
+  up: 'answers again',
+  eased: 'has enough memory and room again',
+}
+/** What is limited, as the API calls it and as people do, with its unit. */
+const quotas: Readonly<Record<string, (used: number) => string>> = {
+  running_capsules: (count) => `${count} running capsules`,
+  vcpus: (count) => `${count} vCPUs`,
+  memory_mb: (count) => `${count} MiB of memory`,
+  capsules: (count) => `${count} capsules`,
+  pool_bytes: (count) => `${(count / GIB).toFixed(count < GIB ? 3 : 1)} GiB of files`,
+}
 
 /** A message as people read it in a chat, before its marks are made harmless. */
 export interface ChatText {
@@ -35,9 +51,23 @@ export function chatText({ event, timestamp, team_id, resource, data }: Message)
 function summaryOf(event: string, name: string, data: Message['data']): string {
   if (event === 'channel.test') return 'This is a test of Wrenn: the channel works.'
   const [noun = '', verb = ''] = event.split('.')
+  if (noun === 'quota') return quotaText(verb, name, data)
+  if (noun === 'host') return `Host ${name} ${ofHosts[verb] ?? `runs short of ${shortOf(data)}`}.`
   const what = nouns[noun] ?? noun.charAt(0).toUpperCase() + noun.slice(1)
   if (verb === 'state') return `${what} ${name} is ${String(data.state)}.`
   return `${what} ${name} ${verbs[verb] ?? verb}.`
+}
+
+function quotaText(verb: string, quota: string, { used, limit }: Message['data']): string {
+  const amount = quotas[quota] ?? ((count: number) => `${count} of ${quota}`)
+  const max = amount(Number(limit))
+  return verb === 'reached'
+    ? `The team has reached its limit of ${max}.`
+    : `The team uses ${amount(Number(used))}; it may use ${max}.`
+}
+
+function shortOf({ memory_short: memory, pool_short: pool }: Message['data']): string {
+  return [...(memory === true ? ['memory'] : []), ...(pool === true ? ['room in its pool'] : [])].join(' and ')
 }
 
 /** All lines as one text, each value made harmless by `harmless`. */

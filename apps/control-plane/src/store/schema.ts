@@ -91,7 +91,24 @@ export interface HostsTable {
   agent_version: string
   engine: string
   first_seen_at: Time
-  last_seen_at: Time
+  last_seen_at: ColumnType<Date, Date | RawBuilder<Date> | undefined, Date | RawBuilder<Date>>
+  /** As it was last told of. */
+  told_state: Generated<'up' | 'down'>
+  memory_short: Generated<boolean>
+  pool_short: Generated<boolean>
+}
+
+/** How near a team is to a quota, as it was last looked at: 0, or the level that it has reached, in percent. */
+interface QuotaLevelsTable {
+  team_id: string
+  /** As in the answer of `GET /v1/quota`. */
+  quota: string
+  level: 0 | 80 | 100
+  used: number
+  limit: number
+  /** When each level was told of last. */
+  near_at: OptionalTime
+  reached_at: OptionalTime
 }
 
 /** What people want of a capsule. What is on the way there is `state`; only the reconciler compares the two. */
@@ -899,6 +916,7 @@ export interface Database {
   template_build_logs: TemplateBuildLogsTable
   signing_keys: SigningKeysTable
   pool_usage: PoolUsageTable
+  quota_levels: QuotaLevelsTable
   capsule_metrics: CapsuleMetricsTable
   usage_ledger: UsageLedgerTable
   usage_state: UsageStateTable

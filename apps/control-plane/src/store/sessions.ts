@@ -178,7 +178,7 @@ export async function findHolder(db: Db, digest: string): Promise<Holder | undef
     .executeTakeFirst()
 }
 
-/** Which of these sessions go on, and as what: `<team> <role>`, of people who may work there. */
+/** Which of these sessions go on, and as what: `<team> <role>`, and `admin` after it for who runs the platform, of people who may work there. */
 export async function rolesInSessions(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
   const rows = await db
     .selectFrom('sessions as s')
@@ -186,14 +186,14 @@ export async function rolesInSessions(db: Db, ids: readonly string[]): Promise<R
     .innerJoin('team_members as m', (join) =>
       join.onRef('m.team_id', '=', 's.team_id').onRef('m.user_id', '=', 's.user_id'),
     )
-    .select(['s.id', 'm.team_id', 'm.role'])
+    .select(['s.id', 'm.team_id', 'm.role', 'u.is_admin'])
     .where(sql<SqlBool>`s.id = ANY (${ids}::text[])`)
     .where('s.revoked_at', 'is', null)
     .where('s.expires_at', '>', sql<Date>`now()`)
     .where('u.status', '=', 'active')
     .where('u.deleted_at', 'is', null)
     .execute()
-  return new Map(rows.map(({ id, team_id, role }) => [id, `${team_id} ${role}`]))
+  return new Map(rows.map(({ id, team_id, role, is_admin }) => [id, `${team_id} ${role}${is_admin ? ' admin' : ''}`]))
 }
 
 /** Those of a person that go on, the one that was used last first. */

@@ -2,6 +2,7 @@ import { AppError } from '@wrenn/base'
 import { type CapsuleState, capsuleStates } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
+import { notePoolUse } from './quota-levels.js'
 import type { CapsuleRow, PlansTable } from './schema.js'
 
 /** States in which a capsule has vCPUs and memory, or will have them in a moment. */
@@ -20,6 +21,8 @@ export interface Usage {
   readonly creating: number
   /** All that are not ended. */
   readonly open: number
+  /** Quotas that it was near when they were last looked at. */
+  readonly raised: number
 }
 
 /** Limits of a team or a plan: null is for the next to say, a team's plan and then the platform; 0 is no limit. */
@@ -70,7 +73,8 @@ export async function findUsage(db: Db, teamId: string): Promise<Usage> {
       coalesce(sum(memory_mib) FILTER (WHERE ${runs}), 0)::bigint AS "memoryMib",
       count(*) FILTER (WHERE state IN ('pending', 'starting')) AS "creating",
       count(*) AS "open",
-      (SELECT coalesce(sum(bytes), 0) FROM pool_usage WHERE team_id = ${teamId})::bigint AS "poolBytes"
+      (SELECT coalesce(sum(bytes), 0) FROM pool_usage WHERE team_id = ${teamId})::bigint AS "poolBytes",
+      (SELECT count(*) FROM quota_levels WHERE team_id = ${teamId} AND level > 0) AS "raised"
     FROM capsules WHERE team_id = ${teamId} AND state IN (${listed(open)})`.execute(db)
   const [usage] = rows
   if (usage === undefined) throw new Error('an aggregate without a row')
@@ -104,11 +108,15 @@ export async function listHostUse(db: Db): Promise<HostUse[]> {
   return rows
 }
 
-/** Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out. */
+/**
+ * Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out.
+ * @param defaultLimit of a team that has none of its own or of its plan; 0: none
+ */
 export async function recordPoolUsage(
   db: Db,
   hostId: string,
   teams: readonly { readonly teamId: string; readonly bytes: number }[],
+  defaultLimit: number,
 ): Promise<void> {
   const rows = JSON.stringify(teams.map(({ teamId, bytes }) => ({ team_id: teamId, bytes })))
   await db.transaction().execute(async (tx) => {
@@ -117,6 +125,11 @@ export async function recordPoolUsage(
       SELECT said.team_id, ${hostId}, said.bytes
       FROM json_to_recordset(${rows}::json) AS said (team_id text, bytes bigint) JOIN teams ON teams.id = said.team_id
       ON CONFLICT (team_id, host_id) DO UPDATE SET bytes = excluded.bytes, measured_at = now()`.execute(tx)
+    await notePoolUse(
+      tx,
+      teams.map(({ teamId }) => teamId),
+      defaultLimit,
+    )
   })
 }
 

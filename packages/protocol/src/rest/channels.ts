@@ -21,7 +21,9 @@ const filtersSchema = z
   )
   .min(1)
   .max(50)
-  .describe('Types of events, `capsule.state:paused` and the like, `capsule.*`, or `*` for all.')
+  .describe(
+    'Types of events, `capsule.state:paused` and the like, `capsule.*`, or `*` for all of the team; those of hosts only by `host.*` or their names.',
+  )
 const MAX_FIELD = 2_000
 /** `webhook`: `url`, or also `secret`. */
 function addressOf([provider, { fields }]: [string, { readonly fields: readonly ChannelField[] }]): string {

@@ -3,7 +3,7 @@ import { goodKeys } from '../../store/api-keys.js'
 import type { Db } from '../../store/database.js'
 import { rolesInSessions } from '../../store/sessions.js'
 import { hasExpired } from './api-keys.js'
-import type { Principal } from './principal.js'
+import type { Principal, UserPrincipal } from './principal.js'
 
 const LOOK_EVERY_MS = 500
 
@@ -70,9 +70,7 @@ export class KeyWatch {
     const good = keys.size === 0 ? new Set<string>() : await goodKeys(db, [...keys])
     const roles = sessions.size === 0 ? new Map<string, string>() : await rolesInSessions(db, [...sessions])
     return (principal) =>
-      principal.kind === 'key'
-        ? good.has(principal.id)
-        : roles.get(principal.sessionId) === `${principal.teamId} ${principal.role}`
+      principal.kind === 'key' ? good.has(principal.id) : roles.get(principal.sessionId) === placeOf(principal)
   }
 
   #end(isOver: (follower: Follower) => boolean): void {
@@ -82,6 +80,11 @@ export class KeyWatch {
       follower.onEnd(new AppError('unauthorized', endOf(follower.principal)))
     }
   }
+}
+
+/** As `rolesInSessions` says it. */
+function placeOf({ teamId, role, permissions }: UserPrincipal): string {
+  return `${teamId} ${role}${permissions.has('platform.read') ? ' admin' : ''}`
 }
 
 function endOf({ kind }: Principal): string {

@@ -1,4 +1,4 @@
-import { eventPermissions } from '@wrenn/protocol'
+import { eventPermissions, isOfPlatform } from '@wrenn/protocol'
 import { need, type Principal } from '../accounts/index.js'
 
 /** Nobody has events sent somewhere that they may not see themselves. @throws AppError `forbidden` */
@@ -10,5 +10,6 @@ export function needEvents(principal: Principal, filters: readonly string[]): vo
 
 /** As the trigger that writes deliveries has it; `capsule.state:paused` is of the type before the colon. */
 function covers(filter: string, type: string): boolean {
-  return ['*', type, `${type.split('.', 1)[0]}.*`].includes(filter) || filter.startsWith(`${type}:`)
+  if (filter === '*') return !isOfPlatform(type)
+  return [type, `${type.split('.', 1)[0]}.*`].includes(filter) || filter.startsWith(`${type}:`)
 }

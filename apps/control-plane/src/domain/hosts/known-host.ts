@@ -1,6 +1,7 @@
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { recordHost } from '../../store/hosts.js'
+import { shortageOf } from './shortage.js'
 
 /** The id of the host that answers, once it is in the database; `undefined` when it does not answer now. */
 export async function knownHostId(db: Db, host: Host): Promise<string | undefined> {
@@ -16,6 +17,8 @@ type Status = Awaited<ReturnType<Host['status']>>
 /** Writes the host that has answered into the database, and its id into `host`, so that rows can refer to it. */
 export async function rememberHost(db: Db, host: Host, status: Status): Promise<void> {
   const { hostId: id, agentVersion, engine } = status
-  await recordHost(db, { id, address: host.address, agentVersion, engine })
+  const memory = shortageOf(status.memoryAvailableBytes, status.memoryBytes)
+  const pool = shortageOf(status.poolFreeBytes, status.poolBytes)
+  await recordHost(db, { id, address: host.address, agentVersion, engine, memory, pool })
   host.id = id
 }

@@ -1,4 +1,5 @@
 import { AppError } from '@wrenn/base'
+import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { recordPoolUsage } from '../../store/usage.js'
@@ -10,13 +11,14 @@ const USAGE_TIMEOUT_MS = 5_000
 export interface PoolUsageDeps {
   readonly db: Db
   readonly host: Host
+  readonly limits: Pick<Limits, 'quota'>
 }
 
 /**
  * Takes over what the host says that each team takes of its pool. One that has just started and has not measured yet, or is
  * silent, leaves what it said last.
  */
-export async function refreshPoolUsage({ db, host }: PoolUsageDeps): Promise<void> {
+export async function refreshPoolUsage({ db, host, limits }: PoolUsageDeps): Promise<void> {
   try {
     const { measured, teams } = await host.call((client) => client.getPoolUsage({}, { timeoutMs: USAGE_TIMEOUT_MS }))
     const hostId = await knownHostId(db, host)
@@ -25,6 +27,7 @@ export async function refreshPoolUsage({ db, host }: PoolUsageDeps): Promise<voi
       db,
       hostId,
       teams.map(({ teamId, bytes }) => ({ teamId, bytes: Number(bytes) })),
+      limits.quota.poolBytes,
     )
   } catch (error) {
     if (!AppError.is(error, 'host_unavailable', 'timeout')) throw error

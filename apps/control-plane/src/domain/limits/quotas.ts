@@ -2,6 +2,7 @@ import { AppError } from '@wrenn/base'
 import type { Quota } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
 import type { Db } from '../../store/database.js'
+import { NEAR, noteQuotaUse, type QuotaUse } from '../../store/quota-levels.js'
 import {
   findLargest,
   findLargestFiles,
@@ -17,7 +18,7 @@ import type { CallMeter } from './call-meter.js'
 const NAMED = 3
 const GIB = 1024 ** 3
 
-interface QuotaDeps extends PoolUsageDeps {
+interface QuotaDeps extends Omit<PoolUsageDeps, 'limits'> {
   readonly callMeter: CallMeter
 }
 
@@ -56,6 +57,26 @@ export async function reserve(tx: Db, teamId: string, limits: Limits, demand: De
   checkCreating(max.creating, used.creating, demand.added)
   await checkRunning(tx, teamId, { max, used, demand })
   await checkPool(tx, teamId, max, used)
+  await noteUse(tx, teamId, used.raised, usesOf(used, max, limits, demand))
+}
+
+/** What the team will use of what it may use, once it has what it asks for. */
+function usesOf(used: Usage, max: TeamLimits, { maxCapsules }: Limits, demand: Demand): QuotaUse[] {
+  const use = (quota: keyof Quota, before: number, more: number, limit: number): QuotaUse => {
+    return { quota, before, used: before + more, limit }
+  }
+  return [
+    use('running_capsules', used.running, demand.running, max.running),
+    use('vcpus', used.vcpus, demand.vcpus, max.vcpus),
+    use('memory_mb', used.memoryMib, demand.memoryMib, max.memoryMib),
+    use('capsules', used.open, demand.added, maxCapsules),
+  ]
+}
+
+/** Costs nothing where the team is not near any of its limits. */
+async function noteUse(tx: Db, teamId: string, raised: number, uses: readonly QuotaUse[]): Promise<void> {
+  const isNear = uses.some(({ used, limit }) => limit > 0 && used >= limit * NEAR)
+  if (isNear || raised > 0) await noteQuotaUse(tx, teamId, uses)
 }
 
 /** The part of `reserve` for what only takes space. @throws AppError `pool_exhausted` */
@@ -72,7 +93,7 @@ export function isPoolFull(error: unknown): boolean {
 /** What a team uses and what it may use. */
 export async function readQuota(deps: QuotaDeps, teamId: string, limits: Limits): Promise<Quota> {
   const { db, callMeter } = deps
-  await refreshPoolUsage(deps)
+  await refreshPoolUsage({ ...deps, limits })
   const { plan, ...own } = await findQuota(db, teamId)
   const max = limitsOf(own, limits)
   const used = await findUsage(db, teamId)

@@ -1,15 +1,12 @@
 import { AppError } from '@wrenn/base'
-import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { findByKey, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationKind, OperationRow } from '../../store/schema.js'
-import { refreshPoolUsage } from '../hosts/index.js'
+import { type PoolUsageDeps, refreshPoolUsage } from '../hosts/index.js'
 import { isPoolFull } from '../limits/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
 
-interface SubmitDeps {
-  readonly db: Db
-  readonly host: Host
+interface SubmitDeps extends PoolUsageDeps {
   readonly operations: Operations
 }
 
@@ -36,7 +33,7 @@ interface Submitted {
  * @throws AppError `idempotency_mismatch`, and those of `attempt`
  */
 export async function submit(
-  { db, host, operations }: SubmitDeps,
+  { db, host, limits, operations }: SubmitDeps,
   submission: Submission,
   attempt: (tx: Db) => Promise<Submitted | undefined>,
 ): Promise<OperationRow> {
@@ -53,7 +50,7 @@ export async function submit(
       if (earlier !== undefined) return earlier
       if (isMeasured || !isPoolFull(error)) throw error
       // What was deleted since the last measurement may have made room.
-      await refreshPoolUsage({ db, host })
+      await refreshPoolUsage({ db, host, limits })
       isMeasured = true
     }
   }

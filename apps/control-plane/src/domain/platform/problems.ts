@@ -1,7 +1,6 @@
 import type { HealthProblem, HostHealth, PlatformHealth } from '@wrenn/protocol'
+import { MIN_FREE } from '../hosts/index.js'
 
-/** Below this part of the whole, capsules are soon paused or refused. */
-const MIN_FREE = 0.1
 const SLOW_DATABASE_MS = 250
 const LATE_MAIL_MS = 10 * 60_000
 

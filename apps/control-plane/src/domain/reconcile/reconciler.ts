@@ -2,10 +2,12 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { errorText, type Logger } from '@wrenn/base'
 import type { CapsuleState } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
+import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { findAnyCapsule, listForReconcile, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
+import { recordSilence, touchHost } from '../../store/hosts.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { type Operations, truthOf } from '../operations/index.js'
 import { SavedFiles, type Snapshots } from '../points/index.js'
@@ -15,6 +17,8 @@ import { Settler } from './settle.js'
 const TICK_MS = 1_000
 const COMPARE_EVERY_MS = 30_000
 const LIST_TIMEOUT_MS = 20_000
+/** So often what was heard is noted in the time after which a host counts as silent. */
+const NOTES_PER_SILENCE = 4
 const PRUNE_EVERY_MS = 10 * 60_000
 /** Few enough to be quick; when there are more, the next tick goes on. */
 const PRUNE_LIMIT = 500
@@ -28,6 +32,7 @@ interface ReconcilerDeps {
   readonly operations: Operations
   readonly snapshots: Snapshots
   readonly logger: Logger
+  readonly limits: Pick<Limits, 'quota'>
   /** Silence of the host after which its capsules count as missing. */
   readonly silentMs: number
   /** How long an answering host must be without a capsule before that counts as lost. */
@@ -47,10 +52,11 @@ export class Reconciler {
   readonly #abort = new AbortController()
   readonly #settler: Settler
   readonly #savedFiles: SavedFiles
-  /** This and the next two by the clock that is never set. */
+  /** This and the next three by the clock that is never set. */
   #heardAt = performance.now()
   #comparedAt = Number.NEGATIVE_INFINITY
   #prunedAt = Number.NEGATIVE_INFINITY
+  #notedAt = Number.NEGATIVE_INFINITY
   #silent = false
   #done: Promise<unknown> = Promise.resolve()
 
@@ -110,10 +116,19 @@ export class Reconciler {
     const { operations, silentMs, lostGraceMs } = this.#deps
     await operations.resumeExpired()
     await this.#prune()
+    await this.#noteHeard()
     const silence = performance.now() - this.#heardAt
     const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS
     if (silence > silentMs) await this.#markSilent()
     else if (silence > silentMs / 2 || performance.now() - this.#comparedAt > compareEveryMs) await this.compare()
+  }
+
+  /** For other control planes, which may not hear of the host: it is down when none does. */
+  async #noteHeard(): Promise<void> {
+    const { db, host, silentMs } = this.#deps
+    if (host.id === undefined || this.#heardAt - this.#notedAt < silentMs / NOTES_PER_SILENCE) return
+    this.#notedAt = this.#heardAt
+    await touchHost(db, host.id)
   }
 
   async #prune(): Promise<void> {
@@ -149,9 +164,10 @@ export class Reconciler {
   }
 
   async #markSilent(): Promise<void> {
-    const { db, host, logger } = this.#deps
+    const { db, host, logger, silentMs } = this.#deps
     if (!this.#silent) logger.warn({ host: host.address, silentMs: performance.now() - this.#heardAt }, 'host.silent')
     this.#silent = true
+    await recordSilence(db, host.address, silentMs)
     for (const row of await listForReconcile(db)) {
       if (!shownMissing.has(row.state)) continue
       const patch = { observed_state: 'silent', observed_at: new Date() } as const

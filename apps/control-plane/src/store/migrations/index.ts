@@ -32,6 +32,7 @@ import * as buildTraces from './0030-build-traces.js'
 import * as egressRules from './0031-egress-rules.js'
 import * as registryLogins from './0032-registry-logins.js'
 import * as buildSteps from './0033-build-steps.js'
+import * as hostsAndQuotasTold from './0034-hosts-and-quotas-told.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -68,4 +69,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0031-egress-rules': egressRules,
   '0032-registry-logins': registryLogins,
   '0033-build-steps': buildSteps,
+  '0034-hosts-and-quotas-told': hostsAndQuotasTold,
 }

@@ -4,7 +4,9 @@ import { filterGroups, isCovered, pruned } from './filters.js'
 
 describe('what a channel is told of', () => {
   it('is offered by what it is about, and all of it is', () => {
-    expect(filterGroups.map(({ name }) => name)).toEqual(['capsule', 'checkpoint', 'template', 'api_key', 'member'])
+    expect(filterGroups.map(({ name }) => name)).toEqual([
+      ...['capsule', 'checkpoint', 'template', 'api_key', 'member', 'quota', 'host'],
+    ])
     const offered = filterGroups.flatMap(({ all, types }) => [
       all,
       ...types.flatMap(({ type, states }) => [type, ...states]),
@@ -17,10 +19,12 @@ describe('what a channel is told of', () => {
     expect(isCovered('capsule.state', ['capsule.*', 'capsule.state'])).toBe(true)
     expect(isCovered('capsule.state', ['capsule.state', 'capsule.state:paused', 'template.*'])).toBe(false)
     expect(isCovered('*', ['*', 'capsule.*'])).toBe(false)
+    expect(isCovered('host.down', ['*', 'capsule.*'])).toBe(false)
+    expect(isCovered('host.down', ['*', 'host.*'])).toBe(true)
   })
 
   it('is said once', () => {
     expect(pruned(['capsule.state:paused', 'capsule.state', 'member.left'])).toEqual(['capsule.state', 'member.left'])
-    expect(pruned(['*', 'capsule.*'])).toEqual(['*'])
+    expect(pruned(['*', 'capsule.*', 'host.up'])).toEqual(['*', 'host.up'])
   })
 })

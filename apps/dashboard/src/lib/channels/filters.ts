@@ -1,6 +1,6 @@
 import { channelFilters } from '@wrenn/sdk'
 
-/** Everything that happens. */
+/** Everything that happens in the team. */
 export const ALL = '*'
 
 /** What can be told of one kind of thing. */
@@ -25,11 +25,17 @@ export const filterGroups: readonly FilterGroup[] = channelFilters
     return { name: prefix.slice(0, -1), all, types: types.map((type) => ({ type, states: states(type) })) }
   })
 
+/** Events of hosts are for who runs the platform, and are not among those of the team. */
+export function isOfPlatform(filter: string): boolean {
+  return filter.startsWith('host.')
+}
+
 /** Whether another one that is chosen has all that this one has. */
 export function isCovered(filter: string, chosen: readonly string[]): boolean {
   const [type = ''] = filter.split(':', 1)
   const [name = ''] = type.split('.', 1)
-  return [ALL, `${name}.*`, type].some((wider) => wider !== filter && chosen.includes(wider))
+  const wider = [...(isOfPlatform(filter) ? [] : [ALL]), `${name}.*`, type]
+  return wider.some((each) => each !== filter && chosen.includes(each))
 }
 
 /** Without those that say nothing more. */
