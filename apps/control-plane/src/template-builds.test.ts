@@ -113,6 +113,23 @@ it('begins with an image of a registry where there is no template of that name',
   expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
 })
 
+it('is told of from its beginning to its end, once for each state', async () => {
+  const name = newName()
+  const { build: done } = await build(name, [stage(run('echo hello'))])
+  const query = db.selectFrom('events').select(['type', 'data']).where('resource_id', '=', done.id)
+  const told = async () => (await query.orderBy('xid').orderBy('id').execute()).map(({ type, data }) => [type, data])
+  const at = (state: string) => ({ name, state })
+  expect(await told()).toEqual([
+    ['build.created', at('draft')],
+    ['build.state', at('waiting')],
+    ['build.state', at('building')],
+    ['build.updated', at('building')],
+    ['build.state', at('ready')],
+  ])
+  await db.deleteFrom('template_builds').where('id', '=', done.id).execute()
+  expect((await told()).at(-1)).toEqual(['build.removed', at('ready')])
+})
+
 describe('an image of a file', () => {
   /** Uploaded as a file by that content; the fake host knows what images it has. */
   async function file(begun: TemplateBuild, content: string, images: Readonly<Record<string, object>>) {

@@ -1,3 +1,4 @@
+import { buildStates } from './build-states.js'
 import { eventPermissions } from './event-types.js'
 import { capsuleStates } from './states.js'
 
@@ -94,10 +95,11 @@ export const channelProviders = Object.keys(channelTargets) as ChannelProvider[]
 const types = Object.keys(eventPermissions)
 const groups = [...new Set(types.map((type) => `${type.split('.', 1)[0]}.*`))]
 
-/** What a channel may be told of: events by type, `capsule.state` by the state too, all of a group, or all that is of the team: `*`. */
+/** What a channel may be told of: events by type, `capsule.state` and `build.state` by the state too, all of a group, or all that is of the team: `*`. */
 export const channelFilters: readonly string[] = [
   ...types,
   ...capsuleStates.map((state) => `capsule.state:${state}`),
+  ...buildStates.map((state) => `build.state:${state}`),
   ...groups,
   '*',
 ]

@@ -15,6 +15,7 @@ export {
   decodeBinaryFrame,
   encodeBinaryFrame,
 } from './binary-frames.js'
+export { type BuildState, buildStates } from './build-states.js'
 export {
   type ChannelField,
   type ChannelProvider,

@@ -24,7 +24,7 @@ export interface WrennEvent {
   /** Of what it is about; empty for `ready` and `relist`. */
   readonly resourceId: string
   /**
-   * A little of it: `name` and `state` of a capsule, `capsule_id` and `name` of a checkpoint, `name` of a template or key, `role` of a member, `used` and `limit` of a
+   * A little of it: `name` and `state` of a capsule, or of a build of a template, `capsule_id` and `name` of a checkpoint, `name` of a template or key, `role` of a member, `used` and `limit` of a
    * quota, `address`, `state` and what is short of a host.
    */
   readonly data: Readonly<Record<string, unknown>>

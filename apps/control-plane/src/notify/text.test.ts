@@ -9,6 +9,7 @@ describe('a sentence for a chat', () => {
   it('says what became of a capsule, a template or a key', () => {
     expect(told('capsule.state', 'cl-1', { name: 'box', state: 'paused' })).toBe('Capsule box is paused.')
     expect(told('template.removed', 'tpl-1')).toBe('Template tpl-1 is gone.')
+    expect(told('build.state', 'b-1', { name: 'web', state: 'error' })).toBe('The build of template web has failed.')
     expect(told('api_key.revoked', 'key-1', { name: 'ci' })).toBe('API key ci was revoked.')
   })
 

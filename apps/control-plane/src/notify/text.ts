@@ -9,7 +9,12 @@ const verbs: Readonly<Record<string, string>> = {
   left: 'left the team',
   role: 'has another role',
 }
-const nouns: Readonly<Record<string, string>> = { api_key: 'API key', template: 'Template', member: 'Member' }
+const nouns: Readonly<Record<string, string>> = {
+  api_key: 'API key',
+  template: 'Template',
+  build: 'The build of template',
+  member: 'Member',
+}
 const MAX_NAME = 200
 const GIB = 2 ** 30
 
@@ -54,6 +59,7 @@ function summaryOf(event: string, name: string, data: Message['data']): string {
   if (noun === 'quota') return quotaText(verb, name, data)
   if (noun === 'host') return `Host ${name} ${ofHosts[verb] ?? `runs short of ${shortOf(data)}`}.`
   const what = nouns[noun] ?? noun.charAt(0).toUpperCase() + noun.slice(1)
+  if (noun === 'build' && data.state === 'error') return `${what} ${name} has failed.`
   if (verb === 'state') return `${what} ${name} is ${String(data.state)}.`
   return `${what} ${name} ${verbs[verb] ?? verb}.`
 }

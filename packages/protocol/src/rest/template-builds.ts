@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { buildStates } from '../build-states.js'
 import { templateBuildLimits } from '../template-build-limits.js'
 import { minimumMemoryMib } from './capsules.js'
 import { envsSchema, requestBody, text, timestampSchema } from './common.js'
@@ -22,11 +23,6 @@ export const buildIdSchema = z
   .regex(/^bld-[0-9a-z]{25}$/, 'must be the id of a build: bld- and 25 characters 0-9a-z')
 /** By what the files of a step are called; also a path segment. */
 export const filesHashSchema = z.string().regex(/^[0-9a-f]{64}$/, 'must be a SHA-256 in 64 hexadecimal digits')
-
-/** Where a build is: `draft` until it is started. */
-export const buildStates = ['draft', 'waiting', 'building', 'ready', 'error', 'cancelled'] as const
-/** One of `buildStates`. */
-export type BuildState = (typeof buildStates)[number]
 
 /** Body of `POST /v1/templates/builds`. */
 export const beginTemplateBuildSchema = requestBody({

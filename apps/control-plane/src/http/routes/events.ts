@@ -23,7 +23,7 @@ export function eventRoutes(app: App, { events, keyWatch }: Services): void {
       config: { permission: 'capsules.read' },
       schema: {
         tags: ['events'],
-        summary: 'Follow what happens in the team: capsules, checkpoints, templates, keys, members and quotas.',
+        summary: 'Follow what happens in the team: capsules, checkpoints, templates, builds, keys, members and quotas.',
         description:
           'A stream of server-sent events that goes on until either side ends it: the client, or the platform when the key or session ends or may do something else. Events that the caller may not see are left out; who runs the platform is told of its hosts, too. It is taken up again after the last event that was seen; after a day, or 10,000 events, with `relist`. At most 100 at a time for a team, else 429 `limit_exceeded`.',
         produces: [EVENT_STREAM_TYPE],

@@ -33,6 +33,7 @@ import * as egressRules from './0031-egress-rules.js'
 import * as registryLogins from './0032-registry-logins.js'
 import * as buildSteps from './0033-build-steps.js'
 import * as hostsAndQuotasTold from './0034-hosts-and-quotas-told.js'
+import * as buildsTold from './0035-builds-told.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -70,4 +71,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0032-registry-logins': registryLogins,
   '0033-build-steps': buildSteps,
   '0034-hosts-and-quotas-told': hostsAndQuotasTold,
+  '0035-builds-told': buildsTold,
 }

@@ -5,7 +5,7 @@ import { filterGroups, isCovered, pruned } from './filters.js'
 describe('what a channel is told of', () => {
   it('is offered by what it is about, and all of it is', () => {
     expect(filterGroups.map(({ name }) => name)).toEqual([
-      ...['capsule', 'checkpoint', 'template', 'api_key', 'member', 'quota', 'host'],
+      ...['capsule', 'checkpoint', 'template', 'build', 'api_key', 'member', 'quota', 'host'],
     ])
     const offered = filterGroups.flatMap(({ all, types }) => [
       all,
