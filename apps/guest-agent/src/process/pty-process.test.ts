@@ -1,8 +1,13 @@
+import { writeSync } from 'node:fs'
 import { Process, Signal } from '@wrenn/protocol/guest'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { AgentHarness, asUserHeader } from '../testing/agent-harness.js'
+import type { GuestUser } from '../identity/users.js'
+import { AgentHarness, asUserHeader, ptyModule } from '../testing/agent-harness.js'
 import { collect } from '../testing/collect.js'
 import { eventually } from '../testing/eventually.js'
+import { NativePty } from './native-pty.js'
+import { PtyProcess } from './pty-process.js'
+import { KILLED, type ProcessEnd } from './started-child.js'
 
 let harness: AgentHarness
 beforeAll(async () => {
@@ -51,6 +56,29 @@ describe('a process behind a terminal', () => {
       expect(end?.exitCode).toBe(7)
     }
   }, 120_000)
+
+  it('loses nothing when the agent is held up for longer than a terminal may be silent', async () => {
+    const root: GuestUser = { name: 'root', uid: 0, gid: 0, home: '/', shell: '/bin/sh', groups: [] }
+    const pty = new NativePty(ptyModule()).open(terminal.size, root)
+    let exit = (_: ProcessEnd): void => {}
+    const ended = new Promise<ProcessEnd>((resolve) => {
+      exit = resolve
+    })
+    const subject = new PtyProcess({ pid: 0, ended }, { pid: 0, cgroup: undefined, mark: undefined }, pty, undefined)
+    let shown = ''
+    const told = new Promise<void>((resolve) => {
+      const onOutput = (_: string, chunk: Buffer): void => {
+        shown += chunk.toString()
+      }
+      subject.start({ onOutput, onExit: () => resolve() })
+    })
+    writeSync(pty.slave, 'late\n')
+    exit(KILLED)
+    await ended // the end is heard of now, and what was written is not yet
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000)
+    await told
+    expect(shown).toBe('late\r\n')
+  })
 
   it('takes a whole character back, not one of its bytes', async () => {
     const read = interactive('erase', '/bin/sh', [

@@ -8,8 +8,13 @@ import type { Terminal } from './native-pty.js'
 import type { ProcessTree } from './process-tree.js'
 import { KILLED, type ProcessEnd, type StartedChild } from './started-child.js'
 
-/** How long a terminal may stay silent after its process ended before we stop waiting for the end marker. */
-const MARKER_IDLE_MS = 200
+/** How long a terminal that takes no end marker may stay silent after its process ended: it was stopped, or hung up. */
+const STOPPED_IDLE_MS = 500
+/**
+ * The same of one that took it. Then it comes, behind all output, unless a process has thrown away what waited there; on a busy machine the
+ * kernel may carry it over late.
+ */
+const MARKER_IDLE_MS = 5_000
 /** More than a terminal can hold: output beyond it comes from a background process that floods. */
 const MARKER_BYTES = 256 * 1024
 
@@ -62,7 +67,7 @@ export class PtyProcess implements LaunchedProcess {
   pause(): void {
     if (this.#isPaused || this.#isDone) return
     this.#isPaused = true
-    clearTimeout(this.#idle)
+    this.#stopWaiting()
     this.#stream.pause()
   }
 
@@ -124,8 +129,19 @@ export class PtyProcess implements LaunchedProcess {
   #await(): void {
     if (this.#isDone) return
     this.#writeMarker()
+    this.#stopWaiting()
+    // Who was held up hears of time before output: what can be read is read between timers and immediates.
+    const whenRead = (): void => {
+      if (this.#idle === idle) this.#giveUp()
+    }
+    const isOnItsWay = this.#markerWritten === this.#marker.length
+    const idle = setTimeout(() => setImmediate(whenRead), isOnItsWay ? MARKER_IDLE_MS : STOPPED_IDLE_MS)
+    this.#idle = idle
+  }
+
+  #stopWaiting(): void {
     clearTimeout(this.#idle)
-    this.#idle = setTimeout(() => this.#giveUp(), MARKER_IDLE_MS)
+    this.#idle = undefined
   }
 
   #writeMarker(): void {
@@ -150,7 +166,7 @@ export class PtyProcess implements LaunchedProcess {
   #finish(): void {
     if (this.#isDone || this.#exit === undefined) return
     this.#isDone = true
-    clearTimeout(this.#idle)
+    this.#stopWaiting()
     this.#terminal.close()
     this.#stream.destroy()
     if (this.tree.cgroup !== undefined) this.#cgroups?.remove(this.tree.cgroup)

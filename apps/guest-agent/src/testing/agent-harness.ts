@@ -139,7 +139,8 @@ function starterProgram(root: string): string | undefined {
   return path
 }
 
-function ptyModule(): string {
+/** Where the native module of terminals is. */
+export function ptyModule(): string {
   const manifest = createRequire(import.meta.url).resolve(`@lydell/node-pty-linux-${process.arch}/package.json`)
   const path = join(dirname(manifest), 'pty.node')
   if (!existsSync(path)) throw new Error(`No terminal module at ${path}`)
