@@ -1,4 +1,4 @@
-import { beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
 import { openBeside, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
@@ -58,6 +58,11 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
     team = session.team_id ?? ''
     tab = await browser.open()
     await signIn(tab, platform, email)
+  })
+
+  /** Templates go with their team, and what builds keep of their steps. */
+  afterAll(async () => {
+    if (team !== '') await anonymous.json('DELETE', `/v1/teams/${team}`, owner)
   })
 
   it('teach how to begin, and say what of a Dockerfile is refused beside its line', async () => {

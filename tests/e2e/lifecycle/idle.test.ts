@@ -113,8 +113,9 @@ describe('a paused capsule with auto_resume', () => {
       () => follow('exec/stream'),
       () => follow('pty'),
     ]
-    const all = Array.from({ length: 50 }, (_, index) => ways[index % ways.length]?.() ?? Promise.resolve(''))
-    expect(new Set(await Promise.all(all))).toEqual(new Set(['kept']))
+    const all = Array.from({ length: 10 }, () => ways.map((way) => way()))
+    const texts = await Promise.all(all.map(async (each) => await Promise.all(each)))
+    expect(texts).toEqual(texts.map(() => ways.map(() => 'kept')))
     for (const stream of streams) await stream[Symbol.asyncDispose]()
     expect(await capsule.get()).toMatchObject({ state: 'running' })
     expect((await resumesOf(capsule.id)) - resumesBefore).toBe(1)
