@@ -4,16 +4,16 @@ import { connect } from 'node:net'
 import { waitFor } from '@wrenn/base'
 import type { Auth, ErrorBody, NewApiKey, NewUser } from '@wrenn/protocol'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
-import { EventStream } from './testing/event-stream.js'
+import { type EventStream, useEventStreams } from './testing/event-stream.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const DAY_MS = 24 * 3600_000
+const followUntilEnd = useEventStreams()
 
 let platform: Platform
 let db: Db
-let streams: EventStream[] = []
 
 beforeAll(async () => {
   platform = await startPlatform({ timing: { eventBeatMs: 200 } })
@@ -21,19 +21,13 @@ beforeAll(async () => {
   // The first one owns the team that the key is of.
   await person()
 }, 60_000)
-afterEach(() => {
-  for (const stream of streams) stream.end()
-  streams = []
-})
 afterAll(async () => {
   await db.destroy()
   await platform[Symbol.asyncDispose]()
 })
 
 async function follow(query = '', headers: Record<string, string> = {}, url = platform.url): Promise<EventStream> {
-  const stream = await EventStream.follow(url, { 'x-api-key': platform.key, ...headers }, query)
-  streams.push(stream)
-  return stream
+  return await followUntilEnd(url, { 'x-api-key': platform.key, ...headers }, query)
 }
 
 async function refusal(query: string, headers: Record<string, string> = {}): Promise<string> {

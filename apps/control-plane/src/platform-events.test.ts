@@ -1,17 +1,18 @@
 import { randomBytes } from 'node:crypto'
 import type { Auth, Capsule, Channel, NewApiKey, NewUser } from '@wrenn/protocol'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
 import { addChannel, newChannelId } from './store/channels.js'
 import { type Db, openDatabase } from './store/database.js'
 import { recordSilence } from './store/hosts.js'
 import { createTeam } from './store/teams.js'
-import { EventStream } from './testing/event-stream.js'
+import { type EventStream, useEventStreams } from './testing/event-stream.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 
 const PATIENCE = { timeout: 30_000, interval: 50 }
 const LONG_MS = 90_000
+const followUntilEnd = useEventStreams()
 const env = {
   ...{ WRENN_HOST_SILENT_SEC: '3', WRENN_ENCRYPTION_KEY: '11'.repeat(32) },
   ...{ WRENN_QUOTA_VCPUS: '10', WRENN_QUOTA_POOL_BYTES: '10000' },
@@ -23,7 +24,6 @@ let replica: ControlPlane
 let db: Db
 /** Of the key of the platform. */
 let ours: string
-let streams: EventStream[] = []
 
 beforeAll(async () => {
   platform = await startPlatform({ env })
@@ -33,10 +33,6 @@ beforeAll(async () => {
   // The first one is there already: its team is that of the key.
   await person({ is_admin: true })
 }, 60_000)
-afterEach(() => {
-  for (const stream of streams) stream.end()
-  streams = []
-})
 afterAll(async () => {
   await db.destroy()
   await replica[Symbol.asyncDispose]()
@@ -64,8 +60,7 @@ async function key(...scopes: string[]): Promise<string> {
   return (await json<NewApiKey>(await platform.call('POST', '/v1/api-keys', { scopes }), 201)).key
 }
 async function follow(headers: Readonly<Record<string, string>>): Promise<EventStream> {
-  const stream = await EventStream.follow(platform.url, headers)
-  streams.push(stream)
+  const stream = await followUntilEnd(platform.url, headers)
   await stream.event('ready')
   return stream
 }

@@ -6,6 +6,7 @@ export {
   type ChannelTarget,
   channelFilters,
   channelTargets,
+  isOfPlatform,
   metricsRanges,
   nextState,
   readTemplateTail,

@@ -178,7 +178,12 @@ export async function findHolder(db: Db, digest: string): Promise<Holder | undef
     .executeTakeFirst()
 }
 
-/** Which of these sessions go on, and as what: `<team> <role>`, and `admin` after it for who runs the platform, of people who may work there. */
+/** What somebody is where they work, as text to compare. */
+export function placeText(teamId: string, role: string, isAdmin: boolean): string {
+  return `${teamId} ${role}${isAdmin ? ' admin' : ''}`
+}
+
+/** Which of these sessions go on, and as what (`placeText`), of people who may work there. */
 export async function rolesInSessions(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string, string>> {
   const rows = await db
     .selectFrom('sessions as s')
@@ -193,7 +198,7 @@ export async function rolesInSessions(db: Db, ids: readonly string[]): Promise<R
     .where('u.status', '=', 'active')
     .where('u.deleted_at', 'is', null)
     .execute()
-  return new Map(rows.map(({ id, team_id, role, is_admin }) => [id, `${team_id} ${role}${is_admin ? ' admin' : ''}`]))
+  return new Map(rows.map(({ id, team_id, role, is_admin }) => [id, placeText(team_id, role, is_admin)]))
 }
 
 /** Those of a person that go on, the one that was used last first. */

@@ -1,5 +1,19 @@
 import { waitFor } from '@wrenn/base'
 import type { Event } from '@wrenn/protocol'
+import { afterEach } from 'vitest'
+
+/** Follows streams that end with their test. */
+export function useEventStreams(): typeof EventStream.follow {
+  const streams: EventStream[] = []
+  afterEach(() => {
+    for (const stream of streams.splice(0)) stream.end()
+  })
+  return async (...asked) => {
+    const stream = await EventStream.follow(...asked)
+    streams.push(stream)
+    return stream
+  }
+}
 
 /** What comes of a stream of events, as it comes. */
 export class EventStream {

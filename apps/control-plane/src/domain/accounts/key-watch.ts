@@ -1,7 +1,7 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { goodKeys } from '../../store/api-keys.js'
 import type { Db } from '../../store/database.js'
-import { rolesInSessions } from '../../store/sessions.js'
+import { placeText, rolesInSessions } from '../../store/sessions.js'
 import { hasExpired } from './api-keys.js'
 import type { Principal, UserPrincipal } from './principal.js'
 
@@ -82,9 +82,8 @@ export class KeyWatch {
   }
 }
 
-/** As `rolesInSessions` says it. */
 function placeOf({ teamId, role, permissions }: UserPrincipal): string {
-  return `${teamId} ${role}${permissions.has('platform.read') ? ' admin' : ''}`
+  return placeText(teamId, role, permissions.has('platform.read'))
 }
 
 function endOf({ kind }: Principal): string {

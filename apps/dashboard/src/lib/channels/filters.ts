@@ -1,4 +1,4 @@
-import { channelFilters } from '@wrenn/sdk'
+import { channelFilters, isOfPlatform } from '@wrenn/sdk'
 
 /** Everything that happens in the team. */
 export const ALL = '*'
@@ -24,11 +24,6 @@ export const filterGroups: readonly FilterGroup[] = channelFilters
     const states = (type: string) => channelFilters.filter((filter) => filter.startsWith(`${type}:`))
     return { name: prefix.slice(0, -1), all, types: types.map((type) => ({ type, states: states(type) })) }
   })
-
-/** Events of hosts are for who runs the platform, and are not among those of the team. */
-export function isOfPlatform(filter: string): boolean {
-  return filter.startsWith('host.')
-}
 
 /** Whether another one that is chosen has all that this one has. */
 export function isCovered(filter: string, chosen: readonly string[]): boolean {
