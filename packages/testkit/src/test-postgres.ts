@@ -14,6 +14,8 @@ const OLDEST_MAJOR = 15
 /** `nobody`: PostgreSQL refuses to run as root. */
 const UNPRIVILEGED = 65_534
 const READY_TIMEOUT_MS = 20_000
+/** Control planes of a test file share the one server: up to eight, with a pool of ten and lines of their own each. */
+const MAX_CONNECTIONS = 200
 
 export interface TestPostgres extends AsyncDisposable {
   readonly url: string
@@ -57,7 +59,7 @@ export async function startTestPostgres(): Promise<TestPostgres> {
 async function startEmbedded(): Promise<TestPostgres> {
   const dir = await privateDir()
   await chmod(dir, 0o755)
-  const server = await startEmbeddedPostgres({ dir, uid: UNPRIVILEGED })
+  const server = await startEmbeddedPostgres({ dir, uid: UNPRIVILEGED, settings: { max_connections: MAX_CONNECTIONS } })
   return {
     url: server.connectionString('postgres'),
     [Symbol.asyncDispose]: async () => {
@@ -73,7 +75,7 @@ async function startDebianPostgres(bin: string): Promise<TestPostgres> {
   await run(...asUnprivileged(`${bin}/initdb`, ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync']))
   const [command, args] = asUnprivileged(`${bin}/postgres`, [
     ...['-D', data, '-k', dir],
-    ...['listen_addresses=', 'fsync=off', 'max_connections=60'].flatMap((setting) => ['-c', setting]),
+    ...['listen_addresses=', 'fsync=off', `max_connections=${MAX_CONNECTIONS}`].flatMap((setting) => ['-c', setting]),
   ])
   const child: ChildProcess = spawn(command, args, { stdio: 'ignore' })
   const isReady = () =>
