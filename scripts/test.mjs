@@ -7,6 +7,9 @@ import { createInterface } from 'node:readline'
 import { stripVTControlCharacters } from 'node:util'
 import { fail, guestNode, prepare, root, say } from './prepare.mjs'
 
+/** Options of Node that run the packages from their sources. */
+const fromSources = ['--conditions=wrenn-source', '--import', 'tsx']
+
 /** Each list runs beside the others, in its own order: the types of suites need those of the packages. */
 const gateLists = [
   [
@@ -19,6 +22,7 @@ const gateLists = [
     ['dependency direction', 'depcruise', ['apps', 'packages', '--config', '.dependency-cruiser.cjs']],
     ['dead code', 'knip', ['--no-config-hints']],
     ['documentation links', 'node', ['scripts/check-docs.mjs']],
+    ['documentation of settings', 'node', [...fromSources, 'scripts/check-settings.mjs']],
     ['documentation of exports', 'node', ['scripts/check-doc-comments.mjs']],
   ],
 ]

@@ -5,7 +5,8 @@ import { z } from 'zod'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
 
-const schema = z.object({
+/** Variables that the command line reads. */
+export const environment = z.object({
   WRENN_DIR: z.string().startsWith('/', 'must be an absolute path').default('/var/lib/wrenn'),
   WRENN_API_URL: z.url({ protocol: /^https?$/ }).optional(),
   WRENN_API_KEY: z.string().optional(),
@@ -68,7 +69,7 @@ export interface CliConfig {
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
 export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): CliConfig {
-  const values = loadConfig(schema, env)
+  const values = loadConfig(environment, env)
   return {
     dir: values.WRENN_DIR,
     apiUrl: values.WRENN_API_URL,
@@ -96,7 +97,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
 }
 
 /** By the XDG Base Directory Specification, which has a relative path ignored. */
-function settingsFolder({ XDG_CONFIG_HOME, HOME }: z.output<typeof schema>): string {
+function settingsFolder({ XDG_CONFIG_HOME, HOME }: z.output<typeof environment>): string {
   if (XDG_CONFIG_HOME !== undefined && isAbsolute(XDG_CONFIG_HOME)) return XDG_CONFIG_HOME
   return join(HOME || homedir(), '.config')
 }

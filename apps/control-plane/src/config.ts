@@ -12,7 +12,8 @@ const MIB = 1024 * 1024
 /** Of mails that go to a folder. Nobody can answer to it (RFC 2606 §2). */
 const DEFAULT_SENDER = 'Wrenn <wrenn@localhost.invalid>'
 
-const schema = z
+/** Variables that a control plane reads, beside those of providers: what each means, its range and default. */
+export const environment = z
   .object({
     /** Address to listen on. */
     WRENN_HOST: z.string().default('127.0.0.1'),
@@ -241,7 +242,7 @@ export interface TlsConfig {
   readonly keyFile: string
 }
 
-/** The environment, read once: the schema above says what each variable means, with its default and range. */
+/** The environment, read once: `environment` above says what each variable means, with its default and range. */
 export interface ControlPlaneConfig {
   readonly host: string
   readonly port: number
@@ -290,7 +291,7 @@ export interface ControlPlaneConfig {
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
 export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): ControlPlaneConfig {
-  const values = loadConfig(schema, env)
+  const values = loadConfig(environment, env)
   return {
     host: values.WRENN_HOST,
     port: values.WRENN_PORT,
@@ -364,7 +365,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
   }
 }
 
-function readBuilds(values: z.infer<typeof schema>): BuildLimits {
+function readBuilds(values: z.infer<typeof environment>): BuildLimits {
   return {
     timeoutMs: values.WRENN_BUILD_TIMEOUT_SEC * 1000,
     readyWithinMs: values.WRENN_BUILD_READY_SEC * 1000,
@@ -385,7 +386,7 @@ function localUrl(host: string, port: number): string {
   return `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
 }
 
-function readTls(values: z.infer<typeof schema>): TlsConfig | undefined {
+function readTls(values: z.infer<typeof environment>): TlsConfig | undefined {
   const { WRENN_TLS_PORT: port, WRENN_TLS_CERT: certFile, WRENN_TLS_KEY: keyFile } = values
   if (port === undefined && certFile === undefined && keyFile === undefined) return undefined
   const host = values.WRENN_TLS_HOST ?? values.WRENN_HOST

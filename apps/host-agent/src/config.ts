@@ -44,7 +44,8 @@ function parseAllowed(text: string): AllowedNetwork | undefined {
   return { network, ...(port === undefined ? {} : { port }) }
 }
 
-const schema = z.object({
+/** Variables that the host agent reads: what each means, its range and default. */
+export const environment = z.object({
   /** Everything the platform keeps. */
   WRENN_DIR: z.string().startsWith('/', 'must be an absolute path').default('/var/lib/wrenn'),
   /** Unix socket the control plane calls; default `<dir>/run/host-agent.sock`. */
@@ -111,7 +112,7 @@ const schema = z.object({
 })
 
 /**
- * The environment, read once: the schema above says what each variable means. Sizes are bytes here and MiB there; `undefined`
+ * The environment, read once: `environment` above says what each variable means. Sizes are bytes here and MiB there; `undefined`
  * leaves the choice to the part that it is for.
  */
 export interface HostAgentConfig {
@@ -152,7 +153,7 @@ export interface HostAgentConfig {
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
 export function readConfig(env: Readonly<Record<string, string | undefined>> = process.env): HostAgentConfig {
-  const values = loadConfig(schema, env)
+  const values = loadConfig(environment, env)
   return {
     dir: values.WRENN_DIR,
     socketPath: values.WRENN_HOST_AGENT_SOCKET ?? `${values.WRENN_DIR}/run/host-agent.sock`,
