@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
 import {
+  type ErrorBody,
   readTemplateTail,
   TEMPLATE_ARCHIVE_TYPE,
   TEMPLATE_TAIL_BYTES,
@@ -332,6 +333,62 @@ it('begins as whom and where an image says, by what its own files have of that',
     const { build: failed } = await build(newName(), [{ from, steps: [] }])
     expect(failed).toMatchObject({ state: 'error', reason: { step: 'base', message: reason } })
   }
+})
+
+describe('what a container of the image would run', () => {
+  const prints = (word: string) => ['/bin/sh', '-c', `echo "${word} $0" > ran; exec sleep 100`]
+  const from = (digit: string, said: object): string => {
+    platform.host.images.set(`docker.io/library/runs:${digit}`, { digest: `sha256:${digit.repeat(64)}`, ...said })
+    return `runs:${digit}`
+  }
+  const defaults = async (name: string) => {
+    const query = db.selectFrom('snapshots').select('defaults').where('name', '=', name)
+    return (await query.executeTakeFirstOrThrow()).defaults
+  }
+  const ran = async (image: string, said: object = {}) => {
+    const name = newName()
+    const { build: done, text } = await build(name, [{ from: image, steps: [] }], said)
+    expect([done.state, text]).toEqual(['ready', expect.stringContaining('FROM')])
+    return { text, name, startCmd: (await defaults(name))?.startCmd }
+  }
+
+  it('is started where nothing else is said', async () => {
+    const { name, text, startCmd } = await ran(from('5', { entrypoint: prints('in'), command: ['arg'] }))
+    expect(await read(name, '/ran')).toBe('in arg\n')
+    expect(text).toContain('Starting, as the image says: exec /bin/sh -c')
+    expect(startCmd).toMatch(/^exec \/bin\/sh .* arg$/)
+  })
+
+  it('is put together as containers have it', async () => {
+    const image = from('6', { entrypoint: prints('in'), command: ['arg'] })
+    expect(await read((await ran(image, { command: ['mine'] })).name, '/ran')).toBe('in mine\n')
+    const own = await ran(image, { entrypoint: prints('own') })
+    expect(await read(own.name, '/ran')).toMatch(/^own (?!arg)/)
+    expect((await ran(image, { start_command: 'sleep 50' })).startCmd).toBe('sleep 50')
+    expect((await ran(image, { entrypoint: [], command: [] })).startCmd).toBeUndefined()
+  })
+
+  it('is not what a template starts where it fails alone: it may be a shell, or want settings', async () => {
+    const { text, startCmd } = await ran(from('7', { command: ['/bin/sh', '-c', 'echo wants settings; exit 3'] }))
+    expect(text).toContain('wants settings')
+    expect(text).toContain('The start command ended with exit code 3. Nothing runs in the template')
+    expect(startCmd).toBeUndefined()
+    const { build: failed } = await build(newName(), [{ from: 'runs:7', steps: [] }], { ready_command: 'false' })
+    expect(failed.reason?.message).toBe('The start command ended with exit code 3.')
+  })
+
+  it('is left out where it cannot be that of a template', async () => {
+    const { text, startCmd } = await ran(from('8', { command: ['a\0b'] }))
+    expect(text).toContain("The image's entry point and command are left out")
+    expect(startCmd).toBeUndefined()
+  })
+
+  it('is said in one of two ways', async () => {
+    const begun = await begin(newName())
+    const said = { stages: [{ from: 'base', steps: [] }], start_command: 'a', command: ['b'] }
+    const refused = await json<ErrorBody>(await start(begun, said), 400)
+    expect(refused.error.message).toBe('start_command: is not beside entrypoint and command.')
+  })
 })
 
 describe('a build of several stages', () => {

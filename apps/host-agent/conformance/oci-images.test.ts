@@ -207,6 +207,8 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       env: ['PATH=/bin', 'COLOUR=red'],
       user: '1000:1000',
       workingDir: '/srv',
+      entrypoint: ['/bin/tool'],
+      command: ['a'],
     })
     expect(
       inside(image.path, 'find . -mindepth 1 -path ./lost+found -prune -o -print | LC_ALL=C sort').trim().split('\n'),

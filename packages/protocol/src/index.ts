@@ -66,6 +66,7 @@ export {
 } from './permissions.js'
 export * from './rest/index.js'
 export { isRole, permissionsOfRole, type Role, roleGrants, roles, rolesFor } from './roles.js'
+export { shellLine } from './shell-line.js'
 export {
   type CapsuleCommand,
   type CapsuleState,

@@ -7,6 +7,8 @@ export const templateBuildLimits = {
   args: 2_000,
   /** Characters of one argument, or of a start command. */
   lineLength: 256 * 1024,
+  /** Of an entry point or a command. */
+  words: 1_000,
   /** That one build gets. */
   tags: 20,
   /** Of a step, by their paths; of more, a later build does not say which changed. */

@@ -67,8 +67,15 @@ export interface RecipeUpload {
 export interface Recipe {
   /** The last one becomes the template; others are there to be copied from. */
   readonly stages: readonly RecipeStage[]
-  /** Runs in the template, from before its snapshot on. */
+  /** Runs in the template, from before its snapshot on: a line for a shell. */
   readonly startCommand?: string
+  /**
+   * The same as a container has it, instead of `startCommand`: program and arguments, which `command` goes on.
+   * @default that of the image that the last stage begins with
+   */
+  readonly entrypoint?: readonly string[]
+  /** What goes on `entrypoint`. @default that of the image, unless `entrypoint` is given */
+  readonly command?: readonly string[]
   /** Succeeds once the start command has done its work. */
   readonly readyCommand?: string
   readonly uploads: readonly RecipeUpload[]
@@ -86,7 +93,7 @@ export interface ImageFileOptions {
 
 /**
  * A recipe of an image as it is: as `docker save` writes it, or the tar of an OCI layout, also of gzip, zstd or xz. Its variables, user and directory are
- * the template's; its command is not started.
+ * the template's; what a container of it would run is started.
  * @example
  * const file = { hash: sha256, open: () => Readable.toWeb(createReadStream('app.tar')) }
  * await wrenn.templates.build('app', imageFileRecipe(file, { image: 'app:2' }))

@@ -7,7 +7,8 @@ const at = '2026-01-02T03:04:05.000Z'
 const hash = 'a'.repeat(64)
 const recipe: Recipe = {
   stages: [{ from: 'base', steps: [{ type: 'COPY', args: ['.', '/'], filesHash: hash }] }],
-  startCommand: 'serve',
+  entrypoint: ['serve'],
+  command: ['all'],
   uploads: [{ hash, open: () => new Blob(['tar']).stream() }],
 }
 let server: FakeServer
@@ -65,7 +66,7 @@ describe('a build', () => {
     expect(server.seen[2]?.body).toBe('tar')
     expect(JSON.parse(server.seen[3]?.body ?? '')).toEqual({
       stages: [{ from: 'base', steps: [{ type: 'COPY', args: ['.', '/'], files_hash: hash }] }],
-      ...{ start_command: 'serve', no_cache: true },
+      ...{ entrypoint: ['serve'], command: ['all'], no_cache: true },
     })
   })
 

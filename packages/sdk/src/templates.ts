@@ -209,7 +209,8 @@ export class Templates {
       const json = {
         stages: recipe.stages.map(({ from, steps }) => ({ from, steps: steps.map(wireStep) })),
         image_files: wireImageFiles(recipe),
-        ...{ start_command: recipe.startCommand, ready_command: recipe.readyCommand, no_cache: noCache, secrets },
+        ...{ start_command: recipe.startCommand, entrypoint: recipe.entrypoint, command: recipe.command },
+        ...{ ready_command: recipe.readyCommand, no_cache: noCache, secrets },
       }
       return buildInfo(
         await this.#transport.json<wire.TemplateBuild>('POST', `${pathOf(begun.id)}/start`, { ...call, json }),

@@ -387,6 +387,10 @@ export interface BuildPlan {
   readonly steps: readonly BuildStep[]
   /** Runs in what is built, from before its snapshot on. */
   readonly startCmd?: string | undefined
+  /** The same as a container has it, instead of `startCmd`; where neither is given, it is that of the image that the last stage begins with. */
+  readonly entrypoint?: readonly string[] | undefined
+  /** What goes on the entry point. */
+  readonly command?: readonly string[] | undefined
   /** Succeeds once the start command has done its work. */
   readonly readyCmd?: string | undefined
   /** Nothing cached is used. */

@@ -123,6 +123,8 @@ export interface FetchedTemplate {
   readonly env: readonly string[]
   readonly user: string
   readonly workingDir: string
+  readonly entrypoint: readonly string[]
+  readonly command: readonly string[]
   /** Of an archive of a template. */
   readonly archived?: ArchivedTemplate
 }

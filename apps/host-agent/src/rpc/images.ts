@@ -77,8 +77,9 @@ async function* followed<Event>(
   await done
 }
 
-function toFetchedImage({ sizeBytes, env, archived, ...image }: FetchedTemplate) {
-  const message = { ...image, sizeBytes: BigInt(sizeBytes), env: [...env] }
+function toFetchedImage({ sizeBytes, env, entrypoint, command, archived, ...image }: FetchedTemplate) {
+  const lists = { env: [...env], entrypoint: [...entrypoint], command: [...command] }
+  const message = { ...image, ...lists, sizeBytes: BigInt(sizeBytes) }
   if (archived === undefined) return message
   const { setup, vcpus, memoryMib, diskSizeMib, synced } = archived
   return {

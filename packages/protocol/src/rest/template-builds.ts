@@ -113,6 +113,9 @@ const imageFileSchema = requestBody({
     .describe('By what the image is called in it, or @ and its place. Default: it has one alone.'),
 })
 
+/** Program and arguments, or a part of them. */
+const argvSchema = z.array(text(templateBuildLimits.lineLength)).max(templateBuildLimits.words)
+
 /** Body of `POST /v1/templates/builds/{id}/start`. */
 export const startTemplateBuildSchema = requestBody({
   stages: z
@@ -138,7 +141,17 @@ export const startTemplateBuildSchema = requestBody({
     ),
   start_command: text(templateBuildLimits.lineLength, 1)
     .optional()
-    .describe('Runs in the template, from before its snapshot on.'),
+    .describe(
+      'Runs in the template, from before its snapshot on; a line for a shell. Not beside `entrypoint` and `command`.',
+    ),
+  entrypoint: argvSchema
+    .optional()
+    .describe(
+      'What runs in the template as in a container: program and arguments, which `command` goes on. Default: that of the image that the last stage begins with.',
+    ),
+  command: argvSchema
+    .optional()
+    .describe('What goes on `entrypoint`. Default: that of the image, unless `entrypoint` is given.'),
   ready_command: text(templateBuildLimits.lineLength, 1)
     .optional()
     .describe('Succeeds once the start command has done its work.'),

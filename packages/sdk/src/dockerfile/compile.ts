@@ -1,4 +1,4 @@
-import { splitDockerfileWords } from '@wrenn/protocol'
+import { shellLine, splitDockerfileWords } from '@wrenn/protocol'
 import type { BuildContext, Recipe, RecipeStage, RecipeStep, RecipeUpload } from '../recipe.js'
 import { copyFromContext, copyWords } from './copy.js'
 import { type Instruction, jsonForm, readInstructions } from './instructions.js'
@@ -89,11 +89,12 @@ interface Stage {
   shell: readonly string[]
   entrypoint: Command | undefined
   command: Command | undefined
+  hasOwnCommand: boolean
   health: Command | undefined
 }
 
 function emptyStage(origin: Pick<Stage, 'isForeign' | 'names' | 'from' | 'scope'>): Stage {
-  const none = { entrypoint: undefined, command: undefined, health: undefined }
+  const none = { entrypoint: undefined, command: undefined, hasOwnCommand: false, health: undefined }
   return { ...origin, ...none, steps: [], uploads: [], shell: ['/bin/sh', '-c'] }
 }
 
@@ -195,9 +196,12 @@ class Compiler {
       }
       case 'CMD':
         stage.command = commandOf(stage, rest)
+        stage.hasOwnCommand = true
         return
       case 'ENTRYPOINT':
         stage.entrypoint = commandOf(stage, rest)
+        // That of what the stage begins with was for another entry point.
+        if (!stage.hasOwnCommand) stage.command = undefined
         return
       case 'HEALTHCHECK':
         stage.health = healthOf(stage, instruction)
@@ -253,7 +257,7 @@ class Compiler {
     } else {
       // The same steps: their results are there when they are asked for again.
       const copies = { steps: [...parent.steps], uploads: [...parent.uploads] }
-      this.#stages.push({ ...parent, ...copies, names, scope: parent.scope.child() })
+      this.#stages.push({ ...parent, ...copies, hasOwnCommand: false, names, scope: parent.scope.child() })
     }
   }
 
@@ -350,7 +354,7 @@ function withArgs({ scope }: Stage, step: RecipeStep): RecipeStep {
 
 function commandOf({ shell }: Stage, rest: string): Command | undefined {
   const exec = jsonForm(rest)
-  if (exec !== undefined) return exec.length === 0 ? undefined : { exec }
+  if (exec !== undefined) return { exec }
   return rest === '' ? undefined : { line: rest, shell }
 }
 
@@ -368,23 +372,17 @@ function healthOf(stage: Stage, { line, rest, flags }: Instruction): Command | u
 }
 
 function commandsOf({ entrypoint, command, health }: Stage) {
-  const args = command === undefined ? [] : argvOf(command)
   // One for a shell takes no arguments.
-  const start =
-    entrypoint === undefined ? args : 'line' in entrypoint ? argvOf(entrypoint) : [...entrypoint.exec, ...args]
+  const args = entrypoint !== undefined && 'line' in entrypoint ? undefined : command
   return {
-    ...(start.length === 0 ? {} : { startCommand: quoted(start) }),
-    ...(health === undefined ? {} : { readyCommand: quoted(argvOf(health)) }),
+    ...(entrypoint === undefined ? {} : { entrypoint: argvOf(entrypoint) }),
+    ...(args === undefined ? {} : { command: argvOf(args) }),
+    ...(health === undefined || argvOf(health).length === 0 ? {} : { readyCommand: shellLine(argvOf(health)) }),
   }
 }
 
 function argvOf(command: Command): readonly string[] {
   return 'exec' in command ? command.exec : [...command.shell, command.line]
-}
-
-/** As a line for a shell. */
-function quoted(argv: readonly string[]): string {
-  return `exec ${argv.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`)).join(' ')}`
 }
 
 /** As logs call it. Values of `ENV` are often secret, so of them there are only the names. */

@@ -45,7 +45,7 @@ const read = async (text: string, options: DockerfileOptions = {}) =>
 /** Stages as lines: what they begin with, then each step. */
 async function example(name: string, options: DockerfileOptions = {}) {
   const text = await readFile(new URL(`fixtures/${name}.Dockerfile`, import.meta.url), 'utf8')
-  const { stages, startCommand, readyCommand, notes } = await read(text, options)
+  const { stages, entrypoint, command, readyCommand, notes } = await read(text, options)
   const told = stages.map(({ from, steps }) => [
     `FROM ${from}`,
     ...steps.map(({ type, args, shell = [], stage }) =>
@@ -57,12 +57,12 @@ async function example(name: string, options: DockerfileOptions = {}) {
       ].join('|'),
     ),
   ])
-  return { stages, told, startCommand, readyCommand, notes }
+  return { stages, told, entrypoint, command, readyCommand, notes }
 }
 
 describe('a Dockerfile of a kind that there is', () => {
   it('of Python: a global argument, a user, a secret, a cache, a health check', async () => {
-    const { told, stages, startCommand, readyCommand, notes } = await example('python', { secrets: ['index'] })
+    const { told, stages, entrypoint, command, readyCommand, notes } = await example('python', { secrets: ['index'] })
     expect(told).toEqual([
       [
         'FROM python:3.12-slim',
@@ -79,13 +79,16 @@ describe('a Dockerfile of a kind that there is', () => {
       secrets: [{ id: 'index', path: '/etc/pip.conf', mode: 0o400, owner: '0:0' }],
       scratch: ['/var/cache/wheels'],
     })
-    expect(startCommand).toBe('exec flask --app weather run --host=0.0.0.0 --port 9000')
+    expect({ entrypoint, command }).toEqual({
+      entrypoint: undefined,
+      command: ['flask', '--app', 'weather', 'run', '--host=0.0.0.0', '--port', '9000'],
+    })
     expect(readyCommand).toBe("exec /bin/sh -c 'wget -qO- localhost:9000/now || exit 1'")
     expect(notes).toEqual(['Line 25: EXPOSE opens nothing: each port of a capsule has a URL.'])
   })
 
   it('of Node: a stage that begins with another, and what belongs to a user', async () => {
-    const { told, startCommand } = await example('node')
+    const { told, entrypoint, command } = await example('node')
     expect(told[1]?.slice(0, 5)).toEqual([...(told[0] ?? []), 'COPY|.|./src|0:0|'])
     expect(told[2]).toEqual([
       'FROM node:20-alpine',
@@ -95,7 +98,7 @@ describe('a Dockerfile of a kind that there is', () => {
       'COPY|@1|weather/out|./out|node:node|',
       'USER|node',
     ])
-    expect(startCommand).toBe('exec docker-entrypoint.sh node out/main.js')
+    expect({ entrypoint, command }).toEqual({ entrypoint: ['docker-entrypoint.sh'], command: ['node', 'out/main.js'] })
   })
 
   it("of Go: the platform's arguments, and a mode", async () => {
@@ -113,31 +116,37 @@ describe('a Dockerfile of a kind that there is', () => {
   })
 
   it('of Ruby: variables of the environment in sources and values', async () => {
-    const { told, startCommand } = await example('ruby')
+    const { told, entrypoint, command } = await example('ruby')
     expect(told[1]).toContain('COPY|@0|var/lib/gems|"${GEM_HOME}"||')
     expect(told[1]).toContain('ENV|RACK_ENV|"production"|GEM_HOME|"/var/lib/gems"|PATH|"/var/lib/gems/bin:$PATH"')
     expect(told[1]?.at(-1)).toBe('USER|2000:2000')
-    expect(startCommand).toBe('exec bundle exec rackup --host 0.0.0.0')
+    expect({ entrypoint, command }).toEqual({
+      entrypoint: ['bundle', 'exec'],
+      command: ['rackup', '--host', '0.0.0.0'],
+    })
   })
 
   it('of PHP: the old form of ENV, a command for a shell, and instructions without an effect', async () => {
-    const { told, startCommand, notes } = await example('php')
+    const { told, entrypoint, command, notes } = await example('php')
     expect(told[1]?.[1]).toBe('ENV|WEATHER_ROOT|/var/www/html/open')
     expect(told[1]?.[4]).toBe('COPY|@0|weather/vendor|/var/www/html/vendor/||')
-    expect(startCommand).toBe('exec /bin/sh -c apache2-foreground')
+    expect({ entrypoint, command }).toEqual({ entrypoint: undefined, command: ['/bin/sh', '-c', 'apache2-foreground'] })
     expect(notes).toHaveLength(2)
   })
 
   it('of Java: another shell, a stage by number, a pattern', async () => {
-    const { told, startCommand } = await example('java')
+    const { told, entrypoint, command } = await example('java')
     expect(told[0]).toContain('RUN|/bin/bash|-o|pipefail|-c|./mvnw --quiet verify | tee verify.log')
     expect(told[0]).toContain('COPY|.|.mvn|0:0|')
     expect(told[1]?.at(-1)).toBe('COPY|@0|weather/target/*.jar|/jars/||')
-    expect(startCommand).toBe("exec /bin/sh -c 'exec java $JVM_FLAGS -jar /jars/weather.jar'")
+    expect({ entrypoint, command }).toEqual({
+      entrypoint: ['/bin/sh', '-c', 'exec java $JVM_FLAGS -jar /jars/weather.jar'],
+      command: undefined,
+    })
   })
 
   it('of Alpine: small letters, a blank line in a command, ADD', async () => {
-    const { told, startCommand } = await example('alpine')
+    const { told, entrypoint, command } = await example('alpine')
     expect(told).toEqual([
       [
         'FROM alpine:3.20',
@@ -146,7 +155,7 @@ describe('a Dockerfile of a kind that there is', () => {
         'COPY|.|/pages/|0:0|',
       ],
     ])
-    expect(startCommand).toBe("exec nginx -g 'daemon off;'")
+    expect({ entrypoint, command }).toEqual({ entrypoint: undefined, command: ['nginx', '-g', 'daemon off;'] })
   })
 
   it('of .NET: the JSON form, and an image by its digest', async () => {
@@ -156,7 +165,7 @@ describe('a Dockerfile of a kind that there is', () => {
   })
 
   it('with here-documents of each kind', async () => {
-    const { told, startCommand } = await example('heredoc')
+    const { told, entrypoint, command } = await example('heredoc')
     expect(told[0]?.slice(2)).toEqual([
       'RUN|set -e\n# kept\necho "a <<b" \\\n  && echo c\n',
       'RUN|<<-\'PY\' python3 - > /srv/py\nimport os\nprint("$HOME", 1<<4)\nPY\n',
@@ -167,7 +176,7 @@ describe('a Dockerfile of a kind that there is', () => {
       'RUN|echo "no <<document here" && cat <<A <<B\none\nA\ntwo \\\nB\n',
       'RUN|cat 3<<N /dev/fd/3\nthree\nN\n',
     ])
-    expect(startCommand).toBe("exec cat 'a b' 'c\"d'")
+    expect({ entrypoint, command }).toEqual({ entrypoint: undefined, command: ['cat', 'a b', 'c"d'] })
   })
 
   it('of many stages: only those that are needed, by name and by number, and files of an image', async () => {
@@ -292,6 +301,36 @@ describe('what is not understood', () => {
   it('is not what stands in quotes or in a comment between lines', async () => {
     const { stages } = await read('FROM base\nRUN echo "x <<EOF y"\nRUN a \\\n  # <<EOF\n  && b\n')
     expect(stages[0]?.steps.map(({ args }) => args)).toEqual([['echo "x <<EOF y"'], ['a   && b']])
+  })
+})
+
+describe('what a container would run', () => {
+  const commands = async (...lines: readonly string[]) => {
+    const { entrypoint, command } = await read(['FROM base AS one', ...lines].join('\n'))
+    return { ...(entrypoint && { entrypoint }), ...(command && { command }) }
+  }
+
+  it('is for the image to say where the file does not', async () => {
+    expect(await commands('RUN a')).toEqual({})
+    expect(await commands('CMD []')).toEqual({ command: [] })
+    expect(await commands('ENTRYPOINT []', 'CMD ["a"]')).toEqual({ entrypoint: [], command: ['a'] })
+  })
+
+  it('is that of a stage which another begins with', async () => {
+    const first = ['ENTRYPOINT ["in"]', 'CMD ["a"]']
+    expect(await commands(...first, 'FROM one')).toEqual({ entrypoint: ['in'], command: ['a'] })
+    expect(await commands(...first, 'FROM one', 'CMD ["b"]')).toEqual({ entrypoint: ['in'], command: ['b'] })
+  })
+
+  it('loses the command of what it begins with by an entry point of its own', async () => {
+    expect(await commands('CMD ["a"]', 'FROM one', 'ENTRYPOINT ["in"]')).toEqual({ entrypoint: ['in'] })
+    expect(await commands('CMD ["a"]', 'ENTRYPOINT ["in"]')).toEqual({ entrypoint: ['in'], command: ['a'] })
+    const own = ['CMD ["a"]', 'FROM one', 'CMD ["b"]', 'ENTRYPOINT ["in"]']
+    expect(await commands(...own)).toEqual({ entrypoint: ['in'], command: ['b'] })
+  })
+
+  it('takes no arguments where the entry point is for a shell', async () => {
+    expect(await commands('ENTRYPOINT in', 'CMD ["a"]')).toEqual({ entrypoint: ['/bin/sh', '-c', 'in'] })
   })
 })
 

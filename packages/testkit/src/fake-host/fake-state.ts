@@ -44,6 +44,8 @@ export interface FakeImage {
   readonly env?: string[]
   readonly user?: string
   readonly workingDir?: string
+  readonly entrypoint?: string[]
+  readonly command?: string[]
   /** Of an archive of a template. */
   readonly archived?: MessageInitShape<typeof ArchivedTemplateSchema>
   /** Who may read it; absent: everybody. */

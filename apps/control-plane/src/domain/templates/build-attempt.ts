@@ -27,12 +27,12 @@ import { missReasons, traceOf } from './cache-reasons.js'
 import { cacheableSteps, isKept } from './chain.js'
 import { BuildGuest, SMALL_ANSWER_BYTES } from './guest.js'
 import { beginAsImageSays, imageOrigin } from './image-origin.js'
-import { originOf, type ResolvedOrigin, type StartedBy } from './origin.js'
+import { originOf, type ResolvedOrigin } from './origin.js'
 import type { RegistryLogins } from './registry-logins.js'
 import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
 import { missingFiles, type PlannedStage, planStages } from './stages.js'
-import { startAndWait } from './start-command.js'
+import { startAndWait, startOf } from './start-command.js'
 import { runStep, shown } from './steps.js'
 import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
@@ -127,14 +127,9 @@ export class BuildAttempt {
     if (last === undefined) throw new Error('a build has a stage')
     const { guest, state } = await this.#runStage(last)
     this.#at('finalize')
-    const commands = commandsOf(this.#plan, last)
-    const { startCmd, readyCmd } = commands
-    if (startCmd !== undefined) this.log.say(this.step, `Starting: ${startCmd}`)
-    if (startCmd !== undefined || readyCmd !== undefined) {
-      const { readyWithinMs } = this.#deps.limits
-      const deps = { guest, log: this.log, step: this.step, readyWithinMs, signal: this.#signal }
-      await startAndWait(deps, { startCmd, readyCmd }, state)
-    }
+    const { readyWithinMs } = this.#deps.limits
+    const deps = { guest, log: this.log, step: this.step, readyWithinMs, signal: this.#signal }
+    const commands = await startAndWait(deps, startOf(this.#plan, last.origin), state)
     const snapshot = await this.#keep(guest)
     this.log.say(this.step, `Everything is done; the template is called ${this.#build.name} now.`)
     await this.log.close()
@@ -403,15 +398,6 @@ export class BuildAttempt {
 
   #called(stage: PlannedStage, index: number): string {
     return `[${this.#numberOf(stage, index)}/${this.#steps}]`
-  }
-}
-
-/** What the plan says, else what a template brings that its archive was made of. */
-function commandsOf({ startCmd, readyCmd }: BuildPlan, { origin }: PlannedStage): StartedBy {
-  const said = startCmd === undefined && readyCmd === undefined ? origin : { startCmd, readyCmd }
-  return {
-    ...(said.startCmd === undefined ? {} : { startCmd: said.startCmd }),
-    ...(said.readyCmd === undefined ? {} : { readyCmd: said.readyCmd }),
   }
 }
 

@@ -48,7 +48,15 @@ function origin(host: Host, said: string[] = [], asked: Parameters<typeof imageO
 }
 
 function hostWith(said: object): Host {
-  const value = { template: 'oci-a', digest: 'sha256:a', env: [], user: '', workingDir: '' }
+  const value = {
+    template: 'oci-a',
+    digest: 'sha256:a',
+    env: [],
+    user: '',
+    workingDir: '',
+    entrypoint: [],
+    command: [],
+  }
   return hostThat(async function* () {
     yield { event: { case: 'image', value: { ...value, ...said } } } as never
   })
@@ -95,6 +103,7 @@ describe('imageOrigin', () => {
     const ours = await origin(hostWith({ user: 'app', workingDir: '/opt' }), [], { reference, adopts: 'env' })
     expect(ours).toMatchObject({ user: 'user', cwd: '/home/user' })
     expect(ours).not.toHaveProperty('isAsImageSays')
+    expect(ours).not.toHaveProperty('container')
   })
 
   it('refuses a user and a directory that no template can have, with a sentence', async () => {

@@ -8,6 +8,7 @@ import {
   MAX_CAPSULE_ENVIRONMENT_BYTES,
   parseImageReference,
   pathSchema,
+  shellLine,
   templateBuildLimits,
   text,
   userSchema,
@@ -105,7 +106,7 @@ export async function imageOrigin(
   if (archived !== undefined) return archivedOrigin(deps, build, { ...image, archived }, reference)
   const { envs, notes } = envsOf(image.env)
   for (const note of notes) deps.onProgress(note)
-  const state = adopts === 'env' ? FIRST_STATE : { ...CONTAINER_STATE, ...said(image, reference), isAsImageSays: true }
+  const state = adopts === 'env' ? FIRST_STATE : stateOf(image, reference, deps.onProgress)
   return {
     ...state,
     envs,
@@ -214,6 +215,21 @@ function said({ user, workingDir }: FetchedImage, reference: string): Partial<Pr
     ...(user === '' ? {} : { user: usable(userSchema, user, `${reference}: its user`) }),
     ...(workingDir === '' ? {} : { cwd: usable(pathSchema, cwd, `${reference}: its working directory`) }),
   }
+}
+
+/** As whom, where and what a container of it would run. */
+function stateOf(image: FetchedImage, reference: string, say: (sentence: string) => void) {
+  return { ...CONTAINER_STATE, ...said(image, reference), ...containerOf(image, say), isAsImageSays: true }
+}
+
+/** What a container of it would run, where that can be run here. */
+function containerOf({ entrypoint, command }: FetchedImage, say: (sentence: string) => void) {
+  const argv = [...entrypoint, ...command]
+  if (argv.length === 0) return {}
+  if (text(templateBuildLimits.lineLength).safeParse(shellLine(argv)).success)
+    return { container: { entrypoint, command } }
+  say("The image's entry point and command are left out: they cannot be those of a template.")
+  return {}
 }
 
 function usable(schema: typeof userSchema, value: string, what: string): string {

@@ -12,6 +12,12 @@ export const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', e
 /** What was run in a template when it was made. */
 export type StartedBy = Pick<TemplateDefaults, 'startCmd' | 'readyCmd'>
 
+/** Program and arguments of a container: both together. */
+export interface ContainerCommand {
+  readonly entrypoint: readonly string[]
+  readonly command: readonly string[]
+}
+
 /** What a build begins with, as it is now. */
 export interface ResolvedOrigin extends Origin, ProcessDefaults {
   /** What its capsule is created from. */
@@ -25,6 +31,8 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly readyCmd?: string
   /** What runs in it already, by these commands. */
   readonly started?: StartedBy
+  /** What a container of the image would run. */
+  readonly container?: ContainerCommand
   /** User and directory are as an image says it, which only its own files make sense of. */
   readonly isAsImageSays?: boolean
 }

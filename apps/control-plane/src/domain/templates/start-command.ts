@@ -1,10 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
+import { shellLine } from '@wrenn/protocol'
 import type { BuildPlan, ProcessDefaults } from '../../store/schema.js'
 import type { BuildLog } from './build-log.js'
 import type { BuildGuest } from './guest.js'
+import type { ResolvedOrigin, StartedBy } from './origin.js'
 
 const LOOK_EVERY_MS = 500
+/** How long a start command is watched that no ready command tells of: one that fails at once is seen to. */
+const WATCH_MS = 500
+/** The same of an image's, which may be anything: a server, or a shell that finds nobody at its terminal. */
+const IMAGE_WATCH_MS = 3_000
 /** What a ready command prints is nobody's matter. */
 const silent = { stdout: async () => {}, stderr: async () => {} }
 
@@ -16,24 +22,58 @@ interface StartDeps {
   readonly signal: AbortSignal
 }
 
+/** What is to run in a template. */
+interface Start extends StartedBy {
+  /** Nobody has asked for it but the image, whose command may be a shell or want settings: then nothing runs. */
+  readonly isOfImage: boolean
+}
+
+/** What the plan says; else what the image says that it begins with; else what a template brings that its archive was made of. */
+export function startOf(
+  { startCmd, readyCmd, entrypoint, command }: Pick<BuildPlan, 'startCmd' | 'readyCmd' | 'entrypoint' | 'command'>,
+  {
+    container = { entrypoint: [], command: [] },
+    ...origin
+  }: Pick<ResolvedOrigin, 'container' | 'startCmd' | 'readyCmd'>,
+): Start {
+  // As container engines have it: another entry point has no use for the image's command.
+  const args = command ?? (entrypoint === undefined ? container.command : [])
+  const argv = [...(entrypoint ?? container.entrypoint), ...args]
+  const line = startCmd ?? (argv.length === 0 ? undefined : shellLine(argv))
+  const isOfImage = (startCmd ?? entrypoint ?? command) === undefined && line !== undefined
+  const isSaid = line !== undefined || readyCmd !== undefined
+  return { ...commandsOf(isSaid ? { startCmd: line, readyCmd } : origin), isOfImage }
+}
+
+function commandsOf({ startCmd, readyCmd }: Pick<BuildPlan, 'startCmd' | 'readyCmd'>): StartedBy {
+  return { ...(startCmd === undefined ? {} : { startCmd }), ...(readyCmd === undefined ? {} : { readyCmd }) }
+}
+
 /**
  * Starts the start command and waits until the ready command succeeds; what was started runs on, and is in the snapshot that follows.
+ * @returns what the template is started by from then on
  * @throws AppError `build_failed` when the start command fails first, or it takes too long
  */
-export async function startAndWait(
-  deps: StartDeps,
-  { startCmd, readyCmd }: Pick<BuildPlan, 'startCmd' | 'readyCmd'>,
-  state: ProcessDefaults,
-): Promise<void> {
+export async function startAndWait(deps: StartDeps, start: Start, state: ProcessDefaults): Promise<StartedBy> {
+  const { startCmd, readyCmd, isOfImage } = start
+  if (startCmd === undefined && readyCmd === undefined) return {}
+  if (startCmd !== undefined)
+    deps.log.say(deps.step, `${isOfImage ? 'Starting, as the image says' : 'Starting'}: ${startCmd}`)
   const left = new AbortController()
   const failed = new AbortController()
   const started = startCmd === undefined ? undefined : follow(deps, startCmd, state, { left, failed })
   try {
-    await untilReady(deps, readyCmd, state, failed.signal)
+    const watchMs = isOfImage ? IMAGE_WATCH_MS : WATCH_MS
+    await untilReady({ ...deps, watchMs }, readyCmd, state, failed.signal)
+  } catch (error) {
+    if (!isOfImage || readyCmd !== undefined || !AppError.is(error, 'build_failed')) throw error
+    deps.log.say(deps.step, `${error.message} Nothing runs in the template; CMD or ENTRYPOINT says what is to.`, 'warn')
+    return {}
   } finally {
     left.abort()
     await started
   }
+  return commandsOf(start)
 }
 
 interface Ends {
@@ -65,14 +105,13 @@ async function follow(
 }
 
 async function untilReady(
-  { guest, log, step, readyWithinMs, signal }: StartDeps,
+  { guest, log, step, readyWithinMs, watchMs, signal }: StartDeps & { readonly watchMs: number },
   readyCmd: string | undefined,
   state: ProcessDefaults,
   failed: AbortSignal,
 ): Promise<void> {
   if (readyCmd === undefined) {
-    // One that fails at once is seen to.
-    await delay(LOOK_EVERY_MS, undefined, { signal: AbortSignal.any([signal, failed]) }).catch(() => {})
+    await delay(watchMs, undefined, { signal: AbortSignal.any([signal, failed]) }).catch(() => {})
     signal.throwIfAborted()
     failed.throwIfAborted()
     return

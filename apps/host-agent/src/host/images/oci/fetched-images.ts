@@ -59,6 +59,9 @@ const imageIndex = z.object({
     env: z.array(z.string()).readonly(),
     user: z.string(),
     workingDir: z.string(),
+    /** Versions before this one did not write these two. */
+    entrypoint: z.array(z.string()).readonly().default([]),
+    command: z.array(z.string()).readonly().default([]),
   }),
   /** Of an archive of a template: its disk lies beside the layers. */
   hasDisk: z.boolean().optional(),
@@ -270,7 +273,8 @@ export class FetchedImages {
     await using undo = new UndoStack()
     await this.#disks.keep(name, { disk, manifest: manifestPath }, undo)
     const { user, cwd, envs } = template.setup
-    const config = { env: Object.entries(envs).map(([key, value]) => `${key}=${value}`), user, workingDir: cwd }
+    const env = Object.entries(envs).map(([key, value]) => `${key}=${value}`)
+    const config = { env, user, workingDir: cwd, entrypoint: [], command: [] }
     const entry = await this.#adopt(base, { name, manifest: source, source, config, signal, hasDisk: true })
     undo.move()
     return await this.#asImported(await this.#describe(entry))

@@ -32,8 +32,13 @@ describe('the manifest of an image', () => {
 describe('the config of an image', () => {
   it('says how it is run, and what it does not say is empty', () => {
     expect(parseImageConfig(configOf({ Env: ['A=b'], Cmd: null }), 'amd64')).toEqual({
-      ...{ env: ['A=b'], user: '', workingDir: '' },
+      ...{ env: ['A=b'], user: '', workingDir: '', entrypoint: [], command: [] },
     })
+  })
+
+  it('says what is run', () => {
+    const { entrypoint, command } = parseImageConfig(configOf({ Entrypoint: ['/in', ''], Cmd: ['a b'] }), 'amd64')
+    expect({ entrypoint, command }).toEqual({ entrypoint: ['/in', ''], command: ['a b'] })
   })
 
   it.each([

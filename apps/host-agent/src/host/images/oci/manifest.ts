@@ -32,18 +32,20 @@ const strings = z
   .nullish()
   .transform((value) => value ?? [])
 const word = name.nullish().transform((value) => value ?? '')
-/** The command is held to the same bounds, and not taken over. */
 const configSchema = z.object({
   architecture: name,
   os: name,
   config: z.object({ Env: strings, User: word, WorkingDir: word, Entrypoint: strings, Cmd: strings }).nullish(),
 })
 
-/** As whom, where and with which environment a container of an image would be run. */
+/** What a container of an image would run, as whom, where and with which environment. */
 export interface ImageConfig {
   readonly env: readonly string[]
   readonly user: string
   readonly workingDir: string
+  /** Program and arguments, which `command` goes on. */
+  readonly entrypoint: readonly string[]
+  readonly command: readonly string[]
 }
 
 /** An index says which manifest is for which machine. */
@@ -88,6 +90,8 @@ export function parseImageConfig(raw: string, architecture: string): ImageConfig
     env: run?.Env ?? [],
     user: run?.User ?? '',
     workingDir: run?.WorkingDir ?? '',
+    entrypoint: run?.Entrypoint ?? [],
+    command: run?.Cmd ?? [],
   }
 }
 
