@@ -49,7 +49,7 @@ module.exports = {
     only('packages/certificates', []),
     only('packages/sdk', ['packages/protocol']),
     only('packages/testkit', ['packages/base', 'packages/protocol', 'packages/vmm', 'packages/postgres']),
-    only('apps/control-plane', ['packages/protocol', 'packages/base']),
+    only('apps/control-plane', ['packages/protocol', 'packages/base', 'packages/certificates']),
     only('apps/host-agent', ['packages/protocol', 'packages/base', 'packages/certificates', 'packages/vmm']),
     only('apps/guest-agent', ['packages/protocol', 'packages/base']),
     only('apps/cli', ['packages/sdk', 'packages/base', 'packages/postgres', 'packages/certificates']),

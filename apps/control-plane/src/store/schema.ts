@@ -98,6 +98,32 @@ export interface HostsTable {
   pool_short: Generated<boolean>
 }
 
+/** Who signs the certificates of hosts and control planes: the oldest that is in force those of control planes, the newest those of hosts. */
+interface HostAuthoritiesTable {
+  /** Of its own certificate. */
+  serial: string
+  /** Their order. */
+  seq: Generated<number>
+  certificate: string
+  /** Encrypted; forgotten when it retires. */
+  key: string | null
+  created_at: ColumnType<Date, undefined, never>
+  /** Since when nobody trusts it. */
+  retired_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
+/** What was issued to hosts, for as long as it would count. */
+interface HostCertificatesTable {
+  serial: string
+  authority_serial: string
+  host_id: string
+  /** SHA-256 of its public key. */
+  key_hash: string
+  issued_at: ColumnType<Date, Date, never>
+  expires_at: ColumnType<Date, Date, never>
+  revoked_at: ColumnType<Date | null, undefined, Date>
+}
+
 /** How near a team is to a quota, as it was last looked at: 0, or the level that it has reached, in percent. */
 interface QuotaLevelsTable {
   team_id: string
@@ -911,6 +937,8 @@ export interface Database {
   team_calls: TeamCallsTable
   api_keys: ApiKeysTable
   hosts: HostsTable
+  host_authorities: HostAuthoritiesTable
+  host_certificates: HostCertificatesTable
   capsules: CapsulesTable
   operations: OperationsTable
   checkpoints: CheckpointsTable
@@ -954,6 +982,8 @@ export interface Database {
 
 /** A key, in the form of {@link CapsuleRow}. */
 export type ApiKeyRow = Selectable<ApiKeysTable>
+/** Whom hosts and control planes trust, in the form of {@link CapsuleRow}. */
+export type HostAuthorityRow = Selectable<HostAuthoritiesTable>
 /** An account, in the form of {@link CapsuleRow}. */
 export type UserRow = Selectable<UsersTable>
 /** An authenticator app, in the form of {@link CapsuleRow}. */
