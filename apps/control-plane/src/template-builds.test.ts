@@ -1,7 +1,9 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: variables of Dockerfiles
 import { execFileSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { AppError, silentLogger } from '@wrenn/base'
@@ -375,6 +377,19 @@ describe('what a container of the image would run', () => {
     expect(startCmd).toBeUndefined()
     const { build: failed } = await build(newName(), [{ from: 'runs:7', steps: [] }], { ready_command: 'false' })
     expect(failed.reason?.message).toBe('The start command ended with exit code 3.')
+  })
+
+  it('is waited for at the ports that it says', async () => {
+    const server = createServer().listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    try {
+      const { text } = await ran(from('9', { command: ['/bin/sh', '-c', 'exec sleep 100'], ports: [1, port] }))
+      expect(text).toContain(`Waiting until somebody listens on port 1, ${port}.`)
+      expect(text).not.toContain('Nobody listens')
+    } finally {
+      server.close()
+    }
   })
 
   it('is left out where it cannot be that of a template', async () => {

@@ -144,7 +144,14 @@ describe.skipIf(reason !== '')(`images of files ${reason}`, () => {
     ['of xz', () => packed('xz', ociArchive())],
   ])('%s become a base image as their layers and config say', async (_, make) => {
     const { image } = await importIt(make())
-    const said = { env: ['COLOUR=red'], user: '1000:1000', workingDir: '/srv', entrypoint: [], command: ['a'] }
+    const said = {
+      env: ['COLOUR=red'],
+      user: '1000:1000',
+      workingDir: '/srv',
+      entrypoint: [],
+      command: ['a'],
+      ports: [],
+    }
     expect(image.config).toEqual(said)
     const script = "ls | grep -v lost+found; stat -c '%a %u:%g' said; stat -c '%F %t:%T' null; cat added"
     expect(inside(image.path, script)).toBe('added\nnull\nsaid\n4711 70000:70001\ncharacter special file 1:3\nadded')

@@ -209,6 +209,7 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       workingDir: '/srv',
       entrypoint: ['/bin/tool'],
       command: ['a'],
+      ports: [],
     })
     expect(
       inside(image.path, 'find . -mindepth 1 -path ./lost+found -prune -o -print | LC_ALL=C sort').trim().split('\n'),

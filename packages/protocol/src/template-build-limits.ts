@@ -9,6 +9,8 @@ export const templateBuildLimits = {
   lineLength: 256 * 1024,
   /** Of an entry point or a command. */
   words: 1_000,
+  /** One of which is waited for. */
+  ports: 50,
   /** That one build gets. */
   tags: 20,
   /** Of a step, by their paths; of more, a later build does not say which changed. */

@@ -76,6 +76,11 @@ export interface Recipe {
   readonly entrypoint?: readonly string[]
   /** What goes on `entrypoint`. @default that of the image, unless `entrypoint` is given */
   readonly command?: readonly string[]
+  /**
+   * Without a ready command it is waited until one of these TCP ports, or of those that the image says, is listened on; 30 s at most.
+   * @default none
+   */
+  readonly ports?: readonly number[]
   /** Succeeds once the start command has done its work. */
   readonly readyCommand?: string
   readonly uploads: readonly RecipeUpload[]

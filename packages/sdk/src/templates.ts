@@ -209,7 +209,12 @@ export class Templates {
       const json = {
         stages: recipe.stages.map(({ from, steps }) => ({ from, steps: steps.map(wireStep) })),
         image_files: wireImageFiles(recipe),
-        ...{ start_command: recipe.startCommand, entrypoint: recipe.entrypoint, command: recipe.command },
+        ...{
+          start_command: recipe.startCommand,
+          entrypoint: recipe.entrypoint,
+          command: recipe.command,
+          ports: recipe.ports,
+        },
         ...{ ready_command: recipe.readyCommand, no_cache: noCache, secrets },
       }
       return buildInfo(

@@ -9,7 +9,15 @@ const DEFAULT = ':default'
 
 /** What a client wants built, by steps that mean what a Dockerfile's do. @throws AppError `invalid_request` that names the step */
 export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
-  const { start_command: startCmd, entrypoint, command, ready_command: readyCmd, no_cache: force, secrets } = body
+  const {
+    start_command: startCmd,
+    entrypoint,
+    command,
+    ports,
+    ready_command: readyCmd,
+    no_cache: force,
+    secrets,
+  } = body
   if (startCmd !== undefined && (entrypoint ?? command) !== undefined) {
     throw new AppError('invalid_request', 'start_command: is not beside entrypoint and command.')
   }
@@ -28,7 +36,7 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
   const last = stages.pop()
   if (last === undefined) throw new Error('the schema asks for a stage')
   const images = imagesOf(body)
-  const commands = { startCmd, entrypoint, command, readyCmd }
+  const commands = { startCmd, entrypoint, command, ports, readyCmd }
   const plan = { ...last, stages, images, ...commands, force, isDockerfile: true, secretValues: secrets }
   return { ...plan, files: rememberedFiles(body) }
 }

@@ -417,6 +417,8 @@ export interface BuildPlan {
   readonly entrypoint?: readonly string[] | undefined
   /** What goes on the entry point. */
   readonly command?: readonly string[] | undefined
+  /** One of them is waited for where there is no ready command, beside those of the image. */
+  readonly ports?: readonly number[] | undefined
   /** Succeeds once the start command has done its work. */
   readonly readyCmd?: string | undefined
   /** Nothing cached is used. */

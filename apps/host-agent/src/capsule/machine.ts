@@ -125,6 +125,7 @@ export interface FetchedTemplate {
   readonly workingDir: string
   readonly entrypoint: readonly string[]
   readonly command: readonly string[]
+  readonly ports: readonly number[]
   /** Of an archive of a template. */
   readonly archived?: ArchivedTemplate
 }

@@ -77,8 +77,8 @@ async function* followed<Event>(
   await done
 }
 
-function toFetchedImage({ sizeBytes, env, entrypoint, command, archived, ...image }: FetchedTemplate) {
-  const lists = { env: [...env], entrypoint: [...entrypoint], command: [...command] }
+function toFetchedImage({ sizeBytes, env, entrypoint, command, ports, archived, ...image }: FetchedTemplate) {
+  const lists = { env: [...env], entrypoint: [...entrypoint], command: [...command], ports: [...ports] }
   const message = { ...image, ...lists, sizeBytes: BigInt(sizeBytes) }
   if (archived === undefined) return message
   const { setup, vcpus, memoryMib, diskSizeMib, synced } = archived

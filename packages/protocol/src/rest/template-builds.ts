@@ -152,6 +152,13 @@ export const startTemplateBuildSchema = requestBody({
   command: argvSchema
     .optional()
     .describe('What goes on `entrypoint`. Default: that of the image, unless `entrypoint` is given.'),
+  ports: z
+    .array(z.int().min(1).max(65_535))
+    .max(templateBuildLimits.ports)
+    .default([])
+    .describe(
+      'Without a ready command it is waited until one of these, or of those that the image says, is listened on; 30 s at most.',
+    ),
   ready_command: text(templateBuildLimits.lineLength, 1)
     .optional()
     .describe('Succeeds once the start command has done its work.'),

@@ -1,4 +1,4 @@
-import { shellLine, splitDockerfileWords } from '@wrenn/protocol'
+import { shellLine, splitDockerfileWords, templateBuildLimits } from '@wrenn/protocol'
 import type { BuildContext, Recipe, RecipeStage, RecipeStep, RecipeUpload } from '../recipe.js'
 import { copyFromContext, copyWords } from './copy.js'
 import { type Instruction, jsonForm, readInstructions } from './instructions.js'
@@ -90,12 +90,13 @@ interface Stage {
   entrypoint: Command | undefined
   command: Command | undefined
   hasOwnCommand: boolean
+  readonly ports: number[]
   health: Command | undefined
 }
 
 function emptyStage(origin: Pick<Stage, 'isForeign' | 'names' | 'from' | 'scope'>): Stage {
   const none = { entrypoint: undefined, command: undefined, hasOwnCommand: false, health: undefined }
-  return { ...origin, ...none, steps: [], uploads: [], shell: ['/bin/sh', '-c'] }
+  return { ...origin, ...none, steps: [], uploads: [], ports: [], shell: ['/bin/sh', '-c'] }
 }
 
 class Compiler {
@@ -207,6 +208,7 @@ class Compiler {
         stage.health = healthOf(stage, instruction)
         return
       case 'EXPOSE':
+        stage.ports.push(...portsOf(stage, instruction))
         this.#note(instruction, 'opens nothing: each port of a capsule has a URL')
         return
       case 'VOLUME':
@@ -256,7 +258,7 @@ class Compiler {
       this.#stages.push(emptyStage({ isForeign: false, names, from, scope: new Scope(this.#args, this.#globals) }))
     } else {
       // The same steps: their results are there when they are asked for again.
-      const copies = { steps: [...parent.steps], uploads: [...parent.uploads] }
+      const copies = { steps: [...parent.steps], uploads: [...parent.uploads], ports: [...parent.ports] }
       this.#stages.push({ ...parent, ...copies, hasOwnCommand: false, names, scope: parent.scope.child() })
     }
   }
@@ -371,12 +373,26 @@ function healthOf(stage: Stage, { line, rest, flags }: Instruction): Command | u
   return commandOf(stage, command)
 }
 
-function commandsOf({ entrypoint, command, health }: Stage) {
+/** Ports of TCP; of a range the first. What depends on the image, and what is none, is waited for by nobody. */
+function portsOf({ scope }: Stage, instruction: Instruction): readonly number[] {
+  return splitDockerfileWords(instruction.rest).flatMap((word) => {
+    try {
+      const said = scope.expand(instruction, word)
+      const port = Number(/^(\d{1,5})(?:-\d{1,5})?(?:\/tcp)?$/i.exec(said)?.[1])
+      return port >= 1 && port <= 65_535 ? [port] : []
+    } catch {
+      return []
+    }
+  })
+}
+
+function commandsOf({ entrypoint, command, ports, health }: Stage) {
   // One for a shell takes no arguments.
   const args = entrypoint !== undefined && 'line' in entrypoint ? undefined : command
   return {
     ...(entrypoint === undefined ? {} : { entrypoint: argvOf(entrypoint) }),
     ...(args === undefined ? {} : { command: argvOf(args) }),
+    ...(ports.length === 0 ? {} : { ports: [...new Set(ports)].slice(0, templateBuildLimits.ports) }),
     ...(health === undefined || argvOf(health).length === 0 ? {} : { readyCommand: shellLine(argvOf(health)) }),
   }
 }

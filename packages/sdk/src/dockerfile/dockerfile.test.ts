@@ -329,6 +329,14 @@ describe('what a container would run', () => {
     expect(await commands(...own)).toEqual({ entrypoint: ['in'], command: ['b'] })
   })
 
+  it('serves what it exposes, as far as the file says it', async () => {
+    const { ports } = await read(
+      'FROM base AS one\nARG P=81\nEXPOSE 80/tcp $P 53/udp 8000-8010 $OF_IMAGE 99999\nFROM one\nEXPOSE 80 82',
+    )
+    expect(ports).toEqual([80, 81, 8000, 82])
+    expect((await read('FROM base\nRUN a')).ports).toBeUndefined()
+  })
+
   it('takes no arguments where the entry point is for a shell', async () => {
     expect(await commands('ENTRYPOINT in', 'CMD ["a"]')).toEqual({ entrypoint: ['/bin/sh', '-c', 'in'] })
   })

@@ -46,6 +46,7 @@ export interface FakeImage {
   readonly workingDir?: string
   readonly entrypoint?: string[]
   readonly command?: string[]
+  readonly ports?: number[]
   /** Of an archive of a template. */
   readonly archived?: MessageInitShape<typeof ArchivedTemplateSchema>
   /** Who may read it; absent: everybody. */

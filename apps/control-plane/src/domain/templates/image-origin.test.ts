@@ -56,6 +56,7 @@ function hostWith(said: object): Host {
     workingDir: '',
     entrypoint: [],
     command: [],
+    ports: [],
   }
   return hostThat(async function* () {
     yield { event: { case: 'image', value: { ...value, ...said } } } as never

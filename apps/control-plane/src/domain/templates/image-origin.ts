@@ -223,11 +223,11 @@ function stateOf(image: FetchedImage, reference: string, say: (sentence: string)
 }
 
 /** What a container of it would run, where that can be run here. */
-function containerOf({ entrypoint, command }: FetchedImage, say: (sentence: string) => void) {
+function containerOf({ entrypoint, command, ports }: FetchedImage, say: (sentence: string) => void) {
   const argv = [...entrypoint, ...command]
   if (argv.length === 0) return {}
   if (text(templateBuildLimits.lineLength).safeParse(shellLine(argv)).success)
-    return { container: { entrypoint, command } }
+    return { container: { entrypoint, command, ports } }
   say("The image's entry point and command are left out: they cannot be those of a template.")
   return {}
 }

@@ -12,10 +12,12 @@ export const FIRST_STATE: ProcessDefaults = { user: 'user', cwd: '/home/user', e
 /** What was run in a template when it was made. */
 export type StartedBy = Pick<TemplateDefaults, 'startCmd' | 'readyCmd'>
 
-/** Program and arguments of a container: both together. */
+/** Program and arguments of a container, which are both together, and what it says it serves. */
 export interface ContainerCommand {
   readonly entrypoint: readonly string[]
   readonly command: readonly string[]
+  /** Of TCP. */
+  readonly ports: readonly number[]
 }
 
 /** What a build begins with, as it is now. */

@@ -1,8 +1,9 @@
 import { execFileSync } from 'node:child_process'
 import { describe, expect, it } from 'vitest'
-import { startOf } from './start-command.js'
+import type { BuildGuest } from './guest.js'
+import { type StartDeps, startAndWait, startOf } from './start-command.js'
 
-const container = { entrypoint: ['/in', '-e'], command: ['serve'] }
+const container = { entrypoint: ['/in', '-e'], command: ['serve'], ports: [80] }
 
 describe('what is to run in a template', () => {
   it.each([
@@ -13,13 +14,40 @@ describe('what is to run in a template', () => {
     ['neither, which is said', { entrypoint: [], command: [] }, undefined, false],
     ['a line for a shell', { startCmd: 'a | b' }, 'a | b', false],
   ])('is said by %s', (_, said, startCmd, isOfImage) => {
-    expect(startOf(said, { container })).toEqual({ ...(startCmd === undefined ? {} : { startCmd }), isOfImage })
+    const ports = [80]
+    expect(startOf(said, { container })).toEqual({ ...(startCmd === undefined ? {} : { startCmd }), isOfImage, ports })
   })
 
   it('is what an archive brings, unless something else is said', () => {
     const archived = { startCmd: 'serve', readyCmd: 'test -e up' }
-    expect(startOf({}, archived)).toEqual({ ...archived, isOfImage: false })
-    expect(startOf({ readyCmd: 'true' }, archived)).toEqual({ readyCmd: 'true', isOfImage: false })
+    const rest = { isOfImage: false, ports: [] }
+    expect(startOf({}, archived)).toEqual({ ...archived, ...rest })
+    expect(startOf({ readyCmd: 'true' }, archived)).toEqual({ readyCmd: 'true', ...rest })
+  })
+
+  it('serves the ports that plan and image say', () => {
+    expect(startOf({ ports: [8080, 80] }, { container }).ports).toEqual([8080, 80])
+  })
+
+  it('becomes a template all the same where nobody listens in the end', async () => {
+    const said: string[] = []
+    const log = {
+      say: (_: string, message: string) => said.push(message),
+      stream: () => ({ write() {}, async end() {} }),
+    }
+    const run: BuildGuest['run'] = async ({ args }, _, signal) => {
+      if (args[1]?.includes('/dev/tcp/')) return 1
+      return await new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+    }
+    const deps = { guest: { run }, log, step: 'finalize', readyWithinMs: 50, signal: new AbortController().signal }
+    const start = { startCmd: 'serve', isOfImage: false, ports: [1, 2] }
+    const state = { user: 'root', cwd: '/', envs: {} }
+    expect(await startAndWait(deps as unknown as StartDeps, start, state)).toEqual({ startCmd: 'serve' })
+    expect(said).toEqual([
+      'Starting: serve',
+      'Waiting until somebody listens on port 1, 2.',
+      'Nobody listens on port 1, 2 after 0.05 s; the template is kept as it is.',
+    ])
   })
 
   it('is read by a shell as the words that it was', () => {

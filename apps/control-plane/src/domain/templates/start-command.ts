@@ -7,16 +7,16 @@ import type { BuildGuest } from './guest.js'
 import type { ResolvedOrigin, StartedBy } from './origin.js'
 
 const LOOK_EVERY_MS = 500
-/** How long a start command is watched that no ready command tells of: one that fails at once is seen to. */
-const WATCH_MS = 500
-/** The same of an image's, which may be anything: a server, or a shell that finds nobody at its terminal. */
-const IMAGE_WATCH_MS = 3_000
+/** How long a start command is watched that nothing else tells of: one that fails at once is seen to. */
+const WATCH_MS = 3_000
+/** How long a port is waited for, unless a ready command had less. */
+const PORTS_WAIT_MS = 30_000
 /** What a ready command prints is nobody's matter. */
 const silent = { stdout: async () => {}, stderr: async () => {} }
 
-interface StartDeps {
-  readonly guest: BuildGuest
-  readonly log: BuildLog
+export interface StartDeps {
+  readonly guest: Pick<BuildGuest, 'run'>
+  readonly log: Pick<BuildLog, 'say' | 'stream'>
   readonly step: string
   readonly readyWithinMs: number
   readonly signal: AbortSignal
@@ -26,23 +26,27 @@ interface StartDeps {
 interface Start extends StartedBy {
   /** Nobody has asked for it but the image, whose command may be a shell or want settings: then nothing runs. */
   readonly isOfImage: boolean
+  /** One of them is listened on when it is ready. */
+  readonly ports: readonly number[]
 }
 
 /** What the plan says; else what the image says that it begins with; else what a template brings that its archive was made of. */
 export function startOf(
-  { startCmd, readyCmd, entrypoint, command }: Pick<BuildPlan, 'startCmd' | 'readyCmd' | 'entrypoint' | 'command'>,
+  plan: Pick<BuildPlan, 'startCmd' | 'readyCmd' | 'entrypoint' | 'command' | 'ports'>,
   {
-    container = { entrypoint: [], command: [] },
+    container = { entrypoint: [], command: [], ports: [] },
     ...origin
   }: Pick<ResolvedOrigin, 'container' | 'startCmd' | 'readyCmd'>,
 ): Start {
+  const { startCmd, readyCmd, entrypoint, command, ports = [] } = plan
   // As container engines have it: another entry point has no use for the image's command.
   const args = command ?? (entrypoint === undefined ? container.command : [])
   const argv = [...(entrypoint ?? container.entrypoint), ...args]
   const line = startCmd ?? (argv.length === 0 ? undefined : shellLine(argv))
   const isOfImage = (startCmd ?? entrypoint ?? command) === undefined && line !== undefined
   const isSaid = line !== undefined || readyCmd !== undefined
-  return { ...commandsOf(isSaid ? { startCmd: line, readyCmd } : origin), isOfImage }
+  const commands = commandsOf(isSaid ? { startCmd: line, readyCmd } : origin)
+  return { ...commands, isOfImage, ports: [...new Set([...ports, ...container.ports])] }
 }
 
 function commandsOf({ startCmd, readyCmd }: Pick<BuildPlan, 'startCmd' | 'readyCmd'>): StartedBy {
@@ -55,7 +59,7 @@ function commandsOf({ startCmd, readyCmd }: Pick<BuildPlan, 'startCmd' | 'readyC
  * @throws AppError `build_failed` when the start command fails first, or it takes too long
  */
 export async function startAndWait(deps: StartDeps, start: Start, state: ProcessDefaults): Promise<StartedBy> {
-  const { startCmd, readyCmd, isOfImage } = start
+  const { startCmd, readyCmd, isOfImage, ports } = start
   if (startCmd === undefined && readyCmd === undefined) return {}
   if (startCmd !== undefined)
     deps.log.say(deps.step, `${isOfImage ? 'Starting, as the image says' : 'Starting'}: ${startCmd}`)
@@ -63,8 +67,9 @@ export async function startAndWait(deps: StartDeps, start: Start, state: Process
   const failed = new AbortController()
   const started = startCmd === undefined ? undefined : follow(deps, startCmd, state, { left, failed })
   try {
-    const watchMs = isOfImage ? IMAGE_WATCH_MS : WATCH_MS
-    await untilReady({ ...deps, watchMs }, readyCmd, state, failed.signal)
+    if (readyCmd !== undefined) await untilReady(deps, readyCmd, state, failed.signal)
+    else if (ports.length > 0) await untilListening(deps, ports, state, failed.signal)
+    else await watch(deps, failed.signal)
   } catch (error) {
     if (!isOfImage || readyCmd !== undefined || !AppError.is(error, 'build_failed')) throw error
     deps.log.say(deps.step, `${error.message} Nothing runs in the template; CMD or ENTRYPOINT says what is to.`, 'warn')
@@ -105,29 +110,60 @@ async function follow(
 }
 
 async function untilReady(
-  { guest, log, step, readyWithinMs, watchMs, signal }: StartDeps & { readonly watchMs: number },
-  readyCmd: string | undefined,
+  deps: StartDeps,
+  readyCmd: string,
   state: ProcessDefaults,
   failed: AbortSignal,
 ): Promise<void> {
-  if (readyCmd === undefined) {
-    await delay(watchMs, undefined, { signal: AbortSignal.any([signal, failed]) }).catch(() => {})
-    signal.throwIfAborted()
-    failed.throwIfAborted()
-    return
-  }
+  const { log, step, readyWithinMs } = deps
   log.say(step, `Waiting until this succeeds: ${readyCmd}`)
-  const late = AbortSignal.timeout(readyWithinMs)
+  if (await succeedsWithin(readyWithinMs, deps, readyCmd, state, failed)) return
+  const text = `The ready command did not succeed within ${readyWithinMs / 1000} s (WRENN_BUILD_READY_SEC).`
+  throw new AppError('build_failed', text)
+}
+
+/** A capsule whose server does not answer yet is no failed one: some say ports that they serve only when asked to. */
+async function untilListening(
+  deps: StartDeps,
+  ports: readonly number[],
+  state: ProcessDefaults,
+  failed: AbortSignal,
+): Promise<void> {
+  const { log, step, readyWithinMs } = deps
+  const withinMs = Math.min(PORTS_WAIT_MS, readyWithinMs)
+  const called = `port ${ports.join(', ')}`
+  log.say(step, `Waiting until somebody listens on ${called}.`)
+  // Nothing but what is built into the shell: an image may have no other program.
+  const look = `for port in ${ports.join(' ')}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && exit 0; done; exit 1`
+  if (await succeedsWithin(withinMs, deps, look, state, failed)) return
+  log.say(step, `Nobody listens on ${called} after ${withinMs / 1000} s; the template is kept as it is.`, 'warn')
+}
+
+/** @returns false when it is late */
+async function succeedsWithin(
+  ms: number,
+  { guest, signal }: StartDeps,
+  line: string,
+  state: ProcessDefaults,
+  failed: AbortSignal,
+): Promise<boolean> {
+  const late = AbortSignal.timeout(ms)
   const until = AbortSignal.any([failed, late])
   try {
-    const command = { ...state, cmd: '/bin/bash', args: ['-c', readyCmd] }
+    const command = { ...state, cmd: '/bin/bash', args: ['-c', line] }
     while ((await guest.run(command, silent, until)) !== 0) await delay(LOOK_EVERY_MS, undefined, { signal: until })
     failed.throwIfAborted()
+    return true
   } catch (error) {
     signal.throwIfAborted()
     failed.throwIfAborted()
     if (!late.aborted) throw error
-    const text = `The ready command did not succeed within ${readyWithinMs / 1000} s (WRENN_BUILD_READY_SEC).`
-    throw new AppError('build_failed', text)
+    return false
   }
+}
+
+async function watch({ signal }: StartDeps, failed: AbortSignal): Promise<void> {
+  await delay(WATCH_MS, undefined, { signal: AbortSignal.any([signal, failed]) }).catch(() => {})
+  signal.throwIfAborted()
+  failed.throwIfAborted()
 }

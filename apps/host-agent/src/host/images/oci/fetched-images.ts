@@ -59,9 +59,10 @@ const imageIndex = z.object({
     env: z.array(z.string()).readonly(),
     user: z.string(),
     workingDir: z.string(),
-    /** Versions before this one did not write these two. */
+    /** Versions before this one did not write these three. */
     entrypoint: z.array(z.string()).readonly().default([]),
     command: z.array(z.string()).readonly().default([]),
+    ports: z.array(z.number()).readonly().default([]),
   }),
   /** Of an archive of a template: its disk lies beside the layers. */
   hasDisk: z.boolean().optional(),
@@ -274,7 +275,7 @@ export class FetchedImages {
     await this.#disks.keep(name, { disk, manifest: manifestPath }, undo)
     const { user, cwd, envs } = template.setup
     const env = Object.entries(envs).map(([key, value]) => `${key}=${value}`)
-    const config = { env, user, workingDir: cwd, entrypoint: [], command: [] }
+    const config = { env, user, workingDir: cwd, entrypoint: [], command: [], ports: [] }
     const entry = await this.#adopt(base, { name, manifest: source, source, config, signal, hasDisk: true })
     undo.move()
     return await this.#asImported(await this.#describe(entry))

@@ -32,13 +32,18 @@ describe('the manifest of an image', () => {
 describe('the config of an image', () => {
   it('says how it is run, and what it does not say is empty', () => {
     expect(parseImageConfig(configOf({ Env: ['A=b'], Cmd: null }), 'amd64')).toEqual({
-      ...{ env: ['A=b'], user: '', workingDir: '', entrypoint: [], command: [] },
+      ...{ env: ['A=b'], user: '', workingDir: '', entrypoint: [], command: [], ports: [] },
     })
   })
 
-  it('says what is run', () => {
-    const { entrypoint, command } = parseImageConfig(configOf({ Entrypoint: ['/in', ''], Cmd: ['a b'] }), 'amd64')
-    expect({ entrypoint, command }).toEqual({ entrypoint: ['/in', ''], command: ['a b'] })
+  it('says what is run, and what that serves', () => {
+    const said = {
+      Entrypoint: ['/in', ''],
+      Cmd: ['a b'],
+      ExposedPorts: { '80/tcp': {}, '53/udp': {}, '443': {}, '0/tcp': {}, x: {} },
+    }
+    const { entrypoint, command, ports } = parseImageConfig(configOf(said), 'amd64')
+    expect({ entrypoint, command, ports }).toEqual({ entrypoint: ['/in', ''], command: ['a b'], ports: [443, 80] })
   })
 
   it.each([

@@ -9,6 +9,8 @@ export const MANIFEST_BYTES = 4 * 1_048_576
 const MAX_ENTRIES = 1_000
 /** Of one variable or word: the most that Linux takes (MAX_ARG_STRLEN, execve(2)). */
 const MAX_STRING = 131_072
+/** That anybody waits for. */
+const MAX_PORTS = 50
 /** Of a path (PATH_MAX), and of all names. */
 const MAX_NAME = 4_096
 
@@ -31,11 +33,24 @@ const strings = z
   .max(MAX_ENTRIES)
   .nullish()
   .transform((value) => value ?? [])
+const portsSchema = z
+  .record(name, z.unknown())
+  .nullish()
+  .transform((said) => Object.keys(said ?? {}).flatMap((key) => tcpPort(key) ?? []))
 const word = name.nullish().transform((value) => value ?? '')
 const configSchema = z.object({
   architecture: name,
   os: name,
-  config: z.object({ Env: strings, User: word, WorkingDir: word, Entrypoint: strings, Cmd: strings }).nullish(),
+  config: z
+    .object({
+      Env: strings,
+      User: word,
+      WorkingDir: word,
+      Entrypoint: strings,
+      Cmd: strings,
+      ExposedPorts: portsSchema,
+    })
+    .nullish(),
 })
 
 /** What a container of an image would run, as whom, where and with which environment. */
@@ -46,6 +61,8 @@ export interface ImageConfig {
   /** Program and arguments, which `command` goes on. */
   readonly entrypoint: readonly string[]
   readonly command: readonly string[]
+  /** TCP ports that it says it serves. */
+  readonly ports: readonly number[]
 }
 
 /** An index says which manifest is for which machine. */
@@ -92,12 +109,19 @@ export function parseImageConfig(raw: string, architecture: string): ImageConfig
     workingDir: run?.WorkingDir ?? '',
     entrypoint: run?.Entrypoint ?? [],
     command: run?.Cmd ?? [],
+    ports: (run?.ExposedPorts ?? []).slice(0, MAX_PORTS),
   }
 }
 
 /** `sha256:…` of its bytes. */
 export function digestOf(raw: string): string {
   return `sha256:${createHash('sha256').update(raw).digest('hex')}`
+}
+
+/** Of `80/tcp`; one that does not say is TCP's. */
+function tcpPort(key: string): number | undefined {
+  const port = Number(/^(\d{1,5})(?:\/tcp)?$/i.exec(key)?.[1])
+  return port >= 1 && port <= 65_535 ? port : undefined
 }
 
 function parseJson(text: string): unknown {
