@@ -7,8 +7,9 @@ import { MetricsCollector } from './domain/metrics/index.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
 import { TeamSweeper } from './domain/teams/index.js'
-import { UsageRollUp } from './domain/usage/index.js'
+import { LagoSender, UsageRollUp } from './domain/usage/index.js'
 import type { Host } from './host/host.js'
+import { LagoClient } from './lago/index.js'
 import { createDelivery, linksBelow, MailSender } from './mail/index.js'
 import type { Sender } from './notify/index.js'
 import type { Db } from './store/database.js'
@@ -64,5 +65,8 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
       ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
       ...often,
     }),
+    ...(config.lago === undefined
+      ? []
+      : [new LagoSender({ db, client: new LagoClient(config.lago), from: config.lago.from, logger, ...often })]),
   ]
 }

@@ -12,6 +12,22 @@ describe('the settings', () => {
     expect(limits).toMatchObject({ execOutputBytes: 3 * MIB, maxMemoryMib: 128 })
   })
 
+  it('have a Lago with its key, in one of two places, or none', () => {
+    const required = { DATABASE_URL: 'postgres://localhost/x', WRENN_HOST_AGENT_ADDRESS: 'unix:/x' }
+    const url = { WRENN_LAGO_URL: 'https://lago.example/sub/api/v1/' }
+    const [key, file] = [{ WRENN_LAGO_API_KEY: 'a-key' }, { WRENN_LAGO_API_KEY_FILE: '/key' }]
+    expect(readConfig(required).lago).toBeUndefined()
+    const { lago } = readConfig({ ...required, ...url, ...key, WRENN_LAGO_FROM: '2026-11-01' })
+    expect(lago).toMatchObject({ url: 'https://lago.example/sub', apiKey: 'a-key', from: '2026-11-01' })
+    expect(readConfig({ ...required, ...url, ...file }).lago).toMatchObject({ apiKeyFile: '/key' })
+    for (const wrong of [url, key, file, { ...url, ...key, ...file }, { ...key, WRENN_LAGO_URL: 'ftp://lago.example' }])
+      expect(() => readConfig({ ...required, ...wrong })).toThrow('WRENN_LAGO')
+    expect(() => readConfig({ ...required, ...key, WRENN_LAGO_URL: 'https://me:secret@lago.example' })).toThrow(
+      /^(?!.*secret)/,
+    )
+    expect(() => readConfig({ ...required, ...url, WRENN_LAGO_API_KEY: 'two secrets' })).toThrow(/^(?!.*two)/)
+  })
+
   it('say MB only where they bound a field of the API that does', async () => {
     const fields = [...Object.keys(createCapsuleSchema.shape), ...Object.keys(quotaSchema.shape)]
     for (const app of ['control-plane', 'host-agent', 'cli']) {

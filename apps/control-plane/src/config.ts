@@ -4,6 +4,7 @@ import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { z } from 'zod'
 import { parseKey } from './domain/secrets/index.js'
 import { type ProviderConfig, readProviders } from './identity/index.js'
+import { isApiKey, type LagoConfig } from './lago/index.js'
 import { isSender, type MailConfig } from './mail/index.js'
 import { type Allowed, parseNetworks } from './notify/index.js'
 
@@ -148,6 +149,16 @@ export const environment = z
     WRENN_USAGE_LEDGER_DAYS: integer(0, 36_500).default(100),
     /** How long sums of usage are kept, by whole months; 0: for ever. */
     WRENN_USAGE_RETENTION_DAYS: integer(0, 36_500).default(0),
+    /** Address of a Lago that is told what teams used; may have a path. */
+    WRENN_LAGO_URL: z
+      .url({ protocol: /^https?$/, hostname: /./ })
+      .refine((value) => new URL(value).username === '' && new URL(value).password === '', 'must be without a login')
+      .optional(),
+    /** What Lago knows the platform by, or a file that has it. */
+    WRENN_LAGO_API_KEY: z.string().refine(isApiKey, 'must be printable characters without spaces').optional(),
+    WRENN_LAGO_API_KEY_FILE: z.string().optional(),
+    /** The first day that Lago is told of, in UTC. */
+    WRENN_LAGO_FROM: z.iso.date('must be a date, such as 2026-11-30').optional(),
     /** How long a call on a capsule that is starting waits for it. */
     WRENN_START_WAIT_SEC: integer(0, 600).default(60),
     /** How long a host may be silent before its capsules count as missing. */
@@ -165,6 +176,14 @@ export const environment = z
     {
       path: ['WRENN_USAGE_RETENTION_DAYS'],
       message: 'must not be less than WRENN_USAGE_LEDGER_DAYS: sums are made of what the ledger keeps',
+    },
+  )
+  .refine(
+    ({ WRENN_LAGO_URL: url, WRENN_LAGO_API_KEY: key, WRENN_LAGO_API_KEY_FILE: file }) =>
+      (url === undefined) === (key === undefined && file === undefined) && (key === undefined || file === undefined),
+    {
+      path: ['WRENN_LAGO_API_KEY'],
+      message: 'and WRENN_LAGO_URL are set together or not at all, the key here or in WRENN_LAGO_API_KEY_FILE',
     },
   )
 
@@ -280,6 +299,8 @@ export interface ControlPlaneConfig {
   /** 0: for ever, both. */
   readonly usageLedgerDays: number
   readonly usageRetentionDays: number
+  /** `undefined`: usage is told to nobody. */
+  readonly lago: LagoConfig | undefined
   readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly lostGraceMs: number
@@ -335,6 +356,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     auditRetentionMs: values.WRENN_AUDIT_RETENTION_DAYS * 24 * 3600 * 1000,
     usageLedgerDays: values.WRENN_USAGE_LEDGER_DAYS,
     usageRetentionDays: values.WRENN_USAGE_RETENTION_DAYS,
+    lago: readLago(values),
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,
@@ -378,6 +400,12 @@ function readBuilds(values: z.infer<typeof environment>): BuildLimits {
     cacheResults: values.WRENN_BUILD_CACHE_RESULTS,
     cacheMs: values.WRENN_BUILD_CACHE_DAYS * 24 * 3600 * 1000,
   }
+}
+
+function readLago(values: z.infer<typeof environment>): LagoConfig | undefined {
+  const { WRENN_LAGO_URL: url, WRENN_LAGO_API_KEY: apiKey, WRENN_LAGO_API_KEY_FILE: apiKeyFile } = values
+  if (url === undefined) return undefined
+  return { url: url.replace(/(?:\/api\/v1)?\/*$/, ''), apiKey, apiKeyFile, from: values.WRENN_LAGO_FROM }
 }
 
 /** Good on this machine only. */

@@ -114,7 +114,7 @@ export async function startControlPlane(
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
     onOperationEnd: (listener) => operations.onEnd(listener),
-    platformWatch: new PlatformWatch({ db, host, mail: config.mail, version: VERSION }),
+    platformWatch: new PlatformWatch({ db, host, mail: config.mail, lago: config.lago, version: VERSION }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),

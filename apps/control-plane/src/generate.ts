@@ -115,7 +115,7 @@ async function openApi(): Promise<string> {
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
     onOperationEnd: (listener) => operations.onEnd(listener),
-    platformWatch: new PlatformWatch({ db, host, mail, version: VERSION }),
+    platformWatch: new PlatformWatch({ db, host, mail, lago: undefined, version: VERSION }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),

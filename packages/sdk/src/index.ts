@@ -106,6 +106,7 @@ export {
   type HealthProblem,
   type HostHealth,
   type HostStatus,
+  type LagoHealth,
   type ListAnyCapsulesOptions,
   Platform,
   type PlatformHealth,

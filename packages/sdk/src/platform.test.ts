@@ -47,12 +47,15 @@ describe('the platform', () => {
         control_plane: { version: '1', started_at: AT, replicas: 2 },
         database: { version: '16', migration: '0001', pending_migrations: 0, latency_ms: 1.5 },
         mail: { via: 'smtp', to: 'mail:25', from: 'a@b', waiting: 1, oldest_waiting_at: AT, given_up: 0 },
+        lago: { to: 'lago:443', waiting: 2, oldest_waiting_at: AT, refused: 1, problem: 'It says no.' },
       })
     const health = await wrenn.platform.health()
     expect(health.problems).toEqual([{ severity: 'error', part: 'host', message: 'It is silent.', nextStep: 'Look.' }])
     expect(health.hosts).toMatchObject([{ id: undefined, usedMemoryMib: 2, lastSeenAt: undefined, status: undefined }])
     expect(health.controlPlane).toEqual({ version: '1', startedAt: new Date(AT), replicas: 2 })
     expect(health.mail.oldestWaitingAt).toEqual(new Date(AT))
+    const lago = { to: 'lago:443', waiting: 2, oldestWaitingAt: new Date(AT), refused: 1, problem: 'It says no.' }
+    expect(health.lago).toEqual(lago)
   })
 
   it('has a trail of its own', async () => {

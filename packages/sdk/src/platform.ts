@@ -41,7 +41,7 @@ export interface ListAnyCapsulesOptions extends CallOptions {
 export interface HealthProblem {
   /** `error`: something does not work. `warning`: it soon may not. */
   readonly severity: 'error' | 'warning'
-  readonly part: 'host' | 'database' | 'mail'
+  readonly part: 'host' | 'database' | 'mail' | 'lago'
   /** A sentence. */
   readonly message: string
   readonly nextStep: string
@@ -114,6 +114,21 @@ export interface PlatformHealth {
     /** In the last 24 hours. */
     readonly givenUp: number
   }
+  /** The billing system that is told what teams used; `undefined` where there is none. */
+  readonly lago: LagoHealth | undefined
+}
+
+/** What Lago has not taken yet. */
+export interface LagoHealth {
+  /** Host and port of it. */
+  readonly to: string
+  /** Events; those that it refused included. */
+  readonly waiting: number
+  readonly oldestWaitingAt: Date | undefined
+  /** Events that it refused for themselves; they are tried again. */
+  readonly refused: number
+  /** Why nothing is sent now, or why one was refused. */
+  readonly problem: string | undefined
 }
 
 /** The platform as a whole; the client's key needs the scope `platform`, a person to be an admin of it. */
@@ -195,6 +210,7 @@ function platformHealth({
   control_plane: control,
   database,
   mail,
+  lago,
 }: wire.PlatformHealth): PlatformHealth {
   return {
     problems: problems.map(({ next_step: nextStep, ...problem }) => ({ ...problem, nextStep })),
@@ -217,6 +233,13 @@ function platformHealth({
       waiting: mail.waiting,
       oldestWaitingAt: date(mail.oldest_waiting_at),
       givenUp: mail.given_up,
+    },
+    lago: lago && {
+      to: lago.to,
+      waiting: lago.waiting,
+      oldestWaitingAt: date(lago.oldest_waiting_at),
+      refused: lago.refused,
+      problem: lago.problem,
     },
   }
 }

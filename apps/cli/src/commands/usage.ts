@@ -4,6 +4,7 @@ import {
   type CapsuleLevels,
   type CapsuleStats,
   type ExactUsage,
+  type LagoHealth,
   type RecomputedUsageInfo,
   type StatsRange,
   statsRanges,
@@ -29,7 +30,8 @@ Examples:
   wrenn usage --from 2026-01-01 --months --csv > usage.csv
   wrenn usage teams --month 2026-11            of every team, for admins of the platform
   wrenn usage stats --range 24h                how many capsules ran, and when
-  wrenn usage verify`
+  wrenn usage verify
+  wrenn usage lago                             what the billing system does not have yet`
 
 interface SpanOptions extends CommonOptions {
   readonly from?: string
@@ -67,6 +69,7 @@ export function addUsage(program: Command): void {
   addTeams(command)
   addVerify(command)
   addRecompute(command)
+  addLago(command)
 }
 
 function addStats(usage: Command): void {
@@ -134,6 +137,37 @@ function addRecompute(usage: Command): void {
     const made = await (await connect(config)).platform.recomputeUsage(parseDay(from), parseDay(to))
     output.result(made, () => showRecomputed(made))
   })
+}
+
+function addLago(usage: Command): void {
+  const command = usage
+    .command('lago')
+    .description('show what Lago, the billing system, has not taken yet; for admins of the platform')
+    .addHelpText('after', '\nExample:\n  wrenn usage lago --json')
+  withJson(command).action(async (options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const { lago } = await (await connect(config)).platform.health()
+    if (lago === undefined)
+      throw new AppError('not_supported', 'This platform tells no Lago what teams use: WRENN_LAGO_URL is not set.')
+    output.result(lagoJson(lago), () => showLago(lago))
+  })
+}
+
+function lagoJson({ to, waiting, oldestWaitingAt, refused, problem }: LagoHealth): object {
+  return { to, waiting, oldest_waiting_at: oldestWaitingAt, refused, problem }
+}
+
+function showLago({ to, waiting, oldestWaitingAt, refused, problem }: LagoHealth): string {
+  if (oldestWaitingAt === undefined) return `Lago at ${to} has taken all events.`
+  const since = oldestWaitingAt.toISOString()
+  return [
+    `${counted(waiting)} for Lago at ${to}, the oldest since ${since}; ${refused} of them refused by it.`,
+    ...(problem === undefined ? [] : [printable(problem)]),
+  ].join('\n')
+}
+
+function counted(events: number): string {
+  return events === 1 ? '1 event waits' : `${events} events wait`
 }
 
 function showRecomputed({ from, to, days }: RecomputedUsageInfo): string {

@@ -42,6 +42,9 @@ export function watchPlatform(
   const builds = gauge('wrenn_template_builds', 'Builds of templates that have not ended.', 'state')
   const waiting = gauge('wrenn_mails_waiting', 'Mails that wait to be sent.')
   const givenUp = gauge('wrenn_mails_given_up', 'Mails of the last 24 hours that were given up.')
+  const lagoWaiting = gauge('wrenn_lago_events_waiting', 'Events of usage that Lago has not taken; 0 without one.')
+  const lagoRefused = gauge('wrenn_lago_events_refused', 'Those of them that it refused for themselves.')
+  const lagoLag = gauge('wrenn_lago_lag_seconds', 'Age of the oldest event that waits for Lago.')
   const hosts = Object.entries(hostMetrics).map(([name, [help, of]]) => [gauge(name, help, 'host'), of] as const)
   const durations = new Histogram({
     name: 'wrenn_operation_seconds',
@@ -57,6 +60,9 @@ export function watchPlatform(
     replicas.set(health.control_plane.replicas)
     waiting.set(health.mail.waiting)
     givenUp.set(health.mail.given_up)
+    lagoWaiting.set(health.lago?.waiting ?? 0)
+    lagoRefused.set(health.lago?.refused ?? 0)
+    lagoLag.set(ageSec(health.lago?.oldest_waiting_at))
     for (const severity of ['error', 'warning'] as const)
       problems.set({ severity }, health.problems.filter((problem) => problem.severity === severity).length)
     for (const [metric, of] of hosts) {
@@ -85,4 +91,8 @@ export function watchPlatform(
       isUp.set(0)
     }
   }
+}
+
+function ageSec(at: string | undefined): number {
+  return at === undefined ? 0 : Math.max(0, (Date.now() - Date.parse(at)) / 1000)
 }

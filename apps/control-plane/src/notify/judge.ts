@@ -4,7 +4,7 @@ import type { Answer, Verdict } from './provider.js'
 const MAX_AFTER_MS = 3600_000
 
 /** Seconds or a date of `Retry-After` (RFC 9110 §10.2.3). */
-export function retryAfterMs({ headers }: Answer, now = Date.now()): number | undefined {
+export function retryAfterMs({ headers }: Pick<Answer, 'headers'>, now = Date.now()): number | undefined {
   const text = String(headers['retry-after'] ?? '').trim()
   if (/^\d+(?:\.\d+)?$/.test(text)) return bounded(Number(text) * 1000)
   const date = /[a-z]/i.test(text) ? Date.parse(text) : Number.NaN

@@ -932,6 +932,43 @@ interface UsagePeaksTable {
   memory_mib: number
 }
 
+/** Days whose sums are new or others than those that were told, while nobody has told of it. */
+interface UsageChangedDaysTable {
+  date: string
+}
+
+/** What a billing system is told: how much the sum of a day has become more. */
+interface LagoEventsTable {
+  seq: ColumnType<number, never, never>
+  team_id: string
+  date: string
+  metric: string
+  /** From 1 on, of a sum. */
+  revision: number
+  /** Exact, as text. */
+  value: string
+  queued_at: Time
+  /** How often it was refused. */
+  attempts: Count
+  /** Not before, once it was refused. */
+  next_at: Time
+  reason: string | null
+  /** `null`: it waits. */
+  taken_at: Date | null
+}
+
+/** Who sends events to the billing system, and how that goes: one row. */
+interface LagoStateTable {
+  is_only: true
+  /** The first day that is told of where nothing else is set. */
+  since: string | null
+  lease: Count
+  leased_until: Date | null
+  next_at: Time
+  failures: Count
+  problem: string | null
+}
+
 /** All tables, as migrations leave them; Kysely checks queries against it. */
 export interface Database {
   teams: TeamsTable
@@ -956,6 +993,9 @@ export interface Database {
   usage_state: UsageStateTable
   usage_rollups: UsageRollupsTable
   usage_peaks: UsagePeaksTable
+  usage_changed_days: UsageChangedDaysTable
+  lago_events: LagoEventsTable
+  lago_state: LagoStateTable
   audit_log: AuditTable
   audit_chains: AuditChainsTable
   users: UsersTable

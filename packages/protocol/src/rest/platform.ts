@@ -43,7 +43,7 @@ export type AnyCapsulePage = z.infer<typeof anyCapsulePageSchema>
 const problemSchema = z
   .object({
     severity: z.enum(['error', 'warning']).describe('`error`: something does not work. `warning`: it soon may not.'),
-    part: z.enum(['host', 'database', 'mail']),
+    part: z.enum(['host', 'database', 'mail', 'lago']),
     message: z.string().describe('A sentence.'),
     next_step: z.string().describe('What to do about it.'),
   })
@@ -108,6 +108,16 @@ export const platformHealthSchema = z
       oldest_waiting_at: timestampSchema.optional(),
       given_up: z.int().describe('In the last 24 hours.'),
     }),
+    lago: z
+      .object({
+        to: z.string().describe('Host and port of it.'),
+        waiting: z.int().describe('Events that it has not taken yet; those that it refused included.'),
+        oldest_waiting_at: timestampSchema.optional(),
+        refused: z.int().describe('Events that it refused for themselves; they are tried again.'),
+        problem: z.string().optional().describe('Why nothing is sent now, or why one was refused.'),
+      })
+      .optional()
+      .describe('The billing system that is told what teams used; absent where there is none.'),
   })
   .meta({ id: 'PlatformHealth' })
 /** How hosts and services do. */

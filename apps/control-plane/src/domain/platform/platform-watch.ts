@@ -1,8 +1,10 @@
 import { AppError } from '@wrenn/base'
 import type { HostHealth, PlatformHealth } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
+import type { LagoConfig } from '../../lago/index.js'
 import type { MailConfig } from '../../mail/index.js'
 import { type Db, findServerFacts, listMigrations, pingDatabase } from '../../store/database.js'
+import { findLagoBacklog } from '../../store/lago-events.js'
 import { findMailBacklog } from '../../store/mails.js'
 import { type Count, countBuilds, countCapsules, countOperations } from '../../store/monitoring.js'
 import { type HostUse, listHostUse } from '../../store/usage.js'
@@ -12,6 +14,8 @@ interface PlatformWatchDeps {
   readonly db: Db
   readonly host: Host
   readonly mail: MailConfig
+  /** `undefined`: there is none. */
+  readonly lago: Pick<LagoConfig, 'url'> | undefined
   /** Of this control plane. */
   readonly version: string
 }
@@ -44,9 +48,14 @@ export class PlatformWatch {
   /** Asks all of them now. One that does not answer is a problem in the answer. @throws AppError when the database does not */
   async look(): Promise<PlatformHealth> {
     const { version } = this.#deps
-    const [hosts, { database, replicas }, mail] = await Promise.all([this.#hosts(), this.#database(), this.#mail()])
+    const [hosts, { database, replicas }, mail, lago] = await Promise.all([
+      this.#hosts(),
+      this.#database(),
+      this.#mail(),
+      this.#lago(),
+    ])
     const controlPlane = { version, started_at: this.#startedAt.toISOString(), replicas }
-    const health = { hosts: hosts.shown, control_plane: controlPlane, database, mail }
+    const health = { hosts: hosts.shown, control_plane: controlPlane, database, mail, ...lago }
     return { problems: problemsOf(health, hosts.reasons, new Date()), ...health }
   }
 
@@ -101,6 +110,22 @@ export class PlatformWatch {
       waiting,
       given_up: givenUp,
       ...(oldestAt === null ? {} : { oldest_waiting_at: oldestAt.toISOString() }),
+    }
+  }
+
+  async #lago(): Promise<Pick<PlatformHealth, 'lago'>> {
+    const { db, lago } = this.#deps
+    if (lago === undefined) return {}
+    const { waiting, refused, oldestAt, problem, reason } = await findLagoBacklog(db)
+    const why = problem ?? reason
+    return {
+      lago: {
+        to: new URL(lago.url).host,
+        waiting,
+        refused,
+        ...(oldestAt === null ? {} : { oldest_waiting_at: oldestAt.toISOString() }),
+        ...(why === null ? {} : { problem: why }),
+      },
     }
   }
 }

@@ -81,4 +81,18 @@ describe('problemsOf', () => {
       'warning mail 2 mails of the last 24 hours were given up.',
     ])
   })
+
+  it('says when the billing system does not have what teams used', () => {
+    const at = (ms: number) => new Date(now.getTime() - ms).toISOString()
+    const lago = { to: 'lago:443', waiting: 0, refused: 0 }
+    expect(of({ lago })).toEqual([])
+    expect(of({ lago: { ...lago, waiting: 3, oldest_waiting_at: at(3_599_000) } })).toEqual([])
+    const late = { ...lago, waiting: 3, oldest_waiting_at: at(3_601_000) }
+    expect(of({ lago: { ...late, problem: 'Lago answered 401.' } })).toEqual([
+      `warning lago 3 events of usage wait for Lago at lago:443, the oldest since ${at(3_601_000)}. Lago answered 401.`,
+    ])
+    expect(of({ lago: { ...late, oldest_waiting_at: at(1), refused: 2, problem: 'It says no.' } })).toEqual([
+      'warning lago Lago at lago:443 refused 2 events of usage, which are tried again. It says no.',
+    ])
+  })
 })

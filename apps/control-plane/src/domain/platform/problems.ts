@@ -3,6 +3,7 @@ import { MIN_FREE } from '../hosts/index.js'
 
 const SLOW_DATABASE_MS = 250
 const LATE_MAIL_MS = 10 * 60_000
+const LATE_LAGO_MS = 3600_000
 
 type Facts = Omit<PlatformHealth, 'problems'>
 
@@ -15,6 +16,7 @@ export function problemsOf(facts: Facts, reasons: ReadonlyMap<HostHealth, string
     ...facts.hosts.flatMap((host) => problemsOfHost(host, reasons.get(host), facts.control_plane.version)),
     ...problemsOfDatabase(facts.database),
     ...problemsOfMail(facts.mail, now),
+    ...problemsOfLago(facts.lago, now),
   ]
   return [
     ...found.filter(({ severity }) => severity === 'error'),
@@ -97,6 +99,21 @@ function problemsOfMail(mail: PlatformHealth['mail'], now: Date): HealthProblem[
     )
   }
   return problems
+}
+
+function problemsOfLago(lago: PlatformHealth['lago'], now: Date): HealthProblem[] {
+  if (lago?.oldest_waiting_at === undefined) return []
+  const { to, waiting, refused, oldest_waiting_at: oldest, problem } = lago
+  const because = problem === undefined ? '' : ` ${problem}`
+  const step = 'See "Lago" in docs/usage.md, and look for `lago.` in the log of the control plane.'
+  if (refused > 0) {
+    const message = `Lago at ${to} refused ${refused} events of usage, which are tried again.${because}`
+    return [warning('lago', message, step)]
+  }
+  if (now.getTime() - Date.parse(oldest) <= LATE_LAGO_MS) return []
+  return [
+    warning('lago', `${waiting} events of usage wait for Lago at ${to}, the oldest since ${oldest}.${because}`, step),
+  ]
 }
 
 function error(part: HealthProblem['part'], message: string, nextStep: string): HealthProblem {

@@ -1,2 +1,3 @@
+export { LagoSender } from './lago-sender.js'
 export { UsageRollUp } from './roll-up.js'
 export { Usage } from './usage.js'

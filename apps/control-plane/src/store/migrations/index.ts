@@ -35,6 +35,7 @@ import * as buildSteps from './0033-build-steps.js'
 import * as hostsAndQuotasTold from './0034-hosts-and-quotas-told.js'
 import * as buildsTold from './0035-builds-told.js'
 import * as hostAuthorities from './0037-host-authorities.js'
+import * as lago from './0038-lago.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -74,4 +75,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0034-hosts-and-quotas-told': hostsAndQuotasTold,
   '0035-builds-told': buildsTold,
   '0037-host-authorities': hostAuthorities,
+  '0038-lago': lago,
 }
