@@ -7,7 +7,7 @@ import { MetricsCollector } from './domain/metrics/index.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
 import { TeamSweeper } from './domain/teams/index.js'
-import { LagoSender, UsageRollUp } from './domain/usage/index.js'
+import { LagoSender, TrafficCollector, UsageRollUp } from './domain/usage/index.js'
 import type { Host } from './host/host.js'
 import { LagoClient } from './lago/index.js'
 import { createDelivery, linksBelow, MailSender } from './mail/index.js'
@@ -65,6 +65,7 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
       ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
       ...often,
     }),
+    new TrafficCollector({ db, host, logger, ...often }),
     ...(config.lago === undefined
       ? []
       : [new LagoSender({ db, client: new LagoClient(config.lago), from: config.lago.from, logger, ...often })]),

@@ -117,9 +117,11 @@ describe('usage of capsules', () => {
     expect(response.headers.get('content-type')).toMatch(/^text\/csv/)
     expect(response.headers.get('content-disposition')).toMatch(/^attachment; filename="usage-[\d-]+\.csv"$/)
     const [head, ...lines] = (await response.text()).trimEnd().split('\r\n')
-    expect(head).toBe('date,cpu_minutes,ram_mb_minutes,vcpu_seconds,memory_gib_seconds,disk_gib_seconds')
+    expect(head).toBe(
+      'date,cpu_minutes,ram_mb_minutes,vcpu_seconds,memory_gib_seconds,disk_gib_seconds,net_rx_bytes,net_tx_bytes',
+    )
     expect(lines.length).toBeGreaterThan(0)
-    for (const line of lines) expect(line).toMatch(/^\d{4}-\d\d-\d\d(,[\d.]+){5}$/)
+    for (const line of lines) expect(line).toMatch(/^\d{4}-\d\d-\d\d(,[\d.]+){7}$/)
     const teams = await platform.call('GET', '/v1/admin/usage?format=csv')
     expect((await teams.text()).split('\r\n')[0]).toMatch(/^team_id,team_name,cpu_minutes/)
   })

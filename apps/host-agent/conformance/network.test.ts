@@ -290,6 +290,36 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     await network.release(slot.index, 'cl-tap')
   })
 
+  it('keeps what a guest received and sent when its slot is released, until it was noted', async () => {
+    const counting = await network.acquire('hot-counting')
+    await network.rename(counting.index, 'cl-counting')
+    const inside = await plugGuest(counting)
+    await network.applyPolicy(counting.index, open)
+    const guestId = network.guestId(counting.index)
+    const ended = () => network.ended().filter((each) => each.guestId === guestId)
+    expect(await ask(inside, 'connect', neighbours.inet.address, String(PORT))).toBe('from 198.51.100.1')
+    expect(ended()).toEqual([])
+    await network.release(counting.index, 'hot-counting')
+    await run('ip', ['netns', 'del', inside])
+    const [kept, ...others] = ended()
+    expect(others).toEqual([])
+    expect(kept).toEqual({
+      owner: 'cl-counting',
+      guestId,
+      rxBytes: expect.any(Number),
+      txBytes: expect.any(Number),
+    })
+    expect(Math.min(kept?.rxBytes ?? 0, kept?.txBytes ?? 0)).toBeGreaterThan(100)
+    expect(network.guestId(counting.index)).toBeUndefined()
+    // The same number, another guest.
+    const next = await network.acquire('cl-next')
+    expect(next.index).toBe(counting.index)
+    expect(network.guestId(next.index)).not.toBe(guestId)
+    await network.noted([guestId ?? ''])
+    expect(ended()).toEqual([])
+    await network.release(next.index, 'cl-next')
+  })
+
   it('forgets the connections of a released slot, and those left idle after two hours', async ({ skip }) => {
     const tool = await runForResult('sh', ['-c', 'command -v conntrack'])
     if (tool.exitCode !== 0) return skip('conntrack is not installed')
@@ -333,6 +363,7 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
     await before.start({ inUse: new Map() })
     const kept = await before.acquire('hot-kept')
     const orphan = await before.acquire('cl-orphan')
+    const orphanGuest = before.guestId(orphan.index)
     await run('ip', ['netns', 'add', 'wnetx-foreign'])
     await before.stop()
     const after = make(0)
@@ -343,6 +374,8 @@ describe.skipIf(process.getuid?.() !== 0)('the pool of slots (needs root)', () =
       ]),
     })
     expect({ adopted, lost }).toEqual({ adopted: [kept], lost: [900] })
+    // Of whoever ended while nobody looked; of those that waited for a guest there is nothing.
+    expect(after.ended()).toMatchObject([{ owner: 'cl-orphan', guestId: orphanGuest }])
     const namespaces = await listNamespaces()
     expect(namespaces.filter((name) => name.startsWith('wnet')).sort()).toEqual([kept.namespace, 'wnetx-foreign'])
     const owned = (await leftovers()).filter(({ owner }) => owner === 'cl-kept')

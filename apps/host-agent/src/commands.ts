@@ -17,13 +17,13 @@ import {
   readNodeChoice,
   removeImage,
 } from './host/images/index.js'
-import { createNetwork } from './host/network/index.js'
+import { createNetwork, ENDED_TRAFFIC } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
 import { CAPSULE_UID_OFFSET, imageOptions, loadHostPrograms, recallHostEngine, sweepProbes } from './machine.js'
 
 /** What the host agent keeps below the platform's directory; `clean` removes these and nothing else. */
-const OWN_ENTRIES = ['apt', 'pool', 'pool.img', 'pool.lock', 'journal', 'run', 'engine.json', 'host-id']
+const OWN_ENTRIES = ['apt', 'pool', 'pool.img', 'pool.lock', 'journal', 'run', 'engine.json', 'host-id', ENDED_TRAFFIC]
 
 /** Runs one of the agent's subcommands; answers as JSON lines on stdout. Returns the exit code. */
 export async function runCommandLine(

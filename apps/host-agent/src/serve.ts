@@ -19,7 +19,7 @@ import { GarbageCollector } from './capsule/lifecycle/index.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
-import { UsageSampler } from './capsule/usage/index.js'
+import { Traffic, UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable } from './host/durability/index.js'
 import type { SlotUse } from './host/network/index.js'
@@ -135,8 +135,14 @@ class Agent {
       manager.context,
       (vmId) => hotPool.has(vmId) || vmId.startsWith('shape-') || journal.unreadable.has(vmId),
     )
-    const usage = this.#sampleUsage(machine, manager)
-    onParts({ manager, images: machine.images, metrics, usage, differ, garbage })
+    const reader = new UsageReader()
+    const usage = this.#sampleUsage(machine, manager, reader)
+    const traffic = new Traffic({
+      records: () => manager.list(),
+      readNet: (guest) => reader.readNet(guest),
+      slots: machine.slots,
+    })
+    onParts({ manager, images: machine.images, metrics, usage, traffic, differ, garbage })
     this.#pressure = watchPressure(manager, machine, this.#config, this.#logger)
     await this.#prepareDefaultShape(machine, manager, shapes)
     machine.attachImageUses({
@@ -201,8 +207,7 @@ class Agent {
     }
   }
 
-  #sampleUsage(machine: OpenMachine, manager: CapsuleManager): UsageSampler {
-    const reader = new UsageReader()
+  #sampleUsage(machine: OpenMachine, manager: CapsuleManager, reader: UsageReader): UsageSampler {
     const usage = new UsageSampler({
       records: () => manager.list(),
       read: (guest, diskPath) => reader.read(guest, diskPath),

@@ -4,9 +4,12 @@ import { Wrenn } from './index.js'
 
 const wireSums = {
   ...{ cpu_minutes: 1, ram_mb_minutes: 2, vcpu_seconds: 60 },
-  ...{ memory_gib_seconds: 3, disk_gib_seconds: 4 },
+  ...{ memory_gib_seconds: 3, disk_gib_seconds: 4, net_rx_bytes: 5, net_tx_bytes: 6 },
 }
-const sums = { cpuMinutes: 1, ramMibMinutes: 2, vcpuSeconds: 60, memoryGibSeconds: 3, diskGibSeconds: 4 }
+const sums = {
+  ...{ cpuMinutes: 1, ramMibMinutes: 2, vcpuSeconds: 60, memoryGibSeconds: 3, diskGibSeconds: 4 },
+  ...{ netRxBytes: 5, netTxBytes: 6 },
+}
 const span = { from: '2026-11-01', to: '2026-11-30' }
 let server: FakeServer
 let wrenn: Wrenn
@@ -57,7 +60,10 @@ describe('usage', () => {
   })
 
   it('can be checked', async () => {
-    const exact = { vcpu_seconds: '1', memory_mib_seconds: '2', paused_mib_seconds: '3', disk_mib_seconds: '4' }
+    const exact = {
+      ...{ vcpu_seconds: '1', memory_mib_seconds: '2', paused_mib_seconds: '3', disk_mib_seconds: '4' },
+      ...{ net_rx_bytes: '5', net_tx_bytes: '6' },
+    }
     const where = { period: 'day', date: '2026-11-01', template: 'minimal' }
     server.handler = (_seen, response) =>
       sendJson(response, {
@@ -65,7 +71,10 @@ describe('usage', () => {
         differences: [{ ...where, team_id: 'team-1', expected: exact }],
       })
     const check = { from: undefined, to: undefined, days: 1, isOk: false, strays: ['cl-1'] }
-    const expected = { vcpuSeconds: '1', memoryMibSeconds: '2', pausedMibSeconds: '3', diskMibSeconds: '4' }
+    const expected = {
+      ...{ vcpuSeconds: '1', memoryMibSeconds: '2', pausedMibSeconds: '3', diskMibSeconds: '4' },
+      ...{ netRxBytes: '5', netTxBytes: '6' },
+    }
     const differences = [{ ...where, teamId: 'team-1', rolledUp: undefined, expected }]
     expect(await wrenn.usage.verify(span)).toEqual({ ...check, differences })
     expect(await wrenn.platform.verifyUsage({ teamId: 'team-1' })).toEqual({ ...check, differences })

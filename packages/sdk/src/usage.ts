@@ -18,7 +18,7 @@ export interface UsageOptions extends CallOptions, UsageSpan {
   readonly period?: 'day' | 'month'
 }
 
-/** What capsules held, and for how long. */
+/** What capsules held, and for how long, and what they sent. */
 export interface UsageSums {
   readonly vcpuSeconds: number
   /** While awake; paused ones have their memory on disk. */
@@ -29,6 +29,9 @@ export interface UsageSums {
   readonly cpuMinutes: number
   /** MiB times minutes, with half of the memory of paused capsules. */
   readonly ramMibMinutes: number
+  /** By their network cards. */
+  readonly netRxBytes: number
+  readonly netTxBytes: number
 }
 
 /** What was used on a day or in a month. */
@@ -85,6 +88,8 @@ export interface ExactUsage {
   readonly memoryMibSeconds: string
   readonly pausedMibSeconds: string
   readonly diskMibSeconds: string
+  readonly netRxBytes: string
+  readonly netTxBytes: string
 }
 
 /** Whether what is rolled up is what the ledger says. */
@@ -206,6 +211,8 @@ function usageSums(sums: wire.UsageSums): UsageSums {
     diskGibSeconds: sums.disk_gib_seconds,
     cpuMinutes: sums.cpu_minutes,
     ramMibMinutes: sums.ram_mb_minutes,
+    netRxBytes: sums.net_rx_bytes,
+    netTxBytes: sums.net_tx_bytes,
   }
 }
 
@@ -215,6 +222,8 @@ function exact(sums: NonNullable<wire.UsageCheck['differences'][number]['expecte
     memoryMibSeconds: sums.memory_mib_seconds,
     pausedMibSeconds: sums.paused_mib_seconds,
     diskMibSeconds: sums.disk_mib_seconds,
+    netRxBytes: sums.net_rx_bytes,
+    netTxBytes: sums.net_tx_bytes,
   }
 }
 

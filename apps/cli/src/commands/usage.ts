@@ -214,6 +214,8 @@ function sumsJson(sums: UsageSums): object {
     vcpu_seconds: sums.vcpuSeconds,
     memory_gib_seconds: sums.memoryGibSeconds,
     disk_gib_seconds: sums.diskGibSeconds,
+    net_rx_bytes: sums.netRxBytes,
+    net_tx_bytes: sums.netTxBytes,
   }
 }
 
@@ -250,6 +252,8 @@ function exactJson(usage: ExactUsage | undefined): object | undefined {
     memory_mib_seconds: usage.memoryMibSeconds,
     paused_mib_seconds: usage.pausedMibSeconds,
     disk_mib_seconds: usage.diskMibSeconds,
+    net_rx_bytes: usage.netRxBytes,
+    net_tx_bytes: usage.netTxBytes,
   }
 }
 
@@ -287,10 +291,11 @@ function showStats({ range, current, peaks, steps }: CapsuleStats): string {
   return shown.join('\n')
 }
 
-const HEADS = ['VCPU HOURS', 'MEMORY GIB HOURS', 'DISK GIB HOURS']
+const HEADS = ['VCPU HOURS', 'MEMORY GIB HOURS', 'DISK GIB HOURS', 'RECEIVED', 'SENT']
 
-function cells({ vcpuSeconds, memoryGibSeconds, diskGibSeconds }: UsageSums): string[] {
-  return [vcpuSeconds, memoryGibSeconds, diskGibSeconds].map((seconds) => (seconds / 3600).toFixed(2))
+function cells({ vcpuSeconds, memoryGibSeconds, diskGibSeconds, netRxBytes, netTxBytes }: UsageSums): string[] {
+  const held = [vcpuSeconds, memoryGibSeconds, diskGibSeconds].map((seconds) => (seconds / 3600).toFixed(2))
+  return [...held, showBytes(netRxBytes), showBytes(netTxBytes)]
 }
 
 function showUsage({ from, to, points, total }: UsageInfo): string {

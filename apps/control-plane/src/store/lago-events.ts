@@ -2,7 +2,13 @@ import { sql } from 'kysely'
 import type { Db } from './database.js'
 
 /** What is told of, by its name in the database and in events. */
-export const lagoMetrics = ['vcpu_seconds', 'memory_gib_seconds', 'disk_gib_seconds'] as const
+export const lagoMetrics = [
+  'vcpu_seconds',
+  'memory_gib_seconds',
+  'disk_gib_seconds',
+  'net_rx_bytes',
+  'net_tx_bytes',
+] as const
 /** One of them. */
 export type LagoMetric = (typeof lagoMetrics)[number]
 
@@ -112,10 +118,12 @@ export async function queueChangedDay(db: Db, since: string): Promise<boolean> {
     await sql`INSERT INTO lago_events (team_id, date, metric, revision, value)
       SELECT team_id, ${day.date}::date, metric, coalesce(told.revision, 0) + 1, coalesce(used.value, 0) - coalesce(told.value, 0)
       FROM (SELECT team_id, metric, value FROM (
-            SELECT team_id, sum(vcpu_seconds) AS vcpu, sum(memory_mib_seconds) AS memory, sum(disk_mib_seconds) AS disk
+            SELECT team_id, sum(vcpu_seconds) AS vcpu, sum(memory_mib_seconds) AS memory, sum(disk_mib_seconds) AS disk,
+              sum(net_rx_bytes) AS rx, sum(net_tx_bytes) AS tx
             FROM usage_rollups WHERE period = 'day' AND date = ${day.date}::date GROUP BY team_id) AS sums
           CROSS JOIN LATERAL (VALUES ('vcpu_seconds', round(vcpu, 6)), ('memory_gib_seconds', round(memory / 1024, 6)),
-            ('disk_gib_seconds', round(disk / 1024, 6))) AS each (metric, value)) AS used
+            ('disk_gib_seconds', round(disk / 1024, 6)), ('net_rx_bytes', rx), ('net_tx_bytes', tx))
+            AS each (metric, value)) AS used
         FULL JOIN (SELECT team_id, metric, sum(value) AS value, max(revision) AS revision FROM lago_events
           WHERE date = ${day.date}::date GROUP BY 1, 2) AS told USING (team_id, metric)
       WHERE coalesce(used.value, 0) <> coalesce(told.value, 0)

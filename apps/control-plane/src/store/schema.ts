@@ -921,6 +921,27 @@ interface UsageRollupsTable {
   /** Of paused capsules. */
   paused_mib_seconds: string
   disk_mib_seconds: string
+  net_rx_bytes: string
+  net_tx_bytes: string
+}
+
+/** How far the counters of a guest's network card were seen. */
+interface UsageCountersTable {
+  capsule_id: string
+  guest_id: string
+  rx_bytes: number
+  tx_bytes: number
+  grown_at: Time
+}
+
+/** What a capsule received and sent on a day, while it was a team's. */
+interface UsageTrafficTable {
+  date: string
+  capsule_id: string
+  team_id: string
+  template: string
+  rx_bytes: number
+  tx_bytes: number
 }
 
 /** The most that a team's capsules held at a time, in steps of six hours. */
@@ -992,6 +1013,8 @@ export interface Database {
   usage_ledger: UsageLedgerTable
   usage_state: UsageStateTable
   usage_rollups: UsageRollupsTable
+  usage_counters: UsageCountersTable
+  usage_traffic: UsageTrafficTable
   usage_peaks: UsagePeaksTable
   usage_changed_days: UsageChangedDaysTable
   lago_events: LagoEventsTable

@@ -27,21 +27,40 @@ const isOf = (teamId: Whose): RawBuilder<unknown> => (teamId === undefined ? sql
 export const ledgerNow = sql<Date>`(SELECT greatest(usage_clock(), closed_until) FROM usage_state)`
 
 /** The columns of sums, in the tables of roll-ups as here. */
-export const sumColumns = ['vcpu_seconds', 'memory_mib_seconds', 'paused_mib_seconds', 'disk_mib_seconds'] as const
+export const sumColumns = [
+  'vcpu_seconds',
+  'memory_mib_seconds',
+  'paused_mib_seconds',
+  'disk_mib_seconds',
+  'net_rx_bytes',
+  'net_tx_bytes',
+] as const
 
-/**
- * A select of what was held by team, UTC day and template, exact to the microsecond: the sum over the ledger's entries of size times
- * the time that lies in the day.
- */
-export function heldByDay(
-  { from, to }: { readonly from: string | RawBuilder<unknown>; readonly to: string },
-  teamId: Whose,
-): RawBuilder<unknown> {
+/** Days, of which the first may be worked out by the database. */
+interface Days {
+  readonly from: string | RawBuilder<unknown>
+  readonly to: string
+}
+
+/** A select of what was used by team, UTC day and template: of the ledger, and of what was received and sent. */
+export function usedByDay(days: Days, teamId: Whose): RawBuilder<unknown> {
+  const added = sumColumns.map((column) => sql`sum(${sql.ref(column)}) AS ${sql.ref(column)}`)
+  return sql`SELECT team_id, date, template, ${sql.join(added)}
+    FROM (${heldByDay(days, teamId)} UNION ALL ${sentByDay(days, teamId)}) AS used GROUP BY 1, 2, 3`
+}
+
+function sentByDay({ from, to }: Days, teamId: Whose): RawBuilder<unknown> {
+  return sql`SELECT l.team_id, l.date, l.template, 0, 0, 0, 0, l.rx_bytes, l.tx_bytes FROM usage_traffic AS l
+    WHERE ${isOf(teamId)} AND l.date >= ${from}::date AND l.date <= ${to}::date`
+}
+
+/** Exact to the microsecond: the sum over the ledger's entries of size times the time that lies in the day. */
+function heldByDay({ from, to }: Days, teamId: Whose): RawBuilder<unknown> {
   return sql`SELECT l.team_id, d.day::date AS date, l.template,
       coalesce(sum(l.vcpus * s.sec) FILTER (WHERE ${isAwake}), 0) AS vcpu_seconds,
       coalesce(sum(l.memory_mib * s.sec) FILTER (WHERE ${isAwake}), 0) AS memory_mib_seconds,
       coalesce(sum(l.memory_mib * s.sec) FILTER (WHERE ${isAsleep}), 0) AS paused_mib_seconds,
-      sum(l.disk_size_mib * s.sec) AS disk_mib_seconds
+      sum(l.disk_size_mib * s.sec) AS disk_mib_seconds, 0 AS net_rx_bytes, 0 AS net_tx_bytes
     FROM usage_ledger AS l
       CROSS JOIN (SELECT ${beginOfDay(from)} AS begins, ${beginOfDay(to)} + interval '24 hours' AS ends, ${ledgerNow} AS now) AS span
       CROSS JOIN LATERAL (SELECT greatest(l.began_at, span.begins) AT TIME ZONE 'UTC' AS begins,

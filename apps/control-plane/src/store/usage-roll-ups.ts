@@ -1,22 +1,25 @@
 import type { UsagePeriod } from '@wrenn/protocol'
 import { type RawBuilder, sql } from 'kysely'
 import type { Db } from './database.js'
-import { beginOfDay, type DaySpan, heldByDay, type Levels, ledgerNow, sumColumns, type Whose } from './usage-ledger.js'
+import { beginOfDay, type DaySpan, type Levels, ledgerNow, sumColumns, usedByDay, type Whose } from './usage-ledger.js'
 
 const sums = sql.join(sumColumns.map((column) => sql.ref(column)))
 const addedUp = sql.join(sumColumns.map((column) => sql`sum(${sql.ref(column)}) AS ${sql.ref(column)}`))
 const asNumbers = sql`coalesce(sum(vcpu_seconds), 0)::float8 AS "vcpuSeconds",
   coalesce(sum(memory_mib_seconds), 0)::float8 AS "memoryMibSeconds",
   coalesce(sum(paused_mib_seconds), 0)::float8 AS "pausedMibSeconds",
-  coalesce(sum(disk_mib_seconds), 0)::float8 AS "diskMibSeconds"`
+  coalesce(sum(disk_mib_seconds), 0)::float8 AS "diskMibSeconds",
+  coalesce(sum(net_rx_bytes), 0)::float8 AS "netRxBytes", coalesce(sum(net_tx_bytes), 0)::float8 AS "netTxBytes"`
 const monthOf = (day: string) => sql`date_trunc('month', ${day}::date)::date`
 
-/** What was held, as numbers for people: sums are exact in the database. */
-export interface HeldSums {
+/** What was used, as numbers for people: sums are exact in the database. */
+export interface UsedSums {
   readonly vcpuSeconds: number
   readonly memoryMibSeconds: number
   readonly pausedMibSeconds: number
   readonly diskMibSeconds: number
+  readonly netRxBytes: number
+  readonly netTxBytes: number
 }
 
 /** How far the ledger is rolled up. */
@@ -74,7 +77,7 @@ export async function rollUpDay(tx: Db, day: string): Promise<void> {
   await sql`INSERT INTO usage_changed_days (date) VALUES (${day}::date) ON CONFLICT DO NOTHING`.execute(tx)
   await sql`DELETE FROM usage_rollups WHERE period = 'day' AND date = ${day}::date`.execute(tx)
   await sql`INSERT INTO usage_rollups (team_id, period, date, template, ${sums})
-    SELECT team_id, 'day', date, template, ${sums} FROM (${heldByDay({ from: day, to: day }, undefined)}) AS held`.execute(
+    SELECT team_id, 'day', date, template, ${sums} FROM (${usedByDay({ from: day, to: day }, undefined)}) AS used`.execute(
     tx,
   )
   await sql`DELETE FROM usage_rollups WHERE period = 'month' AND date = ${monthOf(day)}`.execute(tx)
@@ -119,8 +122,8 @@ export async function findUsageOf(
   teamId: string,
   span: DaySpan,
   period: UsagePeriod,
-): Promise<(HeldSums & { readonly date: string })[]> {
-  const { rows } = await sql<HeldSums & { readonly date: string }>`SELECT date::text AS date, ${asNumbers}
+): Promise<(UsedSums & { readonly date: string })[]> {
+  const { rows } = await sql<UsedSums & { readonly date: string }>`SELECT date::text AS date, ${asNumbers}
     FROM (${together(span, period, teamId)}) AS used GROUP BY date ORDER BY date`.execute(db)
   return rows
 }
@@ -129,8 +132,8 @@ export async function findUsageOf(
 export async function findUsageByTeam(
   db: Db,
   span: DaySpan,
-): Promise<(HeldSums & { readonly teamId: string; readonly teamName: string | null })[]> {
-  const { rows } = await sql<HeldSums & { teamId: string; teamName: string | null }>`
+): Promise<(UsedSums & { readonly teamId: string; readonly teamName: string | null })[]> {
+  const { rows } = await sql<UsedSums & { teamId: string; teamName: string | null }>`
     SELECT used.team_id AS "teamId", t.name AS "teamName", ${asNumbers}
     FROM (${together(span, 'day', undefined)}) AS used LEFT JOIN teams AS t ON t.id = used.team_id
     GROUP BY used.team_id, t.name ORDER BY sum(vcpu_seconds) DESC, used.team_id`.execute(db)
@@ -145,7 +148,7 @@ function together({ from, to }: DaySpan, period: UsagePeriod, teamId: Whose) {
   return sql`SELECT team_id, date, template, ${sums} FROM usage_rollups
       WHERE period = ${period} AND date >= ${from}::date AND date <= ${to}::date AND ${ofTeam}
     UNION ALL
-    SELECT team_id, ${date}, template, ${sums} FROM (${heldByDay({ from: first, to }, teamId)}) AS held`
+    SELECT team_id, ${date}, template, ${sums} FROM (${usedByDay({ from: first, to }, teamId)}) AS used`
 }
 
 /** A sum that is not what it is made of. */
@@ -167,7 +170,7 @@ export async function findWrongDays(db: Db, span: DaySpan, teamId: Whose, limit:
   const ofTeam = teamId === undefined ? sql`true` : sql`team_id = ${teamId}`
   const rolled = sql`SELECT team_id, date, template, ${sums} FROM usage_rollups
     WHERE period = 'day' AND date >= ${span.from}::date AND date <= ${span.to}::date AND ${ofTeam}`
-  return await differences(db, 'day', rolled, heldByDay(span, teamId), limit)
+  return await differences(db, 'day', rolled, usedByDay(span, teamId), limit)
 }
 
 /** Months whose roll-ups are not the sums of those of their days. */

@@ -1,5 +1,6 @@
 import type { Engine, GuestKernel } from '@wrenn/vmm'
 import type { Learned } from '../host/names/index.js'
+import type { GuestTraffic } from '../host/network/index.js'
 import type { Extents } from './state/blocks.js'
 import type { EgressPolicy, Refusal } from './types.js'
 
@@ -34,6 +35,12 @@ export interface SlotPool {
   refused(index: number): Promise<readonly Refusal[]>
   /** What who is in the slot has used since its policy learns. */
   learned(index: number): Promise<Learned>
+  /** Names the guest in a slot like no other one, before and after; `undefined` when the slot is gone. */
+  guestId(index: number): string | undefined
+  /** What guests received and sent whose slots are gone, until `noted`. */
+  ended(): readonly GuestTraffic[]
+  /** Somebody keeps what these guests received and sent. */
+  noted(guestIds: readonly string[]): Promise<void>
 }
 
 /** Limits of engine processes, one group per VM. On a host without a controller its limit is not applied. */

@@ -6,7 +6,7 @@ import type { HostStatus } from '../capsule/host-status.js'
 import type { GarbageCollector } from '../capsule/lifecycle/index.js'
 import type { ImageStore } from '../capsule/machine.js'
 import type { CapsuleManager } from '../capsule/manager.js'
-import type { UsageSampler } from '../capsule/usage/index.js'
+import type { Traffic, UsageSampler } from '../capsule/usage/index.js'
 import { toConnectError } from './convert.js'
 
 /** What exists once the machine is up. */
@@ -15,6 +15,7 @@ export interface ServiceParts {
   readonly images: ImageStore
   readonly metrics: CapsuleMetrics
   readonly usage: UsageSampler
+  readonly traffic: Traffic
   readonly differ: CheckpointDiffer
   readonly garbage: GarbageCollector
 }

@@ -19,7 +19,7 @@ import {
   startProcess,
 } from '../capsule/guest/index.js'
 import type { CapsuleEvent, CapsuleManager } from '../capsule/manager.js'
-import type { UsagePoint, UsageSampler } from '../capsule/usage/index.js'
+import type { CapsuleTraffic, UsagePoint, UsageSampler } from '../capsule/usage/index.js'
 import { archiveHandlers } from './archive.js'
 import { parseCapsuleId, parseCreate, toCapsule } from './convert.js'
 import { EventQueue } from './event-queue.js'
@@ -122,6 +122,10 @@ export function createHostService(deps: ServiceDeps): ServiceImpl<typeof HostSer
       return await parts().metrics.read(await parts().manager.running(capsuleId, { silenceMs }), silenceMs)
     }),
     collectMetrics: unary(async ({ fromSec, capsuleIds }) => collectMetrics(parts().usage, fromSec, capsuleIds)),
+    collectTraffic: unary(async ({ notedGuests }) => {
+      const guests = await parts().traffic.collect(notedGuests)
+      return { guests: guests.map(toTraffic) }
+    }),
 
     startProcess: stream(async function* (request, context) {
       if (request.start?.process === undefined) throw new AppError('invalid_request', 'start.process is required.')
@@ -229,6 +233,10 @@ function toPoint({ atSec, cpuPct, memBytes, diskBytes, netRxBytes, netTxBytes }:
     ...(netRxBytes === undefined ? {} : { netRxBytes: BigInt(netRxBytes) }),
     ...(netTxBytes === undefined ? {} : { netTxBytes: BigInt(netTxBytes) }),
   }
+}
+
+function toTraffic({ rxBytes, txBytes, ...guest }: CapsuleTraffic) {
+  return { ...guest, rxBytes: BigInt(rxBytes), txBytes: BigInt(txBytes) }
 }
 
 function optionalNumber(value: bigint | undefined): number | undefined {

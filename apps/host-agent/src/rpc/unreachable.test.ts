@@ -12,7 +12,7 @@ import { patienceOf } from '../capsule/guest/pulse.js'
 import { HostStatus } from '../capsule/host-status.js'
 import { GarbageCollector } from '../capsule/lifecycle/garbage.js'
 import type { CapsuleManager } from '../capsule/manager.js'
-import { UsageSampler } from '../capsule/usage/sampler.js'
+import { Traffic, UsageSampler } from '../capsule/usage/index.js'
 import { type Silence, silences } from '../testing/silences.js'
 import { TestMachine } from '../testing/test-machine.js'
 import { createHostService } from './service.js'
@@ -32,6 +32,11 @@ function clientOf(machine: TestMachine, manager: CapsuleManager) {
       read: () => undefined,
       poolPath: machine.machine().pool.path,
       logger: silentLogger,
+    }),
+    traffic: new Traffic({
+      records: () => manager.list(),
+      readNet: () => undefined,
+      slots: machine.machine().slots,
     }),
     differ: new CheckpointDiffer(manager.context, async function* () {}),
     garbage: new GarbageCollector(manager.context, () => false),

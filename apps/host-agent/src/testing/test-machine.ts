@@ -244,6 +244,9 @@ export class TestMachine implements AsyncDisposable {
           this.learned.delete(index)
         },
         rename: async () => {},
+        guestId: (index) => `guest-${index}`,
+        ended: () => [],
+        noted: async () => {},
         checkPolicy: (policy) => {
           if (policy.allow.includes('127.0.0.1')) throw new AppError('invalid_request', '127.0.0.1 is never reachable.')
         },

@@ -67,6 +67,8 @@ export const usageSumsSchema = z.object({
     .number()
     .describe('GiB of memory that capsules held while awake, times seconds; none while paused.'),
   disk_gib_seconds: z.number().describe('GiB of disk that capsules may fill, times seconds, also while paused.'),
+  net_rx_bytes: z.int().describe('What capsules received by their network cards.'),
+  net_tx_bytes: z.int().describe('What they sent.'),
 })
 /** What was used in some time. */
 export type UsageSums = z.infer<typeof usageSumsSchema>
@@ -109,6 +111,8 @@ const exactSchema = z.object({
   memory_mib_seconds: z.string(),
   paused_mib_seconds: z.string(),
   disk_mib_seconds: z.string(),
+  net_rx_bytes: z.string(),
+  net_tx_bytes: z.string(),
 })
 
 /** Answer of `GET /v1/capsules/usage/verify`. */

@@ -98,6 +98,10 @@ export function createFakeService(host: FakeHostState): ServiceImpl<typeof HostS
       }))
       return { untilSec, series: series.filter(({ points }) => points.length > 0) }
     }),
+    collectTraffic: unary(async ({ notedGuests }) => {
+      for (const guestId of notedGuests) if (host.traffic.get(guestId)?.ended === true) host.traffic.delete(guestId)
+      return { guests: [...host.traffic.values()] }
+    }),
     startProcess: stream(async function* (request, context) {
       const capsule = usable(request.capsuleId)
       yield* follow(capsule, await capsule.start(request), 0, context)

@@ -7,6 +7,7 @@ import type {
   ArchivedTemplateSchema,
   CapsuleSchema,
   CollectMetricsResponse_PointSchema,
+  CollectTrafficResponse_GuestSchema,
   FileChangeSchema,
   SnapshotSchema,
 } from '@wrenn/protocol/host'
@@ -56,6 +57,9 @@ export interface FakeImage {
 /** What CollectMetrics is to say that a capsule used in five seconds. */
 export type FakePoint = MessageInitShape<typeof CollectMetricsResponse_PointSchema> & { readonly atSec: bigint }
 
+/** What CollectTraffic is to say of a guest. */
+export type FakeTraffic = MessageInitShape<typeof CollectTrafficResponse_GuestSchema> & { readonly guestId: string }
+
 /** What a fake host knows; it survives a restart of its server. */
 export class FakeHostState {
   readonly hostId = hostIds.create()
@@ -83,6 +87,8 @@ export class FakeHostState {
   readonly activity = new Map<string, FakeActivity>()
   /** By capsule id, with the end of the last window that has passed. */
   readonly used = new Map<string, readonly FakePoint[]>()
+  /** By the guest's id. */
+  readonly traffic = new Map<string, FakeTraffic>()
   usedUntilSec = 0
   /** What GetHost says. */
   notReadyReason = ''

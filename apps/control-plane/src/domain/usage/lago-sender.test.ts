@@ -143,6 +143,16 @@ describe.each(testPostgresKinds())('a sender of usage on $name', ({ start }) => 
     expect(totals('team-a')).toEqual([180_000_000n, 45_000_000n, 90_000_000n])
   })
 
+  it('tells what capsules received and sent', async () => {
+    const codes = ['wrenn_net_rx_bytes', 'wrenn_net_tx_bytes']
+    await lago[Symbol.asyncDispose]()
+    lago = await LagoServer.start({ apiKey: KEY, codes })
+    await put('2026-01-01', { 'team-a': ['0', '0', '0'] })
+    await sql`UPDATE usage_rollups SET net_rx_bytes = 5000000000, net_tx_bytes = 7 WHERE template = 'one'`.execute(db)
+    await senderOn(db).send()
+    expect(codes.map((code) => lago.rules.total('team-a', code))).toEqual([5_000_000_000_000_000n, 7_000_000n])
+  })
+
   it('tells of days from its first start on, or from the day that is set', async () => {
     const { rows } = await sql<{ today: string }>`SELECT (now() AT TIME ZONE 'UTC')::date::text AS today`.execute(db)
     const today = rows[0]?.today ?? ''

@@ -19,6 +19,7 @@ import {
   rollUpDay,
   setRolledUntil,
 } from '../../store/usage-roll-ups.js'
+import { pruneTraffic } from '../../store/usage-traffic.js'
 import { Rounds } from '../rounds.js'
 import { dayAfter } from './days.js'
 import { fill, type Steps } from './series.js'
@@ -110,6 +111,7 @@ export class UsageRollUp extends Rounds {
     if (rollUpDays > 0) await pruneRollUps(db, rollUpDays)
     if (ledgerDays === 0) return
     await keepLedgerFrom(db, ledgerDays)
+    await pruneTraffic(db)
     while (!this.signal.aborted && (await pruneLedger(db, PRUNE_BATCH)) === PRUNE_BATCH);
   }
 }

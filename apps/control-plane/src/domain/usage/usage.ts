@@ -24,8 +24,8 @@ import {
   findUsageOf,
   findWrongDays,
   findWrongMonths,
-  type HeldSums,
   lockRollUps,
+  type UsedSums,
 } from '../../store/usage-roll-ups.js'
 import { PLATFORM_TEAM_ID } from '../people/index.js'
 import { dayAfter, daysOf, spanOf } from './days.js'
@@ -218,24 +218,29 @@ function timeOf({ from, stepSec }: Steps, index: number): number {
   return from.getTime() + index * stepSec * 1000
 }
 
-function added(sums: readonly HeldSums[]): HeldSums {
-  const sum = (of: (each: HeldSums) => number): number => sums.reduce((all, each) => all + of(each), 0)
+function added(sums: readonly UsedSums[]): UsedSums {
+  const sum = (of: (each: UsedSums) => number): number => sums.reduce((all, each) => all + of(each), 0)
   return {
     vcpuSeconds: sum(({ vcpuSeconds }) => vcpuSeconds),
     memoryMibSeconds: sum(({ memoryMibSeconds }) => memoryMibSeconds),
     pausedMibSeconds: sum(({ pausedMibSeconds }) => pausedMibSeconds),
     diskMibSeconds: sum(({ diskMibSeconds }) => diskMibSeconds),
+    netRxBytes: sum(({ netRxBytes }) => netRxBytes),
+    netTxBytes: sum(({ netTxBytes }) => netTxBytes),
   }
 }
 
 /** Sums in the database are exact; people need no more than these places. */
-function toSums({ vcpuSeconds, memoryMibSeconds, pausedMibSeconds, diskMibSeconds }: HeldSums): UsageSums {
+function toSums({ netRxBytes, netTxBytes, ...held }: UsedSums): UsageSums {
+  const { vcpuSeconds, memoryMibSeconds, pausedMibSeconds, diskMibSeconds } = held
   return {
     cpu_minutes: rounded(vcpuSeconds / 60, 4),
     ram_mb_minutes: rounded((memoryMibSeconds + pausedMibSeconds / 2) / 60, 4),
     vcpu_seconds: rounded(vcpuSeconds, 3),
     memory_gib_seconds: rounded(memoryMibSeconds / MIB_PER_GIB, 3),
     disk_gib_seconds: rounded(diskMibSeconds / MIB_PER_GIB, 3),
+    net_rx_bytes: netRxBytes,
+    net_tx_bytes: netTxBytes,
   }
 }
 

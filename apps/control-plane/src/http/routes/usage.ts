@@ -17,7 +17,15 @@ import type { App, Services } from '../context.js'
 import { CSV_TYPE, csvHeaders, toCsv } from '../csv.js'
 import { errors } from '../schemas.js'
 
-const sums = ['cpu_minutes', 'ram_mb_minutes', 'vcpu_seconds', 'memory_gib_seconds', 'disk_gib_seconds'] as const
+const sums = [
+  'cpu_minutes',
+  'ram_mb_minutes',
+  'vcpu_seconds',
+  'memory_gib_seconds',
+  'disk_gib_seconds',
+  'net_rx_bytes',
+  'net_tx_bytes',
+] as const
 const csv = z.string().describe('The table, with `format=csv`.')
 const csvNote =
   'With `format=csv` the answer is a table of comma-separated values (RFC 4180) with a header, one point a line.'

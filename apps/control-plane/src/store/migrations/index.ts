@@ -36,6 +36,7 @@ import * as hostsAndQuotasTold from './0034-hosts-and-quotas-told.js'
 import * as buildsTold from './0035-builds-told.js'
 import * as hostAuthorities from './0037-host-authorities.js'
 import * as lago from './0038-lago.js'
+import * as traffic from './0039-traffic.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -76,4 +77,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0035-builds-told': buildsTold,
   '0037-host-authorities': hostAuthorities,
   '0038-lago': lago,
+  '0039-traffic': traffic,
 }

@@ -4,7 +4,7 @@ import { daysOf, monthOf } from './month.js'
 const NOW = new Date('2026-03-05T23:30:00Z')
 const point = (date: string) => ({
   ...{ date, vcpuSeconds: 1, memoryGibSeconds: 2, diskGibSeconds: 3 },
-  ...{ cpuMinutes: 0, ramMibMinutes: 0 },
+  ...{ cpuMinutes: 0, ramMibMinutes: 0, netRxBytes: 0, netTxBytes: 0 },
 })
 
 describe('a month', () => {

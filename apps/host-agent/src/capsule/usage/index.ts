@@ -1,1 +1,2 @@
 export { type UsagePoint, UsageSampler } from './sampler.js'
+export { type CapsuleTraffic, Traffic } from './traffic.js'

@@ -1,4 +1,5 @@
 import { access } from 'node:fs/promises'
+import { join } from 'node:path'
 import { AppError, errorText, KeyedMutex, type Logger } from '@wrenn/base'
 import { type DnsForwarder, startDnsForwarder } from '../dns/index.js'
 import { run } from '../exec.js'
@@ -22,9 +23,10 @@ import {
   makeSlot,
   removeSlots,
   setAlias,
-  TAP,
 } from './slot.js'
 import { SlotNames } from './slot-names.js'
+import { TAP } from './tap-counters.js'
+import { ENDED_TRAFFIC, EndedTraffic, type GuestTraffic, guestIdOf, readSlotTraffic } from './traffic.js'
 import { readUsed } from './used.js'
 
 /** Uids that mean "nobody" or "no uid" to the kernel and libc. */
@@ -42,7 +44,7 @@ export interface NetworkConfig {
   readonly uidBase: number
   /** Slots kept ready: WRENN_SLOT_POOL. */
   readonly poolSize: number
-  /** WRENN_DIR: tells two platforms with the same prefix apart. */
+  /** WRENN_DIR: tells two platforms with the same prefix apart, and keeps what guests sent until somebody has noted it. */
   readonly platform: string
   /** Names the servers that answer the guests' look-ups: WRENN_RESOLV_CONF. @default '/etc/resolv.conf' */
   readonly resolvConfPath?: string
@@ -123,6 +125,12 @@ export interface Network {
   refused(index: number): Promise<readonly Refusal[]>
   /** What who is in the slot has used since a policy that learns is in force; bounded. */
   learned(index: number): Promise<Learned>
+  /** Names the guest in a slot like no other one, before and after; `undefined` when the slot is gone. */
+  guestId(index: number): string | undefined
+  /** What guests received and sent whose slots are gone, until {@link noted}. */
+  ended(): readonly GuestTraffic[]
+  /** Somebody keeps what these guests received and sent. */
+  noted(guestIds: readonly string[]): Promise<void>
   /** Facts of a slot by its number, whether or not it exists. */
   slot(index: number): Slot
   /** `ready`: made and waiting; `owned`: in use; `free`: numbers that are left. */
@@ -147,6 +155,7 @@ class SlotNetwork implements Network {
   readonly #entries = new Map<number, Entry>()
   readonly #perSlot = new KeyedMutex()
   readonly #names: SlotNames
+  readonly #ended: EndedTraffic
   #filling: Promise<void> | undefined
   #forwarder: DnsForwarder | undefined
   #stopped = false
@@ -162,6 +171,7 @@ class SlotNetwork implements Network {
     this.#config = config
     this.#logger = logger
     this.#range = new SlotRange(config.cidr)
+    this.#ended = new EndedTraffic(join(config.platform, ENDED_TRAFFIC))
     const { prefix, platform, filter: program } = config
     const label = formatLabel({ platform, owner: 'filter' })
     this.#names = new SlotNames({ prefix, range: this.#range, label, program, logger, mtu: () => this.#mtu })
@@ -183,6 +193,7 @@ class SlotNetwork implements Network {
     )
     await setUpHost(prefix, this.#range, { label: formatLabel({ platform, owner: 'dns' }), exceptions }, this.#logger)
     await this.#names.adopt([...kept.keys()])
+    await this.#ended.load()
     this.#forwarder ??= await startDnsForwarder({
       address: this.#range.dns,
       logger: this.#logger,
@@ -221,6 +232,7 @@ class SlotNetwork implements Network {
       try {
         await this.#dropExceptions(index, entry.allowPrivate)
         await this.#names.forget(index)
+        await this.#keepTraffic(this.#name(index))
         await removeSlots([this.#name(index)])
         await forgetConnections(this.#range.addresses(index).guest)
         this.#entries.delete(index)
@@ -269,6 +281,28 @@ class SlotNetwork implements Network {
 
   async learned(index: number): Promise<Learned> {
     return await this.#names.learned(index, await readUsed(this.#name(index)))
+  }
+
+  guestId(index: number): string | undefined {
+    return guestIdOf(this.#name(index))
+  }
+
+  ended(): readonly GuestTraffic[] {
+    return this.#ended.list()
+  }
+
+  async noted(guestIds: readonly string[]): Promise<void> {
+    await this.#ended.forget(guestIds)
+  }
+
+  /** Before the slot is removed, which waits for nothing of it. */
+  async #keepTraffic(name: string): Promise<void> {
+    try {
+      const traffic = await readSlotTraffic(name)
+      if (traffic !== undefined) await this.#ended.add(traffic)
+    } catch (error) {
+      this.#logger.warn({ slot: name, error: errorText(error) }, 'network.traffic_not_kept')
+    }
   }
 
   #policyScript(index: number, policy: ResolvedPolicy, { table }: OwnedEntry): string {
@@ -323,6 +357,8 @@ class SlotNetwork implements Network {
   async #adopt(kept: ReadonlyMap<number, SlotUse>, exceptions: Exceptions): Promise<number> {
     const keptNames = new Set([...kept.keys()].map((index) => this.#name(index)))
     const swept = (await this.#existing()).filter((name) => !keptNames.has(name))
+    // Of a guest that has ended while nobody was here.
+    for (const name of swept) await this.#keepTraffic(name)
     await removeSlots(swept)
     this.#entries.clear()
     for (const [index, { vmId, owner }] of kept) {

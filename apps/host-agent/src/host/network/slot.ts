@@ -3,9 +3,8 @@ import { isErrno } from '@wrenn/base'
 import { run } from '../exec.js'
 import type { SlotRange } from './address.js'
 import { GATEWAY_ADDRESS, GUEST_ADDRESS, slotRules } from './rules.js'
+import { TAP } from './tap-counters.js'
 
-/** Name of the tap in every slot; it is alone in its namespace. */
-export const TAP = 'tap0'
 /** The same in every slot, so that a snapshot restores in any. The gateway's too: the guest has it in its neighbour table. */
 export const GUEST_MAC = '02:57:52:00:00:05'
 const GATEWAY_MAC = '02:57:52:00:00:16'

@@ -46,6 +46,16 @@ describe('reading what a guest uses', () => {
     expect(new UsageReader(root).read({ pid: 4, pidStartTicks: '77' }, disk)?.diskBytes).toBeGreaterThanOrEqual(20_000)
   })
 
+  it('gives what the tap counted alone, of this process and no other', async () => {
+    await process(4)
+    const reader = new UsageReader(root)
+    expect(reader.readNet({ pid: 4, pidStartTicks: '77' })).toEqual({ rxBytes: 70_001_002, txBytes: 2_002_003 })
+    expect(reader.readNet({ pid: 4, pidStartTicks: '78' })).toBeUndefined()
+    expect(reader.readNet({ pid: 5, pidStartTicks: '77' })).toBeUndefined()
+    await process(6, { net: links('') })
+    expect(reader.readNet({ pid: 6, pidStartTicks: '77' })).toBeUndefined()
+  })
+
   it('says nothing of the network where there is no tap', async () => {
     await process(4, { net: links('') })
     expect(new UsageReader(root).read({ pid: 4, pidStartTicks: '77' }, disk)?.net).toBeUndefined()

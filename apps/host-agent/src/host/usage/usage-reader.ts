@@ -1,14 +1,11 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs'
 import { isErrno } from '@wrenn/base'
 import { allocatedBytes } from '../allocated.js'
-import { TAP } from '../network/slot.js'
+import { type TapCounters, tapCounters } from '../network/tap-counters.js'
 
 const PAGE_BYTES = 4096
 /** More than /proc/pid/stat, and /proc/pid/net/dev of a namespace with a few links. */
 const BUFFER_BYTES = 4096
-/** Of /proc/net/dev, in its header's order after the name. */
-const RECEIVED_COLUMN = 0
-const SENT_COLUMN = 8
 
 /** An engine's process, by what no later one with the same pid has. */
 export interface GuestProcess {
@@ -24,7 +21,7 @@ export interface Usage {
   /** Blocks that are allocated to the disk; what it shares with others counts whole. */
   readonly diskBytes: number
   /** What has passed the guest's tap since it was made; `undefined` where there is none. */
-  readonly net: { readonly rxBytes: number; readonly txBytes: number } | undefined
+  readonly net: TapCounters | undefined
 }
 
 /**
@@ -54,6 +51,13 @@ export class UsageReader {
     }
   }
 
+  /** What has passed the guest's tap so far; `undefined` when the process is gone or has none. */
+  readNet({ pid, pidStartTicks }: GuestProcess): TapCounters | undefined {
+    const counters = tapCounters(this.#text(`${pid}/net/dev`))
+    // Afterwards: until then it was no other process.
+    return statFields(this.#text(`${pid}/stat`))?.[STAT.startTicks] === pidStartTicks ? counters : undefined
+  }
+
   /** Files of proc have no size, and these fit into one read. */
   #text(name: string): string {
     let file: number | undefined
@@ -77,14 +81,4 @@ const STAT = { userTicks: 11, systemTicks: 12, startTicks: 19, residentPages: 21
 function statFields(text: string): readonly string[] | undefined {
   const end = text.lastIndexOf(')')
   return end < 0 ? undefined : text.slice(end + 2).split(' ')
-}
-
-/** The host receives what the guest sends. */
-function tapCounters(text: string): Usage['net'] {
-  const begin = text.indexOf(`${TAP}:`)
-  if (begin < 0) return undefined
-  const line = text.slice(begin + TAP.length + 1, text.indexOf('\n', begin))
-  const columns = line.trim().split(/\s+/).map(Number)
-  const [rxBytes, txBytes] = [columns[SENT_COLUMN], columns[RECEIVED_COLUMN]]
-  return rxBytes === undefined || txBytes === undefined ? undefined : { rxBytes, txBytes }
 }
