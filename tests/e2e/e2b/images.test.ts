@@ -186,6 +186,36 @@ describe('a template that begins with an image of a registry', () => {
     expect(await inSandbox('from-alone', '/busybox cat said')).toBe('user\n')
   })
 
+  it('may have nothing but one program, to which a Dockerfile copies, and whose server answers at once', async () => {
+    const root = join(scratch, 'server')
+    await mkdir(root)
+    await copyFile('/bin/busybox', join(root, 'httpd'))
+    const layout = join(scratch, 'server-layout')
+    const serve = {
+      Entrypoint: ['/httpd', '-f'],
+      Cmd: ['-p', '8080', '-h', '/pages'],
+      ExposedPorts: { '8080/tcp': {} },
+    }
+    await writeOciLayout(layout, [{ layers: [tarOf(root)], config: serve }])
+    const from = open.push(layout, 'server:1')
+    const context = await mkdtemp(join(scratch, 'dockerfile-'))
+    await writeFile(join(context, 'index.html'), 'a page\n')
+    const lines = [
+      `FROM ${from} AS pages`,
+      'COPY --chmod=640 *.html /made/',
+      `FROM ${from}`,
+      'COPY --from=pages made /pages/',
+    ]
+    await writeFile(join(context, 'Dockerfile'), `${lines.join('\n')}\n`)
+    const env = { WRENN_API_KEY: await newKey({}) }
+    const { code, stderr } = await wrenn(platform, ['template', 'build', 'server', context], { env })
+    expect([code, stderr]).toEqual([0, expect.stringContaining('Starting, as the image says: exec /httpd -f -p 8080')])
+    expect(stderr).not.toContain('Nobody listens')
+    const ask =
+      'exec 3<>/dev/tcp/127.0.0.1/8080; printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3; while read -r line; do echo "$line"; done <&3'
+    expect(await inSandbox('server', ask)).toMatch(/200 OK[\s\S]*a page\n$/)
+  })
+
   it('fails with the name of an image that there is not, or that is inside', async () => {
     await expect(built(`${open.authority}/none:1`, 'from-none')).rejects.toThrow(/none:1: there is no such image/)
     await expect(built('127.0.0.1:5000/inside:1', 'from-inside')).rejects.toThrow(/inside:1: .*has no address/)

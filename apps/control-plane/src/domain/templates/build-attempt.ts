@@ -331,7 +331,7 @@ export class BuildAttempt {
   async #anew(guest: BuildGuest): Promise<BuildGuest> {
     const { lifecycle, capsules, snapshotWaitMs: waitMs } = this.#deps
     const { teamId, id } = guest.capsule
-    await guest.answer({ cmd: '/bin/sync', args: [] }, SMALL_ANSWER_BYTES)
+    await guest.answer({ cmd: '/bin/sh', args: ['-c', 'sync'] }, SMALL_ANSWER_BYTES)
     await abortable(lifecycle.pause(teamId, id, { waitMs }), this.#signal)
     await abortable(lifecycle.resume(teamId, id, { from: 'disk', waitMs }), this.#signal)
     return new BuildGuest(this.#deps, await capsules.running(teamId, id), this.#signal)

@@ -7,7 +7,7 @@ import { type BuildGuest, below, PLACES } from './guest.js'
 /**
  * Puts uploaded files where a step wants them, as `COPY` of a Dockerfile does: of a folder its content, a file under the name of the
  * destination, or into it when that ends in a slash or is a folder; what matches a pattern goes into the destination under its own names.
- * Folders that are there keep their owner and mode. All paths are relative to `/`, where it runs.
+ * Folders that are there keep their owner and mode. All paths are relative to `/`, where it runs. What an image may lack, the platform has.
  */
 const SCRIPT = `set -euo pipefail
 case "$(tar --version 2>/dev/null || true)" in
@@ -16,6 +16,14 @@ case "$(tar --version 2>/dev/null || true)" in
 esac
 shopt -s dotglob globstar
 stage=$1 src=$2 dest=$3 owner=$4 mode=$5 dirmode=$6
+missing=
+for tool in rm mkdir mv cp chown chmod find; do command -v "$tool" >/dev/null || missing="$missing $tool"; done
+if [ -n "$missing" ]; then
+  box=/.wrenn/bin/busybox
+  $box mkdir -- "$stage/tools"
+  for tool in $missing; do $box ln -s "$box" "$stage/tools/$tool"; done
+  PATH=$PATH:\${PWD%/}/$stage/tools
+fi
 trap 'rm -rf -- "$stage"' EXIT
 mkdir -- "$stage/tree" "$stage/picked"
 if [ -n "$owner" ]; then

@@ -33,7 +33,7 @@ export async function keepStageFiles(
   // Beside all that a stage has: what is copied may be any folder of it.
   const place = `/.wrenn-stage-${randomBytes(8).toString('hex')}`
   const gather = ['-c', GATHER, 'gather', below(`${place}/tree`), source]
-  await guest.answer({ cmd: '/bin/mkdir', args: ['-m', '700', below(place)] })
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -m 700 "$0"', below(place)] })
   await guest.answer({ cmd: '/bin/sh', args: gather })
   const tar = Readable.from(guest.archive(`${place}/tree`), { objectMode: false })
   try {
@@ -41,5 +41,5 @@ export async function keepStageFiles(
   } finally {
     tar.destroy()
   }
-  await guest.answer({ cmd: '/bin/rm', args: ['-rf', below(place)] })
+  await guest.answer({ cmd: '/bin/sh', args: ['-c', 'rm -rf "$0"', below(place)] })
 }
