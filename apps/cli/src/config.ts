@@ -23,6 +23,8 @@ export const environment = z.object({
   /** Where people reach the platform. */
   WRENN_PUBLIC_URL: z.url({ protocol: /^https?$/ }).optional(),
   WRENN_ENGINE: z.string().optional(),
+  /** Whether the capsules of `wrenn up` run on a machine that joins. */
+  WRENN_REMOTE_HOST: z.enum(['0', '1', 'true', 'false']).default('0'),
   WRENN_UID_BASE: integer(1000, 2 ** 30).default(500_000),
   DATABASE_URL: z.string().optional(),
   /** The longest that `wrenn up` waits before it starts a child again that keeps dying. */
@@ -56,6 +58,7 @@ export interface CliConfig {
   /** @default the address that the platform listens on */
   readonly publicUrl: string | undefined
   readonly engine: string | undefined
+  readonly remoteHost: boolean
   readonly uidBase: number
   readonly databaseUrl: string | undefined
   readonly maxRestartDelayMs: number
@@ -86,6 +89,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     },
     publicUrl: values.WRENN_PUBLIC_URL,
     engine: values.WRENN_ENGINE,
+    remoteHost: ['1', 'true'].includes(values.WRENN_REMOTE_HOST),
     uidBase: values.WRENN_UID_BASE,
     databaseUrl: values.DATABASE_URL,
     maxRestartDelayMs: values.WRENN_MAX_RESTART_DELAY_MS,

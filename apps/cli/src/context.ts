@@ -60,6 +60,7 @@ const commandHints: Readonly<Record<string, string | undefined>> = {
   capsule_not_found: 'List them with `wrenn capsule ls --all`.',
   channel_not_found: 'List them with `wrenn channel ls`.',
   delivery_not_found: '`wrenn channel log` has those that are kept.',
+  host_not_found: 'List them with `wrenn host ls`.',
   user_not_found: 'List them with `wrenn user ls`.',
   api_key_not_found: 'List them with `wrenn key ls`.',
   checkpoint_not_found: 'List them with `wrenn capsule checkpoint ls`.',

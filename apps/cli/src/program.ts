@@ -10,6 +10,7 @@ import { addDoctor } from './commands/doctor.js'
 import { addEgress } from './commands/egress.js'
 import { addEvents } from './commands/events.js'
 import { addGc } from './commands/gc.js'
+import { addHost } from './commands/host.js'
 import { addImage } from './commands/image.js'
 import { addInstall } from './commands/install.js'
 import { addKey } from './commands/key.js'
@@ -72,6 +73,7 @@ export function createProgram(): Command {
   addAudit(program)
   addEvents(program)
   addChannel(program)
+  addHost(program)
   addImage(program)
   addDoctor(program)
   addProxy(program)

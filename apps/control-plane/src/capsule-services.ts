@@ -8,6 +8,7 @@ import { Checkpoints } from './domain/points/index.js'
 import { createExecutors, createInFlight } from './domain/reconcile/index.js'
 import type { Keyring } from './domain/secrets/index.js'
 import { Host } from './host/host.js'
+import { RemoteHost } from './host/remote-host.js'
 import { createHostClient } from './host/transport.js'
 import { createTunnels } from './host/tunnel.js'
 import { clientIpOf, PortProxy, Routes } from './proxy/index.js'
@@ -26,12 +27,17 @@ interface CapsuleServicesDeps {
   readonly tickMs: number
 }
 
+/** In place of an address: that of the machine that has joined. */
+export const JOINED = 'joined'
+
 /** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
 export function createCapsuleServices(deps: CapsuleServicesDeps) {
   const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs } = deps
   const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
-  const hostLink = createHostClient(config.hostAgentAddress, config.hostAgentTls)
-  const host = new Host(hostLink.client, config.hostAgentAddress)
+  const remoteHost = config.hostAgentAddress === JOINED ? new RemoteHost() : undefined
+  const place = remoteHost ?? config.hostAgentAddress
+  const hostLink = createHostClient(place, config.hostAgentTls)
+  const host = new Host(hostLink.client, place)
   const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
   const operations = new Operations({ db, logger, executors })
   const activity = new Activity(db, logger)
@@ -62,12 +68,24 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     apiKeys,
     keyWatch,
     accessLog,
-    openTunnel: createTunnels(config.hostAgentAddress, config.hostAgentTls),
+    openTunnel: createTunnels(place, config.hostAgentTls),
     activity,
     logger,
     clientIp: clientIpOf(config.trustedProxies),
     domains: config.proxyDomains.map((domain) => domain.replace(/:\d+$/, '')),
     maxConnections: config.proxyMaxConnections,
   })
-  return { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy }
+  return {
+    hostLink,
+    host,
+    remoteHost,
+    operations,
+    activity,
+    accessLog,
+    capsules,
+    lifecycle,
+    checkpoints,
+    inFlight,
+    proxy,
+  }
 }

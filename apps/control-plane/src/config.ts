@@ -21,7 +21,7 @@ export const environment = z
     WRENN_PORT: integer(0, 65_535).default(8000),
     /** PostgreSQL 15 or newer. */
     DATABASE_URL: z.string(),
-    /** `unix:/path`, `http://host:port` or `https://host:port`. */
+    /** `unix:/path`, `http://host:port`, `https://host:port`, or `joined`: that of the machine that has joined. */
     WRENN_HOST_AGENT_ADDRESS: z.string(),
     /** PEM files for mutual TLS with the host agent. */
     WRENN_HOST_AGENT_CA: z.string().optional(),

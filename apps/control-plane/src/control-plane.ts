@@ -7,6 +7,7 @@ import { Audit, AuditChains } from './domain/audit/index.js'
 import { Egress } from './domain/capsules/index.js'
 import { ChannelLog, Channels } from './domain/channels/index.js'
 import { EventFeed } from './domain/events/index.js'
+import { HostAuthority, HostWatch, JoinedHosts, Joining } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { createPeople } from './domain/people/index.js'
@@ -82,6 +83,9 @@ export async function startControlPlane(
   const keyWatch = new KeyWatch({ db, logger })
   const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs })
   const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
+  const authority = new HostAuthority({ db, keyring })
+  const hostWatch =
+    core.remoteHost && new HostWatch({ db, authority, remoteHost: core.remoteHost, logger, lookEveryMs: tickMs })
   const { limits, lifecycleTimeoutMs } = config
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
@@ -113,6 +117,8 @@ export async function startControlPlane(
     teamAdmin: new TeamAdmin(db),
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
+    joinedHosts: new JoinedHosts({ db, authority, takesHosts: hostWatch !== undefined }),
+    joining: new Joining({ db, authority, throttle: people.services.throttle }),
     onOperationEnd: (listener) => operations.onEnd(listener),
     platformWatch: new PlatformWatch({ db, host, mail: config.mail, lago: config.lago, version: VERSION }),
     callMeter,
@@ -166,6 +172,7 @@ export async function startControlPlane(
     await activity.flush()
     await apiKeys.flush()
     proxy.close()
+    await hostWatch?.stop()
     hostLink.close()
     await db.destroy()
   }
@@ -174,6 +181,7 @@ export async function startControlPlane(
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
     if (config.setUpFile !== undefined) await people.services.setUp.prepare(config.setUpFile)
     notifications.start()
+    await hostWatch?.start()
     const url = await app.listen({ host: config.host, port: config.port })
     if (config.tls !== undefined) {
       const { lookForCertificateEveryMs: lookEveryMs, handshakeWithinMs } = options

@@ -9,6 +9,7 @@ import { AccessLog, Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { ChannelLog, Channels } from './domain/channels/index.js'
 import { EventFeed } from './domain/events/index.js'
+import { HostAuthority, JoinedHosts, Joining } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { Operations } from './domain/operations/index.js'
@@ -102,7 +103,10 @@ async function openApi(): Promise<string> {
     buildLimits,
     keyring: new Keyring([]),
   })
+  const authority = new HostAuthority({ db, keyring })
   const app = await createApp({
+    joinedHosts: new JoinedHosts({ db, authority, takesHosts: false }),
+    joining: new Joining({ db, authority, throttle: people.services.throttle }),
     wake,
     atomic,
     lifetimes,

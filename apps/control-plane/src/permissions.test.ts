@@ -59,6 +59,8 @@ describe('every route', () => {
       'GET /auth/oauth/1',
       'GET /auth/oauth/1/callback',
       'POST /v1/auth/oauth/token',
+      'POST /v1/hosts/register',
+      'POST /v1/hosts/auth/refresh',
       'POST /v1/me/password/reset',
       'POST /v1/me/password/reset/confirm',
     ])

@@ -2,7 +2,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo, Socket } from 'node:net'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { LOOK_EVERY_MS } from './background.js'
-import { createCapsuleServices } from './capsule-services.js'
+import { createCapsuleServices, JOINED } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
 import type { ControlPlane, ControlPlaneOptions } from './control-plane.js'
 import { ApiKeys, KeyWatch } from './domain/accounts/index.js'
@@ -37,6 +37,10 @@ export async function startPortProxy(
     lookForCertificateEveryMs: lookEveryMs,
     handshakeWithinMs,
   } = options
+  if (config.hostAgentAddress === JOINED) {
+    const message = 'A proxy alone calls no host that has joined: its ports are served by control planes.'
+    throw new AppError('invalid_config', message)
+  }
   const db = openDatabase({ url: config.databaseUrl, maxConnections: config.databaseConnections, logger })
   const notifications = new Notifications({ url: config.databaseUrl, logger })
   const apiKeys = new ApiKeys({ db, notifications, logger })

@@ -20,10 +20,24 @@ import {
 import { createNetwork, ENDED_TRAFFIC } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
+import { IDENTITY_FILE, JOINING_FILE } from './identity/identity-file.js'
+import { joinPlatform } from './identity/join.js'
 import { CAPSULE_UID_OFFSET, imageOptions, loadHostPrograms, recallHostEngine, sweepProbes } from './machine.js'
 
 /** What the host agent keeps below the platform's directory; `clean` removes these and nothing else. */
-const OWN_ENTRIES = ['apt', 'pool', 'pool.img', 'pool.lock', 'journal', 'run', 'engine.json', 'host-id', ENDED_TRAFFIC]
+const OWN_ENTRIES = [
+  'apt',
+  'pool',
+  'pool.img',
+  'pool.lock',
+  'journal',
+  'run',
+  'engine.json',
+  'host-id',
+  ENDED_TRAFFIC,
+  IDENTITY_FILE,
+  JOINING_FILE,
+]
 
 /** Runs one of the agent's subcommands; answers as JSON lines on stdout. Returns the exit code. */
 export async function runCommandLine(
@@ -57,8 +71,13 @@ async function dispatch(
       return await clean(config, logger)
     case 'gc':
       return await gc(args, config)
+    case 'join':
+      return await joinHost(args, config)
     default:
-      throw new AppError('invalid_request', `Unknown command "${command}": use serve, doctor, image, gc or clean.`)
+      throw new AppError(
+        'invalid_request',
+        `Unknown command "${command}": use serve, doctor, image, gc, join or clean.`,
+      )
   }
 }
 
@@ -97,6 +116,16 @@ function obstacleOf({ name, candidates }: RecalledEngine): string | undefined {
 async function gc(args: readonly string[], config: HostAgentConfig): Promise<void> {
   const { values } = parseArgs({ args: [...args], options: { 'dry-run': { type: 'boolean', default: false } } })
   print({ type: 'result', ...(await collectGarbage(config.socketPath, values['dry-run'])) })
+}
+
+async function joinHost(args: readonly string[], { dir }: HostAgentConfig): Promise<void> {
+  const text = { type: 'string' } as const
+  const options = { address: text, listen: text, ca: text }
+  const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options })
+  const [url = '', token = ''] = positionals
+  const { address, listen, ca: caFile } = values
+  const joined = await joinPlatform({ dir, url, token, address, listen, caFile })
+  print({ type: 'result', hostId: joined.hostId, address: joined.address, listen: joined.listen, url: joined.url })
 }
 
 async function image(args: readonly string[], config: HostAgentConfig, logger: Logger): Promise<void> {

@@ -26,6 +26,8 @@ import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
 import { UsageReader } from './host/usage/index.js'
+import { readIdentity } from './identity/identity-file.js'
+import { IdentityRenewal } from './identity/renewal.js'
 import { type OpenMachine, openMachine } from './machine.js'
 import { watchPressure } from './pressure.js'
 import type { ServiceParts } from './rpc/handlers.js'
@@ -61,6 +63,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
     return parts
   }
   const service = createHostService({ logger, status, parts: ready })
+  const identity = await readIdentity(config.dir)
   const server = await startServer(
     service,
     createTunnelServer(() => ready().manager),
@@ -68,8 +71,13 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
       socketPath: config.socketPath,
       uid: config.socketUid,
       gid: config.socketGid,
+      ...(identity === undefined ? {} : { remote: { ...identity, logger } }),
     },
   )
+  const renewal =
+    identity &&
+    new IdentityRenewal({ dir: config.dir, identity, logger, onRenewed: (renewed) => server.renew(renewed) })
+  renewal?.start()
   const stopping = new AbortController()
   const agent = new Agent(config, logger, status, stopping.signal)
   const broughtUp = agent.bringUp((made) => {
@@ -82,6 +90,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
       if (!endCapsules) stopping.abort()
       await broughtUp.catch(() => {}) // reported by whoever awaits `ready`
       await agent.shutDown(endCapsules)
+      await renewal?.stop()
       await server[Symbol.asyncDispose]()
     },
   }

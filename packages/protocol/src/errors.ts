@@ -36,6 +36,12 @@ export const errorTable = {
     retryable: false,
     hint: 'Send a valid key in the X-API-Key header; `wrenn up` writes the first one to <dir>/api-key.',
   },
+  host_not_trusted: {
+    status: 401,
+    connect: 'unauthenticated',
+    retryable: false,
+    hint: 'An admin of the platform can make another token: `wrenn host token`; then `wrenn host join` on that machine.',
+  },
   wrong_code: { status: 400, connect: 'invalid_argument', retryable: false },
   wrong_password: { status: 401, connect: 'unauthenticated', retryable: false },
   invalid_token: {
@@ -157,6 +163,12 @@ export const errorTable = {
     connect: 'not_found',
     retryable: false,
     hint: 'List the providers with GET /v1/auth/providers.',
+  },
+  host_not_found: {
+    status: 404,
+    connect: 'not_found',
+    retryable: false,
+    hint: 'List hosts with GET /v1/hosts.',
   },
   member_not_found: { status: 404, connect: 'not_found', retryable: false },
   invitation_not_found: { status: 404, connect: 'not_found', retryable: false },

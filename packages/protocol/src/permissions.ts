@@ -36,6 +36,10 @@ export const permissions = [
   'teams.write',
   /** How the platform itself does: its hosts and services. */
   'platform.read',
+  /** Machines that run capsules. */
+  'hosts.read',
+  /** Let machines join, and send them away. */
+  'hosts.write',
 ] as const
 export type Permission = (typeof permissions)[number]
 
@@ -71,8 +75,8 @@ export const grants = {
     'team.read',
     'team.write',
   ],
-  platform: ['users.read', 'users.write', 'teams.read', 'teams.write', 'platform.read'],
-  monitor: ['platform.read'],
+  platform: ['users.read', 'users.write', 'teams.read', 'teams.write', 'platform.read', 'hosts.read', 'hosts.write'],
+  monitor: ['platform.read', 'hosts.read'],
 } as const satisfies Record<Scope, readonly Permission[]>
 
 /** All that these scopes allow together. */

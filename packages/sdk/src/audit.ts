@@ -20,6 +20,8 @@ export interface ListAuditOptions extends CallOptions {
     | 'invitation'
     | 'plan'
     | 'channel'
+    | 'host'
+    | 'host_authority'
   readonly resourceId?: string
   readonly outcome?: 'accepted' | 'success' | 'failure'
   /** From this time on. */

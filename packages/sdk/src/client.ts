@@ -7,6 +7,7 @@ import { Channels } from './channels.js'
 import { quota } from './convert.js'
 import { Events } from './events.js'
 import { Factors } from './factors.js'
+import { Hosts } from './hosts.js'
 import { Platform } from './platform.js'
 import { Registries } from './registries.js'
 import { Sessions } from './sessions.js'
@@ -60,6 +61,8 @@ export class Wrenn {
   readonly capsules: Capsules
   /** What capsules start from. */
   readonly templates: Templates
+  /** Another machine that runs capsules. */
+  readonly hosts: Hosts
   /** How builds of the team log in at registries of images. */
   readonly registries: Registries
   /** The team's keys; for clients whose own key has the scope `admin`. */
@@ -97,6 +100,7 @@ export class Wrenn {
     })
     this.capsules = new Capsules(transport)
     this.templates = new Templates(transport)
+    this.hosts = new Hosts(transport)
     this.registries = new Registries(transport)
     this.apiKeys = new ApiKeys(transport)
     this.audit = new Audit(transport)

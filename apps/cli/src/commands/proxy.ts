@@ -120,7 +120,12 @@ async function findPlatform(config: CliConfig, layout: Layout): Promise<Readonly
     throw new AppError('invalid_config', 'With DATABASE_URL, WRENN_HOST_AGENT_ADDRESS says where the host agent is.')
   }
   requireRoot()
-  if ((await findRunning(layout)) === undefined) {
+  const running = await findRunning(layout)
+  if (running?.role !== undefined && running.role !== 'platform') {
+    const message = 'A proxy alone reaches no host on another machine: the platform itself serves its ports.'
+    throw new AppError('invalid_config', message)
+  }
+  if (running === undefined) {
     const otherwise = 'give its --dir, or set DATABASE_URL and WRENN_HOST_AGENT_ADDRESS.'
     throw new AppError('invalid_config', `No platform runs in ${layout.dir}: start it with \`wrenn up\`, ${otherwise}`)
   }

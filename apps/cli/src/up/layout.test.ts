@@ -7,6 +7,7 @@ it('names the entries of its directory, each once, and never the directory itsel
     'bin',
     'build-files',
     'encryption-key',
+    'host-identity.json',
     'journal',
     'logs',
     'outbox',

@@ -18,6 +18,8 @@ export interface Layout {
   /** The host agent's records, a file per capsule. */
   readonly journalDir: string
   readonly hostSocket: string
+  /** By what the machine is a host of a platform elsewhere; then there is nothing but a host agent here. */
+  readonly hostIdentityFile: string
   readonly apiKeyFile: string
   /** What the platform encrypts secrets with; without it, what was encrypted is lost. */
   readonly encryptionKeyFile: string
@@ -48,6 +50,7 @@ export function layoutOf(dir: string): Layout {
     postgresDir: join(absolute, 'postgres'),
     journalDir: join(absolute, 'journal'),
     hostSocket: join(runDir, 'host-agent.sock'),
+    hostIdentityFile: join(absolute, 'host-identity.json'),
     apiKeyFile: join(absolute, 'api-key'),
     encryptionKeyFile: join(absolute, 'encryption-key'),
     setUpFile: join(runDir, 'set-up-code'),

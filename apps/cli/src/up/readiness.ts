@@ -48,3 +48,8 @@ export async function waitReady(
     await delay(POLL_INTERVAL_MS, undefined, { signal: options.signal })
   }
 }
+
+/** Waits until a platform answers at all, ready or not. */
+export async function waitAnswered(apiUrl: string, signal: AbortSignal): Promise<void> {
+  while (!(await askReady(apiUrl)).answered) await delay(POLL_INTERVAL_MS, undefined, { signal })
+}

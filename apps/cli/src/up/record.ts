@@ -25,6 +25,8 @@ const recordSchema = z.object({
   bootId: z.string().optional(),
   supervisor: processIdSchema,
   apiUrl: z.string(),
+  /** What of a platform runs there; all of it where it is not said. */
+  role: z.string().optional(),
   children: z.array(processIdSchema.extend({ name: z.string() })),
 })
 /** What a running `wrenn up` writes of itself, so that other commands find it and the next one finds what it left. */
@@ -134,14 +136,14 @@ export class DirectoryClaim implements AsyncDisposable {
   }
 
   /** @throws AppError `conflict` when another `wrenn up` runs there. */
-  static async take(layout: Layout, apiUrl: string): Promise<DirectoryClaim> {
+  static async take(layout: Layout, apiUrl: string, role = 'platform'): Promise<DirectoryClaim> {
     await using undo = new UndoStack()
     const supervisor = await identify(process.pid)
     if (!supervisor) throw new Error('this process is not in /proc')
     const directory = await claimDirectory(layout)
     await undo.defer(() => directory[Symbol.asyncDispose]())
     await mkdir(layout.runDir, { recursive: true, mode: 0o755 })
-    const record = { bootId: await readBootId(), supervisor, apiUrl, children: [] }
+    const record = { bootId: await readBootId(), supervisor, apiUrl, role, children: [] }
     const claim = new DirectoryClaim(layout, directory, record)
     await claim.setChildren([])
     undo.move()

@@ -30,8 +30,12 @@ const hostAgentLadder: readonly StopStep[] = [
 /** At SIGUSR2 it ends every capsule first. */
 const endCapsulesLadder: readonly StopStep[] = [{ signal: 'SIGUSR2', graceMs: 90_000 }, ...hostAgentLadder]
 
+/** What of a platform runs here: all of it, all but the host agent, or that alone. */
+export type SupervisorRole = 'platform' | 'control-plane' | 'host'
+
 /** What a platform is started with. */
 export interface SupervisorOptions {
+  readonly role: SupervisorRole
   readonly layout: Layout
   readonly config: CliConfig
   readonly host: string
@@ -70,9 +74,12 @@ export class Supervisor implements AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    const databaseUrl = this.#options.config.databaseUrl ?? (await this.#startPostgres())
-    this.#hostAgent = await this.#startService('host-agent', () => this.#hostAgentSteps, this.#hostAgentEnv())
-    await this.#startControlPlane(databaseUrl)
+    const { role, config } = this.#options
+    const databaseUrl = role === 'host' ? undefined : (config.databaseUrl ?? (await this.#startPostgres()))
+    if (role !== 'control-plane') {
+      this.#hostAgent = await this.#startService('host-agent', () => this.#hostAgentSteps, this.#hostAgentEnv())
+    }
+    if (databaseUrl !== undefined) await this.#startControlPlane(databaseUrl)
   }
 
   async #startControlPlane(databaseUrl: string): Promise<void> {
@@ -168,12 +175,12 @@ export class Supervisor implements AsyncDisposable {
   }
 
   #controlPlaneEnv(databaseUrl: string): Record<string, string | undefined> {
-    const { layout, host, port, domain, tls } = this.#options
+    const { role, layout, host, port, domain, tls } = this.#options
     const certificates = this.#certificates
     return {
       WRENN_DIR: layout.dir,
       DATABASE_URL: databaseUrl,
-      WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
+      WRENN_HOST_AGENT_ADDRESS: role === 'control-plane' ? 'joined' : `unix:${layout.hostSocket}`,
       WRENN_HOST: host,
       WRENN_PORT: String(port),
       WRENN_API_KEY_FILE: layout.apiKeyFile,
@@ -254,13 +261,14 @@ export class Supervisor implements AsyncDisposable {
     if (!this.#endsCapsules || this.#hostAgent?.pid === undefined || !(await hasCapsules(this.#options.layout))) return
     // Before it answers it does not listen to signals either.
     const answers = { timeoutMs: HOST_AGENT_ANSWER_MS, what: 'the host agent to answer' }
-    await waitFor(() => this.#hostAgentAnswers(), answers).catch((error: unknown) => {
+    await waitFor(() => this.hostAgentAnswers(), answers).catch((error: unknown) => {
       if (!AppError.is(error, 'timeout')) throw error
     })
     this.#hostAgentSteps = endCapsulesLadder
   }
 
-  async #hostAgentAnswers(): Promise<true | undefined> {
+  /** True once the host agent listens, ready or not. */
+  async hostAgentAnswers(): Promise<true | undefined> {
     return await new Promise((resolve) => {
       const socket = createConnection(this.#options.layout.hostSocket)
       socket.once('connect', () => {

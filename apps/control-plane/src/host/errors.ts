@@ -23,6 +23,7 @@ export function fromHostError(thrown: unknown): AppError {
   const code = error.metadata.get(ERROR_CODE_HEADER)
   if (code !== null && isErrorCode(code)) return named(code, error)
   if (isConnectionLoss(error)) {
+    if (AppError.is(error.cause, 'host_unavailable')) return error.cause
     return new AppError('host_unavailable', 'The host of the capsule does not answer.', { cause: thrown })
   }
   const mapped = byConnectCode[error.code]

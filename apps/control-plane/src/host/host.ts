@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { GetHostResponse, Template } from '@wrenn/protocol/host'
 import { fromHostError } from './errors.js'
+import type { HostPlace } from './remote-host.js'
 import type { HostClient } from './transport.js'
 
 const STATUS_TIMEOUT_MS = 3_000
@@ -9,14 +10,18 @@ const TEMPLATES_CACHE_MS = 5_000
 /** One machine that runs capsules. */
 export class Host {
   readonly client: HostClient
-  readonly address: string
+  readonly #place: HostPlace
   /** Its own id, once it said so and the database has it. */
   id: string | undefined
   #templates: { readonly list: readonly Template[]; readonly untilMs: number } | undefined
 
-  constructor(client: HostClient, address: string) {
+  constructor(client: HostClient, place: HostPlace) {
     this.client = client
-    this.address = address
+    this.#place = place
+  }
+
+  get address(): string {
+    return typeof this.#place === 'string' ? this.#place : this.#place.address
   }
 
   /** Calls the host; every failure comes out as an `AppError`. */

@@ -5,6 +5,7 @@ import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect
 import { HostService } from '@wrenn/protocol/host'
 import type { HostAgentTls } from '../config.js'
 import { parseAddress, readTls } from './address.js'
+import type { HostPlace } from './remote-host.js'
 
 const STREAM_WINDOW_BYTES = 1024 * 1024
 /** Far above any number of stalled streams, so that a slow reader never holds up the other calls on the connection. */
@@ -69,16 +70,16 @@ const downloads = new Set<string>([
 ])
 
 /**
- * A client of one host agent over HTTP/2. `address` is `unix:/path`, `http://host:port`, or `https://host:port` with mutual
- * TLS. Its connections open at the first call and again after they broke.
+ * A client of one host agent over HTTP/2. `place` is `unix:/path`, `http://host:port`, `https://host:port` with mutual TLS, or a machine that has
+ * joined. Its connections open at the first call and again after they broke.
  *
  * Node's HTTP/2 does not read from a connection while a write to it is under way. With much to say in both directions both
  * ends come to write, and neither reads ever again. So each direction has a connection of its own, and a third serves short
  * calls, which then never wait behind bytes.
  * @throws AppError `invalid_config`
  */
-export function createHostClient(address: string, tls?: HostAgentTls) {
-  const [control, up, down] = [openLink(address, tls), openLink(address, tls), openLink(address, tls)]
+export function createHostClient(place: HostPlace, tls?: HostAgentTls) {
+  const [control, up, down] = [openLink(place, tls), openLink(place, tls), openLink(place, tls)]
   const linkOf = (method: string): Transport =>
     (uploads.has(method) ? up : downloads.has(method) ? down : control).transport
   const transport: Transport = {
@@ -88,11 +89,12 @@ export function createHostClient(address: string, tls?: HostAgentTls) {
   const close = (): void => {
     for (const link of [control, up, down]) link.sessions.abort()
   }
+  if (typeof place !== 'string') place.onChange(close) // the next call opens another one
   return { client: createClient(HostService, transport), close }
 }
 
-function openLink(address: string, tls: HostAgentTls | undefined) {
-  const { authority, options } = sessionTo(address, tls)
+function openLink(place: HostPlace, tls: HostAgentTls | undefined) {
+  const { authority, options } = sessionTo(place, tls)
   const sessions = new WideSessionManager(
     authority,
     { pingIntervalMs: PING_INTERVAL_MS, idleConnectionTimeoutMs: IDLE_CONNECTION_MS },
@@ -105,11 +107,14 @@ function openLink(address: string, tls: HostAgentTls | undefined) {
 }
 
 function sessionTo(
-  address: string,
+  place: HostPlace,
   tls: HostAgentTls | undefined,
 ): { readonly authority: string; readonly options: SecureClientSessionOptions } {
-  const { path, url } = parseAddress(address)
+  if (typeof place !== 'string') {
+    return { authority: 'http://host-agent', options: { createConnection: () => place.connect(['h2']) } }
+  }
+  const { path, url } = parseAddress(place)
   if (path !== undefined)
     return { authority: 'http://host-agent', options: { createConnection: () => connectSocket(path) } }
-  return { authority: address, options: url.protocol === 'https:' ? readTls(tls) : {} }
+  return { authority: place, options: url.protocol === 'https:' ? readTls(tls) : {} }
 }

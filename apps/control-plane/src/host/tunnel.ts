@@ -6,6 +6,7 @@ import { ERROR_CODE_HEADER, isErrorCode, TUNNEL_PROTOCOL, type TunnelTarget, tun
 import { z } from 'zod'
 import type { HostAgentTls } from '../config.js'
 import { parseAddress, readTls } from './address.js'
+import type { HostPlace } from './remote-host.js'
 
 const MAX_REFUSAL_BYTES = 16 * 1024
 const refusal = z.object({ message: z.string() })
@@ -18,9 +19,9 @@ const refusal = z.object({ message: z.string() })
  */
 export type OpenTunnel = (target: TunnelTarget, signal: AbortSignal) => Promise<Socket>
 
-/** Tunnels over the host agent at `address`, each a connection of its own. @throws AppError `invalid_config` */
-export function createTunnels(address: string, tls?: HostAgentTls): OpenTunnel {
-  const dial = dialer(address, tls)
+/** Tunnels over the host agent at `place`, each a connection of its own. @throws AppError `invalid_config` */
+export function createTunnels(place: HostPlace, tls?: HostAgentTls): OpenTunnel {
+  const dial = dialer(place, tls)
   return (target, signal) =>
     new Promise((resolve, reject) => {
       const asked = request({
@@ -40,8 +41,9 @@ export function createTunnels(address: string, tls?: HostAgentTls): OpenTunnel {
     })
 }
 
-function dialer(address: string, tls: HostAgentTls | undefined): () => Socket {
-  const { path, url } = parseAddress(address)
+function dialer(place: HostPlace, tls: HostAgentTls | undefined): () => Socket {
+  if (typeof place !== 'string') return () => place.connect(['http/1.1'])
+  const { path, url } = parseAddress(place)
   if (path !== undefined) return () => connect({ path, allowHalfOpen: true })
   const { hostname, port } = url
   const host = hostname.replace(/^\[(.*)\]$/, '$1')

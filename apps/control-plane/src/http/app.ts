@@ -33,6 +33,7 @@ import { eventRoutes } from './routes/events.js'
 import { execRoutes } from './routes/exec.js'
 import { factorRoutes } from './routes/factors.js'
 import { fileRoutes } from './routes/files.js'
+import { hostRoutes, openHostRoutes } from './routes/hosts.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
 import { openLoginStepRoutes } from './routes/login-steps.js'
 import { meRoutes, resetRoutes } from './routes/me.js'
@@ -113,6 +114,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     openLoginStepRoutes(open, services)
     openDeviceRoutes(open, services)
     openOauthRoutes(open, services)
+    openHostRoutes(open, services)
     resetRoutes(open, services)
     uploadRoutes(open, services)
     dashboardRoutes(open, services)
@@ -121,6 +123,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
     authenticate(closed, services)
     recordAccess(closed, services)
     capsuleRoutes(closed, services)
+    hostRoutes(closed, services)
     usageRoutes(closed, services)
     metricsRoutes(closed, services)
     lifecycleRoutes(closed, services)

@@ -9,6 +9,7 @@ import type { AccessLog, Audit } from '../domain/audit/index.js'
 import type { Activity, Capsules, Egress, Lifecycle, Lifetimes, Wake } from '../domain/capsules/index.js'
 import type { ChannelLog, Channels } from '../domain/channels/index.js'
 import type { EventFeed } from '../domain/events/index.js'
+import type { JoinedHosts, Joining } from '../domain/hosts/index.js'
 import type { CallMeter } from '../domain/limits/index.js'
 import type { CapsuleHistory } from '../domain/metrics/index.js'
 import type { EndedOperation } from '../domain/operations/index.js'
@@ -58,6 +59,9 @@ export interface Services {
   readonly teamAdmin: TeamAdmin
   readonly plans: Plans
   readonly allCapsules: AllCapsules
+  /** Machines that run capsules. */
+  readonly joinedHosts: JoinedHosts
+  readonly joining: Joining
   readonly platformWatch: PlatformWatch
   /** Has `listener` told of operations that this process has ended. */
   readonly onOperationEnd: (listener: (ended: EndedOperation) => void) => void

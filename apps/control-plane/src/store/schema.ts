@@ -124,6 +124,35 @@ interface HostCertificatesTable {
   revoked_at: ColumnType<Date | null, undefined, Date>
 }
 
+/** Other machines that may run capsules, and by what they prove who they are. */
+interface JoinedHostsTable {
+  id: string
+  /** `name:port`; until it has joined, `null`. */
+  address: string | null
+  arch: string | null
+  cpu_cores: number | null
+  memory_mib: Count | null
+  disk_gib: Count | null
+  /** What it joins by, as a digest. */
+  token_digest: string | null
+  token_expires_at: ColumnType<Date | null, Date | null | undefined, Date | null>
+  /** Hash of the key that it was used for. */
+  token_key_hash: string | null
+  joined_at: ColumnType<Date | null, undefined, Date>
+  /** Trusted no more since then. */
+  revoked_at: ColumnType<Date | null, undefined, Date | null>
+  refresh_digest: string | null
+  /** From which each refresh token follows from the one before. */
+  rotation_key: string | null
+  rotations: Generated<number>
+  /** Of the key that the newest certificate was asked for. */
+  refresh_key_hash: string | null
+  refresh_expires_at: ColumnType<Date | null, undefined, Date | null>
+  created_by: string
+  created_at: ColumnType<Date, Date, never>
+  updated_at: ColumnType<Date, Date, Date>
+}
+
 /** How near a team is to a quota, as it was last looked at: 0, or the level that it has reached, in percent. */
 interface QuotaLevelsTable {
   team_id: string
@@ -999,6 +1028,7 @@ export interface Database {
   hosts: HostsTable
   host_authorities: HostAuthoritiesTable
   host_certificates: HostCertificatesTable
+  joined_hosts: JoinedHostsTable
   capsules: CapsulesTable
   operations: OperationsTable
   checkpoints: CheckpointsTable
@@ -1049,6 +1079,8 @@ export interface Database {
 export type ApiKeyRow = Selectable<ApiKeysTable>
 /** Whom hosts and control planes trust, in the form of {@link CapsuleRow}. */
 export type HostAuthorityRow = Selectable<HostAuthoritiesTable>
+/** Another machine, in the form of {@link CapsuleRow}. */
+export type JoinedHostRow = Selectable<JoinedHostsTable>
 /** An account, in the form of {@link CapsuleRow}. */
 export type UserRow = Selectable<UsersTable>
 /** An authenticator app, in the form of {@link CapsuleRow}. */

@@ -4,24 +4,37 @@ import { createServer, type Http2Server } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { ServiceImpl } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
-import { acceptBoth } from '@wrenn/base'
+import { acceptBoth, type Logger } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
+import { type RemoteCredentials, RemoteListener } from './remote-listener.js'
 
 /** Where it listens and who may call. */
 interface ServerOptions {
-  /** Unix socket; mTLS over TCP takes its place when hosts are remote. */
+  /** Unix socket, for a control plane on this machine and for commands of the machine. */
   readonly socketPath: string
   /** Owner of the socket, which has mode 0600: the control plane's user. */
   readonly uid: number
   readonly gid: number
+  /** For a control plane on another machine. */
+  readonly remote?: (RemoteCredentials & { readonly listen: string; readonly logger: Logger }) | undefined
 }
 
-/** Serves the host's RPC over h2c, and `tunnels` over HTTP/1.1, on a unix socket that only its owner may open. */
+/** Listens until it is disposed. */
+export interface RunningServer extends AsyncDisposable {
+  /** What it proves itself with on a network, from now on. */
+  renew(credentials: RemoteCredentials): void
+}
+
+/**
+ * Serves the host's RPC over h2c, and `tunnels` over HTTP/1.1, on a unix socket that only its owner may open; and by mutual TLS on a network where
+ * that is asked for.
+ * @throws AppError `invalid_config` when it cannot listen there
+ */
 export async function startServer(
   service: ServiceImpl<typeof HostService>,
   tunnels: Server,
   options: ServerOptions,
-): Promise<AsyncDisposable> {
+): Promise<RunningServer> {
   const sockets = new Set<Socket>()
   const rpc: Http2Server = createServer(
     { settings: { initialWindowSize: 1024 * 1024 } },
@@ -34,6 +47,7 @@ export async function startServer(
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
+  const remote = options.remote && (await RemoteListener.listen(rpc, tunnels, options.remote))
   await rm(options.socketPath, { force: true })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -42,7 +56,9 @@ export async function startServer(
   await chmod(options.socketPath, 0o600)
   await chown(options.socketPath, options.uid, options.gid)
   return {
+    renew: (credentials) => remote?.renew(credentials),
     [Symbol.asyncDispose]: async () => {
+      await remote?.[Symbol.asyncDispose]()
       const closed = new Promise((resolve) => server.close(resolve))
       for (const socket of sockets) socket.destroy()
       await closed

@@ -14,6 +14,7 @@ export const auditResources = [
   'plan',
   'channel',
   'registry',
+  'host',
   'host_authority',
 ] as const
 export const auditOutcomes = ['accepted', 'success', 'failure'] as const

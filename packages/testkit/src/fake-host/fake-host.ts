@@ -1,5 +1,6 @@
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
-import { createServer } from 'node:http2'
+import type { Server as HttpServer } from 'node:http'
+import { createServer, type Http2Server } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { acceptBoth } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
 import { makeDurable, pause } from './fake-lifecycle.js'
+import { type FakeRemote, type FakeRemoteCredentials, listenRemotely } from './fake-remote.js'
 import { createFakeService } from './fake-service.js'
 import { FakeHostState } from './fake-state.js'
 import { createFakeTunnels } from './fake-tunnels.js'
@@ -18,6 +20,7 @@ import { createFakeTunnels } from './fake-tunnels.js'
 export class FakeHost extends FakeHostState implements AsyncDisposable {
   readonly address: string
   #server: Server | undefined
+  #serves: readonly [rpc: Http2Server, tunnels: HttpServer] | undefined
   readonly #sockets = new Set<Socket>()
 
   private constructor(dir: string) {
@@ -40,13 +43,21 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
       session.setLocalWindowSize(16 * 1024 * 1024)
       session.on('error', () => {})
     })
-    const server = acceptBoth(rpc, createFakeTunnels(this))
+    const tunnels = createFakeTunnels(this)
+    this.#serves = [rpc, tunnels]
+    const server = acceptBoth(rpc, tunnels)
     server.on('connection', (socket) => {
       this.#sockets.add(socket)
       socket.once('close', () => this.#sockets.delete(socket))
     })
     await new Promise<void>((resolve) => server.listen(path, resolve))
     this.#server = server
+  }
+
+  /** Another door, on a network, until it is disposed. The host must run. */
+  async listenRemotely(credentials: FakeRemoteCredentials): Promise<FakeRemote> {
+    if (this.#serves === undefined) throw new Error('the host does not run')
+    return await listenRemotely(...this.#serves, credentials)
   }
 
   async stop(): Promise<void> {

@@ -62,7 +62,7 @@ export type FakeTraffic = MessageInitShape<typeof CollectTrafficResponse_GuestSc
 
 /** What a fake host knows; it survives a restart of its server. */
 export class FakeHostState {
-  readonly hostId = hostIds.create()
+  hostId: string = hostIds.create()
   readonly capsules = new Map<string, FakeCapsule>()
   readonly snapshots = new Map<string, FakeSnapshot>()
   readonly changes = new EventEmitter<{ change: [FakeChange] }>().setMaxListeners(0)

@@ -41,6 +41,8 @@ export const throttles = {
   passkeyPlace: { count: 300, windowMs: 15 * MINUTE_MS },
   /** Guesses at tokens of mails and of sessions. */
   tokenPlace: { count: 300, windowMs: 15 * MINUTE_MS },
+  /** Guesses at tokens of hosts. */
+  hostPlace: { count: 60, windowMs: 15 * MINUTE_MS },
 } as const
 type ThrottleKind = keyof typeof throttles
 

@@ -37,6 +37,7 @@ import * as buildsTold from './0035-builds-told.js'
 import * as hostAuthorities from './0037-host-authorities.js'
 import * as lago from './0038-lago.js'
 import * as traffic from './0039-traffic.js'
+import * as joinedHosts from './0040-joined-hosts.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -78,4 +79,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0037-host-authorities': hostAuthorities,
   '0038-lago': lago,
   '0039-traffic': traffic,
+  '0040-joined-hosts': joinedHosts,
 }

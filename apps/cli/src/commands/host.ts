@@ -1,0 +1,174 @@
+import { AppError } from '@wrenn/base'
+import type { HostInfo, NewHost } from '@wrenn/sdk'
+import type { Command } from 'commander'
+import { z } from 'zod'
+import { apiUrlOf, connect } from '../connection.js'
+import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
+import { table } from '../output.js'
+import { readSecret } from '../terminal/secret.js'
+import { showSpan } from '../units.js'
+import { layoutOf } from '../up/layout.js'
+import { alreadyRunning, findRunning } from '../up/record.js'
+import { requireRoot } from '../up/requirements.js'
+import { askHostAgent } from '../up/service-command.js'
+
+const help = `
+A platform that was started with \`wrenn up --remote-host\` runs its capsules on another machine, which joins it.
+
+Examples:
+  wrenn host token                                      on the platform: a token, good once and for an hour
+  sudo wrenn host join https://wrenn.example:8443       on the other machine; asks for the token
+  sudo wrenn up                                         there: runs the host agent
+  wrenn host ls`
+
+interface JoinOptions extends CommonOptions {
+  readonly address?: string
+  readonly listen?: string
+  readonly ca?: string
+}
+
+/** `wrenn host`: the machine that runs capsules, where that is another one. */
+export function addHost(program: Command): void {
+  const host = program
+    .command('host')
+    .description('the machine that runs capsules, where that is not the one of the platform')
+    .addHelpText('after', help)
+  addToken(host)
+  addJoin(host)
+  addList(host)
+  addRemove(host)
+  addRotate(host)
+}
+
+function addToken(host: Command): void {
+  const command = host
+    .command('token [host]')
+    .description('make a token by which a machine joins; with a host, another one for that')
+    .addHelpText(
+      'after',
+      '\nA host needs another token when it has not joined in time, or is trusted no more. It keeps its id, and its capsules.\n\nExample:\n  wrenn host token --json',
+    )
+  withJson(command).action(async (id: string | undefined, options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const { hosts } = await connect(config)
+    const made = id === undefined ? await hosts.create() : await hosts.renewToken(id)
+    const url = config.publicUrl ?? (await apiUrlOf(config))
+    output.result(newHostJson(made), () => showNew(made, url))
+  })
+}
+
+function addJoin(host: Command): void {
+  const command = host
+    .command('join <url> [token]')
+    .description('make this machine a host of the platform there; `wrenn up` then runs its host agent')
+    .option('--address <name:port>', 'where the platform reaches this machine (default: its address towards it, 7443)')
+    .option('--listen <address:port>', 'where the host agent listens (default: all addresses, the same port)')
+    .option('--ca <file>', "authorities that the platform's certificate is of, as PEM (default: public ones)")
+    .addHelpText(
+      'after',
+      '\nWithout a token it is asked for, or read from the standard input: one line. The key of this machine is made here and stays here.\nThe file for --ca is the one that `wrenn up --tls` says clients must trust.\n\nExample:\n  sudo wrenn host join https://wrenn.example:8443 --address 10.1.2.3:7443 < token',
+    )
+  withDir(withJson(command)).action(async (url: string, given: string | undefined, options: JoinOptions) => {
+    const { config, output } = contextOf(options)
+    requireRoot()
+    const layout = layoutOf(config.dir)
+    const running = await findRunning(layout)
+    if (running) throw alreadyRunning(layout, running)
+    const token = given ?? (await readSecret('Token: '))
+    if (token === '') throw new AppError('invalid_request', 'The token is empty; the standard input gives it.')
+    const { address, listen, ca } = options
+    const choices = Object.entries({ address, listen, ca }).flatMap(([name, value]) =>
+      value === undefined ? [] : [`--${name}=${value}`],
+    )
+    const args = ['join', ...choices, '--', url, token]
+    const joined = await askHostAgent({ args, config, dir: layout.dir, schema: joinedSchema })
+    const { hostId, ...where } = joined
+    output.result({ host_id: hostId, ...where, dir: layout.dir }, () =>
+      [
+        `This machine is ${hostId} of ${joined.url}, which reaches it at ${joined.address}.`,
+        `Run its host agent with \`wrenn up\`${config.dir === '/var/lib/wrenn' ? '' : ` --dir ${layout.dir}`}; it listens on ${joined.listen}.`,
+      ].join('\n'),
+    )
+  })
+}
+
+const joinedSchema = z.object({ hostId: z.string(), address: z.string(), listen: z.string(), url: z.string() })
+
+function addList(host: Command): void {
+  const command = host.command('ls').description('list the machines that have joined or may')
+  withJson(command).action(async (options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const hosts = await (await connect(config)).hosts.list()
+    output.result(hosts.map(toJson), () => showHosts(hosts))
+  })
+}
+
+function addRemove(host: Command): void {
+  const command = host
+    .command('rm <host>')
+    .description('send a host away: it is trusted no more')
+    .option('--force', 'also when it has capsules; they are lost')
+  withJson(command).action(async (id: string, options: CommonOptions & { readonly force?: boolean }) => {
+    const { config, output } = contextOf(options)
+    await (await connect(config)).hosts.remove(id, { force: options.force ?? false })
+    output.result({ removed: id }, () => id)
+  })
+}
+
+function addRotate(host: Command): void {
+  const command = host
+    .command('rotate-authority')
+    .description('have another authority sign for hosts; they change over within 7 days, without a break')
+  withJson(command).action(async (options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    await (await connect(config)).hosts.rotateAuthority()
+    output.result(
+      { rotated: true },
+      () => 'Another authority signs from now on; both are trusted until hosts have renewed.',
+    )
+  })
+}
+
+function showNew({ host, token }: NewHost, url: string): string {
+  return [
+    `${host.id} may join, once, within an hour:`,
+    `  sudo wrenn host join ${url} ${token}`,
+    '  sudo wrenn up',
+  ].join('\n')
+}
+
+function showHosts(hosts: readonly HostInfo[]): string {
+  const now = Date.now()
+  return table(
+    ['HOST', 'STATUS', 'ADDRESS', 'CPUS', 'MEMORY', 'HEARD', 'CERTIFICATE'],
+    hosts.map((host) => [
+      host.id,
+      host.status,
+      host.address ?? '-',
+      host.cpuCores === undefined ? '-' : String(host.cpuCores),
+      host.memoryMib === undefined ? '-' : `${host.memoryMib} MiB`,
+      host.lastHeartbeatAt === undefined ? '-' : `${showSpan(now - host.lastHeartbeatAt.getTime())} ago`,
+      host.certificateExpiresAt === undefined ? '-' : `${showSpan(host.certificateExpiresAt.getTime() - now)} left`,
+    ]),
+  )
+}
+
+function newHostJson({ host, token, tokenExpiresAt }: NewHost): object {
+  return { host: toJson(host), token, token_expires_at: tokenExpiresAt }
+}
+
+function toJson(host: HostInfo): object {
+  return {
+    id: host.id,
+    status: host.status,
+    address: host.address,
+    arch: host.arch,
+    cpu_cores: host.cpuCores,
+    memory_mb: host.memoryMib,
+    disk_gb: host.diskGib,
+    last_heartbeat_at: host.lastHeartbeatAt,
+    certificate_expires_at: host.certificateExpiresAt,
+    created_by: host.createdBy,
+    created_at: host.createdAt,
+  }
+}

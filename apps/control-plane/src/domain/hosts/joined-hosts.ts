@@ -1,0 +1,148 @@
+import { AppError, hostIds } from '@wrenn/base'
+import type { Host, NewHost } from '@wrenn/protocol'
+import { writeAudit } from '../../store/audit.js'
+import type { Db } from '../../store/database.js'
+import {
+  addJoinedHost,
+  countCapsulesOfHost,
+  dropJoinedHost,
+  findJoinedHost,
+  listJoinedHosts,
+  lockJoinedHost,
+  lockJoinedHosts,
+  updateJoinedHost,
+} from '../../store/joined-hosts.js'
+import type { Actor, JoinedHostRow } from '../../store/schema.js'
+import { digestOf, newSecret } from '../people/index.js'
+import type { HostAuthority } from './host-authority.js'
+import { hostToken } from './host-tokens.js'
+import { hostEntry, toHost } from './joined-host-view.js'
+
+const TOKEN_LIFETIME_MS = 3600 * 1000
+
+interface JoinedHostsDeps {
+  readonly db: Db
+  readonly authority: HostAuthority
+  /** Whether this platform's capsules run on a machine that joins; else on that of the control plane. */
+  readonly takesHosts: boolean
+  /** @default the time of this machine */
+  readonly now?: () => Date
+}
+
+/** The other machine that runs the capsules of this platform, for its admins. */
+export class JoinedHosts {
+  readonly #deps: JoinedHostsDeps
+
+  constructor(deps: JoinedHostsDeps) {
+    this.#deps = deps
+  }
+
+  /** The oldest first. */
+  async list(): Promise<Host[]> {
+    return (await listJoinedHosts(this.#deps.db)).map(toHost)
+  }
+
+  /** @throws AppError `host_not_found` */
+  async get(id: string): Promise<Host> {
+    const host = await findJoinedHost(this.#deps.db, id)
+    if (host === undefined) throw noHost(id)
+    return toHost(host)
+  }
+
+  /** Makes a place for a machine, and the token by which it joins. @throws AppError `conflict` when there is one, or none may join */
+  async create(actor: Actor): Promise<NewHost> {
+    this.#requireRemote()
+    const { db, authority } = this.#deps
+    await authority.credentials() // without a key for secrets nothing could come of the token
+    const now = this.#now()
+    const id = hostIds.create()
+    return await db.transaction().execute(async (tx) => {
+      await lockJoinedHosts(tx)
+      const [other] = await listJoinedHosts(tx)
+      if (other !== undefined) {
+        const message = `This platform has a host, ${other.id}; remove it first, or make another token for it.`
+        throw new AppError('conflict', message, { details: { host_id: other.id } })
+      }
+      await addJoinedHost(tx, { id, created_by: actor.id, created_at: now, updated_at: now })
+      await writeAudit(tx, hostEntry('host.create', id, actor))
+      return await this.#newToken(tx, id, now)
+    })
+  }
+
+  /**
+   * Another token for a host that waits for its machine, or is trusted no more; the one before is good no longer.
+   * @throws AppError `host_not_found`, `invalid_state`
+   */
+  async renewToken(id: string, actor: Actor): Promise<NewHost> {
+    return await this.#deps.db.transaction().execute(async (tx) => {
+      const host = await lockJoinedHost(tx, id)
+      if (host === undefined) throw noHost(id)
+      const now = this.#now()
+      if (isTrusted(host, now)) {
+        throw new AppError('invalid_state', 'This host has joined; it needs no token while it is trusted.')
+      }
+      await writeAudit(tx, hostEntry('host.token', id, actor))
+      return await this.#newToken(tx, id, now)
+    })
+  }
+
+  /**
+   * Trusts a host no more and forgets it. Its certificates are revoked; what runs on it is not ended by that.
+   * @throws AppError `host_not_found`, `in_use` while it has capsules, unless `force`
+   */
+  async remove(id: string, force: boolean, actor: Actor): Promise<void> {
+    const { db, authority } = this.#deps
+    await db.transaction().execute(async (tx) => {
+      const capsules = await countCapsulesOfHost(tx, id)
+      if (capsules > 0 && !force) {
+        const message = `The host has ${capsules} capsules, paused ones too; end them first, or lose them with force.`
+        throw new AppError('in_use', message, { details: { capsules } })
+      }
+      if (!(await dropJoinedHost(tx, id))) throw noHost(id)
+      await authority.revoke(id, tx)
+      await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}` }))
+    })
+  }
+
+  /** Another authority signs for hosts from now on. @throws AppError `conflict` while one takes another's place, or where no host may join */
+  async rotateAuthority(actor: Actor): Promise<void> {
+    this.#requireRemote()
+    await this.#deps.authority.rotate(actor)
+  }
+
+  #requireRemote(): void {
+    if (this.#deps.takesHosts) return
+    const message =
+      'The capsules of this platform run on its own machine; `wrenn up --remote-host` has them on one that joins.'
+    throw new AppError('conflict', message)
+  }
+
+  async #newToken(tx: Db, id: string, now: Date): Promise<NewHost> {
+    const secret = newSecret()
+    const expiresAt = new Date(now.getTime() + TOKEN_LIFETIME_MS)
+    const token = { token_digest: digestOf(secret), token_expires_at: expiresAt, token_key_hash: null }
+    await updateJoinedHost(tx, id, { ...token, updated_at: now })
+    const host = await findJoinedHost(tx, id)
+    if (host === undefined) throw noHost(id)
+    return {
+      host: toHost(host),
+      registration_token: hostToken('join', { hostId: id, secret }),
+      registration_expires_at: expiresAt.toISOString(),
+    }
+  }
+
+  #now(): Date {
+    return this.#deps.now?.() ?? new Date()
+  }
+}
+
+function isTrusted(
+  { joined_at: joinedAt, revoked_at: revokedAt, refresh_expires_at: until }: JoinedHostRow,
+  now: Date,
+) {
+  return joinedAt !== null && revokedAt === null && until !== null && until > now
+}
+
+function noHost(id: string): AppError {
+  return new AppError('host_not_found', `There is no host ${id}.`)
+}

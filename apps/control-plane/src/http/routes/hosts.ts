@@ -1,0 +1,153 @@
+import {
+  deleteHostQuerySchema,
+  hostCredentialsSchema,
+  hostIdSchema,
+  hostSchema,
+  newHostSchema,
+  refreshHostSchema,
+  registerHostSchema,
+} from '@wrenn/protocol'
+import { z } from 'zod'
+import { actorOf, fromOf } from '../auth.js'
+import type { App, Services } from '../context.js'
+import { errors, noContent } from '../schemas.js'
+
+const tags = ['hosts']
+const params = z.object({ id: hostIdSchema })
+
+/** For machines, which have tokens and no key. */
+export function openHostRoutes(app: App, { joining }: Services): void {
+  const config = { permission: 'public' } as const
+
+  app.post(
+    '/v1/hosts/register',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Join as a host, with a token that is good once.',
+        description: 'The answer can be asked for again for the same key, until the refresh token was used.',
+        security: [],
+        body: registerHostSchema,
+        response: { 201: hostCredentialsSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      void reply.header('cache-control', 'no-store')
+      return await reply.status(201).send(await joining.register(request.body, fromOf(request)))
+    },
+  )
+
+  app.post(
+    '/v1/hosts/auth/refresh',
+    {
+      config,
+      schema: {
+        tags,
+        summary: 'Get the next certificate and refresh token of a host.',
+        description:
+          'Certificates last 7 days; ask after two thirds of that. A refresh token that comes a second time with another key is taken for stolen: the host is trusted no more until it joins again.',
+        security: [],
+        body: refreshHostSchema,
+        response: { 200: hostCredentialsSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      void reply.header('cache-control', 'no-store')
+      return await reply.status(200).send(await joining.refresh(request.body, fromOf(request)))
+    },
+  )
+}
+
+/** For admins of the platform. */
+export function hostRoutes(app: App, { joinedHosts }: Services): void {
+  app.get(
+    '/v1/hosts',
+    {
+      config: { permission: 'hosts.read' },
+      schema: {
+        tags,
+        summary: 'List the machines that have joined or may.',
+        response: { 200: z.array(hostSchema), ...errors },
+      },
+    },
+    () => joinedHosts.list(),
+  )
+
+  app.post(
+    '/v1/hosts',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Let a machine join, with a token that is good once and for an hour.',
+        response: { 201: newHostSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      void reply.header('cache-control', 'no-store')
+      return await reply.status(201).send(await joinedHosts.create(actorOf(request)))
+    },
+  )
+
+  app.get(
+    '/v1/hosts/:id',
+    {
+      config: { permission: 'hosts.read' },
+      schema: { tags, summary: 'One of them.', params, response: { 200: hostSchema, ...errors } },
+    },
+    (request) => joinedHosts.get(request.params.id),
+  )
+
+  app.post(
+    '/v1/hosts/:id/token',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Make another token for a host that has not joined, or is trusted no more.',
+        params,
+        response: { 201: newHostSchema, ...errors },
+      },
+    },
+    async (request, reply) => {
+      void reply.header('cache-control', 'no-store')
+      return await reply.status(201).send(await joinedHosts.renewToken(request.params.id, actorOf(request)))
+    },
+  )
+
+  app.post(
+    '/v1/hosts/rotate-authority',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Have another authority sign for hosts from now on.',
+        description: 'The one before is trusted until no host has a certificate of it, which takes 7 days at most.',
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await joinedHosts.rotateAuthority(actorOf(request))
+      return await reply.status(204).send()
+    },
+  )
+
+  app.delete(
+    '/v1/hosts/:id',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Send a host away: its certificates are revoked, and it is called no more.',
+        params,
+        querystring: deleteHostQuerySchema,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await joinedHosts.remove(request.params.id, request.query.force, actorOf(request))
+      return await reply.status(204).send()
+    },
+  )
+}

@@ -1,0 +1,74 @@
+import { type Insertable, sql, type Updateable } from 'kysely'
+import type { Db } from './database.js'
+import type { Database, JoinedHostRow } from './schema.js'
+
+/** With what is known of it from elsewhere. */
+export type KnownJoinedHost = JoinedHostRow & {
+  readonly last_seen_at: Date | null
+  readonly told_state: 'up' | 'down' | null
+  readonly certificate_expires_at: Date | null
+}
+
+function known(db: Db) {
+  return db
+    .selectFrom('joined_hosts as j')
+    .leftJoin('hosts as h', 'h.id', 'j.id')
+    .selectAll('j')
+    .select(['h.last_seen_at', 'h.told_state'])
+    .select((eb) =>
+      eb
+        .selectFrom('host_certificates as c')
+        .whereRef('c.host_id', '=', 'j.id')
+        .where('c.revoked_at', 'is', null)
+        .select(sql<Date | null>`max(c.expires_at)`.as('newest'))
+        .as('certificate_expires_at'),
+    )
+}
+
+/** The oldest first. */
+export async function listJoinedHosts(db: Db): Promise<KnownJoinedHost[]> {
+  return await known(db).orderBy('j.created_at').orderBy('j.id').execute()
+}
+
+export async function findJoinedHost(db: Db, id: string): Promise<KnownJoinedHost | undefined> {
+  return await known(db).where('j.id', '=', id).executeTakeFirst()
+}
+
+/** Until the end of the transaction nobody else changes it. */
+export async function lockJoinedHost(tx: Db, id: string): Promise<JoinedHostRow | undefined> {
+  return await tx.selectFrom('joined_hosts').selectAll().where('id', '=', id).forUpdate().executeTakeFirst()
+}
+
+/** Until the end of the transaction nobody else adds one. */
+export async function lockJoinedHosts(tx: Db): Promise<void> {
+  await sql`LOCK TABLE joined_hosts IN SHARE ROW EXCLUSIVE MODE`.execute(tx)
+}
+
+export async function addJoinedHost(tx: Db, host: Insertable<Database['joined_hosts']>): Promise<void> {
+  await tx.insertInto('joined_hosts').values(host).execute()
+}
+
+export async function updateJoinedHost(
+  tx: Db,
+  id: string,
+  changed: Updateable<Database['joined_hosts']>,
+): Promise<void> {
+  await tx.updateTable('joined_hosts').set(changed).where('id', '=', id).execute()
+}
+
+/** @returns whether there was one */
+export async function dropJoinedHost(tx: Db, id: string): Promise<boolean> {
+  const gone = await tx.deleteFrom('joined_hosts').where('id', '=', id).executeTakeFirst()
+  return gone.numDeletedRows > 0n
+}
+
+/** How many capsules a host has that are not over, paused ones too. */
+export async function countCapsulesOfHost(db: Db, id: string): Promise<number> {
+  const { count } = await db
+    .selectFrom('capsules')
+    .select(sql<number>`count(*)`.as('count'))
+    .where('host_id', '=', id)
+    .where('state', 'not in', ['stopped', 'error'])
+    .executeTakeFirstOrThrow()
+  return count
+}

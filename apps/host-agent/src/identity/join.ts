@@ -1,0 +1,135 @@
+import { mkdir, readdir, readFile, statfs } from 'node:fs/promises'
+import { connect } from 'node:net'
+import { arch, availableParallelism, totalmem } from 'node:os'
+import { join } from 'node:path'
+import { AppError, errorText, isErrno, requireFitting, writeFileAtomic } from '@wrenn/base'
+import { createCertificateRequest } from '@wrenn/certificates'
+import {
+  forgetJoining,
+  type HostIdentity,
+  type PendingKey,
+  readJoining,
+  writeIdentity,
+  writeJoining,
+} from './identity-file.js'
+import { askForCredentials, platformUrl } from './platform-call.js'
+
+/** Of host agents that listen on a network. */
+const DEFAULT_PORT = 7443
+const CONNECT_WITHIN_MS = 10_000
+const TOKEN = /^wrj_([0-9a-z]{25})_[0-9A-Za-z_-]{43}$/
+const HOST_ID_FILE = 'host-id'
+const GIB = 2 ** 30
+
+/** How a machine becomes a host. */
+export interface JoinOptions {
+  /** The platform's directory on this machine. */
+  readonly dir: string
+  readonly url: string
+  readonly token: string
+  /** `name:port` where control planes reach this machine. @default the address by which it reaches the platform, port 7443 */
+  readonly address?: string | undefined
+  /** `address:port` to listen on. @default all addresses, the port of `address` */
+  readonly listen?: string | undefined
+  /** A PEM file of authorities that the platform's certificate may be of. @default the public ones */
+  readonly caFile?: string | undefined
+}
+
+/**
+ * Makes a key, which stays here, gets a certificate for it by the token, and keeps both. Tried again with the same token it asks for the
+ * same key.
+ * @throws AppError what the platform answers; `conflict` when this machine has capsules as another host; `invalid_request`, `connection_failed`
+ */
+export async function joinPlatform(options: JoinOptions): Promise<HostIdentity & { readonly address: string }> {
+  const { dir, token, caFile } = options
+  const url = platformUrl(options.url)
+  const hostId = hostIdOf(token)
+  const urlAuthorities = caFile === undefined ? undefined : await readCa(caFile)
+  const address = options.address ?? `${await ownAddressTowards(url)}:${DEFAULT_PORT}`
+  const listen = options.listen ?? `0.0.0.0:${address.slice(address.lastIndexOf(':') + 1)}`
+  await mkdir(dir, { recursive: true, mode: 0o755 })
+  await requireFree(dir, hostId)
+  const { key, request } = (await readJoining(dir, token)) ?? (await beginJoining(dir, token))
+  const body = { token, address, csr: request, ...(await factsOf(dir)) }
+  const answer = await askForCredentials({ url, urlAuthorities }, '/v1/hosts/register', body)
+  if (answer.host.id !== hostId)
+    throw new AppError('conflict', `The platform takes this machine for ${answer.host.id}.`)
+  const identity: HostIdentity = {
+    ...{ version: 1, hostId, url, listen, key, certificate: answer.cert_pem, authorities: answer.ca_cert_pem },
+    ...{ refreshToken: answer.refresh_token },
+    ...(urlAuthorities === undefined ? {} : { urlAuthorities }),
+  }
+  requireFitting({ cert: identity.certificate, key }, { cert: "The platform's answer", key: 'the key of this machine' })
+  await writeFileAtomic(join(dir, HOST_ID_FILE), `${hostId}\n`, 0o644)
+  await writeIdentity(dir, identity)
+  await forgetJoining(dir)
+  return { ...identity, address }
+}
+
+function hostIdOf(token: string): string {
+  const [, id] = TOKEN.exec(token) ?? []
+  if (id !== undefined) return `host-${id}`
+  throw new AppError('invalid_request', 'That is no token of a host: `wrenn host token`, on the platform, makes one.')
+}
+
+async function beginJoining(dir: string, token: string): Promise<PendingKey> {
+  const made = await createCertificateRequest()
+  await writeJoining(dir, token, made)
+  return made
+}
+
+/** Records and saved states are of the host that made them. */
+async function requireFree(dir: string, hostId: string): Promise<void> {
+  const before = await ifThere(readFile(join(dir, HOST_ID_FILE), 'utf8'))
+  if (before === undefined || before.trim() === hostId) return
+  const records = (await ifThere(readdir(join(dir, 'journal')))) ?? []
+  if (!records.some((name) => name.endsWith('.json'))) return
+  const message = `${dir} has capsules of ${before.trim()}, which this token is not for: end them first, or give another --dir.`
+  throw new AppError('conflict', message)
+}
+
+async function ifThere<T>(read: Promise<T>): Promise<T | undefined> {
+  return await read.catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  })
+}
+
+async function readCa(path: string): Promise<string> {
+  return await readFile(path, 'utf8').catch((error: unknown) => {
+    throw new AppError('invalid_request', `--ca cannot be read: ${errorText(error)}.`)
+  })
+}
+
+async function factsOf(dir: string) {
+  const { blocks, bsize } = await statfs(dir)
+  return {
+    arch: arch(),
+    cpu_cores: availableParallelism(),
+    memory_mb: Math.floor(totalmem() / 2 ** 20),
+    disk_gb: Math.floor((blocks * bsize) / GIB),
+  }
+}
+
+/** The address of this machine that its packets to the platform come from. */
+async function ownAddressTowards(url: string): Promise<string> {
+  const { hostname, port, protocol } = new URL(url)
+  const socket = connect({
+    host: hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: Number(port || (protocol === 'https:' ? 443 : 80)),
+    signal: AbortSignal.timeout(CONNECT_WITHIN_MS),
+  })
+  try {
+    return await new Promise<string>((resolve, reject) => {
+      socket.once('error', reject)
+      socket.once('connect', () => {
+        const own = socket.localAddress ?? '127.0.0.1'
+        resolve(own.includes(':') ? `[${own}]` : own)
+      })
+    })
+  } catch (cause) {
+    throw new AppError('connection_failed', `The platform at ${url} does not answer: ${errorText(cause)}.`, { cause })
+  } finally {
+    socket.destroy()
+  }
+}

@@ -1,0 +1,108 @@
+import { z } from 'zod'
+import { requestBody, text, timestampSchema } from './common.js'
+
+/** Wire form of a host's id, also as a path segment. */
+export const hostIdSchema = z
+  .string()
+  .regex(/^host-[0-9a-z]{25}$/, 'must be a host id: host- and 25 characters 0-9a-z')
+  .describe('Host id: `host-` and 25 base-36 characters.')
+
+/** Another machine that runs capsules of this platform. */
+export const hostSchema = z
+  .object({
+    id: z.string(),
+    type: z.string().describe('`regular`: for all teams.'),
+    status: z
+      .string()
+      .describe(
+        '`pending`: its token was not used yet; `online`; `unreachable`: it does not answer; `revoked`: it is trusted no more until it joins again.',
+      ),
+    address: z.string().optional().describe('Where its host agent listens: `name:port`. Absent until it has joined.'),
+    arch: z.string().optional(),
+    cpu_cores: z.number().optional(),
+    memory_mb: z.number().optional(),
+    disk_gb: z.number().optional(),
+    last_heartbeat_at: timestampSchema.optional().describe('When it was last heard.'),
+    certificate_expires_at: timestampSchema
+      .optional()
+      .describe('Of the newest one; it is renewed after two thirds of its life.'),
+    created_by: z.string().describe('Id of the person or key.'),
+    created_at: timestampSchema,
+    updated_at: timestampSchema,
+  })
+  .meta({ id: 'Host' })
+/** On the wire. */
+export type Host = z.infer<typeof hostSchema>
+
+/** A host that may join, with what it joins by. */
+export const newHostSchema = z
+  .object({
+    host: hostSchema,
+    registration_token: z.string().describe('Good once. Shown once.'),
+    registration_expires_at: timestampSchema,
+  })
+  .meta({ id: 'NewHost' })
+/** On the wire. */
+export type NewHost = z.infer<typeof newHostSchema>
+
+const request = text(8192, 1).describe(
+  'A certificate request (PKCS #10) as PEM, for a key on P-256 that stays on the host. Nothing of it but the key is read.',
+)
+
+/** Body of `POST /v1/hosts/register`. */
+export const registerHostSchema = requestBody({
+  token: text(256, 1),
+  address: text(261, 1)
+    .regex(
+      /^(?:\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?):\d{1,5}$/,
+      'must be name:port, address:port or [IPv6]:port',
+    )
+    .refine((address) => {
+      const port = Number(address.slice(address.lastIndexOf(':') + 1))
+      return port > 0 && port < 65_536
+    }, 'must have a port from 1 to 65535')
+    .describe('Where control planes reach its host agent.'),
+  csr: request,
+  arch: text(32, 1).optional(),
+  cpu_cores: z.number().int().min(1).max(1_000_000).optional(),
+  memory_mb: z
+    .number()
+    .int()
+    .min(1)
+    .max(2 ** 40)
+    .optional(),
+  disk_gb: z
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 40)
+    .optional(),
+}).meta({ id: 'RegisterHost' })
+/** As the server reads it. */
+export type RegisterHostInput = z.output<typeof registerHostSchema>
+
+/** Body of `POST /v1/hosts/auth/refresh`. */
+export const refreshHostSchema = requestBody({ refresh_token: text(256, 1), csr: request }).meta({ id: 'RefreshHost' })
+/** As the server reads it. */
+export type RefreshHostInput = z.output<typeof refreshHostSchema>
+
+/** What a host proves with who it is, and whom it believes. */
+export const hostCredentialsSchema = z
+  .object({
+    host: hostSchema,
+    refresh_token: z.string().describe('For the next certificate; good once, for 60 days.'),
+    cert_pem: z.string(),
+    ca_cert_pem: z.string().describe('Certificates of all authorities that control planes may have one of.'),
+  })
+  .meta({ id: 'HostCredentials' })
+/** On the wire. */
+export type HostCredentials = z.infer<typeof hostCredentialsSchema>
+
+/** Query of `DELETE /v1/hosts/{id}`. */
+export const deleteHostQuerySchema = z.object({
+  force: z
+    .enum(['true', 'false'])
+    .default('false')
+    .transform((value) => value === 'true')
+    .describe('Also when it has capsules: they are lost.'),
+})
