@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { openTemplateFile, saveTemplate } from './template-file.js'
 
@@ -51,7 +50,7 @@ describe('an archive of a template', () => {
     const { name, sizeBytes, upload } = await openTemplateFile(path)
     expect([name, sizeBytes]).toEqual(['web', archive.length])
     expect(upload.hash).toBe(createHash('sha256').update(archive).digest('hex'))
-    expect(await text(upload.open())).toBe(archive.toString())
+    expect(await new Response(upload.open()).text()).toBe(archive.toString())
   })
 
   it('is refused with any byte of it flipped', async () => {

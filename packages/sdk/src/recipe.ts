@@ -59,8 +59,11 @@ export interface RecipeImageFile {
 export interface RecipeUpload {
   /** SHA-256 in hexadecimal digits: the same for the same files. */
   readonly hash: string
-  /** Reads it anew each time. */
-  open(): ReadableStream<Uint8Array>
+  /**
+   * Reads it anew each time. A Blob, such as a file of a page, is sent from where it lies, and again when the connection breaks; browsers send no
+   * streams by HTTP/1.1.
+   */
+  open(): ReadableStream<Uint8Array> | Blob
 }
 
 /** Of what a template is made. */
@@ -86,6 +89,17 @@ export interface Recipe {
   readonly uploads: readonly RecipeUpload[]
   /** By the `from` of the stages that begin with them. @default none */
   readonly imageFiles?: Readonly<Record<string, RecipeImageFile>>
+}
+
+/**
+ * A recipe of an image of a registry as it is. Its variables, user and directory are the template's; what a container of it would
+ * run is started.
+ * @param image `[registry[:port]/]name[:tag][@sha256:…]`, or the name of a template, which goes first
+ * @example
+ * await wrenn.templates.build('python', imageRecipe('docker.io/library/python:3.12'))
+ */
+export function imageRecipe(image: string): Recipe {
+  return { stages: [{ from: image, steps: [] }], uploads: [] }
 }
 
 /** How a recipe is made of a file. */

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { FakeServer, KEY, sendJson } from './fake-server.fixture.js'
-import { imageFileRecipe, type Recipe, Wrenn } from './index.js'
+import { imageFileRecipe, imageRecipe, type Recipe, Wrenn } from './index.js'
 
 const ID = `bld-${'0'.repeat(25)}`
 const at = '2026-01-02T03:04:05.000Z'
@@ -81,6 +81,28 @@ describe('a build', () => {
     expect(imageFileRecipe(file)).toMatchObject({ imageFiles: { 'image file': { hash } } })
   })
 
+  it('of an image of a registry begins with it, and sends nothing', async () => {
+    await wrenn.templates.startBuild('web', imageRecipe('ghcr.io/team/app:2'))
+    expect(asked()).toEqual(['POST /v1/templates/builds', 'POST /v1/templates/builds/ID/start'])
+    expect(JSON.parse(server.seen[1]?.body ?? '')).toEqual({ stages: [{ from: 'ghcr.io/team/app:2', steps: [] }] })
+  })
+
+  it('sends a Blob with its length, and again when the connection breaks', async () => {
+    const { handler } = server
+    let isBroken = false
+    server.handler = (request, response) => {
+      if (request.method !== 'PUT' || isBroken) return handler(request, response)
+      isBroken = true
+      response.destroy()
+    }
+    await wrenn.templates.startBuild('web', imageFileRecipe({ hash, open: () => new Blob(['image']) }))
+    const sent = server.seen.filter(({ method }) => method === 'PUT')
+    expect(sent.map(({ body, headers }) => [body, headers['content-length']])).toEqual([
+      ['image', '5'],
+      ['image', '5'],
+    ])
+  })
+
   it('of an archive is made as a build is, and an archive is given as it comes', async () => {
     const file = { hash, open: () => new Blob(['archive']).stream() }
     expect((await wrenn.templates.import('web', file)).state).toBe('ready')
@@ -88,6 +110,15 @@ describe('a build', () => {
     server.handler = (_, response) => response.writeHead(200).end('the bytes')
     expect(await new Response(await wrenn.templates.export('web:v2')).text()).toBe('the bytes')
     expect(asked().at(-1)).toBe('GET /v1/snapshots/web%3Av2/archive')
+  })
+
+  it('of an archive may be saved by the browser, with a session that is fresh', async () => {
+    const page = new Wrenn({ apiUrl: server.url, cookies: true })
+    const url = `${server.url}/v1/snapshots/web%3Av2/archive`
+    expect([await page.templates.exportUrl('web:v2'), await page.templates.exportUrl('web:v2')]).toEqual([url, url])
+    expect(asked()).toEqual(['POST /v1/auth/refresh'])
+    expect(await wrenn.templates.exportUrl('web:v2')).toBe(url)
+    expect(asked()).toHaveLength(1)
   })
 
   it('does not send what is there', async () => {

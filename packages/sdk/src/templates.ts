@@ -139,9 +139,20 @@ export class Templates {
    * await pipeline(await wrenn.templates.export('web'), createWriteStream('web.wrenn'))
    */
   async export(name: string, options: CallOptions = {}): Promise<ReadableStream<Uint8Array>> {
-    const path = `/v1/snapshots/${encodeURIComponent(name)}/archive`
-    const { body } = await this.#transport.request('GET', path, options)
+    const { body } = await this.#transport.request('GET', archivePathOf(name), options)
     return body ?? new ReadableStream({ start: (controller) => controller.close() })
+  }
+
+  /**
+   * Where a browser saves an archive from by itself, as large as it may be: for links of pages whose session is in cookies, and for a few minutes.
+   * Elsewhere it takes the key, as each call does.
+   * @throws WrennError `unauthorized` when there is no session any more
+   * @example
+   * location.assign(await wrenn.templates.exportUrl('web'))
+   */
+  async exportUrl(name: string): Promise<string> {
+    await this.#transport.page?.makeFresh()
+    return this.#transport.url(archivePathOf(name))
   }
 
   /**
@@ -308,12 +319,18 @@ export class Templates {
     const path = `${pathOf(id)}/files/${upload.hash}`
     const { present, upload_url: url } = await this.#transport.json<wire.TemplateBuildFiles>('GET', path, call)
     if (present) return
-    const target = new URL(url)
     // Where the API is asked, whatever the server thinks that it is called.
-    const body = new WatchedBody(upload.open())
-    const options = { ...call, requestTimeoutMs: 0, body: body.stream, idempotent: false }
+    const { pathname, search } = new URL(url)
+    const target = pathname + search
+    const options = { ...call, requestTimeoutMs: 0 }
+    const source = upload.open()
+    if (source instanceof Blob) {
+      await this.#transport.send('PUT', target, { ...options, body: source })
+      return
+    }
+    const body = new WatchedBody(source)
     try {
-      await this.#transport.send('PUT', `${target.pathname}${target.search}`, options)
+      await this.#transport.send('PUT', target, { ...options, body: body.stream, idempotent: false })
     } catch (error) {
       throw body.reasonOf(error)
     }
@@ -326,6 +343,10 @@ function callOf({ signal, requestTimeoutMs }: CallOptions): CallOptions {
 
 function pathOf(id: string): string {
   return `/v1/templates/builds/${encodeURIComponent(id)}`
+}
+
+function archivePathOf(name: string): string {
+  return `/v1/snapshots/${encodeURIComponent(name)}/archive`
 }
 
 function wireStep({ filesHash, ...step }: RecipeStep): object {

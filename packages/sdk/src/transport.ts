@@ -130,10 +130,11 @@ export class Transport {
 
   /** The URL of a WebSocket route. */
   socketUrl(path: string, query: RequestOptions['query'] = {}): string {
-    return this.#url(path, query).replace(/^http/, 'ws')
+    return this.url(path, query).replace(/^http/, 'ws')
   }
 
-  #url(path: string, query: RequestOptions['query'] = {}): string {
+  /** The URL of a route. */
+  url(path: string, query: RequestOptions['query'] = {}): string {
     const url = new URL(`${this.#base}${path}`)
     for (const [key, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(key, String(value))
     return url.href
@@ -146,7 +147,7 @@ export class Transport {
     const timer = timeoutMs > 0 ? setTimeout(() => deadline.abort(), timeoutMs) : undefined
     const signals = options.signal ? [deadline.signal, options.signal] : [deadline.signal]
     try {
-      const response = await this.options.fetch(this.#url(path, options.query), {
+      const response = await this.options.fetch(this.url(path, options.query), {
         method,
         headers: this.#headers(options, apiKey),
         signal: AbortSignal.any(signals),

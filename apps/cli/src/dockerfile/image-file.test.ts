@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import type { Recipe } from '@wrenn/sdk'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { aloneFileOf, recipeOfFile, withImageFiles } from './image-file.js'
@@ -34,7 +33,7 @@ describe('a file of an image', () => {
     expect(made.stages).toEqual([{ from: 'app.tar', steps: [] }])
     expect(made.imageFiles).toEqual({ 'app.tar': { hash, image: 'app:2' } })
     const [upload] = made.uploads
-    expect(upload && (await text(upload.open()))).toBe(content)
+    expect(upload && (await new Response(upload.open()).text())).toBe(content)
   })
 
   it('is what stages of its name begin with', async () => {
@@ -63,7 +62,7 @@ describe('a file of an image', () => {
     await writeFile(changing, content)
     const [upload] = (await recipeOfFile(changing, undefined)).uploads
     await appendFile(changing, 'more')
-    const sent = upload === undefined ? '' : text(upload.open())
+    const sent = upload === undefined ? '' : new Response(upload.open()).text()
     await expect(sent).rejects.toThrow('changed while it was read')
   })
 })
