@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { openBeside, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { expectAccessible, openBeside, PATIENT, signIn, type Tab, useBrowser, visit } from '../harness/dashboard.js'
 import { addPerson, bearer, firstAdmin, logIn, tokenInMail } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -37,17 +37,6 @@ async function build(name: string, lines: readonly string[]): Promise<string> {
   return pathOf(tab)
 }
 
-async function accessible(): Promise<void> {
-  const { page } = tab
-  for (const colorScheme of ['light', 'dark'] as const) {
-    await page.emulateMedia({ colorScheme })
-    expect(await violations(tab)).toEqual([])
-  }
-  await page.setViewportSize({ width: 360, height: 740 })
-  expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
-  await page.setViewportSize({ width: 1440, height: 900 })
-}
-
 /** Builds, by the page alone; each test goes on with what the one before has built. */
 describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
   beforeAll(async () => {
@@ -70,7 +59,7 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
     await page.getByRole('link', { name: 'Templates' }).click()
     await page.getByRole('link', { name: 'Builds', exact: true }).click()
     await page.getByRole('heading', { name: 'No builds yet' }).waitFor()
-    await accessible()
+    await expectAccessible(tab)
     await page.getByRole('link', { name: 'Build the first one' }).click()
     await page.getByRole('heading', { name: 'New build' }).waitFor()
     await page.getByLabel('Name').fill('greeter')
@@ -79,7 +68,7 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
     await page.getByLabel('Secret npm').waitFor()
     await page.locator('[data-problem="2"]').getByText('Line 2: ONBUILD is not supported').waitFor()
     expect(await page.locator('[data-refused]').count()).toBe(2)
-    await accessible()
+    await expectAccessible(tab)
     await page.locator('[data-problem="4"]').click()
     expect(
       await text().evaluate((area: HTMLTextAreaElement) => area.value.slice(area.selectionStart, area.selectionEnd)),
@@ -114,7 +103,7 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
       for (const key of ['base', '1', '2', 'finalize'])
         expect(await phase(key).getAttribute('data-phase-state')).toBe('done')
       expect(await page.locator('[data-steps]').innerText()).toBe('2, 0 cached')
-      await accessible()
+      await expectAccessible(tab)
       // It follows its end, and has not all lines in the page.
       await page.locator('[data-log=following]').getByText('Everything is done').waitFor()
       expect(await page.getByText('said 7', { exact: true }).count()).toBe(0)
@@ -165,7 +154,7 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
       expect(await page.locator('[data-steps]').innerText()).toBe('3, 2 cached')
       await page.getByRole('button', { name: 'Show it in the log' }).click()
       await page.locator('[data-log]').getByText('almost', { exact: true }).waitFor()
-      await accessible()
+      await expectAccessible(tab)
       await page.reload()
       await page.locator('[data-reason]').waitFor()
       expect(problems).toEqual([])
@@ -189,7 +178,7 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
       await page.locator('[data-build=sleeper]').waitFor({ state: 'detached' })
       await page.reload()
       await page.locator('[data-build=greeter] [data-build-state=error]').waitFor()
-      await accessible()
+      await expectAccessible(tab)
       await visit(tab, platform, `${BUILDS}?name=sleeper`)
       await page.locator('[data-build=sleeper]').waitFor()
       expect(await page.locator('[data-build]').count()).toBe(1)

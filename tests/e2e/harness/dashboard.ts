@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { AxeResults } from 'axe-core'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
-import { afterAll, beforeAll, inject } from 'vitest'
+import { afterAll, beforeAll, expect, inject } from 'vitest'
 import { launchBrowser, noBrowser } from './browser.js'
 import { PASSWORD } from './people.js'
 import type { Platform } from './platform.js'
@@ -88,6 +88,18 @@ export async function violations({ page }: Tab): Promise<string[]> {
   return found.violations
     .filter(({ impact }) => impact === 'serious' || impact === 'critical')
     .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`)
+}
+
+/** The page as it is now, in both themes, and as narrow as a phone. */
+export async function expectAccessible(tab: Tab): Promise<void> {
+  const { page } = tab
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme })
+    expect(await violations(tab)).toEqual([])
+  }
+  await page.setViewportSize({ width: 360, height: 740 })
+  expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
+  await page.setViewportSize({ width: 1440, height: 900 })
 }
 
 /** Everything the shown terminal has on its screen. */

@@ -97,6 +97,18 @@ export function usageExamples(origin: string, month: string, from: string, to: s
   ]
 }
 
+/** How builds log in at a registry. */
+export function registryExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: 'wrenn registry login ghcr.io robot < token' },
+    { name: 'SDK', text: "await wrenn.registries.login('ghcr.io', 'robot', token)" },
+    {
+      name: 'curl',
+      text: `curl -X PUT -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{"username": "robot", "password": "…"}' ${origin}/v1/registries/ghcr.io`,
+    },
+  ]
+}
+
 /** How a template is built from a Dockerfile. */
 export function buildExamples(origin: string): Examples {
   return [
@@ -118,6 +130,30 @@ export function buildExamples(origin: string): Examples {
         `api -d '{"stages": [{"from": "base", "steps": [{"type": "RUN", "args": ["apt-get update"]}]}]}' \\`,
         `  ${origin}/v1/templates/builds/$id/start`,
         `api "${origin}/v1/templates/builds/$id/log?wait_sec=20"`,
+      ].join('\n'),
+    },
+  ]
+}
+
+/** How a template is made of an image of a registry. */
+export function imageExamples(origin: string): Examples {
+  return [
+    { name: 'CLI', text: "echo 'FROM python:3.12' | wrenn template build python -f - ." },
+    {
+      name: 'SDK',
+      text: [
+        "import { imageRecipe } from '@wrenn/sdk'",
+        '',
+        "await wrenn.templates.build('python', imageRecipe('docker.io/library/python:3.12'))",
+      ].join('\n'),
+    },
+    {
+      name: 'curl',
+      text: [
+        'api() { curl -H "X-API-Key: $KEY" -H \'content-type: application/json\' "$@"; }',
+        `id=$(api -d '{"name": "python"}' ${origin}/v1/templates/builds | jq -r .id)`,
+        `api -d '{"stages": [{"from": "docker.io/library/python:3.12", "steps": []}]}' \\`,
+        `  ${origin}/v1/templates/builds/$id/start`,
       ].join('\n'),
     },
   ]

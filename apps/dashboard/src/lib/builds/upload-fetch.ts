@@ -1,20 +1,25 @@
 import { fetchWithProgress } from '../files/xhr-fetch.js'
 
 /**
- * A `fetch` for builds. Browsers send no streams by HTTP/1.1, so what is one is made whole first, on the disk where the browser sees fit;
- * all else goes as ever.
- * @param onProgress told how many bytes more were sent
+ * A `fetch` for builds. A Blob, such as a file, is sent from where it lies. Browsers send no streams by HTTP/1.1, so what is one is made whole first,
+ * on the disk where the browser sees fit; all else goes as ever.
+ * @param onProgress told how many bytes more were sent: less than none where it begins anew
  */
 export function uploadFetch(onProgress: (bytes: number) => void): typeof globalThis.fetch {
   return async (input, init = {}) => {
-    if (!(init.body instanceof ReadableStream)) return await fetch(input, init)
-    const body = await new Response(init.body).blob()
+    const body = init.body instanceof ReadableStream ? await new Response(init.body).blob() : init.body
+    if (!(body instanceof Blob)) return await fetch(input, init)
     init.signal?.throwIfAborted()
     let seen = 0
-    const send = fetchWithProgress((sent) => {
+    const tell = (sent: number): void => {
       onProgress(sent - seen)
       seen = sent
-    })
-    return await send(input, { ...init, body })
+    }
+    try {
+      return await fetchWithProgress(tell)(input, { ...init, body })
+    } catch (error) {
+      tell(0)
+      throw error
+    }
   }
 }

@@ -1,0 +1,163 @@
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testkit'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Api, usePlatform } from '../harness/api.js'
+import { noBrowser } from '../harness/browser.js'
+import { expectAccessible, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { addPerson, bearer, firstAdmin, logIn, tokenInMail } from '../harness/people.js'
+
+const { platform } = usePlatform()
+const browser = useBrowser()
+const anonymous = new Api(platform, '')
+const TEMPLATES = '/dashboard/templates'
+/** The platform of this suite fetches from there, at any port. */
+const ADDRESS = '127.0.0.2'
+/** Builds on an emulated machine, two suites beside. */
+const BUSY_MS = 600_000
+const WRONG = 'not the password'
+let scratch = ''
+let registry: TestRegistry | undefined
+/** In the registry, which gives it to nobody without a login. */
+let image = ''
+let tab: Tab
+let owner: ReturnType<typeof bearer>
+let team = ''
+
+const authority = () => registry?.authority ?? ''
+const row = () => tab.page.locator(`[data-registry="${authority()}"]`)
+const state = (name: string) => tab.page.locator(`header [data-build-state=${name}]`)
+const reference = () => tab.page.getByRole('textbox', { name: 'Image', exact: true })
+
+/** An image of one program, as small as they come. */
+async function writeImage(): Promise<string> {
+  const root = join(scratch, 'root')
+  await mkdir(root)
+  await copyFile('/bin/busybox', join(root, 'busybox'))
+  const layout = join(scratch, 'layout')
+  await writeOciLayout(layout, [{ layers: [tarOf(root)], config: {} }])
+  return layout
+}
+
+/** Without the errors of these answers, which a browser reports whether a page expects them or not. */
+function unexpected({ problems }: Tab, ...expected: readonly number[]): readonly string[] {
+  return problems.splice(0).filter((problem) => !expected.some((status) => problem.includes(`status of ${status}`)))
+}
+
+/** Logins at registries and templates of images, by the page alone; each test goes on with what the one before has made. */
+describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowser}`, () => {
+  beforeAll(async () => {
+    scratch = await mkdtemp(join(tmpdir(), 'wrenn-e2e-dashboard-images-'))
+    await firstAdmin(platform)
+    const { email } = await addPerson(platform, 'Ilse')
+    const session = await logIn(platform, email)
+    owner = bearer(session)
+    team = session.team_id ?? ''
+    registry = await TestRegistry.start({ dir: join(scratch, 'registry'), address: ADDRESS, needsLogin: true })
+    image = registry.push(await writeImage(), 'team/tiny:1')
+    tab = await browser.open()
+    await signIn(tab, platform, email)
+  })
+
+  /** Templates and logins go with their team. */
+  afterAll(async () => {
+    if (team !== '') await anonymous.json('DELETE', `/v1/teams/${team}`, owner)
+    await registry?.[Symbol.asyncDispose]()
+    if (scratch !== '') await rm(scratch, { recursive: true, force: true })
+  })
+
+  it('teach what a login is for, say beside each field what is wrong, and show no secret again', async () => {
+    const { page } = tab
+    await page.getByRole('link', { name: 'Templates' }).click()
+    await page.getByRole('link', { name: 'Registries' }).click()
+    await page.getByRole('heading', { name: 'No logins yet' }).waitFor()
+    await expectAccessible(tab)
+    await page.getByRole('button', { name: 'New login' }).click()
+    const dialog = page.getByRole('dialog', { name: 'New login' })
+    await dialog.getByLabel('Registry').fill('no registry')
+    await dialog.getByLabel('User').fill('us:er')
+    await dialog.getByLabel('Password or token').fill(WRONG)
+    await dialog.getByRole('button', { name: 'Keep the login' }).click()
+    await dialog.getByText('It must be host or host:port').waitFor()
+    expect(await dialog.getByLabel('Registry').evaluate((input) => input === document.activeElement)).toBe(true)
+    await dialog.getByLabel('Registry').fill(`http://${authority()}/v2/`)
+    await dialog.getByRole('button', { name: 'Keep the login' }).click()
+    await dialog.getByText('It must not contain a colon.').waitFor()
+    expect(await dialog.getByLabel('User').getAttribute('aria-invalid')).toBe('true')
+    expect(await violations(tab)).toEqual([])
+    await dialog.getByLabel('User').fill(registryLogin.username)
+    await dialog.getByRole('button', { name: 'Keep the login' }).click()
+    await row().getByText(registryLogin.username, { exact: true }).waitFor()
+    await expectAccessible(tab)
+    await page.reload()
+    await row().waitFor()
+    expect(await page.content()).not.toContain(WRONG)
+    expect(unexpected(tab, 400)).toEqual([])
+  })
+
+  it(
+    'make a template of an image of a registry, once its login is right',
+    async () => {
+      const { page } = tab
+      await visit(tab, platform, `${TEMPLATES}/builds/new/image`)
+      await reference().fill('Not An Image')
+      await page.getByLabel('Name').fill('x')
+      await page.getByRole('button', { name: 'Build', exact: true }).click()
+      await page.getByText('It must be an image as').waitFor()
+      await page.getByLabel('Name').fill('')
+      await reference().fill(image)
+      await page.locator('[data-asks]').getByText(`is asked as ${registryLogin.username}`).waitFor()
+      expect(await page.getByLabel('Name').inputValue()).toBe('tiny')
+      await expectAccessible(tab)
+      await page.getByRole('button', { name: 'Build', exact: true }).click()
+      await page.waitForURL(/\/builds\/bld-/, PATIENT)
+      await state('error').waitFor()
+      await expectAccessible(tab)
+      await page.getByRole('link', { name: 'its registry' }).click()
+      await page.getByRole('button', { name: `Change the login at ${authority()}` }).click()
+      const dialog = page.getByRole('dialog', { name: `Change the login at ${authority()}` })
+      await dialog.getByLabel('Password or token').fill(registryLogin.password)
+      await dialog.getByRole('button', { name: 'Change', exact: true }).click()
+      await dialog.waitFor({ state: 'detached' })
+      await visit(tab, platform, `${TEMPLATES}/builds/new/image`)
+      await reference().fill(image)
+      await page.getByRole('button', { name: 'Build', exact: true }).click()
+      await page.waitForURL(/\/builds\/bld-/, PATIENT)
+      await state('ready').waitFor()
+      expect(unexpected(tab)).toEqual([])
+    },
+    BUSY_MS,
+  )
+
+  it('offer nothing but a look to who may only look', async () => {
+    const { email } = await addPerson(platform, 'Veit')
+    const session = await logIn(platform, email)
+    const json = { email, role: 'viewer' }
+    await anonymous.json('POST', `/v1/teams/${team}/invitations`, { ...owner, json })
+    const token = await tokenInMail(platform, email, '/invitation')
+    await anonymous.json('POST', '/v1/invitations/accept', { ...bearer(session), json: { token } })
+    const viewer = await browser.open()
+    const { page } = viewer
+    await signIn(viewer, platform, email)
+    await page.getByRole('button', { name: /^Team: / }).click()
+    await page.getByRole('menuitem', { name: "Ilse's Team" }).click()
+    await page.getByRole('button', { name: "Team: Ilse's Team" }).waitFor()
+    await visit(viewer, platform, `${TEMPLATES}/registries?new=ghcr.io`)
+    await page.locator(`[data-registry="${authority()}"]`).waitFor()
+    expect(await page.getByRole('button', { name: /login/ }).count()).toBe(0)
+    expect(await page.getByRole('dialog').count()).toBe(0)
+    await visit(viewer, platform, `${TEMPLATES}/builds/new/image`)
+    await page.getByText('does not allow builds').waitFor()
+    expect(viewer.problems).toEqual([])
+  })
+
+  it('forget a login after a question', async () => {
+    const { page } = tab
+    await visit(tab, platform, `${TEMPLATES}/registries`)
+    await page.getByRole('button', { name: `Forget the login at ${authority()}` }).click()
+    await page.getByRole('dialog').getByRole('button', { name: 'Forget', exact: true }).click()
+    await page.getByRole('heading', { name: 'No logins yet' }).waitFor()
+    expect(unexpected(tab)).toEqual([])
+  })
+})
