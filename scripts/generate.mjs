@@ -6,7 +6,11 @@ import { join } from 'node:path'
 import { root } from './prepare.mjs'
 
 const check = process.argv.includes('--check')
-const GENERATED = 'packages/protocol/src/gen'
+/** Folders of generated protobuf types, each with what says how. */
+const generated = [
+  { folder: 'packages/protocol/src/gen', template: 'buf.gen.yaml' },
+  { folder: 'packages/testkit/src/otlp/gen', template: 'buf.gen.otlp.yaml' },
+]
 
 /** @param {string} command @param {readonly string[]} args */
 function run(command, args) {
@@ -14,16 +18,19 @@ function run(command, args) {
   if (done.status !== 0) process.exit(done.status ?? 1)
 }
 
-/** Protobuf types are generated into a scratch copy, so that a check changes nothing. */
-function protobuf() {
+/**
+ * Protobuf types are compared with a copy, so that a check tells of a change.
+ * @param {{ folder: string, template: string }} target
+ */
+function protobuf({ folder, template }) {
   const scratch = mkdtempSync(join(tmpdir(), 'wrenn-generate-'))
   try {
-    cpSync(join(root, GENERATED), join(scratch, 'before'), { recursive: true })
-    run('npx', ['buf', 'generate'])
+    cpSync(join(root, folder), join(scratch, 'before'), { recursive: true })
+    run('npx', ['buf', 'generate', '--template', template])
     if (!check) return
-    const diff = spawnSync('diff', ['-r', join(scratch, 'before'), join(root, GENERATED)], { stdio: 'inherit' })
+    const diff = spawnSync('diff', ['-r', join(scratch, 'before'), join(root, folder)], { stdio: 'inherit' })
     if (diff.status !== 0) {
-      process.stderr.write('The generated protobuf types are not those of proto/: run `npm run generate` and commit.\n')
+      process.stderr.write(`${folder} is not what ${template} gives: run \`npm run generate\` and commit.\n`)
       process.exit(1)
     }
   } finally {
@@ -31,7 +38,7 @@ function protobuf() {
   }
 }
 
-protobuf()
+for (const target of generated) protobuf(target)
 run('npx', ['buf', 'lint'])
 run('node', [
   '--conditions=wrenn-source',

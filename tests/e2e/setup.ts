@@ -48,7 +48,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   await chmod(scratch, 0o755)
   const dir = kept ?? join(scratch, 'd')
   await mkdir(dir, { recursive: true, mode: 0o755 })
-  const [port, tlsPort, providerPort] = await freePorts()
+  const [port, tlsPort, providerPort, collectorPort] = await freePorts()
   const resolvConf = join(scratch, 'resolv.conf')
   await copyFile('/etc/resolv.conf', resolvConf)
   const world = await createAuthority('sites of tests', undefined)
@@ -59,6 +59,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     port,
     tls: { port: tlsPort, domain: TLS_DOMAIN, caFile: join(dir, 'tls', TLS_DOMAIN, 'ca.pem') },
     provider: { port: providerPort, clientSecret: PROVIDER_SECRET },
+    collectorPort,
     dir,
     instance: site.instance,
     artefacts: join(scratch, 'b'),
@@ -77,6 +78,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
       WRENN_OIDC_ACME_ISSUER: `http://localhost:${providerPort}`,
       WRENN_OIDC_ACME_CLIENT_ID: 'wrenn',
       WRENN_OIDC_ACME_CLIENT_SECRET: PROVIDER_SECRET,
+      // Spans are made for who asks for them, which one file of tests does.
+      OTEL_EXPORTER_OTLP_ENDPOINT: `http://127.0.0.1:${collectorPort}`,
+      OTEL_TRACES_SAMPLER: 'parentbased_always_off',
+      OTEL_BSP_SCHEDULE_DELAY: '200',
     },
     world,
     log: join(scratch, 'up.log'),
@@ -131,11 +136,11 @@ function environment(dir: string, port: number, site: Site): Record<string, stri
   }
 }
 
-/** Three, taken at the same time so that they differ. */
-async function freePorts(): Promise<readonly [number, number, number]> {
-  const servers = [createServer(), createServer(), createServer()] as const
+/** Four, taken at the same time so that they differ. */
+async function freePorts(): Promise<readonly [number, number, number, number]> {
+  const servers = [createServer(), createServer(), createServer(), createServer()] as const
   for (const server of servers) await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const ports = [portOf(servers[0]), portOf(servers[1]), portOf(servers[2])] as const
+  const ports = [portOf(servers[0]), portOf(servers[1]), portOf(servers[2]), portOf(servers[3])] as const
   for (const server of servers) await new Promise<void>((resolve) => server.close(() => resolve()))
   return ports
 }

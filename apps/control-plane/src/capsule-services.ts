@@ -1,4 +1,4 @@
-import type { Logger } from '@wrenn/base'
+import type { Logger, Tracer } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
 import type { ApiKeys, KeyWatch } from './domain/accounts/index.js'
 import { AccessLog } from './domain/audit/index.js'
@@ -24,6 +24,7 @@ interface CapsuleServicesDeps {
   /** Without keys, rules of egress policies are left to control planes. */
   readonly keyring: Keyring
   readonly logger: Logger
+  readonly tracer: Tracer
   readonly tickMs: number
 }
 
@@ -32,14 +33,14 @@ export const JOINED = 'joined'
 
 /** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
 export function createCapsuleServices(deps: CapsuleServicesDeps) {
-  const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs } = deps
+  const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs } = deps
   const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
   const remoteHost = config.hostAgentAddress === JOINED ? new RemoteHost() : undefined
   const place = remoteHost ?? config.hostAgentAddress
-  const hostLink = createHostClient(place, config.hostAgentTls)
+  const hostLink = createHostClient(place, config.hostAgentTls, tracer)
   const host = new Host(hostLink.client, place)
   const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
-  const operations = new Operations({ db, logger, executors })
+  const operations = new Operations({ db, logger, tracer, executors })
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })
   const capsules = new Capsules({ db, host, operations, limits, keyring, startWaitMs })

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { AppError, loadConfig } from '@wrenn/base'
 import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
+import { readTracing, type TracingConfig } from '@wrenn/tracing'
 import { z } from 'zod'
 import { parseKey } from './domain/secrets/index.js'
 import { type ProviderConfig, readProviders } from './identity/index.js'
@@ -292,6 +293,7 @@ export interface ControlPlaneConfig {
   /** Beside the program where nothing else is said. */
   readonly dashboardFile: string
   readonly logLevel: string
+  readonly tracing: TracingConfig
   readonly createTimeoutMs: number
   readonly createRetryMs: number
   readonly retentionMs: number
@@ -350,6 +352,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     setUpFile: values.WRENN_SETUP_FILE,
     dashboardFile: values.WRENN_DASHBOARD,
     logLevel: values.WRENN_LOG_LEVEL,
+    tracing: readTracing(env),
     createTimeoutMs: values.WRENN_CREATE_TIMEOUT_SEC * 1000,
     createRetryMs: values.WRENN_CREATE_RETRY_SEC * 1000,
     retentionMs: values.WRENN_ENDED_RETENTION_DAYS * 24 * 3600 * 1000,

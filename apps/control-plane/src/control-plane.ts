@@ -1,4 +1,4 @@
-import type { Logger } from '@wrenn/base'
+import { type Logger, noTracer, type Tracer } from '@wrenn/base'
 import { type Background, createBackground, LOOK_EVERY_MS } from './background.js'
 import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
@@ -53,6 +53,8 @@ export interface ControlPlaneOptions {
   readonly eventBeatMs?: number
   /** How long a client may take to agree on TLS. @default 20 000 */
   readonly handshakeWithinMs?: number
+  /** @default makes no spans */
+  readonly tracer?: Tracer
 }
 
 /** Migrates the database, starts the reconciler and listens. Disposing finishes requests and operations, then leaves. */
@@ -61,7 +63,7 @@ export async function startControlPlane(
   logger: Logger,
   options: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
-  const { tickMs = LOOK_EVERY_MS, drainMs = DRAIN_MS, eventBeatMs } = options
+  const { tickMs = LOOK_EVERY_MS, drainMs = DRAIN_MS, eventBeatMs, tracer = noTracer } = options
   const dashboard = await readDashboard(config.dashboardFile)
   const { encryptionKeyFile, encryptionKeys } = config
   const keysOfFile = encryptionKeyFile === undefined ? [] : await readKeyFile(encryptionKeyFile, logger)
@@ -81,7 +83,7 @@ export async function startControlPlane(
   const events = new EventFeed({ db, notifications, ...(eventBeatMs === undefined ? {} : { beatMs: eventBeatMs }) })
   const sender = new Sender({ allowed: config.channels.allowed })
   const keyWatch = new KeyWatch({ db, logger })
-  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs })
+  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs })
   const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
   const authority = new HostAuthority({ db, keyring })
   const hostWatch =
@@ -103,7 +105,7 @@ export async function startControlPlane(
   })
   const builds = createBuilds({
     ...{ db, host, capsules, snapshots, lifecycle, keyring, wake: inFlight.wake, limits, buildLimits: config.builds },
-    ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, lookEveryMs: tickMs },
+    ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
   })
   const services: Services = {
     wake: inFlight.wake,
@@ -150,6 +152,7 @@ export async function startControlPlane(
     corsOrigins: config.corsOrigins,
     trustedProxies: config.trustedProxies,
     logger,
+    tracer,
     version: VERSION,
   }
   // In the order in which they stop: what others write into goes on last.

@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { silentLogger } from '@wrenn/base'
+import { noTracer, silentLogger } from '@wrenn/base'
 import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
@@ -66,7 +66,7 @@ async function openApi(): Promise<string> {
   const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
   const operations = new Operations({ db, logger, executors: {} })
   const keyring = new Keyring([])
-  const deps = { db, host, operations, limits, logger, keyring }
+  const deps = { db, host, operations, limits, logger, tracer: noTracer, keyring }
   const capsules = new Capsules({ ...deps, startWaitMs: 0 })
   const lifecycle = new Lifecycle(deps)
   const checkpoints = new Checkpoints(deps)
@@ -149,6 +149,7 @@ async function openApi(): Promise<string> {
     corsOrigins: [],
     trustedProxies: [],
     logger,
+    tracer: noTracer,
     version: VERSION,
   })
   await app.ready()

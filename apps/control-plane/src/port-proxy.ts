@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import { AppError, errorText, type Logger, noTracer } from '@wrenn/base'
 import { LOOK_EVERY_MS } from './background.js'
 import { createCapsuleServices, JOINED } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
@@ -36,6 +36,7 @@ export async function startPortProxy(
     drainMs = DRAIN_MS,
     lookForCertificateEveryMs: lookEveryMs,
     handshakeWithinMs,
+    tracer = noTracer,
   } = options
   if (config.hostAgentAddress === JOINED) {
     const message = 'A proxy alone calls no host that has joined: its ports are served by control planes.'
@@ -46,7 +47,7 @@ export async function startPortProxy(
   const apiKeys = new ApiKeys({ db, notifications, logger })
   const keyWatch = new KeyWatch({ db, logger })
   const keyring = new Keyring([])
-  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tickMs })
+  const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs })
   const { hostLink, host, operations, activity, accessLog, inFlight, proxy } = core
   const health = new Health(new Readiness(db, host))
   const upgrades = createServer()

@@ -1,4 +1,5 @@
 import { type Cidr, loadConfig, parseCidr } from '@wrenn/base'
+import { readTracing, type TracingConfig } from '@wrenn/tracing'
 import { z } from 'zod'
 
 const integer = (min: number, max: number) => z.coerce.number().int().min(min).max(max)
@@ -149,6 +150,7 @@ export interface HostAgentConfig {
   readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
+  readonly tracing: TracingConfig
 }
 
 /** @throws AppError `invalid_config`, naming every variable that is wrong. */
@@ -188,6 +190,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,
+    tracing: readTracing(env),
   }
 }
 

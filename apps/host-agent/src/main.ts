@@ -1,8 +1,10 @@
 import { AppError, errorText } from '@wrenn/base'
+import { startTracing } from '@wrenn/tracing'
 import pino from 'pino'
 import { runCommandLine } from './commands.js'
 import { readConfig } from './config.js'
 import { serve } from './serve.js'
+import { version } from './version.js'
 
 /** EX_CONFIG of sysexits.h: starting again without a change cannot help. */
 const EXIT_CONFIG = 78
@@ -26,13 +28,15 @@ async function main(): Promise<void> {
   }
   const logger = pino(options)
   if (process.getuid?.() !== 0) throw new AppError('invalid_config', 'The host agent needs root.')
-  const agent = await serve(config, logger)
+  const tracing = await startTracing(config.tracing, { serviceName: 'wrenn-host-agent', version, logger })
+  const agent = await serve(config, logger, tracing.tracer)
   let stopping = false
   const stop = (signal: string, endCapsules: boolean): void => {
     if (stopping) return
     stopping = true
     logger.info({ signal }, 'host_agent.stopping')
-    void agent.stop(endCapsules).then(
+    const stopped = agent.stop(endCapsules).finally(() => tracing[Symbol.asyncDispose]())
+    void stopped.then(
       () => process.exit(0),
       (error: unknown) => {
         logger.error({ err: error }, 'host_agent.stop_failed')

@@ -8,7 +8,9 @@ import {
   isErrno,
   type Logger,
   noSteps,
+  noTracer,
   stepsFromFile,
+  type Tracer,
   writeFileAtomic,
 } from '@wrenn/base'
 import { CheckpointDiffer, diffDisks } from './capsule/diff/index.js'
@@ -54,7 +56,7 @@ export interface RunningAgent {
 }
 
 /** Answers RPCs at once (not ready, with the reason) and brings the machine up behind them. */
-export async function serve(config: HostAgentConfig, logger: Logger): Promise<RunningAgent> {
+export async function serve(config: HostAgentConfig, logger: Logger, tracer: Tracer = noTracer): Promise<RunningAgent> {
   await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o711 })
   const status = new HostStatus(await hostId(config.dir), version)
   let parts: ServiceParts | undefined
@@ -72,6 +74,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
       uid: config.socketUid,
       gid: config.socketGid,
       ...(identity === undefined ? {} : { remote: { ...identity, logger } }),
+      tracer,
     },
   )
   const renewal =
@@ -79,7 +82,7 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
     new IdentityRenewal({ dir: config.dir, identity, logger, onRenewed: (renewed) => server.renew(renewed) })
   renewal?.start()
   const stopping = new AbortController()
-  const agent = new Agent(config, logger, status, stopping.signal)
+  const agent = new Agent({ config, logger, tracer, status, signal: stopping.signal })
   const broughtUp = agent.bringUp((made) => {
     parts = made
   })
@@ -96,9 +99,18 @@ export async function serve(config: HostAgentConfig, logger: Logger): Promise<Ru
   }
 }
 
+interface AgentDeps {
+  readonly config: HostAgentConfig
+  readonly logger: Logger
+  readonly tracer: Tracer
+  readonly status: HostStatus
+  readonly signal: AbortSignal
+}
+
 class Agent {
   readonly #config: HostAgentConfig
   readonly #logger: Logger
+  readonly #tracer: Tracer
   readonly #status: HostStatus
   readonly #signal: AbortSignal
   #machine: OpenMachine | undefined
@@ -114,9 +126,10 @@ class Agent {
   /** Capsules of the journal; before it was read there might be some. */
   #journaled = 1
 
-  constructor(config: HostAgentConfig, logger: Logger, status: HostStatus, signal: AbortSignal) {
+  constructor({ config, logger, tracer, status, signal }: AgentDeps) {
     this.#config = config
     this.#logger = logger
+    this.#tracer = tracer
     this.#status = status
     this.#signal = signal
   }
@@ -183,14 +196,20 @@ class Agent {
 
   async #assemble(machine: OpenMachine, journal: Journal) {
     const logger = this.#logger
+    const tracer = this.#tracer
     const { stepFile } = this.#config
     const reach = stepFile === undefined ? noSteps : stepsFromFile(stepFile)
-    const factory = new GuestFactory(machine, logger, reach, patienceOf(this.#config.guestSilenceMs))
+    const factory = new GuestFactory(machine, {
+      logger,
+      reach,
+      tracer,
+      patience: patienceOf(this.#config.guestSilenceMs),
+    })
     const isBusy = (): boolean => (this.#manager?.creating ?? 0) > 0
-    const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger })
+    const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger, tracer })
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
-      ...{ machine, journal, factory, shapes, hotPool, logger, makeDurable },
+      ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable },
       bootId: await hostBootId(),
       reach,
     })

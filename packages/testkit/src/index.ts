@@ -13,6 +13,7 @@ export { type LagoFault, LagoServer } from './lago/lago-server.js'
 export { type OciImage, tarOf, writeOciLayout } from './oci/oci-image.js'
 export { registryLogin, TestRegistry } from './oci/test-registry.js'
 export { type OidcPerson, type OidcServer, type OidcServerOptions, startOidcServer } from './oidc-server.js'
+export { OtlpReceiver, type ReceivedSpan } from './otlp/otlp-receiver.js'
 export {
   isReplicated,
   startTestPostgres,

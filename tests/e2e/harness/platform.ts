@@ -26,6 +26,8 @@ export interface Platform {
   readonly tls?: { readonly port: number; readonly domain: string; readonly caFile: string }
   /** The provider of OpenID Connect that people sign in with, which a test starts when it needs it. */
   readonly provider?: { readonly port: number; readonly clientSecret: string }
+  /** Where it sends spans, to a collector that a test starts when it needs it. */
+  readonly collectorPort?: number
   /** Speaks for sites of tests, and is trusted for hosts with rules of egress policies. */
   readonly world?: { readonly cert: string; readonly key: string }
   /** What `wrenn up` prints. */

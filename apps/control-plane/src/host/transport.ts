@@ -2,7 +2,9 @@ import type { ClientHttp2Stream, OutgoingHttpHeaders, SecureClientSessionOptions
 import { connect as connectSocket } from 'node:net'
 import { createClient, type Transport } from '@connectrpc/connect'
 import { createConnectTransport, Http2SessionManager } from '@connectrpc/connect-node'
+import { noTracer, type Tracer } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
+import { clientSpans } from '@wrenn/tracing'
 import type { HostAgentTls } from '../config.js'
 import { parseAddress, readTls } from './address.js'
 import type { HostPlace } from './remote-host.js'
@@ -75,11 +77,12 @@ const downloads = new Set<string>([
  *
  * Node's HTTP/2 does not read from a connection while a write to it is under way. With much to say in both directions both
  * ends come to write, and neither reads ever again. So each direction has a connection of its own, and a third serves short
- * calls, which then never wait behind bytes.
+ * calls, which then never wait behind bytes. With a tracer, calls for what is traced are measured, and the host is told of the trace.
  * @throws AppError `invalid_config`
  */
-export function createHostClient(place: HostPlace, tls?: HostAgentTls) {
-  const [control, up, down] = [openLink(place, tls), openLink(place, tls), openLink(place, tls)]
+export function createHostClient(place: HostPlace, tls?: HostAgentTls, tracer: Tracer = noTracer) {
+  const open = () => openLink(place, tls, tracer)
+  const [control, up, down] = [open(), open(), open()]
   const linkOf = (method: string): Transport =>
     (uploads.has(method) ? up : downloads.has(method) ? down : control).transport
   const transport: Transport = {
@@ -93,7 +96,7 @@ export function createHostClient(place: HostPlace, tls?: HostAgentTls) {
   return { client: createClient(HostService, transport), close }
 }
 
-function openLink(place: HostPlace, tls: HostAgentTls | undefined) {
+function openLink(place: HostPlace, tls: HostAgentTls | undefined, tracer: Tracer) {
   const { authority, options } = sessionTo(place, tls)
   const sessions = new WideSessionManager(
     authority,
@@ -102,7 +105,14 @@ function openLink(place: HostPlace, tls: HostAgentTls | undefined) {
   )
   return {
     sessions,
-    transport: createConnectTransport({ httpVersion: '2', baseUrl: authority, sessionManager: sessions }),
+    transport: createConnectTransport({
+      httpVersion: '2',
+      baseUrl: authority,
+      sessionManager: sessions,
+      interceptors: tracer.isOn
+        ? [clientSpans({ tracer, tells: true, fields: { 'peer.service': 'wrenn-host-agent' } })]
+        : [],
+    }),
   }
 }
 

@@ -48,6 +48,7 @@ import { templateBuildRoutes } from './routes/template-builds.js'
 import { templateRoutes } from './routes/templates.js'
 import { usageRoutes } from './routes/usage.js'
 import { userRoutes } from './routes/users.js'
+import { traceRequests } from './traces.js'
 
 const BODY_BYTES = 1024 * 1024
 const MAX_FRAME_BYTES = 4 * 1024 * 1024
@@ -81,6 +82,7 @@ export async function createApp(services: Services, edge?: Edge): Promise<App> {
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-request-id', request.id).header('x-content-type-options', 'nosniff')
   })
+  traceRequests(app, services)
   allowOrigins(app, services.corsOrigins)
   logRequests(app, services)
   answerUnknownRoutes(app, services)
@@ -198,12 +200,18 @@ function logRequests(app: App, { logger }: Services): void {
         route: request.routeOptions.url ?? 'unknown',
         status: reply.statusCode,
         ms: Math.round(reply.elapsedTime * 10) / 10,
+        ...traceOf(request),
         ...principalFields(request.principal),
         ...capsuleOf(request.params),
       },
       'request.ended',
     )
   })
+}
+
+/** By which the request is found among the traces. */
+function traceOf({ span }: FastifyRequest): { traceId?: string } {
+  return span?.traceId === undefined ? {} : { traceId: span.traceId }
 }
 
 function principalFields(principal: Principal | null) {

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Logger } from '@wrenn/base'
+import type { Logger, Span, Tracer } from '@wrenn/base'
 import type { Permission, Quota } from '@wrenn/protocol'
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify'
 import type { ZodTypeProvider } from 'fastify-type-provider-zod'
@@ -107,6 +107,7 @@ export interface Services {
   /** Whose word about where a request comes from is believed: addresses and networks of proxies. */
   readonly trustedProxies: readonly string[]
   readonly logger: Logger
+  readonly tracer: Tracer
   readonly version: string
 }
 
@@ -119,6 +120,8 @@ declare module 'fastify' {
     principal: Principal | null
     /** What an entry of the audit trail says of it beside its action, once it is known that the capsule may be used; `null` before. */
     access: Record<string, string | number | undefined> | null
+    /** What measures it; `null` where nothing does. */
+    span: Span | null
   }
   interface FastifyContextConfig {
     /** What a request needs; every route says it. `public`: no credentials at all. */

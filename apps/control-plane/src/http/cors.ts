@@ -3,6 +3,7 @@ import type { App } from './context.js'
 const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE'
 const REQUEST_HEADERS = [
   'X-API-Key, Authorization, Idempotency-Key, Content-Type, Content-Encoding, Prefer, Connect-Protocol-Version',
+  'traceparent, tracestate',
   'Range, If-Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since',
   // Clients made for E2B say with each call what they are.
   'browser, lang, lang_version, package_version, publisher, sdk_runtime, system',

@@ -4,6 +4,7 @@ import { type ErrorBody, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
 import { fromHostError } from '../host/errors.js'
+import { tellFailure } from './traces.js'
 
 /** The body of an error answer. */
 export function errorBody(error: AppError, requestId: string): ErrorBody {
@@ -26,6 +27,7 @@ export function createErrorHandler(logger: Logger, bodyOf: Bodies = (error, { id
   return (thrown: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply => {
     const error = toAppError(thrown)
     const { status } = errorKind(error.code)
+    tellFailure(request, error.code)
     if (request.access) request.access = { ...request.access, error: error.code }
     if (status >= 500) {
       logger.error(

@@ -2,9 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Logger, silentLogger, UndoStack, waitFor } from '@wrenn/base'
+import { type Logger, silentLogger, type Tracer, UndoStack, waitFor } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol'
 import { FakeHost, isReplicated, startTestPostgres } from '@wrenn/testkit'
+import { serverSpans } from '@wrenn/tracing'
 import { sql } from 'kysely'
 import WebSocket from 'ws'
 import { readConfig } from '../config.js'
@@ -40,6 +41,8 @@ export interface PlatformOptions {
   readonly logger?: Logger
   /** @default 500 */
   readonly drainMs?: number
+  /** Of the control plane, and of its host. @default makes no spans */
+  readonly tracers?: { readonly controlPlane: Tracer; readonly host: Tracer }
   /** As of the control plane itself. */
   readonly timing?: Pick<
     ControlPlaneOptions,
@@ -59,7 +62,8 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     databaseUrl = postgres.url
   }
   const url = await freshDatabase(databaseUrl)
-  const host = await FakeHost.start()
+  const { tracers } = options
+  const host = await FakeHost.start(tracers === undefined ? [] : [serverSpans(tracers.host)])
   await undo.defer(() => host[Symbol.asyncDispose]())
   const keyFile = join(dir, 'api-key')
   const { WRENN_PORT: port = '0', ...given } = options.env ?? {}
@@ -71,13 +75,14 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
     ...env,
   })
   const { logger = silentLogger, drainMs = 500, timing = {} } = options
-  const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...timing })
+  const more = { ...timing, ...(tracers === undefined ? {} : { tracer: tracers.controlPlane }) }
+  const start = () => startControlPlane(config, logger, { tickMs: 50, drainMs, ...more })
   let running: ControlPlane = await start()
   await undo.defer(() => running[Symbol.asyncDispose]())
   const key = (await readFile(keyFile, 'utf8')).trim()
   const front = await frontOf(
     () => running.url,
-    () => startReplica({ databaseUrl: url, host }, env, silentLogger, timing),
+    () => startReplica({ databaseUrl: url, host }, env, silentLogger, more),
     undo,
     Number(port),
   )
@@ -156,7 +161,7 @@ export async function startReplica(
   { databaseUrl, host }: Pick<Platform, 'databaseUrl' | 'host'>,
   env: Readonly<Record<string, string>> = {},
   logger: Logger = silentLogger,
-  timing: PlatformOptions['timing'] = {},
+  more: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
   const config = readConfig({
     DATABASE_URL: databaseUrl,
@@ -164,7 +169,7 @@ export async function startReplica(
     WRENN_PORT: '0',
     ...env,
   })
-  return await startControlPlane(config, logger, { tickMs: 50, drainMs: 500, ...timing })
+  return await startControlPlane(config, logger, { tickMs: 50, drainMs: 500, ...more })
 }
 
 /** A new, empty database on the same server. */

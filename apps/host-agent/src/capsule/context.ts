@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
+import { AppError, errorText, type Logger, type ReachStep, type Tracer } from '@wrenn/base'
 import { nextState } from '@wrenn/protocol'
 import type { Hardware, VmExit } from '@wrenn/vmm'
 import { joinLearned, type Learned, lostLearned } from '../host/names/index.js'
@@ -29,6 +29,7 @@ export interface Context {
   readonly calls: ShortCalls
   readonly table: CapsuleTable
   readonly logger: Logger
+  readonly tracer: Tracer
   readonly reach: ReachStep
   /** Boot of this host. */
   readonly bootId: string

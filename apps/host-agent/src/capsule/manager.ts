@@ -1,5 +1,5 @@
 import { availableParallelism } from 'node:os'
-import { AppError, type Logger, noSteps, type ReachStep, waitFor } from '@wrenn/base'
+import { AppError, type Logger, noSteps, noTracer, type ReachStep, type Tracer, waitFor } from '@wrenn/base'
 import type { PauseReason } from '@wrenn/protocol'
 import type { Learned } from '../host/names/index.js'
 import { type Context, dirs, release, requireMade } from './context.js'
@@ -47,6 +47,8 @@ export interface ManagerDeps {
   readonly makeDurable: MakeDurable
   /** Called at each step with its name, where tests break the process off. @default does nothing */
   readonly reach?: ReachStep
+  /** @default makes no spans */
+  readonly tracer?: Tracer
 }
 
 /** Owns the capsules of this host. One command at a time per capsule; the journal is written before each step counts. */
@@ -65,7 +67,7 @@ export class CapsuleManager {
   #creating = 0
 
   constructor(deps: ManagerDeps) {
-    const { machine, factory, shapes, hotPool, logger, bootId, reach = noSteps } = deps
+    const { machine, factory, shapes, hotPool, logger, bootId, reach = noSteps, tracer = noTracer } = deps
     const states = new StateStore(machine)
     const flusher = new Flusher(states, deps.makeDurable, logger)
     this.#journal = deps.journal
@@ -77,6 +79,7 @@ export class CapsuleManager {
       shapes,
       hotPool,
       logger,
+      tracer,
       bootId,
       reach,
       states,

@@ -4,8 +4,9 @@ import { createServer, type Http2Server } from 'node:http2'
 import type { Socket } from 'node:net'
 import type { ServiceImpl } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
-import { acceptBoth, type Logger } from '@wrenn/base'
+import { acceptBoth, type Logger, noTracer, type Tracer } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
+import { serverSpans } from '@wrenn/tracing'
 import { type RemoteCredentials, RemoteListener } from './remote-listener.js'
 
 /** Where it listens and who may call. */
@@ -17,6 +18,8 @@ interface ServerOptions {
   readonly gid: number
   /** For a control plane on another machine. */
   readonly remote?: (RemoteCredentials & { readonly listen: string; readonly logger: Logger }) | undefined
+  /** @default makes no spans */
+  readonly tracer?: Tracer
 }
 
 /** Listens until it is disposed. */
@@ -35,11 +38,16 @@ export async function startServer(
   tunnels: Server,
   options: ServerOptions,
 ): Promise<RunningServer> {
+  const { tracer = noTracer } = options
   const sockets = new Set<Socket>()
   const rpc: Http2Server = createServer(
     { settings: { initialWindowSize: 1024 * 1024 } },
     // No compression: both ends are on one machine or network, and it costs more CPU than it saves bytes.
-    connectNodeAdapter({ acceptCompression: [], routes: (router) => router.service(HostService, service) }),
+    connectNodeAdapter({
+      acceptCompression: [],
+      interceptors: tracer.isOn ? [serverSpans(tracer)] : [],
+      routes: (router) => router.service(HostService, service),
+    }),
   )
   rpc.on('session', (session) => session.setLocalWindowSize(4 * 1024 * 1024))
   const server = acceptBoth(rpc, tunnels)

@@ -1,21 +1,16 @@
 import { randomBytes } from 'node:crypto'
 import { createClient, createRouterTransport } from '@connectrpc/connect'
-import { AppError, capsuleIds, checkpointIds, silentLogger, snapshotIds } from '@wrenn/base'
+import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER } from '@wrenn/protocol'
 import { Signal } from '@wrenn/protocol/guest'
 import { HostService } from '@wrenn/protocol/host'
 import type { FakeGuest } from '@wrenn/testkit'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { CheckpointDiffer } from '../capsule/diff/differ.js'
-import { CapsuleMetrics } from '../capsule/guest/metrics.js'
 import { patienceOf } from '../capsule/guest/pulse.js'
-import { HostStatus } from '../capsule/host-status.js'
-import { GarbageCollector } from '../capsule/lifecycle/garbage.js'
 import type { CapsuleManager } from '../capsule/manager.js'
-import { Traffic, UsageSampler } from '../capsule/usage/index.js'
+import { serviceOf } from '../testing/service-of.js'
 import { type Silence, silences } from '../testing/silences.js'
 import { TestMachine } from '../testing/test-machine.js'
-import { createHostService } from './service.js'
 
 const SILENCE_MS = 800
 /** Longer than any test: what ends, ends by the silence of the guest. */
@@ -23,26 +18,7 @@ const LONG_MS = 600_000
 
 /** A host's service over a machine without processes, as its callers see it. */
 function clientOf(machine: TestMachine, manager: CapsuleManager) {
-  const parts = {
-    manager,
-    images: machine.machine().images,
-    metrics: new CapsuleMetrics(machine.machine().pool.path),
-    usage: new UsageSampler({
-      records: () => manager.list(),
-      read: () => undefined,
-      poolPath: machine.machine().pool.path,
-      logger: silentLogger,
-    }),
-    traffic: new Traffic({
-      records: () => manager.list(),
-      readNet: () => undefined,
-      slots: machine.machine().slots,
-    }),
-    differ: new CheckpointDiffer(manager.context, async function* () {}),
-    garbage: new GarbageCollector(manager.context, () => false),
-  }
-  const status = new HostStatus('host', 'test')
-  const service = createHostService({ logger: silentLogger, status, parts: () => parts })
+  const service = serviceOf(machine, manager)
   return createClient(
     HostService,
     createRouterTransport((router) => router.service(HostService, service)),

@@ -1,7 +1,7 @@
 import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { AppError, capsuleIds, noSteps, type ReachStep, silentLogger } from '@wrenn/base'
+import { AppError, capsuleIds, noSteps, noTracer, type ReachStep, silentLogger, type Tracer } from '@wrenn/base'
 import { FakeGuest } from '@wrenn/testkit'
 import { createFakeEngine, FAKE_HARDWARE, type FakeEngine, FakeMachine, type FakeVmGuest } from '@wrenn/vmm'
 import { GUEST_PORT } from '../capsule/guest/client.js'
@@ -70,6 +70,8 @@ export class TestMachine implements AsyncDisposable {
   /** How long calls wait for a sign of their guest. */
   patience = patienceOf()
   reach: ReachStep = noSteps
+  /** Of host agents that start from now on. */
+  tracer: Tracer = noTracer
   makeDurable: MakeDurable = async () => ({})
 
   private constructor(readonly dir: string) {
@@ -91,12 +93,16 @@ export class TestMachine implements AsyncDisposable {
   /** A host agent over the machine, as after a (re)start. */
   async start(bootId = 'boot-1') {
     const machine = this.machine()
-    const factory = new GuestFactory(machine, silentLogger, (step) => this.reach(step), this.patience)
-    const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger })
+    const factory = new GuestFactory(machine, {
+      logger: silentLogger,
+      reach: (step) => this.reach(step),
+      ...{ patience: this.patience, tracer: this.tracer },
+    })
+    const hotPool = new HotPool(factory, { max: 2, busy: () => false, logger: silentLogger, tracer: this.tracer })
     const journal = new Journal(this.journalDir, silentLogger)
     const shapes = new ShapeStore(machine, silentLogger)
     const manager = new CapsuleManager({
-      ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger, bootId },
+      ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger, bootId, tracer: this.tracer },
       makeDurable: async (...call) => await this.makeDurable(...call),
       reach: (step) => this.reach(step),
     })

@@ -4,6 +4,7 @@ import { createServer, type Http2Server } from 'node:http2'
 import type { Server, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Interceptor } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { acceptBoth } from '@wrenn/base'
 import { HostService } from '@wrenn/protocol/host'
@@ -23,13 +24,17 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
   #serves: readonly [rpc: Http2Server, tunnels: HttpServer] | undefined
   readonly #sockets = new Set<Socket>()
 
-  private constructor(dir: string) {
+  private constructor(
+    dir: string,
+    readonly interceptors: Interceptor[],
+  ) {
     super(dir)
     this.address = `unix:${join(dir, 'host-agent.sock')}`
   }
 
-  static async start(): Promise<FakeHost> {
-    const host = new FakeHost(await mkdtemp(join(tmpdir(), 'wrenn-fake-host-')))
+  /** @param interceptors of each call that it answers */
+  static async start(interceptors: Interceptor[] = []): Promise<FakeHost> {
+    const host = new FakeHost(await mkdtemp(join(tmpdir(), 'wrenn-fake-host-')), interceptors)
     await host.start()
     return host
   }
@@ -37,7 +42,11 @@ export class FakeHost extends FakeHostState implements AsyncDisposable {
   async start(): Promise<void> {
     const path = join(this.dir, 'host-agent.sock')
     await rm(path, { force: true })
-    const routes = connectNodeAdapter({ routes: (router) => router.service(HostService, createFakeService(this)) })
+    const { interceptors } = this
+    const routes = connectNodeAdapter({
+      interceptors,
+      routes: (router) => router.service(HostService, createFakeService(this)),
+    })
     const rpc = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, routes)
     rpc.on('session', (session) => {
       session.setLocalWindowSize(16 * 1024 * 1024)

@@ -150,10 +150,13 @@ class Session {
   async *events(): AsyncGenerator<SessionEvent> {
     for (;;) {
       try {
-        for await (const { event } of await this.#open()) {
-          const part = event?.event
+        const items = (await this.#open())[Symbol.asyncIterator]()
+        for (let item = await items.next(); item.done !== true; item = await items.next()) {
+          const part = item.value.event?.event
           if (part?.case === undefined) continue
           this.#troubleSince = undefined
+          // Connect tells nobody of a reader that leaves: the call is over when the end of its stream was read, too.
+          if (part.case === 'end') void items.next().catch(() => {})
           if (this.#isNews(part)) yield part
           if (part.case === 'end') return
         }

@@ -1,6 +1,15 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import {
+  AppError,
+  errorText,
+  inSpan,
+  type Logger,
+  noTracer,
+  type Span,
+  type SpanFields,
+  type Tracer,
+} from '@wrenn/base'
 import { errorKind } from '@wrenn/protocol'
 import type { Db } from '../../store/database.js'
 import { findOperation, finishOperation, renewLease, takeExpired } from '../../store/operations.js'
@@ -32,6 +41,8 @@ type Executors = Readonly<Partial<Record<OperationKind, Executor>>>
 interface OperationsDeps {
   readonly db: Db
   readonly logger: Logger
+  /** @default makes no spans */
+  readonly tracer?: Tracer
   readonly executors: Executors
 }
 
@@ -96,7 +107,7 @@ export class Operations {
   /** Runs an operation in the background; `wait` tells when it is over. */
   start(operation: OperationRow): void {
     if (operation.state !== 'running' || this.#running.has(operation.id)) return
-    const run = this.#run(operation).finally(() => this.#running.delete(operation.id))
+    const run = this.#measured(operation).finally(() => this.#running.delete(operation.id))
     void run.then(() => this.#tellEnd(operation.id)).catch(() => {}) // whoever measures misses one
     this.#running.set(operation.id, run)
   }
@@ -131,7 +142,26 @@ export class Operations {
     await settledWithin(Promise.all(this.#running.values()), waitMs)
   }
 
-  async #run(operation: OperationRow): Promise<void> {
+  /** Below the request that asked for it; one that was taken over is a trace of its own, with the id of that request. */
+  async #measured(operation: OperationRow): Promise<void> {
+    const { tracer = noTracer } = this.#deps
+    if (!tracer.isOn) {
+      await this.#run(operation)
+      return
+    }
+    const fields = spanFieldsOf(operation)
+    await inSpan(tracer, `operation ${operation.kind}`, { fields }, async (span) => {
+      span.set({ 'wrenn.outcome': await this.#run(operation) })
+      await this.#tellFailure(operation.id, span)
+    })
+  }
+
+  async #tellFailure(id: string, span: Span): Promise<void> {
+    const ended = await findOperation(this.#deps.db, id).catch(() => undefined) // the database's matter, not the operation's
+    if (ended?.error) span.fail(ended.error.code)
+  }
+
+  async #run(operation: OperationRow): Promise<'done' | 'retry' | 'interrupted'> {
     const { db, logger } = this.#deps
     const startedAt = performance.now()
     const renewal = setInterval(() => void renewLease(db, operation.id, LEASE_MS).catch(() => {}), RENEW_MS)
@@ -140,9 +170,11 @@ export class Operations {
       const ms = Math.round(performance.now() - startedAt)
       if (outcome === 'done') logger.info({ ...fieldsOf(operation), ms }, 'operation.ended')
       else await renewLease(db, operation.id, retryDelayMs(operation))
+      return outcome
     } catch (error) {
       // The lease runs out and the operation is taken up again, by us or by another.
       logger.error({ ...fieldsOf(operation), error: errorText(error) }, 'operation.interrupted')
+      return 'interrupted'
     } finally {
       clearInterval(renewal)
     }
@@ -186,6 +218,17 @@ function retryDelayMs({ attempts }: OperationRow): number {
 /** What every log line of an operation carries. */
 export function fieldsOf(operation: OperationRow) {
   return { operationId: operation.id, kind: operation.kind, capsuleId: operation.capsule_id }
+}
+
+function spanFieldsOf(operation: OperationRow): SpanFields {
+  return {
+    'wrenn.operation_id': operation.id,
+    'wrenn.kind': operation.kind,
+    'wrenn.capsule_id': operation.capsule_id,
+    'wrenn.team_id': operation.team_id,
+    'wrenn.attempt': operation.attempts,
+    'wrenn.request_id': operation.actor?.requestId,
+  }
 }
 
 /** Waits for `promise`, whatever becomes of it, but no longer than `waitMs`. */

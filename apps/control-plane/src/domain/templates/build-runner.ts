@@ -1,4 +1,4 @@
-import { AppError, errorText } from '@wrenn/base'
+import { AppError, errorText, inSpan, type Span, type Tracer } from '@wrenn/base'
 import { errorKind } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { BuildReason, TemplateBuildRow } from '../../store/schema.js'
@@ -18,6 +18,7 @@ const MAX_REASON_LENGTH = 2_000
 
 interface BuildRunnerDeps extends AttemptDeps {
   readonly lookEveryMs: number
+  readonly tracer: Tracer
 }
 
 /**
@@ -55,14 +56,26 @@ export class BuildRunner {
       if (build === undefined) return
       const abort = new AbortController()
       // What comes of it is recorded there; a record that fails is left to who takes the build next.
-      const done = this.#carryOut(build, abort)
+      const done = this.#measured(build, abort)
         .catch((error: unknown) => this.#warn(build, error, 'template_build.not_recorded'))
         .finally(() => this.#running.delete(build.id))
       this.#running.set(build.id, { abort, done })
     }
   }
 
-  async #carryOut(build: TemplateBuildRow, abort: AbortController): Promise<void> {
+  /** A trace of its own: a build waits its turn, and another process may have taken it. */
+  async #measured(build: TemplateBuildRow, abort: AbortController): Promise<void> {
+    const { tracer } = this.#deps
+    const fields = {
+      'wrenn.build_id': build.id,
+      'wrenn.team_id': build.team_id,
+      'wrenn.attempt': build.attempts,
+      'wrenn.request_id': build.actor?.requestId,
+    }
+    await tracer.apart(() => inSpan(tracer, 'build', { fields }, (span) => this.#carryOut(build, abort, span)))
+  }
+
+  async #carryOut(build: TemplateBuildRow, abort: AbortController, span: Span): Promise<void> {
     const { plan, id: buildId, attempts } = build
     if (plan === null) throw new Error(`the build ${buildId} has no plan`)
     const startedAt = performance.now()
@@ -73,10 +86,13 @@ export class BuildRunner {
       abort.signal.throwIfAborted()
       await attempt.run()
     } catch (thrown) {
-      outcome = await this.#failed(attempt, build, abort.signal.aborted ? abort.signal.reason : thrown)
+      const reason: unknown = abort.signal.aborted ? abort.signal.reason : thrown
+      outcome = await this.#failed(attempt, build, reason)
+      if (outcome === 'error') span.fail(AppError.from(reason).code)
     } finally {
       await attempt.log.close()
     }
+    span.set({ 'wrenn.outcome': outcome })
     const ms = Math.round(performance.now() - startedAt)
     this.#deps.logger.info({ buildId, attempts, outcome, ms }, 'template_build.ended')
   }

@@ -1,4 +1,4 @@
-import type { Logger } from '@wrenn/base'
+import type { Logger, Tracer } from '@wrenn/base'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
@@ -27,6 +27,7 @@ interface BuildsDeps {
   readonly snapshotWaitMs: number
   readonly retentionMs: number
   readonly logger: Logger
+  readonly tracer: Tracer
   readonly lookEveryMs: number
 }
 

@@ -9,6 +9,7 @@ import type { SessionContext } from '../../domain/commands/index.js'
 import { fromHostError } from '../../host/errors.js'
 import { actorFor, admitted } from '../auth.js'
 import type { Services } from '../context.js'
+import { tellFailure } from '../traces.js'
 import { Channel, type Message, parseFrame } from './channel.js'
 
 const AUTH_WITHIN_MS = 5_000
@@ -87,6 +88,7 @@ async function serve(
     if (!channel.signal.aborted) {
       const error = fromHostError(thrown)
       code = error.code
+      tellFailure(request, code)
       await refuse(channel, error)
     } else if (code === 'ok') {
       code = 'client_closed'

@@ -260,7 +260,11 @@ export class CheckpointDiffer {
     const { table } = this.#context
     await table.exclusive(capsuleId, async () => {
       const entry = table.require(capsuleId, 'checkpoint')
-      await capture(entry, this.#context, now, { syncFiles: true, name: 'diff', timer: new StepTimer() })
+      await capture(entry, this.#context, now, {
+        syncFiles: true,
+        name: 'diff',
+        timer: new StepTimer(this.#context.tracer),
+      })
     })
     return now
   }

@@ -4,9 +4,10 @@ import type { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import { type Client, Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
-import { AppError, waitFor } from '@wrenn/base'
+import { AppError, inSpan, noTracer, type Tracer, waitFor } from '@wrenn/base'
 import { GUEST_AGENT_PORT } from '@wrenn/protocol'
 import { Filesystem, Process } from '@wrenn/protocol/guest'
+import { clientSpans } from '@wrenn/tracing'
 import { z } from 'zod'
 import { dialPort, SECRET_HEADER } from './dial.js'
 import { discard, guestError, httpFailure, isNoAnswer, readJson } from './error.js'
@@ -27,6 +28,11 @@ const MESSAGE_BYTES = 4 * 2 ** 20
 const LIST_BYTES = 64 * 2 ** 20
 /** The environment of a capsule may be 8 MiB before JSON escapes it. */
 const ENVS_BYTES = 16 * 2 ** 20
+
+/** Of spans of calls. */
+const TO_GUEST = { 'peer.service': 'wrenn-guest-agent' } as const
+/** Asked until they are answered: the wait as a whole is measured. */
+const repeated: ReadonlySet<string> = new Set(['/health', '/init'])
 
 const initAnswer = z.object({
   agentVersion: z.string().default(''),
@@ -158,9 +164,12 @@ export class GuestClient {
   readonly #address: string
   readonly #agent: Agent
   readonly #closed = endOfMany()
+  readonly #tracer: Tracer
   #secret: string
 
-  constructor(address: string, secret: string, patience: Patience = patienceOf()) {
+  /** With a tracer, what a traced operation asks of the guest is measured. */
+  constructor(address: string, secret: string, patience: Patience = patienceOf(), tracer: Tracer = noTracer) {
+    this.#tracer = tracer
     this.#address = address
     this.#secret = secret
     // Node has the kernel look after a connection that it keeps, after one second, and give it up ten seconds later: a call to a guest that
@@ -177,6 +186,8 @@ export class GuestClient {
       call.header.set(SECRET_HEADER, this.#secret)
       return next(call)
     }
+    // The guest is told of no trace: it could send nothing of it, and what it said would prove nothing.
+    const traced = tracer.isOn ? [clientSpans({ tracer, tells: false, fields: TO_GUEST })] : []
     const transportFor = (readMaxBytes: number) =>
       createConnectTransport({
         httpVersion: '1.1',
@@ -185,7 +196,7 @@ export class GuestClient {
         readMaxBytes,
         // What we do not know is not carried on to those who asked.
         binaryOptions: { readUnknownFields: false },
-        interceptors: [guard, authenticate],
+        interceptors: [...traced, guard, authenticate],
       })
     const transport = transportFor(MESSAGE_BYTES)
     const wide = transportFor(LIST_BYTES)
@@ -254,7 +265,7 @@ export class GuestClient {
     }
     const what = 'the guest agent to take its identity'
     const options = { timeoutMs, intervalMs: 10, what, code: 'guest_unreachable', signal: this.#closed.signal }
-    const answer = await waitFor(attempt, options)
+    const answer = await this.#measured('POST /init', () => waitFor(attempt, options))
     if (identity.secret !== undefined) this.#secret = identity.secret
     await this.#correctClock(answer, timeoutMs)
     return answer
@@ -436,7 +447,21 @@ export class GuestClient {
     if (this.#closed.signal.aborted) throw lineClosed()
   }
 
+  /** Until the head of its answer, an upload with all that is sent. */
   async #http(options: HttpOptions): Promise<IncomingMessage> {
+    const route = options.path.split('?', 1)[0] ?? ''
+    if (repeated.has(route)) return await this.#exchange(options)
+    return await this.#measured(`${options.method} ${route}`, () => this.#exchange(options))
+  }
+
+  /** A call of an operation that is traced. */
+  async #measured<T>(name: string, ask: () => Promise<T>): Promise<T> {
+    if (!this.#tracer.isActive()) return await ask()
+    const options = { kind: 'client', fields: TO_GUEST } as const
+    return await inSpan(this.#tracer, `guest ${name}`, options, ask, (error) => guestError(error).code)
+  }
+
+  async #exchange(options: HttpOptions): Promise<IncomingMessage> {
     this.#requireOpen()
     const answer = await new Promise<IncomingMessage>((resolve, reject) => {
       const outgoing = request({

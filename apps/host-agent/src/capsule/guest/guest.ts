@@ -1,6 +1,16 @@
 import { chmod, chown, mkdir, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { AppError, type Logger, noSteps, type ReachStep, settleAll, UndoStack } from '@wrenn/base'
+import {
+  AppError,
+  inSpan,
+  type Logger,
+  noSteps,
+  noTracer,
+  type ReachStep,
+  settleAll,
+  type Tracer,
+  UndoStack,
+} from '@wrenn/base'
 import { type Hardware, killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
 import type { Machine, Slot, TemplateImage } from '../machine.js'
 import { type GuestFiles, STATE_FILES, type StoredImage } from '../state-files.js'
@@ -62,19 +72,32 @@ export function firstDir(owner: string): string {
   return join('capsules', owner, '0')
 }
 
+interface FactoryOptions {
+  readonly logger: Logger
+  readonly reach?: ReachStep
+  /** How long calls to its guests wait for a sign of them. */
+  readonly patience?: Patience
+  /** @default makes no spans */
+  readonly tracer?: Tracer
+}
+
 /** Makes and removes guests with all their host resources. Each resource carries the VM's id. */
 export class GuestFactory {
   readonly #machine: Machine
   readonly #logger: Logger
   readonly #reach: ReachStep
   readonly #patience: Patience
+  readonly #tracer: Tracer
 
-  /** `patience` is how long calls to its guests wait for a sign of them. */
-  constructor(machine: Machine, logger: Logger, reach: ReachStep = noSteps, patience: Patience = patienceOf()) {
+  constructor(
+    machine: Machine,
+    { logger, reach = noSteps, patience = patienceOf(), tracer = noTracer }: FactoryOptions,
+  ) {
     this.#machine = machine
     this.#logger = logger
     this.#reach = reach
     this.#patience = patience
+    this.#tracer = tracer
   }
 
   /** Boots a fresh guest on a clone of `disk`, by default of its template's first one; returns while it is still coming up. */
@@ -138,7 +161,7 @@ export class GuestFactory {
     if (resources.vm === undefined) return undefined
     const vm = await this.#adoptVm(resources.vm)
     if (vm === undefined) return undefined
-    return { resources, vm, client: new GuestClient(resources.guestAddress, secret, this.#patience) }
+    return { resources, vm, client: new GuestClient(resources.guestAddress, secret, this.#patience, this.#tracer) }
   }
 
   /** An engine process that lives but does not answer can serve nobody: it is ended. */
@@ -183,7 +206,7 @@ export class GuestFactory {
   async #make(plan: GuestPlan, { files, start }: Making): Promise<Guest> {
     const { vmId, dir, egress, onResources } = plan
     await using undo = new UndoStack()
-    const slot = await this.#machine.slots.acquire(vmId)
+    const slot = await this.#part('network', () => this.#machine.slots.acquire(vmId))
     await undo.defer(() => this.#machine.slots.release(slot.index, vmId))
     const waiting: VmResources = {
       vmId,
@@ -194,8 +217,11 @@ export class GuestFactory {
       vm: undefined,
     }
     await onResources(waiting)
-    const [vmSpec] = await settleAll([this.#prepare(plan, slot, undo), files(this.#filesOf(plan), slot, undo)])
-    const started = start(vmSpec).then(async (vm) => {
+    const [vmSpec] = await settleAll([
+      this.#prepare(plan, slot, undo),
+      this.#part('files', () => files(this.#filesOf(plan), slot, undo)),
+    ])
+    const started = this.#part('engine', () => start(vmSpec)).then(async (vm) => {
       await undo.defer(() => vm.kill())
       return vm
     })
@@ -204,9 +230,15 @@ export class GuestFactory {
     this.#reach('guest:launched')
     const resources = { ...waiting, vm: vm.record }
     await onResources(resources)
-    const client = new GuestClient(slot.guestAddress, plan.secret, this.#patience)
+    const client = new GuestClient(slot.guestAddress, plan.secret, this.#patience, this.#tracer)
     undo.move()
     return { resources, vm, client }
+  }
+
+  /** Part of a step of a traced operation. */
+  async #part<T>(name: string, work: () => Promise<T>): Promise<T> {
+    if (!this.#tracer.isActive()) return await work()
+    return await inSpan(this.#tracer, `part ${name}`, {}, work)
   }
 
   #filesOf({ dir }: GuestPlan): Omit<GuestFiles, 'statePath'> {

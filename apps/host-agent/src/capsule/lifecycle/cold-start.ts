@@ -26,7 +26,7 @@ export class ColdStart {
   /** @throws AppError `snapshot_damaged`, `engine_failure`, `guest_died`, `guest_unreachable`, `disk_full`; nothing has changed then */
   async run(entry: Entry, fromDisk: FromDisk): Promise<void> {
     const { table, states, machine, reach, logger } = this.#context
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     await entry.teardown
     const before = entry.record
     const from = currentDir(entry)

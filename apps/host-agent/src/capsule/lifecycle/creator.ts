@@ -75,7 +75,12 @@ export class Creator {
         await factory.stop(guest.resources, guest.vm)
         await factory.removeFiles(vmId)
       }
-      const { guest, snapshot } = await this.#bootAndSave(shape, { boot, end, secret, timer: new StepTimer() })
+      const { guest, snapshot } = await this.#bootAndSave(shape, {
+        boot,
+        end,
+        secret,
+        timer: new StepTimer(this.#context.tracer),
+      })
       await end(guest)
       return snapshot
     })
@@ -87,9 +92,9 @@ export class Creator {
    */
   async renewShape(shape: Shape, minimum = 0): Promise<void> {
     if (this.#coldBoots.has(shape.key)) return
-    const { logger } = this.#context
-    await this.#admission
-      .run(() => this.prepareShape(shape))
+    const { logger, tracer } = this.#context
+    const prepared = tracer.apart(() => this.#admission.run(() => this.prepareShape(shape)))
+    await prepared
       .then((snapshot) => this.#offer(snapshot, minimum))
       .catch((error: unknown) => logger.error({ err: error, shape: shape.key }, 'shape.not_renewed'))
   }
@@ -154,7 +159,7 @@ export class Creator {
   ): Promise<CapsuleRecord> {
     const { table, machine, factory, reach, logger } = this.#context
     const { capsuleId } = input
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     const entry = table.add(record)
     await using undo = new UndoStack()
     await undo.defer(async () => {

@@ -70,7 +70,7 @@ export class Fork {
 
   async #make(capsuleId: string, copies: readonly ForkCopy[], checkpointId?: string): Promise<ForkResult> {
     const { table, machine, states, logger } = this.#context
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     // The source is only held while it is saved: it may be used, paused and destroyed while its copies start.
     const seed = dirs.scratch(capsuleId, 'seed')
     // Before the source is held: whoever destroys or rolls it back because it cannot be reached need not wait.
@@ -145,8 +145,8 @@ export class Fork {
   }
 
   async #start(record: CapsuleRecord, seed: string, manifest: StateManifest, copy: ForkCopy): Promise<Started> {
-    const { table, factory, states, machine, reach, logger } = this.#context
-    const timer = new StepTimer()
+    const { table, factory, states, machine, reach, logger, tracer } = this.#context
+    const timer = new StepTimer(tracer, { 'wrenn.capsule_id': copy.capsuleId })
     const entry = table.add(record)
     try {
       await table.store(entry, { engineVersion: await machine.engine.version() })

@@ -69,7 +69,7 @@ export class Points {
       }
       const entry = table.require(capsuleId, 'checkpoint')
       await machine.pool.ensureSpace(SAVE_BYTES)
-      const timer = new StepTimer()
+      const timer = new StepTimer(this.#context.tracer)
       reach('checkpoint:begun')
       const { pauseWindowMs } = await capture(entry, this.#context, dir, { syncFiles: true, name: 'checkpoint', timer })
       try {
@@ -173,7 +173,7 @@ export class Points {
   async #rollBackGuest(entry: Entry, target: Target): Promise<void> {
     const { checkpointId } = target
     const { calls, table, states, factory, machine, reach, logger } = this.#context
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     await entry.teardown // of a rollback just before: when it ends it removes every generation but the present one
     const { record, guest } = entry
     const { capsuleId } = record

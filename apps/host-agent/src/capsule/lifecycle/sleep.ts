@@ -79,7 +79,7 @@ export class Sleep {
 
   async #pause(entry: Entry, guest: Guest, reason: PauseReason): Promise<void> {
     const { calls, table, states, reach, logger } = this.#context
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     const dir = currentDir(entry)
     await table.move(entry, 'pause')
     try {
@@ -167,7 +167,7 @@ export class Sleep {
 
   async #resume(entry: Entry): Promise<void> {
     const { table, states, machine, reach, logger, flusher } = this.#context
-    const timer = new StepTimer()
+    const timer = new StepTimer(this.#context.tracer)
     await entry.teardown
     await this.#fallBack(entry)
     const dir = currentDir(entry)

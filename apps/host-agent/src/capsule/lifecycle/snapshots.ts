@@ -46,7 +46,7 @@ export class Snapshots {
       if (made !== undefined) return made
       const entry = table.require(capsuleId, 'snapshot')
       await machine.pool.ensureSpace(SAVE_BYTES)
-      const timer = new StepTimer()
+      const timer = new StepTimer(this.#context.tracer)
       const dir = dirs.snapshot(snapshotId)
       reach('snapshot:begun')
       const { pauseWindowMs } = await (checkpointId === undefined

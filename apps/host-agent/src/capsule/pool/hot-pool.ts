@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { availableParallelism, freemem } from 'node:os'
-import { errorText, type Logger } from '@wrenn/base'
+import { errorText, type Logger, noTracer, type Tracer } from '@wrenn/base'
 import { type Guest, type GuestFactory, identifyWaiting, unrecordedPlan, warmUp } from '../guest/index.js'
 import { isCurrent, type Shape, type ShapeSnapshot } from './shapes.js'
 
@@ -36,6 +36,8 @@ export interface HotPoolOptions {
   /** True while creates are under way: the pool then leaves them the CPU. */
   readonly busy: () => boolean
   readonly logger: Logger
+  /** @default makes no spans */
+  readonly tracer?: Tracer
 }
 
 /**
@@ -113,7 +115,10 @@ export class HotPool {
   /** Starts refilling where a shape is below its target; cheap to call often. */
   wake(): void {
     if (this.#closed || this.#worker !== undefined) return
-    this.#worker = this.#refill()
+    const { tracer = noTracer } = this.#options
+    // Whichever request woke it: the guests are for later ones.
+    this.#worker = tracer
+      .apart(() => this.#refill())
       .catch((error: unknown) => this.#options.logger.error({ err: error }, 'hot_pool.failed'))
       .finally(() => {
         this.#worker = undefined
