@@ -1,4 +1,4 @@
-import type { CapsuleMetrics } from '@wrenn/protocol'
+import type { CapsuleMetrics, CapsuleUsage } from '@wrenn/protocol'
 import { describe, expect, it } from 'vitest'
 import { useCapsule, usePlatform } from '../harness/api.js'
 
@@ -53,6 +53,31 @@ describe('metrics', () => {
     // The first look at a new guest makes no point, so that the sleep itself is in none.
     expect((later[0]?.timestamp_unix ?? 0) - last).toBeGreaterThanOrEqual(10)
     expect((await history('range=24h&current=false')).step_sec).toBe(300)
+  })
+})
+
+describe('usage', () => {
+  it('has what a capsule received and sent, each byte once, over a pause and its end', async () => {
+    const used = async () => (await api.json<CapsuleUsage>('GET', '/v1/capsules/usage')).total
+    const half = Buffer.alloc(4 * 2 ** 20, 'x')
+    const before = await used()
+    {
+      await using own = await api.create({ timeout_sec: 600 })
+      await own.write('/root/first', half)
+      await own.pause()
+      await own.resume()
+      await own.write('/root/second', half)
+      expect((await own.read('/root/second')).bytes).toHaveLength(half.length)
+    }
+    const grown = async () => {
+      const { net_rx_bytes: rx, net_tx_bytes: tx } = await used()
+      return { rx: rx - before.net_rx_bytes, tx: tx - before.net_tx_bytes }
+    }
+    await expect.poll(async () => (await grown()).rx, { timeout: 120_000 }).toBeGreaterThan(2 * half.length)
+    await expect.poll(async () => (await grown()).tx, { timeout: 120_000 }).toBeGreaterThan(half.length)
+    // Beside the bytes of files there are packets' headers, and what the other capsule here says.
+    const { rx, tx } = await grown()
+    expect([rx < 3 * half.length, tx < 2 * half.length]).toEqual([true, true])
   })
 })
 

@@ -168,6 +168,8 @@ describe('wrenn usage', () => {
     expect([check.code, JSON.parse(check.stdout)]).toMatchObject([0, { ok: true, strays: [] }])
     const both = await run('usage', '--month', month, '--from', `${month}-01`)
     expect(both).toMatchObject({ code: 1, stderr: expect.stringContaining('--month says which days') })
+    const lago = await run('usage', 'lago')
+    expect(lago).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('WRENN_LAGO_URL is not set') })
   })
 })
 

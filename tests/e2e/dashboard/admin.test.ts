@@ -148,6 +148,35 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
       await api.json('DELETE', `/v1/capsules/${id}`, bearer(session))
     }
   })
+
+  it('show what Lago does not have yet, where there is one', async () => {
+    const tab = await browser.open()
+    const { page, problems } = tab
+    await page.route('**/v1/admin/health', async (route) => {
+      const response = await route.fetch()
+      const lago = {
+        to: 'lago.example:443',
+        waiting: 12,
+        refused: 3,
+        oldest_waiting_at: new Date(Date.now() - 9_000_000),
+      }
+      await route.fulfill({ response, json: { ...(await response.json()), lago } })
+    })
+    await signIn(tab, platform, admin)
+    await visit(tab, platform, '/dashboard/admin/health')
+    const card = page.getByRole('region', { name: 'Lago' })
+    await card.getByText('lago.example:443').waitFor()
+    await card.getByText('12, the oldest of 2 h ago').waitFor()
+    await card.locator('div', { hasText: 'Refused' }).getByText('3', { exact: true }).waitFor()
+    expect(await violations(tab)).toEqual([])
+    await page.setViewportSize({ width: 360, height: 740 })
+    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
+    await page.unrouteAll({ behavior: 'wait' })
+    await page.reload()
+    await page.getByRole('region', { name: 'Mail' }).waitFor()
+    expect(await card.count()).toBe(0)
+    expect(problems).toEqual([])
+  })
 })
 
 /** Pages, and what is there once they have something to show. */

@@ -67,7 +67,7 @@ describe.skipIf(noBrowser !== '')(`the page of usage ${noBrowser}`, () => {
     const { page } = tab
     const bars = (title: string) => page.locator(`[data-usage="${title}"]`)
     await page.reload()
-    for (const title of ['vCPUs', 'Memory', 'Disk']) await bars(title).waitFor()
+    for (const title of ['vCPUs', 'Memory', 'Disk', 'Received', 'Sent']) await bars(title).waitFor()
     await page.getByText('As a table').click()
     const today = new Date().toISOString().slice(0, 10)
     await page.locator(`[data-usage-day="${today}"]`).waitFor()
