@@ -114,6 +114,8 @@ it('begins with an image of a registry where there is no template of that name',
   expect(both.messages.filter((message) => message.startsWith('Asking for'))).toHaveLength(1)
   const { build: failed, text } = await build(newName(), [{ from: 'alpine:4', steps: [] }])
   expect([failed.state, text]).toEqual(['error', expect.stringContaining('docker.io/library/alpine:4')])
+  const { text: asked } = await build(newName(), [{ from: 'registry.example/web:default', steps: [] }])
+  expect(asked).toContain('registry.example/web:default: there is no such image')
 })
 
 it('is told of from its beginning to its end, once for each state', async () => {

@@ -62,9 +62,9 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
 
   /** Templates and logins go with their team. */
   afterAll(async () => {
-    if (team !== '') await anonymous.json('DELETE', `/v1/teams/${team}`, owner)
     await registry?.[Symbol.asyncDispose]()
     if (scratch !== '') await rm(scratch, { recursive: true, force: true })
+    if (team !== '') await anonymous.json('DELETE', `/v1/teams/${team}`, owner)
   })
 
   it('teach what a login is for, say beside each field what is wrong, and show no secret again', async () => {

@@ -41,8 +41,9 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
   return { ...plan, files: rememberedFiles(body) }
 }
 
+/** Of a template that is its own name; images have tags of that name, too. */
 function nameOf(from: string): string {
-  return from.endsWith(DEFAULT) ? from.slice(0, -DEFAULT.length) : from
+  return from.endsWith(DEFAULT) && !from.includes('/') ? from.slice(0, -DEFAULT.length) : from
 }
 
 /** Images of uploaded files, by what stages call them. @throws AppError `invalid_request` for one that none begins with, or that is there twice */
