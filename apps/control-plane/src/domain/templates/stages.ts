@@ -51,8 +51,8 @@ function stageFilesHash({ hashes, origin }: PlannedStage, source: string): strin
   return hashJson({ stage: hashes.at(-1) ?? hashJson(identityOf(origin)), source })
 }
 
-/** What is told of an origin, and what is in its memory, decides nothing that its files do not. */
-function identityOf({ note: _, started: __, ...identity }: ResolvedOrigin) {
+/** What is told of an origin, what is in its memory, and what is started at the end decides nothing that its files do not. */
+function identityOf({ note: _, started: __, container: ___, ...identity }: ResolvedOrigin) {
   return identity
 }
 

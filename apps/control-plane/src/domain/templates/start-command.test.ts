@@ -1,7 +1,9 @@
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import type { BuildGuest } from './guest.js'
-import { type StartDeps, startAndWait, startOf } from './start-command.js'
+import { listeningOn, type StartDeps, startAndWait, startOf } from './start-command.js'
 
 const container = { entrypoint: ['/in', '-e'], command: ['serve'], ports: [80] }
 
@@ -36,7 +38,7 @@ describe('what is to run in a template', () => {
       stream: () => ({ write() {}, async end() {} }),
     }
     const run: BuildGuest['run'] = async ({ args }, _, signal) => {
-      if (args[1]?.includes('/dev/tcp/')) return 1
+      if (args[1]?.includes('/proc/net/tcp')) return 1
       return await new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
     }
     const deps = { guest: { run }, log, step: 'finalize', readyWithinMs: 50, signal: new AbortController().signal }
@@ -55,5 +57,18 @@ describe('what is to run in a template', () => {
     const { startCmd = '' } = startOf({ entrypoint: ['/usr/bin/printf', '%s\\0'], command: words }, {})
     const read = execFileSync('/bin/sh', ['-c', startCmd], { encoding: 'utf8' })
     expect(read.split('\0').slice(0, -1)).toEqual(words)
+  })
+
+  it.each(['127.0.0.1', '::1'])('is seen to listen at %s, and not to have connections', async (address) => {
+    const isListening = (...ports: number[]) => spawnSync('/bin/bash', ['-c', listeningOn(ports)]).status === 0
+    const server = createServer().listen(0, address)
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    expect([isListening(port), isListening(1, port), isListening(1)]).toEqual([true, true, false])
+    const client = connect(port, address)
+    await once(client, 'connect')
+    server.close()
+    await expect.poll(() => isListening(port)).toBe(false)
+    client.destroy()
   })
 })

@@ -133,10 +133,19 @@ async function untilListening(
   const withinMs = Math.min(PORTS_WAIT_MS, readyWithinMs)
   const called = `port ${ports.join(', ')}`
   log.say(step, `Waiting until somebody listens on ${called}.`)
-  // Nothing but what is built into the shell: an image may have no other program.
-  const look = `for port in ${ports.join(' ')}; do (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && exit 0; done; exit 1`
+  const look = listeningOn(ports)
   if (await succeedsWithin(withinMs, deps, look, state, failed)) return
   log.say(step, `Nobody listens on ${called} after ${withinMs / 1000} s; the template is kept as it is.`, 'warn')
+}
+
+/**
+ * A line for bash that succeeds when one of the ports is listened on, at whatever address: by what the kernel says of its sockets (proc(5)), for a
+ * server may take no connection without asking for more. Nothing but what is built into the shell: an image may have no other program.
+ */
+export function listeningOn(ports: readonly number[]): string {
+  const states = ports.map((port) => `'0A '${port.toString(16).toUpperCase().padStart(4, '0')}`).join('|')
+  const each = `while read -r _ at _ state _; do case "$state \${at##*:}" in ${states}) exit 0 ;; esac; done <$file`
+  return `for file in /proc/net/tcp /proc/net/tcp6; do [ ! -r $file ] || ${each}; done; exit 1`
 }
 
 /** @returns false when it is late */
