@@ -93,7 +93,7 @@ describe('a client of Lago', () => {
     const client = clientOf(lago.origin, { apiKey: undefined, apiKeyFile })
     expect(await client.send([event('a')], never)).toMatchObject({
       kind: 'later',
-      reason: expect.stringContaining('ENOENT'),
+      reason: expect.stringMatching(/^The file of WRENN_LAGO_API_KEY_FILE cannot be read: ENOENT/),
     })
     await writeFile(apiKeyFile, 'two lines\nof it\n')
     const none = await client.send([event('a')], never)

@@ -83,7 +83,11 @@ export class LagoClient {
   async #key(): Promise<string> {
     const { apiKey, apiKeyFile } = this.#config
     if (apiKeyFile === undefined) return apiKey ?? ''
-    const key = (await readFile(apiKeyFile, 'utf8')).trim()
+    const text = await readFile(apiKeyFile, 'utf8').catch((error: unknown) => {
+      const message = `The file of WRENN_LAGO_API_KEY_FILE cannot be read: ${errorText(error)}`
+      throw new AppError('invalid_config', message, { cause: error })
+    })
+    const key = text.trim()
     if (!isApiKey(key)) throw new AppError('invalid_config', 'The file of WRENN_LAGO_API_KEY_FILE has no key in it.')
     return key
   }

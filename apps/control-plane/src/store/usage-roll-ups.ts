@@ -74,7 +74,9 @@ export async function havePassed(db: Db, xid: string): Promise<boolean> {
 
 /** Writes what the ledger says of a day, and the month's sum of its days, in place of what was there. */
 export async function rollUpDay(tx: Db, day: string): Promise<void> {
-  await sql`INSERT INTO usage_changed_days (date) VALUES (${day}::date) ON CONFLICT DO NOTHING`.execute(tx)
+  // One that is noted already is held: whoever tells of the day before the commit would tell of the sums that are replaced here.
+  await sql`INSERT INTO usage_changed_days (date) VALUES (${day}::date)
+    ON CONFLICT (date) DO UPDATE SET date = EXCLUDED.date`.execute(tx)
   await sql`DELETE FROM usage_rollups WHERE period = 'day' AND date = ${day}::date`.execute(tx)
   await sql`INSERT INTO usage_rollups (team_id, period, date, template, ${sums})
     SELECT team_id, 'day', date, template, ${sums} FROM (${usedByDay({ from: day, to: day }, undefined)}) AS used`.execute(
@@ -221,13 +223,13 @@ export async function pruneLedger(db: Db, limit: number): Promise<number> {
 
 /**
  * Forgets roll-ups of months that ended more than `days` ago. Those of a month go together: its sum is that of its days. What was told
- * of them goes too, and first that there is anything to tell: a day without sums would be taken back.
+ * of them goes too, once it was taken, and first that there is anything to tell: a day without sums would be taken back.
  */
 export async function pruneRollUps(db: Db, days: number): Promise<void> {
   const isOld = sql`date < date_trunc('month', (usage_clock() AT TIME ZONE 'UTC')::date - ${days}::int)::date`
   await db.transaction().execute(async (tx) => {
     await sql`DELETE FROM usage_changed_days WHERE ${isOld}`.execute(tx)
-    await sql`DELETE FROM lago_events WHERE ${isOld}`.execute(tx)
+    await sql`DELETE FROM lago_events WHERE ${isOld} AND taken_at IS NOT NULL`.execute(tx)
     await sql`DELETE FROM usage_rollups WHERE ${isOld}`.execute(tx)
   })
 }

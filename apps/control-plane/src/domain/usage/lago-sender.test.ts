@@ -153,6 +153,20 @@ describe.each(testPostgresKinds())('a sender of usage on $name', ({ start }) => 
     expect(codes.map((code) => lago.rules.total('team-a', code))).toEqual([5_000_000_000_000_000n, 7_000_000n])
   })
 
+  it('tells what a day that waits to be told of has become while it was made anew', async () => {
+    await put('2026-01-05', { 'team-a': ['1', '0', '0'] })
+    await sql`INSERT INTO usage_ledger (capsule_id, team_id, template, state, vcpus, memory_mib, disk_size_mib, began_at, ended_at)
+      VALUES ('cl-1', 'team-a', 'minimal', 'running', 2, 512, 1024, '2026-01-05 10:00:00Z', '2026-01-05 10:00:30Z')`.execute(
+      db,
+    )
+    const anew = await db.startTransaction().execute()
+    await rollUp(anew, '2026-01-05')
+    await senderOn(db).send()
+    await anew.commit().execute()
+    await senderOn(db).send()
+    expect(totals('team-a')).toEqual([60_000_000n, 15_000_000n, 30_000_000n])
+  })
+
   it('tells of days from its first start on, or from the day that is set', async () => {
     const { rows } = await sql<{ today: string }>`SELECT (now() AT TIME ZONE 'UTC')::date::text AS today`.execute(db)
     const today = rows[0]?.today ?? ''
@@ -179,6 +193,20 @@ describe.each(testPostgresKinds())('a sender of usage on $name', ({ start }) => 
     await pruneRollUps(db, 30)
     await sender.send()
     expect(totals('team-a')[0]).toBe(1_000_000n)
+    expect((await sql`SELECT FROM lago_events`.execute(db)).rows).toHaveLength(0)
+  })
+
+  it('tells of days that are forgotten what Lago has not taken of them yet', async () => {
+    await put('2026-01-01', { 'team-a': ['1', '0', '0'] })
+    lago.faults.push({ status: 502, body: '<html>' })
+    await senderOn(db).send()
+    await sql`CREATE OR REPLACE FUNCTION usage_clock() RETURNS timestamptz LANGUAGE sql AS $$ SELECT timestamptz '2026-06-01' $$`.execute(
+      db,
+    )
+    await pruneRollUps(db, 30)
+    await settle(senderOn(db))
+    expect(totals('team-a')[0]).toBe(1_000_000n)
+    await pruneRollUps(db, 30)
     expect((await sql`SELECT FROM lago_events`.execute(db)).rows).toHaveLength(0)
   })
 
