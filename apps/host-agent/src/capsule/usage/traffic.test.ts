@@ -41,5 +41,7 @@ it('tells of the guests of each capsule, and of those that have ended until they
     { capsuleId: one, guestId: 'boot-2', rxBytes: 3, txBytes: 4, ended: true },
     ...running,
   ])
+  // That of no capsule is forgotten at once.
+  expect(noted).toEqual(['boot-3'])
   expect(await traffic.collect(['boot-1', 'boot-2'])).toEqual(running)
 })

@@ -30,7 +30,9 @@ export class Traffic {
   /** Of all guests that run, and of those that have ended and were not `noted`. */
   async collect(noted: readonly string[]): Promise<readonly CapsuleTraffic[]> {
     const { records, slots } = this.#deps
-    await slots.noted(noted)
+    const ofNobody = slots.ended().filter(({ owner }) => capsuleOf(owner) === undefined)
+    // Nobody is told of them, so nobody notes them.
+    await slots.noted([...noted, ...ofNobody.map(({ guestId }) => guestId)])
     const ended = slots.ended().flatMap(({ owner, ...traffic }) => {
       const capsuleId = capsuleOf(owner)
       return capsuleId === undefined ? [] : [{ capsuleId, ...traffic, ended: true }]
