@@ -23,6 +23,8 @@ for (const [name, value] of Object.entries(wanted)) {
 for (const name of Object.keys(told)) {
   if (wanted[name] === undefined) problems.push(`${name} is a setting of nothing`)
 }
+const names = rows.map(([, name]) => name)
+for (const name of names.filter((each, at) => names.indexOf(each) !== at)) problems.push(`${name} has two rows`)
 for (const problem of problems) say(`${FILE}: ${problem}`)
 say(`${rows.length} settings checked, ${problems.length} not as they are`)
 process.exit(problems.length === 0 ? 0 : 1)
