@@ -7,7 +7,7 @@ import { Audit, AuditChains } from './domain/audit/index.js'
 import { Egress } from './domain/capsules/index.js'
 import { ChannelLog, Channels } from './domain/channels/index.js'
 import { EventFeed } from './domain/events/index.js'
-import { HostAuthority, HostWatch, JoinedHosts, Joining } from './domain/hosts/index.js'
+import { HostAuthority, HostWatch, JoinedHosts, Joining, requireNoneElsewhere } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { createPeople } from './domain/people/index.js'
@@ -181,6 +181,7 @@ export async function startControlPlane(
   }
   try {
     await migrateUp(db)
+    if (hostWatch === undefined) await requireNoneElsewhere(db)
     if (config.apiKeyFile !== undefined) await ensureFirstKey(db, config.apiKeyFile, logger)
     if (config.setUpFile !== undefined) await people.services.setUp.prepare(config.setUpFile)
     notifications.start()

@@ -138,7 +138,25 @@ describe('a token of a host', () => {
     expect(await codeOf(await register(next.registration_token, await request()))).toEqual([401, 'host_not_trusted'])
     const last = await json<NewHost>(await post(`/v1/hosts/${id}/token`, {}), 201)
     await json(await register(last.registration_token, await request()), 201)
-    expect(await codeOf(await post(`/v1/hosts/${id}/token`, {}))).toEqual([409, 'invalid_state'])
+  })
+
+  it('lets a host that is trusted join again, as one that has moved: what it had is good no more', async () => {
+    const { host, registration_token: token } = await place()
+    const before = await json<HostCredentials>(await register(token, await request()), 201)
+    const again = await json<NewHost>(await post(`/v1/hosts/${host.id}/token`, {}), 201)
+    const { refresh_token: kept } = await json<HostCredentials>(
+      await refresh(before.refresh_token, await request()),
+      200,
+    )
+    const moved = await json<HostCredentials>(
+      await register(again.registration_token, await request(), '127.0.0.1:2'),
+      201,
+    )
+    expect(moved.host).toMatchObject({ id: host.id, address: '127.0.0.1:2' })
+    expect(await codeOf(await refresh(kept, await request()))).toEqual([401, 'host_not_trusted'])
+    expect((await hostOf(host.id)).status).not.toBe('revoked')
+    const good = db.selectFrom('host_certificates').select('serial').where('host_id', '=', host.id)
+    expect(await good.where('revoked_at', 'is', null).execute()).toHaveLength(1)
   })
 
   it('is nowhere in the database', async () => {

@@ -1,4 +1,5 @@
 import { join } from 'node:path'
+import { text as textOf } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
 import { AppError, errorText, isErrno, type Logger, removeEntries } from '@wrenn/base'
 import type { RecalledEngine } from '@wrenn/vmm'
@@ -118,12 +119,14 @@ async function gc(args: readonly string[], config: HostAgentConfig): Promise<voi
   print({ type: 'result', ...(await collectGarbage(config.socketPath, values['dry-run'])) })
 }
 
+/** The token is what is on the standard input: arguments can be read by everybody on the machine. */
 async function joinHost(args: readonly string[], { dir }: HostAgentConfig): Promise<void> {
   const text = { type: 'string' } as const
   const options = { address: text, listen: text, ca: text }
   const { values, positionals } = parseArgs({ args: [...args], allowPositionals: true, options })
-  const [url = '', token = ''] = positionals
+  const [url = ''] = positionals
   const { address, listen, ca: caFile } = values
+  const token = (await textOf(process.stdin)).trim()
   const joined = await joinPlatform({ dir, url, token, address, listen, caFile })
   print({ type: 'result', hostId: joined.hostId, address: joined.address, listen: joined.listen, url: joined.url })
 }

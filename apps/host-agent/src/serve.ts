@@ -58,14 +58,14 @@ export interface RunningAgent {
 /** Answers RPCs at once (not ready, with the reason) and brings the machine up behind them. */
 export async function serve(config: HostAgentConfig, logger: Logger, tracer: Tracer = noTracer): Promise<RunningAgent> {
   await mkdir(dirname(config.socketPath), { recursive: true, mode: 0o711 })
-  const status = new HostStatus(await hostId(config.dir), version)
+  const identity = await readIdentity(config.dir)
+  const status = new HostStatus(identity?.hostId ?? (await hostId(config.dir)), version)
   let parts: ServiceParts | undefined
   const ready = (): ServiceParts => {
     if (parts === undefined) throw status.refusal()
     return parts
   }
   const service = createHostService({ logger, status, parts: ready })
-  const identity = await readIdentity(config.dir)
   const server = await startServer(
     service,
     createTunnelServer(() => ready().manager),

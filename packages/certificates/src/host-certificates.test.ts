@@ -171,6 +171,10 @@ describe('a certificate request', () => {
     for (const pem of ['', cert, authority.key, `${request}\n${request}`, request.padEnd(9000, ' '), '{}']) {
       expect(await refusal(pem)).toContain('no certificate request')
     }
+    // Whoever tried all ways to read these headers would never come back.
+    expect(await refusal(`-----BEGIN CERTIFICATE REQUEST-----\na: b\n${' a: b\n'.repeat(1000)}!`)).toContain(
+      'no certificate',
+    )
     const noise = fc.uint8Array({ maxLength: 600 }).map((bytes) => Buffer.from(bytes).toString('base64'))
     await fc.assert(
       fc.asyncProperty(fc.oneof(fc.string(), noise), async (text) => {
@@ -251,6 +255,8 @@ describe('a call of a host', () => {
     expect(await call(host, { ...caller, lists: await listOf() })).toBe('agreed')
     expect(await call(host, { ...caller, lists: await listOf((await hostOf(authority)).serial) })).toBe('agreed')
     expect(await call(host, { ...caller, lists: await listOf(host.serial) })).toBe('caller: CERT_REVOKED')
+    const ahead = await createRevocationList(authority, [], DAY_MS, new Date(Date.now() + 60_000))
+    expect(await call(host, { ...caller, lists: [ahead] }), 'the clock was set back meanwhile').toBe('agreed')
   })
 
   it('is agreed on while one authority takes the place of another, with a list of each', async () => {

@@ -10,7 +10,7 @@ import {
   X509CrlGenerator,
 } from '@peculiar/x509'
 import { createAuthority } from './authority.js'
-import { ALGORITHM, type Credentials, exportKey, importKey, makeKeys, sign } from './signing.js'
+import { ALGORITHM, type Credentials, exportKey, importKey, makeKeys, sign, validity } from './signing.js'
 
 /** Kept free of other use by ICANN; whoever is named below it is found by an address of its own, never by this name. */
 const DOMAIN = 'wrenn.internal'
@@ -18,7 +18,11 @@ const DOMAIN = 'wrenn.internal'
 export const CONTROL_PLANE_NAME = `control-plane.${DOMAIN}`
 /** Far above what a request for a key of ours takes. */
 const MAX_REQUEST_CHARS = 8192
-const REQUEST_TAG = 'CERTIFICATE REQUEST'
+/**
+ * One block and nothing beside it. x509's own reader tries all ways in which lines may be headers or go on with one: 26 lines keep it busy for
+ * half a second, and each one more for twice as long.
+ */
+const REQUEST = /^\s*-----BEGIN CERTIFICATE REQUEST-----([A-Za-z0-9+/=\s]+)-----END CERTIFICATE REQUEST-----\s*$/
 /** What Node.js and OpenSSL call it; x509 calls it `CRL`. */
 const REVOCATION_TAG = 'X509 CRL'
 
@@ -124,10 +128,11 @@ export async function createRevocationList(
   now = new Date(),
 ): Promise<string> {
   const issuer = new X509Certificate(authority.cert)
+  const { notBefore, notAfter } = validity(now, lifetimeMs)
   const list = await X509CrlGenerator.create({
     issuer: issuer.subjectName,
-    thisUpdate: issuer.notBefore > now ? issuer.notBefore : now,
-    nextUpdate: new Date(now.getTime() + lifetimeMs),
+    thisUpdate: issuer.notBefore > notBefore ? issuer.notBefore : notBefore,
+    nextUpdate: notAfter,
     entries: revoked.map(({ serial, revokedAt }) => ({ serialNumber: serial, revocationDate: revokedAt })),
     signingAlgorithm: ALGORITHM,
     signingKey: await importKey(authority.key),
@@ -146,9 +151,9 @@ export function isDueForRenewal(cert: string, now = new Date()): boolean {
 function parseRequest(pem: string): Pkcs10CertificateRequest {
   if (pem.length > MAX_REQUEST_CHARS) throw noRequest()
   try {
-    const [block, ...more] = PemConverter.decodeWithHeaders(pem)
-    if (block?.type !== REQUEST_TAG || more.length > 0) throw noRequest()
-    return new Pkcs10CertificateRequest(block.rawData)
+    const [, base64] = REQUEST.exec(pem) ?? []
+    if (base64 === undefined) throw noRequest()
+    return new Pkcs10CertificateRequest(Buffer.from(base64, 'base64'))
   } catch (error) {
     throw error instanceof CertificateRequestError ? error : noRequest(error)
   }

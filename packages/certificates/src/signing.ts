@@ -18,7 +18,7 @@ import {
 
 /** Of all keys and signatures here. */
 export const ALGORITHM = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } as const
-/** Clocks of peers may be behind ours. */
+/** Clocks of peers may be behind ours, and ours may be set back. */
 const BACKDATED_MS = 3600 * 1000
 const SERIAL_BYTES = 16
 /** RFC 5280, ub-common-name: longer ones stand among the alternative names alone. */

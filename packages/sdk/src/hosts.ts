@@ -61,7 +61,11 @@ export class Hosts {
     return newHost(await this.#transport.json<wire.NewHost>('POST', '/v1/hosts', options))
   }
 
-  /** Another token for a host that has not joined, or is trusted no more. @throws WrennError `host_not_found`, `invalid_state` */
+  /**
+   * Another token for a host that has not joined in time, has moved, has lost what it was given, or is trusted no more. Until it is used nothing
+   * changes; then what the host had is good no longer.
+   * @throws WrennError `host_not_found`
+   */
   async renewToken(id: string, options: CallOptions = {}): Promise<NewHost> {
     return newHost(await this.#transport.json<wire.NewHost>('POST', `${pathOf(id)}/token`, options))
   }

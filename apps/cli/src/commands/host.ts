@@ -46,7 +46,7 @@ function addToken(host: Command): void {
     .description('make a token by which a machine joins; with a host, another one for that')
     .addHelpText(
       'after',
-      '\nA host needs another token when it has not joined in time, or is trusted no more. It keeps its id, and its capsules.\n\nExample:\n  wrenn host token --json',
+      '\nA host needs another token when it has not joined in time, has moved, has lost what it was given, or is trusted no more.\nIt keeps its id, and its capsules.\n\nExample:\n  wrenn host token --json',
     )
   withJson(command).action(async (id: string | undefined, options: CommonOptions) => {
     const { config, output } = contextOf(options)
@@ -80,8 +80,8 @@ function addJoin(host: Command): void {
     const choices = Object.entries({ address, listen, ca }).flatMap(([name, value]) =>
       value === undefined ? [] : [`--${name}=${value}`],
     )
-    const args = ['join', ...choices, '--', url, token]
-    const joined = await askHostAgent({ args, config, dir: layout.dir, schema: joinedSchema })
+    const args = ['join', ...choices, '--', url]
+    const joined = await askHostAgent({ args, input: token, config, dir: layout.dir, schema: joinedSchema })
     const { hostId, ...where } = joined
     output.result({ host_id: hostId, ...where, dir: layout.dir }, () =>
       [
@@ -132,8 +132,10 @@ function addRotate(host: Command): void {
 function showNew({ host, token }: NewHost, url: string): string {
   return [
     `${host.id} may join, once, within an hour:`,
-    `  sudo wrenn host join ${url} ${token}`,
+    `  sudo wrenn host join ${url}`,
     '  sudo wrenn up',
+    'The first asks for its token:',
+    `  ${token}`,
   ].join('\n')
 }
 

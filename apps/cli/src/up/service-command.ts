@@ -17,6 +17,8 @@ export interface ServiceRun<Schema extends z.ZodType> {
   readonly dir: string
   /** Beside what it inherits. */
   readonly env?: Readonly<Record<string, string>>
+  /** What it reads from its standard input: secrets, which everybody on the machine could read among its arguments. */
+  readonly input?: string
   /** Of the answer. */
   readonly schema: Schema
   readonly onProgress?: (progress: ServiceProgress) => void
@@ -78,8 +80,10 @@ export async function askService<Schema extends z.ZodType>(run: ServiceRun<Schem
       WRENN_UID_BASE: String(run.config.uidBase),
       ...run.env,
     },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['pipe', 'pipe', 'pipe'],
   })
+  child.stdin.on('error', () => {}) // EPIPE: it ended without reading, and says why
+  child.stdin.end(run.input)
   let result: unknown
   let failure: AppError | undefined
   const said: string[] = []

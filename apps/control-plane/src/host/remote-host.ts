@@ -2,6 +2,11 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import { connect as connectTls, type SecureContext } from 'node:tls'
 import { AppError } from '@wrenn/base'
 
+/** To an agreed key. A machine that vanishes meanwhile would be waited for without end, and every call with it. */
+const CONNECT_WITHIN_MS = 10_000
+/** After so much silence the kernel asks whether the other machine is still there: a tunnel asks nothing itself. */
+const KEEP_ALIVE_MS = 30_000
+
 /** A host that is called by mutual TLS, and by what it is known. */
 export interface HostTarget {
   readonly hostId: string
@@ -58,8 +63,15 @@ export class RemoteHost {
       ...{ ALPNProtocols: [...protocols], minVersion: 'TLSv1.3', allowHalfOpen: !protocols.includes('h2') },
     })
     socket.setNoDelay(true)
+    socket.setKeepAlive(true, KEEP_ALIVE_MS)
+    const tooLate = (): void => void socket.destroy(new Error(`no agreed connection within ${CONNECT_WITHIN_MS} ms`))
+    const timer = setTimeout(tooLate, CONNECT_WITHIN_MS)
+    socket.once('secureConnect', () => clearTimeout(timer))
     this.#open.add(socket)
-    socket.once('close', () => this.#open.delete(socket))
+    socket.once('close', () => {
+      clearTimeout(timer)
+      this.#open.delete(socket)
+    })
     return socket
   }
 }

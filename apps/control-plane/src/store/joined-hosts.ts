@@ -64,11 +64,24 @@ export async function dropJoinedHost(tx: Db, id: string): Promise<boolean> {
 
 /** How many capsules a host has that are not over, paused ones too. */
 export async function countCapsulesOfHost(db: Db, id: string): Promise<number> {
-  const { count } = await db
+  return (await capsulesLeft(db).where('host_id', '=', id).executeTakeFirstOrThrow()).count
+}
+
+/** The same of all machines that have joined. */
+export async function countCapsulesElsewhere(db: Db): Promise<number> {
+  const joined = db.selectFrom('joined_hosts').select('id')
+  return (await capsulesLeft(db).where('host_id', 'in', joined).executeTakeFirstOrThrow()).count
+}
+
+/** The same of the machine that the platform itself is on. */
+export async function countOwnCapsules(db: Db): Promise<number> {
+  const own = db.selectFrom('hosts').select('id').where('address', 'like', 'unix:%')
+  return (await capsulesLeft(db).where('host_id', 'in', own).executeTakeFirstOrThrow()).count
+}
+
+function capsulesLeft(db: Db) {
+  return db
     .selectFrom('capsules')
     .select(sql<number>`count(*)`.as('count'))
-    .where('host_id', '=', id)
     .where('state', 'not in', ['stopped', 'error'])
-    .executeTakeFirstOrThrow()
-  return count
 }

@@ -88,6 +88,10 @@ describe('a machine that joins', () => {
     expect(asked[1]?.body.address).toBe('127.0.0.1:7443')
   })
 
+  it('listens where it is reached: at an address of IPv6 too', async () => {
+    expect(await joining({ address: '[2001:db8::1]:7000' })).toMatchObject({ listen: '[::]:7000' })
+  })
+
   it('is refused with what the platform says, and by what protects nobody', async () => {
     faults = [401]
     await expect(joining()).rejects.toMatchObject({ code: 'host_not_trusted' })
@@ -96,6 +100,11 @@ describe('a machine that joins', () => {
       await expect(joining({ url: bad }), bad).rejects.toMatchObject(refused)
     }
     await expect(joining({ token: 'wrj_1' })).rejects.toMatchObject(refused)
+    for (const bad of ['10.1.2.3', '7443', '10.1.2.3:0', '10.1.2.3:70000', '2001:db8::1:7443']) {
+      await expect(joining({ address: bad }), bad).rejects.toMatchObject(refused)
+      await expect(joining({ listen: bad }), bad).rejects.toMatchObject(refused)
+    }
+    expect(asked).toHaveLength(1)
     await expect(joining({ caFile: join(dir, 'none.pem') })).rejects.toMatchObject(refused)
     expect(await readIdentity(dir)).toBeUndefined()
   })
@@ -108,6 +117,15 @@ describe('a machine that joins', () => {
     expect(asked).toEqual([])
     await rm(join(dir, 'journal', 'cl-1.json'))
     await joining()
+  })
+
+  it('does not take the directory of a platform', async () => {
+    await writeFile(join(dir, 'encryption-key'), '')
+    await expect(joining()).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining('encryption-key'),
+    })
+    expect(asked).toEqual([])
   })
 
   it('says so when what it is by cannot be read', async () => {

@@ -17,9 +17,12 @@ import { askForCredentials, platformUrl } from './platform-call.js'
 /** Of host agents that listen on a network. */
 const DEFAULT_PORT = 7443
 const CONNECT_WITHIN_MS = 10_000
+const ADDRESS = /^(?:\[[0-9a-fA-F:.]+\]|[^\s:[\]]+):(\d{1,5})$/
 const TOKEN = /^wrj_([0-9a-z]{25})_[0-9A-Za-z_-]{43}$/
 const HOST_ID_FILE = 'host-id'
 const GIB = 2 ** 30
+/** Made at the first start of a platform, whatever its database. */
+const PLATFORM_FILES: ReadonlySet<string> = new Set(['encryption-key', 'postgres'])
 
 /** How a machine becomes a host. */
 export interface JoinOptions {
@@ -46,7 +49,9 @@ export async function joinPlatform(options: JoinOptions): Promise<HostIdentity &
   const hostId = hostIdOf(token)
   const urlAuthorities = caFile === undefined ? undefined : await readCa(caFile)
   const address = options.address ?? `${await ownAddressTowards(url)}:${DEFAULT_PORT}`
-  const listen = options.listen ?? `0.0.0.0:${address.slice(address.lastIndexOf(':') + 1)}`
+  const port = portOf('--address', address)
+  const listen = options.listen ?? `${address.startsWith('[') ? '[::]' : '0.0.0.0'}:${port}`
+  portOf('--listen', listen) // before the token is used: without another one it could not be changed
   await mkdir(dir, { recursive: true, mode: 0o755 })
   await requireFree(dir, hostId)
   const { key, request } = (await readJoining(dir, token)) ?? (await beginJoining(dir, token))
@@ -72,14 +77,27 @@ function hostIdOf(token: string): string {
   throw new AppError('invalid_request', 'That is no token of a host: `wrenn host token`, on the platform, makes one.')
 }
 
+function portOf(option: string, address: string): number {
+  const port = Number(ADDRESS.exec(address)?.[1] ?? 0)
+  if (port > 0 && port < 65_536) return port
+  throw new AppError(
+    'invalid_request',
+    `${option} must be an address and a port, such as 10.1.2.3:7443 or [2001:db8::1]:7443.`,
+  )
+}
+
 async function beginJoining(dir: string, token: string): Promise<PendingKey> {
   const made = await createCertificateRequest()
   await writeJoining(dir, token, made)
   return made
 }
 
-/** Records and saved states are of the host that made them. */
+/** Records and saved states are of the host that made them, and a platform's directory is the platform's. */
 async function requireFree(dir: string, hostId: string): Promise<void> {
+  const ofPlatform = (await ifThere(readdir(dir)))?.find((name) => PLATFORM_FILES.has(name))
+  if (ofPlatform !== undefined) {
+    throw new AppError('conflict', `${dir} is the directory of a platform, by ${ofPlatform} in it: give another --dir.`)
+  }
   const before = await ifThere(readFile(join(dir, HOST_ID_FILE), 'utf8'))
   if (before === undefined || before.trim() === hostId) return
   const records = (await ifThere(readdir(join(dir, 'journal')))) ?? []

@@ -40,13 +40,15 @@ export function platformUrl(text: string): string {
   return url.href.replace(/\/+$/, '')
 }
 
-/** Asks for credentials. @throws AppError what the platform answers, or `connection_failed` */
+/** Asks for credentials, until `signal`. @throws AppError what the platform answers, or `connection_failed` */
 export async function askForCredentials(
   { url, urlAuthorities }: Platform,
   path: string,
   body: object,
+  signal?: AbortSignal,
 ): Promise<Credentials> {
-  const { status, text } = await post(`${url}${path}`, urlAuthorities, JSON.stringify(body)).catch((cause: unknown) => {
+  const asked = post(`${url}${path}`, urlAuthorities, JSON.stringify(body), signal)
+  const { status, text } = await asked.catch((cause: unknown) => {
     throw new AppError('connection_failed', `The platform at ${url} does not answer: ${errorText(cause)}.`, { cause })
   })
   const answer = parseJson(text)
@@ -63,10 +65,12 @@ async function post(
   url: string,
   ca: string | undefined,
   body: string,
+  stopped: AbortSignal | undefined,
 ): Promise<{ readonly status: number; readonly text: string }> {
   const request = url.startsWith('https:') ? requestSecure : requestPlain
   const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
-  const signal = AbortSignal.timeout(ANSWER_WITHIN_MS)
+  const timeout = AbortSignal.timeout(ANSWER_WITHIN_MS)
+  const signal = stopped === undefined ? timeout : AbortSignal.any([timeout, stopped])
   const options = { method: 'POST', headers, signal, agent: false, ...(ca === undefined ? {} : { ca }) }
   const answer = await new Promise<IncomingMessage>((resolve, reject) => {
     request(url, options, resolve).once('error', reject).end(body)

@@ -47,6 +47,7 @@ export class IdentityRenewal {
       await this.#renew()
       logger.info({ hostId: this.#identity.hostId }, 'host_identity.renewed')
     } catch (error) {
+      if (this.#abort.signal.aborted) return // the same key is asked for at the next start
       const isRefused = AppError.is(error, 'host_not_trusted')
       logger.error({ error: errorText(error) }, isRefused ? 'host_identity.refused' : 'host_identity.not_renewed')
     }
@@ -64,7 +65,7 @@ export class IdentityRenewal {
     const { pending, ...before } = identity
     if (pending === undefined) return
     const body = { refresh_token: identity.refreshToken, csr: pending.request }
-    const answer = await askForCredentials(identity, '/v1/hosts/auth/refresh', body)
+    const answer = await askForCredentials(identity, '/v1/hosts/auth/refresh', body, this.#abort.signal)
     requireFitting({ cert: answer.cert_pem, key: pending.key }, { cert: "The platform's answer", key: 'the new key' })
     const renewed = {
       ...{ ...before, key: pending.key, certificate: answer.cert_pem, authorities: answer.ca_cert_pem },

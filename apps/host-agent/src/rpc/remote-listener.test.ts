@@ -97,6 +97,18 @@ describe('the door of a host agent to a network', () => {
     expect(reached).toEqual([])
   })
 
+  it('checks who calls each time: no session is resumed', async () => {
+    const own = await issueToControlPlane(authority, DAY_MS)
+    const session = await new Promise<Buffer>((resolve) => {
+      const socket = connect(optionsOf(own)).once('session', (given: Buffer) => {
+        socket.destroy()
+        resolve(given)
+      })
+    })
+    expect(await ask({ ...optionsOf(own), session })).toBe('refused')
+    expect(reached).toEqual([])
+  })
+
   it('proves itself with another certificate from the next connection on', async () => {
     const next = await createHostAuthority()
     const own = await issueToControlPlane(authority, DAY_MS)

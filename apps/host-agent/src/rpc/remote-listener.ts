@@ -7,6 +7,8 @@ import { CONTROL_PLANE_NAME } from '@wrenn/certificates'
 
 /** From the first byte to an agreed key; slower is nobody who has business here. */
 const HANDSHAKE_WITHIN_MS = 10_000
+/** After so much silence the kernel asks whether the other machine is still there, and ends what is open to one that is not. */
+const KEEP_ALIVE_MS = 30_000
 
 /** By what control planes know this host, and by what it knows them; all as PEM. */
 export interface RemoteCredentials {
@@ -44,13 +46,16 @@ export class RemoteListener implements AsyncDisposable {
       ...contextOf(options),
       ...{ requestCert: true, rejectUnauthorized: true, handshakeTimeout: HANDSHAKE_WITHIN_MS },
       ...{ ALPNProtocols: ['h2', 'http/1.1'], allowHalfOpen: true, noDelay: true },
+      ...{ keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS },
     })
     const listener = new RemoteListener(server)
     server.on('secureConnection', (socket: TLSSocket) => {
       socket.on('error', () => {}) // whoever takes it hears `close`; nothing that comes from a network may end the agent
       const stranger = checkServerIdentity(CONTROL_PLANE_NAME, socket.getPeerCertificate())
-      if (stranger !== undefined) {
-        logger.warn({ from: socket.remoteAddress, error: stranger.message }, 'host.caller_refused')
+      // Of a session that is resumed nothing is checked anew: a certificate that is over would go on. Control planes never ask for it.
+      const refusal = socket.isSessionReused() ? 'a session of before' : stranger?.message
+      if (refusal !== undefined) {
+        logger.warn({ from: socket.remoteAddress, error: refusal }, 'host.caller_refused')
         socket.destroy()
       } else (socket.alpnProtocol === 'h2' ? rpc : tunnels).emit('connection', socket)
     })

@@ -1,7 +1,7 @@
 export { HostAuthority } from './host-authority.js'
 export { checkpointFactsOf, exitOf, factsOf, lifecycleTimingsOf, savedFactsOf, snapshotFactsOf } from './host-facts.js'
 export { HostWatch } from './host-watch.js'
-export { JoinedHosts } from './joined-hosts.js'
+export { JoinedHosts, requireNoneElsewhere } from './joined-hosts.js'
 export { Joining } from './joining.js'
 export { knownHostId, rememberHost } from './known-host.js'
 export { type PoolUsageDeps, refreshPoolUsage } from './pool-usage.js'

@@ -4,7 +4,9 @@ import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import {
   addJoinedHost,
+  countCapsulesElsewhere,
   countCapsulesOfHost,
+  countOwnCapsules,
   dropJoinedHost,
   findJoinedHost,
   listJoinedHosts,
@@ -12,7 +14,7 @@ import {
   lockJoinedHosts,
   updateJoinedHost,
 } from '../../store/joined-hosts.js'
-import type { Actor, JoinedHostRow } from '../../store/schema.js'
+import type { Actor } from '../../store/schema.js'
 import { digestOf, newSecret } from '../people/index.js'
 import type { HostAuthority } from './host-authority.js'
 import { hostToken } from './host-tokens.js'
@@ -27,6 +29,17 @@ interface JoinedHostsDeps {
   readonly takesHosts: boolean
   /** @default the time of this machine */
   readonly now?: () => Date
+}
+
+/**
+ * A host that answers and has no such capsule has lost it: the platform's own must not be asked for those of another one.
+ * @throws AppError `invalid_config`
+ */
+export async function requireNoneElsewhere(db: Db): Promise<void> {
+  const capsules = await countCapsulesElsewhere(db)
+  if (capsules === 0) return
+  const message = `${capsules} capsules are on a machine that has joined, and would be taken for lost here: use --remote-host (WRENN_REMOTE_HOST=1).`
+  throw new AppError('invalid_config', message)
 }
 
 /** The other machine that runs the capsules of this platform, for its admins. */
@@ -49,7 +62,7 @@ export class JoinedHosts {
     return toHost(host)
   }
 
-  /** Makes a place for a machine, and the token by which it joins. @throws AppError `conflict` when there is one, or none may join */
+  /** Makes a place for a machine, and the token by which it joins. @throws AppError `conflict` when there is one, or none may join; `in_use` */
   async create(actor: Actor): Promise<NewHost> {
     this.#requireRemote()
     const { db, authority } = this.#deps
@@ -63,6 +76,11 @@ export class JoinedHosts {
         const message = `This platform has a host, ${other.id}; remove it first, or make another token for it.`
         throw new AppError('conflict', message, { details: { host_id: other.id } })
       }
+      const capsules = await countOwnCapsules(tx)
+      if (capsules > 0) {
+        const message = `${capsules} capsules are on the platform's own machine, paused ones too; started without --remote-host it can end them, first.`
+        throw new AppError('in_use', message, { details: { capsules } })
+      }
       await addJoinedHost(tx, { id, created_by: actor.id, created_at: now, updated_at: now })
       await writeAudit(tx, hostEntry('host.create', id, actor))
       return await this.#newToken(tx, id, now)
@@ -70,19 +88,15 @@ export class JoinedHosts {
   }
 
   /**
-   * Another token for a host that waits for its machine, or is trusted no more; the one before is good no longer.
-   * @throws AppError `host_not_found`, `invalid_state`
+   * Another token for a host that waits for its machine or joins again: it has moved, has lost what it was given, or is trusted no more. The token
+   * before is good no longer; what the host has is, until this one is used.
+   * @throws AppError `host_not_found`
    */
   async renewToken(id: string, actor: Actor): Promise<NewHost> {
     return await this.#deps.db.transaction().execute(async (tx) => {
-      const host = await lockJoinedHost(tx, id)
-      if (host === undefined) throw noHost(id)
-      const now = this.#now()
-      if (isTrusted(host, now)) {
-        throw new AppError('invalid_state', 'This host has joined; it needs no token while it is trusted.')
-      }
+      if ((await lockJoinedHost(tx, id)) === undefined) throw noHost(id)
       await writeAudit(tx, hostEntry('host.token', id, actor))
-      return await this.#newToken(tx, id, now)
+      return await this.#newToken(tx, id, this.#now())
     })
   }
 
@@ -134,13 +148,6 @@ export class JoinedHosts {
   #now(): Date {
     return this.#deps.now?.() ?? new Date()
   }
-}
-
-function isTrusted(
-  { joined_at: joinedAt, revoked_at: revokedAt, refresh_expires_at: until }: JoinedHostRow,
-  now: Date,
-) {
-  return joinedAt !== null && revokedAt === null && until !== null && until > now
 }
 
 function noHost(id: string): AppError {

@@ -62,7 +62,10 @@ export class Joining {
         ...{ rotation_key: rotationKey, rotations: 0, refresh_digest: digestOf(secret) },
         ...this.#renewed(request, now),
       })
-      if (!isUsed) await writeAudit(tx, hostEntry('host.join', host.id, undefined, { address, ip: from.ip }))
+      if (!isUsed) {
+        await this.#deps.authority.revoke(host.id, tx) // of what it had when it joins again
+        await writeAudit(tx, hostEntry('host.join', host.id, undefined, { address, ip: from.ip }))
+      }
       return await this.#answer(tx, { hostId: host.id, secret }, request)
     })
     return joined ?? (await this.#refuse(from))

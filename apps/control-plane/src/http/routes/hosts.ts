@@ -105,7 +105,7 @@ export function hostRoutes(app: App, { joinedHosts }: Services): void {
       config: { permission: 'hosts.write' },
       schema: {
         tags,
-        summary: 'Make another token for a host that has not joined, or is trusted no more.',
+        summary: 'Make another token for a host, by which a machine joins in its place; it keeps its id and capsules.',
         params,
         response: { 201: newHostSchema, ...errors },
       },
