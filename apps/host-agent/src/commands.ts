@@ -21,6 +21,7 @@ import {
 import { createNetwork, ENDED_TRAFFIC } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
+import { HOST_ID_FILE } from './identity/host-id.js'
 import { IDENTITY_FILE, JOINING_FILE } from './identity/identity-file.js'
 import { joinPlatform } from './identity/join.js'
 import { CAPSULE_UID_OFFSET, imageOptions, loadHostPrograms, recallHostEngine, sweepProbes } from './machine.js'
@@ -34,7 +35,7 @@ const OWN_ENTRIES = [
   'journal',
   'run',
   'engine.json',
-  'host-id',
+  HOST_ID_FILE,
   ENDED_TRAFFIC,
   IDENTITY_FILE,
   JOINING_FILE,

@@ -1,18 +1,8 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import {
-  AppError,
-  errorText,
-  hostIds,
-  isErrno,
-  type Logger,
-  noSteps,
-  noTracer,
-  stepsFromFile,
-  type Tracer,
-  writeFileAtomic,
-} from '@wrenn/base'
+import { AppError, errorText, hostIds, type Logger, noSteps, noTracer, stepsFromFile, type Tracer } from '@wrenn/base'
+import { type HostAddress, parseHostAddress } from '@wrenn/protocol'
 import { CheckpointDiffer, diffDisks } from './capsule/diff/index.js'
 import { CapsuleMetrics, GuestFactory, patienceOf } from './capsule/guest/index.js'
 import { HostStatus } from './capsule/host-status.js'
@@ -28,7 +18,8 @@ import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
 import { UsageReader } from './host/usage/index.js'
-import { readIdentity } from './identity/identity-file.js'
+import { readHostId, writeHostId } from './identity/host-id.js'
+import { type HostIdentity, IDENTITY_FILE, readIdentity } from './identity/identity-file.js'
 import { IdentityRenewal } from './identity/renewal.js'
 import { type OpenMachine, openMachine } from './machine.js'
 import { watchPressure } from './pressure.js'
@@ -73,7 +64,7 @@ export async function serve(config: HostAgentConfig, logger: Logger, tracer: Tra
       socketPath: config.socketPath,
       uid: config.socketUid,
       gid: config.socketGid,
-      ...(identity === undefined ? {} : { remote: { ...identity, logger } }),
+      ...(identity === undefined ? {} : { remote: { ...identity, listen: listenOf(identity), logger } }),
       tracer,
     },
   )
@@ -314,14 +305,19 @@ async function hostBootId(): Promise<string> {
   return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
 }
 
+function listenOf({ listen }: HostIdentity): HostAddress {
+  const address = parseHostAddress(listen)
+  if (address !== undefined) return address
+  throw new AppError(
+    'invalid_config',
+    `${IDENTITY_FILE}: ${listen} is no address to listen on; \`wrenn host join\` makes it anew.`,
+  )
+}
+
 async function hostId(dir: string): Promise<string> {
-  const path = join(dir, 'host-id')
-  try {
-    return (await readFile(path, 'utf8')).trim()
-  } catch (error) {
-    if (!isErrno(error, 'ENOENT')) throw new AppError('invalid_config', `${path} cannot be read: ${errorText(error)}.`)
-    const id = hostIds.create()
-    await writeFileAtomic(path, `${id}\n`, 0o644)
-    return id
-  }
+  const known = await readHostId(dir)
+  if (known !== undefined) return known
+  const id = hostIds.create()
+  await writeHostId(dir, id)
+  return id
 }

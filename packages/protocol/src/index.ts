@@ -49,6 +49,7 @@ export {
   RETRY_AFTER_HEADER,
 } from './errors.js'
 export { eventPermissions, isOfPlatform, permissionForEvent } from './event-types.js'
+export { type HostAddress, parseHostAddress } from './host-address.js'
 export { formatImageReference, type ImageReference, parseImageReference } from './image-reference.js'
 export { isMailAddress } from './mail-address.js'
 export { type MetricsRange, metricsRanges } from './metrics-ranges.js'

@@ -1,8 +1,17 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { expectAccessible, openBeside, PATIENT, signIn, type Tab, useBrowser, visit } from '../harness/dashboard.js'
-import { addPerson, bearer, firstAdmin, logIn, tokenInMail } from '../harness/people.js'
+import {
+  expectAccessible,
+  openBeside,
+  openViewer,
+  PATIENT,
+  signIn,
+  type Tab,
+  useBrowser,
+  visit,
+} from '../harness/dashboard.js'
+import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
 
 const { platform } = usePlatform()
 const browser = useBrowser()
@@ -190,18 +199,8 @@ describe.skipIf(noBrowser !== '')(`the pages of builds ${noBrowser}`, () => {
   )
 
   it('offer nothing but a look to who may only look', async () => {
-    const { email } = await addPerson(platform, 'Viktor')
-    const session = await logIn(platform, email)
-    const json = { email, role: 'viewer' }
-    await anonymous.json('POST', `/v1/teams/${team}/invitations`, { ...owner, json })
-    const token = await tokenInMail(platform, email, '/invitation')
-    await anonymous.json('POST', '/v1/invitations/accept', { ...bearer(session), json: { token } })
-    const viewer = await browser.open()
+    const viewer = await openViewer(browser, platform, { name: 'Viktor', team, called: "Bertha's Team", owner })
     const { page } = viewer
-    await signIn(viewer, platform, email)
-    await page.getByRole('button', { name: /^Team: / }).click()
-    await page.getByRole('menuitem', { name: "Bertha's Team" }).click()
-    await page.getByRole('button', { name: "Team: Bertha's Team" }).waitFor()
     await visit(viewer, platform, BUILDS)
     await page.locator('[data-build=sleeper]').getByText('Bertha').waitFor()
     expect(await page.getByRole('button', { name: 'New build' }).count()).toBe(0)

@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { expectAccessible, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
 import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -97,13 +97,7 @@ describe.skipIf(noBrowser !== '')(`the pages of channels ${noBrowser}`, () => {
     await page.getByRole('button', { name: /^Request and answer/ }).click()
     await page.getByLabel('Request', { exact: true }).getByText('webhook-signature').waitFor()
     await page.getByLabel('Answer', { exact: true }).getByText('not like that').waitFor()
-    for (const colorScheme of ['light', 'dark'] as const) {
-      await page.emulateMedia({ colorScheme })
-      expect(await violations(tab)).toEqual([])
-    }
-    await page.setViewportSize({ width: 360, height: 740 })
-    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
-    await page.setViewportSize({ width: 1440, height: 900 })
+    await expectAccessible(tab)
     status = 204
     await page.getByRole('button', { name: 'Send all given up again' }).click()
     await page.getByText('1 event to be sent again').waitFor()

@@ -5,8 +5,17 @@ import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testk
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { expectAccessible, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
-import { addPerson, bearer, firstAdmin, logIn, tokenInMail } from '../harness/people.js'
+import {
+  expectAccessible,
+  openViewer,
+  PATIENT,
+  signIn,
+  type Tab,
+  useBrowser,
+  violations,
+  visit,
+} from '../harness/dashboard.js'
+import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
 
 const { platform } = usePlatform()
 const browser = useBrowser()
@@ -93,6 +102,12 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
     await page.reload()
     await row().waitFor()
     expect(await page.content()).not.toContain(WRONG)
+    await page.getByRole('button', { name: `Change the login at ${authority()}` }).click()
+    const again = page.getByRole('dialog', { name: `Change the login at ${authority()}` })
+    expect(await again.getByLabel('User').inputValue()).toBe(registryLogin.username)
+    expect(await again.getByLabel('Password or token').inputValue()).toBe('')
+    await page.keyboard.press('Escape')
+    await again.waitFor({ state: 'detached' })
     expect(unexpected(tab, 400)).toEqual([])
   })
 
@@ -131,18 +146,8 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
   )
 
   it('offer nothing but a look to who may only look', async () => {
-    const { email } = await addPerson(platform, 'Veit')
-    const session = await logIn(platform, email)
-    const json = { email, role: 'viewer' }
-    await anonymous.json('POST', `/v1/teams/${team}/invitations`, { ...owner, json })
-    const token = await tokenInMail(platform, email, '/invitation')
-    await anonymous.json('POST', '/v1/invitations/accept', { ...bearer(session), json: { token } })
-    const viewer = await browser.open()
+    const viewer = await openViewer(browser, platform, { name: 'Veit', team, called: "Ilse's Team", owner })
     const { page } = viewer
-    await signIn(viewer, platform, email)
-    await page.getByRole('button', { name: /^Team: / }).click()
-    await page.getByRole('menuitem', { name: "Ilse's Team" }).click()
-    await page.getByRole('button', { name: "Team: Ilse's Team" }).waitFor()
     await visit(viewer, platform, `${TEMPLATES}/registries?new=ghcr.io`)
     await page.locator(`[data-registry="${authority()}"]`).waitFor()
     expect(await page.getByRole('button', { name: /login/ }).count()).toBe(0)

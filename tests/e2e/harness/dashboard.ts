@@ -3,8 +3,9 @@ import { createRequire } from 'node:module'
 import type { AxeResults } from 'axe-core'
 import type { Browser, BrowserContext, Page } from 'playwright-core'
 import { afterAll, beforeAll, expect, inject } from 'vitest'
+import { Api } from './api.js'
 import { launchBrowser, noBrowser } from './browser.js'
-import { PASSWORD } from './people.js'
+import { addPerson, bearer, logIn, PASSWORD, tokenInMail } from './people.js'
 import type { Platform } from './platform.js'
 import { eventually } from './wait.js'
 
@@ -88,6 +89,35 @@ export async function violations({ page }: Tab): Promise<string[]> {
   return found.violations
     .filter(({ impact }) => impact === 'serious' || impact === 'critical')
     .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join('; ')}`)
+}
+
+interface Viewer {
+  readonly name: string
+  /** Whom it may look at, by its id and by its name. */
+  readonly team: string
+  readonly called: string
+  /** Credentials of who invites. */
+  readonly owner: ReturnType<typeof bearer>
+}
+
+/** The dashboard as somebody has it who may only look at a team. */
+export async function openViewer(
+  browser: ReturnType<typeof useBrowser>,
+  platform: Platform,
+  { name, team, called, owner }: Viewer,
+): Promise<Tab> {
+  const anonymous = new Api(platform, '')
+  const { email } = await addPerson(platform, name)
+  const session = await logIn(platform, email)
+  await anonymous.json('POST', `/v1/teams/${team}/invitations`, { ...owner, json: { email, role: 'viewer' } })
+  const token = await tokenInMail(platform, email, '/invitation')
+  await anonymous.json('POST', '/v1/invitations/accept', { ...bearer(session), json: { token } })
+  const tab = await browser.open()
+  await signIn(tab, platform, email)
+  await tab.page.getByRole('button', { name: /^Team: / }).click()
+  await tab.page.getByRole('menuitem', { name: called }).click()
+  await tab.page.getByRole('button', { name: `Team: ${called}` }).waitFor()
+  return tab
 }
 
 /** The page as it is now, in both themes, and as narrow as a phone. */

@@ -1,6 +1,7 @@
 import { connect as connectSocket, type Socket } from 'node:net'
 import { connect as connectTls, type SecureContext } from 'node:tls'
 import { AppError } from '@wrenn/base'
+import { parseHostAddress } from '@wrenn/protocol'
 
 /** To an agreed key. A machine that vanishes meanwhile would be waited for without end, and every call with it. */
 const CONNECT_WITHIN_MS = 10_000
@@ -9,7 +10,6 @@ const KEEP_ALIVE_MS = 30_000
 
 /** A host that is called by mutual TLS, and by what it is known. */
 export interface HostTarget {
-  readonly hostId: string
   /** `name:port`. */
   readonly address: string
   /** What its certificate is for. Another host at the address has another. */
@@ -56,10 +56,11 @@ export class RemoteHost {
    */
   connect(protocols: readonly string[]): Socket {
     const target = this.#target
-    if (target === undefined) return failing(new AppError('host_unavailable', 'No host has joined this platform yet.'))
-    const { host, port } = splitAddress(target.address)
+    const at = target && parseHostAddress(target.address)
+    if (target === undefined || at === undefined)
+      return failing(new AppError('host_unavailable', 'No host has joined this platform yet.'))
     const socket = connectTls({
-      ...{ host, port, servername: target.name, secureContext: target.context },
+      ...{ ...at, servername: target.name, secureContext: target.context },
       ...{ ALPNProtocols: [...protocols], minVersion: 'TLSv1.3', allowHalfOpen: !protocols.includes('h2') },
     })
     socket.setNoDelay(true)
@@ -74,12 +75,6 @@ export class RemoteHost {
     })
     return socket
   }
-}
-
-/** Of `name:port` and `[IPv6]:port`. */
-function splitAddress(address: string): { readonly host: string; readonly port: number } {
-  const at = address.lastIndexOf(':')
-  return { host: address.slice(0, at).replace(/^\[(.*)\]$/, '$1'), port: Number(address.slice(at + 1)) }
 }
 
 /**

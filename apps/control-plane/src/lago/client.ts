@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { AppError, errorText } from '@wrenn/base'
+import { AppError, boundedText, errorText } from '@wrenn/base'
 import { bounded, retryAfterMs } from '../notify/index.js'
 
 /** Of events in one call, by Lago's documentation. */
@@ -68,7 +68,8 @@ export class LagoClient {
         redirect: 'manual',
         signal: AbortSignal.any([signal, AbortSignal.timeout(this.#timeoutMs)]),
       })
-      const verdict = judgeLago(response.status, response.headers, await textOf(response), events.length)
+      const said = response.body === null ? '' : await boundedText(response.body, MAX_ANSWER_BYTES)
+      const verdict = judgeLago(response.status, response.headers, said, events.length)
       return 'reason' in verdict ? { ...verdict, reason: shown(verdict.reason, key) } : blanked(verdict, key)
     } catch (error) {
       return {
@@ -171,16 +172,4 @@ function shown(reason: string, key: string): string {
   const text = key === '' ? reason : reason.replaceAll(key, BLANK)
   const cut = text.length > MAX_REASON ? `${text.slice(0, MAX_REASON)}…` : text
   return Buffer.from(cut.replaceAll('\0', '\uFFFD')).toString('utf8')
-}
-
-async function textOf({ body }: Response): Promise<string> {
-  if (body === null) return ''
-  const chunks: Uint8Array[] = []
-  let size = 0
-  for await (const chunk of body) {
-    chunks.push(chunk)
-    size += chunk.length
-    if (size > MAX_ANSWER_BYTES) break
-  }
-  return Buffer.concat(chunks).subarray(0, MAX_ANSWER_BYTES).toString('utf8')
 }

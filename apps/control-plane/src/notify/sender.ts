@@ -1,6 +1,6 @@
-import { Agent as HttpAgent, type IncomingMessage, request as requestHttp } from 'node:http'
+import { Agent as HttpAgent, request as requestHttp } from 'node:http'
 import { Agent as HttpsAgent, request as requestHttps } from 'node:https'
-import { AppError, errorText, isErrno } from '@wrenn/base'
+import { AppError, boundedText, errorText, isErrno } from '@wrenn/base'
 import type { ChannelProvider } from '@wrenn/protocol'
 import { AddressRule, type Allowed } from './address-rule.js'
 import { Guard, type Resolve } from './guard.js'
@@ -135,7 +135,7 @@ export class Sender {
         let isAnswered = false
         asked.on('response', (response) => {
           isAnswered = true
-          readBody(response).then(
+          boundedText(response, MAX_ANSWER_BYTES).then(
             (text) => resolve({ status: response.statusCode ?? 0, headers: response.headers, body: text }),
             reject,
           )
@@ -156,17 +156,6 @@ class StaleConnection extends Error {}
 
 function noAnswer(message: string): AppError {
   return new AppError('channel_test_failed', message)
-}
-
-async function readBody(response: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = []
-  let size = 0
-  for await (const chunk of response) {
-    chunks.push(chunk)
-    size += chunk.length
-    if (size > MAX_ANSWER_BYTES) break
-  }
-  return Buffer.concat(chunks).subarray(0, MAX_ANSWER_BYTES).toString('utf8')
 }
 
 function shownRequest(

@@ -1,8 +1,8 @@
-import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { testPostgresKinds } from '@wrenn/testkit'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { freshDatabase } from '../testing/harness.js'
-import { type Db, migrateUp, openDatabase } from './database.js'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { useDatabases } from '../testing/databases.js'
+import type { Db } from './database.js'
 import { createTeam } from './teams.js'
 import { endHeldBuild, postponeBuild, takeBuild } from './template-builds.js'
 
@@ -10,20 +10,12 @@ const LEASE_MS = 60_000
 const MAX_MS = 3_600_000
 
 describe.each(testPostgresKinds())('builds that wait on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let db: Db
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
-    db = openDatabase({ url: await freshDatabase(postgres.url) })
-    await migrateUp(db)
+    db = (await fresh()).db
   })
-  afterEach(async () => await db.destroy())
 
   /** Builds that a team asked for one after the other, each a second later than the one before. */
   async function team(name: string, ...ids: string[]): Promise<void> {

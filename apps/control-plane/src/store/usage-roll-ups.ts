@@ -207,10 +207,11 @@ async function differences(
 }
 
 /** Says that the ledger is kept from a day on, if that is later than before and what is older was rolled up. */
-export async function keepLedgerFrom(db: Db, days: number): Promise<void> {
-  await sql`UPDATE usage_state SET kept_from = cut.day
+export async function keepLedgerFrom(db: Db, days: number): Promise<boolean> {
+  const { numAffectedRows = 0n } = await sql`UPDATE usage_state SET kept_from = cut.day
     FROM (SELECT least((usage_clock() AT TIME ZONE 'UTC')::date - ${days}::int, rolled_until) AS day FROM usage_state) AS cut
     WHERE kept_from < cut.day`.execute(db)
+  return numAffectedRows > 0n
 }
 
 /** Forgets up to `limit` entries that ended before the ledger is kept. @returns how many */

@@ -51,9 +51,15 @@ async function recordSome(tx: Db, seen: readonly SeenTraffic[]): Promise<void> {
       DO UPDATE SET rx_bytes = t.rx_bytes + EXCLUDED.rx_bytes, tx_bytes = t.tx_bytes + EXCLUDED.tx_bytes`.execute(tx)
 }
 
-/** Forgets days before the ledger is kept, and counters that have not grown since then of capsules that are no more. */
+/**
+ * Forgets days before the ledger is kept, and counters that have not grown since then: of capsules that are no more, and of guests after which the
+ * capsule has had another.
+ */
 export async function pruneTraffic(db: Db): Promise<void> {
   await sql`DELETE FROM usage_traffic WHERE date < (SELECT kept_from FROM usage_state)`.execute(db)
   await sql`DELETE FROM usage_counters AS k WHERE grown_at < (SELECT kept_from::timestamp AT TIME ZONE 'UTC' FROM usage_state)
-    AND NOT EXISTS (SELECT FROM capsules AS c WHERE c.id = k.capsule_id AND c.state <> 'stopped')`.execute(db)
+    AND (NOT EXISTS (SELECT FROM capsules AS c WHERE c.id = k.capsule_id AND c.state <> 'stopped')
+      OR EXISTS (SELECT FROM usage_counters AS later WHERE later.capsule_id = k.capsule_id AND later.grown_at > k.grown_at))`.execute(
+    db,
+  )
 }

@@ -2,8 +2,10 @@ import { mkdir, readdir, readFile, statfs } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { arch, availableParallelism, totalmem } from 'node:os'
 import { join } from 'node:path'
-import { AppError, errorText, isErrno, requireFitting, writeFileAtomic } from '@wrenn/base'
+import { AppError, errorText, isErrno, requireFitting } from '@wrenn/base'
 import { createCertificateRequest } from '@wrenn/certificates'
+import { parseHostAddress } from '@wrenn/protocol'
+import { readHostId, writeHostId } from './host-id.js'
 import {
   forgetJoining,
   type HostIdentity,
@@ -17,9 +19,7 @@ import { askForCredentials, platformUrl } from './platform-call.js'
 /** Of host agents that listen on a network. */
 const DEFAULT_PORT = 7443
 const CONNECT_WITHIN_MS = 10_000
-const ADDRESS = /^(?:\[[0-9a-fA-F:.]+\]|[^\s:[\]]+):(\d{1,5})$/
 const TOKEN = /^wrj_([0-9a-z]{25})_[0-9A-Za-z_-]{43}$/
-const HOST_ID_FILE = 'host-id'
 const GIB = 2 ** 30
 /** Made at the first start of a platform, whatever its database. */
 const PLATFORM_FILES: ReadonlySet<string> = new Set(['encryption-key', 'postgres'])
@@ -65,7 +65,7 @@ export async function joinPlatform(options: JoinOptions): Promise<HostIdentity &
     ...(urlAuthorities === undefined ? {} : { urlAuthorities }),
   }
   requireFitting({ cert: identity.certificate, key }, { cert: "The platform's answer", key: 'the key of this machine' })
-  await writeFileAtomic(join(dir, HOST_ID_FILE), `${hostId}\n`, 0o644)
+  await writeHostId(dir, hostId)
   await writeIdentity(dir, identity)
   await forgetJoining(dir)
   return { ...identity, address }
@@ -78,8 +78,8 @@ function hostIdOf(token: string): string {
 }
 
 function portOf(option: string, address: string): number {
-  const port = Number(ADDRESS.exec(address)?.[1] ?? 0)
-  if (port > 0 && port < 65_536) return port
+  const parsed = parseHostAddress(address)
+  if (parsed !== undefined) return parsed.port
   throw new AppError(
     'invalid_request',
     `${option} must be an address and a port, such as 10.1.2.3:7443 or [2001:db8::1]:7443.`,
@@ -98,11 +98,11 @@ async function requireFree(dir: string, hostId: string): Promise<void> {
   if (ofPlatform !== undefined) {
     throw new AppError('conflict', `${dir} is the directory of a platform, by ${ofPlatform} in it: give another --dir.`)
   }
-  const before = await ifThere(readFile(join(dir, HOST_ID_FILE), 'utf8'))
-  if (before === undefined || before.trim() === hostId) return
+  const before = await readHostId(dir)
+  if (before === undefined || before === hostId) return
   const records = (await ifThere(readdir(join(dir, 'journal')))) ?? []
   if (!records.some((name) => name.endsWith('.json'))) return
-  const message = `${dir} has capsules of ${before.trim()}, which this token is not for: end them first, or give another --dir.`
+  const message = `${dir} has capsules of ${before}, which this token is not for: end them first, or give another --dir.`
   throw new AppError('conflict', message)
 }
 

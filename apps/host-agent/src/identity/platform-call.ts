@@ -1,6 +1,6 @@
 import { type IncomingMessage, request as requestPlain } from 'node:http'
 import { request as requestSecure } from 'node:https'
-import { AppError, errorText } from '@wrenn/base'
+import { AppError, boundedText, errorText } from '@wrenn/base'
 import { z } from 'zod'
 
 const ANSWER_WITHIN_MS = 30_000
@@ -75,14 +75,7 @@ async function post(
   const answer = await new Promise<IncomingMessage>((resolve, reject) => {
     request(url, options, resolve).once('error', reject).end(body)
   })
-  const chunks: Buffer[] = []
-  let length = 0
-  for await (const chunk of answer) {
-    length += chunk.length
-    if (length > MAX_ANSWER_BYTES) throw new Error('the answer is too long')
-    chunks.push(chunk)
-  }
-  return { status: answer.statusCode ?? 0, text: Buffer.concat(chunks).toString() }
+  return { status: answer.statusCode ?? 0, text: await boundedText(answer, MAX_ANSWER_BYTES) }
 }
 
 function parseJson(text: string): unknown {

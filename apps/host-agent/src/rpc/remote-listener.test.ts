@@ -39,7 +39,11 @@ beforeAll(async () => {
     reached.push('tunnel')
     response.end('tunnel')
   })
-  listener = await RemoteListener.listen(rpc, tunnels, { ...(await identity()), listen: '127.0.0.1:0', logger })
+  listener = await RemoteListener.listen(rpc, tunnels, {
+    ...(await identity()),
+    listen: { host: '127.0.0.1', port: 0 },
+    logger,
+  })
 })
 afterAll(async () => await listener[Symbol.asyncDispose]())
 beforeEach(() => {

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { checkServerIdentity, createServer, type Server, type TLSSocket } from 'node:tls'
 import { AppError, errorText, isErrno, type Logger } from '@wrenn/base'
 import { CONTROL_PLANE_NAME } from '@wrenn/certificates'
+import type { HostAddress } from '@wrenn/protocol'
 
 /** From the first byte to an agreed key; slower is nobody who has business here. */
 const HANDSHAKE_WITHIN_MS = 10_000
@@ -18,8 +19,7 @@ export interface RemoteCredentials {
 }
 
 interface RemoteListenerOptions extends RemoteCredentials {
-  /** `address:port`. */
-  readonly listen: string
+  readonly listen: HostAddress
   readonly logger: Logger
 }
 
@@ -64,17 +64,16 @@ export class RemoteListener implements AsyncDisposable {
       logger.warn({ from: socket.remoteAddress, error: error.message }, 'host.caller_refused')
       socket.destroy()
     })
-    const at = listen.lastIndexOf(':')
     try {
       await new Promise<void>((resolve, reject) => {
         server.once('error', reject)
-        server.listen(Number(listen.slice(at + 1)), listen.slice(0, at).replace(/^\[(.*)\]$/, '$1'), resolve)
+        server.listen(listen.port, listen.host, resolve)
       })
     } catch (cause) {
       const why = isErrno(cause, 'EADDRINUSE') ? 'something else does' : errorText(cause)
       throw new AppError(
         'invalid_config',
-        `The host agent cannot listen on ${listen}: ${why}. \`wrenn host join --listen\`.`,
+        `The host agent cannot listen on ${listen.host}, port ${listen.port}: ${why}. \`wrenn host join --listen\`.`,
       )
     }
     return listener

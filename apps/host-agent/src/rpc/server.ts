@@ -5,6 +5,7 @@ import type { Socket } from 'node:net'
 import type { ServiceImpl } from '@connectrpc/connect'
 import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { acceptBoth, type Logger, noTracer, type Tracer } from '@wrenn/base'
+import type { HostAddress } from '@wrenn/protocol'
 import { HostService } from '@wrenn/protocol/host'
 import { serverSpans } from '@wrenn/tracing'
 import { type RemoteCredentials, RemoteListener } from './remote-listener.js'
@@ -17,7 +18,7 @@ interface ServerOptions {
   readonly uid: number
   readonly gid: number
   /** For a control plane on another machine. */
-  readonly remote?: (RemoteCredentials & { readonly listen: string; readonly logger: Logger }) | undefined
+  readonly remote?: (RemoteCredentials & { readonly listen: HostAddress; readonly logger: Logger }) | undefined
   /** @default makes no spans */
   readonly tracer?: Tracer
 }

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { hostAddressPattern, parseHostAddress } from '../host-address.js'
 import { requestBody, text, timestampSchema } from './common.js'
 
 /** Wire form of a host's id, also as a path segment. */
@@ -53,14 +54,8 @@ const request = text(8192, 1).describe(
 export const registerHostSchema = requestBody({
   token: text(256, 1),
   address: text(261, 1)
-    .regex(
-      /^(?:\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?):\d{1,5}$/,
-      'must be name:port, address:port or [IPv6]:port',
-    )
-    .refine((address) => {
-      const port = Number(address.slice(address.lastIndexOf(':') + 1))
-      return port > 0 && port < 65_536
-    }, 'must have a port from 1 to 65535')
+    .regex(hostAddressPattern, 'must be name:port, address:port or [IPv6]:port')
+    .refine((address) => parseHostAddress(address) !== undefined, 'must have a port from 1 to 65535')
     .describe('Where control planes reach its host agent.'),
   csr: request,
   arch: text(32, 1).optional(),

@@ -5,10 +5,10 @@ import {
   hostName,
   readCertificateRequest,
 } from '@wrenn/certificates'
-import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { type Db, migrateUp, openDatabase } from '../../store/database.js'
-import { freshDatabase } from '../../testing/harness.js'
+import { testPostgresKinds } from '@wrenn/testkit'
+import { beforeEach, describe, expect, it } from 'vitest'
+import type { Db } from '../../store/database.js'
+import { useDatabases } from '../../testing/databases.js'
 import { Keyring } from '../secrets/index.js'
 import { HostAuthority } from './host-authority.js'
 
@@ -25,7 +25,7 @@ const request = async (): Promise<CertificateRequest> =>
   await readCertificateRequest((await createCertificateRequest()).request)
 
 describe.each(testPostgresKinds())('the authority of hosts on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let db: Db
   let nowMs: number
   const now = (): Date => new Date(nowMs)
@@ -33,18 +33,9 @@ describe.each(testPostgresKinds())('the authority of hosts on $name', ({ start }
     nowMs += days * DAY_MS
   }
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
     nowMs = START_MS
-    const url = await freshDatabase(postgres.url)
-    db = openDatabase({ url })
-    await migrateUp(db)
-    return async () => await db.destroy()
+    db = (await fresh()).db
   })
 
   /** Who issued it: the serial of the authority. */

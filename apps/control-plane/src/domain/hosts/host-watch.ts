@@ -61,7 +61,7 @@ export class HostWatch {
     const fingerprint = [hostId, address, era, credentials.cert, trust.fingerprint].join('\n')
     if (this.#known?.fingerprint !== fingerprint) {
       const context = createSecureContext({ ...credentials, ...secured(trust), minVersion: 'TLSv1.3' })
-      this.#known = { fingerprint, target: { hostId, address, name: hostName(hostId), era, context } }
+      this.#known = { fingerprint, target: { address, name: hostName(hostId), era, context } }
     }
     remoteHost.aim(this.#known.target)
   }

@@ -43,10 +43,15 @@ export class Joining {
   }
 
   /** @throws AppError `host_not_trusted`, `invalid_request`, `limit_exceeded` */
-  async register({ token, csr, address, ...facts }: RegisterHostInput, from: From): Promise<HostCredentials> {
-    const given = await this.#need(parseHostToken('join', token), from)
+  async register(input: RegisterHostInput, from: From): Promise<HostCredentials> {
+    return await this.#counted(from, () => this.#register(input, from))
+  }
+
+  async #register({ token, csr, address, ...facts }: RegisterHostInput, from: From) {
+    const given = parseHostToken('join', token)
+    if (given === undefined) return undefined
     const request = await this.#deps.authority.read(csr)
-    const joined = await this.#deps.db.transaction().execute(async (tx) => {
+    return await this.#deps.db.transaction().execute(async (tx) => {
       const host = await lockJoinedHost(tx, given.hostId)
       const now = this.#now()
       if (host === undefined || !isSame(digestOf(given.secret), host.token_digest ?? '')) return undefined
@@ -68,14 +73,18 @@ export class Joining {
       }
       return await this.#answer(tx, { hostId: host.id, secret }, request)
     })
-    return joined ?? (await this.#refuse(from))
   }
 
   /** @throws AppError `host_not_trusted`, `invalid_request`, `limit_exceeded` */
-  async refresh({ refresh_token: token, csr }: RefreshHostInput, from: From): Promise<HostCredentials> {
-    const given = await this.#need(parseHostToken('refresh', token), from)
+  async refresh(input: RefreshHostInput, from: From): Promise<HostCredentials> {
+    return await this.#counted(from, () => this.#refresh(input, from))
+  }
+
+  async #refresh({ refresh_token: token, csr }: RefreshHostInput, from: From) {
+    const given = parseHostToken('refresh', token)
+    if (given === undefined) return undefined
     const request = await this.#deps.authority.read(csr)
-    const renewed = await this.#deps.db.transaction().execute(async (tx) => {
+    return await this.#deps.db.transaction().execute(async (tx) => {
       const host = await lockJoinedHost(tx, given.hostId)
       const now = this.#now()
       if (host?.refresh_digest == null || host.rotation_key === null || host.revoked_at !== null) return undefined
@@ -93,7 +102,6 @@ export class Joining {
       await updateJoinedHost(tx, host.id, changed)
       return await this.#answer(tx, { hostId: host.id, secret: next }, request)
     })
-    return renewed ?? (await this.#refuse(from))
   }
 
   async #revoke(tx: Db, { id }: JoinedHostRow, from: From): Promise<void> {
@@ -121,12 +129,16 @@ export class Joining {
     }
   }
 
-  async #need(token: HostToken | undefined, from: From): Promise<HostToken> {
-    return token ?? (await this.#refuse(from))
-  }
-
-  async #refuse(from: From): Promise<never> {
-    await this.#deps.throttle.count('hostPlace', placeOf(from.ip))
+  /** Those that are let in do not count, and all count while they are looked at: nobody has more guesses at once than one after the other. */
+  async #counted(from: From, work: () => Promise<HostCredentials | undefined>): Promise<HostCredentials> {
+    const { throttle } = this.#deps
+    const place = placeOf(from.ip)
+    await throttle.count('hostPlace', place)
+    const credentials = await work()
+    if (credentials !== undefined) {
+      await throttle.uncount('hostPlace', place)
+      return credentials
+    }
     const message = 'This token lets no host in: it was used, is too old, was replaced, or its host is no more.'
     throw new AppError('host_not_trusted', message)
   }

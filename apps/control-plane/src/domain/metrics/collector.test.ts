@@ -1,14 +1,14 @@
 import { capsuleIds, silentLogger } from '@wrenn/base'
-import { FakeHost, type FakePoint, type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { FakeHost, type FakePoint, testPostgresKinds } from '@wrenn/testkit'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Host } from '../../host/host.js'
 import { createHostClient } from '../../host/transport.js'
 import { insertCapsule } from '../../store/capsules.js'
-import { type Db, migrateUp, openDatabase } from '../../store/database.js'
+import type { Db } from '../../store/database.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import { createTeam } from '../../store/teams.js'
-import { freshDatabase } from '../../testing/harness.js'
+import { useDatabases } from '../../testing/databases.js'
 import { MetricsCollector } from './collector.js'
 import { CapsuleHistory } from './history.js'
 
@@ -17,21 +17,14 @@ const BEGIN = 1_700_002_800
 const HOUR = 3_600
 
 describe.each(testPostgresKinds())('collecting metrics on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let db: Db
   let fake: FakeHost
   let link: ReturnType<typeof createHostClient>
   let host: Host
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
-    db = openDatabase({ url: await freshDatabase(postgres.url) })
-    await migrateUp(db)
+    db = (await fresh()).db
     fake = await FakeHost.start()
     link = createHostClient(fake.address)
     host = new Host(link.client, fake.address)
@@ -39,7 +32,6 @@ describe.each(testPostgresKinds())('collecting metrics on $name', ({ start }) =>
   afterEach(async () => {
     link.close()
     await fake[Symbol.asyncDispose]()
-    await db.destroy()
   })
 
   const collector = () => new MetricsCollector({ db, host, logger: silentLogger })

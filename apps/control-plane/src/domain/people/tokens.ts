@@ -28,23 +28,37 @@ export function newAccessToken(): string {
   return `${ACCESS_TOKEN_PREFIX}${newSecret()}`
 }
 
-/** The first one of a session is random, every other one follows from the one before. */
-export function refreshToken(sessionId: string, secret: string): string {
-  return `${REFRESH_TOKEN_PREFIX}${sessionId.slice(4)}_${secret}`
-}
-
-interface RefreshParts {
-  readonly sessionId: string
+interface NamedParts {
+  readonly id: string
   readonly secret: string
 }
 
+/** A token that says of what it is, so that this can be looked up: prefix, id without the part that all of a kind have, and secret. */
+export function namedToken(prefix: string, { id, secret }: NamedParts): string {
+  return `${prefix}${id.slice(id.indexOf('-') + 1)}_${secret}`
+}
+
+/** `undefined` when it has not the form of such a token. @param kind what ids of it begin with, and the proof of one */
+export function parseNamedToken(
+  prefix: string,
+  token: string,
+  kind: { readonly begin: string; is(id: string): boolean },
+): NamedParts | undefined {
+  if (!token.startsWith(prefix)) return undefined
+  const [code = '', ...rest] = token.slice(prefix.length).split('_')
+  const [id, secret] = [`${kind.begin}-${code}`, rest.join('_')]
+  return kind.is(id) && SECRET.test(secret) ? { id, secret } : undefined
+}
+
+/** The first one of a session is random, every other one follows from the one before. */
+export function refreshToken(sessionId: string, secret: string): string {
+  return namedToken(REFRESH_TOKEN_PREFIX, { id: sessionId, secret })
+}
+
 /** `undefined` when it has not the form of a refresh token. */
-export function parseRefreshToken(token: string): RefreshParts | undefined {
-  if (!token.startsWith(REFRESH_TOKEN_PREFIX)) return undefined
-  const rest = token.slice(REFRESH_TOKEN_PREFIX.length)
-  const sessionId = `ses-${rest.slice(0, 25)}`
-  const secret = rest.slice(26)
-  return rest[25] === '_' && sessionIds.is(sessionId) && SECRET.test(secret) ? { sessionId, secret } : undefined
+export function parseRefreshToken(token: string): { readonly sessionId: string; readonly secret: string } | undefined {
+  const parts = parseNamedToken(REFRESH_TOKEN_PREFIX, token, { begin: 'ses', is: sessionIds.is })
+  return parts && { sessionId: parts.id, secret: parts.secret }
 }
 
 /** The same each time: an answer that was lost can be asked for again. Nobody can tell it without the key. */

@@ -86,6 +86,9 @@ describe('problemsOf', () => {
     const at = (ms: number) => new Date(now.getTime() - ms).toISOString()
     const lago = { to: 'lago:443', waiting: 0, refused: 0 }
     expect(of({ lago })).toEqual([])
+    expect(of({ lago: { ...lago, problem: 'The state is missing.' } })).toEqual([
+      'warning lago Usage cannot be told to Lago at lago:443. The state is missing.',
+    ])
     expect(of({ lago: { ...lago, waiting: 3, oldest_waiting_at: at(3_599_000) } })).toEqual([])
     const late = { ...lago, waiting: 3, oldest_waiting_at: at(3_601_000) }
     expect(of({ lago: { ...late, problem: 'Lago answered 401.' } })).toEqual([

@@ -102,13 +102,16 @@ function problemsOfMail(mail: PlatformHealth['mail'], now: Date): HealthProblem[
 }
 
 function problemsOfLago(lago: PlatformHealth['lago'], now: Date): HealthProblem[] {
-  if (lago?.oldest_waiting_at === undefined) return []
+  if (lago === undefined) return []
   const { to, waiting, refused, oldest_waiting_at: oldest, problem } = lago
   const because = problem === undefined ? '' : ` ${problem}`
   const step = 'See "Lago" in docs/usage.md, and look for `lago.` in the log of the control plane.'
   if (refused > 0) {
     const message = `Lago at ${to} refused ${refused} events of usage, which are tried again.${because}`
     return [warning('lago', message, step)]
+  }
+  if (oldest === undefined) {
+    return problem === undefined ? [] : [warning('lago', `Usage cannot be told to Lago at ${to}.${because}`, step)]
   }
   if (now.getTime() - Date.parse(oldest) <= LATE_LAGO_MS) return []
   return [

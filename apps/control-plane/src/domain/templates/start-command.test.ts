@@ -25,6 +25,7 @@ describe('what is to run in a template', () => {
     const rest = { isOfImage: false, ports: [] }
     expect(startOf({}, archived)).toEqual({ ...archived, ...rest })
     expect(startOf({ readyCmd: 'true' }, archived)).toEqual({ readyCmd: 'true', ...rest })
+    expect(startOf({ entrypoint: [], command: [] }, archived)).toEqual(rest)
   })
 
   it('serves the ports that plan and image say', () => {

@@ -44,7 +44,7 @@ export function startOf(
   const argv = [...(entrypoint ?? container.entrypoint), ...args]
   const line = startCmd ?? (argv.length === 0 ? undefined : shellLine(argv))
   const isOfImage = (startCmd ?? entrypoint ?? command) === undefined && line !== undefined
-  const isSaid = line !== undefined || readyCmd !== undefined
+  const isSaid = (line ?? entrypoint ?? command ?? readyCmd) !== undefined
   const commands = commandsOf(isSaid ? { startCmd: line, readyCmd } : origin)
   return { ...commands, isOfImage, ports: [...new Set([...ports, ...container.ports])] }
 }

@@ -1,13 +1,13 @@
 import { silentLogger, waitFor } from '@wrenn/base'
-import { type LagoFault, LagoServer, type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { type LagoFault, LagoServer, testPostgresKinds } from '@wrenn/testkit'
 import fc from 'fast-check'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { LagoClient } from '../../lago/index.js'
-import { type Db, migrateUp, openDatabase } from '../../store/database.js'
+import { type Db, openDatabase } from '../../store/database.js'
 import { findLagoBacklog } from '../../store/lago-events.js'
 import { pruneRollUps } from '../../store/usage-roll-ups.js'
-import { freshDatabase } from '../../testing/harness.js'
+import { useDatabases } from '../../testing/databases.js'
 import { LagoSender } from './lago-sender.js'
 import { rollUp } from './roll-up.js'
 
@@ -18,30 +18,23 @@ const FROM = '2026-01-01'
 type Sums = readonly [vcpu: string, memory: string, disk: string]
 
 describe.each(testPostgresKinds())('a sender of usage on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let databaseUrl: string
   let db: Db
   let lago: LagoServer
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
     await open()
     lago = await LagoServer.start({ apiKey: KEY, codes: CODES })
   })
   afterEach(async () => {
-    await db.destroy()
     await lago[Symbol.asyncDispose]()
   })
 
   async function open(): Promise<void> {
-    databaseUrl = await freshDatabase(postgres.url)
-    db = openDatabase({ url: databaseUrl })
-    await migrateUp(db)
+    const made = await fresh()
+    db = made.db
+    databaseUrl = made.url
   }
   const senderOn = (own: Db, first: string = FROM): LagoSender => {
     const from = first === 'first start' ? undefined : first

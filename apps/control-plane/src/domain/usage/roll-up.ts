@@ -110,8 +110,7 @@ export class UsageRollUp extends Rounds {
     await prunePeaks(db, PEAK_DAYS)
     if (rollUpDays > 0) await pruneRollUps(db, rollUpDays)
     if (ledgerDays === 0) return
-    await keepLedgerFrom(db, ledgerDays)
-    await pruneTraffic(db)
+    if (await keepLedgerFrom(db, ledgerDays)) await pruneTraffic(db)
     while (!this.signal.aborted && (await pruneLedger(db, PRUNE_BATCH)) === PRUNE_BATCH);
   }
 }

@@ -1,33 +1,27 @@
 import { capsuleIds, silentLogger } from '@wrenn/base'
-import { FakeHost, type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { FakeHost, testPostgresKinds } from '@wrenn/testkit'
 import fc from 'fast-check'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { Host } from '../../host/host.js'
 import { createHostClient } from '../../host/transport.js'
 import { insertCapsule } from '../../store/capsules.js'
-import { type Db, migrateUp, openDatabase } from '../../store/database.js'
+import type { Db } from '../../store/database.js'
 import { createTeam } from '../../store/teams.js'
 import { pruneTraffic } from '../../store/usage-traffic.js'
-import { freshDatabase } from '../../testing/harness.js'
+import { useDatabases } from '../../testing/databases.js'
 import { UsageRollUp } from './roll-up.js'
 import { TrafficCollector } from './traffic-collector.js'
 import { Usage } from './usage.js'
 
 describe.each(testPostgresKinds())('collecting traffic on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let db: Db
   let fake: FakeHost
   let link: ReturnType<typeof createHostClient>
   let host: Host
   let teamId: string
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
     await open()
     fake = await FakeHost.start()
@@ -37,12 +31,10 @@ describe.each(testPostgresKinds())('collecting traffic on $name', ({ start }) =>
   afterEach(async () => {
     link.close()
     await fake[Symbol.asyncDispose]()
-    await db.destroy()
   })
 
   async function open(): Promise<void> {
-    db = openDatabase({ url: await freshDatabase(postgres.url) })
-    await migrateUp(db)
+    db = (await fresh()).db
     teamId = await createTeam(db, 'A team')
   }
   const collector = () => new TrafficCollector({ db, host, logger: silentLogger })
@@ -176,6 +168,10 @@ describe.each(testPostgresKinds())('collecting traffic on $name', ({ start }) =>
     await one.collect()
     await sql`UPDATE capsules SET state = 'stopped' WHERE id = ${stopped}`.execute(db)
     await sql`UPDATE usage_counters SET grown_at = now() - interval '50 days'`.execute(db)
+    await sql`INSERT INTO usage_counters (capsule_id, guest_id, grown_at)
+      SELECT capsule_id, 'one of before', now() - interval '60 days' FROM usage_counters WHERE guest_id = 'a'`.execute(
+      db,
+    )
     await sql`UPDATE usage_traffic SET date = date - 50`.execute(db)
     await sql`UPDATE usage_state SET kept_from = kept_from - 10`.execute(db)
     await pruneTraffic(db)

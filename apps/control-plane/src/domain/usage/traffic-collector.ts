@@ -1,4 +1,5 @@
-import { errorText, type Logger } from '@wrenn/base'
+import { AppError, errorText, type Logger } from '@wrenn/base'
+import { unlessOlderHost } from '../../host/errors.js'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import { recordTraffic } from '../../store/usage-traffic.js'
@@ -29,7 +30,11 @@ export class TrafficCollector extends Rounds {
     super(
       () => this.collect(),
       everyMs,
-      (error) => logger.debug({ error: errorText(error) }, 'usage.traffic_not_collected'),
+      (error) => {
+        // That its host is away is told elsewhere, and it counts on.
+        const level = AppError.is(error, 'host_unavailable', 'timeout') ? 'debug' : 'warn'
+        logger[level]({ error: errorText(error) }, 'usage.traffic_not_collected')
+      },
     )
     this.#deps = deps
   }
@@ -38,7 +43,13 @@ export class TrafficCollector extends Rounds {
   async collect(): Promise<void> {
     const { db, host } = this.#deps
     const request = { notedGuests: [...this.#noted] }
-    const { guests } = await host.call((client) => client.collectTraffic(request, { timeoutMs: COLLECT_TIMEOUT_MS }))
+    const { guests } = await host.call(async (client) => {
+      try {
+        return await client.collectTraffic(request, { timeoutMs: COLLECT_TIMEOUT_MS })
+      } catch (error) {
+        throw unlessOlderHost(error, 'counts no traffic')
+      }
+    })
     await recordTraffic(
       db,
       guests.map(({ rxBytes, txBytes, capsuleId, guestId }) => ({

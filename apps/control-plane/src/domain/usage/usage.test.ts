@@ -1,14 +1,14 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { silentLogger } from '@wrenn/base'
-import { type TestPostgres, testPostgresKinds } from '@wrenn/testkit'
+import { testPostgresKinds } from '@wrenn/testkit'
 import fc from 'fast-check'
 import { sql } from 'kysely'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { type Db, migrateUp, openDatabase } from '../../store/database.js'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { type Db, openDatabase } from '../../store/database.js'
 import { createTeam } from '../../store/teams.js'
 import { findBuckets } from '../../store/usage-ledger.js'
 import { lockRollUps } from '../../store/usage-roll-ups.js'
-import { freshDatabase } from '../../testing/harness.js'
+import { useDatabases } from '../../testing/databases.js'
 import { UsageWorld, WORLD_BEGIN } from '../../testing/usage-world.js'
 import { UsageRollUp } from './roll-up.js'
 import { fill } from './series.js'
@@ -27,16 +27,11 @@ interface Rolled {
 }
 
 describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) => {
-  let postgres: TestPostgres
+  const fresh = useDatabases(start)
   let db: Db
+  let url: string
   let usage: Usage
 
-  beforeAll(async () => {
-    postgres = await start()
-  }, 90_000)
-  afterAll(async () => {
-    await postgres[Symbol.asyncDispose]()
-  }, 30_000)
   beforeEach(async () => {
     await open()
   })
@@ -45,8 +40,9 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
   })
 
   async function open(): Promise<void> {
-    db = openDatabase({ url: await freshDatabase(postgres.url) })
-    await migrateUp(db)
+    const made = await fresh()
+    db = made.db
+    url = made.url
     usage = new Usage(db)
   }
   const rollUp = async (ledgerDays = 0, rollUpDays = 0): Promise<void> =>
@@ -183,7 +179,6 @@ describe.each(testPostgresKinds())('the ledger of usage on $name', ({ start }) =
   it('cuts at midnight in UTC to the second, wherever the session thinks it is', async () => {
     const [teamId = ''] = await teams(1)
     await sql.raw(`ALTER DATABASE ${await nameOf(db)} SET timezone TO 'America/Sao_Paulo'`).execute(db)
-    const url = await urlOf(postgres, db)
     await db.destroy()
     db = openDatabase({ url })
     usage = new Usage(db)
@@ -399,8 +394,4 @@ function randomOf(seed: number): () => number {
 async function nameOf(db: Db): Promise<string> {
   const { rows } = await sql<{ name: string }>`SELECT current_database() AS name`.execute(db)
   return rows[0]?.name ?? ''
-}
-
-async function urlOf(postgres: TestPostgres, db: Db): Promise<string> {
-  return postgres.url.replace(/\/postgres(\?|$)/, `/${await nameOf(db)}$1`)
 }
