@@ -1,4 +1,5 @@
-import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { execFileSync } from 'node:child_process'
+import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testkit'
@@ -30,6 +31,8 @@ let scratch = ''
 let registry: TestRegistry | undefined
 /** In the registry, which gives it to nobody without a login. */
 let image = ''
+/** As `docker save` writes it. */
+let saved = ''
 let tab: Tab
 let owner: ReturnType<typeof bearer>
 let team = ''
@@ -38,6 +41,8 @@ const authority = () => registry?.authority ?? ''
 const row = () => tab.page.locator(`[data-registry="${authority()}"]`)
 const state = (name: string) => tab.page.locator(`header [data-build-state=${name}]`)
 const reference = () => tab.page.getByRole('textbox', { name: 'Image', exact: true })
+const choose = (file: Parameters<ReturnType<typeof tab.page.locator>['setInputFiles']>[0]) =>
+  tab.page.locator('input[aria-label="Image or export"]').setInputFiles(file)
 
 /** An image of one program, as small as they come. */
 async function writeImage(): Promise<string> {
@@ -54,8 +59,8 @@ function unexpected({ problems }: Tab, ...expected: readonly number[]): readonly
   return problems.splice(0).filter((problem) => !expected.some((status) => problem.includes(`status of ${status}`)))
 }
 
-/** Logins at registries and templates of images, by the page alone; each test goes on with what the one before has made. */
-describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowser}`, () => {
+/** Templates of images and files, by the page alone; each test goes on with what the one before has made. */
+describe.skipIf(noBrowser !== '')(`the pages of registries, images and files ${noBrowser}`, () => {
   beforeAll(async () => {
     scratch = await mkdtemp(join(tmpdir(), 'wrenn-e2e-dashboard-images-'))
     await firstAdmin(platform)
@@ -64,7 +69,11 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
     owner = bearer(session)
     team = session.team_id ?? ''
     registry = await TestRegistry.start({ dir: join(scratch, 'registry'), address: ADDRESS, needsLogin: true })
-    image = registry.push(await writeImage(), 'team/tiny:1')
+    const layout = await writeImage()
+    image = registry.push(layout, 'team/tiny:1')
+    saved = join(scratch, 'tiny.tar')
+    const words = ['--insecure-policy', 'copy', '--quiet', `oci:${layout}:image`, `docker-archive:${saved}:tiny:1`]
+    execFileSync('skopeo', words)
     tab = await browser.open()
     await signIn(tab, platform, email)
   })
@@ -145,6 +154,75 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
     BUSY_MS,
   )
 
+  it(
+    'make a template of a file, which is sent while one looks on and may be stopped',
+    async () => {
+      const { page } = tab
+      await visit(tab, platform, `${TEMPLATES}/builds/new/file`)
+      await choose({ name: 'notes.txt', mimeType: 'text/plain', buffer: Buffer.from('hello') })
+      await page.getByRole('alert').getByText('notes.txt is neither an image nor an export').waitFor()
+      await expectAccessible(tab)
+      await choose(saved)
+      await page.locator('[data-file="tiny.tar"]').getByText('an image, as a tar').waitFor()
+      expect(await page.getByRole('alert').count()).toBe(0)
+      await page.getByLabel('Name').fill('of-file')
+      await page.getByLabel('Image in the file').fill('tiny:1')
+      const held = /\/v3\/template-files\//
+      await page.route(held, () => {})
+      await page.getByRole('button', { name: 'Build', exact: true }).click()
+      await page.locator('[data-stage=sending]').waitFor()
+      expect(await violations(tab)).toEqual([])
+      await page.getByRole('button', { name: 'Stop' }).click()
+      await page.locator('[data-stage]').waitFor({ state: 'detached' })
+      await page.unroute(held)
+      await page.getByRole('button', { name: 'Build', exact: true }).click()
+      await page.waitForURL(/\/builds\/bld-/, PATIENT)
+      await state('ready').waitFor()
+      await page.locator('[data-log]').getByText('FROM tiny.tar').waitFor()
+      await visit(tab, platform, `${TEMPLATES}/builds?name=of-file`)
+      for (const word of ['ready', 'cancelled']) await page.locator(`[data-build-state=${word}]`).waitFor()
+      expect(unexpected(tab)).toEqual([])
+    },
+    BUSY_MS,
+  )
+
+  it(
+    'save a template as a file, and make one of it again',
+    async () => {
+      const { page } = tab
+      await visit(tab, platform, TEMPLATES)
+      await page.getByRole('button', { name: 'Export of-file' }).click()
+      const dialog = page.getByRole('dialog', { name: 'Export of-file' })
+      await dialog.waitFor()
+      expect(await violations(tab)).toEqual([])
+      const [download] = await Promise.all([
+        page.waitForEvent('download', PATIENT),
+        dialog.getByRole('button', { name: 'Download' }).click(),
+      ])
+      expect(download.suggestedFilename()).toBe('of-file.wrenn')
+      const kept = join(scratch, 'of-file.wrenn')
+      await download.saveAs(kept)
+      await page.getByRole('link', { name: 'Import' }).click()
+      const whole = await readFile(kept)
+      const damaged = join(scratch, 'damaged.wrenn')
+      await writeFile(damaged, Buffer.concat([whole.subarray(0, 100), Buffer.from('?'), whole.subarray(101)]))
+      await choose(damaged)
+      await page.locator('[data-file="damaged.wrenn"]').getByText('an export of the template of-file').waitFor()
+      await page.getByRole('button', { name: 'Import', exact: true }).click()
+      await page.getByRole('alert').getByText('damaged.wrenn is damaged').waitFor()
+      await choose(kept)
+      await page.getByRole('alert').waitFor({ state: 'detached' })
+      expect(await page.getByLabel('Name').inputValue()).toBe('of-file')
+      await page.getByLabel('Name').fill('again')
+      await expectAccessible(tab)
+      await page.getByRole('button', { name: 'Import', exact: true }).click()
+      await page.waitForURL(/\/builds\/bld-/, PATIENT)
+      await state('ready').waitFor()
+      expect(unexpected(tab)).toEqual([])
+    },
+    BUSY_MS,
+  )
+
   it('offer nothing but a look to who may only look', async () => {
     const viewer = await openViewer(browser, platform, { name: 'Veit', team, called: "Ilse's Team", owner })
     const { page } = viewer
@@ -152,8 +230,13 @@ describe.skipIf(noBrowser !== '')(`the pages of registries and images ${noBrowse
     await page.locator(`[data-registry="${authority()}"]`).waitFor()
     expect(await page.getByRole('button', { name: /login/ }).count()).toBe(0)
     expect(await page.getByRole('dialog').count()).toBe(0)
-    await visit(viewer, platform, `${TEMPLATES}/builds/new/image`)
-    await page.getByText('does not allow builds').waitFor()
+    await visit(viewer, platform, TEMPLATES)
+    await page.locator('[data-template=again]').waitFor()
+    expect(await page.getByRole('button', { name: 'Export again' }).count()).toBe(0)
+    for (const kind of ['image', 'file']) {
+      await visit(viewer, platform, `${TEMPLATES}/builds/new/${kind}`)
+      await page.getByText('does not allow builds').waitFor()
+    }
     expect(viewer.problems).toEqual([])
   })
 

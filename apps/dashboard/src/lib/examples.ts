@@ -158,3 +158,35 @@ export function imageExamples(origin: string): Examples {
     },
   ]
 }
+
+/** How a template is made of a file. */
+export function fileExamples(origin: string): Examples {
+  return [
+    {
+      name: 'CLI',
+      text: 'docker save -o app.tar app:2\nwrenn template build app --image-file app.tar\nwrenn template import web.wrenn',
+    },
+    {
+      name: 'SDK',
+      text: [
+        "import { imageFileRecipe } from '@wrenn/sdk'",
+        '',
+        "const file = { hash: sha256, open: () => Readable.toWeb(createReadStream('app.tar')) }",
+        "await wrenn.templates.build('app', imageFileRecipe(file))",
+        "await wrenn.templates.import('web', { hash: sha256OfExport, open: openExport })",
+      ].join('\n'),
+    },
+    {
+      name: 'curl',
+      text: [
+        'api() { curl -H "X-API-Key: $KEY" -H \'content-type: application/json\' "$@"; }',
+        'hash=$(sha256sum < app.tar | cut -c 1-64)',
+        `id=$(api -d '{"name": "app"}' ${origin}/v1/templates/builds | jq -r .id)`,
+        `url=$(api ${origin}/v1/templates/builds/$id/files/$hash | jq -r .upload_url)`,
+        'curl -T app.tar "$url"',
+        'api -d "{\\"stages\\": [{\\"from\\": \\"app\\", \\"steps\\": []}], \\"image_files\\": {\\"app\\": {\\"files_hash\\": \\"$hash\\"}}}" \\',
+        `  ${origin}/v1/templates/builds/$id/start`,
+      ].join('\n'),
+    },
+  ]
+}

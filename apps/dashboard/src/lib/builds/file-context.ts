@@ -2,6 +2,7 @@ import ignore from '@balena/dockerignore'
 import { WrennError } from '@wrenn/sdk'
 import type { ArchiveEntry, BuildContext, ContextEntry } from '@wrenn/sdk/dockerfile'
 import { createTarPacker, type TarPackController } from 'modern-tar'
+import { changed } from '../files/changed.js'
 import type { Dropped } from '../files/dropped.js'
 
 /** Browsers tell no modes: as Docker has it where there are none, so that scripts can be run. */
@@ -131,12 +132,6 @@ export class FileContext implements BuildContext {
       }
     }
   }
-}
-
-/** A browser does not read a file any more that is another one than when it was given. */
-function changed(path: string, cause: unknown): Error {
-  const sentence = `${path} cannot be read any more: it changed or is gone.`
-  return new WrennError(sentence, { code: 'file_not_found', hint: 'Drop the files again.', cause })
 }
 
 function parentsOf(path: string): string[] {

@@ -18,11 +18,16 @@ export async function save(capsule: Capsule, path: string, isFolder: boolean): P
 /** Has the browser keep what the page has. */
 export function keepBlob(blob: Blob, name: string): void {
   const url = URL.createObjectURL(blob)
+  keepAt(url, name)
+  setTimeout(() => URL.revokeObjectURL(url), KEPT_MS)
+}
+
+/** Has the browser keep what is at an address of this site, as large as it may be: nothing of it is in the page. */
+export function keepAt(url: string, name: string): void {
   const link = document.createElement('a')
   link.href = url
   link.download = name
   link.click()
-  setTimeout(() => URL.revokeObjectURL(url), KEPT_MS)
 }
 
 function limited(stream: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
