@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { signIn, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { expectAccessible, signIn, useBrowser, violations, visit } from '../harness/dashboard.js'
 import { addPerson, bearer, firstAdmin, logIn, PASSWORD } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -177,7 +178,124 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     expect(await card.count()).toBe(0)
     expect(problems).toEqual([])
   })
+
+  it('say where capsules run, let a machine join, and send a host away with what is on it', async () => {
+    const tab = await browser.open()
+    const { page, problems } = tab
+    const path = '/dashboard/admin/hosts'
+    await signIn(tab, platform, admin)
+    await page.keyboard.press('Control+k')
+    await page.getByRole('combobox', { name: 'Search' }).fill('hosts')
+    await page.keyboard.press('Enter')
+    await page.getByRole('heading', { name: "Capsules run on the platform's own machine" }).waitFor()
+    expect(new URL(page.url()).pathname).toBe(path)
+    expect(await page.getByRole('button', { name: 'New host' }).count()).toBe(0)
+    await expectAccessible(tab)
+
+    const machine = await takeHosts(page)
+    await visit(tab, platform, `${path}?new=1`)
+    await page.getByRole('heading', { name: 'No host yet' }).waitFor()
+    const dialog = page.getByRole('dialog', { name: 'New host' })
+    await dialog.getByRole('button', { name: 'Make the token' }).click()
+    const token = page.locator('[data-revealed="the token"]')
+    expect(await token.innerText()).toBe(TOKEN)
+    const steps = await page.locator('[data-step]').allInnerTexts()
+    expect(steps).toEqual(['sudo wrenn doctor', `sudo wrenn host join ${platform.url}`, 'sudo wrenn up'])
+    expect(await violations(tab)).toEqual([])
+    await page.keyboard.press('Escape')
+    await token.waitFor({ state: 'detached' })
+    const row = page.locator(`[data-host="${HOST}"]`)
+    await row.locator('[data-host-status=pending]').waitFor()
+    expect(await page.content()).not.toContain(TOKEN)
+    expect(new URL(page.url()).search).toBe('')
+
+    machine.join()
+    await page.reload()
+    await row.locator('[data-host-status=online]').waitFor()
+    for (const text of ['10.1.2.3:7443', '3 capsules', '1 running', '8 cores, 31.3 GiB of memory', 'ends in 5 d']) {
+      await row.getByText(text).waitFor()
+    }
+    await expectAccessible(tab)
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'New token…' }).click()
+    await page.getByRole('button', { name: 'Make the token' }).click()
+    await token.waitFor()
+    await page.keyboard.press('Escape')
+    await page.getByRole('button', { name: 'Rotate authority…' }).click()
+    await page.getByRole('button', { name: 'Rotate', exact: true }).click()
+    await page.getByText('Another authority signs from now on').waitFor()
+
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'Remove…' }).click()
+    const question = page.getByRole('dialog', { name: 'Remove this host?' })
+    const phrase = question.getByRole('textbox')
+    const remove = question.getByRole('button', { name: 'Remove', exact: true })
+    await phrase.fill('lose 2 capsules')
+    await remove.click()
+    await question.getByText('It must be: lose 3 capsules').waitFor()
+    expect(await violations(tab)).toEqual([])
+    machine.addCapsule()
+    await phrase.fill('lose 3 capsules')
+    await remove.click()
+    await question.getByRole('alert').getByText('The host has 4 capsules by now.').waitFor()
+    await phrase.fill('lose 4 capsules')
+    await remove.click()
+    await page.getByRole('heading', { name: 'No host yet' }).waitFor()
+    expect(machine.changes).toEqual([
+      'POST /v1/hosts',
+      `POST /v1/hosts/${HOST}/token`,
+      'POST /v1/hosts/rotate-authority',
+      `DELETE /v1/hosts/${HOST}?force=true`,
+    ])
+    expect(problems).toEqual([])
+  })
 })
+
+const HOST = `host-${'1'.repeat(25)}`
+const TOKEN = 'wrj_the-token'
+
+/** Answers for a platform that takes hosts, with one machine; the one of this suite has its capsules itself. */
+async function takeHosts(page: Page) {
+  const made = { id: HOST, type: 'regular', created_by: 'user-1' }
+  const changes: string[] = []
+  let host: object | undefined
+  let capsules = 3
+  await page.route(/\/v1\/(?:hosts|admin\/health)/, async (route) => {
+    const request = route.request()
+    const { pathname, search } = new URL(request.url())
+    const at = new Date().toISOString()
+    if (pathname === '/v1/admin/health') {
+      const response = await route.fetch()
+      const health = await response.json()
+      const use = { ...health.hosts[0], id: HOST, capsules, running_capsules: 1 }
+      const nowhere = { ...unused, address: 'nowhere', answers: false }
+      return await route.fulfill({ response, json: { ...health, hosts: [host === undefined ? nowhere : use] } })
+    }
+    if (request.method() === 'GET') return await route.fulfill({ json: host === undefined ? [] : [host] })
+    changes.push(`${request.method()} ${pathname}${search}`)
+    if (request.method() === 'DELETE') host = undefined
+    if (request.method() === 'DELETE' || pathname.endsWith('/rotate-authority'))
+      return await route.fulfill({ status: 204 })
+    host ??= { ...made, status: 'pending', created_at: at, updated_at: at }
+    const json = { host, registration_token: TOKEN, registration_expires_at: at }
+    return await route.fulfill({ status: 201, json })
+  })
+  return {
+    changes,
+    join: () => {
+      const at = new Date().toISOString()
+      const facts = { address: '10.1.2.3:7443', arch: 'x64', cpu_cores: 8, memory_mb: 32_000, disk_gb: 900 }
+      const ends = new Date(Date.now() + 5.5 * 24 * 3600 * 1000).toISOString()
+      const heard = { last_heartbeat_at: at, certificate_expires_at: ends, created_at: at, updated_at: at }
+      host = { ...made, ...facts, ...heard, status: 'online' }
+    },
+    addCapsule: () => {
+      capsules += 1
+    },
+  }
+}
+
+const unused = { running_capsules: 0, used_vcpus: 0, used_memory_mb: 0, capsules: 0 }
 
 /** Pages, and what is there once they have something to show. */
 const watched = [

@@ -67,6 +67,33 @@ export function planExamples(origin: string): Examples {
   ]
 }
 
+/** How a machine becomes a host. */
+export function hostExamples(origin: string): Examples {
+  return [
+    {
+      name: 'CLI',
+      text: `wrenn host token\n# on the machine:\nsudo wrenn host join ${origin}\nsudo wrenn up`,
+    },
+    {
+      name: 'SDK',
+      text: 'const { token } = await wrenn.hosts.create() // for `wrenn host join` on the machine\nconst hosts = await wrenn.hosts.list()',
+    },
+    {
+      name: 'curl',
+      text: `curl -X POST -H "X-API-Key: $KEY" ${origin}/v1/hosts\ncurl -H "X-API-Key: $KEY" ${origin}/v1/hosts`,
+    },
+  ]
+}
+
+/** How a platform is started that has its capsules on machines that join. */
+export const remoteHostExamples: Examples = [
+  {
+    name: 'CLI',
+    text: 'wrenn down\nwrenn up --remote-host --host 0.0.0.0 --domain wrenn.example --tls\nwrenn host token',
+  },
+  { name: 'Setting', text: 'WRENN_REMOTE_HOST=1' },
+]
+
 /** How a channel is made. */
 export function channelExamples(origin: string): Examples {
   return [
