@@ -166,6 +166,8 @@ export const environment = z
     WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
     /** How long a host may answer without a capsule before that counts as lost. */
     WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
+    /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
+    WRENN_STEP_FILE: z.string().optional(),
   })
   .refine((values) => values.WRENN_SMTP_URL === undefined || values.WRENN_MAIL_FROM !== undefined, {
     path: ['WRENN_MAIL_FROM'],
@@ -307,6 +309,7 @@ export interface ControlPlaneConfig {
   readonly hostSilentMs: number
   readonly lostGraceMs: number
   readonly lifecycleTimeoutMs: number
+  readonly stepFile: string | undefined
   readonly limits: Limits
   readonly builds: BuildLimits
   readonly channels: ChannelSettings
@@ -364,6 +367,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,
     lifecycleTimeoutMs: values.WRENN_LIFECYCLE_TIMEOUT_SEC * 1000,
+    stepFile: values.WRENN_STEP_FILE,
     builds: readBuilds(values),
     channels: {
       allowed: parseNetworks(values.WRENN_CHANNEL_ALLOW) ?? [],

@@ -1,4 +1,4 @@
-import { type Logger, noTracer, type Tracer } from '@wrenn/base'
+import { type Logger, noSteps, noTracer, stepsFromFile, type Tracer } from '@wrenn/base'
 import { type Background, createBackground, LOOK_EVERY_MS } from './background.js'
 import { createCapsuleServices } from './capsule-services.js'
 import type { ControlPlaneConfig } from './config.js'
@@ -106,6 +106,7 @@ export async function startControlPlane(
   const builds = createBuilds({
     ...{ db, host, capsules, snapshots, lifecycle, keyring, wake: inFlight.wake, limits, buildLimits: config.builds },
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
+    reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   })
   const services: Services = {
     wake: inFlight.wake,

@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { noTracer, silentLogger } from '@wrenn/base'
+import { noSteps, noTracer, silentLogger } from '@wrenn/base'
 import { errorTable } from '@wrenn/protocol'
 import { readConfig } from './config.js'
 import { ApiKeys, KeyAdmin, KeyWatch } from './domain/accounts/index.js'
@@ -102,6 +102,7 @@ async function openApi(): Promise<string> {
     wake,
     buildLimits,
     keyring: new Keyring([]),
+    reach: noSteps,
   })
   const authority = new HostAuthority({ db, keyring })
   const app = await createApp({

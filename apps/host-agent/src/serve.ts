@@ -13,7 +13,7 @@ import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.j
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import { Traffic, UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
-import { makeDurable } from './host/durability/index.js'
+import { makeDurable, verifyDurable } from './host/durability/index.js'
 import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
@@ -200,7 +200,7 @@ class Agent {
     const hotPool = new HotPool(factory, { max: this.#config.hotPoolMax, busy: isBusy, logger, tracer })
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
-      ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable },
+      ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable, verifyFiles: verifyDurable },
       bootId: await hostBootId(),
       reach,
     })

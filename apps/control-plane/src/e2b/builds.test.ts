@@ -211,7 +211,10 @@ describe('a build', () => {
     platform.host.failNext('create')
     const name = newName()
     const anew = await build(name, steps)
-    expect([anew.status, messages(anew).join('\n')]).toEqual(['ready', expect.stringContaining('done anew')])
+    expect([anew.status, messages(anew).join('\n')]).toEqual([
+      'ready',
+      expect.stringContaining('the step is done again'),
+    ])
     expect(messages(anew).filter((text) => text.startsWith('CACHED'))).toEqual([])
     expect(await read(name, '/app/first')).toBe(`${mark}\n`)
     expect(messages(await build(newName(), steps)).filter((text) => text.startsWith('CACHED'))).toHaveLength(3)
@@ -526,7 +529,7 @@ describe('an upload', () => {
     const digits = ['3', '4', '5', '6']
     const statuses = await Promise.all(digits.map(async (digit) => (await upload(begun, mib, digit.repeat(64))).status))
     expect(statuses).toContain(413)
-    const files = (await readdir(dir, { recursive: true })).filter((name) => name.includes('.tar'))
+    const files = (await readdir(dir, { recursive: true })).filter((name) => name.includes('.sealed'))
     expect(files.filter((name) => name.endsWith('.part'))).toEqual([])
     await platform.call('DELETE', `/templates/${begun.templateID}`)
   })

@@ -13,7 +13,7 @@ import type { HotPool } from './pool/hot-pool.js'
 import type { ShapeStore } from './pool/shapes.js'
 import type { Flusher } from './state/flusher.js'
 import type { Sizes } from './state/sizes.js'
-import { hardwareOf, type StateManifest, type StateStore } from './state/states.js'
+import { hardwareOf, type StateManifest, type StateStore, type VerifyFiles } from './state/states.js'
 import type { CapsuleTable, Entry } from './table.js'
 import type { CapsuleRecord, VmResources } from './types.js'
 
@@ -25,6 +25,7 @@ export interface Context {
   readonly hotPool: HotPool
   readonly states: StateStore
   readonly flusher: Flusher
+  readonly verifyFiles: VerifyFiles
   readonly sizes: Sizes
   readonly calls: ShortCalls
   readonly table: CapsuleTable

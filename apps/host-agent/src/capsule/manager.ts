@@ -23,7 +23,7 @@ import type { Shape, ShapeSnapshot, ShapeStore } from './pool/shapes.js'
 import { Flusher, type MakeDurable } from './state/flusher.js'
 import { holdingsOf } from './state/holdings.js'
 import { Sizes, type TeamUsage } from './state/sizes.js'
-import { layersOfStates, StateStore } from './state/states.js'
+import { layersOfStates, StateStore, type VerifyFiles } from './state/states.js'
 import { type CapsuleEvent, CapsuleTable } from './table.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, FromDisk, Refusal } from './types.js'
 
@@ -45,6 +45,7 @@ export interface ManagerDeps {
   /** Boot of this host. */
   readonly bootId: string
   readonly makeDurable: MakeDurable
+  readonly verifyFiles: VerifyFiles
   /** Called at each step with its name, where tests break the process off. @default does nothing */
   readonly reach?: ReachStep
   /** @default makes no spans */
@@ -84,6 +85,7 @@ export class CapsuleManager {
       reach,
       states,
       flusher,
+      verifyFiles: deps.verifyFiles,
       sizes,
       calls: this.calls,
       table: this.#table,

@@ -30,6 +30,8 @@ export interface CreateCapsuleInput extends CapsuleSpec {
   readonly generation: number
   /** Start from this snapshot instead of the template's. */
   readonly snapshotId?: string
+  /** Only if that snapshot's files are, byte by byte, what was saved. @default false */
+  readonly isVerified?: boolean
 }
 
 /** What a capsule's memory knew and its disk does not: whoever starts it from its disk alone gives it again. */

@@ -67,6 +67,7 @@ export function parseCreate(request: CreateCapsuleRequest): CreateCapsuleInput {
     defaultCwd: request.defaultCwd,
     generation: Number(request.generation),
     ...(request.snapshotId === '' ? {} : { snapshotId: parseSnapshotId(request.snapshotId) }),
+    isVerified: request.verified,
   }
 }
 

@@ -13,7 +13,7 @@ import { CapsuleManager } from '../capsule/manager.js'
 import { HotPool } from '../capsule/pool/hot-pool.js'
 import { ShapeStore } from '../capsule/pool/shapes.js'
 import type { MakeDurable } from '../capsule/state/flusher.js'
-import type { StateManifest } from '../capsule/state/states.js'
+import type { StateManifest, VerifyFiles } from '../capsule/state/states.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
 import type { Learned } from '../host/names/index.js'
 
@@ -73,6 +73,7 @@ export class TestMachine implements AsyncDisposable {
   /** Of host agents that start from now on. */
   tracer: Tracer = noTracer
   makeDurable: MakeDurable = async () => ({})
+  verifyFiles: VerifyFiles = async () => undefined
 
   private constructor(readonly dir: string) {
     this.journalDir = join(dir, 'journal')
@@ -104,6 +105,7 @@ export class TestMachine implements AsyncDisposable {
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger: silentLogger, bootId, tracer: this.tracer },
       makeDurable: async (...call) => await this.makeDurable(...call),
+      verifyFiles: async (...call) => await this.verifyFiles(...call),
       reach: (step) => this.reach(step),
     })
     await manager.adopt(await journal.open())

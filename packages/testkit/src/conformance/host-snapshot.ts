@@ -23,7 +23,7 @@ export function describeSnapshot(host: TestHost): void {
         const again = await client.createSnapshot({ capsuleId: source.id, snapshotId })
         expect(again.snapshot?.createdAtMs).toBe(snapshot?.createdAtMs)
         await source.write('file', 'changed later')
-        const capsule = await host.create({ snapshotId, envs: { KEPT: 'other', OWN: 'new' } })
+        const capsule = await host.create({ snapshotId, verified: true, envs: { KEPT: 'other', OWN: 'new' } })
         expect((await client.getCapsule({ capsuleId: capsule.id })).capsule).toMatchObject({
           state: 'running',
           snapshotId,

@@ -42,7 +42,9 @@ export class TestHost {
     return new TestCapsule(this.client, id)
   }
 
-  async create(more: { envs?: Record<string, string>; snapshotId?: string } = {}): Promise<TestCapsule> {
+  async create(
+    more: { envs?: Record<string, string>; snapshotId?: string; verified?: boolean } = {},
+  ): Promise<TestCapsule> {
     const capsule = this.known(capsuleIds.create())
     const envs = { KEPT: 'yes', ...more.envs }
     await this.client.createCapsule({ capsuleId: capsule.id, ...SHAPE, generation: 1n, ...more, envs })

@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process'
 import { mkdir, rm } from 'node:fs/promises'
 import { relative, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { treeBytes } from './fake-diff.js'
+import { treeBytes, treeDigest } from './fake-diff.js'
 import type { FakeFiles } from './fake-files.js'
 import { FakeProcess, type ProcessImage } from './fake-process.js'
 
@@ -21,10 +21,13 @@ export class FakeCapture {
   readonly dir: string
   readonly bytes: number
   readonly #processes: readonly ProcessImage[]
+  /** Of its files, when it was taken. */
+  readonly #digest: string
 
-  private constructor(dir: string, bytes: number, processes: readonly ProcessImage[]) {
+  private constructor(dir: string, bytes: number, digest: string, processes: readonly ProcessImage[]) {
     this.dir = dir
     this.bytes = bytes
+    this.#digest = digest
     this.#processes = processes
   }
 
@@ -35,11 +38,17 @@ export class FakeCapture {
     return new FakeCapture(
       dir,
       await treeBytes(dir),
+      await treeDigest(dir),
       images.map((image) => ({
         ...image,
         options: { ...image.options, cwd: relative(files.root, image.options.cwd) },
       })),
     )
+  }
+
+  /** Whether its files are, byte by byte, what was captured. */
+  async isIntact(): Promise<boolean> {
+    return (await treeDigest(this.dir)) === this.#digest
   }
 
   /** Replaces files and processes of `capsule`; the new processes stand still. */
@@ -55,7 +64,7 @@ export class FakeCapture {
   /** The same once more, in a directory of its own. */
   async copy(dir: string): Promise<FakeCapture> {
     await copyTree(this.dir, dir)
-    return new FakeCapture(dir, this.bytes, this.#processes)
+    return new FakeCapture(dir, this.bytes, this.#digest, this.#processes)
   }
 
   async dispose(): Promise<void> {

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import type { Stats } from 'node:fs'
 import { lstat, readdir, readFile, readlink } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -29,6 +30,18 @@ export async function diffTrees(from: string, to: string, below: string): Promis
 /** Bytes of all files below `dir`. */
 export async function treeBytes(dir: string): Promise<number> {
   return [...(await scan(dir)).values()].reduce((sum, stats) => sum + (stats.isFile() ? stats.size : 0), 0)
+}
+
+/** Changes with any name, mode or content of the tree. */
+export async function treeDigest(dir: string): Promise<string> {
+  const sum = createHash('sha256')
+  for (const [path, stats] of [...(await scan(dir))].sort(([one], [other]) => (one < other ? -1 : 1))) {
+    const place = pathBytes(join(dir, path))
+    sum.update(`${path}\0${stats.mode}\0`)
+    if (stats.isFile()) sum.update(await readFile(place))
+    if (stats.isSymbolicLink()) sum.update(await readlink(place))
+  }
+  return sum.digest('hex')
 }
 
 /** The content of a file of the tree, all of it, or why not. */

@@ -174,6 +174,10 @@ async function create(host: FakeHostState, request: CreateRequest): Promise<Fake
   if (!capsuleIds.is(capsuleId)) throw new AppError('invalid_request', 'That is not a capsule id.')
   const snapshot = request.snapshotId === '' ? undefined : snapshotFor(host, request)
   if (snapshot === undefined) needTemplate(host, request.template)
+  if (request.verified && (await snapshot?.capture.isIntact()) === false) {
+    const text = `The saved state snapshots/${request.snapshotId} is damaged: its content is not what was saved.`
+    throw new AppError('snapshot_damaged', text)
+  }
   const existing = host.capsules.get(capsuleId)
   if (existing?.state === 'running' || existing?.state === 'paused') return existing
   if (existing?.state === 'error' && existing.exit !== undefined) {

@@ -64,6 +64,8 @@ export interface CapsuleSpec extends CreateCapsuleInput {
   readonly agentAccess?: boolean | undefined
   /** `template` is an image of a registry, which the host has by that name and nobody else may ask for. Sizes are given. @default false */
   readonly isFetched?: boolean | undefined
+  /** Only of a snapshot whose files are, byte by byte, what was saved. @default false */
+  readonly isVerified?: boolean | undefined
   /** As whom and where commands run, where neither the request nor the template says so. */
   readonly fallback?: { readonly user: string; readonly cwd: string } | undefined
 }
@@ -86,6 +88,8 @@ export interface CreateOptions {
   readonly waitMs: number
   /** Who asks. */
   readonly actor: Actor
+  /** Is done in the transaction that makes the capsule; what it throws keeps that from being made. */
+  readonly within?: (tx: Db, capsuleId: string) => Promise<void>
 }
 
 /** Which capsules, and from where on. */
@@ -113,20 +117,24 @@ export class Capsules {
    */
   async create(teamId: string, input: CapsuleSpec, options: CreateOptions): Promise<CapsuleRow> {
     const { operations, db, keyring } = this.#deps
-    const { idempotencyKey: key, actor } = options
+    const { idempotencyKey: key, actor, within } = options
     const submission = { teamId, kind: 'create', hash: hashWithRules(keyring, input), key, actor } as const
     const earlier = await findEarlier(db, submission)
-    const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input)))
+    const operation = earlier ?? (await this.#submit(submission, await this.#draft(teamId, input), within))
     await resultOf(operations, operation, options.waitMs)
     return await this.get(teamId, operation.capsule_id)
   }
 
-  async #submit(submission: Submission, { capsule, base }: Draft): Promise<OperationRow> {
+  async #submit(
+    submission: Submission,
+    { capsule, params }: Draft,
+    within: CreateOptions['within'],
+  ): Promise<OperationRow> {
     const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
     return await submit(this.#deps, submission, async (tx) => {
       await reserve(tx, teamId, this.#deps.limits, { running: 1, vcpus, memoryMib, added: 1 })
       if (snapshotId && (await lockSnapshot(tx, snapshotId))?.state !== 'ready') throw noTemplate(capsule.template)
-      const params = base === undefined ? undefined : { template: base }
+      await within?.(tx, capsule.id)
       return await insertNew(tx, submission, await insertCapsule(tx, capsule), params)
     })
   }
@@ -143,8 +151,9 @@ export class Capsules {
     const rules = egress?.rules ?? []
     const id = capsuleIds.create()
     const sizes = snapshot === undefined ? await this.#templateSizes(input) : snapshotSizes(snapshot, input)
+    const isVerified = input.isVerified === true && snapshot !== undefined
     return {
-      base: snapshot?.template,
+      params: snapshot && { template: snapshot.template, ...(isVerified && { isVerified }) },
       capsule: {
         ...sizes,
         id,
@@ -289,7 +298,8 @@ export class Capsules {
 
 interface Draft {
   readonly capsule: NewCapsule
-  readonly base: string | undefined
+  /** Of its operation: what the executor needs that the row does not say. */
+  readonly params: Readonly<Record<string, unknown>> | undefined
 }
 
 /** A snapshot has memory and disk of its own sizes. @throws AppError `invalid_request`, `template_not_found` */

@@ -84,6 +84,7 @@ async function createOnHost(
         defaultCwd: row.default_cwd,
         hostname: row.id,
         generation: BigInt(row.generation),
+        verified: operation.params?.isVerified === true,
         ...egressOf(row, keyring),
       },
       { timeoutMs: createTimeoutMs + (isBuilt ? 0 : FIRST_BUILD_MS) },

@@ -1,14 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { AppError, abortable, isErrno, type Logger } from '@wrenn/base'
-import { createCapsuleSchema } from '@wrenn/protocol'
+import { AppError, abortable, isErrno, type Logger, type ReachStep } from '@wrenn/base'
+import { createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { BuildLimits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
+import { findCreate } from '../../store/operations.js'
 import type {
   Actor,
   BuildPlan,
+  BuildStep,
   CapsuleRow,
   ProcessDefaults,
   SnapshotRow,
@@ -33,7 +35,7 @@ import { openSecret } from './secrets.js'
 import { keepStageFiles } from './stage-files.js'
 import { missingFiles, type PlannedStage, planStages } from './stages.js'
 import { startAndWait, startOf } from './start-command.js'
-import { runStep, shown } from './steps.js'
+import { runStep, type StepContext, shown } from './steps.js'
 import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
 const LOOK_EVERY_MS = 200
@@ -56,6 +58,8 @@ export interface AttemptDeps {
   /** How long making a snapshot may take. */
   readonly snapshotWaitMs: number
   readonly logger: Logger
+  /** Called at each step with its name, where tests break the process off. */
+  readonly reach: ReachStep
 }
 
 /** Why a build ends whose time is over. */
@@ -64,7 +68,27 @@ export function tooLate({ timeoutMs }: BuildLimits): AppError {
 }
 
 /** The capsule of a build was made and did not come to run. */
-class NotStarted extends AppError {}
+class NotStarted extends AppError {
+  /** Whether what kept it from starting says nothing of what it was started from. */
+  readonly mayPass: boolean
+  /** Whether what it was started from is not what was saved. */
+  readonly isDamage: boolean
+
+  constructor(message: string, why: string | undefined) {
+    super('engine_failure', `The capsule of the build did not start: ${message}`)
+    this.mayPass = OF_THE_HOST.has(why ?? '')
+    this.isDamage = why === 'snapshot_damaged'
+  }
+}
+
+/** Why a host starts nothing now, whatever it is asked to start from. */
+const OF_THE_HOST: ReadonlySet<string> = new Set<ErrorCode>([
+  'host_unavailable',
+  'no_hosts_available',
+  'pool_exhausted',
+  'disk_full',
+  'timeout',
+])
 
 /** The build was cancelled, or somebody else carries it out: nothing of this attempt counts. */
 export class NotHeld extends Error {}
@@ -108,7 +132,10 @@ export class BuildAttempt {
   /** @throws AppError why it failed; NotHeld; whatever `signal` was aborted with */
   async run(): Promise<void> {
     if (this.#build.attempts > 1) this.log.say(this.step, 'The build was interrupted and goes on.', 'warn')
+    const { reach } = this.#deps
+    reach('build:taken')
     const stages = await this.#stages()
+    reach('build:planned')
     const missing = await missingFiles(
       stages,
       (stage) => this.#doneOf(stage),
@@ -122,6 +149,7 @@ export class BuildAttempt {
       }
       const { guest } = await this.#runStage(stage)
       for (const [hash, source] of wanted) await keepStageFiles(guest, this.#deps.files, source, hash)
+      reach('build:stage_kept')
     }
     const last = stages.at(-1)
     if (last === undefined) throw new Error('a build has a stage')
@@ -130,10 +158,13 @@ export class BuildAttempt {
     const { readyWithinMs } = this.#deps.limits
     const deps = { guest, log: this.log, step: this.step, readyWithinMs, signal: this.#signal }
     const commands = await startAndWait(deps, startOf(this.#plan, last.origin), state)
+    reach('build:finished')
     const snapshot = await this.#keep(guest)
+    reach('build:saved')
     this.log.say(this.step, `Everything is done; the template is called ${this.#build.name} now.`)
     await this.log.close()
     await this.#publish(snapshot, { ...state, ...last.origin.started, ...commands })
+    reach('build:published')
   }
 
   async #stages(): Promise<readonly PlannedStage[]> {
@@ -204,15 +235,13 @@ export class BuildAttempt {
 
   /** A capsule that has as many steps behind it as can be had. */
   async #start(stage: PlannedStage): Promise<Progress> {
-    const { origin, from, steps } = stage
-    const { done, result } = await this.#resultOf(stage)
+    const { from, steps } = stage
     this.log.say('base', `FROM ${from}`)
-    const kept = result === undefined ? undefined : await this.#startFrom(result, stage)
-    await this.#countCached(kept === undefined ? 0 : done)
-    if (kept === undefined) {
-      const { user, cwd, envs } = origin
-      return { done: 0, state: { user, cwd, envs }, capsule: await this.#capsule(origin.template, stage) }
+    const { done, ...kept } = (await this.#startFromResult(stage)) ?? {
+      done: 0,
+      ...(await this.#startFromOrigin(stage)),
     }
+    await this.#countCached(done)
     for (const [index, step] of steps.slice(0, done).entries()) {
       this.log.say(this.#numberOf(stage, index), `CACHED ${this.#called(stage, index)} ${shown(step)}`)
     }
@@ -226,32 +255,49 @@ export class BuildAttempt {
     if (!(await patchHeldBuild(this.#deps.db, this.#build, { cached_steps: this.#cached }))) throw new NotHeld()
   }
 
-  /** `undefined` when it does not load, as after a change of the engine: no build starts from it any more. */
-  async #startFrom(result: SnapshotRow, stage: PlannedStage): Promise<Omit<Progress, 'done'> | undefined> {
-    const { db } = this.#deps
-    const { id, name, defaults: state } = result
-    if (state === null) return undefined
-    await touchStepResult(db, id)
+  async #startFromOrigin(stage: PlannedStage): Promise<Omit<Progress, 'done'>> {
+    const { user, cwd, envs, template } = stage.origin
     try {
-      return { state, capsule: await this.#capsule(name, stage) }
+      return { state: { user, cwd, envs }, capsule: await this.#capsule(template, stage) }
     } catch (error) {
-      if (!(error instanceof NotStarted)) throw error
-      this.log.say(
-        'base',
-        `What was kept of the steps cannot be used, and they are done anew: ${error.message}`,
-        'warn',
-      )
-      await patchSnapshot(db, id, { steps_hash: null })
-      // Of the stages that it copies from, too.
-      if (stage.steps.some(({ stage: source }) => source !== undefined)) throw error
-      return undefined
+      if (error instanceof NotStarted && error.isDamage) throw new AppError('build_failed', error.message)
+      throw error
     }
   }
 
+  /**
+   * From the result of the most steps that can be used. No build starts again from one that does not load, as after a change of the engine, or that
+   * is not what was saved.
+   * @returns `undefined` when there is none
+   */
+  async #startFromResult(stage: PlannedStage): Promise<Progress | undefined> {
+    const { db } = this.#deps
+    for (;;) {
+      const { done, result } = await this.#resultOf(stage)
+      if (result === undefined || result.defaults === null) return undefined
+      await touchStepResult(db, result.id)
+      try {
+        return { done, state: result.defaults, capsule: await this.#capsule(result.name, stage) }
+      } catch (error) {
+        if (!(error instanceof NotStarted) || error.mayPass) throw error
+        this.#sayUnusable(stage, done - 1, error)
+        await patchSnapshot(db, result.id, { steps_hash: null })
+        // Of the stages that it copies from, too.
+        if (stage.steps.some(({ stage: source }) => source !== undefined)) throw error
+      }
+    }
+  }
+
+  #sayUnusable(stage: PlannedStage, index: number, { message }: NotStarted): void {
+    const step = stage.steps[index]
+    const named = step === undefined ? '' : ` ${this.#called(stage, index)} ${shown(step)}`
+    this.log.say('base', `What was kept of${named} cannot be used, and the step is done again: ${message}`, 'warn')
+  }
+
   /** A new capsule, once it runs. The one before is ended first. */
-  async #capsule(template: string, { at, origin }: PlannedStage): Promise<CapsuleRow> {
+  async #capsule(template: string, { origin }: PlannedStage): Promise<CapsuleRow> {
     const { vcpus, memoryMib, diskSizeMib }: ResolvedOrigin = origin
-    const { db, capsules, limits } = this.#deps
+    const { db, capsules, limits, reach } = this.#deps
     const { id: buildId, team_id: teamId, actor, name } = this.#build
     if (this.#capsuleId !== null) await this.#end(this.#capsuleId)
     this.#signal.throwIfAborted()
@@ -261,27 +307,29 @@ export class BuildAttempt {
       name: `build-${name}`.slice(0, 64),
       auto_resume: true,
       isFetched: origin.isFetched === true && template === origin.template,
+      isVerified: true,
       life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
     } as const
-    const key = `${buildId}-${this.#build.attempts}-${at}-${template}`
     let capsule = await capsules.create(teamId, spec, {
-      idempotencyKey: key,
+      idempotencyKey: undefined,
       waitMs: 0,
       actor: actorOf(actor, buildId),
+      // Whoever goes on with the build, or clears up after it, finds each capsule that was made for it.
+      within: async (tx, id) => {
+        if (!(await patchHeldBuild(tx, this.#build, { capsule_id: id }))) throw new NotHeld()
+      },
     })
-    if (!(await patchHeldBuild(db, this.#build, { capsule_id: capsule.id }))) {
-      await this.#end(capsule.id)
-      throw new NotHeld()
-    }
     this.#capsuleId = capsule.id
+    reach('build:created')
     while (capsule.state === 'pending' || capsule.state === 'starting') {
       await delay(LOOK_EVERY_MS, undefined, { signal: this.#signal })
       capsule = await capsules.get(teamId, capsule.id)
     }
     // What kept it from starting may pass.
     if (capsule.state === 'error' && capsule.started_at === null) {
-      throw new NotStarted('engine_failure', `The capsule of the build did not start: ${capsule.exit?.message ?? ''}`)
+      throw new NotStarted(capsule.exit?.message ?? '', (await findCreate(db, capsule.id))?.error?.code)
     }
+    reach('build:started')
     return await capsules.running(teamId, capsule.id)
   }
 
@@ -308,7 +356,9 @@ export class BuildAttempt {
       const why = reasons[index] === undefined ? '' : ` (${reasons[index]})`
       const startedAt = performance.now()
       this.log.say(this.step, `${this.#called(stage, index)} ${shown(step)}${why}`)
-      state = await runStep({ ...shared, guest }, step, state, this.step)
+      this.#deps.reach('build:step_begun')
+      state = await this.#runStep({ ...shared, guest }, step, state)
+      this.#deps.reach('build:step_done')
       if (step.secrets !== undefined && step.secrets.length > 0) guest = await this.#anew(guest)
       const isLast = index === steps.length - 1
       if (isKept(step) && this.#deps.limits.cacheResults > 0)
@@ -319,6 +369,18 @@ export class BuildAttempt {
       )
     }
     return { guest, state }
+  }
+
+  async #runStep(context: StepContext, step: BuildStep, state: ProcessDefaults): Promise<ProcessDefaults> {
+    try {
+      return await runStep(context, step, state, this.step)
+    } catch (error) {
+      const isOfStage = step.stage !== undefined
+      if (!isOfStage || (await this.#deps.files.has(this.#build.team_id, step.filesHash ?? ''))) throw error
+      // The next attempt finds that they are not there, and gathers them.
+      const text = 'What was kept of the stage that this step copies from is damaged or gone, and is made again.'
+      throw new AppError('engine_failure', text, { cause: error })
+    }
   }
 
   async #reasons(stage: PlannedStage, done: number) {
@@ -350,8 +412,10 @@ export class BuildAttempt {
   ): Promise<void> {
     try {
       const { id } = await this.#keep(guest)
+      this.#deps.reach('build:step_saved')
       const patch = { steps_hash: hash ?? null, defaults: JSON.stringify(state), used_at: sql<Date>`now()` }
       await patchSnapshot(this.#deps.db, id, patch)
+      this.#deps.reach('build:step_kept')
     } catch (error) {
       const isFull = AppError.is(error, 'pool_exhausted')
       if (!isFull) throw error
@@ -362,7 +426,9 @@ export class BuildAttempt {
   async #keep(guest: BuildGuest): Promise<SnapshotRow> {
     this.#signal.throwIfAborted()
     const { snapshots, snapshotWaitMs: waitMs } = this.#deps
-    return await abortable(snapshots.keep(guest.capsule, { buildId: this.#build.id, waitMs }), this.#signal)
+    const kept = await abortable(snapshots.keep(guest.capsule, { buildId: this.#build.id, waitMs }), this.#signal)
+    await guest.requireUnbroken()
+    return kept
   }
 
   /**

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
@@ -24,7 +24,7 @@ const bytes = (size: number): Readable => Readable.from([Buffer.alloc(size, 'x')
 const receive = async (hash: string, size: number) => await files.receive({ teamId, hash }, bytes(size), undefined)
 const names = async (): Promise<string[]> => (await readdir(join(dir, teamId))).sort()
 
-async function age(hash: string, ms: number, name = `${hash}.tar`): Promise<void> {
+async function age(hash: string, ms: number, name = `${hash}.sealed`): Promise<void> {
   const then = new Date(Date.now() - ms)
   await utimes(join(dir, teamId, name), then, then)
 }
@@ -36,7 +36,37 @@ describe('uploads of builds', () => {
     await receive('a', 20)
     expect(await files.has(teamId, 'a')).toBe(true)
     expect((await buffer(await files.open(teamId, 'a'))).length).toBe(20)
-    expect(await names()).toEqual(['a.tar'])
+    expect(await names()).toEqual(['a.sealed'])
+  })
+
+  it('are given to nobody when they have changed on the disk, and are to be uploaded again', async () => {
+    const path = join(dir, teamId, 'a.sealed')
+    const flipped = async (at: number): Promise<void> => {
+      const content = await readFile(path)
+      content[at] = (content[at] ?? 0) ^ 1
+      await writeFile(path, content)
+    }
+    const damages = [
+      () => flipped(3),
+      () => truncate(path, 15),
+      () => truncate(path, 0),
+      async () => await flipped((await stat(path)).size - 5),
+      () => appendFile(path, 'x'),
+    ]
+    for (const damage of damages) {
+      await receive('a', 20)
+      await damage()
+      const read = async () => await buffer(await files.open(teamId, 'a'))
+      await expect(read()).rejects.toMatchObject({
+        code: 'build_failed',
+        message: expect.stringContaining('not what was kept'),
+      })
+      expect(await files.has(teamId, 'a')).toBe(false)
+    }
+    await receive('none', 0)
+    expect((await buffer(await files.open(teamId, 'none'))).length).toBe(0)
+    const unread = await files.open(teamId, 'none')
+    unread.destroy()
   })
 
   it('are known by what they have, and read no longer than who asks waits', async () => {
@@ -65,7 +95,7 @@ describe('uploads of builds', () => {
       ends.push(...(await Promise.allSettled([done])))
     }
     expect(ends.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'rejected'])
-    expect(await names()).toEqual(['a.tar', 'b.tar'])
+    expect(await names()).toEqual(['a.sealed', 'b.sealed'])
   })
 
   it('are refused beyond what a team may keep, unless others were not used for long', async () => {
@@ -75,7 +105,7 @@ describe('uploads of builds', () => {
     await files.receive({ teamId: 'team-2', hash: 'c' }, bytes(100), undefined)
     await age('a', 5_000)
     await files.receive({ teamId, hash: 'c' }, bytes(100), 100)
-    expect(await names()).toEqual(['b.tar', 'c.tar'])
+    expect(await names()).toEqual(['b.sealed', 'c.sealed'])
     await receive('b', 100)
   })
 
@@ -113,12 +143,12 @@ describe('uploads of builds', () => {
     await receive('old', 10)
     await receive('new', 10)
     await age('old', 15 * DAY_MS)
-    await writeFile(join(dir, teamId, 'x.tar.0.part'), '')
-    await age('x', 2 * 3600 * 1000, 'x.tar.0.part')
-    await writeFile(join(dir, teamId, 'y.tar.0.part'), '')
+    await writeFile(join(dir, teamId, 'x.sealed.0.part'), '')
+    await age('x', 2 * 3600 * 1000, 'x.sealed.0.part')
+    await writeFile(join(dir, teamId, 'y.sealed.0.part'), '')
     await mkdir(join(dir, 'team-empty'))
     await files.prune(14 * DAY_MS)
-    expect(await names()).toEqual(['new.tar', 'y.tar.0.part'])
+    expect(await names()).toEqual(['new.sealed', 'y.sealed.0.part'])
     expect(await readdir(dir)).toEqual([teamId])
   })
 

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { createWriteStream, type Stats } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, rmdir, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { Readable } from 'node:stream'
+import { pipeline as pipe, Readable, Transform } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { AppError, isErrno, KeyedMutex } from '@wrenn/base'
 
@@ -11,7 +11,12 @@ export const UPLOAD_SPARE_MS = 60 * 60_000
 const MIB = 1024 * 1024
 const FLOOR_BYTES = 64 * 1024
 const READ_BYTES = 256 * 1024
+/** Of earlier versions, which did not seal them, they were called `.tar`; nobody looks at those. */
+const SUFFIX = '.sealed'
 const UNFINISHED = '.part'
+/** At the end of each file: the SHA-256 of all before it. */
+const SEAL = /^wrenn-sha256 ([0-9a-f]{64})\n$/
+const SEAL_BYTES = 78
 /** Longer than the pauses of any upload that still goes on. */
 const ABANDONED_MS = 60 * 60_000
 
@@ -41,7 +46,10 @@ interface Kept {
   readonly usedAtMs: number
 }
 
-/** Uploaded files of builds: a folder for each team, in it a tar for each hash. */
+/**
+ * Uploaded files of builds: a folder for each team, in it a file for each hash. Its own end says what it was when it was kept, so that what has changed
+ * on the disk since is given to nobody as whole.
+ */
 export class BuildFiles {
   readonly #options: BuildFilesOptions
   /** Of teams. */
@@ -84,7 +92,10 @@ export class BuildFiles {
     }
     try {
       count(0)
-      await pipeline(counted(source, count), createWriteStream(draft, { flags: 'wx', mode: 0o600, flush: true }))
+      await pipeline(
+        sealed(counted(source, count)),
+        createWriteStream(draft, { flags: 'wx', mode: 0o600, flush: true }),
+      )
       await this.#keep(ref, draft, received)
     } catch (error) {
       await rm(draft, { force: true })
@@ -94,14 +105,34 @@ export class BuildFiles {
     }
   }
 
-  /** The bytes of an upload; the caller reads them to their end, or destroys them. @throws AppError `build_failed` when they are not there */
+  /**
+   * The bytes of an upload; the caller reads them to their end, or destroys them. Those that are not what was kept fail at their end, and are here no more.
+   * @throws AppError `build_failed` when they are not there
+   */
   async open(teamId: string, hash: string): Promise<Readable> {
     await this.has(teamId, hash)
-    const file = await known(async () => await open(this.#path({ teamId, hash }), 'r'), undefined)
+    const path = this.#path({ teamId, hash })
+    const file = await known(async () => await open(path, 'r'), undefined)
     if (file === undefined) {
       throw new AppError('build_failed', 'The files of this step are not here any more; build again to upload them.')
     }
-    return file.createReadStream({ highWaterMark: READ_BYTES })
+    try {
+      const { size, ino } = await file.stat()
+      const endsAt = Math.max(0, size - SEAL_BYTES)
+      const { buffer } = await file.read(Buffer.alloc(SEAL_BYTES), { position: endsAt })
+      const onDamage = async (): Promise<void> => {
+        // It may have been uploaded anew meanwhile.
+        if ((await known(() => stat(path), undefined))?.ino === ino) await rm(path, { force: true })
+      }
+      const check = checked(SEAL.exec(buffer.toString('latin1'))?.[1], onDamage)
+      const bytes =
+        endsAt === 0 ? Readable.from([]) : file.createReadStream({ end: endsAt - 1, highWaterMark: READ_BYTES })
+      if (endsAt === 0) await file.close()
+      return pipe(bytes, check, () => {})
+    } catch (error) {
+      await file.close()
+      throw error
+    }
   }
 
   /**
@@ -159,7 +190,7 @@ export class BuildFiles {
   }
 
   #path({ teamId, hash }: FilesRef): string {
-    return join(this.#folder(teamId), `${hash}.tar`)
+    return join(this.#folder(teamId), `${hash}${SUFFIX}`)
   }
 
   /** Gives up uploads that were used longest ago and are not fresh. @returns what the others take */
@@ -213,7 +244,9 @@ export class BuildFiles {
     const found = names.map(async (name) => {
       const path = join(folder, name)
       const stats: Stats | undefined = await known(() => stat(path), undefined)
-      return stats === undefined ? [] : [{ path, bytes: this.#weight(stats.size), usedAtMs: stats.mtimeMs }]
+      return stats === undefined
+        ? []
+        : [{ path, bytes: this.#weight(stats.size - SEAL_BYTES), usedAtMs: stats.mtimeMs }]
     })
     return (await Promise.all(found)).flat()
   }
@@ -226,6 +259,31 @@ async function* counted(source: Readable, count: (bytes: number) => void): Async
     count(bytes.length)
     yield bytes
   }
+}
+
+async function* sealed(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  const sum = createHash('sha256')
+  for await (const bytes of source) {
+    sum.update(bytes)
+    yield bytes
+  }
+  yield Buffer.from(`wrenn-sha256 ${sum.digest('hex')}\n`)
+}
+
+/** Passes all on, and fails after the last byte when together they are not of that digest, once `onDamage` is done. */
+function checked(sha256: string | undefined, onDamage: () => Promise<void>): Transform {
+  const sum = createHash('sha256')
+  return new Transform({
+    transform: (bytes: Buffer, _encoding, done) => {
+      sum.update(bytes)
+      done(null, bytes)
+    },
+    flush: (done) => {
+      if (sum.digest('hex') === sha256) return done()
+      const text = 'The files of this step are not what was kept of them, and are removed; build again to upload them.'
+      onDamage().then(() => done(new AppError('build_failed', text)), done)
+    },
+  })
 }
 
 function uploadFailure(error: unknown): AppError {

@@ -1,4 +1,4 @@
-import type { Logger, Tracer } from '@wrenn/base'
+import type { Logger, ReachStep, Tracer } from '@wrenn/base'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
@@ -28,6 +28,7 @@ interface BuildsDeps {
   readonly retentionMs: number
   readonly logger: Logger
   readonly tracer: Tracer
+  readonly reach: ReachStep
   readonly lookEveryMs: number
 }
 

@@ -4,6 +4,7 @@ import type { Host } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
 import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
+import { storable } from './plain-text.js'
 
 const ROOT = 'root'
 /** What a command of the platform's own may print, where little is looked for. */
@@ -35,12 +36,14 @@ export class BuildGuest {
   readonly #deps: GuestDeps
   readonly #capsule: CapsuleRef
   readonly #generation: number
+  readonly #notice: string | null
   readonly #signal: AbortSignal
 
-  constructor(deps: GuestDeps, { id, team_id: teamId, generation }: CapsuleRow, signal: AbortSignal) {
+  constructor(deps: GuestDeps, { id, team_id: teamId, generation, notice }: CapsuleRow, signal: AbortSignal) {
     this.#deps = deps
     this.#capsule = { teamId, id }
     this.#generation = generation
+    this.#notice = notice
     this.#signal = signal
   }
 
@@ -92,6 +95,21 @@ export class BuildGuest {
       'build_failed',
       said === '' ? `${command.cmd} ended with exit code ${code}.` : said.slice(0, 1000),
     )
+  }
+
+  /**
+   * What its commands have done is all there: it has gone back to no earlier state since, neither by a rollback nor because its host restarted.
+   * @throws AppError `engine_failure`, `host_unavailable`
+   */
+  async requireUnbroken(): Promise<void> {
+    const { host, wake } = this.#deps
+    const { id: capsuleId } = this.#capsule
+    const { capsule } = await host.call((client) => client.getCapsule({ capsuleId }, { signal: this.#signal }))
+    const notice = storable(capsule?.notice ?? '')
+    const isRolledBack = (await wake.rolledBackSince(capsuleId, this.#generation)) !== undefined
+    if (!isRolledBack && notice === (this.#notice ?? '')) return
+    const why = notice === '' ? 'It was rolled back.' : notice
+    throw new AppError('engine_failure', `The capsule of the build is not what its steps made of it. ${why}`)
   }
 
   /** Writes a file as root. */

@@ -1,4 +1,4 @@
-import { AppError, errorText, type Logger } from '@wrenn/base'
+import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import type { BuildLimits } from '../../config.js'
 import type { Db } from '../../store/database.js'
 import { listSpentSnapshots } from '../../store/step-results.js'
@@ -23,6 +23,7 @@ interface HousekeepingDeps {
   /** How long builds that have ended are known. */
   readonly retentionMs: number
   readonly logger: Logger
+  readonly reach: ReachStep
   readonly lookEveryMs: number
 }
 
@@ -43,12 +44,13 @@ export class BuildHousekeeping extends Rounds {
   }
 }
 
-async function endCapsules({ db, capsules }: HousekeepingDeps): Promise<void> {
+async function endCapsules({ db, capsules, reach }: HousekeepingDeps): Promise<void> {
   for (const { id, team_id: teamId, capsule_id: capsuleId } of await listLeftCapsules(db, AT_ONCE)) {
     if (capsuleId === null) continue
     await capsules.destroy(teamId, capsuleId, { waitMs: 0, reason: 'build' }).catch((error: unknown) => {
       if (!AppError.is(error, 'capsule_not_found')) throw error
     })
+    reach('build:cleared')
     await forgetBuildCapsule(db, id, capsuleId)
   }
 }

@@ -1,6 +1,9 @@
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { input, nothing, TestMachine } from '../../testing/test-machine.js'
+import { input, nothing, shape, TestMachine } from '../../testing/test-machine.js'
 import type { CapsuleManager } from '../manager.js'
 import type { CapsuleRecord } from '../types.js'
 import { GarbageCollector } from './garbage.js'
@@ -553,6 +556,11 @@ describe('what was at a checkpoint', () => {
 })
 
 describe('a snapshot', () => {
+  const checksum = async (path: string) => {
+    const content = await readFile(path)
+    return { bytes: content.length, sha256: createHash('sha256').update(content).digest('hex') }
+  }
+
   it('starts capsules with its memory, outlives its source, and is flushed after a restart', async () => {
     const snapshotId = snapshotIds.create()
     test.makeDurable = async (_dir, _names, { signal }) => await untilAborted(signal)
@@ -567,6 +575,43 @@ describe('a snapshot', () => {
     expect(await recall()).toBe('template')
     await test.until(async () => (await manager.snapshots.get(snapshotId)).durableAtMs)
     await manager.snapshots.remove(snapshotId)
+    await expectNothingLeft()
+  })
+
+  it('is started only as it was saved, where that is asked for', async () => {
+    test.makeDurable = async (dir, names) =>
+      Object.fromEntries(await Promise.all(names.map(async (name) => [name, await checksum(join(dir, name))] as const)))
+    test.verifyFiles = async (dir, files) => {
+      for (const [name, { sha256 }] of Object.entries(files)) {
+        const now = await checksum(join(dir, name))
+        if (now.sha256 !== sha256) return `The file ${name} is damaged: its content is not what was saved.`
+      }
+      return undefined
+    }
+    const [snapshotId, late] = [snapshotIds.create(), snapshotIds.create()]
+    const verified = (id: string) => manager.create(input({ snapshotId: id, isVerified: true }))
+    await manager.snapshots.create(capsuleId, snapshotId)
+    await test.until(async () => (await manager.snapshots.get(snapshotId)).durableAtMs)
+    await manager.destroy((await verified(snapshotId)).capsuleId)
+    await test.damage(`snapshots/${snapshotId}/disk.raw`, 'x'.repeat(shape.diskSizeMib * 2 ** 20))
+    await expect(verified(snapshotId)).rejects.toMatchObject({
+      code: 'snapshot_damaged',
+      message: `The saved state snapshots/${snapshotId} is damaged: The file disk.raw is damaged: its content is not what was saved.`,
+    })
+    await manager.destroy((await manager.create(input({ snapshotId }))).capsuleId)
+    test.makeDurable = async (_dir, _names, { signal }) => await untilAborted(signal)
+    await manager.snapshots.create(capsuleId, late)
+    await manager.destroy((await verified(late)).capsuleId)
+    await manager.detach()
+    manager = (await test.start()).manager
+    await expect(verified(late)).rejects.toThrow('ended before it had made its checksums')
+    test.makeDurable = async () => ({})
+    await manager.detach()
+    manager = (await test.start()).manager
+    await test.until(async () => (await manager.snapshots.get(late)).durableAtMs)
+    await expect(verified(late)).rejects.toThrow('ended before it had made its checksums')
+    for (const id of [snapshotId, late]) await manager.snapshots.remove(id)
+    await manager.destroy(capsuleId)
     await expectNothingLeft()
   })
 

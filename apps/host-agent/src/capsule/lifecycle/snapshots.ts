@@ -26,6 +26,8 @@ export class Snapshots {
   readonly #context: Context
   /** Creates that are cloning a snapshot's files at the moment, and exports. */
   readonly #readers = new Map<string, number>()
+  /** Those that this run of the host agent has saved. */
+  readonly #own = new Set<string>()
 
   constructor(context: Context) {
     this.#context = context
@@ -53,7 +55,9 @@ export class Snapshots {
         ? capture(entry, this.#context, dir, { syncFiles: true, name: 'snapshot', timer })
         : captureCheckpoint(entry, this.#context, checkpointId, dir, timer))
       reach('snapshot:kept')
-      flusher.enqueue(dir, async () => {})
+      this.#own.add(snapshotId)
+      // Nobody resumes it, who would make this needless.
+      flusher.enqueue(dir, async () => {}, { settleMs: 0 })
       const isOfGuest = checkpointId === undefined && entry.guest !== undefined
       await this.#context.sizes.measureSaved(dir, isOfGuest ? currentDir(entry) : undefined)
       logger.info({ capsuleId, snapshotId, ms: timer.totalMs(), pauseWindowMs }, 'capsule.snapshot')
@@ -67,6 +71,12 @@ export class Snapshots {
     if (found === undefined)
       throw new AppError('template_not_found', `There is no snapshot ${snapshotId} on this host.`)
     return found
+  }
+
+  /** @throws AppError `snapshot_damaged` unless its files are, byte by byte, what was saved */
+  async verify(snapshotId: string): Promise<void> {
+    const { states, verifyFiles } = this.#context
+    await states.verify(dirs.snapshot(snapshotId), verifyFiles, this.#own.has(snapshotId))
   }
 
   /** Those that can be read; damaged ones are logged and left out. */
@@ -88,7 +98,7 @@ export class Snapshots {
     const { states, flusher } = this.#context
     await states.removeDrafts(dirs.snapshots())
     for (const { snapshotId, durableAtMs } of await this.list()) {
-      if (durableAtMs === undefined) flusher.enqueue(dirs.snapshot(snapshotId), async () => {})
+      if (durableAtMs === undefined) flusher.enqueue(dirs.snapshot(snapshotId), async () => {}, { isLate: true })
     }
   }
 
@@ -125,6 +135,7 @@ export class Snapshots {
     this.#requireUnread(snapshotId) // measuring takes a while
     flusher.cancel(dir)
     await states.remove(dir)
+    this.#own.delete(snapshotId)
     sizes.forget(dir)
     return freed
   }

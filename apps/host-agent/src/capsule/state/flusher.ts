@@ -12,8 +12,16 @@ export type MakeDurable = (
   options: { readonly signal: AbortSignal },
 ) => Promise<Durable['files']>
 
+interface FlushOptions {
+  /** The state was saved by an earlier run of the host agent: what its files are now need not be what they were then. @default false */
+  readonly isLate?: boolean
+  /** @default a second */
+  readonly settleMs?: number
+}
+
 interface Job {
   readonly dir: string
+  readonly options: FlushOptions
   readonly abort: AbortController
   readonly onDurable: (atMs: number) => Promise<void>
 }
@@ -40,10 +48,10 @@ export class Flusher {
   }
 
   /** Queues a complete state; `onDurable` is called once it would survive a power loss. */
-  enqueue(dir: string, onDurable: (atMs: number) => Promise<void>): void {
+  enqueue(dir: string, onDurable: (atMs: number) => Promise<void>, options: FlushOptions = {}): void {
     if (this.#closed) return
     this.cancel(dir)
-    this.#jobs.push({ dir, abort: new AbortController(), onDurable })
+    this.#jobs.push({ dir, options, abort: new AbortController(), onDurable })
     this.#start()
   }
 
@@ -85,9 +93,9 @@ export class Flusher {
     }
   }
 
-  async #flush({ dir, abort, onDurable }: Job): Promise<void> {
+  async #flush({ dir, abort, onDurable, options: { isLate = false, settleMs = this.#settleMs } }: Job): Promise<void> {
     const { signal } = abort
-    await settle(this.#settleMs, signal)
+    await settle(settleMs, signal)
     if (signal.aborted) return
     const manifest = await this.#states.read(dir)
     if (manifest === undefined) return // it was taken back or removed meanwhile
@@ -95,7 +103,7 @@ export class Flusher {
     try {
       const files = await this.#makeDurable(this.#states.path(dir), Object.values(STATE_FILES), { signal })
       if (signal.aborted) return
-      const atMs = await this.#states.markDurable(dir, manifest.stateSha256, files)
+      const atMs = await this.#states.markDurable(dir, { stateSha256: manifest.stateSha256, files, isLate })
       if (signal.aborted) return
       await onDurable(atMs)
       this.#logger.debug({ dir, ms: Math.round(performance.now() - started) }, 'state.durable')

@@ -41,10 +41,15 @@ const durableSchema = z.object({
   /** Of the state that was flushed: a flush that ends late says nothing about the state that came after it. */
   stateSha256: z.string(),
   atMs: z.number(),
+  /** The checksums were not made by the run of the host agent that saved the state. */
+  isLate: z.boolean().optional(),
   files: z.record(z.string(), z.object({ bytes: z.number(), sha256: z.string() })),
 })
 /** Proof that a state is on the disk: its checksums as they were read back after the flush. */
 export type Durable = z.infer<typeof durableSchema>
+
+/** Compares files with their checksums. @returns a sentence that names the first damaged one */
+export type VerifyFiles = (dir: string, files: Durable['files']) => Promise<string | undefined>
 
 const MANIFEST = 'manifest.json'
 const DURABLE = 'durable.json'
@@ -135,8 +140,8 @@ export class StateStore {
   }
 
   /** Notes that the state with this checksum has reached the disk. @returns when, Unix milliseconds */
-  async markDurable(dir: string, stateSha256: string, files: Durable['files']): Promise<number> {
-    const durable: Durable = { format: 1, stateSha256, atMs: Date.now(), files }
+  async markDurable(dir: string, proof: Omit<Durable, 'format' | 'atMs'>): Promise<number> {
+    const durable: Durable = { format: 1, atMs: Date.now(), ...proof }
     await writeFileAtomic(join(this.path(dir), DURABLE), JSON.stringify(durable))
     return durable.atMs
   }
@@ -223,6 +228,22 @@ export class StateStore {
       },
       [Symbol.asyncDispose]: () => undo[Symbol.asyncDispose](),
     }
+  }
+
+  /**
+   * A state whose memory and disk are, byte by byte, what was saved; reads all that is in them. While the run of the host agent that saved it has not
+   * made its checksums yet, which is a matter of a second, there is nothing to compare with.
+   * @param isOwn whether this run has saved it
+   * @throws AppError `snapshot_damaged` naming the file, or saying that nobody knows any more what it was
+   */
+  async verify(dir: string, verifyFiles: VerifyFiles, isOwn: boolean): Promise<void> {
+    const durable = await this.durable(dir)
+    if (durable === undefined && isOwn) return
+    if (durable === undefined || durable.isLate === true) {
+      throw damaged(dir, 'the host agent that saved it ended before it had made its checksums')
+    }
+    const problem = await verifyFiles(this.path(dir), durable.files)
+    if (problem !== undefined) throw damaged(dir, problem.replace(/\.$/, ''))
   }
 
   /** A rename: `to` must not be there. */
