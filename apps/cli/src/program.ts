@@ -1,5 +1,6 @@
 import { Command } from 'commander'
 import { addAudit } from './commands/audit.js'
+import { addBackup } from './commands/backup.js'
 import { addCapsule } from './commands/capsule.js'
 import { addChannel } from './commands/channel.js'
 import { addCompletion } from './commands/completion.js'
@@ -20,6 +21,7 @@ import { addPlan } from './commands/plan.js'
 import { addProxy } from './commands/proxy.js'
 import { addQuota } from './commands/quota.js'
 import { addRegistry } from './commands/registry.js'
+import { addRestore } from './commands/restore.js'
 import { addRun } from './commands/run.js'
 import { addShell } from './commands/shell.js'
 import { addSnapshot } from './commands/snapshot.js'
@@ -82,6 +84,8 @@ export function createProgram(): Command {
   addClean(program)
   addInstall(program)
   addDb(program)
+  addBackup(program)
+  addRestore(program)
   addDemo(program)
   addCompletion(program)
   inherit(program, 'wrenn')

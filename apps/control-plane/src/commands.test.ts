@@ -22,7 +22,11 @@ beforeEach(async () => {
 async function run(...[command = '', ...args]: readonly string[]): Promise<{ code: number; answer: object }> {
   const written = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
   try {
-    const code = await runCommandLine(command, args, { databaseUrl })
+    const code = await runCommandLine(command, args, {
+      databaseUrl,
+      encryptionKeys: [],
+      encryptionKeyFile: undefined,
+    })
     return { code, answer: JSON.parse(String(written.mock.calls.at(-1)?.[0])) }
   } finally {
     written.mockRestore()

@@ -1,7 +1,10 @@
 import { AppError, errorText } from '@wrenn/base'
+import { type OnProgress, runBackup, runRestore, runVerify } from './backup/index.js'
 import type { ControlPlaneConfig } from './config.js'
 import { recoverKey } from './domain/accounts/index.js'
 import { type Db, listMigrations, migrateDownTo, openDatabase } from './store/database.js'
+
+const PROGRESS_EVERY_MS = 100
 
 /** By name; each gives what its answer says. */
 const commands: Readonly<Record<string, (db: Db, args: readonly string[]) => Promise<object>>> = {
@@ -10,17 +13,22 @@ const commands: Readonly<Record<string, (db: Db, args: readonly string[]) => Pro
   'migrate-down': async (db, [name = '']) => ({ reverted: await migrateDownTo(db, name) }),
 }
 
+type Settings = Pick<ControlPlaneConfig, 'databaseUrl' | 'encryptionKeys' | 'encryptionKeyFile'>
+
+/** Those that take their time and have connections of their own. */
+const longCommands: Readonly<
+  Record<string, (settings: Settings, args: readonly string[], onProgress: OnProgress) => Promise<object>>
+> = { backup: runBackup, 'verify-backup': runVerify, restore: runRestore }
+
 /** Runs a command of the machine instead of serving; answers as JSON lines on stdout. Returns the exit code. */
-export async function runCommandLine(
-  command: string,
-  args: readonly string[],
-  { databaseUrl }: Pick<ControlPlaneConfig, 'databaseUrl'>,
-): Promise<number> {
-  const db = openDatabase({ url: databaseUrl, maxConnections: 2, application: 'wrenn-command-line' })
+export async function runCommandLine(command: string, args: readonly string[], settings: Settings): Promise<number> {
+  const db = openDatabase({ url: settings.databaseUrl, maxConnections: 2, application: 'wrenn-command-line' })
   try {
     const run = commands[command]
-    if (run === undefined) throw new AppError('invalid_request', `There is no command ${command}.`)
-    print({ type: 'result', ...(await run(db, args)) })
+    const long = longCommands[command]
+    if (long !== undefined) print({ type: 'result', ...(await long(settings, args, printProgress())) })
+    else if (run !== undefined) print({ type: 'result', ...(await run(db, args)) })
+    else throw new AppError('invalid_request', `There is no command ${command}.`)
     return 0
   } catch (error) {
     const { code, message } = isUnreachable(error) ? unreachable(error) : AppError.from(error)
@@ -38,6 +46,17 @@ function isUnreachable(error: unknown): boolean {
 function unreachable(cause: unknown): AppError {
   const message = 'The database does not answer: is the platform running, and is this its directory?'
   return new AppError('database_unavailable', message, { cause })
+}
+
+/** As often as people can follow. */
+function printProgress(): OnProgress {
+  let [lastStep, lastAt] = ['', Number.NEGATIVE_INFINITY]
+  return (step, detail, fraction) => {
+    if (step === lastStep && performance.now() - lastAt < PROGRESS_EVERY_MS) return
+    lastStep = step
+    lastAt = performance.now()
+    print({ type: 'progress', step, detail, fraction })
+  }
 }
 
 function print(line: object): void {

@@ -12,8 +12,8 @@ import { askControlPlane } from '../up/service-command.js'
 
 const help = `
 A newer version migrates the database when it starts. Before an older one is started again, migrations that it does not know must
-be reverted: its own \`wrenn db status\` of before tells the last one that it knew. Take a copy of the directory first: what the
-reverted ones had added is gone afterwards.
+be reverted: its own \`wrenn db status\` of before tells the last one that it knew. Make a \`wrenn backup\` first: what the reverted
+ones had added is gone afterwards.
 
 Examples:
   sudo wrenn db status

@@ -1,6 +1,7 @@
-import { spawn } from 'node:child_process'
+import { type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import type { Readable, Writable } from 'node:stream'
 import { AppError } from '@wrenn/base'
 import { embeddedDatabaseUrl } from '@wrenn/postgres'
 import { z } from 'zod'
@@ -19,6 +20,8 @@ export interface ServiceRun<Schema extends z.ZodType> {
   readonly env?: Readonly<Record<string, string>>
   /** What it reads from its standard input: secrets, which everybody on the machine could read among its arguments. */
   readonly input?: string
+  /** File descriptor of ours that the program has as its 3. */
+  readonly passedFd?: number
   /** Of the answer. */
   readonly schema: Schema
   readonly onProgress?: (progress: ServiceProgress) => void
@@ -51,7 +54,9 @@ export async function askControlPlane<Schema extends z.ZodType>({
   layout,
   config,
   ...run
-}: Pick<ServiceRun<Schema>, 'args' | 'config' | 'schema'> & { readonly layout: Layout }): Promise<z.output<Schema>> {
+}: Pick<ServiceRun<Schema>, 'args' | 'config' | 'schema' | 'onProgress' | 'passedFd'> & {
+  readonly layout: Layout
+}): Promise<z.output<Schema>> {
   return await askService({
     ...run,
     service: 'control-plane',
@@ -59,6 +64,7 @@ export async function askControlPlane<Schema extends z.ZodType>({
     dir: layout.dir,
     env: {
       DATABASE_URL: config.databaseUrl ?? embeddedDatabaseUrl(layout.postgresDir, DATABASE),
+      WRENN_ENCRYPTION_KEY_FILE: layout.encryptionKeyFile,
       WRENN_HOST_AGENT_ADDRESS: `unix:${layout.hostSocket}`,
       // What `wrenn up` may be given in parts is nothing to this, and must not be in its way.
       ...{ WRENN_TLS_PORT: '', WRENN_TLS_CERT: '', WRENN_TLS_KEY: '', WRENN_SMTP_URL: '' },
@@ -80,8 +86,8 @@ export async function askService<Schema extends z.ZodType>(run: ServiceRun<Schem
       WRENN_UID_BASE: String(run.config.uidBase),
       ...run.env,
     },
-    stdio: ['pipe', 'pipe', 'pipe'],
-  })
+    stdio: ['pipe', 'pipe', 'pipe', run.passedFd ?? 'ignore'],
+  }) as ChildProcessByStdio<Writable, Readable, Readable> // its first three are pipes
   child.stdin.on('error', () => {}) // EPIPE: it ended without reading, and says why
   child.stdin.end(run.input)
   let result: unknown

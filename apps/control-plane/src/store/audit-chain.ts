@@ -97,3 +97,20 @@ export async function listChains(db: Db): Promise<string[]> {
   const rows = await db.selectFrom('audit_chains').select('team_id').execute()
   return rows.map(({ team_id }) => team_id)
 }
+
+/** The ends of every chain. */
+export async function listChainEnds(db: Db): Promise<AuditChainRow[]> {
+  return await db.selectFrom('audit_chains').selectAll().orderBy('team_id').execute()
+}
+
+/** Entries with a place after `afterSeq`, in their order. */
+export async function listChained(db: Db, teamId: string, afterSeq: number, limit: number): Promise<AuditRow[]> {
+  return await db
+    .selectFrom('audit_log')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('seq', '>', afterSeq)
+    .orderBy('seq')
+    .limit(limit)
+    .execute()
+}

@@ -13,7 +13,7 @@ const CONTROL_PLANE = 'wrenn-control-plane'
 /** What the one connection of each control plane that hears of changes calls itself. */
 export const LISTENER = 'wrenn-control-plane-changes'
 /** Any number that nobody else uses in this database: the letters of "wrenn". */
-const MIGRATION_LOCK = 0x7772656e6e
+export const MIGRATION_LOCK = 0x7772656e6e
 
 /** A pool or, the same to who uses it, a transaction. */
 export type Db = Kysely<Database>
@@ -26,6 +26,11 @@ interface OpenDatabaseOptions {
   readonly statementTimeoutMs?: number
   /** Who connects, as the server lists it. @default wrenn-control-plane */
   readonly application?: string
+}
+
+/** How values come back: counts as numbers. */
+export const parsedTypes: pg.CustomTypesConfig = {
+  getTypeParser: (oid, format) => (oid === BIGINT_OID ? Number : pg.types.getTypeParser(oid, format)),
 }
 
 /** Opens a pool of connections. The caller destroys it; connections that break are replaced and never end the process. */
@@ -42,7 +47,7 @@ export function openDatabase({
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     statement_timeout: statementTimeoutMs,
     application_name: application,
-    types: { getTypeParser: (oid, format) => (oid === BIGINT_OID ? Number : pg.types.getTypeParser(oid, format)) },
+    types: parsedTypes,
   })
   // Without listeners node-postgres ends the process when the server goes away.
   pool.on('error', (error) => logger.warn({ error: error.message }, 'database.connection_lost'))
@@ -81,6 +86,14 @@ export async function migrateUp(db: Db, all: Migrations = migrations): Promise<v
   await alone(db, async () => check(await migrator(db, all).migrateToLatest()))
 }
 
+/** Brings an empty schema to a version of before. */
+export async function migrateUpTo(db: Db, name: string): Promise<void> {
+  await alone(db, async () => check(await migrator(db, migrations).migrateTo(name)))
+}
+
+/** All that this version knows, oldest first. */
+export const migrationNames: readonly string[] = Object.keys(migrations)
+
 /** A migration, and when it was applied; `undefined` for one that was not. */
 export interface MigrationState {
   readonly name: string
@@ -107,15 +120,20 @@ export async function migrateDownTo(db: Db, name: string): Promise<string[]> {
     if (!applied.includes(name)) {
       throw new AppError('invalid_request', `This database has no migration ${name}; it has ${applied.join(', ')}.`)
     }
-    const { rows } = await sql<{ count: number }>`SELECT count(*) AS count FROM pg_stat_activity
-      WHERE datname = current_database() AND application_name = ${CONTROL_PLANE}`.execute(db)
-    if ((rows[0]?.count ?? 0) > 0) {
-      throw new AppError('conflict', 'A control plane is using the database; stop all of them first.')
-    }
+    await requireNoControlPlane(db)
     check(await migrator(db, migrations).migrateTo(name))
     reverted.push(...applied.slice(applied.indexOf(name) + 1).reverse())
   })
   return reverted
+}
+
+/** @throws AppError `conflict` while one is connected */
+export async function requireNoControlPlane(db: Db): Promise<void> {
+  const { rows } = await sql<{ count: number }>`SELECT count(*) AS count FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name IN (${CONTROL_PLANE}, ${LISTENER})`.execute(db)
+  if ((rows[0]?.count ?? 0) > 0) {
+    throw new AppError('conflict', 'A control plane is using the database; stop all of them first.')
+  }
 }
 
 /** Reverts every migration. */

@@ -100,6 +100,7 @@ function chained(rows: readonly AuditRow[], lastSeq: number, lastHash: string): 
   })
 }
 
-function hashOf(entry: AuditEntry): string {
+/** The text of an entry's place in its chain. */
+export function hashOf(entry: AuditEntry): string {
   return createHash('sha256').update(auditText(entry)).digest('hex')
 }

@@ -1,2 +1,2 @@
-export { readKeyFile } from './key-file.js'
+export { findKeys, readKeyFile } from './key-file.js'
 export { Keyring, parseKey } from './keyring.js'

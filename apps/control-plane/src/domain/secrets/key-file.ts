@@ -9,9 +9,14 @@ import { parseKey } from './keyring.js'
  * @throws AppError `invalid_config` for a file with anything else in it: another key would lose what this one should open
  */
 export async function readKeyFile(path: string, logger: Logger): Promise<Buffer[]> {
+  const keys = await findKeys(path)
+  return keys.length === 0 ? [await makeKey(path, logger)] : keys
+}
+
+/** The same, but none where there is none. @throws as {@link readKeyFile} */
+export async function findKeys(path: string): Promise<Buffer[]> {
   const lines = (await textOf(path)).split('\n').map((line) => line.trim())
   const given = lines.filter((line) => line !== '')
-  if (given.length === 0) return [await makeKey(path, logger)]
   const keys = given.map(parseKey).filter((key) => key !== undefined)
   if (keys.length === given.length) return keys
   throw new AppError('invalid_config', `${path} has a line that is no key: each is 64 hexadecimal digits.`)

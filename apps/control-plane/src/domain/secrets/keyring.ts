@@ -40,6 +40,11 @@ export class Keyring {
     return this.#keys.size === 0
   }
 
+  /** Whether it opens what was sealed by the key of this id. */
+  has(id: string): boolean {
+    return this.#keys.has(id)
+  }
+
   /** How all begins that the current key has sealed. @throws AppError `not_supported` without a key */
   get sealPrefix(): string {
     return `${VERSION}.${this.#current().id}.`

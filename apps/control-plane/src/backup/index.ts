@@ -1,0 +1,2 @@
+export { runBackup, runRestore, runVerify } from './command-line.js'
+export type { OnProgress } from './format.js'

@@ -1,0 +1,111 @@
+import type { CapsuleState } from '@wrenn/protocol'
+import type pg from 'pg'
+import { PLATFORM_TEAM_ID } from '../domain/people/index.js'
+import { writeAudit } from '../store/audit.js'
+import { transition } from '../store/capsules.js'
+import type { Db } from '../store/database.js'
+import type { OneConnection } from '../store/one-connection.js'
+import { finishOperation } from '../store/operations.js'
+import type { OperationKind } from '../store/schema.js'
+import type { TableInfo } from './catalog.js'
+import type { BackupManifest } from './format.js'
+
+/** Where the replaced database's revoked keys are until the end of the transaction. */
+const REVOKED = 'wrenn_restore_revoked_keys'
+/** What proves who somebody is, or is on its way to: what was used or ended since the backup would be good again. */
+const PROOFS = [
+  'sessions',
+  'email_tokens',
+  'device_logins',
+  'oauth_flows',
+  'oauth_codes',
+  'login_steps',
+  'passkey_challenges',
+] as const
+/** What would be done anew to what has gone on meanwhile; what only adds or takes away what was to go is carried on. */
+const NOT_CARRIED_ON: readonly OperationKind[] = ['create', 'fork', 'pause', 'resume', 'rollback', 'atomic_exec']
+/** On its way by an operation that is carried on no more: the host says where it is. */
+const onTheirWay: readonly CapsuleState[] = ['pending', 'starting', 'pausing', 'resuming']
+
+/** What was changed in a database after it was restored, because the world has gone on. */
+export interface Settled {
+  readonly sessionsEnded: number
+  readonly operationsEnded: number
+  /** They show as missing until their host was asked. */
+  readonly capsulesUnsure: number
+  /** Their life was over by the backup: it was made longer by the time since, and they are paused at its end. */
+  readonly livesExtended: number
+  /** Revoked in the database that was replaced, and so again. */
+  readonly keysRevoked: number
+  /** Keys that can be used now. */
+  readonly keysInUse: number
+}
+
+/** Notes what the database that is about to be replaced knows of revoked keys. */
+export async function rememberRevoked(client: pg.Client, before: readonly TableInfo[]): Promise<void> {
+  await client.query(
+    `CREATE TEMP TABLE ${REVOKED} (id text PRIMARY KEY, revoked_at timestamptz NOT NULL) ON COMMIT DROP`,
+  )
+  const isKnown = before.some(({ name, columns }) => name === 'api_keys' && columns.includes('revoked_at'))
+  if (!isKnown) return
+  await client.query(`INSERT INTO ${REVOKED} SELECT id, revoked_at FROM api_keys WHERE revoked_at IS NOT NULL`)
+}
+
+/** Makes a restored database fit a world that has gone on since: nobody is believed and nothing is done because of what was then. */
+export async function settleRestored({ client, db }: OneConnection, manifest: BackupManifest): Promise<Settled> {
+  // Their order is by transaction, and this server may be at a lower number than the one they are of.
+  await client.query('UPDATE events SET xid = pg_current_xact_id()')
+  let sessionsEnded = 0
+  for (const table of PROOFS) {
+    const { rowCount } = await client.query(`DELETE FROM ${table}`)
+    if (table === 'sessions') sessionsEnded = rowCount ?? 0
+  }
+  const { rowCount: keysRevoked } = await client.query(
+    `UPDATE api_keys AS k SET revoked_at = r.revoked_at FROM ${REVOKED} AS r WHERE r.id = k.id AND k.revoked_at IS NULL`,
+  )
+  const livesExtended = await extendLives(client, manifest)
+  const operationsEnded = await endOperations(db)
+  const capsulesUnsure = await doubtCapsules(db)
+  await writeAudit(db, {
+    teamId: PLATFORM_TEAM_ID,
+    actor: undefined,
+    action: 'platform.restore',
+    resource: { type: 'team', id: PLATFORM_TEAM_ID },
+    scope: 'admin',
+    details: { taken_at: manifest.taken_at, version: manifest.version },
+  })
+  const { rows } = await client.query<{ count: number }>(
+    'SELECT count(*) AS count FROM api_keys WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())',
+  )
+  const keysInUse = rows[0]?.count ?? 0
+  return { sessionsEnded, operationsEnded, capsulesUnsure, livesExtended, keysRevoked: keysRevoked ?? 0, keysInUse }
+}
+
+/** A life that was over while nobody knew may have been made longer: one that is there still is not destroyed by what was then. */
+async function extendLives(client: pg.Client, { taken_at: takenAt }: BackupManifest): Promise<number> {
+  const { rowCount } = await client.query(
+    `UPDATE capsules SET ends_at = ends_at + (now() - $1::timestamptz), on_end = 'pause'
+    WHERE ends_at <= now() AND state NOT IN ('stopping', 'stopped')`,
+    [takenAt],
+  )
+  return rowCount ?? 0
+}
+
+async function endOperations(db: Db): Promise<number> {
+  const running = await db
+    .selectFrom('operations')
+    .select('id')
+    .where('state', '=', 'running')
+    .where('kind', 'in', NOT_CARRIED_ON)
+    .execute()
+  const message = 'The database was restored from a backup of before this had ended; what became of it is on its host.'
+  for (const { id } of running)
+    await finishOperation(db, id, { error: { code: 'conflict', message }, releaseKey: true })
+  return running.length
+}
+
+async function doubtCapsules(db: Db): Promise<number> {
+  const rows = await db.selectFrom('capsules').selectAll().where('state', 'in', onTheirWay).execute()
+  for (const row of rows) await transition(db, row, 'lost', { observed_state: 'silent', observed_at: new Date() })
+  return rows.length
+}
