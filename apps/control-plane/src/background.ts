@@ -4,11 +4,12 @@ import type { Capsules } from './domain/capsules/index.js'
 import { ChannelDispatcher, ChannelSweeper } from './domain/channels/index.js'
 import { EventSweeper } from './domain/events/index.js'
 import { MetricsCollector } from './domain/metrics/index.js'
+import { PerHost } from './domain/per-host.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
 import { TeamSweeper } from './domain/teams/index.js'
 import { LagoSender, TrafficCollector, UsageRollUp } from './domain/usage/index.js'
-import type { Host } from './host/host.js'
+import type { Hosts } from './host/hosts.js'
 import { LagoClient } from './lago/index.js'
 import { createDelivery, linksBelow, MailSender } from './mail/index.js'
 import type { Sender } from './notify/index.js'
@@ -28,7 +29,7 @@ interface BackgroundDeps {
   readonly config: ControlPlaneConfig
   readonly db: Db
   readonly notifications: Notifications
-  readonly host: Host
+  readonly host: Hosts
   readonly capsules: Capsules
   readonly snapshots: Snapshots
   readonly sender: Sender
@@ -60,12 +61,12 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
       ...(firstDelayMs === undefined ? {} : { firstDelayMs }),
     }),
     new ChannelSweeper({ db, logger, giveUpMs, keepMs, ...often }),
-    new MetricsCollector({ db, host, logger, ...often }),
+    new PerHost(host, (each) => new MetricsCollector({ db, host: each, logger, ...often })),
     new UsageRollUp({
       ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
       ...often,
     }),
-    new TrafficCollector({ db, host, logger, ...often }),
+    new PerHost(host, (each) => new TrafficCollector({ db, host: each, logger, ...often })),
     ...(config.lago === undefined
       ? []
       : [new LagoSender({ db, client: new LagoClient(config.lago), from: config.lago.from, logger, ...often })]),

@@ -3,14 +3,13 @@ import type { ControlPlaneConfig } from './config.js'
 import type { ApiKeys, KeyWatch } from './domain/accounts/index.js'
 import { AccessLog } from './domain/audit/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
+import { whereaboutsIn } from './domain/hosts/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints } from './domain/points/index.js'
 import { createExecutors, createInFlight } from './domain/reconcile/index.js'
 import type { Keyring } from './domain/secrets/index.js'
-import { Host } from './host/host.js'
-import { RemoteHost } from './host/remote-host.js'
-import { createHostClient } from './host/transport.js'
-import { createTunnels } from './host/tunnel.js'
+import { Hosts } from './host/hosts.js'
+import { linkHost } from './host/link.js'
 import { clientIpOf, PortProxy, Routes } from './proxy/index.js'
 import type { Db } from './store/database.js'
 import type { Notifications } from './store/notifications.js'
@@ -28,17 +27,15 @@ interface CapsuleServicesDeps {
   readonly tickMs: number
 }
 
-/** In place of an address: that of the machine that has joined. */
+/** In place of an address: those of the machines that have joined. */
 export const JOINED = 'joined'
 
 /** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
 export function createCapsuleServices(deps: CapsuleServicesDeps) {
   const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs } = deps
   const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
-  const remoteHost = config.hostAgentAddress === JOINED ? new RemoteHost() : undefined
-  const place = remoteHost ?? config.hostAgentAddress
-  const hostLink = createHostClient(place, config.hostAgentTls, tracer)
-  const host = new Host(hostLink.client, place)
+  const { hostAgentAddress: address, hostAgentTls: tls } = config
+  const host = address === JOINED ? Hosts.joining(whereaboutsIn(db)) : Hosts.only(linkHost(address, { tls, tracer }))
   const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
   const operations = new Operations({ db, logger, tracer, executors })
   const activity = new Activity(db, logger)
@@ -69,7 +66,7 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     apiKeys,
     keyWatch,
     accessLog,
-    openTunnel: createTunnels(place, config.hostAgentTls),
+    openTunnel: host.openTunnel,
     activity,
     logger,
     clientIp: clientIpOf(config.trustedProxies),
@@ -77,9 +74,7 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     maxConnections: config.proxyMaxConnections,
   })
   return {
-    hostLink,
     host,
-    remoteHost,
     operations,
     activity,
     accessLog,

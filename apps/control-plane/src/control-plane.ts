@@ -84,10 +84,12 @@ export async function startControlPlane(
   const sender = new Sender({ allowed: config.channels.allowed })
   const keyWatch = new KeyWatch({ db, logger })
   const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs })
-  const { hostLink, host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
+  const { host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
   const authority = new HostAuthority({ db, keyring })
   const hostWatch =
-    core.remoteHost && new HostWatch({ db, authority, remoteHost: core.remoteHost, logger, lookEveryMs: tickMs })
+    host.only === undefined
+      ? new HostWatch({ db, authority, hosts: host, logger, tracer, lookEveryMs: tickMs })
+      : undefined
   const { limits, lifecycleTimeoutMs } = config
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
@@ -177,7 +179,7 @@ export async function startControlPlane(
     await apiKeys.flush()
     proxy.close()
     await hostWatch?.stop()
-    hostLink.close()
+    host.close()
     await db.destroy()
   }
   try {

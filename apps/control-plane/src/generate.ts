@@ -21,8 +21,8 @@ import { Keyring } from './domain/secrets/index.js'
 import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
 import { Usage } from './domain/usage/index.js'
-import { Host } from './host/host.js'
-import { createHostClient } from './host/transport.js'
+import { Hosts } from './host/hosts.js'
+import { linkHost } from './host/link.js'
 import { createApp } from './http/app.js'
 import { apiDocument } from './http/openapi.js'
 import { lifecyclePage } from './lifecycle-page.js'
@@ -63,7 +63,7 @@ async function openApi(): Promise<string> {
   })
   const logger = silentLogger
   const db = openDatabase({ url: 'postgres:///' })
-  const host = new Host(createHostClient('http://127.0.0.1:9').client, '')
+  const host = Hosts.only(linkHost('http://127.0.0.1:9'))
   const operations = new Operations({ db, logger, executors: {} })
   const keyring = new Keyring([])
   const deps = { db, host, operations, limits, logger, tracer: noTracer, keyring }

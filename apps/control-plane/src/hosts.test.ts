@@ -1,11 +1,11 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { createCertificateRequest, createHostAuthority, issueToControlPlane } from '@wrenn/certificates'
+import { createCertificateRequest } from '@wrenn/certificates'
 import type { AuditPage, ErrorBody, Host, HostCredentials, NewApiKey, NewHost } from '@wrenn/protocol'
-import type { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
+import { joinAs, registerHost } from './testing/joined-host.js'
 
 const ENV = { WRENN_HOST_AGENT_ADDRESS: 'joined', WRENN_ENCRYPTION_KEY: '11'.repeat(32) }
 let platform: Platform
@@ -27,8 +27,8 @@ beforeEach(async () => {
 const post = async (path: string, body: object): Promise<Response> => await platform.call('POST', path, body)
 const place = async (): Promise<NewHost> => await json<NewHost>(await post('/v1/hosts', {}), 201)
 const hostOf = async (id: string): Promise<Host> => await json<Host>(await platform.call('GET', `/v1/hosts/${id}`), 200)
-const register = async (token: string, csr: string, address = '127.0.0.1:1'): Promise<Response> =>
-  await post('/v1/hosts/register', { token, csr, address, arch: 'x64', cpu_cores: 2, memory_mb: 4096, disk_gb: 100 })
+const register = async (token: string, csr: string, address?: string): Promise<Response> =>
+  await registerHost(platform, token, csr, address)
 const refresh = async (token: string, csr: string): Promise<Response> =>
   await post('/v1/hosts/auth/refresh', { refresh_token: token, csr })
 const codeOf = async (response: Response): Promise<[number, string]> => [
@@ -36,19 +36,6 @@ const codeOf = async (response: Response): Promise<[number, string]> => [
   ((await response.json()) as ErrorBody).error.code,
 ]
 const request = async (): Promise<string> => (await createCertificateRequest()).request
-
-/** A machine with a host agent on the network, that has joined. */
-async function joinAs(host: FakeHost, { host: { id }, registration_token: token }: NewHost) {
-  const { key, request: csr } = await createCertificateRequest()
-  const stranger = await createHostAuthority()
-  const unknown = await issueToControlPlane(stranger, 60_000)
-  // It listens before it has joined, because its address is part of that.
-  const door = await host.listenRemotely({ ...unknown, ca: stranger.cert })
-  const answer = await json<HostCredentials>(await register(token, csr, door.address), 201)
-  door.renew({ key, cert: answer.cert_pem, ca: answer.ca_cert_pem })
-  host.hostId = id
-  return { ...answer, door, key, csr }
-}
 
 const ready = async (): Promise<boolean> => {
   const answer = await platform.call('GET', '/ready')
@@ -62,7 +49,7 @@ describe('a machine that joins', () => {
     expect((await json<ErrorBody>(await post('/v1/capsules', {}), 503)).error.code).toBe('host_unavailable')
     const made = await place()
     expect(made.host).toMatchObject({ type: 'regular', status: 'pending' })
-    const { door } = await joinAs(platform.host, made)
+    const { door } = await joinAs(platform, platform.host, made)
     await using _door = door
     await until(ready, true)
     const { id } = await platform.create()
@@ -184,7 +171,7 @@ describe('a refresh token', () => {
   it('that comes again with another key is a stolen one: the host is called no more, until it joins again', async () => {
     const made = await place()
     const { id } = made.host
-    const { door, refresh_token: stolen } = await joinAs(platform.host, made)
+    const { door, refresh_token: stolen } = await joinAs(platform, platform.host, made)
     await using _door = door
     await until(ready, true)
     // Whichever of the two comes first: here the thief.
@@ -197,7 +184,7 @@ describe('a refresh token', () => {
     expect(page.items[0]).toMatchObject({ resource_id: id, outcome: 'failure' })
 
     const anew = await json<NewHost>(await post(`/v1/hosts/${id}/token`, {}), 201)
-    const { door: other } = await joinAs(platform.host, anew)
+    const { door: other } = await joinAs(platform, platform.host, anew)
     await using _other = other
     await until(ready, true)
     expect(platform.host.hostId).toBe(id)
@@ -216,7 +203,7 @@ describe('a refresh token', () => {
 describe('an authority of hosts', () => {
   it('takes the place of another one while capsules are used', async () => {
     const made = await place()
-    const joined = await joinAs(platform.host, made)
+    const joined = await joinAs(platform, platform.host, made)
     await using _door = joined.door
     await until(ready, true)
     const { id } = await platform.create()

@@ -122,13 +122,13 @@ describe('events of hosts', () => {
       .poll(async () => (await db.selectFrom('hosts').select('told_state').execute()).at(0)?.told_state)
       .toBe('up')
     const before = (await told('host')).length
-    await recordSilence(db, platform.host.address, 3_600_000)
+    await recordSilence(db, platform.host, 3_600_000)
     expect(await told('host')).toHaveLength(before)
     await db
       .insertInto('hosts')
       .values({ ...gone, address: platform.host.address })
       .execute()
-    await recordSilence(db, 'unix:/of-none', 0)
+    await recordSilence(db, { address: 'unix:/of-none' }, 0)
     expect(await told('host')).toHaveLength(before)
   })
   const gone = { id: 'host-before', agent_version: '0', engine: 'fake', last_seen_at: new Date(0) }

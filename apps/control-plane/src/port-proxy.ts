@@ -48,7 +48,7 @@ export async function startPortProxy(
   const keyWatch = new KeyWatch({ db, logger })
   const keyring = new Keyring([])
   const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs })
-  const { hostLink, host, operations, activity, accessLog, inFlight, proxy } = core
+  const { host, operations, activity, accessLog, inFlight, proxy } = core
   const health = new Health(new Readiness(db, host))
   const upgrades = createServer()
   const server = createFront(proxy, { request: health.answer, upgrades, keepAliveMs: KEEP_ALIVE_MS })
@@ -65,7 +65,7 @@ export async function startPortProxy(
     await activity.flush()
     await apiKeys.flush()
     proxy.close()
-    hostLink.close()
+    host.close()
     await db.destroy()
   }
   try {

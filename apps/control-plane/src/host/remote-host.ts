@@ -58,7 +58,7 @@ export class RemoteHost {
     const target = this.#target
     const at = target && parseHostAddress(target.address)
     if (target === undefined || at === undefined)
-      return failing(new AppError('host_unavailable', 'No host has joined this platform yet.'))
+      return failing(new AppError('host_unavailable', 'The host is not trusted until it joins again.'))
     const socket = connectTls({
       ...{ ...at, servername: target.name, secureContext: target.context },
       ...{ ALPNProtocols: [...protocols], minVersion: 'TLSv1.3', allowHalfOpen: !protocols.includes('h2') },

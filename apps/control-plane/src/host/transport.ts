@@ -93,7 +93,7 @@ export function createHostClient(place: HostPlace, tls?: HostAgentTls, tracer: T
     for (const link of [control, up, down]) link.sessions.abort()
   }
   if (typeof place !== 'string') place.onChange(close) // the next call opens another one
-  return { client: createClient(HostService, transport), close }
+  return { client: createClient(HostService, transport), transport, close }
 }
 
 function openLink(place: HostPlace, tls: HostAgentTls | undefined, tracer: Tracer) {

@@ -34,7 +34,7 @@ import type { Readiness } from '../domain/reconcile/index.js'
 import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
 import type { RegistryLogins, TemplateBuilds, TemplateTags } from '../domain/templates/index.js'
 import type { Usage } from '../domain/usage/index.js'
-import type { Host } from '../host/host.js'
+import type { Hosts } from '../host/hosts.js'
 import type { Dashboard } from './dashboard/dashboard.js'
 
 /** What requests are served with. */
@@ -90,7 +90,7 @@ export interface Services {
   readonly wake: Wake
   readonly atomic: AtomicExecs
   readonly lifetimes: Lifetimes
-  readonly host: Host
+  readonly host: Hosts
   /** What capsules have used. */
   readonly history: CapsuleHistory
   /** What teams have used. */

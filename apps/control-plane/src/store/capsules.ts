@@ -158,9 +158,28 @@ export async function listCapsules(db: Db, teamId: string, filter: CapsuleFilter
   return isCommon ? await runPrepared(db, page) : await page.execute()
 }
 
-/** Every capsule a host may hold: all but those known to be gone. */
-export async function listForReconcile(db: Db): Promise<CapsuleRow[]> {
-  return await db
+/** Whose capsules: those of a host, and with `orNone` those of which nobody knows the host. */
+interface HostScope {
+  readonly hostId: string
+  readonly orNone: boolean
+}
+
+/** Every capsule that hosts may hold, or one of them: all but those known to be gone. */
+export async function listForReconcile(db: Db, scope?: HostScope): Promise<CapsuleRow[]> {
+  const held = heldByHosts(db)
+  if (scope === undefined) return await held.execute()
+  const { hostId, orNone } = scope
+  const of = held.where((eb) => eb.or([eb('host_id', '=', hostId), ...(orNone ? [eb('host_id', 'is', null)] : [])]))
+  return await of.execute()
+}
+
+/** The same of hosts that are not among these. */
+export async function listOfOtherHosts(db: Db, hostIds: readonly string[]): Promise<CapsuleRow[]> {
+  return await heldByHosts(db).where(sql<SqlBool>`host_id <> ALL (${hostIds}::text[])`).execute()
+}
+
+function heldByHosts(db: Db) {
+  return db
     .selectFrom('capsules')
     .selectAll()
     .where((eb) =>
@@ -169,7 +188,6 @@ export async function listForReconcile(db: Db): Promise<CapsuleRow[]> {
         eb.and([eb('state', '=', 'error'), eb('observed_state', 'is distinct from', 'absent')]),
       ]),
     )
-    .execute()
 }
 
 /**

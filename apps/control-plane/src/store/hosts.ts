@@ -46,12 +46,47 @@ export async function touchHost(db: Db, id: string): Promise<void> {
   await db.updateTable('hosts').set({ last_seen_at: sql<Date>`now()`, told_state: 'up' }).where('id', '=', id).execute()
 }
 
-/**
- * Notes that the host at an address does not answer, unless a control plane has heard of it within `silentMs`. Of those that had the address before
- * nothing is noted.
- */
-export async function recordSilence(db: Db, address: string, silentMs: number): Promise<void> {
+/** A host by the id that it has joined by, else by its address: of those that had the address before nothing is noted. */
+interface HostRef {
+  readonly joinedId?: string | undefined
+  readonly address: string
+}
+
+/** Notes that a host does not answer, unless a control plane has heard of it within `silentMs`. */
+export async function recordSilence(db: Db, { joinedId, address }: HostRef, silentMs: number): Promise<void> {
+  const id =
+    joinedId === undefined
+      ? sql`(SELECT id FROM hosts WHERE address = ${address} ORDER BY last_seen_at DESC LIMIT 1)`
+      : sql`${joinedId}`
   await sql`UPDATE hosts SET told_state = 'down'
-    WHERE id = (SELECT id FROM hosts WHERE address = ${address} ORDER BY last_seen_at DESC LIMIT 1)
+    WHERE id = ${id}
       AND told_state = 'up' AND last_seen_at < now() - ${silentMs} * interval '1 millisecond'`.execute(db)
+}
+
+/** Notes that a host comes back no more: nothing of what was on it is anywhere. */
+export async function recordRemoval(tx: Db, id: string): Promise<void> {
+  await tx.updateTable('hosts').set({ removed_at: sql<Date>`now()` }).where('id', '=', id).execute()
+  await tx.deleteFrom('pool_usage').where('host_id', '=', id).execute()
+}
+
+/** Which of these hosts were removed. */
+export async function goneAmong(db: Db, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  if (ids.length === 0) return new Set()
+  const rows = await db
+    .selectFrom('hosts')
+    .select('id')
+    .where('id', 'in', ids)
+    .where('removed_at', 'is not', null)
+    .execute()
+  return new Set(rows.map(({ id }) => id))
+}
+
+/** The host of a capsule; `undefined` when there is no such capsule. */
+export async function findHostOfCapsule(db: Db, id: string): Promise<string | null | undefined> {
+  return (await db.selectFrom('capsules').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id
+}
+
+/** The same of a snapshot. */
+export async function findHostOfSnapshot(db: Db, id: string): Promise<string | null | undefined> {
+  return (await db.selectFrom('snapshots').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id
 }

@@ -8,7 +8,9 @@ export interface DueCapsule {
   readonly team_id: string
 }
 
-interface IdleBackoff {
+interface IdleQuery {
+  /** @default all of them */
+  readonly hostId?: string | undefined
   readonly firstMs: number
   readonly maxMs: number
 }
@@ -17,14 +19,19 @@ interface IdleBackoff {
  * Running capsules that nobody used for their timeout, the longest first. One whose pause failed since it was used is left
  * alone for a while, twice as long after every failure.
  */
-export async function findIdle(db: Db, limit: number, { firstMs, maxMs }: IdleBackoff): Promise<readonly DueCapsule[]> {
+export async function findIdle(
+  db: Db,
+  limit: number,
+  { hostId, firstMs, maxMs }: IdleQuery,
+): Promise<readonly DueCapsule[]> {
+  const onHost = hostId === undefined ? sql`true` : sql`c.host_id = ${hostId}`
   const { rows } = await sql<DueCapsule>`SELECT c.id, c.team_id FROM capsules AS c
     CROSS JOIN LATERAL (SELECT coalesce(c.last_active_at, c.started_at, c.created_at) AS since) AS used
     CROSS JOIN LATERAL (
       SELECT count(*) AS failures, max(o.updated_at) AS failed_at FROM operations AS o
       WHERE o.capsule_id = c.id AND o.kind = 'pause' AND o.state = 'failed' AND o.updated_at > used.since
     ) AS tried
-    WHERE c.state = 'running' AND c.desired_state = 'running' AND c.timeout_sec > 0
+    WHERE c.state = 'running' AND c.desired_state = 'running' AND c.timeout_sec > 0 AND ${onHost}
       AND used.since + c.timeout_sec * interval '1 second' <= now()
       AND (tried.failures = 0 OR tried.failed_at
         + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())

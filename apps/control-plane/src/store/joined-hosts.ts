@@ -67,6 +67,13 @@ export async function countCapsulesOfHost(db: Db, id: string): Promise<number> {
   return (await capsulesLeft(db).where('host_id', '=', id).executeTakeFirstOrThrow()).count
 }
 
+/** The same of each of several. */
+export async function countCapsulesByHost(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string | null, number>> {
+  if (ids.length === 0) return new Map()
+  const rows = await capsulesLeft(db).select('host_id').where('host_id', 'in', ids).groupBy('host_id').execute()
+  return new Map(rows.map(({ host_id: id, count }) => [id, count]))
+}
+
 /** The same of all machines that have joined. */
 export async function countCapsulesElsewhere(db: Db): Promise<number> {
   const joined = db.selectFrom('joined_hosts').select('id')

@@ -96,6 +96,8 @@ export interface HostsTable {
   told_state: Generated<'up' | 'down'>
   memory_short: Generated<boolean>
   pool_short: Generated<boolean>
+  /** Since when it is gone for good: nothing of what was on it is anywhere. */
+  removed_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
 }
 
 /** Who signs the certificates of hosts and control planes: the oldest that is in force those of control planes, the newest those of hosts. */
@@ -337,6 +339,8 @@ export interface SnapshotsTable {
   /** Unique in its team among those that are not deleted. */
   name: string
   capsule_id: string
+  /** The one that has its files. */
+  host_id: string | null
   /** The built-in template below it. */
   template: string
   vcpus: number

@@ -66,10 +66,11 @@ export class FakeHostState {
   readonly capsules = new Map<string, FakeCapsule>()
   readonly snapshots = new Map<string, FakeSnapshot>()
   readonly changes = new EventEmitter<{ change: [FakeChange] }>().setMaxListeners(0)
-  readonly templates = [
+  /** What ListTemplates says. */
+  templates: readonly { readonly name: string; readonly aliases: readonly string[] }[] = [
     { name: 'minimal', aliases: ['base'] },
     { name: 'python', aliases: [] },
-  ] as const
+  ]
   /** Lifecycle calls of one capsule come one after another. */
   readonly locks = new KeyedMutex()
   readonly faults = new FakeFaults()

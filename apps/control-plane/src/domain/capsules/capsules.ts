@@ -9,7 +9,7 @@ import {
   wireStatus,
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { audited } from '../../store/audit.js'
 import {
   type CapsuleFilter,
@@ -25,6 +25,7 @@ import type { Db } from '../../store/database.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
+import { placeCapsule } from '../hosts/index.js'
 import { checkedEgress, checkLimits, reserve } from '../limits/index.js'
 import {
   decodeCursor,
@@ -48,7 +49,7 @@ import { portTokenFor } from './port-token.js'
 
 interface CapsulesDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly operations: Operations
   readonly limits: Limits
   readonly keyring: Keyring
@@ -66,6 +67,8 @@ export interface CapsuleSpec extends CreateCapsuleInput {
   readonly isFetched?: boolean | undefined
   /** Only of a snapshot whose files are, byte by byte, what was saved. @default false */
   readonly isVerified?: boolean | undefined
+  /** The host that has the image. @default any may have it */
+  readonly hostId?: string | undefined
   /** As whom and where commands run, where neither the request nor the template says so. */
   readonly fallback?: { readonly user: string; readonly cwd: string } | undefined
 }
@@ -176,7 +179,7 @@ export class Capsules {
         default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',
         desired_state: 'running',
-        host_id: host.id ?? null,
+        host_id: await placeCapsule(db, host, input.hostId === undefined ? snapshot : { host_id: input.hostId }),
       },
     }
   }

@@ -1,6 +1,6 @@
 import { AppError, waitFor } from '@wrenn/base'
 import type { EgressPolicy } from '@wrenn/protocol'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import {
   findAnyCapsule,
   findCapsules,
@@ -22,7 +22,7 @@ export const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [
 
 interface CarryDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: HostCalls
   readonly keyring: Keyring
 }
 

@@ -7,7 +7,7 @@ import {
   refusalReasons,
 } from '@wrenn/protocol'
 import type { Refusal } from '@wrenn/protocol/host'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { HostClient } from '../../host/transport.js'
 import { writeAudit } from '../../store/audit.js'
 import { findEgressPending, lockCapsule, patchCapsule } from '../../store/capsules.js'
@@ -30,7 +30,7 @@ const TOLD_CHARACTERS = 1_000
 
 interface EgressDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: HostCalls
   readonly logger: Logger
   readonly keyring: Keyring
   /** How often the host's policies are looked at, once started. @default 1000 */
@@ -143,17 +143,18 @@ export class Egress {
     this.#isResealed = true
   }
 
-  /** Carries to the host what it does not have yet. A failure of one is no other's, unless the host is away. */
+  /** Carries to the host what it does not have yet. A failure of one is no other's, unless their host is away. */
   async #carryPending(): Promise<void> {
     const { signal } = this.#rounds
     const rows = (await findEgressPending(this.#deps.db)).values()
-    let isAway = false
+    const away = new Set<string | null>()
     // All of them take from the same rows.
     const carry = async (): Promise<void> => {
       for (const row of rows) {
-        if (isAway || signal.aborted) return
+        if (signal.aborted) return
+        if (away.has(row.host_id)) continue
         const failure = await this.#carryOne(row)
-        isAway ||= AppError.is(failure, 'host_unavailable')
+        if (AppError.is(failure, 'host_unavailable', 'timeout')) away.add(row.host_id)
       }
     }
     await Promise.all(Array.from({ length: CARRIED_AT_ONCE }, carry))

@@ -2,7 +2,7 @@ import { AppError, errorText } from '@wrenn/base'
 import type { CreateCapsuleResponse } from '@wrenn/protocol/host'
 import { findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
-import { factsOf, knownHostId } from '../hosts/index.js'
+import { factsOf, hostIdOf } from '../hosts/index.js'
 import {
   conclude,
   destroyOnHost,
@@ -37,7 +37,7 @@ export function createExecutor(deps: ExecutorDeps): Executor {
     } catch (thrown) {
       return await createFailed(deps, operation, AppError.from(thrown))
     }
-    const hostId = await knownHostId(db, host)
+    const hostId = await hostIdOf(db, host, row)
     let isWanted = true
     await conclude(db, operation, async (tx) => {
       const current = await lockCapsule(tx, operation.capsule_id)
@@ -67,7 +67,10 @@ async function createOnHost(
   const base = operation.params?.template
   const template = typeof base === 'string' ? base : row.template
   // A host that cannot say so now is asked the same by the create, with more patience.
-  const known = await host.findTemplate(template).catch(() => undefined)
+  const known = await host
+    .of(row)
+    .findTemplate(template)
+    .catch(() => undefined)
   const isBuilt = known?.sizeBytes !== 0n
   return await host.call((client) =>
     client.createCapsule(

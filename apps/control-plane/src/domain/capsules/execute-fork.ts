@@ -1,10 +1,10 @@
 import { AppError } from '@wrenn/base'
 import type { Capsule, ForkCapsuleResponse } from '@wrenn/protocol/host'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import { findCapsules, lockCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
-import { factsOf, knownHostId } from '../hosts/index.js'
+import { factsOf, hostIdOf } from '../hosts/index.js'
 import {
   conclude,
   destroyOnHost,
@@ -51,7 +51,8 @@ export function forkExecutor(deps: ExecutorDeps): Executor {
       return await forkFailed(deps, operation, params, AppError.from(thrown))
     }
     const made = new Map(answer.capsules.map((capsule) => [capsule.capsuleId, capsule]))
-    const hostId = await knownHostId(db, host)
+    // Copies of a capsule whose host is known have it from their first moment.
+    const hostId = await hostIdOf(db, host, { host_id: null })
     const unwanted: string[] = []
     await conclude(db, operation, async (tx) => {
       const rows: CapsuleRow[] = []
@@ -133,7 +134,7 @@ async function forkFailed(
   return 'done'
 }
 
-async function isStarting(host: Host, copies: readonly string[]): Promise<boolean> {
+async function isStarting(host: HostCalls, copies: readonly string[]): Promise<boolean> {
   const truths = await Promise.all(copies.map((id) => truthOf(host, id).catch(() => undefined)))
   return truths.some((capsule) => capsule?.state === 'starting')
 }

@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { CapsuleCommand } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import { type CapsulePatch, findAnyCapsule, lockCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { Conclusion } from '../../store/operations.js'
@@ -113,7 +113,7 @@ async function moveFailed(
 const settledStates: readonly string[] = ['running', 'paused', 'error', 'stopped']
 
 /** Where a capsule has come to on its host; `unsettled` while that works on it, or says nothing now, whatever it said before. */
-export async function settledTruthOf(host: Host, capsuleId: string): Promise<Capsule | undefined | 'unsettled'> {
+export async function settledTruthOf(host: HostCalls, capsuleId: string): Promise<Capsule | undefined | 'unsettled'> {
   try {
     const truth = await truthOf(host, capsuleId)
     return truth === undefined || settledStates.includes(truth.state) ? truth : 'unsettled'

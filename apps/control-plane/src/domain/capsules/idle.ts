@@ -33,7 +33,7 @@ interface IdleDeps {
 }
 
 /**
- * Pauses capsules that nobody uses; never ends one. Everything it goes by is in the database and on the host, so it forgets
+ * Pauses capsules of a host that nobody uses; never ends one. Everything it goes by is in the database and on the host, so it forgets
  * nothing in a restart, and several control planes may do it at once: the pause itself is compare-and-set.
  */
 export class Idle {
@@ -60,7 +60,7 @@ export class Idle {
     const { db, host, activity, backoff = BACKOFF } = this.#deps
     // What this process knows must be in the database before the database is asked.
     await activity.flush()
-    const due = await findIdle(db, BATCH, backoff)
+    const due = await findIdle(db, BATCH, { ...backoff, hostId: host.joinedId })
     if (due.length === 0) return
     const capsuleIds = due.map(({ id }) => id)
     const answer = await host.call((client) => client.getActivity({ capsuleIds }, { timeoutMs: ASK_TIMEOUT_MS }))

@@ -12,7 +12,7 @@ import {
   type UpdateCapsuleInput,
 } from '@wrenn/protocol'
 import type { Limits } from '../../config.js'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { audited } from '../../store/audit.js'
 import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
@@ -45,7 +45,7 @@ const MAX_WAKE_ATTEMPTS = 5
 /** What moves of capsules are decided and written with. */
 export interface LifecycleDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly operations: Operations
   readonly limits: Limits
   /** Told when it was changed who may reach the ports of a capsule. */
@@ -328,6 +328,7 @@ function inherited(source: CapsuleRow) {
   return {
     team_id: source.team_id,
     parent_id: source.id,
+    host_id: source.host_id,
     snapshot_id: source.snapshot_id,
     template: source.template,
     vcpus: source.vcpus,

@@ -1,7 +1,7 @@
 import { AppError, abortable } from '@wrenn/base'
 import { type CapsuleState, isAsleep, isUsable } from '@wrenn/protocol'
 import { fromHostError } from '../../host/errors.js'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import { findRollback } from '../../store/rollbacks.js'
@@ -20,7 +20,7 @@ interface WakeDeps {
   readonly capsules: Pick<Capsules, 'get' | 'running'>
   readonly lifecycle: Pick<Lifecycle, 'wake'>
   readonly changes: CapsuleChanges
-  readonly host: Host
+  readonly host: HostCalls
   /** How long a call waits for its capsule. */
   readonly waitMs: number
 }

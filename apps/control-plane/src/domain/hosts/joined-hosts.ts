@@ -2,6 +2,7 @@ import { AppError, hostIds } from '@wrenn/base'
 import type { Host, NewHost } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
+import { recordRemoval } from '../../store/hosts.js'
 import {
   addJoinedHost,
   countCapsulesElsewhere,
@@ -113,6 +114,7 @@ export class JoinedHosts {
         throw new AppError('in_use', message, { details: { capsules } })
       }
       if (!(await dropJoinedHost(tx, id))) throw noHost(id)
+      await recordRemoval(tx, id)
       await authority.revoke(id, tx)
       await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}` }))
     })

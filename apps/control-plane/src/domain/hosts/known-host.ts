@@ -1,4 +1,5 @@
 import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import { recordHost } from '../../store/hosts.js'
 import { shortageOf } from './shortage.js'
@@ -12,11 +13,25 @@ export async function knownHostId(db: Db, host: Host): Promise<string | undefine
   return host.id
 }
 
+/** The host of a row that may have been written before anybody knew it. */
+export async function hostIdOf(
+  db: Db,
+  hosts: Hosts,
+  { host_id: hostId }: { readonly host_id: string | null },
+): Promise<string | undefined> {
+  // The only one may have another id than before.
+  const [only, ...others] = hosts.all
+  if (only === undefined || others.length > 0) return hostId ?? undefined
+  return await knownHostId(db, only)
+}
+
 type Status = Awaited<ReturnType<Host['status']>>
 
 /** Writes the host that has answered into the database, and its id into `host`, so that rows can refer to it. */
 export async function rememberHost(db: Db, host: Host, status: Status): Promise<void> {
-  const { hostId: id, agentVersion, engine } = status
+  const { agentVersion, engine } = status
+  // Of one that has joined its certificate says who it is.
+  const id = host.joinedId ?? status.hostId
   const memory = shortageOf(status.memoryAvailableBytes, status.memoryBytes)
   const pool = shortageOf(status.poolFreeBytes, status.poolBytes)
   await recordHost(db, { id, address: host.address, agentVersion, engine, memory, pool })

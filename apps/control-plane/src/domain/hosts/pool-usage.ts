@@ -1,24 +1,35 @@
 import { AppError } from '@wrenn/base'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import { recordPoolUsage } from '../../store/usage.js'
 import { knownHostId } from './known-host.js'
 
 const USAGE_TIMEOUT_MS = 5_000
 
-/** Whom to ask, and where to keep the answer. */
-export interface PoolUsageDeps {
+interface HostUsageDeps {
   readonly db: Db
   readonly host: Host
   readonly limits: Pick<Limits, 'quota'>
 }
 
+/** Whom to ask, and where to keep the answers. */
+export interface PoolUsageDeps extends Omit<HostUsageDeps, 'host'> {
+  readonly host: Hosts
+}
+
+/** The same of all hosts at once, but for those that nothing was heard of for long. */
+export async function refreshPoolUsages({ host: hosts, ...deps }: PoolUsageDeps): Promise<void> {
+  const heard = hosts.all.filter(({ isSilent }) => !isSilent)
+  await Promise.all(heard.map((host) => refreshPoolUsage({ ...deps, host })))
+}
+
 /**
- * Takes over what the host says that each team takes of its pool. One that has just started and has not measured yet, or is
+ * Takes over what a host says that each team takes of its pool. One that has just started and has not measured yet, or is
  * silent, leaves what it said last.
  */
-export async function refreshPoolUsage({ db, host, limits }: PoolUsageDeps): Promise<void> {
+export async function refreshPoolUsage({ db, host, limits }: HostUsageDeps): Promise<void> {
   try {
     const { measured, teams } = await host.call((client) => client.getPoolUsage({}, { timeoutMs: USAGE_TIMEOUT_MS }))
     const hostId = await knownHostId(db, host)

@@ -12,7 +12,7 @@ import {
   type TeamQuota,
   type Usage,
 } from '../../store/usage.js'
-import { type PoolUsageDeps, refreshPoolUsage } from '../hosts/index.js'
+import { type PoolUsageDeps, refreshPoolUsages } from '../hosts/index.js'
 import type { CallMeter } from './call-meter.js'
 
 const NAMED = 3
@@ -93,7 +93,7 @@ export function isPoolFull(error: unknown): boolean {
 /** What a team uses and what it may use. */
 export async function readQuota(deps: QuotaDeps, teamId: string, limits: Limits): Promise<Quota> {
   const { db, callMeter } = deps
-  await refreshPoolUsage({ ...deps, limits })
+  await refreshPoolUsages({ ...deps, limits })
   const { plan, ...own } = await findQuota(db, teamId)
   const max = limitsOf(own, limits)
   const used = await findUsage(db, teamId)

@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import type { MetricPoint } from '../../store/metric-points.js'
 import { findMetrics, type MetricRow } from '../../store/metrics.js'
@@ -30,9 +30,9 @@ export interface MetricsHistory {
 /** What capsules have used, from the database and, for the last moments, from the host; also of one that has just been paused. */
 export class CapsuleHistory {
   readonly #db: Db
-  readonly #host: Host
+  readonly #host: HostCalls
 
-  constructor({ db, host }: { readonly db: Db; readonly host: Host }) {
+  constructor({ db, host }: { readonly db: Db; readonly host: HostCalls }) {
     this.#db = db
     this.#host = host
   }

@@ -1,7 +1,8 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type CapsuleState, type ErrorBody, errorKind } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { findAnyCapsule, lockCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { type Conclusion, finishOperation, lockRunning } from '../../store/operations.js'
@@ -17,7 +18,7 @@ const DESTROY_TIMEOUT_MS = 60_000
 /** What operations are carried out with; timeouts are those of one call to the host. */
 export interface ExecutorDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly logger: Logger
   /** Opens what rules of egress policies set. */
   readonly keyring: Keyring
@@ -90,7 +91,7 @@ export function overtaken(row: CapsuleRow | undefined, what: string): AppError {
 }
 
 /** The capsule on its host now; `undefined` when an answering host does not have it. @throws AppError `host_unavailable` */
-export async function truthOf(host: Host, capsuleId: string): Promise<Capsule | undefined> {
+export async function truthOf(host: HostCalls, capsuleId: string): Promise<Capsule | undefined> {
   try {
     return (await host.call((client) => client.getCapsule({ capsuleId }, { timeoutMs: TRUTH_TIMEOUT_MS }))).capsule
   } catch (error) {
@@ -103,8 +104,12 @@ export async function truthOf(host: Host, capsuleId: string): Promise<Capsule | 
  * Ends a capsule on its host with all its files; one that the host does not have is fine.
  * @throws AppError `host_unavailable`, …
  */
-export async function destroyOnHost(host: Host, capsuleId: string): Promise<void> {
-  await host.call((client) => client.destroyCapsule({ capsuleId }, { timeoutMs: DESTROY_TIMEOUT_MS }))
+export async function destroyOnHost(host: HostCalls, capsuleId: string): Promise<void> {
+  try {
+    await host.call((client) => client.destroyCapsule({ capsuleId }, { timeoutMs: DESTROY_TIMEOUT_MS }))
+  } catch (error) {
+    if (!AppError.is(error, 'capsule_not_found')) throw error // of a host that was removed, or never on any
+  }
 }
 
 /** States in which a capsule's files can be copied; out of others there is nothing to wait for. */

@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import type { Db } from '../../store/database.js'
 import { findByKey, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationKind, OperationRow } from '../../store/schema.js'
-import { type PoolUsageDeps, refreshPoolUsage } from '../hosts/index.js'
+import { type PoolUsageDeps, refreshPoolUsages } from '../hosts/index.js'
 import { isPoolFull } from '../limits/index.js'
 import { LEASE_MS, newOperation, type Operations, throwFailure } from './operations.js'
 
@@ -50,7 +50,7 @@ export async function submit(
       if (earlier !== undefined) return earlier
       if (isMeasured || !isPoolFull(error)) throw error
       // What was deleted since the last measurement may have made room.
-      await refreshPoolUsage({ db, host, limits })
+      await refreshPoolUsages({ db, host, limits })
       isMeasured = true
     }
   }

@@ -1,6 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { HostHealth, PlatformHealth } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
+import { type Hosts, noHost } from '../../host/hosts.js'
 import type { LagoConfig } from '../../lago/index.js'
 import type { MailConfig } from '../../mail/index.js'
 import { type Db, findServerFacts, listMigrations, pingDatabase } from '../../store/database.js'
@@ -12,7 +13,7 @@ import { problemsOf } from './problems.js'
 
 interface PlatformWatchDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly mail: MailConfig
   /** `undefined`: there is none. */
   readonly lago: Pick<LagoConfig, 'url'> | undefined
@@ -67,21 +68,22 @@ export class PlatformWatch {
   }
 
   async #hosts(): Promise<{ shown: HostHealth[]; reasons: ReadonlyMap<HostHealth, string> }> {
-    const { db, host } = this.#deps
-    const [known, heard] = await Promise.all([
-      listHostUse(db),
-      host.status().catch((error: unknown) => AppError.from(error)),
-    ])
-    const ownId =
-      heard instanceof AppError ? (host.id ?? known.find(({ address }) => address === host.address)?.id) : heard.hostId
-    const own = known.find(({ id }) => id === ownId)
-    const first = toHost(own ?? { id: ownId, address: host.address, ...unused }, heard)
-    // One that is no more and has left nothing is not missed.
-    const others = known.filter(({ id, open }) => id !== ownId && open > 0)
+    const { db, host: hosts } = this.#deps
+    const [known, heard] = await Promise.all([listHostUse(db), heardOf(hosts)])
     const reasons = new Map<HostHealth, string>()
-    const reason = heard instanceof AppError ? heard.message : heard.notReadyReason
-    if (reason !== '') reasons.set(first, reason)
-    return { shown: [first, ...others.map((other) => toHost(other, undefined))], reasons }
+    const asked = new Set<string>()
+    const shown = heard.map(({ id, address, said }) => {
+      const ownId = said instanceof AppError ? (id ?? known.find((other) => other.address === address)?.id) : id
+      const own = known.find((other) => other.id === ownId)
+      if (ownId !== undefined) asked.add(ownId)
+      const health = toHost(own ?? { id: ownId, address, ...unused }, said)
+      const reason = said instanceof AppError ? said.message : said.notReadyReason
+      if (reason !== '') reasons.set(health, reason)
+      return health
+    })
+    // One that is no more and has left nothing is not missed.
+    const others = known.filter(({ id, open }) => !asked.has(id) && open > 0)
+    return { shown: [...shown, ...others.map((other) => toHost(other, undefined))], reasons }
   }
 
   async #database(): Promise<{ database: PlatformHealth['database']; replicas: number }> {
@@ -134,6 +136,18 @@ export class PlatformWatch {
 function wayOf({ smtpUrl, outboxDir }: MailConfig): Pick<PlatformHealth['mail'], 'via' | 'to'> {
   if (smtpUrl !== undefined) return { via: 'smtp', to: new URL(smtpUrl).host }
   return outboxDir === undefined ? { via: 'none' } : { via: 'outbox', to: outboxDir }
+}
+
+/** All are asked at once. Where none has joined, that is what is said. */
+async function heardOf(hosts: Hosts) {
+  if (hosts.all.length === 0) return [{ id: undefined, address: 'nowhere', said: noHost() }]
+  return await Promise.all(
+    hosts.all.map(async (host) => {
+      const said: Heard = await host.status().catch((error: unknown) => AppError.from(error))
+      const ownId = said instanceof AppError ? host.id : said.hostId
+      return { id: host.joinedId ?? ownId, address: host.address, said }
+    }),
+  )
 }
 
 type Known = Pick<HostUse, 'address' | 'running' | 'vcpus' | 'memoryMib' | 'open'> &

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type ErrorBody, type ExecInput, type ExecResult, errorKind, isAsleep, isUsable } from '@wrenn/protocol'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import { type AtomicStep, enterStep, insertAtomic } from '../../store/atomic.js'
 import { findAnyCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
@@ -30,7 +30,7 @@ const NOT_STARTED = [
 
 interface AtomicDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: HostCalls
   readonly wake: Wake
   readonly checkpoints: Pick<Checkpoints, 'create' | 'rollback' | 'remove'>
   readonly operations: Operations

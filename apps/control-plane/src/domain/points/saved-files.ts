@@ -7,6 +7,7 @@ import {
   recordCheckpoint,
 } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
+import type { SnapshotRow } from '../../store/schema.js'
 import { listHeldSnapshots, patchSnapshot } from '../../store/snapshots.js'
 import { checkpointFactsOf, snapshotFactsOf } from '../hosts/index.js'
 import type { Snapshots } from './snapshots.js'
@@ -73,13 +74,20 @@ export class SavedFiles {
       const facts = snapshotFactsOf(snapshot)
       if (row === undefined) this.#reportOnce({ snapshotId: snapshot.snapshotId }, 'snapshot.unknown_on_host')
       else if (row.state === 'ready' && differs(row, facts)) await patchSnapshot(db, row.id, facts)
+      // Of an earlier version's, or made before anybody knew the host.
+      if (row?.host_id === null && host.id !== undefined) await patchSnapshot(db, row.id, { host_id: host.id })
     }
     for (const row of rows.values()) {
-      if (row.state !== 'deleting') continue
+      if (row.state !== 'deleting' || this.#isElsewhere(row)) continue
       await snapshots.purge(row).catch((error: unknown) => {
         logger.warn({ snapshotId: row.id, error: errorText(error) }, 'snapshot.delete_deferred')
       })
     }
+  }
+
+  #isElsewhere({ host_id: hostId }: SnapshotRow): boolean {
+    const { joinedId } = this.#deps.host
+    return joinedId !== undefined && hostId !== null && hostId !== joinedId
   }
 
   #reportOnce(what: Readonly<Record<string, string>>, event: string): void {

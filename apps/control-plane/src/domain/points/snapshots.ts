@@ -260,7 +260,11 @@ export class Snapshots {
   /** Removes the files of a snapshot that is not offered any more. @throws AppError when the host did not do it */
   async purge({ id: snapshotId }: Pick<SnapshotRow, 'id'>): Promise<void> {
     const { db, host } = this.#deps
-    await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs: DELETE_TIMEOUT_MS }))
+    try {
+      await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs: DELETE_TIMEOUT_MS }))
+    } catch (error) {
+      if (!AppError.is(error, 'template_not_found')) throw error // of a host that was removed
+    }
     await patchSnapshot(db, snapshotId, { state: 'deleted' })
   }
 }
@@ -270,6 +274,7 @@ function draft(capsule: CapsuleRow) {
     id: snapshotIds.create(),
     team_id: capsule.team_id,
     capsule_id: capsule.id,
+    host_id: capsule.host_id,
     template: capsule.template,
     vcpus: capsule.vcpus,
     memory_mib: capsule.memory_mib,

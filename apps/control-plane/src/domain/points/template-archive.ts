@@ -2,7 +2,7 @@ import type { MessageInitShape } from '@bufbuild/protobuf'
 import { AppError } from '@wrenn/base'
 import type { ExportSnapshotRequestSchema, ExportSnapshotResponse } from '@wrenn/protocol/host'
 import { fromHostError, unlessOlderHost } from '../../host/errors.js'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 
 /** An archive whose beginning has come. */
 export interface OpenedTemplateArchive {
@@ -22,7 +22,7 @@ type Parts = AsyncIterator<ExportSnapshotResponse>
  * @throws AppError `template_not_found`, `host_unavailable`, `limit_exceeded`, `not_supported` by the host
  */
 export async function openTemplateArchive(
-  { client }: Host,
+  { client }: HostCalls,
   request: MessageInitShape<typeof ExportSnapshotRequestSchema>,
 ): Promise<OpenedTemplateArchive> {
   const abort = new AbortController()

@@ -1,4 +1,4 @@
-import type { CapsuleCommand } from '@wrenn/protocol'
+import type { CapsuleCommand, CapsuleState } from '@wrenn/protocol'
 import { audited } from '../../store/audit.js'
 import { type CapsulePatch, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
@@ -32,4 +32,14 @@ export async function followHost(db: Db, row: CapsuleRow, event: HostEvent): Pro
       details: { was: row.state, state, cause: event.cause },
     }),
   )
+}
+
+/** States in which a capsule is at its host; when that is silent, nobody knows. */
+const shownMissing: ReadonlySet<CapsuleState> = new Set(['running', 'pausing', 'paused', 'resuming'])
+
+/** The host of a capsule is silent. */
+export async function markMissing(db: Db, row: CapsuleRow): Promise<void> {
+  if (!shownMissing.has(row.state)) return
+  const patch = { observed_state: 'silent', observed_at: new Date() } as const
+  await followHost(db, row, { command: 'lost', patch, action: 'capsule.missing', isBad: true })
 }

@@ -1,17 +1,18 @@
 import type { Logger } from '@wrenn/base'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
 import type { Notifications } from '../../store/notifications.js'
 import type { AccessLog } from '../audit/index.js'
 import { type Activity, type Capsules, Idle, type Lifecycle, Lifetimes, Wake } from '../capsules/index.js'
 import type { Operations } from '../operations/index.js'
+import { PerHost } from '../per-host.js'
 import { AtomicExecs, type Checkpoints } from '../points/index.js'
 
 interface InFlightDeps {
   readonly db: Db
   readonly notifications: Notifications
-  readonly host: Host
+  readonly host: Hosts
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
   readonly checkpoints: Checkpoints
@@ -47,7 +48,7 @@ export function createInFlight(deps: InFlightDeps): InFlight {
   const wake = new Wake({ db, capsules, lifecycle, changes, host, waitMs: deps.startWaitMs })
   const { outputLimitBytes, tickMs = 1_000 } = deps
   const atomic = new AtomicExecs({ db, host, wake, checkpoints, operations, accessLog, outputLimitBytes, logger })
-  const idle = new Idle({ db, host, lifecycle, activity, logger, tickMs })
+  const idle = new PerHost(host, (each) => new Idle({ db, host: each, lifecycle, activity, logger, tickMs }))
   const lifetimes = new Lifetimes({ db, capsules, lifecycle, logger, tickMs })
   return {
     wake,

@@ -1,6 +1,7 @@
 import { AppError, errorText } from '@wrenn/base'
 import { capsuleDefaults, type Ready } from '@wrenn/protocol'
 import type { Host } from '../../host/host.js'
+import { type Hosts, noHost } from '../../host/hosts.js'
 import { type Db, pingDatabase } from '../../store/database.js'
 
 const CHECK_TIMEOUT_MS = 2_500
@@ -10,16 +11,16 @@ type Check = Ready['checks']['host']
 /** Whether a create would work, part by part. */
 export class Readiness {
   readonly #db: Db
-  readonly #host: Host
+  readonly #hosts: Hosts
 
-  constructor(db: Db, host: Host) {
+  constructor(db: Db, hosts: Hosts) {
     this.#db = db
-    this.#host = host
+    this.#hosts = hosts
   }
 
   /** Never throws: what cannot be asked is a check that is not ok, with a sentence. */
   async check(): Promise<Ready> {
-    const [database, [host, template]] = await Promise.all([this.#checkDatabase(), this.#checkHost()])
+    const [database, [host, template]] = await Promise.all([this.#checkDatabase(), this.#checkHosts()])
     return { ready: database.ok && host.ok && template.ok, checks: { database, host, template } }
   }
 
@@ -32,9 +33,22 @@ export class Readiness {
     }
   }
 
-  async #checkHost(): Promise<[host: Check, template: Check]> {
+  /** One host that can create a capsule is enough, and silent ones are not waited for then. */
+  async #checkHosts(): Promise<[host: Check, template: Check]> {
+    const { all } = this.#hosts
+    if (all.length === 0) return unknownFor(noHost())
+    const checks = all.map((host) => this.#checkHost(host))
+    const good = checks.map(async (check) => {
+      const [host, template] = await check
+      if (!host.ok || !template.ok) throw new Error('not this one')
+      return [host, template] satisfies [Check, Check]
+    })
+    return await Promise.any(good).catch(async () => await bestOf(checks))
+  }
+
+  async #checkHost(host: Host): Promise<[host: Check, template: Check]> {
     try {
-      const status = await within(this.#host.status())
+      const status = await within(host.status())
       const details = {
         host_id: status.hostId,
         agent_version: status.agentVersion,
@@ -57,13 +71,22 @@ export class Readiness {
         : { ok: false, reason: status.notReadyReason || `The template ${capsuleDefaults.template} is not ready yet.` }
       return [{ ok: true, details }, template]
     } catch (error) {
-      const reason = AppError.from(error).message
-      return [
-        { ok: false, reason },
-        { ok: false, reason: 'Unknown while the host does not answer.' },
-      ]
+      return unknownFor(AppError.from(error))
     }
   }
+}
+
+function unknownFor({ message: reason }: AppError): [host: Check, template: Check] {
+  return [
+    { ok: false, reason },
+    { ok: false, reason: 'Unknown while the host does not answer.' },
+  ]
+}
+
+/** Of hosts of which none can: one that answers, else the first. */
+async function bestOf(checks: readonly Promise<[Check, Check]>[]): Promise<[host: Check, template: Check]> {
+  const [first = unknownFor(noHost()), ...others] = await Promise.all(checks)
+  return [first, ...others].find(([host]) => host.ok) ?? first
 }
 
 async function within<T>(task: Promise<T>): Promise<T> {

@@ -15,7 +15,8 @@ const COMPARISONS_UNTIL_LOST = 2
 
 interface SettlerDeps {
   readonly db: Db
-  readonly host: Host
+  /** `undefined`: none; there is nothing of these capsules anywhere. */
+  readonly host: Host | undefined
   readonly logger: Logger
   /** How long an answering host must be without a capsule before that counts as lost. */
   readonly lostGraceMs: number
@@ -68,8 +69,15 @@ export class Settler {
   async settleForeign(row: CapsuleRow | undefined, capsule: Capsule): Promise<void> {
     const { capsuleId, state: hostState } = capsule
     if (row === undefined) this.#reportOnce(capsuleId, { hostState }, 'capsule.unknown_on_host')
+    else if (this.isElsewhere(row)) this.#reportOnce(capsuleId, { hostState }, 'capsule.on_another_host')
     else if (row.state === 'stopped') await this.#destroyLeftover(capsuleId)
     else await this.settle(row, capsule)
+  }
+
+  /** Whether the capsule is one of another host: what this one says of it does not count. */
+  isElsewhere({ host_id: hostId }: CapsuleRow): boolean {
+    const joinedId = this.#deps.host?.joinedId
+    return joinedId !== undefined && hostId !== null && hostId !== joinedId
   }
 
   #reportOnce(capsuleId: string, facts: object, event: string): void {
@@ -88,7 +96,7 @@ export class Settler {
 
   async #destroyLeftover(capsuleId: string): Promise<void> {
     this.#deps.logger.info({ capsuleId }, 'capsule.leftover_destroyed')
-    await destroyOnHost(this.#deps.host, capsuleId)
+    if (this.#deps.host !== undefined) await destroyOnHost(this.#deps.host, capsuleId)
   }
 
   /** An answering host does not have it: missing at first, and lost for good when it does not turn up. */
@@ -179,7 +187,7 @@ export class Settler {
   }
 
   #attach(row: CapsuleRow): CapsulePatch {
-    const { id } = this.#deps.host
+    const id = this.#deps.host?.id
     return row.host_id === null && id !== undefined ? { host_id: id } : {}
   }
 }

@@ -3,7 +3,7 @@ import { AppError, abortable, isErrno, type Logger, type ReachStep } from '@wren
 import { createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { BuildLimits } from '../../config.js'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import { findCreate } from '../../store/operations.js'
@@ -21,6 +21,7 @@ import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
 import { endHeldBuild, findTraceBefore, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
 import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
+import { anyHost } from '../hosts/index.js'
 import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import type { BuildFiles } from './build-files.js'
@@ -44,7 +45,7 @@ const SPARE_SEC = 60
 
 export interface AttemptDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly capsules: Capsules
   readonly snapshots: Snapshots
   readonly lifecycle: Lifecycle
@@ -189,7 +190,9 @@ export class BuildAttempt {
     const image = new Map(Object.entries(this.#plan.images ?? {})).get(from)
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
-    return await imageOrigin({ ...this.#deps, signal: this.#signal, onProgress }, this.#build, image)
+    const host = await anyHost(this.#deps.db, this.#deps.host)
+    const origin = await imageOrigin({ ...this.#deps, host, signal: this.#signal, onProgress }, this.#build, image)
+    return { ...origin, ...(host.joinedId === undefined ? {} : { hostId: host.joinedId }) }
   }
 
   #at(step: string, line?: number): void {
@@ -308,6 +311,7 @@ export class BuildAttempt {
       auto_resume: true,
       isFetched: origin.isFetched === true && template === origin.template,
       isVerified: true,
+      ...(template === origin.template ? { hostId: origin.hostId } : {}),
       life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
     } as const
     let capsule = await capsules.create(teamId, spec, {

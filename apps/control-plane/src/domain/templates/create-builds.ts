@@ -1,6 +1,6 @@
 import type { Logger, ReachStep, Tracer } from '@wrenn/base'
 import type { BuildLimits, Limits } from '../../config.js'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
 import type { Snapshots } from '../points/index.js'
@@ -15,7 +15,7 @@ import { UploadLinks } from './upload-links.js'
 
 interface BuildsDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly capsules: Capsules
   readonly snapshots: Snapshots
   readonly lifecycle: Lifecycle

@@ -1,6 +1,6 @@
 import type { Readable } from 'node:stream'
 import { AppError, abortable, randomTag } from '@wrenn/base'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
 import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
@@ -27,7 +27,7 @@ export interface Output {
 }
 
 interface GuestDeps {
-  readonly host: Host
+  readonly host: HostCalls
   readonly wake: Wake
 }
 

@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { FetchedImage } from '@wrenn/protocol/host'
 import { unlessOlderHost } from '../../host/errors.js'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { BuildFiles } from './build-files.js'
 
 /** An image of a file that a team has uploaded. */
@@ -16,7 +16,7 @@ export interface ImageFile {
 }
 
 interface ImportDeps {
-  readonly host: Host
+  readonly host: HostCalls
   readonly files: Pick<BuildFiles, 'digest' | 'open'>
   readonly signal: AbortSignal
   /** A sentence for people. */

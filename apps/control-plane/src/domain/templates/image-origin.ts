@@ -16,7 +16,7 @@ import {
 import type { ArchivedTemplate, FetchedImage } from '@wrenn/protocol/host'
 import { z } from 'zod'
 import { unlessOlderHost } from '../../host/errors.js'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { BuildImage, ProcessDefaults, TemplateBuildRow } from '../../store/schema.js'
 import type { Keyring } from '../secrets/index.js'
 import type { BuildFiles } from './build-files.js'
@@ -68,7 +68,7 @@ export async function imageUnlessTemplate(
 }
 
 interface ImageDeps {
-  readonly host: Host
+  readonly host: HostCalls
   readonly keyring: Keyring
   readonly files: Pick<BuildFiles, 'digest' | 'open'>
   readonly logins: Pick<RegistryLogins, 'of'>

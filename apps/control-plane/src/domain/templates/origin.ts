@@ -1,6 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { capsuleDefaults } from '@wrenn/protocol'
-import type { Host } from '../../host/host.js'
+import type { HostCalls } from '../../host/host.js'
 import type { Db } from '../../store/database.js'
 import type { BuildPlan, ProcessDefaults, SnapshotRow, TemplateBuildRow, TemplateDefaults } from '../../store/schema.js'
 import { findSnapshotByName } from '../../store/snapshots.js'
@@ -28,6 +28,8 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
   readonly note?: string
   /** It is an image of a registry that the host has under that name. */
   readonly isFetched?: boolean
+  /** The host that has it, where there are several. */
+  readonly hostId?: string
   /** What runs in it from its start on, and succeeds once that has done its work: of a template that an archive brings. */
   readonly startCmd?: string
   readonly readyCmd?: string
@@ -41,7 +43,7 @@ export interface ResolvedOrigin extends Origin, ProcessDefaults {
 
 interface OriginDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: HostCalls
   readonly diskSizeMib: number
 }
 

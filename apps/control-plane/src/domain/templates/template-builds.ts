@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, buildIds } from '@wrenn/base'
 import type { ListTemplateBuildsQuery } from '@wrenn/protocol'
 import type { BuildLimits, Limits } from '../../config.js'
-import type { Host } from '../../host/host.js'
+import type { Hosts } from '../../host/hosts.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import type {
@@ -45,7 +45,7 @@ const FOLLOW_EVERY_MS = 200
 
 interface TemplateBuildsDeps {
   readonly db: Db
-  readonly host: Host
+  readonly host: Hosts
   readonly snapshots: Snapshots
   readonly files: BuildFiles
   readonly links: UploadLinks

@@ -38,6 +38,7 @@ import * as hostAuthorities from './0037-host-authorities.js'
 import * as lago from './0038-lago.js'
 import * as traffic from './0039-traffic.js'
 import * as joinedHosts from './0040-joined-hosts.js'
+import * as manyHosts from './0041-many-hosts.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -80,4 +81,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0038-lago': lago,
   '0039-traffic': traffic,
   '0040-joined-hosts': joinedHosts,
+  '0041-many-hosts': manyHosts,
 }

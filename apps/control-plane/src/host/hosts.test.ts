@@ -1,0 +1,137 @@
+import { capsuleIds, hostIds, snapshotIds } from '@wrenn/base'
+import { FakeHost } from '@wrenn/testkit'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { fromHostError, isConnectionLoss } from './errors.js'
+import { Hosts, type Whereabouts } from './hosts.js'
+import { linkHost } from './link.js'
+import type { Named } from './named.js'
+
+const [A, B, AWAY, GONE] = [hostIds.create(), hostIds.create(), hostIds.create(), hostIds.create()]
+const { signal } = new AbortController()
+
+let fakes: readonly [FakeHost, FakeHost]
+let hosts: Hosts
+const places = new Map<string, string | null>()
+let looks = 0
+
+const whereabouts: Whereabouts = {
+  hostOf: async ({ id }: Named) => {
+    looks++
+    return places.get(id)
+  },
+  isGone: async (id) => id === GONE,
+}
+
+beforeAll(async () => {
+  fakes = [await FakeHost.start(), await FakeHost.start()]
+})
+afterAll(async () => {
+  for (const fake of fakes) await fake[Symbol.asyncDispose]()
+})
+beforeEach(() => {
+  hosts = Hosts.joining(whereabouts)
+  hosts.add(linkHost(fakes[0].address, { joinedId: A }))
+  hosts.add(linkHost(fakes[1].address, { joinedId: B }))
+  return () => hosts.close()
+})
+
+/** A capsule that runs on one of them. */
+async function capsuleOn(hostId: string): Promise<string> {
+  const capsuleId = capsuleIds.create()
+  places.set(capsuleId, hostId)
+  await hosts.client.createCapsule({ capsuleId, template: 'minimal', vcpus: 1, memoryMib: 64 })
+  return capsuleId
+}
+
+/** What a call comes to. */
+async function outcomeOf(capsuleId: string): Promise<string> {
+  return await hosts
+    .call((client) => client.getCapsule({ capsuleId }))
+    .then(
+      () => 'answered',
+      (error: { code: string }) => error.code,
+    )
+}
+
+describe('a call among several hosts', () => {
+  it('goes to the host of the capsule that it names', async () => {
+    const [a, b] = [await capsuleOn(A), await capsuleOn(B)]
+    expect(fakes.map((fake) => [...fake.capsules.keys()])).toEqual([[a], [b]])
+    expect(await outcomeOf(b)).toBe('answered')
+    const asked = await hosts.client.getActivity({ capsuleIds: [b] })
+    expect(asked.capsules.map(({ capsuleId }) => capsuleId)).toEqual([b])
+  })
+
+  it('goes there also when it is an upload, a download or a tunnel', async () => {
+    const b = await capsuleOn(B)
+    async function* parts() {
+      yield { part: { case: 'open' as const, value: { capsuleId: b, path: '/tmp/x' } } }
+      yield { part: { case: 'chunk' as const, value: new TextEncoder().encode('over there') } }
+      yield { part: { case: 'complete' as const, value: true } }
+    }
+    await hosts.client.writeFile(parts())
+    let read = ''
+    for await (const { part } of hosts.client.readFile({ capsuleId: b, path: '/tmp/x' })) {
+      if (part.case === 'chunk') read += new TextDecoder().decode(part.value)
+    }
+    expect(read).toBe('over there')
+    const refused = hosts.openTunnel({ capsuleId: b, port: 1 }, signal)
+    await expect(refused).rejects.toMatchObject({ code: 'port_closed' })
+    await expect(hosts.openTunnel({ capsuleId: capsuleIds.create(), port: 1 }, signal)).rejects.toMatchObject({
+      code: 'capsule_not_found',
+    })
+  })
+
+  it('looks once where a capsule is, for none ever moves', async () => {
+    const a = await capsuleOn(A)
+    looks = 0
+    await outcomeOf(a)
+    await outcomeOf(a)
+    expect(looks).toBe(0)
+  })
+
+  it('ends as not found for what there is not, and for what was on a host that is no more', async () => {
+    const [nowhere, lost] = [capsuleIds.create(), capsuleIds.create()]
+    places.set(lost, GONE)
+    expect([await outcomeOf(nowhere), await outcomeOf(lost)]).toEqual(['capsule_not_found', 'capsule_not_found'])
+    const snapshotId = snapshotIds.create()
+    places.set(snapshotId, GONE)
+    const removed = hosts.call((client) => client.deleteSnapshot({ snapshotId }))
+    await expect(removed).rejects.toMatchObject({ code: 'template_not_found' })
+  })
+
+  it('waits as for any host that does not answer while that of a capsule is not known here', async () => {
+    const capsuleId = capsuleIds.create()
+    places.set(capsuleId, AWAY)
+    expect(await outcomeOf(capsuleId)).toBe('host_unavailable')
+    const thrown: unknown = await hosts.client.getCapsule({ capsuleId }).catch((error: unknown) => error)
+    expect(isConnectionLoss(thrown)).toBe(true)
+    await expect(hosts.openTunnel({ capsuleId, port: 1 }, signal)).rejects.toMatchObject({ code: 'host_unavailable' })
+    hosts.add(linkHost(fakes[0].address, { joinedId: AWAY }))
+    expect(await outcomeOf(capsuleId)).toBe('capsule_not_found') // says that host
+    hosts.remove(AWAY)
+    expect(await outcomeOf(capsuleId)).toBe('host_unavailable')
+  })
+
+  it('of what was recorded without a host goes to the only one there is, and to none among several', async () => {
+    const capsuleId = await capsuleOn(A)
+    const other = Hosts.joining({ ...whereabouts, hostOf: async () => null })
+    other.add(linkHost(fakes[0].address, { joinedId: A }))
+    expect((await other.client.getCapsule({ capsuleId })).capsule?.capsuleId).toBe(capsuleId)
+    other.add(linkHost(fakes[1].address, { joinedId: B }))
+    const thrown: unknown = await other.client.getCapsule({ capsuleId }).catch((error: unknown) => error)
+    expect(fromHostError(thrown).code).toBe('host_unavailable')
+    other.close()
+  })
+})
+
+describe('templates of several hosts', () => {
+  it('are those of all that have said theirs, and one that is silent is not waited for', async () => {
+    fakes[1].templates = [...fakes[1].templates, { name: 'of-b-alone', aliases: [] }]
+    hosts.add(linkHost('http://127.0.0.1:9', { joinedId: AWAY }))
+    await expect.poll(async () => (await hosts.findTemplate('of-b-alone'))?.name).toBe('of-b-alone')
+    expect((await hosts.templates()).filter(({ name }) => name === 'minimal')).toHaveLength(1)
+    const none = Hosts.joining(whereabouts)
+    await expect(none.templates()).rejects.toMatchObject({ code: 'host_unavailable' })
+  })
+})

@@ -1,0 +1,196 @@
+import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
+import { AppError } from '@wrenn/base'
+import { HostService, type Template } from '@wrenn/protocol/host'
+import { type Host, HostCalls } from './host.js'
+import type { HostLink } from './link.js'
+import { type Named, namedBy } from './named.js'
+import type { HostClient } from './transport.js'
+import type { OpenTunnel } from './tunnel.js'
+
+/** Which host has a capsule never changes: so many are remembered. */
+const REMEMBERED = 20_000
+
+/** What is recorded of where capsules and snapshots are. */
+export interface Whereabouts {
+  /** `undefined`: there is no such thing. `null`: it is on no host yet, as far as is known. */
+  hostOf(named: Named): Promise<string | null | undefined>
+  /** Whether a host was removed: nothing of it comes back. */
+  isGone(hostId: string): Promise<boolean>
+}
+
+/**
+ * The hosts of a platform: the one that it has alone, or all machines that have joined, which come and go. A call is made to the host that has what the
+ * call names; what names nothing is called on a {@link Host}.
+ */
+export class Hosts extends HostCalls {
+  readonly client: HostClient
+  readonly #whereabouts: Whereabouts | undefined
+  /** By what they have joined as; the only one by nothing. */
+  readonly #links = new Map<string | undefined, HostLink>()
+  readonly #known = new Map<string, string>()
+  readonly #listeners = new Set<() => void>()
+
+  private constructor(whereabouts: Whereabouts | undefined, only?: HostLink) {
+    super()
+    this.#whereabouts = whereabouts
+    if (only !== undefined) this.#links.set(undefined, only)
+    this.client = only?.host.client ?? createClient(HostService, this.#transport())
+  }
+
+  /** One host that has all capsules. */
+  static only(link: HostLink): Hosts {
+    return new Hosts(undefined, link)
+  }
+
+  /** Those that join, by `add`. */
+  static joining(whereabouts: Whereabouts): Hosts {
+    return new Hosts(whereabouts)
+  }
+
+  get all(): readonly Host[] {
+    return [...this.#links.values()].map(({ host }) => host)
+  }
+
+  /** The one that has all capsules, where there is such a one. */
+  get only(): Host | undefined {
+    return this.#links.get(undefined)?.host
+  }
+
+  get(joinedId: string): Host | undefined {
+    return this.#links.get(joinedId)?.host
+  }
+
+  /** Calls of the host of a row, without a look where that is. */
+  of({ host_id: hostId }: { readonly host_id: string | null }): HostCalls {
+    return (hostId === null ? undefined : this.get(hostId)) ?? this
+  }
+
+  add(link: HostLink): void {
+    this.#links.set(link.host.joinedId, link)
+    this.#tell()
+  }
+
+  /** Calls to it end, and there are no more. */
+  remove(joinedId: string): void {
+    const link = this.#links.get(joinedId)
+    if (!this.#links.delete(joinedId)) return
+    link?.close()
+    this.#tell()
+  }
+
+  /** Tells when there are other hosts than before. */
+  onChange(listener: () => void): void {
+    this.#listeners.add(listener)
+  }
+
+  close(): void {
+    for (const link of this.#links.values()) link.close()
+  }
+
+  /** As each host said last, once one of them answers now: silent ones are not waited for. */
+  async templates(): Promise<readonly Template[]> {
+    const { all } = this
+    if (all.length === 0) throw noHost()
+    const heard = all.filter(({ isSilent }) => !isSilent)
+    const asked = (heard.length === 0 ? all : heard).map((host) => host.templates())
+    try {
+      const first = await Promise.any(asked)
+      return all.length === 1 ? first : merged(all)
+    } catch (error) {
+      throw error instanceof AggregateError ? error.errors[0] : error
+    }
+  }
+
+  /** To the host of the capsule. */
+  readonly openTunnel: OpenTunnel = async (target, signal) => {
+    const link = await this.#linkOf({ kind: 'capsule', id: target.capsuleId }).catch((error: unknown) => {
+      throw AppError.is(causeOf(error)) ? causeOf(error) : error
+    })
+    return await link.openTunnel(target, signal)
+  }
+
+  #transport(): Transport {
+    return {
+      unary: async (method, signal, timeoutMs, header, message, values) => {
+        const { transport } = await this.#linkOf(namedBy(message))
+        return await transport.unary(method, signal, timeoutMs, header, message, values)
+      },
+      stream: async (method, signal, timeoutMs, header, messages, values) => {
+        const rest = messages[Symbol.asyncIterator]()
+        const first = await rest.next()
+        const { transport } = await this.#linkOf(namedBy(first.value))
+        return await transport.stream(method, signal, timeoutMs, header, continued(first, rest), values)
+      },
+    }
+  }
+
+  async #linkOf(named: Named | undefined): Promise<HostLink> {
+    const only = this.#links.get(undefined)
+    if (only !== undefined) return only
+    if (named === undefined) throw new Error('a call that names nothing is one of a host')
+    const hostId = await this.#hostOf(named)
+    if (hostId === undefined) throw away('There is no host that has it, as far as is known.')
+    const link = this.#links.get(hostId)
+    if (link !== undefined) return link
+    if (await this.#whereabouts?.isGone(hostId)) throw notThere(named)
+    throw this.#links.size === 0 ? awayBy(noHost()) : away(`Its host, ${hostId}, is not known here now.`)
+  }
+
+  /** Also of what was recorded before its host had said which one it is, where there is but one. @throws AppError for what there is not */
+  async #hostOf(named: Named): Promise<string | undefined> {
+    const known = this.#known.get(named.id)
+    if (known !== undefined) return known
+    const found = await this.#whereabouts?.hostOf(named)
+    if (found === undefined) throw notThere(named)
+    if (found === null) return this.#links.size === 1 ? [...this.#links.keys()][0] : undefined
+    this.#known.set(named.id, found)
+    const [oldest] = this.#known.keys()
+    if (this.#known.size > REMEMBERED && oldest !== undefined) this.#known.delete(oldest)
+    return found
+  }
+
+  #tell(): void {
+    for (const listener of this.#listeners) listener()
+  }
+}
+
+/** Of a name that several hosts have, the one that is made already. */
+function merged(hosts: readonly Host[]): readonly Template[] {
+  const byName = new Map<string, Template>()
+  for (const template of hosts.flatMap(({ knownTemplates }) => knownTemplates)) {
+    const other = byName.get(template.name)
+    if (other === undefined || other.sizeBytes === 0n) byName.set(template.name, template)
+  }
+  return [...byName.values()]
+}
+
+async function* continued<T>(first: IteratorResult<T>, rest: AsyncIterator<T>): AsyncGenerator<T> {
+  try {
+    for (let next = first; next.done !== true; next = await rest.next()) yield next.value
+  } finally {
+    await rest.return?.()
+  }
+}
+
+/** Nobody can be asked. */
+export function noHost(): AppError {
+  return new AppError('host_unavailable', 'No host has joined this platform yet.')
+}
+
+function notThere({ kind, id }: Named): AppError {
+  if (kind === 'capsule') return new AppError('capsule_not_found', `No host has the capsule ${id}.`)
+  return new AppError('template_not_found', `No host has the snapshot ${id}.`)
+}
+
+/** As a connection that cannot be made, so that whoever waits for a host waits for this one. */
+function away(message: string): ConnectError {
+  return awayBy(new AppError('host_unavailable', message))
+}
+
+function awayBy(error: AppError): ConnectError {
+  return new ConnectError(error.message, Code.Unavailable, undefined, undefined, error)
+}
+
+function causeOf(error: unknown): unknown {
+  return error instanceof ConnectError ? error.cause : undefined
+}

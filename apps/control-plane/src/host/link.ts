@@ -1,0 +1,28 @@
+import type { Transport } from '@connectrpc/connect'
+import type { Tracer } from '@wrenn/base'
+import type { HostAgentTls } from '../config.js'
+import { Host } from './host.js'
+import type { HostPlace } from './remote-host.js'
+import { createHostClient } from './transport.js'
+import { createTunnels, type OpenTunnel } from './tunnel.js'
+
+/** A host, and what calls to it go over. */
+export interface HostLink {
+  readonly host: Host
+  readonly transport: Transport
+  readonly openTunnel: OpenTunnel
+  close(): void
+}
+
+interface LinkOptions {
+  readonly tls?: HostAgentTls | undefined
+  readonly tracer?: Tracer | undefined
+  /** As which it has joined. @default it is the only one, and has not */
+  readonly joinedId?: string
+}
+
+/** Its connections open at the first call. @throws AppError `invalid_config` */
+export function linkHost(place: HostPlace, { tls, tracer, joinedId }: LinkOptions = {}): HostLink {
+  const { client, transport, close } = createHostClient(place, tls, tracer)
+  return { host: new Host(client, place, joinedId), transport, openTunnel: createTunnels(place, tls), close }
+}

@@ -1,0 +1,176 @@
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { hostIds, waitFor } from '@wrenn/base'
+import type { Capsule, NewHost, PlatformHealth } from '@wrenn/protocol'
+import { FakeHost } from '@wrenn/testkit'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createHostClient } from './host/transport.js'
+import { type Db, openDatabase } from './store/database.js'
+import { json, type Platform, startPlatform } from './testing/harness.js'
+import { type JoinedHost, joinAs } from './testing/joined-host.js'
+
+const LONG_MS = 240_000
+const ENV = {
+  WRENN_HOST_AGENT_ADDRESS: 'joined',
+  WRENN_ENCRYPTION_KEY: '11'.repeat(32),
+  WRENN_HOST_SILENT_SEC: '3',
+  WRENN_LOST_GRACE_SEC: '1',
+}
+
+type Joined = JoinedHost & { readonly fake: FakeHost; readonly id: string }
+
+let platform: Platform
+let db: Db
+let a: Joined
+let b: Joined
+
+beforeAll(async () => {
+  platform = await startPlatform({ env: ENV })
+  db = openDatabase({ url: platform.databaseUrl })
+  a = await join(platform.host)
+  b = await join(await FakeHost.start())
+  const areOnline = async () =>
+    ((await statusOf(a.id)) === 'online' && (await statusOf(b.id)) === 'online') || undefined
+  await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
+}, LONG_MS)
+afterAll(async () => {
+  for (const { door } of [a, b]) await door[Symbol.asyncDispose]()
+  await b.fake[Symbol.asyncDispose]()
+  await db.destroy()
+  await platform[Symbol.asyncDispose]()
+})
+
+const post = async (path: string, body: object = {}): Promise<Response> => await platform.call('POST', path, body)
+const until = async (what: () => Promise<unknown>, value: unknown): Promise<void> =>
+  await expect.poll(what, { timeout: 60_000 }).toEqual(value)
+const statusOf = async (id: string): Promise<string> =>
+  (await json<{ status: string }>(await platform.call('GET', `/v1/hosts/${id}`), 200)).status
+const stateOf = async (id: string): Promise<string> => (await platform.get(id)).state
+
+/** A machine of its own. */
+async function join(fake: FakeHost): Promise<Joined> {
+  const now = new Date()
+  const id = hostIds.create()
+  await db.insertInto('joined_hosts').values({ id, created_by: 'test', created_at: now, updated_at: now }).execute()
+  const made = await json<NewHost>(await post(`/v1/hosts/${id}/token`), 201)
+  return { ...(await joinAs(platform, fake, made)), fake, id }
+}
+
+/** A capsule on each of the two: creates go where the fewest are. */
+async function oneOnEach(): Promise<readonly [a: Capsule, b: Capsule]> {
+  const both = [await platform.create(), await platform.create()]
+  const on = (id: string): Capsule => {
+    const found = both.find(({ host_id: hostId }) => hostId === id)
+    if (found === undefined) throw new Error(`no capsule of ${both.map((each) => each.host_id)} is on ${id}`)
+    return found
+  }
+  return [on(a.id), on(b.id)]
+}
+
+async function endAll(capsules: readonly Capsule[]): Promise<void> {
+  for (const { id } of capsules) await platform.call('DELETE', `/v1/capsules/${id}`)
+}
+
+describe('a platform with two hosts', () => {
+  it(
+    'makes capsules on both, and does with each what is asked where it is',
+    async () => {
+      const capsules = await oneOnEach()
+      for (const [index, capsule] of capsules.entries()) {
+        const { fake, id: hostId } = index === 0 ? a : b
+        expect([...fake.capsules.keys()]).toContain(capsule.id)
+        const said = await post(`/v1/capsules/${capsule.id}/exec`, { cmd: 'echo', args: [`on ${index}`] })
+        expect(await json(said, 200)).toMatchObject({ stdout: `on ${index}\n` })
+
+        const service = createServer((_request, response) => response.end(`port ${index}`)).listen(0, '127.0.0.1')
+        await new Promise((resolve) => service.once('listening', resolve))
+        const { port } = service.address() as AddressInfo // it listens
+        const headers = { 'e2b-sandbox-id': capsule.id, 'e2b-sandbox-port': `${port}` }
+        expect(await (await fetch(platform.url, { headers })).text()).toBe(`port ${index}`)
+        service.close()
+
+        const point = await json<{ id: string }>(await post(`/v1/capsules/${capsule.id}/checkpoints`), 201)
+        await json(await post(`/v1/capsules/${capsule.id}/pause`), 200)
+        await json(await post(`/v1/capsules/${capsule.id}/resume`), 200)
+        await json(await post(`/v1/capsules/${capsule.id}/checkpoints/${point.id}/rollback`), 200)
+        const forked = await json<{ capsules: Capsule[] }>(await post(`/v1/capsules/${capsule.id}/fork`), 201)
+        expect(forked.capsules.map(({ host_id: on }) => on)).toEqual([hostId])
+        const name = `of-${index}`
+        await json(await post('/v1/snapshots', { capsule_id: capsule.id, name }), 201)
+        for (let times = 0; times < 2; times++) {
+          const made = await platform.create({ template: name })
+          expect(made.host_id).toBe(hostId)
+          await endAll([made])
+        }
+        await endAll(forked.capsules)
+        expect((await platform.call('DELETE', `/v1/snapshots/${name}`)).status).toBe(204)
+        await until(async () => fake.snapshots.size, 0)
+      }
+      await endAll(capsules)
+      for (const { fake } of [a, b]) await until(async () => fake.capsules.size, 0)
+    },
+    LONG_MS,
+  )
+
+  it('shows both, and what each holds', async () => {
+    const capsules = await oneOnEach()
+    const health = await json<PlatformHealth>(await platform.call('GET', '/v1/admin/health'), 200)
+    const shown = health.hosts.map(({ id, answers, capsules: count }) => [id, answers, count])
+    expect(new Set(shown.map(String))).toEqual(new Set([`${a.id},true,1`, `${b.id},true,1`]))
+    await endAll(capsules)
+  })
+
+  it(
+    'goes on with one when the other falls silent: only what is there is missing, and comes back',
+    async () => {
+      const [onA, onB] = await oneOnEach()
+      await b.door[Symbol.asyncDispose]()
+      await until(() => stateOf(onB.id), 'missing')
+      expect(await stateOf(onA.id)).toBe('running')
+      expect((await post(`/v1/capsules/${onA.id}/exec`, { cmd: 'true' })).status).toBe(200)
+      const made = [await platform.create(), await platform.create()]
+      expect(made.map(({ host_id: on }) => on)).toEqual([a.id, a.id])
+      expect((await platform.call('GET', '/ready')).status).toBe(200)
+      expect((await platform.call('GET', '/v1/snapshots')).status).toBe(200)
+      await until(() => statusOf(b.id), 'unreachable')
+      expect(await statusOf(a.id)).toBe('online')
+      expect(b.fake.capsules.has(onB.id)).toBe(true)
+
+      const again = await json<NewHost>(await post(`/v1/hosts/${b.id}/token`), 201)
+      b = { ...b, ...(await joinAs(platform, b.fake, again)) }
+      await until(() => stateOf(onB.id), 'running')
+      expect((await post(`/v1/capsules/${onB.id}/exec`, { cmd: 'true' })).status).toBe(200)
+      await endAll([onA, onB, ...made])
+    },
+    LONG_MS,
+  )
+
+  it('does not believe one what it says of a capsule of the other', async () => {
+    const [onA, onB] = await oneOnEach()
+    const link = createHostClient(a.fake.address)
+    await link.client.createCapsule({ capsuleId: onB.id, template: 'minimal', vcpus: 1, memoryMib: 64 })
+    await a.fake.pauseByItself(onB.id, 'pool_low')
+    // Events of a host come one after the other: once this one is known, so were those before.
+    await a.fake.pauseByItself(onA.id, 'pool_low')
+    await until(() => stateOf(onA.id), 'paused')
+    expect(await platform.get(onB.id)).toMatchObject({ state: 'running', host_id: b.id })
+    await link.client.destroyCapsule({ capsuleId: onB.id })
+    link.close()
+    await endAll([onA, onB])
+  })
+
+  it(
+    'loses what was on a host that is removed by force, and nothing else',
+    async () => {
+      const [onA, onB] = await oneOnEach()
+      expect((await platform.call('DELETE', `/v1/hosts/${b.id}`)).status).toBe(409)
+      expect((await platform.call('DELETE', `/v1/hosts/${b.id}?force=true`)).status).toBe(204)
+      await until(() => stateOf(onB.id), 'error')
+      expect((await platform.get(onB.id)).exit).toMatchObject({ cause: 'lost_on_host' })
+      expect(await stateOf(onA.id)).toBe('running')
+      expect((await platform.call('DELETE', `/v1/capsules/${onB.id}`)).status).toBe(204)
+      await endAll([onA])
+    },
+    LONG_MS,
+  )
+})
