@@ -7,6 +7,7 @@ export class Rounds {
   readonly #onFailure: (error: unknown) => void
   readonly #abort = new AbortController()
   #done: Promise<void> = Promise.resolve()
+  #hurry = new AbortController()
 
   /** `everyMs` from the end of a round to the next one. A failure after `stop` is nobody's matter. */
   constructor(round: () => Promise<void>, everyMs: number, onFailure: (error: unknown) => void) {
@@ -24,21 +25,28 @@ export class Rounds {
     this.#done = this.#repeat()
   }
 
+  /** Has the next round begin now, or as soon as the one that is under way has ended. */
+  hurry(): void {
+    this.#hurry.abort()
+  }
+
   /** Waits for the round that is under way. */
   async stop(): Promise<void> {
     this.#abort.abort()
+    this.#hurry.abort()
     await this.#done
   }
 
   async #repeat(): Promise<void> {
     const { signal } = this.#abort
     while (!signal.aborted) {
+      this.#hurry = new AbortController()
       try {
         await this.#round()
       } catch (error) {
         if (!signal.aborted) this.#onFailure(error)
       }
-      await delay(this.#everyMs, undefined, { signal }).catch(() => {})
+      await delay(this.#everyMs, undefined, { signal: this.#hurry.signal }).catch(() => {})
     }
   }
 }

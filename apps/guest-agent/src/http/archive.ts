@@ -99,6 +99,9 @@ async function unpackArchive(
   }
 }
 
+/** How far tar may be behind: Node.js counts a pipe as full after 16 KiB, and each wait for tar is two switches of processes. */
+const MAX_WAITING_BYTES = 2 ** 20
+
 /** Gives tar the body. Returns when all of it was given or tar has ended. @throws AppError when the body breaks off */
 async function feed(request: IncomingMessage, tar: Tar, watch: EndWatch): Promise<void> {
   const { input } = tar
@@ -106,7 +109,7 @@ async function feed(request: IncomingMessage, tar: Tar, watch: EndWatch): Promis
     for await (const chunk of request.iterator({ destroyOnReturn: false })) {
       watch.push(chunk)
       if (input.destroyed) return
-      if (!input.write(chunk)) await writable(input)
+      if (!input.write(chunk) && input.writableLength > MAX_WAITING_BYTES) await writable(input)
     }
   } catch (error) {
     throw new AppError('invalid_request', 'The upload ended early.', { cause: error })

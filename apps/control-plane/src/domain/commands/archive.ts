@@ -65,20 +65,22 @@ async function* piecesOf(path: string, parts: Parts, abort: AbortController): As
 export async function writeArchive(target: FileTarget, source: Readable): Promise<number> {
   const upload = new Upload(source)
   try {
-    return await target.wake.use(target.capsule, () => send(target, upload))
+    const options = target.signal === undefined ? {} : { signal: target.signal }
+    return await target.wake.use(target.capsule, () => send(target, upload), options)
   } finally {
     upload.close()
   }
 }
 
-async function send({ client, capsule, path, user }: FileTarget, upload: Upload): Promise<number> {
+async function send({ client, capsule, path, user, signal }: FileTarget, upload: Upload): Promise<number> {
   async function* requests() {
     yield { part: { case: 'open' as const, value: { capsuleId: capsule.id, path, user } } }
     for await (const value of upload.chunks()) yield { part: { case: 'chunk' as const, value } }
   }
   const abort = new AbortController()
+  const either = signal === undefined ? abort.signal : AbortSignal.any([abort.signal, signal])
   try {
-    const { bytes } = await client.writeArchive(requests(), { signal: abort.signal })
+    const { bytes } = await client.writeArchive(requests(), { signal: either })
     return Number(bytes)
   } catch (error) {
     const failure = upload.explain(fromHostError(error), path)

@@ -39,7 +39,7 @@ import { startAndWait, startOf } from './start-command.js'
 import { runStep, type StepContext, shown } from './steps.js'
 import { assignNames, nameTaken, UNIQUE_VIOLATION } from './template-tags.js'
 
-const LOOK_EVERY_MS = 200
+const LOOK_EVERY_MS = 50
 /** Of the life of a build's capsule beyond the build's own end, should nobody be left to end it. */
 const SPARE_SEC = 60
 

@@ -35,7 +35,7 @@ describe('uploads of builds', () => {
     await receive('a', 10)
     await receive('a', 20)
     expect(await files.has(teamId, 'a')).toBe(true)
-    expect((await buffer(await files.open(teamId, 'a'))).length).toBe(20)
+    expect((await buffer((await files.open(teamId, 'a')).stream)).length).toBe(20)
     expect(await names()).toEqual(['a.sealed'])
   })
 
@@ -56,7 +56,7 @@ describe('uploads of builds', () => {
     for (const damage of damages) {
       await receive('a', 20)
       await damage()
-      const read = async () => await buffer(await files.open(teamId, 'a'))
+      const read = async () => await buffer((await files.open(teamId, 'a')).stream)
       await expect(read()).rejects.toMatchObject({
         code: 'build_failed',
         message: expect.stringContaining('not what was kept'),
@@ -64,9 +64,9 @@ describe('uploads of builds', () => {
       expect(await files.has(teamId, 'a')).toBe(false)
     }
     await receive('none', 0)
-    expect((await buffer(await files.open(teamId, 'none'))).length).toBe(0)
+    expect((await buffer((await files.open(teamId, 'none')).stream)).length).toBe(0)
     const unread = await files.open(teamId, 'none')
-    unread.destroy()
+    unread.stream.destroy()
   })
 
   it('are known by what they have, and read no longer than who asks waits', async () => {

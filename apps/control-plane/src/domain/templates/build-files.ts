@@ -33,6 +33,12 @@ interface BuildFilesOptions {
   readonly freshMs: number
 }
 
+/** Files that were uploaded, to be read once. */
+export interface OpenedFiles {
+  readonly stream: Readable
+  readonly sizeBytes: number
+}
+
 /** A team's upload, by the hash that its client calls it by. */
 interface FilesRef {
   readonly teamId: string
@@ -109,7 +115,7 @@ export class BuildFiles {
    * The bytes of an upload; the caller reads them to their end, or destroys them. Those that are not what was kept fail at their end, and are here no more.
    * @throws AppError `build_failed` when they are not there
    */
-  async open(teamId: string, hash: string): Promise<Readable> {
+  async open(teamId: string, hash: string): Promise<OpenedFiles> {
     await this.has(teamId, hash)
     const path = this.#path({ teamId, hash })
     const file = await known(async () => await open(path, 'r'), undefined)
@@ -128,7 +134,7 @@ export class BuildFiles {
       const bytes =
         endsAt === 0 ? Readable.from([]) : file.createReadStream({ end: endsAt - 1, highWaterMark: READ_BYTES })
       if (endsAt === 0) await file.close()
-      return pipe(bytes, check, () => {})
+      return { stream: pipe(bytes, check, () => {}), sizeBytes: endsAt }
     } catch (error) {
       await file.close()
       throw error
@@ -146,7 +152,7 @@ export class BuildFiles {
   ): Promise<{ readonly sha256: string; readonly sizeBytes: number }> {
     const sum = createHash('sha256')
     let sizeBytes = 0
-    for await (const chunk of await this.open(teamId, hash)) {
+    for await (const chunk of (await this.open(teamId, hash)).stream) {
       signal.throwIfAborted()
       sum.update(chunk)
       sizeBytes += chunk.length

@@ -41,6 +41,11 @@ export class BuildRunner {
     this.#rounds.start()
   }
 
+  /** Looks now for builds that wait, rather than with the next round. */
+  look(): void {
+    this.#rounds.hurry()
+  }
+
   /** Leaves its builds to others, which find them at once. */
   async stop(): Promise<void> {
     await this.#rounds.stop()
@@ -58,7 +63,10 @@ export class BuildRunner {
       // What comes of it is recorded there; a record that fails is left to who takes the build next.
       const done = this.#measured(build, abort)
         .catch((error: unknown) => this.#warn(build, error, 'template_build.not_recorded'))
-        .finally(() => this.#running.delete(build.id))
+        .finally(() => {
+          this.#running.delete(build.id)
+          this.look() // one may have waited for its place
+        })
       this.#running.set(build.id, { abort, done })
     }
   }

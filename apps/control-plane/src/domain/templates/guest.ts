@@ -3,7 +3,7 @@ import { AppError, abortable, randomTag } from '@wrenn/base'
 import type { HostCalls } from '../../host/host.js'
 import type { CapsuleRow, ProcessDefaults } from '../../store/schema.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
-import { exitInfo, openArchive, type SessionContext, startSession, writeFile } from '../commands/index.js'
+import { exitInfo, openArchive, type SessionContext, startSession, writeArchive, writeFile } from '../commands/index.js'
 import { storable } from './plain-text.js'
 
 const ROOT = 'root'
@@ -117,6 +117,13 @@ export class BuildGuest {
     const { host, wake } = this.#deps
     const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT, signal: this.#signal }
     await writeFile(target, source, { mode: 0o600 })
+  }
+
+  /** Unpacks a tar into a folder as root, while it comes; all becomes root's. */
+  async unpack(path: string, source: Readable): Promise<void> {
+    const { host, wake } = this.#deps
+    const target = { client: host.client, wake, capsule: this.#capsule, path, user: ROOT, signal: this.#signal }
+    await writeArchive(target, source)
   }
 
   /** A folder as a tar, with owners; its entries begin with the folder's own name. @throws AppError why it is not whole, in the end */

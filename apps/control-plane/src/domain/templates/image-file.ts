@@ -41,7 +41,7 @@ export async function importImage(
   async function* requests() {
     yield { part: { case: 'open' as const, value: open } }
     if (!(await isWanted)) return
-    for await (const value of await files.open(teamId, hash)) yield { part: { case: 'chunk' as const, value } }
+    for await (const value of (await files.open(teamId, hash)).stream) yield { part: { case: 'chunk' as const, value } }
   }
   const over = new AbortController()
   const callSignal = AbortSignal.any([signal, over.signal])

@@ -1,8 +1,8 @@
 import { posix } from 'node:path'
-import type { Readable } from 'node:stream'
 import { AppError } from '@wrenn/base'
 import { capsuleEnvsSchema } from '@wrenn/protocol'
 import type { BuildStep, ProcessDefaults } from '../../store/schema.js'
+import type { OpenedFiles } from './build-files.js'
 import type { BuildLog } from './build-log.js'
 import { copyFiles } from './copy.js'
 import { dockerfileSteps, expandWords } from './dockerfile-steps.js'
@@ -21,7 +21,7 @@ export interface StepContext {
   readonly guest: BuildGuest
   readonly log: BuildLog
   /** Uploaded files, by their hash; the caller reads them to their end, or destroys them. @throws AppError `build_failed` when they are not there */
-  readonly openFiles: (hash: string) => Promise<Readable>
+  readonly openFiles: (hash: string) => Promise<OpenedFiles>
   /** Steps mean what the instructions of a Dockerfile do. */
   readonly isDockerfile: boolean
   readonly secret: (id: string) => string
@@ -49,7 +49,7 @@ const runs: Readonly<Record<BuildStep['type'], Run>> = {
     try {
       await copyFiles(guest, step, state, files)
     } finally {
-      files.destroy()
+      files.stream.destroy()
     }
     return state
   },

@@ -52,6 +52,8 @@ interface TemplateBuildsDeps {
   readonly keyring: Keyring
   readonly limits: Limits
   readonly buildLimits: BuildLimits
+  /** A build waits to be carried out now. */
+  readonly onPlanned: () => void
 }
 
 /** A template that is to be built. */
@@ -151,12 +153,14 @@ export class TemplateBuilds {
       if (file === undefined || (await this.#deps.files.has(ref.teamId, file.hash))) continue
       throw new AppError('invalid_request', `image_files: the file ${file.hash} of ${reference} was not uploaded.`)
     }
-    return await db.transaction().execute(async (tx) => {
-      const planned = await planBuild(tx, build.id, plan, traceOf(plan, files))
-      if (planned === undefined) throw new AppError('invalid_state', 'The build has been started before, or has ended.')
-      await record(tx, planned, actor, 'template.build')
-      return planned
+    const planned = await db.transaction().execute(async (tx) => {
+      const waiting = await planBuild(tx, build.id, plan, traceOf(plan, files))
+      if (waiting === undefined) throw new AppError('invalid_state', 'The build has been started before, or has ended.')
+      await record(tx, waiting, actor, 'template.build')
+      return waiting
     })
+    this.#deps.onPlanned()
+    return planned
   }
 
   /** Builds of the team, newest first. */
