@@ -164,6 +164,10 @@ export const environment = z
     WRENN_START_WAIT_SEC: integer(0, 600).default(60),
     /** How long a host may be silent before its capsules count as missing. */
     WRENN_HOST_SILENT_SEC: integer(1, 3600).default(45),
+    /** Of hosts that have joined: vCPUs of capsules for each CPU that one has. */
+    WRENN_HOST_VCPUS_PER_CPU: integer(1, 1000).default(4),
+    /** The same: how much of its memory is promised to capsules, in percent; above 100 it is promised more than once. */
+    WRENN_HOST_MEMORY_PERCENT: integer(1, 10_000).default(90),
     /** How long a host may answer without a capsule before that counts as lost. */
     WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
     /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
@@ -212,6 +216,13 @@ export interface Limits {
     readonly poolBytes: number
     readonly creatingCapsules: number
     readonly apiCallsPerMin: number
+  }
+  /** How much of a host that has joined is promised to capsules. */
+  readonly hosts: {
+    /** Of capsules, for each CPU that it has. */
+    readonly vcpusPerCpu: number
+    /** Of its memory; above 100 it is promised more than once. */
+    readonly memoryPercent: number
   }
   readonly maxLabels: number
   /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
@@ -387,6 +398,10 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
         poolBytes: values.WRENN_QUOTA_POOL_BYTES,
         creatingCapsules: values.WRENN_QUOTA_CREATING_CAPSULES,
         apiCallsPerMin: values.WRENN_QUOTA_API_CALLS_PER_MIN,
+      },
+      hosts: {
+        vcpusPerCpu: values.WRENN_HOST_VCPUS_PER_CPU,
+        memoryPercent: values.WRENN_HOST_MEMORY_PERCENT,
       },
       maxLabels: 64,
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,

@@ -4,7 +4,15 @@ import { Wrenn } from './index.js'
 
 const at = '2026-01-02T03:04:05.000Z'
 const id = `host-${'1'.repeat(25)}`
-const pending = { id, type: 'regular', status: 'pending', created_by: 'key-1', created_at: at, updated_at: at }
+const pending = {
+  id,
+  type: 'regular',
+  status: 'pending',
+  schedulable: true,
+  created_by: 'key-1',
+  created_at: at,
+  updated_at: at,
+}
 const facts = { address: '10.1.2.3:7443', arch: 'x64', cpu_cores: 2, memory_mb: 4096, disk_gb: 100 }
 const joined = { ...pending, ...facts, status: 'online', last_heartbeat_at: at, certificate_expires_at: at }
 let server: FakeServer
@@ -20,6 +28,8 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
   server.handler = ({ method, path }, response) => {
     if (method === 'DELETE') return response.writeHead(204).end()
     const made = { host: pending, registration_token: 'wrj_1', registration_expires_at: at }
+    if (/\/(?:un)?cordon$/.test(path))
+      return sendJson(response, { ...joined, schedulable: !path.endsWith('/cordon') }, 200)
     if (method === 'POST') return sendJson(response, made, 201)
     return sendJson(response, path === '/v1/hosts' ? [joined] : joined, 200)
   }
@@ -29,7 +39,16 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
   expect((await wrenn.hosts.renewToken(id)).token).toBe('wrj_1')
   const [listed] = await wrenn.hosts.list()
   expect(listed).toEqual({
-    ...{ id, status: 'online', address: '10.1.2.3:7443', arch: 'x64', cpuCores: 2, memoryMib: 4096, diskGib: 100 },
+    ...{
+      id,
+      status: 'online',
+      schedulable: true,
+      address: '10.1.2.3:7443',
+      arch: 'x64',
+      cpuCores: 2,
+      memoryMib: 4096,
+      diskGib: 100,
+    },
     ...{
       lastHeartbeatAt: new Date(at),
       certificateExpiresAt: new Date(at),
@@ -38,6 +57,8 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
     },
   })
   expect(await wrenn.hosts.get(id)).toEqual(listed)
+  expect((await wrenn.hosts.cordon(id)).schedulable).toBe(false)
+  expect((await wrenn.hosts.uncordon(id)).schedulable).toBe(true)
   await wrenn.hosts.rotateAuthority()
   await wrenn.hosts.remove(id)
   await wrenn.hosts.remove(id, { force: true })
@@ -46,6 +67,8 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
     `POST /v1/hosts/${id}/token`,
     'GET /v1/hosts',
     `GET /v1/hosts/${id}`,
+    `POST /v1/hosts/${id}/cordon`,
+    `POST /v1/hosts/${id}/uncordon`,
     'POST /v1/hosts/rotate-authority',
     `DELETE /v1/hosts/${id}`,
     `DELETE /v1/hosts/${id}?force=true`,

@@ -6,6 +6,8 @@ export interface HostInfo {
   readonly id: string
   /** `pending` until it has joined; `unreachable`: it does not answer; `revoked`: it is trusted no more until it joins again. */
   readonly status: 'pending' | 'online' | 'unreachable' | 'revoked' | (string & {})
+  /** Whether it gets new capsules. */
+  readonly schedulable: boolean
   /** `name:port` of its host agent; `undefined` until it has joined. */
   readonly address: string | undefined
   readonly arch: string | undefined
@@ -33,7 +35,7 @@ export interface RemoveHostOptions extends CallOptions {
   readonly force?: boolean
 }
 
-/** The machine that runs capsules, where that is not the platform's own; the client's key needs the scope `platform`. */
+/** The machines that run capsules, where that is not the platform's own; the client's key needs the scope `platform`. */
 export class Hosts {
   readonly #transport: Transport
 
@@ -53,7 +55,7 @@ export class Hosts {
 
   /**
    * Makes a place for a machine, and the token by which it joins.
-   * @throws WrennError `conflict` when there is one, and where capsules run on the platform's own machine
+   * @throws WrennError `conflict` where capsules run on the platform's own machine
    * @example
    * const { token } = await wrenn.hosts.create() // on the machine: wrenn host join https://wrenn.example token
    */
@@ -68,6 +70,21 @@ export class Hosts {
    */
   async renewToken(id: string, options: CallOptions = {}): Promise<NewHost> {
     return newHost(await this.#transport.json<wire.NewHost>('POST', `${pathOf(id)}/token`, options))
+  }
+
+  /**
+   * Gives a host no new capsules: before it is serviced or sent away. What it has stays, and wakes and is forked there.
+   * @throws WrennError `host_not_found`
+   * @example
+   * for (const { id } of await wrenn.hosts.list()) await wrenn.hosts.cordon(id)
+   */
+  async cordon(id: string, options: CallOptions = {}): Promise<HostInfo> {
+    return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/cordon`, options))
+  }
+
+  /** Gives it new capsules again. @throws WrennError `host_not_found` */
+  async uncordon(id: string, options: CallOptions = {}): Promise<HostInfo> {
+    return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/uncordon`, options))
   }
 
   /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` */
@@ -92,6 +109,7 @@ function hostInfo(host: wire.Host): HostInfo {
   return {
     id: host.id,
     status: host.status,
+    schedulable: host.schedulable,
     address: host.address,
     arch: host.arch,
     cpuCores: host.cpu_cores,

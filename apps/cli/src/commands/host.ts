@@ -13,7 +13,7 @@ import { requireRoot } from '../up/requirements.js'
 import { askHostAgent } from '../up/service-command.js'
 
 const help = `
-A platform that was started with \`wrenn up --remote-host\` runs its capsules on another machine, which joins it.
+A platform that was started with \`wrenn up --remote-host\` runs its capsules on other machines, which join it.
 
 Examples:
   wrenn host token                                      on the platform: a token, good once and for an hour
@@ -27,15 +27,16 @@ interface JoinOptions extends CommonOptions {
   readonly ca?: string
 }
 
-/** `wrenn host`: the machine that runs capsules, where that is another one. */
+/** `wrenn host`: the machines that run capsules, where those are others. */
 export function addHost(program: Command): void {
   const host = program
     .command('host')
-    .description('the machine that runs capsules, where that is not the one of the platform')
+    .description('the machines that run capsules, where that is not the one of the platform')
     .addHelpText('after', help)
   addToken(host)
   addJoin(host)
   addList(host)
+  addCordon(host)
   addRemove(host)
   addRotate(host)
 }
@@ -103,6 +104,21 @@ function addList(host: Command): void {
   })
 }
 
+function addCordon(host: Command): void {
+  const cordon = host
+    .command('cordon <host>')
+    .description('give a host no new capsules; those that it has stay, wake and are forked there')
+  withJson(cordon).action(async (id: string, options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    output.result(toJson(await (await connect(config)).hosts.cordon(id)), () => `${id} gets no new capsules.`)
+  })
+  const uncordon = host.command('uncordon <host>').description('give it new capsules again')
+  withJson(uncordon).action(async (id: string, options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    output.result(toJson(await (await connect(config)).hosts.uncordon(id)), () => `${id} gets new capsules.`)
+  })
+}
+
 function addRemove(host: Command): void {
   const command = host
     .command('rm <host>')
@@ -145,7 +161,7 @@ function showHosts(hosts: readonly HostInfo[]): string {
     ['HOST', 'STATUS', 'ADDRESS', 'CPUS', 'MEMORY', 'HEARD', 'CERTIFICATE'],
     hosts.map((host) => [
       host.id,
-      host.status,
+      host.schedulable ? host.status : `${host.status}, cordoned`,
       host.address ?? '-',
       host.cpuCores === undefined ? '-' : String(host.cpuCores),
       host.memoryMib === undefined ? '-' : `${host.memoryMib} MiB`,
@@ -163,6 +179,7 @@ function toJson(host: HostInfo): object {
   return {
     id: host.id,
     status: host.status,
+    schedulable: host.schedulable,
     address: host.address,
     arch: host.arch,
     cpu_cores: host.cpuCores,

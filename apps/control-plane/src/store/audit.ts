@@ -70,7 +70,14 @@ const actions: Readonly<Record<OperationRow['kind'], string>> = {
 }
 
 /** What of an operation's parameters an entry says. */
-const told = { reason: 'reason', checkpointId: 'checkpoint_id', snapshotId: 'snapshot_id', from: 'from' } as const
+const told = {
+  reason: 'reason',
+  checkpointId: 'checkpoint_id',
+  snapshotId: 'snapshot_id',
+  from: 'from',
+  hostId: 'host_id',
+  because: 'host_because',
+} as const
 
 /** The entry of an operation that was asked for, or of its end. */
 export function entryOfOperation(operation: OperationRow): NewAuditEntry {

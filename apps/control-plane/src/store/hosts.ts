@@ -6,6 +6,10 @@ interface SeenHost {
   readonly address: string
   readonly agentVersion: string
   readonly engine: string
+  readonly cpus: number
+  readonly memoryMib: number
+  /** Of its pool, 0 to 1. */
+  readonly poolFree: number
   readonly memory: Shortage
   readonly pool: Shortage
 }
@@ -24,6 +28,9 @@ export async function recordHost(db: Db, host: SeenHost): Promise<void> {
     address: host.address,
     agent_version: host.agentVersion,
     engine: host.engine,
+    cpus: host.cpus,
+    memory_mib: host.memoryMib,
+    pool_free: host.poolFree,
     last_seen_at: sql<Date>`now()`,
   }
   const { memory, pool } = host
@@ -66,6 +73,8 @@ export async function recordSilence(db: Db, { joinedId, address }: HostRef, sile
 /** Notes that a host comes back no more: nothing of what was on it is anywhere. */
 export async function recordRemoval(tx: Db, id: string): Promise<void> {
   await tx.updateTable('hosts').set({ removed_at: sql<Date>`now()` }).where('id', '=', id).execute()
+  // What builds have kept there helps no later one.
+  await tx.updateTable('snapshots').set({ steps_hash: null }).where('host_id', '=', id).execute()
   await tx.deleteFrom('pool_usage').where('host_id', '=', id).execute()
 }
 

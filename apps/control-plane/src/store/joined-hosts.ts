@@ -39,11 +39,6 @@ export async function lockJoinedHost(tx: Db, id: string): Promise<JoinedHostRow 
   return await tx.selectFrom('joined_hosts').selectAll().where('id', '=', id).forUpdate().executeTakeFirst()
 }
 
-/** Until the end of the transaction nobody else adds one. */
-export async function lockJoinedHosts(tx: Db): Promise<void> {
-  await sql`LOCK TABLE joined_hosts IN SHARE ROW EXCLUSIVE MODE`.execute(tx)
-}
-
 export async function addJoinedHost(tx: Db, host: Insertable<Database['joined_hosts']>): Promise<void> {
   await tx.insertInto('joined_hosts').values(host).execute()
 }
@@ -65,13 +60,6 @@ export async function dropJoinedHost(tx: Db, id: string): Promise<boolean> {
 /** How many capsules a host has that are not over, paused ones too. */
 export async function countCapsulesOfHost(db: Db, id: string): Promise<number> {
   return (await capsulesLeft(db).where('host_id', '=', id).executeTakeFirstOrThrow()).count
-}
-
-/** The same of each of several. */
-export async function countCapsulesByHost(db: Db, ids: readonly string[]): Promise<ReadonlyMap<string | null, number>> {
-  if (ids.length === 0) return new Map()
-  const rows = await capsulesLeft(db).select('host_id').where('host_id', 'in', ids).groupBy('host_id').execute()
-  return new Map(rows.map(({ host_id: id, count }) => [id, count]))
 }
 
 /** The same of all machines that have joined. */

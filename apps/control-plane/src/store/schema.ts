@@ -96,6 +96,11 @@ export interface HostsTable {
   told_state: Generated<'up' | 'down'>
   memory_short: Generated<boolean>
   pool_short: Generated<boolean>
+  /** What it said that it has. */
+  cpus: number | null
+  memory_mib: Count | null
+  /** Of its pool, 0 to 1. */
+  pool_free: number | null
   /** Since when it is gone for good: nothing of what was on it is anywhere. */
   removed_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
 }
@@ -141,6 +146,8 @@ interface JoinedHostsTable {
   /** Hash of the key that it was used for. */
   token_key_hash: string | null
   joined_at: ColumnType<Date | null, undefined, Date>
+  /** Since when it gets no new capsules. */
+  cordoned_at: ColumnType<Date | null, undefined, Date | null>
   /** Trusted no more since then. */
   revoked_at: ColumnType<Date | null, undefined, Date | null>
   refresh_digest: string | null

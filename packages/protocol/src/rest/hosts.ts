@@ -18,6 +18,7 @@ export const hostSchema = z
       .describe(
         '`pending`: its token was not used yet; `online`; `unreachable`: it does not answer; `revoked`: it is trusted no more until it joins again.',
       ),
+    schedulable: z.boolean().describe('Whether it gets new capsules; `false`: it is cordoned.'),
     address: z.string().optional().describe('Where its host agent listens: `name:port`. Absent until it has joined.'),
     arch: z.string().optional(),
     cpu_cores: z.number().optional(),

@@ -130,21 +130,29 @@ export class Capsules {
 
   async #submit(
     submission: Submission,
-    { capsule, params }: Draft,
+    { capsule, params, boundTo }: Draft,
     within: CreateOptions['within'],
   ): Promise<OperationRow> {
     const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
+    const { host, limits } = this.#deps
     return await submit(this.#deps, submission, async (tx) => {
-      await reserve(tx, teamId, this.#deps.limits, { running: 1, vcpus, memoryMib, added: 1 })
+      await reserve(tx, teamId, limits, { running: 1, vcpus, memoryMib, added: 1 })
       if (snapshotId && (await lockSnapshot(tx, snapshotId))?.state !== 'ready') throw noTemplate(capsule.template)
       await within?.(tx, capsule.id)
-      return await insertNew(tx, submission, await insertCapsule(tx, capsule), params)
+      // Last, for until the end of the transaction nobody else places one.
+      const { hostId, because } = await placeCapsule(
+        tx,
+        { hosts: host, share: limits.hosts },
+        { ...capsule, memoryMib, hostId: boundTo },
+      )
+      const row = await insertCapsule(tx, { ...capsule, host_id: hostId })
+      return await insertNew(tx, submission, row, because === undefined ? params : { ...params, hostId, because })
     })
   }
 
   /** The row to be, and the built-in template below its snapshot, if it starts from one. */
   async #draft(teamId: string, input: CapsuleSpec): Promise<Draft> {
-    const { db, host, limits, keyring } = this.#deps
+    const { db, limits, keyring } = this.#deps
     const labels = { ...input.metadata, ...input.labels }
     const snapshot = await findSnapshotByName(db, teamId, input.template)
     const defaults = snapshot?.defaults ?? undefined
@@ -157,6 +165,7 @@ export class Capsules {
     const isVerified = input.isVerified === true && snapshot !== undefined
     return {
       params: snapshot && { template: snapshot.template, ...(isVerified && { isVerified }) },
+      boundTo: input.hostId ?? snapshot?.host_id,
       capsule: {
         ...sizes,
         id,
@@ -179,7 +188,6 @@ export class Capsules {
         default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',
         desired_state: 'running',
-        host_id: await placeCapsule(db, host, input.hostId === undefined ? snapshot : { host_id: input.hostId }),
       },
     }
   }
@@ -303,6 +311,8 @@ interface Draft {
   readonly capsule: NewCapsule
   /** Of its operation: what the executor needs that the row does not say. */
   readonly params: Readonly<Record<string, unknown>> | undefined
+  /** The host that has what it is made of, where one alone has. */
+  readonly boundTo: string | null | undefined
 }
 
 /** A snapshot has memory and disk of its own sizes. @throws AppError `invalid_request`, `template_not_found` */

@@ -11,6 +11,7 @@ export function toHost(row: KnownJoinedHost): Host {
     id: row.id,
     type: 'regular',
     status: statusOf(row),
+    schedulable: row.cordoned_at === null,
     ...(row.address === null ? {} : { address: row.address }),
     ...(arch === null ? {} : { arch }),
     ...(cores === null ? {} : { cpu_cores: cores }),

@@ -12,7 +12,6 @@ import {
   findJoinedHost,
   listJoinedHosts,
   lockJoinedHost,
-  lockJoinedHosts,
   updateJoinedHost,
 } from '../../store/joined-hosts.js'
 import type { Actor } from '../../store/schema.js'
@@ -43,7 +42,7 @@ export async function requireNoneElsewhere(db: Db): Promise<void> {
   throw new AppError('invalid_config', message)
 }
 
-/** The other machine that runs the capsules of this platform, for its admins. */
+/** The other machines that run the capsules of this platform, for its admins. */
 export class JoinedHosts {
   readonly #deps: JoinedHostsDeps
 
@@ -63,7 +62,7 @@ export class JoinedHosts {
     return toHost(host)
   }
 
-  /** Makes a place for a machine, and the token by which it joins. @throws AppError `conflict` when there is one, or none may join; `in_use` */
+  /** Makes a place for a machine, and the token by which it joins. @throws AppError `conflict` where none may join; `in_use` */
   async create(actor: Actor): Promise<NewHost> {
     this.#requireRemote()
     const { db, authority } = this.#deps
@@ -71,12 +70,6 @@ export class JoinedHosts {
     const now = this.#now()
     const id = hostIds.create()
     return await db.transaction().execute(async (tx) => {
-      await lockJoinedHosts(tx)
-      const [other] = await listJoinedHosts(tx)
-      if (other !== undefined) {
-        const message = `This platform has a host, ${other.id}; remove it first, or make another token for it.`
-        throw new AppError('conflict', message, { details: { host_id: other.id } })
-      }
       const capsules = await countOwnCapsules(tx)
       if (capsules > 0) {
         const message = `${capsules} capsules are on the platform's own machine, paused ones too; started without --remote-host it can end them, first.`
@@ -117,6 +110,25 @@ export class JoinedHosts {
       await recordRemoval(tx, id)
       await authority.revoke(id, tx)
       await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}` }))
+    })
+  }
+
+  /**
+   * Gives a host no new capsules from now on, or again; what is there stays, wakes and is forked there. Asking for what is so already changes nothing.
+   * @throws AppError `host_not_found`
+   */
+  async cordon(id: string, isCordoned: boolean, actor: Actor): Promise<Host> {
+    return await this.#deps.db.transaction().execute(async (tx) => {
+      const host = await lockJoinedHost(tx, id)
+      if (host === undefined) throw noHost(id)
+      if ((host.cordoned_at !== null) !== isCordoned) {
+        const now = this.#now()
+        await updateJoinedHost(tx, id, { cordoned_at: isCordoned ? now : null, updated_at: now })
+        await writeAudit(tx, hostEntry(isCordoned ? 'host.cordon' : 'host.uncordon', id, actor))
+      }
+      const changed = await findJoinedHost(tx, id)
+      if (changed === undefined) throw new Error('a host that is locked is gone')
+      return toHost(changed)
     })
   }
 

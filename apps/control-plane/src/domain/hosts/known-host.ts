@@ -34,6 +34,9 @@ export async function rememberHost(db: Db, host: Host, status: Status): Promise<
   const id = host.joinedId ?? status.hostId
   const memory = shortageOf(status.memoryAvailableBytes, status.memoryBytes)
   const pool = shortageOf(status.poolFreeBytes, status.poolBytes)
-  await recordHost(db, { id, address: host.address, agentVersion, engine, memory, pool })
+  const { cpus, memoryBytes, poolBytes, poolFreeBytes } = status
+  const memoryMib = Number(memoryBytes / 1024n / 1024n)
+  const poolFree = poolBytes === 0n ? 1 : Number(poolFreeBytes) / Number(poolBytes)
+  await recordHost(db, { id, address: host.address, agentVersion, engine, cpus, memoryMib, poolFree, memory, pool })
   host.id = id
 }

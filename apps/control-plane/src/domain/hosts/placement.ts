@@ -1,10 +1,11 @@
 import { AppError } from '@wrenn/base'
+import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { type Hosts, noHost, type Whereabouts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import { findHostOfCapsule, findHostOfSnapshot, goneAmong } from '../../store/hosts.js'
-import { countCapsulesByHost } from '../../store/joined-hosts.js'
-import { knownHostId } from './known-host.js'
+import { listHostLoads, lockPlacement } from '../../store/placement.js'
+import { type Demand, freest, hasRoom, type Room, roomOf } from './load.js'
 
 /** Where things are, as the database has it. */
 export function whereaboutsIn(db: Db): Whereabouts {
@@ -14,37 +15,101 @@ export function whereaboutsIn(db: Db): Whereabouts {
   }
 }
 
-/** What a capsule is made from where only one host has that. */
-interface Origin {
-  /** The host of its snapshot, or of an image that was fetched for it. */
-  readonly host_id: string | null
+/** A capsule that is to be made, and of what. */
+interface Wanted extends Demand {
+  /** As people call it. */
+  readonly template: string
+  /** The host of its snapshot, or of an image that was fetched for it; absent: any that has the built-in template. */
+  readonly hostId?: string | null | undefined
+}
+
+/** The host of a capsule, and why that. */
+interface Placed {
+  /** `null` where there is but one, which has not said yet who it is. */
+  readonly hostId: string | null
+  /** A sentence for people; where there is no choice, nothing. */
+  readonly because?: string
+}
+
+interface PlacementDeps {
+  readonly hosts: Hosts
+  /** How much of a host may be promised. */
+  readonly share: Limits['hosts']
 }
 
 /**
- * The host of a capsule that is to be made: the one that has what it is made from, else the one with the fewest capsules.
- * @returns `null` where there is but one, which has not said yet who it is
- * @throws AppError `host_unavailable`
+ * Chooses the host of a capsule: where what it is made of is, else the one with the most of what it has least of. In the transaction that writes the capsule,
+ * which is the promise: until its end nobody else chooses, so no host gets more than it has.
+ * @throws AppError `host_unavailable`, `no_hosts_available`, `template_not_found` when its host was removed
  */
-export async function placeCapsule(db: Db, hosts: Hosts, origin?: Origin): Promise<string | null> {
-  if (hosts.only !== undefined) return hosts.only.id ?? null
-  if (origin?.host_id) return origin.host_id
-  return await freestHost(db, hosts)
+export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted): Promise<Placed> {
+  const { hosts } = deps
+  if (hosts.only !== undefined) return { hostId: hosts.only.id ?? null }
+  await lockPlacement(tx)
+  const rooms = await roomsOf(tx, deps)
+  const { hostId: boundTo, template } = wanted
+  if (boundTo !== undefined && boundTo !== null) {
+    const room = rooms.find(({ id }) => id === boundTo)
+    if (room === undefined) {
+      throw new AppError('template_not_found', `The template "${template}" was on ${boundTo}, which was removed.`)
+    }
+    const why = room.closed ?? (hasRoom(room, wanted) ? undefined : `has no room for ${said(wanted)}`)
+    if (why === undefined) return { hostId: boundTo, because: `it alone has ${template}` }
+    const code = room.answers ? 'no_hosts_available' : 'host_unavailable'
+    const message = `The template "${template}" is on ${boundTo} alone, which ${why}.`
+    throw new AppError(code, message, { details: { host_id: boundTo } })
+  }
+  if (rooms.length === 0) throw noHost()
+  const open = rooms.filter(({ id, closed }) => closed === undefined && mayHave(hosts.get(id), template))
+  const [best] = freest(open.filter((room) => hasRoom(room, wanted)))
+  if (best !== undefined) {
+    return {
+      hostId: best.id,
+      because: `${percent(best.score)} of its ${best.scarcest} is free, of ${open.length} hosts`,
+    }
+  }
+  if (rooms.every(({ answers }) => !answers)) throw new AppError('host_unavailable', 'No host answers now.')
+  const [fullest] = freest(open)
+  const why =
+    fullest === undefined
+      ? rooms.map(({ id, closed = `does not have ${template}` }) => `${id} ${closed}`).join(', ')
+      : `the freest, ${fullest.id}, has ${Math.max(0, Math.floor(fullest.freeVcpus))} vCPUs and ${Math.max(0, Math.floor(fullest.freeMib))} MiB left`
+  throw new AppError('no_hosts_available', `No host has room for ${said(wanted)}: ${why}.`)
 }
 
-/** A host for work that any may do, such as fetching an image. @throws AppError `host_unavailable` */
-export async function anyHost(db: Db, hosts: Hosts): Promise<Host> {
-  const host = hosts.only ?? hosts.get(await freestHost(db, hosts))
-  if (host === undefined) throw noHost()
-  return host
+/** A host for work that is promised nothing, such as fetching an image. @throws AppError `host_unavailable`, `no_hosts_available` */
+export async function anyHost(db: Db, deps: PlacementDeps): Promise<Host> {
+  const { hosts } = deps
+  const rooms = hosts.only === undefined ? await roomsOf(db, deps) : []
+  const [best] = freest(rooms.filter(({ closed }) => closed === undefined))
+  const host = hosts.only ?? (best && hosts.get(best.id))
+  if (host !== undefined) return host
+  if (rooms.length === 0) throw noHost()
+  throw new AppError(
+    'no_hosts_available',
+    `No host takes new capsules: ${rooms.map(({ id, closed }) => `${id} ${closed}`).join(', ')}.`,
+  )
 }
 
-async function freestHost(db: Db, hosts: Hosts): Promise<string> {
-  const { all } = hosts
-  if (all.length === 0) throw noHost()
-  const heard = all.filter(({ isSilent }) => !isSilent)
-  const ids = (await Promise.all(heard.map((host) => knownHostId(db, host)))).flatMap((id) => id ?? [])
-  const counts = await countCapsulesByHost(db, ids)
-  const [freest] = ids.sort((a, b) => (counts.get(a) ?? 0) - (counts.get(b) ?? 0))
-  if (freest === undefined) throw new AppError('host_unavailable', 'No host answers now.')
-  return freest
+async function roomsOf(db: Db, { hosts, share }: PlacementDeps): Promise<readonly Room[]> {
+  return (await listHostLoads(db)).map((load) => {
+    // Other control planes may hear of it, this one does not.
+    const answers = load.answers && hosts.get(load.id)?.isSilent !== true
+    return roomOf({ ...load, answers }, share)
+  })
+}
+
+/** A host that has said which templates it has, and this is none of them, does not get it. */
+function mayHave(host: Host | undefined, name: string): boolean {
+  const { knownTemplates = [] } = host ?? {}
+  if (knownTemplates.length === 0) return true
+  return knownTemplates.some((template) => template.name === name || template.aliases.includes(name))
+}
+
+function said({ vcpus, memoryMib }: Demand): string {
+  return `${vcpus} vCPUs and ${memoryMib} MiB`
+}
+
+function percent(part: number): string {
+  return `${Math.max(0, Math.round(part * 100))} %`
 }

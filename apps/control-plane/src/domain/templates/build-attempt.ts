@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, abortable, isErrno, type Logger, type ReachStep } from '@wrenn/base'
 import { createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
 import { sql } from 'kysely'
-import type { BuildLimits } from '../../config.js'
+import type { BuildLimits, Limits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
@@ -54,6 +54,8 @@ export interface AttemptDeps {
   readonly files: BuildFiles
   readonly logins: RegistryLogins
   readonly limits: BuildLimits
+  /** How much of a host may be promised. */
+  readonly share: Limits['hosts']
   /** Of a template that is built from a built-in one. */
   readonly diskSizeMib: number
   /** How long making a snapshot may take. */
@@ -190,7 +192,8 @@ export class BuildAttempt {
     const image = new Map(Object.entries(this.#plan.images ?? {})).get(from)
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
-    const host = await anyHost(this.#deps.db, this.#deps.host)
+    const { db, host: hosts, share } = this.#deps
+    const host = await anyHost(db, { hosts, share })
     const origin = await imageOrigin({ ...this.#deps, host, signal: this.#signal, onProgress }, this.#build, image)
     return { ...origin, ...(host.joinedId === undefined ? {} : { hostId: host.joinedId }) }
   }

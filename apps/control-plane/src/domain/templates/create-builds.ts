@@ -47,7 +47,7 @@ export function createBuilds(deps: BuildsDeps): Builds {
   const { filesDir: dir, uploadBytes, filesBytes, timeoutMs } = buildLimits
   const files = new BuildFiles({ dir, uploadBytes, filesBytes, freshMs: timeoutMs + UPLOAD_SPARE_MS })
   const logins = new RegistryLogins(deps)
-  const shared = { ...deps, files, logins, limits: buildLimits }
+  const shared = { ...deps, files, logins, limits: buildLimits, share: limits.hosts }
   const runner = new BuildRunner({ ...shared, diskSizeMib: limits.defaultDiskSizeMib })
   const service = new TemplateBuilds({ ...deps, files, links: new UploadLinks(db), onPlanned: () => runner.look() })
   const housekeeping = new BuildHousekeeping(shared)

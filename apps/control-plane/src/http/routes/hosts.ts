@@ -80,7 +80,7 @@ export function hostRoutes(app: App, { joinedHosts }: Services): void {
       config: { permission: 'hosts.write' },
       schema: {
         tags,
-        summary: 'Let a machine join, with a token that is good once and for an hour.',
+        summary: 'Let a machine join, one of any number, with a token that is good once and for an hour.',
         response: { 201: newHostSchema, ...errors },
       },
     },
@@ -114,6 +114,29 @@ export function hostRoutes(app: App, { joinedHosts }: Services): void {
       void reply.header('cache-control', 'no-store')
       return await reply.status(201).send(await joinedHosts.renewToken(request.params.id, actorOf(request)))
     },
+  )
+
+  app.post(
+    '/v1/hosts/:id/cordon',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Give a host no new capsules. Those that it has stay, wake and are forked there.',
+        params,
+        response: { 200: hostSchema, ...errors },
+      },
+    },
+    (request) => joinedHosts.cordon(request.params.id, true, actorOf(request)),
+  )
+
+  app.post(
+    '/v1/hosts/:id/uncordon',
+    {
+      config: { permission: 'hosts.write' },
+      schema: { tags, summary: 'Give it new capsules again.', params, response: { 200: hostSchema, ...errors } },
+    },
+    (request) => joinedHosts.cordon(request.params.id, false, actorOf(request)),
   )
 
   app.post(

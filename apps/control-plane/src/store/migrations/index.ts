@@ -39,6 +39,7 @@ import * as lago from './0038-lago.js'
 import * as traffic from './0039-traffic.js'
 import * as joinedHosts from './0040-joined-hosts.js'
 import * as manyHosts from './0041-many-hosts.js'
+import * as placement from './0042-placement.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -82,4 +83,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0039-traffic': traffic,
   '0040-joined-hosts': joinedHosts,
   '0041-many-hosts': manyHosts,
+  '0042-placement': placement,
 }

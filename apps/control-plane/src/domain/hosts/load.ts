@@ -1,0 +1,62 @@
+import type { Limits } from '../../config.js'
+import type { HostLoad } from '../../store/placement.js'
+
+/** What a capsule takes of its host. */
+export interface Demand {
+  readonly vcpus: number
+  readonly memoryMib: number
+}
+
+/** What a host has left for capsules. */
+export interface Room {
+  readonly id: string
+  readonly answers: boolean
+  /** Why it gets none, as the end of a sentence about it. */
+  readonly closed?: string
+  readonly freeVcpus: number
+  readonly freeMib: number
+  /** The free part of what it has least of, 0 to 1. */
+  readonly score: number
+  /** What that is. */
+  readonly scarcest: string
+  /** The free parts of all together, between hosts that have as much of that. */
+  readonly spare: number
+}
+
+/** Paused capsules take no memory until they wake, which half of them are taken to do. */
+const WAKE_PART = 0.5
+
+/** By what the host has said; one that has not said what it has, has nothing. */
+export function roomOf(load: HostLoad, { vcpusPerCpu, memoryPercent }: Limits['hosts']): Room {
+  const vcpus = (load.cpus ?? 0) * vcpusPerCpu
+  const memoryMib = ((load.memoryMib ?? 0) * memoryPercent) / 100
+  const [freeVcpus, freeMib] = [vcpus - load.usedVcpus, memoryMib - load.usedMib]
+  const parts: readonly [string, number][] = [
+    ['memory', part(freeMib - load.pausedMib * WAKE_PART, memoryMib)],
+    ['CPUs', part(freeVcpus, vcpus)],
+    ['pool', load.poolFree ?? 1],
+  ]
+  const [scarcest, score] = parts.reduce((least, each) => (each[1] < least[1] ? each : least))
+  const spare = parts.reduce((sum, [, each]) => sum + each, 0)
+  const closed = closedBecause(load)
+  return { id: load.id, answers: load.answers, freeVcpus, freeMib, score, scarcest, spare, ...(closed && { closed }) }
+}
+
+/** The one with the most room first. */
+export function freest(rooms: readonly Room[]): readonly Room[] {
+  return [...rooms].sort((a, b) => b.score - a.score || b.spare - a.spare)
+}
+
+export function hasRoom({ freeVcpus, freeMib }: Room, { vcpus, memoryMib }: Demand): boolean {
+  return freeVcpus >= vcpus && freeMib >= memoryMib
+}
+
+function closedBecause({ answers, isCordoned, isShort }: HostLoad): string | undefined {
+  if (!answers) return 'does not answer'
+  if (isCordoned) return 'is cordoned'
+  return isShort ? 'runs short of memory or space' : undefined
+}
+
+function part(free: number, total: number): number {
+  return total <= 0 ? 0 : free / total
+}

@@ -1,0 +1,184 @@
+import { waitFor } from '@wrenn/base'
+import type { AuditPage, Capsule, ErrorBody, Host, NewHost, Template } from '@wrenn/protocol'
+import { FakeHost } from '@wrenn/testkit'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ControlPlane } from './control-plane.js'
+import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
+import { type JoinedHost, joinAs } from './testing/joined-host.js'
+
+const LONG_MS = 240_000
+const ENV = {
+  WRENN_HOST_AGENT_ADDRESS: 'joined',
+  WRENN_ENCRYPTION_KEY: '11'.repeat(32),
+  WRENN_QUOTA_CREATING_CAPSULES: '0',
+  WRENN_QUOTA_RUNNING_CAPSULES: '0',
+  // Each fake host has 2 CPUs and 8 GiB: room for 7 capsules of 1 GiB.
+  WRENN_HOST_VCPUS_PER_CPU: '10',
+  WRENN_HOST_MEMORY_PERCENT: '90',
+}
+const PER_HOST = 7
+const BIG = { vcpus: 1, memory_mb: 1024 }
+
+type Joined = JoinedHost & { readonly fake: FakeHost; readonly id: string }
+
+let platform: Platform
+let second: ControlPlane
+let a: Joined
+let b: Joined
+
+beforeAll(async () => {
+  platform = await startPlatform({ env: ENV })
+  second = await startReplica(platform, ENV)
+  a = await join(platform.host)
+  b = await join(await FakeHost.start())
+  const areOnline = async () => (await list()).every(({ status }) => status === 'online') || undefined
+  await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
+}, LONG_MS)
+afterAll(async () => {
+  await second[Symbol.asyncDispose]()
+  for (const { door } of [a, b]) await door[Symbol.asyncDispose]()
+  await b.fake[Symbol.asyncDispose]()
+  await platform[Symbol.asyncDispose]()
+})
+
+const post = async (path: string, body: object = {}): Promise<Response> => await platform.call('POST', path, body)
+const list = async (): Promise<Host[]> => await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)
+const endAll = async (capsules: readonly Capsule[]): Promise<void> => {
+  await Promise.all(capsules.map(({ id }) => platform.call('DELETE', `/v1/capsules/${id}`)))
+}
+const errorOf = async (response: Response): Promise<[status: number, code: string, message: string]> => {
+  const { code, message } = ((await response.json()) as ErrorBody).error
+  return [response.status, code, message]
+}
+
+async function join(fake: FakeHost): Promise<Joined> {
+  const made = await json<NewHost>(await post('/v1/hosts'), 201)
+  return { ...(await joinAs(platform, fake, made)), fake, id: made.host.id }
+}
+
+async function cordoned(id: string, work: () => Promise<void>): Promise<void> {
+  expect(await json<Host>(await post(`/v1/hosts/${id}/cordon`), 200)).toMatchObject({ id, schedulable: false })
+  try {
+    await work()
+  } finally {
+    expect(await json<Host>(await post(`/v1/hosts/${id}/uncordon`), 200)).toMatchObject({ id, schedulable: true })
+  }
+}
+
+describe('a create among several hosts', () => {
+  it(
+    'overfills none, of a hundred at once through two control planes',
+    async () => {
+      const headers = { 'x-api-key': platform.key, 'content-type': 'application/json' }
+      const asked = Array.from({ length: 100 }, async (_, index) => {
+        const url = index % 2 === 0 ? platform.url : second.url
+        return await fetch(`${url}/v1/capsules`, { method: 'POST', headers, body: JSON.stringify(BIG) })
+      })
+      const answers = await Promise.all(asked)
+      const made: Capsule[] = []
+      const refusals = new Set<string>()
+      for (const answer of answers) {
+        if (answer.status === 201) made.push((await answer.json()) as Capsule)
+        else refusals.add((await errorOf(answer)).slice(0, 2).join(' '))
+      }
+      const on = (id: string): number => made.filter(({ host_id: hostId }) => hostId === id).length
+      expect([on(a.id), on(b.id), made.length]).toEqual([PER_HOST, PER_HOST, 2 * PER_HOST])
+      expect([...refusals]).toEqual(['503 no_hosts_available'])
+      for (const { fake } of [a, b]) expect(fake.capsules.size).toBe(PER_HOST)
+      const [, , message] = await errorOf(await post('/v1/capsules', BIG))
+      expect(message).toMatch(
+        /^No host has room for 1 vCPUs and 1024 MiB: the freest, host-\w+, has \d+ vCPUs and 204 MiB left\.$/,
+      )
+      await endAll(made)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'goes where the most room is, and says why',
+    async () => {
+      const [first, next] = [await platform.create(BIG), await platform.create(BIG)]
+      expect(new Set([first.host_id, next.host_id])).toEqual(new Set([a.id, b.id]))
+      const page = await json<AuditPage>(await platform.call('GET', `/v1/audit-logs?resource_id=${first.id}`), 200)
+      const created = page.items.find(({ action, outcome }) => action === 'capsule.create' && outcome === 'accepted')
+      expect(created?.details).toMatchObject({
+        host_id: first.host_id,
+        host_because: expect.stringMatching(/^\d+ % of its (?:memory|CPUs|pool) is free, of 2 hosts$/),
+      })
+      await endAll([first, next])
+    },
+    LONG_MS,
+  )
+
+  it(
+    'gives a cordoned host nothing new, and nobody anything when all are',
+    async () => {
+      await cordoned(a.id, async () => {
+        const made = [await platform.create(), await platform.create(), await platform.create()]
+        expect(made.map(({ host_id: on }) => on)).toEqual([b.id, b.id, b.id])
+        await cordoned(b.id, async () => {
+          const [status, code, message] = await errorOf(await post('/v1/capsules'))
+          expect([status, code]).toEqual([503, 'no_hosts_available'])
+          expect(message).toContain(`${a.id} is cordoned, ${b.id} is cordoned`)
+          // What is there goes on.
+          const [{ id } = { id: '' }] = made
+          await json(await post(`/v1/capsules/${id}/pause`), 200)
+          await json(await post(`/v1/capsules/${id}/resume`), 200)
+          const forked = await json<{ capsules: Capsule[] }>(await post(`/v1/capsules/${id}/fork`), 201)
+          expect(forked.capsules.map(({ host_id: on }) => on)).toEqual([b.id])
+          await endAll(forked.capsules)
+        })
+        await endAll(made)
+      })
+      const page = await json<AuditPage>(await platform.call('GET', '/v1/admin/audit-logs?resource_type=host'), 200)
+      const told = page.items.filter(({ resource_id: id }) => id === a.id).map(({ action }) => action)
+      expect(told.slice(0, 2)).toEqual(['host.uncordon', 'host.cordon'])
+      expect((await post(`/v1/hosts/host-${'0'.repeat(25)}/cordon`)).status).toBe(404)
+      expect((await post(`/v1/hosts/${a.id}/uncordon`)).status).toBe(200)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'of a template goes to the host that has it, or says which that is and why it cannot',
+    async () => {
+      let source: Capsule | undefined
+      await cordoned(b.id, async () => {
+        source = await platform.create()
+      })
+      await json(await post('/v1/snapshots', { capsule_id: source?.id, name: 'of-a' }), 201)
+      const made = [await platform.create({ template: 'of-a' }), await platform.create({ template: 'of-a' })]
+      expect(made.map(({ host_id: on }) => on)).toEqual([a.id, a.id])
+      await cordoned(a.id, async () => {
+        expect(await errorOf(await post('/v1/capsules', { template: 'of-a' }))).toEqual([
+          503,
+          'no_hosts_available',
+          `The template "of-a" is on ${a.id} alone, which is cordoned.`,
+        ])
+      })
+      await endAll(made)
+      if (source !== undefined) await endAll([source])
+      expect((await platform.call('DELETE', '/v1/snapshots/of-a')).status).toBe(204)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'goes to no host that has said it lacks the built-in template',
+    async () => {
+      b.fake.templates = [...b.fake.templates, { name: 'of-b', aliases: [] }]
+      // Each control plane asks for itself.
+      const isListed = async (): Promise<boolean> => {
+        const templates = await json<Template[]>(await platform.call('GET', '/v1/snapshots'), 200)
+        return templates.some(({ name }) => name === 'of-b')
+      }
+      const hasIt = async () =>
+        (await Promise.all([isListed(), isListed(), isListed(), isListed()])).every(Boolean) || undefined
+      await waitFor(hasIt, { timeoutMs: 60_000, what: 'the template to be known' })
+      const made = [await platform.create({ template: 'of-b' }), await platform.create({ template: 'of-b' })]
+      expect(made.map(({ host_id: on }) => on)).toEqual([b.id, b.id])
+      await endAll(made)
+    },
+    LONG_MS,
+  )
+})

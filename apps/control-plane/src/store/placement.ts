@@ -1,0 +1,45 @@
+import { sql } from 'kysely'
+import type { Db } from './database.js'
+
+/** Of those who choose a host: from the look at what is promised until their own promise is written, one at a time. */
+const PLACEMENT_LOCK = 727_003
+
+/** What a host that has joined has, and what of it is promised to capsules. */
+export interface HostLoad {
+  readonly id: string
+  readonly answers: boolean
+  readonly isCordoned: boolean
+  /** It has less of its memory or its pool left than it keeps free. */
+  readonly isShort: boolean
+  /** `null`: it has not said. */
+  readonly cpus: number | null
+  readonly memoryMib: number | null
+  /** Of its pool, 0 to 1. */
+  readonly poolFree: number | null
+  /** Of capsules that run or may. */
+  readonly usedVcpus: number
+  readonly usedMib: number
+  readonly pausedMib: number
+}
+
+/** Until the end of the transaction nobody else chooses a host. */
+export async function lockPlacement(tx: Db): Promise<void> {
+  await sql`SELECT pg_advisory_xact_lock(${PLACEMENT_LOCK})`.execute(tx)
+}
+
+/** All that have joined and said something, the oldest first. */
+export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
+  const { rows } = await sql<HostLoad>`SELECT j.id,
+      h.told_state = 'up' AND j.revoked_at IS NULL AS "answers",
+      j.cordoned_at IS NOT NULL AS "isCordoned", h.memory_short OR h.pool_short AS "isShort",
+      h.cpus, h.memory_mib AS "memoryMib", h.pool_free AS "poolFree",
+      coalesce(c.vcpus, 0)::float8 AS "usedVcpus", coalesce(c.memory, 0)::float8 AS "usedMib",
+      coalesce(c.paused, 0)::float8 AS "pausedMib"
+    FROM joined_hosts AS j JOIN hosts AS h ON h.id = j.id LEFT JOIN (
+      SELECT host_id, sum(vcpus) FILTER (WHERE state <> 'paused') AS vcpus,
+        sum(memory_mib) FILTER (WHERE state <> 'paused') AS memory, sum(memory_mib) FILTER (WHERE state = 'paused') AS paused
+      FROM capsules WHERE state NOT IN ('stopped', 'error') GROUP BY host_id
+    ) AS c ON c.host_id = j.id
+    WHERE j.joined_at IS NOT NULL ORDER BY j.created_at, j.id`.execute(db)
+  return rows
+}
