@@ -11,7 +11,7 @@ import { HostAuthority, HostWatch, JoinedHosts, Joining, requireNoneElsewhere } 
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { createPeople } from './domain/people/index.js'
-import { AllCapsules, PlatformWatch } from './domain/platform/index.js'
+import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Snapshots } from './domain/points/index.js'
 import { Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Keyring, readKeyFile } from './domain/secrets/index.js'
@@ -110,6 +110,7 @@ export async function startControlPlane(
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
     reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   })
+  const unknownCapsules = new UnknownCapsules({ db, host })
   const services: Services = {
     wake: inFlight.wake,
     atomic: inFlight.atomic,
@@ -122,10 +123,18 @@ export async function startControlPlane(
     teamAdmin: new TeamAdmin(db),
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
+    unknownCapsules,
     joinedHosts: new JoinedHosts({ db, authority, takesHosts: hostWatch !== undefined }),
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
     onOperationEnd: (listener) => operations.onEnd(listener),
-    platformWatch: new PlatformWatch({ db, host, mail: config.mail, lago: config.lago, version: VERSION }),
+    platformWatch: new PlatformWatch({
+      db,
+      host,
+      unknownCapsules,
+      mail: config.mail,
+      lago: config.lago,
+      version: VERSION,
+    }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),

@@ -14,7 +14,7 @@ import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
-import { AllCapsules, PlatformWatch } from './domain/platform/index.js'
+import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createInFlight, Readiness } from './domain/reconcile/index.js'
 import { Keyring } from './domain/secrets/index.js'
@@ -105,6 +105,7 @@ async function openApi(): Promise<string> {
     reach: noSteps,
   })
   const authority = new HostAuthority({ db, keyring })
+  const unknownCapsules = new UnknownCapsules({ db, host })
   const app = await createApp({
     joinedHosts: new JoinedHosts({ db, authority, takesHosts: false }),
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
@@ -119,8 +120,9 @@ async function openApi(): Promise<string> {
     teamAdmin: new TeamAdmin(db),
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
+    unknownCapsules,
     onOperationEnd: (listener) => operations.onEnd(listener),
-    platformWatch: new PlatformWatch({ db, host, mail, lago: undefined, version: VERSION }),
+    platformWatch: new PlatformWatch({ db, host, unknownCapsules, mail, lago: undefined, version: VERSION }),
     callMeter,
     members: new Members({ db, mailer, onChange: people.onChange }),
     invitations: new Invitations({ db, mailer }),

@@ -38,6 +38,7 @@ describe('the platform', () => {
       used_vcpus: 1,
       used_memory_mb: 2,
       capsules: 3,
+      unknown_capsules: ['cl-9'],
     }
     const problem = { severity: 'error', part: 'host', message: 'It is silent.', next_step: 'Look.' }
     server.handler = (_seen, response) =>
@@ -51,11 +52,19 @@ describe('the platform', () => {
       })
     const health = await wrenn.platform.health()
     expect(health.problems).toEqual([{ severity: 'error', part: 'host', message: 'It is silent.', nextStep: 'Look.' }])
-    expect(health.hosts).toMatchObject([{ id: undefined, usedMemoryMib: 2, lastSeenAt: undefined, status: undefined }])
+    expect(health.hosts).toMatchObject([
+      { id: undefined, usedMemoryMib: 2, unknownCapsules: ['cl-9'], lastSeenAt: undefined, status: undefined },
+    ])
     expect(health.controlPlane).toEqual({ version: '1', startedAt: new Date(AT), replicas: 2 })
     expect(health.mail.oldestWaitingAt).toEqual(new Date(AT))
     const lago = { to: 'lago:443', waiting: 2, oldestWaitingAt: new Date(AT), refused: 1, problem: 'It says no.' }
     expect(health.lago).toEqual(lago)
+  })
+
+  it('destroys what only a host knows', async () => {
+    server.handler = (_seen, response) => response.writeHead(204).end()
+    await wrenn.platform.destroyUnknownCapsule('cl-9')
+    expect(server.seen).toMatchObject([{ method: 'DELETE', path: '/v1/admin/unknown-capsules/cl-9' }])
   })
 
   it('has a trail of its own', async () => {

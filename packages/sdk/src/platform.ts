@@ -61,6 +61,8 @@ export interface HostHealth {
   readonly usedMemoryMib: number
   /** Sleeping ones too. */
   readonly capsules: number
+  /** Ids of capsules that it has and the database does not know; `undefined` while it does not answer. */
+  readonly unknownCapsules: readonly string[] | undefined
   readonly agentVersion: string | undefined
   readonly engine: string | undefined
   /** What it says of itself; `undefined` while it does not answer. */
@@ -181,6 +183,11 @@ export class Platform {
     return await this.#transport.json<wire.RecomputedUsage>('POST', '/v1/admin/usage/recompute', body)
   }
 
+  /** Destroys a capsule that a host has and the database does not know. @throws WrennError `conflict` for one that it knows */
+  async destroyUnknownCapsule(id: string, options: CallOptions = {}): Promise<void> {
+    await this.#transport.send('DELETE', `/v1/admin/unknown-capsules/${encodeURIComponent(id)}`, options)
+  }
+
   /** How hosts and services do now: what is wrong first, with the next step. */
   async health(options: CallOptions = {}): Promise<PlatformHealth> {
     return platformHealth(await this.#transport.json<wire.PlatformHealth>('GET', '/v1/admin/health', options))
@@ -254,6 +261,7 @@ function hostHealth(host: wire.HostHealth): HostHealth {
     usedVcpus: host.used_vcpus,
     usedMemoryMib: host.used_memory_mb,
     capsules: host.capsules,
+    unknownCapsules: host.unknown_capsules,
     agentVersion: host.agent_version,
     engine: host.engine,
     status: host.status && hostStatus(host.status),

@@ -39,6 +39,8 @@ export function addHost(program: Command): void {
   addCordon(host)
   addRemove(host)
   addRotate(host)
+  addUnknown(host)
+  addDestroyUnknown(host)
 }
 
 function addToken(host: Command): void {
@@ -142,6 +144,39 @@ function addRotate(host: Command): void {
       { rotated: true },
       () => 'Another authority signs from now on; both are trusted until hosts have renewed.',
     )
+  })
+}
+
+function addUnknown(host: Command): void {
+  const command = host
+    .command('unknown')
+    .description('list capsules that a host has and the database does not know')
+    .addHelpText('after', '\nAs after a restore from a backup: they were made since, go on, and belong to nobody.')
+  withJson(command).action(async (options: CommonOptions) => {
+    const { config, output } = contextOf(options)
+    const { hosts } = await (await connect(config)).platform.health()
+    const found = hosts.flatMap(({ id, unknownCapsules = [] }) =>
+      unknownCapsules.map((capsule) => ({ host_id: id ?? null, capsule_id: capsule })),
+    )
+    output.result(found, () =>
+      table(
+        ['HOST', 'CAPSULE'],
+        found.map((each) => [each.host_id ?? '', each.capsule_id]),
+      ),
+    )
+  })
+}
+
+function addDestroyUnknown(host: Command): void {
+  const command = host
+    .command('destroy-unknown <capsule>')
+    .description('destroy a capsule that a host has and the database does not know')
+    .option('--yes', 'its memory and files are gone for good')
+  withJson(command).action(async (id: string, options: CommonOptions & { readonly yes?: boolean }) => {
+    const { config, output } = contextOf(options)
+    if (options.yes !== true) throw new AppError('invalid_request', 'It is gone for good afterwards; say --yes.')
+    await (await connect(config)).platform.destroyUnknownCapsule(id)
+    output.result({ destroyed: id }, () => id)
   })
 }
 

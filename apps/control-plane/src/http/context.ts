@@ -28,7 +28,7 @@ import type {
   Throttle,
   UserAdmin,
 } from '../domain/people/index.js'
-import type { AllCapsules, PlatformWatch } from '../domain/platform/index.js'
+import type { AllCapsules, PlatformWatch, UnknownCapsules } from '../domain/platform/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
 import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
@@ -59,6 +59,7 @@ export interface Services {
   readonly teamAdmin: TeamAdmin
   readonly plans: Plans
   readonly allCapsules: AllCapsules
+  readonly unknownCapsules: UnknownCapsules
   /** Machines that run capsules. */
   readonly joinedHosts: JoinedHosts
   readonly joining: Joining

@@ -30,8 +30,8 @@ export interface Platform extends AsyncDisposable {
     path: string,
     options?: { readonly protocol?: string; readonly key?: string | undefined; readonly cookie?: string },
   ): Socket
-  /** Ends the control plane and starts it again on the same database and host. */
-  restart(): Promise<void>
+  /** Ends the control plane and starts it again on the same database and host. @param meanwhile what is done in between */
+  restart(meanwhile?: () => Promise<void>): Promise<void>
 }
 
 export interface PlatformOptions {
@@ -127,8 +127,9 @@ export async function startPlatform(options: PlatformOptions = {}): Promise<Plat
       }
       return new Socket(new WebSocket(publicUrl().replace('http', 'ws') + path, protocol ?? [], { headers }))
     },
-    restart: async () => {
+    restart: async (meanwhile) => {
       await running[Symbol.asyncDispose]()
+      await meanwhile?.()
       running = await start()
     },
     [Symbol.asyncDispose]: () => owned[Symbol.asyncDispose](),

@@ -61,6 +61,12 @@ const hostHealthSchema = z
     used_vcpus: z.int().describe('Of running capsules.'),
     used_memory_mb: z.int().describe('Of running capsules.'),
     capsules: z.int().describe('Sleeping ones too.'),
+    unknown_capsules: z
+      .array(z.string())
+      .optional()
+      .describe(
+        'Ids of capsules that it has and the database does not know, as after a restore from a backup; nothing ends them. Absent while it does not answer.',
+      ),
     agent_version: z.string().optional(),
     engine: z.string().optional(),
     status: z

@@ -10,10 +10,12 @@ import { findMailBacklog } from '../../store/mails.js'
 import { type Count, countBuilds, countCapsules, countOperations } from '../../store/monitoring.js'
 import { type HostUse, listHostUse } from '../../store/usage.js'
 import { problemsOf } from './problems.js'
+import type { UnknownCapsules } from './unknown-capsules.js'
 
 interface PlatformWatchDeps {
   readonly db: Db
   readonly host: Hosts
+  readonly unknownCapsules: UnknownCapsules
   readonly mail: MailConfig
   /** `undefined`: there is none. */
   readonly lago: Pick<LagoConfig, 'url'> | undefined
@@ -68,15 +70,18 @@ export class PlatformWatch {
   }
 
   async #hosts(): Promise<{ shown: HostHealth[]; reasons: ReadonlyMap<HostHealth, string> }> {
-    const { db, host: hosts } = this.#deps
-    const [known, heard] = await Promise.all([listHostUse(db), heardOf(hosts)])
+    const { db, host: hosts, unknownCapsules } = this.#deps
+    const [known, heard] = await Promise.all([listHostUse(db), heardOf(hosts, unknownCapsules)])
     const reasons = new Map<HostHealth, string>()
     const asked = new Set<string>()
-    const shown = heard.map(({ id, address, said }) => {
+    const shown = heard.map(({ id, address, said, unknown }) => {
       const ownId = said instanceof AppError ? (id ?? known.find((other) => other.address === address)?.id) : id
       const own = known.find((other) => other.id === ownId)
       if (ownId !== undefined) asked.add(ownId)
-      const health = toHost(own ?? { id: ownId, address, ...unused }, said)
+      const health = {
+        ...toHost(own ?? { id: ownId, address, ...unused }, said),
+        ...(unknown === undefined ? {} : { unknown_capsules: unknown }),
+      }
       const reason = said instanceof AppError ? said.message : said.notReadyReason
       if (reason !== '') reasons.set(health, reason)
       return health
@@ -139,13 +144,16 @@ function wayOf({ smtpUrl, outboxDir }: MailConfig): Pick<PlatformHealth['mail'],
 }
 
 /** All are asked at once. Where none has joined, that is what is said. */
-async function heardOf(hosts: Hosts) {
-  if (hosts.all.length === 0) return [{ id: undefined, address: 'nowhere', said: noHost() }]
+async function heardOf(hosts: Hosts, unknownCapsules: UnknownCapsules) {
+  if (hosts.all.length === 0) return [{ id: undefined, address: 'nowhere', said: noHost(), unknown: undefined }]
   return await Promise.all(
     hosts.all.map(async (host) => {
-      const said: Heard = await host.status().catch((error: unknown) => AppError.from(error))
+      const [said, unknown] = await Promise.all([
+        host.status().catch((error: unknown): Heard => AppError.from(error)),
+        unknownCapsules.listOf(host).catch(() => undefined), // why it does not answer is told by its status
+      ])
       const ownId = said instanceof AppError ? host.id : said.hostId
-      return { id: host.joinedId ?? ownId, address: host.address, said }
+      return { id: host.joinedId ?? ownId, address: host.address, said, unknown }
     }),
   )
 }

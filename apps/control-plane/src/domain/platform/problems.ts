@@ -4,6 +4,8 @@ import { MIN_FREE } from '../hosts/index.js'
 const SLOW_DATABASE_MS = 250
 const LATE_MAIL_MS = 10 * 60_000
 const LATE_LAGO_MS = 3600_000
+/** Of many ids. */
+const NAMED = 3
 
 type Facts = Omit<PlatformHealth, 'problems'>
 
@@ -53,6 +55,18 @@ function problemsOfHost(host: HostHealth, reason: string | undefined, version: s
   if (status.memory_available_bytes < status.memory_bytes * MIN_FREE) {
     const message = `The host ${name} has ${percent(status.memory_available_bytes / status.memory_bytes)} of its memory left; capsules are paused before it runs out.`
     problems.push(warning('host', message, 'Pause capsules, or give the machine more memory.'))
+  }
+  const { unknown_capsules: unknown = [] } = host
+  if (unknown.length > 0) {
+    const some = unknown.slice(0, NAMED).join(', ')
+    const message = `The host ${name} has ${unknown.length} capsules that the database does not know: ${some}${unknown.length > NAMED ? ', …' : ''}. They go on, and belong to nobody.`
+    problems.push(
+      warning(
+        'host',
+        message,
+        'They were made after the backup that was restored: docs/backup.md. `wrenn host destroy-unknown` ends one.',
+      ),
+    )
   }
   if (host.agent_version !== undefined && host.agent_version !== version) {
     const message = `The host agent of ${name} is version ${host.agent_version}, the control plane ${version}.`

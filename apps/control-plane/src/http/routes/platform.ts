@@ -1,9 +1,16 @@
-import { anyCapsulePageSchema, listAnyCapsulesQuerySchema, platformHealthSchema } from '@wrenn/protocol'
+import {
+  anyCapsulePageSchema,
+  capsuleIdSchema,
+  listAnyCapsulesQuerySchema,
+  platformHealthSchema,
+} from '@wrenn/protocol'
+import { z } from 'zod'
+import { actorOf } from '../auth.js'
 import type { App, Services } from '../context.js'
-import { errors } from '../schemas.js'
+import { errors, noContent } from '../schemas.js'
 
 /** For admins of the platform: what is on it, and how it does. */
-export function platformRoutes(app: App, { allCapsules, platformWatch }: Services): void {
+export function platformRoutes(app: App, { allCapsules, unknownCapsules, platformWatch }: Services): void {
   app.get(
     '/v1/admin/capsules',
     {
@@ -16,6 +23,23 @@ export function platformRoutes(app: App, { allCapsules, platformWatch }: Service
       },
     },
     (request) => allCapsules.list(request.query),
+  )
+
+  app.delete(
+    '/v1/admin/unknown-capsules/:id',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags: ['system'],
+        summary: 'Destroy a capsule that a host has and the database does not know, as after a restore from a backup.',
+        params: z.object({ id: capsuleIdSchema }),
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await unknownCapsules.destroy(request.params.id, actorOf(request))
+      return await reply.status(204).send()
+    },
   )
 
   app.get(
