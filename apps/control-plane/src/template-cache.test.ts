@@ -8,6 +8,8 @@ import { type Db, openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 const BUILDS = '/v1/templates/builds'
+/** Several builds in a row, on a machine that is busy. */
+const BUSY_MS = 240_000
 let dir: string
 let platform: Platform
 let db: Db
@@ -78,7 +80,7 @@ async function newest(): Promise<number> {
   return Number(row?.seq ?? 0)
 }
 
-describe('what is kept of a step', () => {
+describe('what is kept of a step', { timeout: BUSY_MS }, () => {
   /** A template of two steps that are kept, and where what is kept of each is. */
   async function built() {
     const name = newName()
@@ -170,7 +172,7 @@ describe('what is kept of a step', () => {
   })
 })
 
-describe('what is kept of a stage for another', () => {
+describe('what is kept of a stage for another', { timeout: BUSY_MS }, () => {
   const copies = { type: 'COPY', args: ['app/part', '/app/part'], stage: 0 }
   const stagesOf = (name: string, turn: number) => [
     stage(run(`echo ${name} > part`)),
@@ -195,5 +197,19 @@ describe('what is kept of a stage for another', () => {
     expect(done.text).toContain('is damaged or gone, and is made again')
     const again = await build(name, stagesOf(name, 3))
     expect([again.state, again.text.includes('damaged')]).toEqual(['ready', false])
+  })
+
+  it('serves a build whose results cannot be used, however many there are', async () => {
+    const name = newName()
+    const since = await newest()
+    const more = Array.from({ length: 6 }, (_, index) => run(`echo ${index} >> part`))
+    const stages = [stage(run(`echo ${name} > part`)), stage(copies, ...more)]
+    expect((await build(name, stages)).state).toBe('ready')
+    for (const id of (await results(since)).slice(1)) platform.host.snapshots.delete(id)
+    const done = await build(name, stages)
+    const expected = [name, 0, 1, 2, 3, 4, 5, ''].join('\n')
+    expect([done.state, await read(name, '/app/part')], done.text).toEqual(['ready', expected])
+    expect([cached(done), done.text.match(/cannot be used/g)?.length]).toEqual([0, 7])
+    expect(done.text).not.toContain('It is tried again')
   })
 })

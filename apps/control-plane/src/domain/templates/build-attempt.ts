@@ -287,9 +287,8 @@ export class BuildAttempt {
       } catch (error) {
         if (!(error instanceof NotStarted) || error.mayPass) throw error
         this.#sayUnusable(stage, done - 1, error)
+        // What its steps copy from other stages is there in most cases; where it is not, the step says so, and the next attempt gathers it.
         await patchSnapshot(db, result.id, { steps_hash: null })
-        // Of the stages that it copies from, too.
-        if (stage.steps.some(({ stage: source }) => source !== undefined)) throw error
       }
     }
   }
