@@ -17,7 +17,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { silentLogger } from '@wrenn/base'
+import { noSteps, silentLogger } from '@wrenn/base'
 import { TEMPLATE_TAIL_BYTES, templateLabel, templateSeal } from '@wrenn/protocol'
 import { tarOf, writeOciLayout } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -51,6 +51,7 @@ describe.skipIf(reason !== '')(`images of files ${reason}`, () => {
       limits: { maxBytes: change.maxBytes ?? 64 * MIB, maxFiles: change.maxFiles ?? 1_000 },
       totalBytes: change.totalBytes ?? 1024 * MIB,
       keepMs: 3600_000,
+      reach: noSteps,
     })
   const importIt = async (
     file: string,

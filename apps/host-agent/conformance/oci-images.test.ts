@@ -5,7 +5,7 @@ import { chmod, link, mkdir, mkdtemp, readdir, rm, symlink, truncate, utimes, wr
 import { request as askFor, createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { parseCidr, silentLogger, waitFor } from '@wrenn/base'
+import { noSteps, parseCidr, silentLogger, waitFor } from '@wrenn/base'
 import { registryLogin, TestRegistry, tarOf, writeOciLayout } from '@wrenn/testkit'
 import { build } from 'esbuild'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -70,6 +70,7 @@ describe.skipIf(reason !== '')(`images of registries ${reason}`, () => {
       limits: { maxBytes, maxFiles },
       totalBytes,
       keepMs: KEEP_MS,
+      reach: noSteps,
     })
   const fetchIt = async (
     wanted: string,

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { mkdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { AppError, type Logger } from '@wrenn/base'
+import { AppError, type Logger, noSteps, stepsFromFile } from '@wrenn/base'
 import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
 import type {
   FetchedTemplate,
@@ -223,6 +223,7 @@ function fetchOptions(config: HostAgentConfig, logger: Logger) {
     limits: { maxBytes, maxFiles },
     totalBytes,
     keepMs,
+    reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   } as const
 }
 

@@ -1,7 +1,16 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { chown, rm, stat, utimes } from 'node:fs/promises'
 import { basename, join } from 'node:path'
-import { AppError, errorText, firstFailure, isErrno, KeyedMutex, type Logger, UndoStack } from '@wrenn/base'
+import {
+  AppError,
+  errorText,
+  firstFailure,
+  isErrno,
+  KeyedMutex,
+  type Logger,
+  type ReachStep,
+  UndoStack,
+} from '@wrenn/base'
 import { formatImageReference, type ImageReference, parseImageReference } from '@wrenn/protocol'
 import { z } from 'zod'
 import { allocatedBytes } from '../../allocated.js'
@@ -102,6 +111,8 @@ export interface FetchOptions {
   readonly totalBytes: number
   /** How long an image stays that nothing boots from, after its last use. */
   readonly keepMs: number
+  /** Called at each step with its name, where tests break the process off. */
+  readonly reach: ReachStep
 }
 
 /** Who boots from fetched images. */
@@ -293,6 +304,7 @@ export class FetchedImages {
     await makeScratch(scratchDir)
     await undo.defer(() => removeUnpacked(scratchDir))
     await undo.defer(() => this.#promised.delete(scratchDir))
+    this.#options.reach('image:begun')
     return scratchDir
   }
 
@@ -359,17 +371,19 @@ export class FetchedImages {
 
   /** Makes the image of `<work>/layout` a layer; `work` is gone afterwards. */
   async #become(work: string, { name, digest, source, scratchDir, signal, onProgress }: Become): Promise<FetchedImage> {
-    const { limits, logger } = this.#options
+    const { limits, logger, reach } = this.#options
     const startedAtMs = Date.now()
     const layout = join(work, 'layout')
     const { config, manifest } = await readLayout(layout, imageArchitecture())
     onProgress('Unpacking it')
     const unpacked = await unpackLayout(layout, join(scratchDir, 'root'), limits, { signal, timeoutMs: TIMEOUT_MS })
     await removeUnpacked(work)
+    reach('image:unpacked')
     onProgress('Packing it as a disk')
     await this.#needWithinTotal(unpacked.bytes, signal)
     const file = await this.#pack(unpacked, scratchDir, signal)
     const entry = await this.#adopt(file, { name, manifest: digest ?? manifest, source, config, signal })
+    reach('image:made')
     logger.info({ image: name, reference: source, ms: Date.now() - startedAtMs }, 'images.fetched')
     return await this.#describe(entry)
   }
