@@ -14,10 +14,12 @@ const exec = promisify(execFile)
 /** In the place of the guest's `/`. */
 let root: string
 let ends = 0
+let wentBack = false
 
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'wrenn-test-stage-'))
   ends = 0
+  wentBack = false
   await mkdir(join(root, 'var/tmp'), { recursive: true })
   await writeFile(join(root, 'var/tmp/kept'), 'one')
   await writeFile(join(root, '.hidden'), 'two')
@@ -34,6 +36,9 @@ const guest: Guest = {
     } finally {
       ends += 1
     }
+  },
+  requireUnbroken: async () => {
+    if (wentBack) throw new Error('it went back')
   },
 }
 
@@ -62,4 +67,12 @@ it('ends the archive when the files are not taken', async () => {
   }
   await expect(keepStageFiles(guest, { receive }, 'var', 'hash')).rejects.toThrow('there is no room')
   await expect.poll(() => ends).toBe(1)
+})
+
+it('is not kept of a guest that went back to an earlier state meanwhile', async () => {
+  wentBack = true
+  const receive = async (_: object, tar: Readable): Promise<void> => {
+    await buffer(tar)
+  }
+  await expect(keepStageFiles(guest, { receive }, 'var', 'hash')).rejects.toThrow('it went back')
 })

@@ -22,10 +22,10 @@ if [ $found = 0 ]; then echo "there is no /$src in the stage" >&2; exit 1; fi`
 
 /**
  * Keeps what a `COPY` of another stage takes from this one, as files of the team by that hash.
- * @throws AppError `build_failed` when there is nothing, `too_large`, …
+ * @throws AppError `build_failed` when there is nothing, `too_large`, `engine_failure` when the stage went back meanwhile, …
  */
 export async function keepStageFiles(
-  guest: Pick<BuildGuest, 'answer' | 'archive' | 'capsule'>,
+  guest: Pick<BuildGuest, 'answer' | 'archive' | 'capsule' | 'requireUnbroken'>,
   files: Pick<BuildFiles, 'receive'>,
   source: string,
   hash: string,
@@ -35,11 +35,17 @@ export async function keepStageFiles(
   const gather = ['-c', GATHER, 'gather', below(`${place}/tree`), source]
   await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -m 700 "$0"', below(place)] })
   await guest.answer({ cmd: '/bin/sh', args: gather })
-  const tar = Readable.from(guest.archive(`${place}/tree`), { objectMode: false })
+  const tar = Readable.from(unbroken(guest, `${place}/tree`), { objectMode: false })
   try {
     await files.receive({ teamId: guest.capsule.teamId, hash }, tar, undefined)
   } finally {
     tar.destroy()
   }
   await guest.answer({ cmd: '/bin/sh', args: ['-c', 'rm -rf "$0"', below(place)] })
+}
+
+/** Fails at its end, before anybody takes it for whole, unless the guest is still what its steps made of it. */
+async function* unbroken(guest: Pick<BuildGuest, 'archive' | 'requireUnbroken'>, path: string) {
+  yield* guest.archive(path)
+  await guest.requireUnbroken()
 }
