@@ -401,6 +401,8 @@ export class BuildAttempt {
     const { teamId, id } = guest.capsule
     await guest.answer({ cmd: '/bin/sh', args: ['-c', 'sync'] }, SMALL_ANSWER_BYTES)
     await abortable(lifecycle.pause(teamId, id, { waitMs }), this.#signal)
+    // The start from the disk says something else of it, and nobody could tell any more.
+    await guest.requireUnbroken()
     await abortable(lifecycle.resume(teamId, id, { from: 'disk', waitMs }), this.#signal)
     return new BuildGuest(this.#deps, await capsules.running(teamId, id), this.#signal)
   }
