@@ -165,6 +165,9 @@ export class CapsuleManager {
     return await this.#table.exclusive(input.capsuleId, async () => {
       const existing = this.get(input.capsuleId)
       if (existing !== undefined) return requireMade(existing)
+      const { snapshotId, isVerified = false } = input
+      // Reading gigabytes is no reason for the hot pool to wait.
+      if (isVerified && snapshotId !== undefined) await this.snapshots.verify(snapshotId)
       return await this.#counted(() => this.#creator.create(input))
     })
   }

@@ -127,7 +127,6 @@ export class Creator {
     requireShapeOf(manifest, input)
     const dir = `snapshots/${snapshotId}`
     await states.usable(dir, WAY_OUT)
-    if (input.isVerified === true) await this.#snapshots.verify(snapshotId)
     const { template, engine, kernelVersion, image } = manifest
     const engineVersion = await machine.engine.version()
     const base = { ...newRecord(input, this.#context.bootId), snapshotId }

@@ -73,10 +73,14 @@ export class Snapshots {
     return found
   }
 
-  /** @throws AppError `snapshot_damaged` unless its files are, byte by byte, what was saved */
+  /** @throws AppError `template_not_found`, `snapshot_damaged` unless its files are, byte by byte, what was saved */
   async verify(snapshotId: string): Promise<void> {
     const { states, verifyFiles } = this.#context
-    await states.verify(dirs.snapshot(snapshotId), verifyFiles, this.#own.has(snapshotId))
+    const dir = dirs.snapshot(snapshotId)
+    await this.using(snapshotId, async () => {
+      await states.intact(dir)
+      await states.verify(dir, verifyFiles, this.#own.has(snapshotId))
+    })
   }
 
   /** Those that can be read; damaged ones are logged and left out. */
