@@ -37,6 +37,8 @@ interface BuildFilesOptions {
 export interface OpenedFiles {
   readonly stream: Readable
   readonly sizeBytes: number
+  /** Without which the stream fails at its end. */
+  readonly sha256: string
 }
 
 /** A team's upload, by the hash that its client calls it by. */
@@ -130,11 +132,12 @@ export class BuildFiles {
         // It may have been uploaded anew meanwhile.
         if ((await known(() => stat(path), undefined))?.ino === ino) await rm(path, { force: true })
       }
-      const check = checked(SEAL.exec(buffer.toString('latin1'))?.[1], onDamage)
+      const sha256 = SEAL.exec(buffer.toString('latin1'))?.[1] ?? ''
+      const check = checked(sha256, onDamage)
       const bytes =
         endsAt === 0 ? Readable.from([]) : file.createReadStream({ end: endsAt - 1, highWaterMark: READ_BYTES })
       if (endsAt === 0) await file.close()
-      return { stream: pipe(bytes, check, () => {}), sizeBytes: endsAt }
+      return { stream: pipe(bytes, check, () => {}), sizeBytes: endsAt, sha256 }
     } catch (error) {
       await file.close()
       throw error
@@ -150,14 +153,13 @@ export class BuildFiles {
     hash: string,
     signal: AbortSignal,
   ): Promise<{ readonly sha256: string; readonly sizeBytes: number }> {
-    const sum = createHash('sha256')
+    const { stream, sha256 } = await this.open(teamId, hash)
     let sizeBytes = 0
-    for await (const chunk of (await this.open(teamId, hash)).stream) {
+    for await (const chunk of stream) {
       signal.throwIfAborted()
-      sum.update(chunk)
       sizeBytes += chunk.length
     }
-    return { sha256: sum.digest('hex'), sizeBytes }
+    return { sha256, sizeBytes }
   }
 
   /** Removes uploads that no build has used for so long, and what broken ones have left. */
@@ -277,7 +279,7 @@ async function* sealed(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
 }
 
 /** Passes all on, and fails after the last byte when together they are not of that digest, once `onDamage` is done. */
-function checked(sha256: string | undefined, onDamage: () => Promise<void>): Transform {
+function checked(sha256: string, onDamage: () => Promise<void>): Transform {
   const sum = createHash('sha256')
   return new Transform({
     transform: (bytes: Buffer, _encoding, done) => {
