@@ -155,6 +155,23 @@ describe('what is kept of a step', { timeout: BUSY_MS }, () => {
     expect(done.text).not.toContain('cannot be used')
   })
 
+  it('stays when nothing at all starts, whatever the host says of it', async () => {
+    const { again } = await built()
+    // From each of two results and from what the template begins with.
+    for (let n = 0; n < 3; n++) {
+      platform.host.faults.hold('create', 'before').release(new AppError('engine_failure', 'There is no engine.'))
+    }
+    const done = await again()
+    expect([cached(done), done.text]).toEqual([3, expect.stringContaining('It is tried again')])
+  })
+
+  it('is used no more when nothing starts from it while something else does', async () => {
+    const { again } = await built()
+    platform.host.faults.hold('create', 'before').release(new AppError('engine_failure', 'It does not run.'))
+    expect(cached(await again())).toBe(2)
+    expect(cached(await again())).toBe(3)
+  })
+
   it('is nothing of a capsule that went back to an earlier state while it was built', async () => {
     const name = newName()
     const flag = join(dir, 'go')

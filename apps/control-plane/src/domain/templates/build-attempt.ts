@@ -72,14 +72,14 @@ export function tooLate({ timeoutMs }: BuildLimits): AppError {
 
 /** The capsule of a build was made and did not come to run. */
 class NotStarted extends AppError {
-  /** Whether what kept it from starting says nothing of what it was started from. */
-  readonly mayPass: boolean
+  /** Whether it is the host that starts nothing now, a fault of what it was started from, or not known. */
+  readonly fault: 'host' | 'origin' | 'unknown'
   /** Whether what it was started from is not what was saved. */
   readonly isDamage: boolean
 
   constructor(message: string, why: string | undefined) {
     super('engine_failure', `The capsule of the build did not start: ${message}`)
-    this.mayPass = OF_THE_HOST.has(why ?? '')
+    this.fault = OF_THE_HOST.has(why ?? '') ? 'host' : OF_THE_ORIGIN.has(why ?? '') ? 'origin' : 'unknown'
     this.isDamage = why === 'snapshot_damaged'
   }
 }
@@ -91,6 +91,13 @@ const OF_THE_HOST: ReadonlySet<string> = new Set<ErrorCode>([
   'pool_exhausted',
   'disk_full',
   'timeout',
+])
+
+/** Why nothing starts from one snapshot, on whatever day. */
+const OF_THE_ORIGIN: ReadonlySet<string> = new Set<ErrorCode>([
+  'snapshot_damaged',
+  'state_not_loadable',
+  'template_not_found',
 ])
 
 /** The build was cancelled, or somebody else carries it out: nothing of this attempt counts. */
@@ -225,12 +232,16 @@ export class BuildAttempt {
   }
 
   /** The result of the most steps of a stage that there is; this build's own counts also where nothing kept is to be used. */
-  async #resultOf({ steps, hashes }: PlannedStage): Promise<{ readonly done: number; readonly result?: SnapshotRow }> {
+  async #resultOf(
+    { steps, hashes }: PlannedStage,
+    unusable: ReadonlySet<string> = new Set(),
+  ): Promise<{ readonly done: number; readonly result?: SnapshotRow }> {
     const usable = hashes.slice(0, cacheableSteps({ ...this.#plan, steps }))
     const found = await findStepResults(this.#deps.db, this.#build.team_id, hashes)
     // Of several with the same hash the newest.
     const results = new Map(
       found
+        .filter(({ id }) => !unusable.has(id))
         .filter(({ steps_hash: hash, build_id: id }) => id === this.#build.id || usable.includes(hash ?? ''))
         .map((result) => [result.steps_hash, result] as const),
     )
@@ -243,10 +254,7 @@ export class BuildAttempt {
   async #start(stage: PlannedStage): Promise<Progress> {
     const { from, steps } = stage
     this.log.say('base', `FROM ${from}`)
-    const { done, ...kept } = (await this.#startFromResult(stage)) ?? {
-      done: 0,
-      ...(await this.#startFromOrigin(stage)),
-    }
+    const { done, ...kept } = await this.#startFromWhatThereIs(stage)
     await this.#countCached(done)
     for (const [index, step] of steps.slice(0, done).entries()) {
       this.log.say(this.#numberOf(stage, index), `CACHED ${this.#called(stage, index)} ${shown(step)}`)
@@ -271,26 +279,32 @@ export class BuildAttempt {
     }
   }
 
-  /**
-   * From the result of the most steps that can be used. No build starts again from one that does not load, as after a change of the engine, or that
-   * is not what was saved.
-   * @returns `undefined` when there is none
-   */
-  async #startFromResult(stage: PlannedStage): Promise<Progress | undefined> {
-    const { db } = this.#deps
-    for (;;) {
-      const { done, result } = await this.#resultOf(stage)
-      if (result === undefined || result.defaults === null) return undefined
-      await touchStepResult(db, result.id)
+  /** From the result of the most steps that can be used: no build starts again from one of which nothing starts while something else does. */
+  async #startFromWhatThereIs(stage: PlannedStage): Promise<Progress> {
+    const unusable = new Set<string>()
+    let begun: Progress | undefined
+    while (begun === undefined) {
+      const { done, result } = await this.#resultOf(stage, unusable)
+      if (result === undefined || result.defaults === null) break
+      await touchStepResult(this.#deps.db, result.id)
       try {
-        return { done, state: result.defaults, capsule: await this.#capsule(result.name, stage) }
+        begun = { done, state: result.defaults, capsule: await this.#capsule(result.name, stage) }
       } catch (error) {
-        if (!(error instanceof NotStarted) || error.mayPass) throw error
+        if (!(error instanceof NotStarted) || error.fault === 'host') throw error
         this.#sayUnusable(stage, done - 1, error)
+        if (error.fault === 'origin') await this.#forget(result.id)
         // What its steps copy from other stages is there in most cases; where it is not, the step says so, and the next attempt gathers it.
-        await patchSnapshot(db, result.id, { steps_hash: null })
+        unusable.add(result.id)
       }
     }
+    begun ??= { done: 0, ...(await this.#startFromOrigin(stage)) }
+    // Something starts, so it was not the host.
+    for (const id of unusable) await this.#forget(id)
+    return begun
+  }
+
+  async #forget(resultId: string): Promise<void> {
+    await patchSnapshot(this.#deps.db, resultId, { steps_hash: null })
   }
 
   #sayUnusable(stage: PlannedStage, index: number, { message }: NotStarted): void {

@@ -109,6 +109,14 @@ describe('uploads of builds', () => {
     await receive('b', 100)
   })
 
+  it('make room of what an earlier version has left, which nobody reads', async () => {
+    await mkdir(join(dir, teamId), { recursive: true })
+    await writeFile(join(dir, teamId, 'old.tar'), Buffer.alloc(200))
+    await receive('a', 90)
+    await receive('b', 90)
+    expect(await names()).toEqual(['a.sealed', 'b.sealed'])
+  })
+
   it('count ten bytes at least, be they empty, those under way too', async () => {
     const open = Array.from({ length: 5 }, (_, n) => {
       const source = new Readable({ read() {} })

@@ -128,10 +128,11 @@ export class BuildFiles {
       const { size, ino } = await file.stat()
       const endsAt = Math.max(0, size - SEAL_BYTES)
       const { buffer } = await file.read(Buffer.alloc(SEAL_BYTES), { position: endsAt })
-      const onDamage = async (): Promise<void> => {
-        // It may have been uploaded anew meanwhile.
-        if ((await known(() => stat(path), undefined))?.ino === ino) await rm(path, { force: true })
-      }
+      // It may have been uploaded anew meanwhile, or is being.
+      const onDamage = (): Promise<void> =>
+        this.#turns.run(teamId, async () => {
+          if ((await known(() => stat(path), undefined))?.ino === ino) await rm(path, { force: true })
+        })
       const sha256 = SEAL.exec(buffer.toString('latin1'))?.[1] ?? ''
       const check = checked(sha256, onDamage)
       const bytes =
@@ -254,10 +255,15 @@ export class BuildFiles {
       const stats: Stats | undefined = await known(() => stat(path), undefined)
       return stats === undefined
         ? []
-        : [{ path, bytes: this.#weight(stats.size - SEAL_BYTES), usedAtMs: stats.mtimeMs }]
+        : [{ path, bytes: this.#weight(stats.size - SEAL_BYTES), usedAtMs: isRead(name) ? stats.mtimeMs : 0 }]
     })
     return (await Promise.all(found)).flat()
   }
+}
+
+/** Files of an earlier version are used by nobody. */
+function isRead(name: string): boolean {
+  return name.endsWith(SUFFIX) || name.endsWith(UNFINISHED)
 }
 
 /** Tells of each piece before it is passed on. The source stays open when that is refused, for an answer to be given on it. */
