@@ -22,8 +22,11 @@ const PROOFS = [
   'login_steps',
   'passkey_challenges',
 ] as const
-/** What would be done anew to what has gone on meanwhile; what only adds or takes away what was to go is carried on. */
-const NOT_CARRIED_ON: readonly OperationKind[] = ['create', 'fork', 'pause', 'resume', 'rollback', 'atomic_exec']
+/** What would be done anew to what has gone on meanwhile. A checkpoint or snapshot that fails now has its files removed, which may be good by now. */
+const NOT_CARRIED_ON: readonly OperationKind[] = [
+  ...(['create', 'fork', 'pause', 'resume', 'rollback', 'atomic_exec'] as const),
+  ...(['checkpoint', 'snapshot'] as const),
+]
 /** On its way by an operation that is carried on no more: the host says where it is. */
 const onTheirWay: readonly CapsuleState[] = ['pending', 'starting', 'pausing', 'resuming']
 
@@ -101,6 +104,9 @@ async function endOperations(db: Db): Promise<number> {
   const message = 'The database was restored from a backup of before this had ended; what became of it is on its host.'
   for (const { id } of running)
     await finishOperation(db, id, { error: { code: 'conflict', message }, releaseKey: true })
+  // Nobody makes them any more, and their names are free again. What a host has of them stays there.
+  await db.deleteFrom('checkpoints').where('state', '=', 'creating').execute()
+  await db.deleteFrom('snapshots').where('state', '=', 'creating').execute()
   return running.length
 }
 
