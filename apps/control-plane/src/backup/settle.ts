@@ -36,7 +36,7 @@ export interface Settled {
   readonly operationsEnded: number
   /** They show as missing until their host was asked. */
   readonly capsulesUnsure: number
-  /** Their life was over by the backup: it was made longer by the time since, and they are paused at its end. */
+  /** Their life was made longer by the time since the backup, and they are paused at its end. */
   readonly livesExtended: number
   /** Revoked in the database that was replaced, and so again. */
   readonly keysRevoked: number
@@ -84,11 +84,11 @@ export async function settleRestored({ client, db }: OneConnection, manifest: Ba
   return { sessionsEnded, operationsEnded, capsulesUnsure, livesExtended, keysRevoked: keysRevoked ?? 0, keysInUse }
 }
 
-/** A life that was over while nobody knew may have been made longer: one that is there still is not destroyed by what was then. */
+/** Any life may have been made longer since, also one that ends only after the restore: none is destroyed by what was then. */
 async function extendLives(client: pg.Client, { taken_at: takenAt }: BackupManifest): Promise<number> {
   const { rowCount } = await client.query(
     `UPDATE capsules SET ends_at = ends_at + (now() - $1::timestamptz), on_end = 'pause'
-    WHERE ends_at <= now() AND state NOT IN ('stopping', 'stopped')`,
+    WHERE ends_at IS NOT NULL AND state NOT IN ('stopping', 'stopped')`,
     [takenAt],
   )
   return rowCount ?? 0
