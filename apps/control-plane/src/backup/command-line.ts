@@ -1,5 +1,8 @@
-import { createWriteStream } from 'node:fs'
-import { AppError } from '@wrenn/base'
+import { write } from 'node:fs'
+import { Writable } from 'node:stream'
+import { setTimeout as delay } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { AppError, isErrno } from '@wrenn/base'
 import type { ControlPlaneConfig } from '../config.js'
 import { findKeys, Keyring } from '../domain/secrets/index.js'
 import { VERSION } from '../version.js'
@@ -10,6 +13,9 @@ import { openArchive, restoreBackup } from './restore.js'
 
 /** Of the archive, for a caller that wants it on a stream of its own. */
 const ARCHIVE_FD = 3
+const LOOK_AGAIN_MS = 10
+
+const writeSome = promisify(write)
 
 type Settings = Pick<ControlPlaneConfig, 'databaseUrl' | 'encryptionKeys' | 'encryptionKeyFile'>
 
@@ -20,11 +26,28 @@ export async function runBackup(
   onProgress: OnProgress,
 ): Promise<object> {
   const options = { url, version: VERSION, onProgress }
-  const result =
-    path === undefined
-      ? await backUp(createWriteStream('', { fd: ARCHIVE_FD }), options)
-      : await backUpToFile(path, options)
+  const result = path === undefined ? await backUp(writerTo(ARCHIVE_FD), options) : await backUpToFile(path, options)
   return { ...sumOf(result.manifest), archiveBytes: result.bytes, archiveSha256: result.sha256 }
+}
+
+/** Node.js has made a pipe that was our caller's standard output one that does not block, and its own streams give such a one up when its reader is slow. */
+function writerTo(fd: number): Writable {
+  const writeAll = async (chunk: Buffer): Promise<void> => {
+    for (let at = 0; at < chunk.length && !writer.destroyed; ) {
+      try {
+        at += (await writeSome(fd, chunk, at)).bytesWritten
+      } catch (error) {
+        if (!isErrno(error, 'EAGAIN')) throw error
+        await delay(LOOK_AGAIN_MS)
+      }
+    }
+  }
+  const writer = new Writable({
+    write: (chunk: Buffer, _, done) => {
+      writeAll(chunk).then(() => done(), done)
+    },
+  })
+  return writer
 }
 
 /** `verify-backup PATH`: touches no database. */
