@@ -40,7 +40,10 @@ export async function runCommandLine(command: string, args: readonly string[], s
 }
 
 function isUnreachable(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && ['ENOENT', 'ECONNREFUSED', 'EACCES'].includes(String(error.code))
+  if (!(error instanceof Error && 'code' in error)) return false
+  // Files that are not there or not ours have the same codes.
+  const isOfFile = 'syscall' in error && error.syscall !== 'connect'
+  return !isOfFile && ['ENOENT', 'ECONNREFUSED', 'EACCES'].includes(String(error.code))
 }
 
 function unreachable(cause: unknown): AppError {
