@@ -18,7 +18,7 @@ import {
 import { OneConnection } from '../store/one-connection.js'
 import { damaged } from './archive-reader.js'
 import { backUpToFile } from './backup.js'
-import { dropEverything, dropForeignKeys, listTables, quoted, type TableInfo } from './catalog.js'
+import { dropEverything, dropForeignKeys, listTables, quoted, readMigrations, type TableInfo } from './catalog.js'
 import { checkArchive, readTables, type TablePart } from './check.js'
 import type { BackupManifest, BackupTable, OnProgress } from './format.js'
 import { rememberRevoked, type Settled, settleRestored } from './settle.js'
@@ -80,6 +80,7 @@ export async function restoreBackup(file: FileHandle, options: RestoreOptions): 
   await untilAlone(db)
   const before = await listTables(client)
   if (before.length > 0) {
+    await requireOurs(client, before)
     if (keepAt === undefined) throw notEmpty(before)
     const progress = onProgress === undefined ? {} : { onProgress: asKeeping(onProgress) }
     await backUpToFile(keepAt, { url, version, isGuarded: true, ...progress })
@@ -136,6 +137,14 @@ function missingOf({ key_ids: ids }: BackupManifest, { keyring, withoutKeys }: R
     `The backup has secrets that were encrypted by ${missing.length === 1 ? 'the key' : 'the keys'} ${missing.join(', ')}, which is not at hand: ` +
     'put the file encryption-key of that platform back, or set WRENN_ENCRYPTION_KEY, or say --without-keys and lose them.'
   throw new AppError('invalid_config', message)
+}
+
+/** Another program's may have a table of migrations of this name, too: what is kept of it could not be put back. */
+async function requireOurs(client: pg.Client, tables: readonly TableInfo[]): Promise<void> {
+  const [first] = await readMigrations(client, tables)
+  if (first === migrationNames[0]) return
+  const message = `The database has tables (${tables.length}) and is none of Wrenn's. Name another one by DATABASE_URL.`
+  throw new AppError('conflict', message)
 }
 
 function notEmpty(tables: readonly TableInfo[]): AppError {
