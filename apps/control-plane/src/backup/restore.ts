@@ -89,6 +89,8 @@ export async function restoreBackup(file: FileHandle, options: RestoreOptions): 
     await rememberRevoked(client, before)
     await dropEverything(client)
     await migrateUpTo(db, manifest.migrations.at(-1) ?? '')
+    // Migrations give back the limit that the role or the database has.
+    await client.query('SET statement_timeout = 0')
     await fill(client, file, manifest, onProgress)
     onProgress?.('migrating', `to Wrenn ${version}`, 1)
     await migrateUp(db)
