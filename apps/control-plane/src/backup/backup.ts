@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { type FileHandle, lstat, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Transform, Writable } from 'node:stream'
-import { AppError } from '@wrenn/base'
+import { AppError, isErrno } from '@wrenn/base'
 import type pg from 'pg'
 import { to as copyTo } from 'pg-copy-streams'
 import { MIGRATION_LOCK } from '../store/database.js'
@@ -56,6 +56,7 @@ export async function backUpToFile(path: string, options: BackupOptions): Promis
     await using file = await open(beside, 'wx', 0o600)
     const result = await backUp(writerOf(file), options)
     await file.sync()
+    await requireNoFile(path)
     await rename(beside, path)
     await using folder = await open(dirname(path), 'r')
     await folder.sync()
@@ -76,9 +77,11 @@ function writerOf(file: FileHandle): Writable {
 }
 
 async function requireNoFile(path: string): Promise<void> {
-  const file = await open(path, 'r').catch(() => undefined)
-  if (file === undefined) return
-  await file.close()
+  const found = await lstat(path).catch((error: unknown) => {
+    if (isErrno(error, 'ENOENT')) return undefined
+    throw error
+  })
+  if (found === undefined) return
   throw new AppError('conflict', `${path} is there already; a backup replaces nothing.`)
 }
 
