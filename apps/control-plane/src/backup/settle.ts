@@ -66,6 +66,7 @@ export async function settleRestored({ client, db }: OneConnection, manifest: Ba
   const { rowCount: keysRevoked } = await client.query(
     `UPDATE api_keys AS k SET revoked_at = r.revoked_at FROM ${REVOKED} AS r WHERE r.id = k.id AND k.revoked_at IS NULL`,
   )
+  await endOtherProofs(client)
   const livesExtended = await extendLives(client, manifest)
   const operationsEnded = await endOperations(db)
   const capsulesUnsure = await doubtCapsules(db)
@@ -82,6 +83,15 @@ export async function settleRestored({ client, db }: OneConnection, manifest: Ba
   )
   const keysInUse = rows[0]?.count ?? 0
   return { sessionsEnded, operationsEnded, capsulesUnsure, livesExtended, keysRevoked: keysRevoked ?? 0, keysInUse }
+}
+
+/** Invitations may have been revoked or used since, and tokens by which machines join; who asked for the end of an account may have taken that back. */
+async function endOtherProofs(client: pg.Client): Promise<void> {
+  await client.query('UPDATE invitations SET revoked_at = now() WHERE accepted_at IS NULL AND revoked_at IS NULL')
+  await client.query('UPDATE joined_hosts SET token_digest = NULL WHERE token_digest IS NOT NULL')
+  await client.query(
+    'UPDATE users SET erase_at = greatest(erase_at, now() + (erase_at - deleted_at)) WHERE erase_at IS NOT NULL AND erased_at IS NULL',
+  )
 }
 
 /** Any life may have been made longer since, also one that ends only after the restore: none is destroyed by what was then. */
