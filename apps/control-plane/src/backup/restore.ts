@@ -21,7 +21,7 @@ import { backUpToFile } from './backup.js'
 import { dropEverything, dropForeignKeys, listTables, quoted, readMigrations, type TableInfo } from './catalog.js'
 import { checkArchive, readTables, type TablePart } from './check.js'
 import type { BackupManifest, BackupTable, OnProgress } from './format.js'
-import { rememberRevoked, type Settled, settleRestored } from './settle.js'
+import { rememberHosts, rememberRevoked, type Settled, settleRestored } from './settle.js'
 
 const APPLICATION = 'wrenn-restore'
 const LEAVING_MS = 2_000
@@ -87,6 +87,7 @@ export async function restoreBackup(file: FileHandle, options: RestoreOptions): 
   }
   const restored = await connection.transaction(async () => {
     await rememberRevoked(client, before)
+    await rememberHosts(client, before)
     await dropEverything(client)
     await migrateUpTo(db, manifest.migrations.at(-1) ?? '')
     // Migrations give back the limit that the role or the database has.
@@ -97,7 +98,7 @@ export async function restoreBackup(file: FileHandle, options: RestoreOptions): 
     await client.query('SET statement_timeout = 0')
     onProgress?.('checking', 'the audit trail', 1)
     const { entries, broken } = await verifyChains(db)
-    return { auditEntries: entries, brokenChains: broken, ...(await settleRestored(connection, manifest)) }
+    return { auditEntries: entries, brokenChains: broken, ...(await settleRestored(connection, manifest, before)) }
   })
   await client.query('ANALYZE')
   return { manifest, missingKeys, keptAt: before.length > 0 ? keepAt : undefined, ...restored }

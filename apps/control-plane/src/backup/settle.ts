@@ -12,6 +12,11 @@ import type { BackupManifest } from './format.js'
 
 /** Where the replaced database's revoked keys are until the end of the transaction. */
 const REVOKED = 'wrenn_restore_revoked_keys'
+/** The same of what machines that have joined come with next, and of the certificates that they were given. */
+const HOSTS = 'wrenn_restore_joined_hosts'
+const CERTIFICATES = 'wrenn_restore_host_certificates'
+const IDENTITY = 'revoked_at, refresh_digest, rotation_key, rotations, refresh_key_hash, refresh_expires_at, updated_at'
+const CERTIFICATE = 'serial, authority_serial, host_id, key_hash, issued_at, expires_at, revoked_at'
 /** What proves who somebody is, or is on its way to: what was used or ended since the backup would be good again. */
 const PROOFS = [
   'sessions',
@@ -54,8 +59,42 @@ export async function rememberRevoked(client: pg.Client, before: readonly TableI
   await client.query(`INSERT INTO ${REVOKED} SELECT id, revoked_at FROM api_keys WHERE revoked_at IS NOT NULL`)
 }
 
+/** Notes what the database that is about to be replaced knows of machines that have joined: they renew by what they were given last. */
+export async function rememberHosts(client: pg.Client, before: readonly TableInfo[]): Promise<void> {
+  const kept = [
+    [HOSTS, 'joined_hosts', `id, ${IDENTITY}`],
+    [CERTIFICATES, 'host_certificates', CERTIFICATE],
+  ] as const
+  for (const [as, table, columns] of kept) {
+    if (!before.some(({ name }) => name === table)) continue
+    await client.query(`CREATE TEMP TABLE ${as} ON COMMIT DROP AS SELECT ${columns} FROM ${table}`)
+  }
+}
+
+async function bringHostsUpToDate(client: pg.Client, before: readonly TableInfo[]): Promise<void> {
+  const hasTable = (table: string): boolean => before.some(({ name }) => name === table)
+  if (hasTable('joined_hosts')) {
+    const newer = IDENTITY.split(', ').map((column) => `r.${column}`)
+    await client.query(
+      `UPDATE joined_hosts AS j SET (${IDENTITY}) = ROW (${newer.join(', ')}) FROM ${HOSTS} AS r
+      WHERE r.id = j.id AND r.updated_at > j.updated_at`,
+    )
+  }
+  if (hasTable('host_certificates')) {
+    await client.query(
+      `INSERT INTO host_certificates AS c (${CERTIFICATE}) SELECT ${CERTIFICATE} FROM ${CERTIFICATES} AS r
+      WHERE EXISTS (SELECT FROM host_authorities AS a WHERE a.serial = r.authority_serial)
+      ON CONFLICT (serial) DO UPDATE SET revoked_at = excluded.revoked_at WHERE c.revoked_at IS NULL`,
+    )
+  }
+}
+
 /** Makes a restored database fit a world that has gone on since: nobody is believed and nothing is done because of what was then. */
-export async function settleRestored({ client, db }: OneConnection, manifest: BackupManifest): Promise<Settled> {
+export async function settleRestored(
+  { client, db }: OneConnection,
+  manifest: BackupManifest,
+  before: readonly TableInfo[],
+): Promise<Settled> {
   // Their order is by transaction, and this server may be at a lower number than the one they are of.
   await client.query('UPDATE events SET xid = pg_current_xact_id()')
   let sessionsEnded = 0
@@ -67,6 +106,7 @@ export async function settleRestored({ client, db }: OneConnection, manifest: Ba
     `UPDATE api_keys AS k SET revoked_at = r.revoked_at FROM ${REVOKED} AS r WHERE r.id = k.id AND k.revoked_at IS NULL`,
   )
   await endOtherProofs(client)
+  await bringHostsUpToDate(client, before)
   const livesExtended = await extendLives(client, manifest)
   const operationsEnded = await endOperations(db)
   const capsulesUnsure = await doubtCapsules(db)
