@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { type RawBuilder, type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 
 interface SeenHost {
@@ -98,4 +98,9 @@ export async function findHostOfCapsule(db: Db, id: string): Promise<string | nu
 /** The same of a snapshot. */
 export async function findHostOfSnapshot(db: Db, id: string): Promise<string | null | undefined> {
   return (await db.selectFrom('snapshots').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id
+}
+
+/** Whether a capsule, of which this is the `host_id`, is on a host as far as is known; `undefined`: there is one host, which has all. */
+export function isOnHost(column: RawBuilder<unknown>, hostId: string | undefined): RawBuilder<SqlBool> {
+  return hostId === undefined ? sql<SqlBool>`true` : sql<SqlBool>`coalesce(${column}, ${hostId}) = ${hostId}`
 }

@@ -1,5 +1,6 @@
-import { sql } from 'kysely'
+import { type RawBuilder, type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
+import { isOnHost } from './hosts.js'
 
 /** A row: points of a capsule, packed. */
 export interface MetricRow {
@@ -9,12 +10,19 @@ export interface MetricRow {
   readonly points: Buffer
 }
 
+/** Rows of a tier, of capsules on one host: for others its clock says nothing, nor whether all has come. */
+export interface MetricsScope {
+  readonly tier: number
+  /** `undefined`: of all, for there is no other host. */
+  readonly hostId: string | undefined
+}
+
 const ROWS_PER_STATEMENT = 1_000
 
-/** Writes rows of capsules by their ids. What is there stays as it is, and capsules that nobody knows are passed by. */
+/** Writes rows of capsules by their ids. What is there stays as it is, and capsules that nobody knows, or of other hosts, are passed by. */
 export async function insertMetrics(
   db: Db,
-  tier: number,
+  { tier, hostId }: MetricsScope,
   rows: readonly { readonly capsuleId: string; readonly atSec: number; readonly points: Buffer }[],
 ): Promise<void> {
   for (let from = 0; from < rows.length; from += ROWS_PER_STATEMENT) {
@@ -23,7 +31,7 @@ export async function insertMetrics(
     await sql`INSERT INTO capsule_metrics (capsule_seq, tier, at, points)
       SELECT c.seq, ${tier}, said.at, said.points
       FROM unnest(${ids}::text[], ${timesOf(some)}::bigint[], ${pointsOf(some)}::bytea[]) AS said (id, at, points)
-        JOIN capsules AS c ON c.id = said.id
+        JOIN capsules AS c ON c.id = said.id AND ${isOnHost(sql`c.host_id`, hostId)}
       ON CONFLICT DO NOTHING`.execute(db)
   }
 }
@@ -53,28 +61,28 @@ export async function findMetrics(db: Db, seq: number, tier: number, fromSec: nu
 /** Begins of stretches of `spanSec` before a time of which a tier has rows, oldest first. */
 export async function listStretches(
   db: Db,
-  tier: number,
+  { tier, hostId }: MetricsScope,
   spanSec: number,
   { fromSec, toSec }: { readonly fromSec: number; readonly toSec: number },
 ): Promise<number[]> {
-  const { rows } = await sql<{ at: number }>`SELECT DISTINCT at - at % ${spanSec}::bigint AS at FROM capsule_metrics
-    WHERE tier = ${tier} AND at >= ${fromSec} AND at < ${toSec} ORDER BY 1`.execute(db)
+  const { rows } = await sql<{ at: number }>`SELECT DISTINCT m.at - m.at % ${spanSec}::bigint AS at FROM capsule_metrics AS m
+    WHERE m.tier = ${tier} AND m.at >= ${fromSec} AND m.at < ${toSec} AND ${isOf(hostId)} ORDER BY 1`.execute(db)
   return rows.map(({ at }) => at)
 }
 
 /** Rows of a tier in a stretch, of up to `limit` capsules of which the next tier has none for it yet. */
 export async function findNotRolledUp(
   db: Db,
-  tier: number,
+  { tier, hostId }: MetricsScope,
   stretch: { readonly atSec: number; readonly spanSec: number },
   limit: number,
 ): Promise<MetricRow[]> {
   const { atSec, spanSec } = stretch
   const { rows } = await sql<MetricRow>`WITH open AS (
-      SELECT DISTINCT fine.capsule_seq FROM capsule_metrics AS fine
-      WHERE fine.tier = ${tier} AND fine.at >= ${atSec} AND fine.at < ${atSec + spanSec}
+      SELECT DISTINCT m.capsule_seq FROM capsule_metrics AS m
+      WHERE m.tier = ${tier} AND m.at >= ${atSec} AND m.at < ${atSec + spanSec} AND ${isOf(hostId)}
         AND NOT EXISTS (SELECT FROM capsule_metrics AS rolled
-          WHERE rolled.capsule_seq = fine.capsule_seq AND rolled.tier = ${tier + 1} AND rolled.at = ${atSec})
+          WHERE rolled.capsule_seq = m.capsule_seq AND rolled.tier = ${tier + 1} AND rolled.at = ${atSec})
       LIMIT ${limit})
     SELECT m.capsule_seq AS seq, m.tier AS tier, m.at AS "atSec", m.points AS points
     FROM capsule_metrics AS m JOIN open USING (capsule_seq)
@@ -84,8 +92,16 @@ export async function findNotRolledUp(
 }
 
 /** Forgets what is older in a tier. */
-export async function pruneMetrics(db: Db, tier: number, beforeSec: number): Promise<void> {
-  await db.deleteFrom('capsule_metrics').where('tier', '=', tier).where('at', '<', beforeSec).execute()
+export async function pruneMetrics(db: Db, { tier, hostId }: MetricsScope, beforeSec: number): Promise<void> {
+  await sql`DELETE FROM capsule_metrics AS m WHERE m.tier = ${tier} AND m.at < ${beforeSec} AND ${isOf(hostId)}`.execute(
+    db,
+  )
+}
+
+/** Of a row `m`. */
+function isOf(hostId: string | undefined): RawBuilder<SqlBool> {
+  if (hostId === undefined) return sql<SqlBool>`true`
+  return sql<SqlBool>`EXISTS (SELECT FROM capsules AS c WHERE c.seq = m.capsule_seq AND ${isOnHost(sql`c.host_id`, hostId)})`
 }
 
 function timesOf(rows: readonly { readonly atSec: number }[]): number[] {

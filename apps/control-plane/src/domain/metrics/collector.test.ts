@@ -83,6 +83,29 @@ describe.each(testPostgresKinds())('collecting metrics on $name', ({ start }) =>
     ])
   })
 
+  it('leaves capsules of another host alone, however far the clock of this one is', async () => {
+    const collectorOf = (joinedId: string) =>
+      new MetricsCollector({ db, host: new Host(link.client, fake.address, joinedId), logger: silentLogger })
+    const capsuleOn = async (id: string): Promise<CapsuleRow> => {
+      const seen = { address: id, agent_version: '1', engine: 'fake', last_seen_at: new Date() }
+      await db
+        .insertInto('hosts')
+        .values({ id, ...seen })
+        .execute()
+      const row = await capsule()
+      await db.updateTable('capsules').set({ host_id: id }).where('id', '=', row.id).execute()
+      return row
+    }
+    const [here, there] = [await capsuleOn('host-a'), await capsuleOn('host-b')]
+    sampled([here.id, there.id], BEGIN, BEGIN + 285)
+    await collectorOf('host-b').collect()
+    expect(await counts()).toEqual([[0, 19, 57]])
+    sampled([here.id], BEGIN, BEGIN + 10 * HOUR)
+    await collectorOf('host-a').collect()
+    // Its last window comes yet: it is neither rolled up without that nor forgotten.
+    expect([(await tierOf(there, 0)).length, await tierOf(there, 1)]).toEqual([19, []])
+  })
+
   it('passes by capsules that the database does not know', async () => {
     sampled([capsuleIds.create(), (await capsule()).id], BEGIN, BEGIN + 15)
     await collector().collect()

@@ -9,6 +9,7 @@ import {
   insertRolledUp,
   listStretches,
   type MetricRow,
+  type MetricsScope,
   pruneMetrics,
 } from '../../store/metrics.js'
 import { Rounds } from '../rounds.js'
@@ -30,8 +31,8 @@ interface CollectorDeps {
 }
 
 /**
- * Writes what the host has sampled into the database, rolls it up and forgets what is old. Any number of control planes may: a row is of
- * a stretch of time that has passed, so all write the same ones, and who comes second changes nothing.
+ * Writes what a host has sampled of its capsules into the database, rolls it up and forgets what is old. Any number of control planes may: a row
+ * is of a stretch of time that has passed by that host's clock, so all write the same ones, and who comes second changes nothing.
  */
 export class MetricsCollector extends Rounds {
   readonly #deps: CollectorDeps
@@ -60,10 +61,10 @@ export class MetricsCollector extends Rounds {
     // The host has begun anew, or its clock was set back: the next round asks for all that it has.
     const isBack = untilSec < this.#untilSec
     if (isBack) this.#rolledUpSec = tiers.map(() => 0)
-    await insertMetrics(db, 0, answer.series.flatMap(toRows))
+    await insertMetrics(db, this.#scope(0), answer.series.flatMap(toRows))
     for (let tier = 1; tier < tiers.length && !this.signal.aborted; tier++) await this.#rollUp(tier, untilSec)
     for (const [tier, { spanSec, keepSec }] of tiers.entries()) {
-      await pruneMetrics(db, tier, beginOf(untilSec, spanSec) - spanSec - keepSec)
+      await pruneMetrics(db, this.#scope(tier), beginOf(untilSec, spanSec) - spanSec - keepSec)
     }
     this.#untilSec = isBack ? 0 : untilSec
   }
@@ -75,14 +76,19 @@ export class MetricsCollector extends Rounds {
     const toSec = beginOf(untilSec, spanSec)
     const fromSec = this.#rolledUpSec[tier] ?? 0
     if (toSec <= fromSec) return
-    for (const atSec of await listStretches(db, tier - 1, spanSec, { fromSec, toSec })) {
+    const below = this.#scope(tier - 1)
+    for (const atSec of await listStretches(db, below, spanSec, { fromSec, toSec })) {
       for (;;) {
-        const rows = await findNotRolledUp(db, tier - 1, { atSec, spanSec }, BATCH)
+        const rows = await findNotRolledUp(db, below, { atSec, spanSec }, BATCH)
         if (rows.length === 0) break
         await insertRolledUp(db, tier, together(rows, tier, atSec))
       }
     }
     this.#rolledUpSec[tier] = toSec
+  }
+
+  #scope(tier: number): MetricsScope {
+    return { tier, hostId: this.#deps.host.joinedId }
   }
 }
 
