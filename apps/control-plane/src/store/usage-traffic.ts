@@ -1,5 +1,6 @@
 import { sql } from 'kysely'
 import type { Db } from './database.js'
+import { isOnHost } from './hosts.js'
 import { ledgerNow } from './usage-ledger.js'
 
 /** What the counters of a guest's network card say. */
@@ -16,19 +17,21 @@ const ROWS_PER_STATEMENT = 1_000
 
 /**
  * Enters by how much counters have grown since they were seen last, for the team that has the capsule now, on the ledger's day. Said again, or by
- * another control plane at the same time, it enters nothing twice. Capsules that nobody knows are passed by.
+ * another control plane at the same time, it enters nothing twice. Capsules that nobody knows are passed by, and with `hostId` those of other hosts.
  */
-export async function recordTraffic(db: Db, seen: readonly SeenTraffic[]): Promise<void> {
+export async function recordTraffic(db: Db, seen: readonly SeenTraffic[], hostId?: string): Promise<void> {
   for (let from = 0; from < seen.length; from += ROWS_PER_STATEMENT) {
     const some = seen.slice(from, from + ROWS_PER_STATEMENT)
-    await db.transaction().execute((tx) => recordSome(tx, some))
+    await db.transaction().execute((tx) => recordSome(tx, some, hostId))
   }
 }
 
-async function recordSome(tx: Db, seen: readonly SeenTraffic[]): Promise<void> {
-  const said = sql`(SELECT * FROM unnest(${seen.map(({ capsuleId }) => capsuleId)}::text[], ${seen.map(({ guestId }) => guestId)}::text[],
+async function recordSome(tx: Db, seen: readonly SeenTraffic[], hostId: string | undefined): Promise<void> {
+  const isOwn = isOnHost(sql`c.host_id`, hostId)
+  const own = hostId === undefined ? sql`` : sql`JOIN capsules AS c ON c.id = said.capsule_id AND ${isOwn}`
+  const said = sql`(SELECT said.* FROM unnest(${seen.map(({ capsuleId }) => capsuleId)}::text[], ${seen.map(({ guestId }) => guestId)}::text[],
       ${seen.map(({ rxBytes }) => rxBytes)}::bigint[], ${seen.map(({ txBytes }) => txBytes)}::bigint[])
-    AS said (capsule_id, guest_id, rx_bytes, tx_bytes))`
+    AS said (capsule_id, guest_id, rx_bytes, tx_bytes) ${own})`
   await sql`INSERT INTO usage_counters (capsule_id, guest_id)
     SELECT said.capsule_id, said.guest_id FROM ${said} AS said JOIN capsules AS c ON c.id = said.capsule_id
     WHERE said.rx_bytes > 0 OR said.tx_bytes > 0

@@ -58,6 +58,7 @@ export class TrafficCollector extends Rounds {
         rxBytes: Number(rxBytes),
         txBytes: Number(txBytes),
       })),
+      host.joinedId,
     )
     this.#noted = guests.filter(({ ended }) => ended).map(({ guestId }) => guestId)
   }
