@@ -72,10 +72,13 @@ export class SavedFiles {
     for (const snapshot of answer.snapshots) {
       const row = rows.get(snapshot.snapshotId)
       const facts = snapshotFactsOf(snapshot)
-      if (row === undefined) this.#reportOnce({ snapshotId: snapshot.snapshotId }, 'snapshot.unknown_on_host')
-      else if (row.state === 'ready' && differs(row, facts)) await patchSnapshot(db, row.id, facts)
+      if (row === undefined || this.#isElsewhere(row)) {
+        this.#reportOnce({ snapshotId: snapshot.snapshotId }, 'snapshot.unknown_on_host')
+        continue
+      }
+      if (row.state === 'ready' && differs(row, facts)) await patchSnapshot(db, row.id, facts)
       // Of an earlier version's, or made before anybody knew the host.
-      if (row?.host_id === null && host.id !== undefined) await patchSnapshot(db, row.id, { host_id: host.id })
+      if (row.host_id === null && host.id !== undefined) await patchSnapshot(db, row.id, { host_id: host.id })
     }
     for (const row of rows.values()) {
       if (row.state !== 'deleting' || this.#isElsewhere(row)) continue

@@ -84,8 +84,11 @@ export class HostReconciler {
     this.#settler.expectOnly(known)
     for (const row of rows) await this.#settler.settle(row, onHost.get(row.id))
     for (const capsule of capsules) {
-      if (known.has(capsule.capsuleId)) continue
-      await this.#settler.settleForeign(await findAnyCapsule(db, capsule.capsuleId), capsule)
+      const { capsuleId } = capsule
+      if (known.has(capsuleId)) continue
+      const row = await findAnyCapsule(db, capsuleId)
+      await this.#settler.settleForeign(row, capsule)
+      if (row !== undefined && this.#settler.isElsewhere(row)) onHost.delete(capsuleId)
     }
     await this.#savedFiles.compare([...onHost.keys()])
     await refreshPoolUsage(this.#deps)
