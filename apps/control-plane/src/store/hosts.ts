@@ -72,6 +72,9 @@ export async function recordSilence(db: Db, { joinedId, address }: HostRef, sile
 
 /** Notes that a host comes back no more: nothing of what was on it is anywhere. */
 export async function recordRemoval(tx: Db, id: string): Promise<void> {
+  // Nobody is left whom to ask to delete them.
+  const deleting = tx.updateTable('snapshots').set({ state: 'deleted' }).where('state', '=', 'deleting')
+  await deleting.where('host_id', '=', id).execute()
   await tx.updateTable('hosts').set({ removed_at: sql<Date>`now()` }).where('id', '=', id).execute()
   // What builds have kept there helps no later one.
   await tx.updateTable('snapshots').set({ steps_hash: null }).where('host_id', '=', id).execute()

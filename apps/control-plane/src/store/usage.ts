@@ -109,7 +109,8 @@ export async function listHostUse(db: Db): Promise<HostUse[]> {
 }
 
 /**
- * Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out.
+ * Replaces what a host has said its teams take of its pool. Teams that the database does not know are left out. Of a host that was removed since it
+ * was asked nothing is written.
  * @param defaultLimit of a team that has none of its own or of its plan; 0: none
  */
 export async function recordPoolUsage(
@@ -120,6 +121,8 @@ export async function recordPoolUsage(
 ): Promise<void> {
   const rows = JSON.stringify(teams.map(({ teamId, bytes }) => ({ team_id: teamId, bytes })))
   await db.transaction().execute(async (tx) => {
+    const there = tx.selectFrom('hosts').select('id').where('id', '=', hostId).where('removed_at', 'is', null)
+    if ((await there.forShare().executeTakeFirst()) === undefined) return
     await tx.deleteFrom('pool_usage').where('host_id', '=', hostId).execute()
     await sql`INSERT INTO pool_usage (team_id, host_id, bytes)
       SELECT said.team_id, ${hostId}, said.bytes
