@@ -51,8 +51,8 @@ export function forkExecutor(deps: ExecutorDeps): Executor {
       return await forkFailed(deps, operation, params, AppError.from(thrown))
     }
     const made = new Map(answer.capsules.map((capsule) => [capsule.capsuleId, capsule]))
-    // Copies of a capsule whose host is known have it from their first moment.
-    const hostId = await hostIdOf(db, host, { host_id: null })
+    // Copies have the host of their capsule from their first moment; only the platform's own may have another id since.
+    const hostId = host.only === undefined ? undefined : await hostIdOf(db, host, { host_id: null })
     const unwanted: string[] = []
     await conclude(db, operation, async (tx) => {
       const rows: CapsuleRow[] = []

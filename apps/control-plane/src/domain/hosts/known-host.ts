@@ -19,10 +19,10 @@ export async function hostIdOf(
   hosts: Hosts,
   { host_id: hostId }: { readonly host_id: string | null },
 ): Promise<string | undefined> {
-  // The only one may have another id than before.
+  // The platform's own may have another id than before; of those that join the row says which one it is.
+  if (hosts.only === undefined && hostId !== null) return hostId
   const [only, ...others] = hosts.all
-  if (only === undefined || others.length > 0) return hostId ?? undefined
-  return await knownHostId(db, only)
+  return only === undefined || others.length > 0 ? undefined : await knownHostId(db, only)
 }
 
 type Status = Awaited<ReturnType<Host['status']>>
