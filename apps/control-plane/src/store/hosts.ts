@@ -93,6 +93,18 @@ export async function goneAmong(db: Db, ids: readonly string[]): Promise<Readonl
   return new Set(rows.map(({ id }) => id))
 }
 
+/** Which of these hosts a control plane, this one or another, has heard of within `silentMs`. */
+export async function heardAmong(db: Db, ids: readonly string[], silentMs: number): Promise<ReadonlySet<string>> {
+  if (ids.length === 0) return new Set()
+  const rows = await db
+    .selectFrom('hosts')
+    .select('id')
+    .where('id', 'in', ids)
+    .where('last_seen_at', '>=', sql<Date>`now() - ${silentMs} * interval '1 millisecond'`)
+    .execute()
+  return new Set(rows.map(({ id }) => id))
+}
+
 /** The host of a capsule; `undefined` when there is no such capsule. */
 export async function findHostOfCapsule(db: Db, id: string): Promise<string | null | undefined> {
   return (await db.selectFrom('capsules').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id

@@ -6,7 +6,7 @@ import type { Host } from '../../host/host.js'
 import { findAnyCapsule, listForReconcile } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
-import { recordSilence, touchHost } from '../../store/hosts.js'
+import { heardAmong, recordSilence, touchHost } from '../../store/hosts.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { truthOf } from '../operations/index.js'
@@ -161,6 +161,9 @@ export class HostReconciler {
     if (!host.isSilent) logger.warn({ host: host.address, silentMs: performance.now() - this.#heardAt }, 'host.silent')
     host.isSilent = true
     await recordSilence(db, host, silentMs)
+    const { joinedId } = host
+    // Another control plane, to which the way is open, goes on with what is there.
+    if (joinedId !== undefined && (await heardAmong(db, [joinedId], silentMs)).has(joinedId)) return
     for (const row of await this.#rows()) await markMissing(db, row)
   }
 

@@ -3,7 +3,7 @@ import type { Limits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
 import { listOfOtherHosts, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
-import { goneAmong } from '../../store/hosts.js'
+import { goneAmong, heardAmong } from '../../store/hosts.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import type { Operations } from '../operations/index.js'
 import { PerHost } from '../per-host.js'
@@ -82,7 +82,7 @@ export class Reconciler {
     if (count < PRUNE_LIMIT && operations < PRUNE_LIMIT) this.#prunedAt = performance.now()
   }
 
-  /** Capsules of hosts that nobody here calls: of one that was removed they are lost, of another one missing. */
+  /** Capsules of hosts that nobody here calls: of one that was removed they are lost, of one that no other control plane hears either, missing. */
   async #settleStrays(): Promise<void> {
     const { db, host: hosts, silentMs, lostGraceMs } = this.#deps
     if (hosts.only !== undefined) return
@@ -94,10 +94,11 @@ export class Reconciler {
     const others = new Set(rows.flatMap(({ host_id: id }) => id ?? []))
     for (const id of this.#uncalled.keys()) if (!others.has(id)) this.#uncalled.delete(id)
     const gone = await goneAmong(db, [...others])
+    const heard = await heardAmong(db, [...others], silentMs)
     this.#settler.expectOnly(new Set(rows.map(({ id }) => id)))
     for (const row of rows) {
       if (gone.has(row.host_id ?? '')) await this.#settler.settle(row, undefined)
-      else if (this.#isUncalledForLong(row)) await markMissing(db, row)
+      else if (this.#isUncalledForLong(row) && !heard.has(row.host_id ?? '')) await markMissing(db, row)
     }
   }
 
