@@ -14,6 +14,7 @@ import {
   lockJoinedHost,
   updateJoinedHost,
 } from '../../store/joined-hosts.js'
+import { lockPlacement } from '../../store/placement.js'
 import type { Actor } from '../../store/schema.js'
 import { digestOf, newSecret } from '../people/index.js'
 import type { HostAuthority } from './host-authority.js'
@@ -101,13 +102,16 @@ export class JoinedHosts {
   async remove(id: string, force: boolean, actor: Actor): Promise<void> {
     const { db, authority } = this.#deps
     await db.transaction().execute(async (tx) => {
+      // Before the lock: whoever makes a capsule of a snapshot has its row, and waits for the lock.
+      await recordRemoval(tx, id)
+      // A capsule that is given to the host right now counts, and none is given to it afterwards.
+      await lockPlacement(tx)
       const capsules = await countCapsulesOfHost(tx, id)
       if (capsules > 0 && !force) {
         const message = `The host has ${capsules} capsules, paused ones too; end them first, or lose them with force.`
         throw new AppError('in_use', message, { details: { capsules } })
       }
       if (!(await dropJoinedHost(tx, id))) throw noHost(id)
-      await recordRemoval(tx, id)
       await authority.revoke(id, tx)
       await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}` }))
     })
