@@ -11,7 +11,7 @@ export interface HostLoad {
   readonly isCordoned: boolean
   /** It has less of its memory or its pool left than it keeps free. */
   readonly isShort: boolean
-  /** `null`: it has not said. */
+  /** As it said when it joined, until it has answered; `null`: it has not said. */
   readonly cpus: number | null
   readonly memoryMib: number | null
   /** Of its pool, 0 to 1. */
@@ -32,7 +32,7 @@ export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
   const { rows } = await sql<HostLoad>`SELECT j.id,
       h.told_state = 'up' AND j.revoked_at IS NULL AS "answers",
       j.cordoned_at IS NOT NULL AS "isCordoned", h.memory_short OR h.pool_short AS "isShort",
-      h.cpus, h.memory_mib AS "memoryMib", h.pool_free AS "poolFree",
+      coalesce(h.cpus, j.cpu_cores) AS "cpus", coalesce(h.memory_mib, j.memory_mib) AS "memoryMib", h.pool_free AS "poolFree",
       coalesce(c.vcpus, 0)::float8 AS "usedVcpus", coalesce(c.memory, 0)::float8 AS "usedMib",
       coalesce(c.paused, 0)::float8 AS "pausedMib"
     FROM joined_hosts AS j JOIN hosts AS h ON h.id = j.id LEFT JOIN (

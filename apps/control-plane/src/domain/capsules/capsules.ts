@@ -22,6 +22,7 @@ import {
   transition,
 } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
+import { findHostOfCapsule } from '../../store/hosts.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
@@ -165,7 +166,9 @@ export class Capsules {
     const isVerified = input.isVerified === true && snapshot !== undefined
     return {
       params: snapshot && { template: snapshot.template, ...(isVerified && { isVerified }) },
-      boundTo: input.hostId ?? snapshot?.host_id,
+      // An older control plane notes no host of a snapshot; it is where its capsule was.
+      boundTo:
+        input.hostId ?? (snapshot && (snapshot.host_id ?? (await findHostOfCapsule(db, snapshot.capsule_id)))),
       capsule: {
         ...sizes,
         id,
