@@ -4,6 +4,9 @@ import { type Kysely, sql } from 'kysely'
 /** Which host has a snapshot, and which hosts are gone for good. */
 export async function up(db: Kysely<unknown>): Promise<void> {
   await sql`ALTER TABLE hosts ADD COLUMN removed_at timestamptz`.execute(db)
+  // Of those that were removed before, the trail alone tells.
+  await sql`UPDATE hosts SET removed_at = now() WHERE id NOT IN (SELECT id FROM joined_hosts)
+    AND id IN (SELECT resource_id FROM audit_log WHERE action = 'host.delete')`.execute(db)
   await sql`ALTER TABLE snapshots ADD COLUMN host_id text REFERENCES hosts (id)`.execute(db)
   await sql`UPDATE snapshots SET host_id = (SELECT c.host_id FROM capsules AS c WHERE c.id = snapshots.capsule_id)`.execute(
     db,
