@@ -1,7 +1,10 @@
 // node scripts/dashboard-images.mjs [--url http://127.0.0.1:8000] [--key-file /var/lib/wrenn/api-key] [--out docs/images]
-// Takes the pictures of the documentation from a running platform, with capsules and a person that it makes for them and removes again.
+// Takes the pictures of the documentation from a running platform, with capsules, a person and a receiver of events that it makes for them
+// and removes again. The platform must allow channels to it: WRENN_CHANNEL_ALLOW=127.0.0.1.
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { chromium } from 'playwright-core'
@@ -20,6 +23,9 @@ const PERSON = { name: 'Ada', email: `ada.${randomBytes(4).toString('hex')}@exam
 const PASSWORD = randomBytes(12).toString('hex')
 const MAX_BYTES = 150_000
 const QUALITY = 0.86
+const TEMPLATE = 'report'
+/** On an emulated machine. */
+const BUILD_MS = 600_000
 
 /** @param {string} method @param {string} path @param {Readonly<Record<string, string>>} headers @param {unknown} [body] */
 async function call(method, path, headers, body) {
@@ -39,10 +45,14 @@ async function addPerson() {
   const key = { 'x-api-key': (await readFile(values['key-file'], 'utf8')).trim() }
   const { activation_token: token } = await call('POST', '/v1/admin/users', key, PERSON)
   await call('POST', '/v1/auth/activate', {}, { token, password: PASSWORD })
-  const session = await call('POST', '/v1/auth/login', {}, { email: PERSON.email, password: PASSWORD })
-  const person = { authorization: `Bearer ${session.token}` }
-  await call('PATCH', `/v1/teams/${session.team_id}`, person, { name: 'Analytical Engines' })
-  return person
+  const session = await logIn()
+  await call('PATCH', `/v1/teams/${session.team}`, session.person, { name: 'Analytical Engines' })
+  return session
+}
+
+async function logIn() {
+  const { token, team_id: team } = await call('POST', '/v1/auth/login', {}, { email: PERSON.email, password: PASSWORD })
+  return { person: { authorization: `Bearer ${token}` }, team }
 }
 
 const before = `import json
@@ -66,8 +76,54 @@ const after = before
   )
   .replace('print(total(rows))', 'print(f"{total(rows) / 100:.2f}")')
 
-/** @param {Readonly<Record<string, string>>} person */
-async function furnish(person) {
+const tests = `import unittest
+from total import total
+
+
+class Total(unittest.TestCase):
+    def test_adds_amounts(self):
+        self.assertEqual(total([{"amount": 1250}, {"amount": 4999}]), 6249)
+
+    def test_leaves_out_void_rows(self):
+        self.assertEqual(total([{"amount": 300, "void": True}]), 0)
+`
+const moreTests = `${tests}
+    def test_of_nothing_is_nothing(self):
+        self.assertEqual(total([]), 0)
+`
+/** @param {string} cases */
+const dockerfile = (cases) => `FROM base
+WORKDIR /srv/report
+COPY <<total.py ./
+def total(rows):
+    return sum(row["amount"] for row in rows if not row.get("void"))
+total.py
+RUN python3 -m compileall -f /usr/lib/python3*/json .
+COPY <<test_total.py ./
+${cases}test_total.py
+RUN python3 -m unittest -v 2>&1
+`
+
+/** Takes what a channel sends. @returns its address, and what ends it */
+async function receive() {
+  const server = createServer((request, response) => {
+    request.resume().on('end', () => response.writeHead(200, { 'content-type': 'text/plain' }).end('thank you\n'))
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  const port = typeof address === 'object' ? address?.port : undefined
+  return { url: `http://127.0.0.1:${port}/wrenn-events`, close: () => server.close().closeAllConnections() }
+}
+
+/** @param {Readonly<Record<string, string>>} person @param {string} hook where its events are sent to */
+async function furnish(person, hook) {
+  const { id: channel } = await call('POST', '/v1/channels', person, {
+    name: 'report-bot',
+    provider: 'webhook',
+    config: { url: hook },
+    events: ['capsule.created', 'build.*'],
+  })
   /** @param {string} name @param {object} [more] */
   const create = async (name, more = {}) =>
     await call('POST', '/v1/capsules?wait_sec=200', person, { name, timeout_sec: 1800, auto_resume: true, ...more })
@@ -89,7 +145,7 @@ async function furnish(person) {
   await put('/root/report/total.py', after)
   await put('/root/report/README.md', 'python3 total.py rows.json\n')
   await checkpoint('second-try')
-  return { ids, main: main.id }
+  return { ids, main: main.id, channel }
 }
 
 /** As small as the documentation wants them: Chromium knows how. @param {import('playwright-core').Page} tool @param {Buffer} png */
@@ -110,8 +166,22 @@ async function webp(tool, png) {
   return Buffer.from(String(encoded).split(',')[1] ?? '', 'base64')
 }
 
-/** @param {import('playwright-core').Browser} browser @param {string} capsule */
-async function take(browser, capsule) {
+/** By the page, as somebody would who changes a test. @param {import('playwright-core').Page} page @returns where it is shown */
+async function buildTwice(page) {
+  for (const cases of [tests, moreTests]) {
+    await page.goto(`${url}/dashboard/templates/builds/new`)
+    await page.getByLabel('Name').fill(TEMPLATE)
+    await page.getByRole('textbox', { name: 'Dockerfile' }).fill(dockerfile(cases))
+    await page.getByRole('button', { name: 'Build', exact: true }).click()
+    await page.waitForURL(/\/builds\/bld-/)
+    await page.locator('header [data-build-state=ready]').waitFor({ timeout: BUILD_MS })
+  }
+  return page.url()
+}
+
+/** @param {import('playwright-core').Browser} browser @param {{ main: string, channel: string }} furnished */
+async function take(browser, { main: capsule, channel }) {
+  let build = ''
   const tool = await browser.newPage()
   for (const colorScheme of /** @type {const} */ (['dark', 'light'])) {
     const context = await browser.newContext({
@@ -139,6 +209,8 @@ async function take(browser, capsule) {
     await page.goto(`${url}/dashboard/capsules/${capsule}`)
     await page.getByText('Memory', { exact: true }).first().waitFor()
     await page.locator('[data-live=live]').waitFor()
+    await page.getByRole('meter', { name: 'CPU' }).waitFor()
+    await page.getByText('public addresses').waitFor()
     await shoot('capsule')
     await page.goto(`${url}/dashboard/capsules/${capsule}/checkpoints`)
     await page.getByRole('combobox', { name: /^From/ }).selectOption({ label: 'first-try' })
@@ -149,6 +221,15 @@ async function take(browser, capsule) {
     await page.locator('.diff-added').first().waitFor()
     await page.locator('.diff').evaluate('(element) => element.scrollIntoView({ block: "end" })')
     await shoot('checkpoints')
+    build ||= await buildTwice(page)
+    await page.goto(build)
+    await page.locator('[data-log]').getByText('OK', { exact: true }).waitFor()
+    await shoot('build')
+    await page.goto(`${url}/dashboard/channels/${channel}`)
+    const last = page.locator('[data-delivery]').filter({ hasText: 'delivered' }).first()
+    await last.getByRole('button', { name: /^Request and answer/ }).click()
+    await page.getByLabel('Answer', { exact: true }).getByText('thank you').waitFor()
+    await shoot('channel')
     if (colorScheme === 'dark') {
       await page.goto(`${url}/dashboard/capsules/${capsule}/terminal`)
       await page.locator('[data-terminal]:visible .xterm-rows', { hasText: '#' }).waitFor()
@@ -172,13 +253,17 @@ async function take(browser, capsule) {
 }
 
 await mkdir(values.out, { recursive: true })
-const person = await addPerson().catch((error) => fail(String(error)))
-const furnished = await furnish(person)
+const { person, team } = await addPerson().catch((error) => fail(String(error)))
+const receiver = await receive()
+const furnished = await furnish(person, receiver.url)
 const browser = await chromium.launch({ executablePath: values.chromium, args: ['--no-sandbox', '--disable-gpu'] })
 try {
-  await take(browser, furnished.main)
+  await take(browser, furnished)
 } finally {
   await browser.close()
+  receiver.close()
   for (const id of furnished.ids) await call('DELETE', `/v1/capsules/${id}`, person)
-  await call('DELETE', '/v1/me', person, { confirmation: PERSON.email })
+  // With its template, its channel, and what builds keep; sessions in it end.
+  await call('DELETE', `/v1/teams/${team}`, person)
+  await call('DELETE', '/v1/me', (await logIn()).person, { confirmation: PERSON.email })
 }
