@@ -65,7 +65,9 @@ export async function listStretches(
   spanSec: number,
   { fromSec, toSec }: { readonly fromSec: number; readonly toSec: number },
 ): Promise<number[]> {
-  const { rows } = await sql<{ at: number }>`SELECT DISTINCT m.at - m.at % ${spanSec}::bigint AS at FROM capsule_metrics AS m
+  const { rows } = await sql<{
+    at: number
+  }>`SELECT DISTINCT m.at - m.at % ${spanSec}::bigint AS at FROM capsule_metrics AS m
     WHERE m.tier = ${tier} AND m.at >= ${fromSec} AND m.at < ${toSec} AND ${isOf(hostId)} ORDER BY 1`.execute(db)
   return rows.map(({ at }) => at)
 }

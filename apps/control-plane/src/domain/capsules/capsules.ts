@@ -167,8 +167,7 @@ export class Capsules {
     return {
       params: snapshot && { template: snapshot.template, ...(isVerified && { isVerified }) },
       // An older control plane notes no host of a snapshot; it is where its capsule was.
-      boundTo:
-        input.hostId ?? (snapshot && (snapshot.host_id ?? (await findHostOfCapsule(db, snapshot.capsule_id)))),
+      boundTo: input.hostId ?? (snapshot && (snapshot.host_id ?? (await findHostOfCapsule(db, snapshot.capsule_id)))),
       capsule: {
         ...sizes,
         id,

@@ -101,7 +101,7 @@ export async function copyFiles(
   guest: Pick<BuildGuest, 'answer' | 'upload' | 'unpack'>,
   { args: [src = '.', dest = '.', owner = '', mode = ''], stage: source }: BuildStep,
   { user, cwd }: ProcessDefaults,
-  { stream: files, sizeBytes }: OpenedFiles,
+  { stream: files, sizeBytes }: Omit<OpenedFiles, 'sha256'>,
 ): Promise<void> {
   const stage = `${PLACES}/.wrenn-copy-${randomBytes(8).toString('hex')}`
   await guest.answer({ cmd: '/bin/sh', args: ['-c', 'mkdir -p -m 700 -- "$0"', below(stage)] })

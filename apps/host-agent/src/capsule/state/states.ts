@@ -240,7 +240,8 @@ export class StateStore {
     const durable = await this.durable(dir)
     if (durable === undefined && isOwn) return
     if (durable === undefined || durable.isLate === true) {
-      const why = 'it may not be what was saved, for the host agent that saved it ended before it had made its checksums'
+      const why =
+        'it may not be what was saved, for the host agent that saved it ended before it had made its checksums'
       throw damaged(dir, `${why}; make the snapshot anew, of a capsule that starts from it`)
     }
     const problem = await verifyFiles(this.path(dir), durable.files)
