@@ -89,7 +89,7 @@ async function writeDay(db: Db, ids: readonly string[], untilSec: number): Promi
           times.map((time) => pointAt(time, stepSec / 5)),
         ),
       }))
-      await insertMetrics(db, tier, rows)
+      await insertMetrics(db, { tier, hostId: undefined }, rows)
     }
   }
 }
