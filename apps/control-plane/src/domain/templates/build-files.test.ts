@@ -112,8 +112,8 @@ describe('uploads of builds', () => {
   it('make room of what an earlier version has left, which nobody reads', async () => {
     await mkdir(join(dir, teamId), { recursive: true })
     await writeFile(join(dir, teamId, 'old.tar'), Buffer.alloc(200))
-    await receive('a', 90)
-    await receive('b', 90)
+    await files.receive({ teamId, hash: 'a' }, bytes(90), 90)
+    await files.receive({ teamId, hash: 'b' }, bytes(90), 90)
     expect(await names()).toEqual(['a.sealed', 'b.sealed'])
   })
 
