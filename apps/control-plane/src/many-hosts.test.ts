@@ -6,7 +6,7 @@ import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createHostClient } from './host/transport.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
-import { type JoinedHost, joinAs } from './testing/joined-host.js'
+import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
 
 const LONG_MS = 240_000
 const ENV = {
@@ -16,16 +16,14 @@ const ENV = {
   WRENN_LOST_GRACE_SEC: '1',
 }
 
-type Joined = JoinedHost & { readonly fake: FakeHost; readonly id: string }
-
 let platform: Platform
-let a: Joined
-let b: Joined
+let a: JoinedMachine
+let b: JoinedMachine
 
 beforeAll(async () => {
   platform = await startPlatform({ env: ENV })
-  a = await join(platform.host)
-  b = await join(await FakeHost.start())
+  a = await joinAnew(platform, platform.host)
+  b = await joinAnew(platform, await FakeHost.start())
   const areOnline = async () =>
     ((await statusOf(a.id)) === 'online' && (await statusOf(b.id)) === 'online') || undefined
   await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
@@ -42,12 +40,6 @@ const until = async (what: () => Promise<unknown>, value: unknown): Promise<void
 const statusOf = async (id: string): Promise<string> =>
   (await json<{ status: string }>(await platform.call('GET', `/v1/hosts/${id}`), 200)).status
 const stateOf = async (id: string): Promise<string> => (await platform.get(id)).state
-
-/** A machine of its own. */
-async function join(fake: FakeHost): Promise<Joined> {
-  const made = await json<NewHost>(await post('/v1/hosts'), 201)
-  return { ...(await joinAs(platform, fake, made)), fake, id: made.host.id }
-}
 
 /** A capsule on each of the two: creates go where the most room is. */
 async function oneOnEach(): Promise<readonly [a: Capsule, b: Capsule]> {

@@ -1,10 +1,10 @@
 import { waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, ErrorBody, Host, NewHost, Template } from '@wrenn/protocol'
+import type { AuditPage, Capsule, ErrorBody, Host, Template } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
-import { type JoinedHost, joinAs } from './testing/joined-host.js'
+import { type JoinedMachine, joinAnew } from './testing/joined-host.js'
 
 const LONG_MS = 240_000
 const ENV = {
@@ -19,18 +19,16 @@ const ENV = {
 const PER_HOST = 7
 const BIG = { vcpus: 1, memory_mb: 1024 }
 
-type Joined = JoinedHost & { readonly fake: FakeHost; readonly id: string }
-
 let platform: Platform
 let second: ControlPlane
-let a: Joined
-let b: Joined
+let a: JoinedMachine
+let b: JoinedMachine
 
 beforeAll(async () => {
   platform = await startPlatform({ env: ENV })
   second = await startReplica(platform, ENV)
-  a = await join(platform.host)
-  b = await join(await FakeHost.start())
+  a = await joinAnew(platform, platform.host)
+  b = await joinAnew(platform, await FakeHost.start())
   const areOnline = async () => (await list()).every(({ status }) => status === 'online') || undefined
   await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
 }, LONG_MS)
@@ -58,11 +56,6 @@ const held = async (): Promise<Map<string, number>> => {
 const errorOf = async (response: Response): Promise<[status: number, code: string, message: string]> => {
   const { code, message } = ((await response.json()) as ErrorBody).error
   return [response.status, code, message]
-}
-
-async function join(fake: FakeHost): Promise<Joined> {
-  const made = await json<NewHost>(await post('/v1/hosts'), 201)
-  return { ...(await joinAs(platform, fake, made)), fake, id: made.host.id }
 }
 
 async function cordoned(id: string, work: () => Promise<void>): Promise<void> {

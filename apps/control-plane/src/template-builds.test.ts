@@ -19,6 +19,7 @@ import {
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
+import { followBuild } from './testing/followed-build.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 const BUILDS = '/v1/templates/builds'
@@ -55,21 +56,10 @@ async function log(id: string, query = ''): Promise<TemplateBuildLog> {
   return await json<TemplateBuildLog>(await platform.call('GET', `${BUILDS}/${id}/log${query}`), 200)
 }
 
-/** All that a build says, until it has ended. */
-async function followed({ id }: TemplateBuild) {
-  const messages: string[] = []
-  for (let from = 0; ; ) {
-    const { build, lines, next } = await log(id, `?from=${from}&wait_sec=5`)
-    messages.push(...lines.map(({ message }) => message))
-    from = next
-    if (lines.length === 0 && build.ended_at !== undefined) return { build, messages }
-  }
-}
-
 async function build(name: string, stages: readonly object[], more: object = {}) {
   const begun = await begin(name)
   await json(await start(begun, { stages, ...more }), 202)
-  const done = await followed(begun)
+  const done = await followBuild(platform, begun)
   return { ...done, text: done.messages.join('\n') }
 }
 
@@ -152,7 +142,7 @@ describe('an image of a file', () => {
     const image_files = { 'app.tar': { files_hash, ...(chosen === undefined ? {} : { image: chosen }) } }
     const stages = [{ from: 'app.tar', steps: [run('echo "$COLOUR" > said')] }]
     await json(await start(begun, { stages, image_files }), 202)
-    const { build: done, messages } = await followed(begun)
+    const { build: done, messages } = await followBuild(platform, begun)
     return { done, text: messages.join('\n') }
   }
 
@@ -238,7 +228,7 @@ describe('an archive of a template', () => {
     expect((await fetch(link.upload_url, { method: 'PUT', body: content })).status).toBe(200)
     const stages = [{ from: 'archive', steps: [] }]
     await json(await start(begun, { stages, image_files: { archive: { files_hash: sha256 } } }), 202)
-    const { build: done, messages } = await followed(begun)
+    const { build: done, messages } = await followBuild(platform, begun)
     return { done, text: messages.join('\n') }
   }
   const sizesOf = async (name: string) =>
@@ -462,7 +452,7 @@ describe('a build of several stages', () => {
       const begun = await begin(name)
       const copy = await upload(begun, files)
       await json(await start(begun, { stages: [stage(copy, run('cat a > seen'))] }), 202)
-      return await followed(begun)
+      return await followBuild(platform, begun)
     }
     await made({ a: '1', b: '1', c: '1' })
     const { messages, build: done } = await made({ a: '2', b: '1', d: '1' })
@@ -515,7 +505,7 @@ describe('secrets of a step', () => {
     ]
     const begun = await begin(name)
     await json(await start(begun, { stages: [stage(...steps)], secrets: { token: secret } }), 202)
-    const { build: done, messages } = await followed(begun)
+    const { build: done, messages } = await followBuild(platform, begun)
     expect([done.state, messages]).toEqual(['ready', expect.arrayContaining(['it is ***'])])
     expect(messages.join('\n')).not.toContain(secret)
     expect(await read(name, '/app/given')).toBe('given\n')
@@ -588,7 +578,7 @@ describe('a build', () => {
     const lines = (...steps: object[]) => steps.map((each, index) => ({ ...each, line: index + 3 }))
     const kept = [run('echo one > one'), run('echo two > two')]
     await json(await start(begun, { stages: [stage(...lines(...kept))] }), 202)
-    expect((await followed(begun)).build).toMatchObject({ state: 'ready', steps: 3, cached_steps: 0 })
+    expect((await followBuild(platform, begun)).build).toMatchObject({ state: 'ready', steps: 3, cached_steps: 0 })
     // Where a step was written makes no other step of it.
     const { build: failed } = await build(name, [stage(...lines(step('WORKDIR', '/app'), ...kept, run('exit 3')))])
     expect(failed).toMatchObject({ state: 'error', steps: 5, reason: { step: '5', line: 6 } })

@@ -5,6 +5,7 @@ import { AppError, silentLogger } from '@wrenn/base'
 import type { TemplateBuild, TemplateBuildLog } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Db, openDatabase } from './store/database.js'
+import { followBuild } from './testing/followed-build.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 
 const BUILDS = '/v1/templates/builds'
@@ -37,16 +38,9 @@ async function begin(name: string, stages: readonly object[]): Promise<TemplateB
   return begun
 }
 
-async function ended({ id }: TemplateBuild) {
-  const messages: string[] = []
-  for (let from = 0; ; ) {
-    const path = `${BUILDS}/${id}/log?from=${from}&wait_sec=5`
-    const { build, lines, next } = await json<TemplateBuildLog>(await platform.call('GET', path), 200)
-    messages.push(...lines.map(({ message }) => message))
-    from = next
-    if (lines.length === 0 && build.ended_at !== undefined)
-      return { state: build.state, messages, text: messages.join('\n') }
-  }
+async function ended(begun: TemplateBuild) {
+  const { build, messages } = await followBuild(platform, begun)
+  return { state: build.state, messages, text: messages.join('\n') }
 }
 
 /** Until now. */

@@ -37,3 +37,12 @@ export async function joinAs(
   host.hostId = id
   return { ...answer, door, key, csr }
 }
+
+/** A joined machine, with its host agent and its id. */
+export type JoinedMachine = JoinedHost & { readonly fake: FakeHost; readonly id: string }
+
+/** Lets a machine join as one that nobody knew. */
+export async function joinAnew(platform: Pick<Platform, 'call'>, fake: FakeHost): Promise<JoinedMachine> {
+  const made = await json<NewHost>(await platform.call('POST', '/v1/hosts', {}), 201)
+  return { ...(await joinAs(platform, fake, made)), fake, id: made.host.id }
+}
