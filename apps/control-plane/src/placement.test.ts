@@ -1,8 +1,12 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, ErrorBody, Host, Template } from '@wrenn/protocol'
+import type { AuditPage, Capsule, ErrorBody, Host, Template, TemplateBuild } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
+import { followBuild } from './testing/followed-build.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 import { type JoinedMachine, joinAnew } from './testing/joined-host.js'
 
@@ -180,6 +184,50 @@ describe('a create among several hosts', () => {
       const made = [await platform.create({ template: 'of-b' }), await platform.create({ template: 'of-b' })]
       expect(made.map(({ host_id: on }) => on)).toEqual([b.id, b.id])
       await endAll(made)
+    },
+    LONG_MS,
+  )
+})
+
+describe('a build among several hosts', () => {
+  it(
+    'passes over what was kept on a host that takes nothing, while another one does, and does not forget it',
+    async () => {
+      const dir = await mkdtemp(join(tmpdir(), 'wrenn-test-passed-over-'))
+      const flag = join(dir, 'flag')
+      const workdir = { type: 'WORKDIR', args: ['/app'] }
+      const run = (line: string) => ({ type: 'RUN', args: [line] })
+      const stages = [{ from: 'base', steps: [workdir, run(`cat ${flag} > one`), run('echo 2 > two')] }]
+      const build = async () => {
+        const begun = await json<TemplateBuild>(await post('/v1/templates/builds', { name: 'passed-over' }), 201)
+        await json(await post(`/v1/templates/builds/${begun.id}/start`, { stages }), 202)
+        const { build: done, messages } = await followBuild(platform, begun)
+        const cached = messages.filter((message) => message.startsWith('CACHED')).length
+        return { state: done.state, cached, text: messages.join('\n') }
+      }
+      await writeFile(flag, '1')
+      await cordoned(b.id, async () => expect(await build()).toMatchObject({ state: 'ready', cached: 0 }))
+      await rm(flag)
+      await cordoned(a.id, async () => {
+        const passed = await build()
+        // What the first step needs is not there any more: so it was done again.
+        expect(passed, passed.text).toMatchObject({ state: 'error', cached: 0 })
+        expect(passed.text).toContain(`stays on ${a.id}, which takes no capsule now`)
+      })
+      expect(await build()).toMatchObject({ state: 'ready', cached: 3 })
+
+      await writeFile(flag, '1')
+      const full: Capsule[] = []
+      await cordoned(b.id, async () => {
+        while (full.length < PER_HOST) full.push(await platform.create(BIG))
+      })
+      const done = await build()
+      expect(done, done.text).toMatchObject({ state: 'ready', cached: 0 })
+      await endAll(full)
+      const made = await platform.create({ template: 'passed-over' })
+      expect(made.host_id).toBe(b.id)
+      await endAll([made])
+      await rm(dir, { recursive: true })
     },
     LONG_MS,
   )

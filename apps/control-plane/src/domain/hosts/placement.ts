@@ -91,6 +91,17 @@ export async function anyHost(db: Db, deps: PlacementDeps): Promise<Host> {
   )
 }
 
+/** The hosts that would take a capsule of that size now; `undefined`: there is one, which has all. Nothing is promised by that. */
+export async function hostsThatTake(
+  db: Db,
+  deps: PlacementDeps,
+  demand: Demand,
+): Promise<ReadonlySet<string> | undefined> {
+  if (deps.hosts.only !== undefined) return undefined
+  const rooms = await roomsOf(db, deps)
+  return new Set(rooms.filter((room) => room.closed === undefined && hasRoom(room, demand)).map(({ id }) => id))
+}
+
 async function roomsOf(db: Db, { hosts, share }: PlacementDeps): Promise<readonly Room[]> {
   return (await listHostLoads(db)).map((load) => {
     // Other control planes may hear of it, this one does not.

@@ -21,7 +21,7 @@ import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
 import { endHeldBuild, findTraceBefore, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
 import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
-import { anyHost } from '../hosts/index.js'
+import { anyHost, hostsThatTake } from '../hosts/index.js'
 import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import type { BuildFiles } from './build-files.js'
@@ -93,6 +93,13 @@ const OF_THE_HOST: ReadonlySet<string> = new Set<ErrorCode>([
   'timeout',
 ])
 
+/** Why a host is given nothing to start. */
+const OF_THE_PLACEMENT = ['host_unavailable', 'no_hosts_available'] as const satisfies readonly ErrorCode[]
+
+function isOfHost(error: unknown): error is AppError {
+  return error instanceof NotStarted ? error.fault === 'host' : AppError.is(error, ...OF_THE_PLACEMENT)
+}
+
 /** Why nothing starts from one snapshot, on whatever day. */
 const OF_THE_ORIGIN: ReadonlySet<string> = new Set<ErrorCode>([
   'snapshot_damaged',
@@ -108,6 +115,40 @@ interface Progress {
   readonly done: number
   readonly state: ProcessDefaults
   readonly capsule: CapsuleRow
+}
+
+/** What a stage does not start from. */
+interface Avoided {
+  /** Results from which nothing started, by id. */
+  readonly unusable: ReadonlyMap<string, SnapshotRow>
+  /** Hosts that started nothing. */
+  readonly hosts: ReadonlySet<string>
+}
+
+const NOTHING_AVOIDED: Avoided = { unusable: new Map(), hosts: new Set() }
+
+interface Kept {
+  /** How many steps the result has behind it. */
+  readonly done: number
+  readonly result?: SnapshotRow
+}
+
+/** Of results, the oldest first, the one with the most of these steps: of several with as many the newest. */
+function furthest(hashes: readonly string[], results: readonly SnapshotRow[]): Kept {
+  const byHash = new Map(results.map((result) => [result.steps_hash, result] as const))
+  const at = hashes.findLastIndex((hash) => byHash.has(hash))
+  const result = byHash.get(hashes[at] ?? null)
+  return result === undefined ? { done: 0 } : { done: at + 1, result }
+}
+
+/** Whether a host other than this one takes a capsule. */
+function isElsewhere(takers: ReadonlySet<string> | undefined, hostId: string): boolean {
+  return [...(takers ?? [])].some((id) => id !== hostId)
+}
+
+/** Whether another one does and this one does not. */
+function isBetterElsewhere(takers: ReadonlySet<string> | undefined, hostId: string): boolean {
+  return takers?.has(hostId) === false && isElsewhere(takers, hostId)
 }
 
 /** One attempt at a build, from what is kept of its steps to its template. */
@@ -231,23 +272,25 @@ export class BuildAttempt {
     return done
   }
 
-  /** The result of the most steps of a stage that there is; this build's own counts also where nothing kept is to be used. */
-  async #resultOf(
-    { steps, hashes }: PlannedStage,
-    unusable: ReadonlySet<string> = new Set(),
-  ): Promise<{ readonly done: number; readonly result?: SnapshotRow }> {
+  /**
+   * The result of the most steps of a stage that there is; this build's own counts also where nothing kept is to be used. One that is on a host which takes
+   * nothing now, while another does, is passed over.
+   */
+  async #resultOf({ origin, steps, hashes }: PlannedStage, { unusable, hosts }: Avoided = NOTHING_AVOIDED) {
     const usable = hashes.slice(0, cacheableSteps({ ...this.#plan, steps }))
-    const found = await findStepResults(this.#deps.db, this.#build.team_id, hashes)
-    // Of several with the same hash the newest.
-    const results = new Map(
-      found
-        .filter(({ id }) => !unusable.has(id))
-        .filter(({ steps_hash: hash, build_id: id }) => id === this.#build.id || usable.includes(hash ?? ''))
-        .map((result) => [result.steps_hash, result] as const),
-    )
-    const at = hashes.findLastIndex((hash) => results.has(hash))
-    const result = results.get(hashes[at] ?? null)
-    return result === undefined ? { done: 0 } : { done: at + 1, result }
+    const found = (await findStepResults(this.#deps.db, this.#build.team_id, hashes))
+      .filter(({ id }) => !unusable.has(id))
+      .filter(({ steps_hash: hash, build_id: id }) => id === this.#build.id || usable.includes(hash ?? ''))
+    const takers = found.length === 0 ? undefined : await this.#takers(origin)
+    const isReachable = ({ host_id: id }: SnapshotRow): boolean =>
+      id === null || !(hosts.has(id) || isBetterElsewhere(takers, id))
+    const [any, best] = [furthest(hashes, found), furthest(hashes, found.filter(isReachable))]
+    return { ...best, passed: any.done > best.done ? any : undefined }
+  }
+
+  async #takers({ vcpus, memoryMib }: ResolvedOrigin): Promise<ReadonlySet<string> | undefined> {
+    const { db, host: hosts, share } = this.#deps
+    return await hostsThatTake(db, { hosts, share }, { vcpus, memoryMib })
   }
 
   /** A capsule that has as many steps behind it as can be had. */
@@ -281,25 +324,39 @@ export class BuildAttempt {
 
   /** From the result of the most steps that can be used: no build starts again from one of which nothing starts while something else does. */
   async #startFromWhatThereIs(stage: PlannedStage): Promise<Progress> {
-    const unusable = new Set<string>()
+    const unusable = new Map<string, SnapshotRow>()
+    const hosts = new Set<string>()
+    let told: string | undefined
     let begun: Progress | undefined
     while (begun === undefined) {
-      const { done, result } = await this.#resultOf(stage, unusable)
+      const { done, result, passed } = await this.#resultOf(stage, { unusable, hosts })
+      if (passed?.result !== undefined && passed.result.id !== told) {
+        told = passed.result.id
+        this.#sayPassedOver(stage, passed.done - 1, passed.result)
+      }
       if (result === undefined || result.defaults === null) break
       await touchStepResult(this.#deps.db, result.id)
       try {
         begun = { done, state: result.defaults, capsule: await this.#capsule(result.name, stage) }
       } catch (error) {
-        if (!(error instanceof NotStarted) || error.fault === 'host') throw error
+        if (isOfHost(error)) {
+          const { host_id: hostId } = result
+          if (hostId === null || !isElsewhere(await this.#takers(stage.origin), hostId)) throw error
+          hosts.add(hostId)
+          continue
+        }
+        if (!(error instanceof NotStarted)) throw error
         this.#sayUnusable(stage, done - 1, error)
         if (error.fault === 'origin') await this.#forget(result.id)
         // What its steps copy from other stages is there in most cases; where it is not, the step says so, and the next attempt gathers it.
-        unusable.add(result.id)
+        unusable.set(result.id, result)
       }
     }
     begun ??= { done: 0, ...(await this.#startFromOrigin(stage)) }
-    // Something starts, so it was not the host.
-    for (const id of unusable) await this.#forget(id)
+    const isAlone = this.#deps.host.only !== undefined
+    const { host_id: startsOn } = begun.capsule
+    // Something starts on its host, so it was not the host.
+    for (const { id, host_id: on } of unusable.values()) if (isAlone || on === startsOn) await this.#forget(id)
     return begun
   }
 
@@ -308,9 +365,18 @@ export class BuildAttempt {
   }
 
   #sayUnusable(stage: PlannedStage, index: number, { message }: NotStarted): void {
+    const named = this.#keptOf(stage, index)
+    this.log.say('base', `${named} cannot be used, and the step is done again: ${message}`, 'warn')
+  }
+
+  #sayPassedOver(stage: PlannedStage, index: number, { host_id: hostId }: SnapshotRow): void {
+    const named = this.#keptOf(stage, index)
+    this.log.say('base', `${named} stays on ${hostId}, which takes no capsule now; another host does the step again.`)
+  }
+
+  #keptOf(stage: PlannedStage, index: number): string {
     const step = stage.steps[index]
-    const named = step === undefined ? '' : ` ${this.#called(stage, index)} ${shown(step)}`
-    this.log.say('base', `What was kept of${named} cannot be used, and the step is done again: ${message}`, 'warn')
+    return `What was kept of${step === undefined ? '' : ` ${this.#called(stage, index)} ${shown(step)}`}`
   }
 
   /** A new capsule, once it runs. The one before is ended first. */
