@@ -29,7 +29,11 @@ export function useBrowser(): { open(options?: Parameters<Browser['newContext']>
     browser = await launchBrowser([port, tls?.port, provider?.port].filter((each) => each !== undefined))
   })
   afterAll(async () => {
-    for (const context of contexts) await context.close()
+    for (const context of contexts) {
+      // What a page asks for by itself may be on its way through a test's answers: it fails when they go, and nobody waits for it.
+      for (const page of context.pages()) await page.unrouteAll({ behavior: 'ignoreErrors' })
+      await context.close()
+    }
     await browser?.close()
   })
   return {
