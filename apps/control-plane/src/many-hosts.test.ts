@@ -1,7 +1,7 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { waitFor } from '@wrenn/base'
-import type { Capsule, NewHost, PlatformHealth } from '@wrenn/protocol'
+import type { AuditPage, Capsule, ErrorBody, NewHost, PlatformHealth } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createHostClient } from './host/transport.js'
@@ -156,8 +156,17 @@ describe('a platform with two hosts', () => {
     'loses what was on a host that is removed by force, and nothing else',
     async () => {
       const [onA, onB] = await oneOnEach()
-      expect((await platform.call('DELETE', `/v1/hosts/${b.id}`)).status).toBe(409)
+      for (const name of ['one', 'two'])
+        await json(await post('/v1/snapshots', { capsule_id: onB.id, name: `of-b-${name}` }), 201)
+      const { hosts } = await json<PlatformHealth>(await platform.call('GET', '/v1/admin/health'), 200)
+      const shown = hosts.map(({ id, capsules, templates }) => `${id}: ${capsules}, ${templates}`)
+      expect(new Set(shown)).toEqual(new Set([`${a.id}: 1, 0`, `${b.id}: 1, 2`]))
+      const { error } = await json<ErrorBody>(await platform.call('DELETE', `/v1/hosts/${b.id}`), 409)
+      expect(error).toMatchObject({ code: 'in_use', details: { capsules: 1, templates: 2 } })
+      expect(error.message).toContain('1 capsule, paused ones too, and 2 templates')
       expect((await platform.call('DELETE', `/v1/hosts/${b.id}?force=true`)).status).toBe(204)
+      const page = await json<AuditPage>(await platform.call('GET', '/v1/admin/audit-logs?action=host.delete'), 200)
+      expect(page.items[0]?.details).toEqual({ capsules: '1', templates: '2' })
       await until(() => stateOf(onB.id), 'error')
       expect((await platform.get(onB.id)).exit).toMatchObject({ cause: 'lost_on_host' })
       expect(await stateOf(onA.id)).toBe('running')

@@ -31,7 +31,7 @@ export interface NewHost {
 
 /** Which host goes. */
 export interface RemoveHostOptions extends CallOptions {
-  /** Also when it has capsules: they are lost. @default false */
+  /** Also when it has capsules or templates: they are lost. @default false */
   readonly force?: boolean
 }
 
@@ -87,7 +87,7 @@ export class Hosts {
     return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/uncordon`, options))
   }
 
-  /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` */
+  /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` with how many `capsules` and `templates` it has in `details` */
   async remove(id: string, { force = false, ...options }: RemoveHostOptions = {}): Promise<void> {
     await this.#transport.send('DELETE', `${pathOf(id)}${force ? '?force=true' : ''}`, options)
   }

@@ -38,6 +38,7 @@ describe('the platform', () => {
       used_vcpus: 1,
       used_memory_mb: 2,
       capsules: 3,
+      templates: 2,
       unknown_capsules: ['cl-9'],
     }
     const problem = { severity: 'error', part: 'host', message: 'It is silent.', next_step: 'Look.' }

@@ -61,6 +61,8 @@ export interface HostHealth {
   readonly usedMemoryMib: number
   /** Sleeping ones too. */
   readonly capsules: number
+  /** That are on it alone, each version that has a tag by itself. */
+  readonly templates: number
   /** Ids of capsules that it has and the database does not know; `undefined` while it does not answer. */
   readonly unknownCapsules: readonly string[] | undefined
   readonly agentVersion: string | undefined
@@ -261,6 +263,7 @@ function hostHealth(host: wire.HostHealth): HostHealth {
     usedVcpus: host.used_vcpus,
     usedMemoryMib: host.used_memory_mb,
     capsules: host.capsules,
+    templates: host.templates,
     unknownCapsules: host.unknown_capsules,
     agentVersion: host.agent_version,
     engine: host.engine,

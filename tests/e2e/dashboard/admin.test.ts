@@ -230,15 +230,15 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     const question = page.getByRole('dialog', { name: 'Remove this host?' })
     const phrase = question.getByRole('textbox')
     const remove = question.getByRole('button', { name: 'Remove', exact: true })
-    await phrase.fill('lose 2 capsules')
+    await phrase.fill('lose 2 capsules and 2 templates')
     await remove.click()
-    await question.getByText('It must be: lose 3 capsules').waitFor()
+    await question.getByText('It must be: lose 3 capsules and 2 templates').waitFor()
     expect(await violations(tab)).toEqual([])
     machine.addCapsule()
-    await phrase.fill('lose 3 capsules')
+    await phrase.fill('lose 3 capsules and 2 templates')
     await remove.click()
-    await question.getByRole('alert').getByText('The host has 4 capsules by now.').waitFor()
-    await phrase.fill('lose 4 capsules')
+    await question.getByRole('alert').getByText('The host has 4 capsules and 2 templates by now.').waitFor()
+    await phrase.fill('lose 4 capsules and 2 templates')
     await remove.click()
     await page.getByRole('heading', { name: 'No host yet' }).waitFor()
     expect(machine.changes).toEqual([
@@ -267,7 +267,7 @@ async function takeHosts(page: Page) {
     if (pathname === '/v1/admin/health') {
       const response = await route.fetch()
       const health = await response.json()
-      const use = { ...health.hosts[0], id: HOST, capsules, running_capsules: 1 }
+      const use = { ...health.hosts[0], id: HOST, capsules, templates: 2, running_capsules: 1 }
       const nowhere = { ...unused, address: 'nowhere', answers: false }
       return await route.fulfill({ response, json: { ...health, hosts: [host === undefined ? nowhere : use] } })
     }
@@ -295,7 +295,7 @@ async function takeHosts(page: Page) {
   }
 }
 
-const unused = { running_capsules: 0, used_vcpus: 0, used_memory_mb: 0, capsules: 0 }
+const unused = { running_capsules: 0, used_vcpus: 0, used_memory_mb: 0, capsules: 0, templates: 0 }
 
 /** Pages, and what is there once they have something to show. */
 const watched = [

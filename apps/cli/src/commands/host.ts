@@ -125,7 +125,7 @@ function addRemove(host: Command): void {
   const command = host
     .command('rm <host>')
     .description('send a host away: it is trusted no more')
-    .option('--force', 'also when it has capsules; they are lost')
+    .option('--force', 'also when it has capsules or templates; they are lost')
   withJson(command).action(async (id: string, options: CommonOptions & { readonly force?: boolean }) => {
     const { config, output } = contextOf(options)
     await (await connect(config)).hosts.remove(id, { force: options.force ?? false })

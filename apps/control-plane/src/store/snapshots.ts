@@ -1,9 +1,19 @@
-import type { Insertable, Updateable } from 'kysely'
+import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import type { SnapshotRow, SnapshotsTable } from './schema.js'
 
 /** What the name of a template stands for when no tag is said. */
 export const DEFAULT_TAG = 'default'
+
+/** Of a row of `snapshots`: whether capsules are made of it by a name or a tag. What builds keep for themselves is none. */
+export const isTemplate = sql<SqlBool>`(snapshots.state IN ('creating', 'ready')
+  AND (NOT snapshots.hidden OR EXISTS (SELECT FROM template_tags WHERE template_tags.snapshot_id = snapshots.id)))`
+
+/** How many templates are on a host, each version that has a tag by itself. */
+export async function countTemplatesOfHost(db: Db, hostId: string): Promise<number> {
+  const query = db.selectFrom('snapshots').select(sql<number>`count(*)`.as('count')).where(isTemplate)
+  return (await query.where('host_id', '=', hostId).executeTakeFirstOrThrow()).count
+}
 
 /** Adds a snapshot; `undefined` when its team has a live one of that name. */
 export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable>): Promise<SnapshotRow | undefined> {

@@ -4,6 +4,7 @@ import { sql } from 'kysely'
 import type { Db } from './database.js'
 import { notePoolUse } from './quota-levels.js'
 import type { CapsuleRow, PlansTable } from './schema.js'
+import { isTemplate } from './snapshots.js'
 
 /** States in which a capsule has vCPUs and memory, or will have them in a moment. */
 const awake = ['pending', 'starting', 'running', 'pausing', 'resuming'] as const satisfies readonly CapsuleState[]
@@ -93,6 +94,7 @@ export interface HostUse {
   readonly memoryMib: number
   /** Sleeping ones too. */
   readonly open: number
+  readonly templates: number
 }
 
 /** The one that was seen last comes first. */
@@ -102,7 +104,8 @@ export async function listHostUse(db: Db): Promise<HostUse[]> {
       count(c.id) FILTER (WHERE ${runs}) AS "running",
       coalesce(sum(c.vcpus) FILTER (WHERE ${runs}), 0)::bigint AS "vcpus",
       coalesce(sum(c.memory_mib) FILTER (WHERE ${runs}), 0)::bigint AS "memoryMib",
-      count(c.id) AS "open"
+      count(c.id) AS "open",
+      (SELECT count(*) FROM snapshots WHERE snapshots.host_id = h.id AND ${isTemplate}) AS "templates"
     FROM hosts AS h LEFT JOIN capsules AS c ON c.host_id = h.id AND c.state IN (${listed(open)})
     GROUP BY h.id ORDER BY h.last_seen_at DESC, h.id`.execute(db)
   return rows

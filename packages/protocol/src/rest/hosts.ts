@@ -100,5 +100,5 @@ export const deleteHostQuerySchema = z.object({
     .enum(['true', 'false'])
     .default('false')
     .transform((value) => value === 'true')
-    .describe('Also when it has capsules: they are lost.'),
+    .describe('Also when it has capsules or templates: they are lost.'),
 })

@@ -61,6 +61,7 @@ const hostHealthSchema = z
     used_vcpus: z.int().describe('Of running capsules.'),
     used_memory_mb: z.int().describe('Of running capsules.'),
     capsules: z.int().describe('Sleeping ones too.'),
+    templates: z.int().describe('That are on it alone, each version that has a tag by itself.'),
     unknown_capsules: z
       .array(z.string())
       .optional()

@@ -16,6 +16,7 @@ import {
 } from '../../store/joined-hosts.js'
 import { lockPlacement } from '../../store/placement.js'
 import type { Actor } from '../../store/schema.js'
+import { countTemplatesOfHost } from '../../store/snapshots.js'
 import { digestOf, newSecret } from '../people/index.js'
 import type { HostAuthority } from './host-authority.js'
 import { hostToken } from './host-tokens.js'
@@ -97,7 +98,7 @@ export class JoinedHosts {
 
   /**
    * Trusts a host no more and forgets it. Its certificates are revoked; what runs on it is not ended by that.
-   * @throws AppError `host_not_found`, `in_use` while it has capsules, unless `force`
+   * @throws AppError `host_not_found`, `in_use` while it has capsules or templates, unless `force`
    */
   async remove(id: string, force: boolean, actor: Actor): Promise<void> {
     const { db, authority } = this.#deps
@@ -106,14 +107,14 @@ export class JoinedHosts {
       await recordRemoval(tx, id)
       // A capsule that is given to the host right now counts, and none is given to it afterwards.
       await lockPlacement(tx)
-      const capsules = await countCapsulesOfHost(tx, id)
-      if (capsules > 0 && !force) {
-        const message = `The host has ${capsules} capsules, paused ones too; end them first, or lose them with force.`
-        throw new AppError('in_use', message, { details: { capsules } })
+      const [capsules, templates] = [await countCapsulesOfHost(tx, id), await countTemplatesOfHost(tx, id)]
+      if (capsules + templates > 0 && !force) {
+        const message = `The host has ${counted(capsules, 'capsule')}, paused ones too, and ${counted(templates, 'template')}; end and delete them first, or lose them with force.`
+        throw new AppError('in_use', message, { details: { capsules, templates } })
       }
       if (!(await dropJoinedHost(tx, id))) throw noHost(id)
       await authority.revoke(id, tx)
-      await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}` }))
+      await writeAudit(tx, hostEntry('host.delete', id, actor, { capsules: `${capsules}`, templates: `${templates}` }))
     })
   }
 
@@ -166,6 +167,10 @@ export class JoinedHosts {
   #now(): Date {
     return this.#deps.now?.() ?? new Date()
   }
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? '' : 's'}`
 }
 
 function noHost(id: string): AppError {

@@ -37,7 +37,7 @@ type Status = Awaited<ReturnType<Host['status']>>
 /** What a host said when it was asked, or why it said nothing. */
 type Heard = Status | AppError
 
-const unused = { running: 0, vcpus: 0, memoryMib: 0, open: 0 } as const
+const unused = { running: 0, vcpus: 0, memoryMib: 0, open: 0, templates: 0 } as const
 
 /** How hosts and services do, for admins of the platform. */
 export class PlatformWatch {
@@ -158,7 +158,7 @@ async function heardOf(hosts: Hosts, unknownCapsules: UnknownCapsules) {
   )
 }
 
-type Known = Pick<HostUse, 'address' | 'running' | 'vcpus' | 'memoryMib' | 'open'> &
+type Known = Pick<HostUse, 'address' | 'running' | 'vcpus' | 'memoryMib' | 'open' | 'templates'> &
   Partial<Pick<HostUse, 'agentVersion' | 'engine' | 'lastSeenAt'>> & { readonly id: string | undefined }
 
 function toHost(known: Known, heard: Heard | undefined): HostHealth {
@@ -173,6 +173,7 @@ function toHost(known: Known, heard: Heard | undefined): HostHealth {
     used_vcpus: known.vcpus,
     used_memory_mb: known.memoryMib,
     capsules: known.open,
+    templates: known.templates,
     ...(known.id === undefined ? {} : { id: known.id }),
     ...(lastSeenAt === undefined ? {} : { last_seen_at: lastSeenAt.toISOString() }),
     ...(agentVersion === undefined ? {} : { agent_version: agentVersion }),

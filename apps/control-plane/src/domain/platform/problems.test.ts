@@ -22,7 +22,7 @@ const host: HostHealth = {
     agent_version: '1',
     engine: 'e',
   },
-  ...{ running_capsules: 3, used_vcpus: 3, used_memory_mb: 3, capsules: 4, status },
+  ...{ running_capsules: 3, used_vcpus: 3, used_memory_mb: 3, capsules: 4, templates: 0, status },
 }
 const well: Omit<PlatformHealth, 'problems'> = {
   hosts: [host],

@@ -37,8 +37,13 @@ describe('a host', () => {
     expect(['online', 'revoked', 'drained'].map(statusTone)).toEqual(['text-sage', 'text-red', 'text-amber'])
   })
 
-  it('is removed with its capsules by who says how many', () => {
-    expect([lossPhrase(1), lossPhrase(1204)]).toEqual(['lose 1 capsule', 'lose 1,204 capsules'])
+  it('is removed with its capsules and templates by who says how many', () => {
+    const losses = [
+      { capsules: 1, templates: 0 },
+      { capsules: 0, templates: 2 },
+      { capsules: 1204, templates: 1 },
+    ]
+    expect(losses.map(lossPhrase)).toEqual(['lose 1 capsule', 'lose 2 templates', 'lose 1,204 capsules and 1 template'])
   })
 
   it('joins by the address of the platform', () => {

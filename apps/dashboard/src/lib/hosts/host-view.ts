@@ -50,9 +50,20 @@ export function runsItself(hosts: readonly Pick<HostHealth, 'address' | 'answers
   return hosts.some(({ address, answers }) => answers || address.startsWith('unix:'))
 }
 
+/** What is lost with a host. */
+export type Loss = Pick<HostHealth, 'capsules' | 'templates'>
+
+/** `3 capsules and 1 template`; empty when it is nothing. */
+export function lossText({ capsules, templates }: Loss): string {
+  return [
+    ...(capsules === 0 ? [] : [counted(capsules, 'capsule')]),
+    ...(templates === 0 ? [] : [counted(templates, 'template')]),
+  ].join(' and ')
+}
+
 /** What somebody types who knows what is lost. */
-export function lossPhrase(capsules: number): string {
-  return `lose ${counted(capsules, 'capsule')}`
+export function lossPhrase(loss: Loss): string {
+  return `lose ${lossText(loss)}`
 }
 
 /** What is called on a machine that joins, in this order. */
