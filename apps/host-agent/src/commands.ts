@@ -94,6 +94,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
     guestKernel: async () => await readKernelChoice(join(config.dir, 'pool')),
     guestNode: async () => await readNodeChoice(join(config.dir, 'pool')),
     programs: await loadHostPrograms(),
+    objectStore: config.objectStore,
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })

@@ -1,4 +1,5 @@
 import { type Cidr, loadConfig, parseCidr } from '@wrenn/base'
+import { type ObjectStoreConfig, objectStoreConfig, objectStoreFields } from '@wrenn/object-store'
 import { readTracing, type TracingConfig } from '@wrenn/tracing'
 import { z } from 'zod'
 
@@ -106,6 +107,8 @@ export const environment = z.object({
   WRENN_POOL_RESERVE_MIB: integer(0, 2 ** 30).optional(),
   /** How long a call waits for any sign of its guest before it is answered by `guest_unreachable`. */
   WRENN_GUEST_SILENCE_SEC: integer(5, 3600).default(30),
+  /** Where saved states go that leave their host. */
+  ...objectStoreFields,
   /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
   WRENN_STEP_FILE: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
@@ -147,6 +150,7 @@ export interface HostAgentConfig {
   readonly memoryReserveBytes: number | undefined
   readonly poolReserveBytes: number | undefined
   readonly guestSilenceMs: number
+  readonly objectStore: ObjectStoreConfig | undefined
   readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
@@ -187,6 +191,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     memoryReserveBytes: mebibytes(values.WRENN_MEMORY_RESERVE_MIB),
     poolReserveBytes: mebibytes(values.WRENN_POOL_RESERVE_MIB),
     guestSilenceMs: values.WRENN_GUEST_SILENCE_SEC * 1000,
+    objectStore: objectStoreConfig(values),
     stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,

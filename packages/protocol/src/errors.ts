@@ -324,6 +324,12 @@ export const errorTable = {
     retryable: true,
     hint: 'Try again in a minute; a build does so by itself.',
   },
+  object_store_unavailable: {
+    status: 503,
+    connect: 'unavailable',
+    retryable: true,
+    hint: 'Try again in a minute; `wrenn doctor` on the host says whether the object store answers.',
+  },
   database_unavailable: { status: 503, connect: 'unavailable', retryable: true },
   engine_failure: { status: 500, connect: 'internal', retryable: true, hint: 'Run `wrenn doctor`.' },
   snapshot_damaged: {
@@ -331,6 +337,18 @@ export const errorTable = {
     connect: 'internal',
     retryable: false,
     hint: 'The message names the damaged file. Roll back to an older checkpoint, or start the capsule from its disk: resume with {"from": "disk"}.',
+  },
+  object_store_refused: {
+    status: 500,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'The operator changes the settings WRENN_OBJECT_STORE… that the message names, or the server; `wrenn doctor` says whether it works then.',
+  },
+  stored_state_damaged: {
+    status: 500,
+    connect: 'internal',
+    retryable: false,
+    hint: 'The message names the object. A server that keeps versions of objects may still have it; the operator looks there.',
   },
   image_build_failed: {
     status: 500,

@@ -1,9 +1,11 @@
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { readConfig } from '../../config.js'
 import { loadHostPrograms } from '../../machine.js'
 import { attempt, examineHost, seenBy } from './doctor.js'
 import { checkEngine, checkGuestKernel, checkGuestNode, checkPackages } from './machine-checks.js'
+import { checkObjectStore } from './object-store-check.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -50,6 +52,24 @@ describe('the doctor', () => {
         fix: expect.stringContaining('WRENN_NETWORK_CIDR'),
       })
     }
+  })
+
+  it('says that no object store is set, and why one that is set does not work', async () => {
+    expect(await checkObjectStore(undefined)).toMatchObject({
+      status: 'ok',
+      detail: 'None is set (WRENN_OBJECT_STORE).',
+    })
+    const config = readConfig({
+      WRENN_OBJECT_STORE: 's3://states',
+      WRENN_OBJECT_STORE_ENDPOINT: 'http://127.0.0.1:1',
+      WRENN_OBJECT_STORE_ACCESS_KEY: 'key',
+      WRENN_OBJECT_STORE_SECRET_KEY: 'not a secret',
+    })
+    expect(await checkObjectStore(config.objectStore)).toMatchObject({
+      status: 'fail',
+      detail: 'The object store at http://127.0.0.1:1 cannot be reached (ECONNREFUSED).',
+      fix: expect.stringContaining('WRENN_OBJECT_STORE'),
+    })
   })
 
   it('names first what is broken, then what makes it slow', () => {

@@ -1,4 +1,5 @@
 import { errorText } from '@wrenn/base'
+import type { ObjectStoreConfig } from '@wrenn/object-store'
 import {
   checkCgroups,
   checkDisk,
@@ -27,6 +28,7 @@ import {
   checkTun,
   type NetworkSettings,
 } from './network-checks.js'
+import { checkObjectStore } from './object-store-check.js'
 import { type DoctorCheck, type DoctorReport, reportOf } from './report.js'
 
 /** What is to be looked at. Whatever the caller does not know is left out of the verdict, not failed. */
@@ -45,11 +47,13 @@ export interface DoctorOptions {
   readonly guestKernel?: () => Promise<GuestKernel | undefined>
   /** Which Node.js is on their agent drive; gives `undefined` while there is none. */
   readonly guestNode?: () => Promise<GuestNode | undefined>
+  /** The one of the settings; none when they name none. */
+  readonly objectStore?: ObjectStoreConfig | undefined
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
 export async function examineHost(options: DoctorOptions): Promise<DoctorReport> {
-  const { dir, qemu, network, programs, engine, engineUnreadable, guestKernel, guestNode } = options
+  const { dir, qemu, network, programs, engine, engineUnreadable, guestKernel, guestNode, objectStore } = options
   const checks: readonly (readonly [id: string, title: string, check: () => DoctorCheck | Promise<DoctorCheck>])[] = [
     ['engine', 'Engine', () => checkEngine(engine, engineUnreadable)],
     ['kvm', 'Hardware virtualization', checkKvm],
@@ -69,6 +73,7 @@ export async function examineHost(options: DoctorOptions): Promise<DoctorReport>
     ['forwarding', 'IPv4 forwarding', checkForwarding],
     ['firewall', 'Other firewalls', () => checkFirewall(network.prefix)],
     ['resolver', 'Name servers', () => checkResolver(network)],
+    ['object-store', 'Object store', () => checkObjectStore(objectStore)],
     ['write-back', 'Write-back of guest memory', checkWriteBack],
   ]
   return reportOf(await Promise.all(checks.map(([id, title, check]) => attempt({ id, title }, check))))

@@ -1,0 +1,37 @@
+import { AppError } from '@wrenn/base'
+import { type ObjectStoreConfig, openObjectStore, type StoreAbilities } from '@wrenn/object-store'
+import type { DoctorCheck } from './report.js'
+
+/** Of somebody who waits for the answer: two attempts that find nobody, or one that is slow. */
+const DEADLINE_MS = 15_000
+const ATTEMPTS = 2
+
+const base = { id: 'object-store', title: 'Object store' }
+
+/** Writes, reads, lists and removes one small object there. Without a store nothing is wrong: states stay on their host then. */
+export async function checkObjectStore(config: ObjectStoreConfig | undefined): Promise<DoctorCheck> {
+  if (config === undefined) return { ...base, status: 'ok', detail: 'None is set (WRENN_OBJECT_STORE).' }
+  const signal = AbortSignal.timeout(DEADLINE_MS)
+  try {
+    const store = await openObjectStore(config, { attempts: ATTEMPTS, signal })
+    store.close()
+    return {
+      ...base,
+      status: 'ok',
+      detail: `${store.name} writes, reads, lists and removes. ${beside(store.abilities)}`,
+    }
+  } catch (error) {
+    if (signal.aborted) return failed(`The object store did not answer within ${DEADLINE_MS / 1000} s.`)
+    if (AppError.is(error, 'object_store_refused', 'object_store_unavailable')) return failed(error.message)
+    throw error
+  }
+}
+
+function failed(detail: string): DoctorCheck {
+  return { ...base, status: 'fail', detail, fix: 'See WRENN_OBJECT_STORE… in docs/configuration.md.' }
+}
+
+function beside({ ranges, conditionalWrites }: StoreAbilities): string {
+  const can = (is: boolean) => (is ? 'yes' : 'no')
+  return `Ranges: ${can(ranges)}; writes on condition: ${can(conditionalWrites)}; neither is needed.`
+}
