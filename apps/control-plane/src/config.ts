@@ -168,6 +168,8 @@ export const environment = z
     WRENN_HOST_VCPUS_PER_CPU: integer(1, 1000).default(4),
     /** The same: how much of its memory is promised to capsules, in percent; above 100 it is promised more than once. */
     WRENN_HOST_MEMORY_PERCENT: integer(1, 10_000).default(90),
+    /** The same: whether capsules go to the host with the most room, or to the fullest one that has enough. */
+    WRENN_PLACEMENT: z.enum(['spread', 'pack']).default('spread'),
     /** How long a host may answer without a capsule before that counts as lost. */
     WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
     /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
@@ -223,6 +225,8 @@ export interface Limits {
     readonly vcpusPerCpu: number
     /** Of its memory; above 100 it is promised more than once. */
     readonly memoryPercent: number
+    /** To the host with the most room, or to the fullest one that has enough. */
+    readonly placement: 'spread' | 'pack'
   }
   readonly maxLabels: number
   /** Of each stream in the answer of a foreground exec; what is beyond it is dropped and `truncated` says so. */
@@ -402,6 +406,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
       hosts: {
         vcpusPerCpu: values.WRENN_HOST_VCPUS_PER_CPU,
         memoryPercent: values.WRENN_HOST_MEMORY_PERCENT,
+        placement: values.WRENN_PLACEMENT,
       },
       maxLabels: 64,
       execOutputBytes: values.WRENN_EXEC_OUTPUT_LIMIT_MIB * MIB,

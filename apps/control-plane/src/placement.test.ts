@@ -189,6 +189,63 @@ describe('a create among several hosts', () => {
   )
 })
 
+describe('tags of hosts', () => {
+  const tag = async (id: string, tags: readonly string[]): Promise<Host> =>
+    await json<Host>(await platform.call('PUT', `/v1/hosts/${id}/tags`, { tags }), 200)
+
+  it(
+    'lead creates and builds to hosts that have all that are asked for, or it is said which no host has',
+    async () => {
+      expect((await tag(a.id, ['gpu', 'eu', 'gpu'])).tags).toEqual(['eu', 'gpu'])
+      expect((await tag(b.id, ['us', 'gpu'])).tags).toEqual(['gpu', 'us'])
+      const made: Capsule[] = []
+      for (const host_tags of [['eu'], ['eu', 'gpu'], ['eu']]) made.push(await platform.create({ host_tags }))
+      expect(made.map(({ host_id: on }) => on)).toEqual([a.id, a.id, a.id])
+      made.push(await platform.create({ host_tags: ['gpu'] })) // the freer one
+      expect(made.at(-1)?.host_id).toBe(b.id)
+      const refused = async (body: object) => await errorOf(await post('/v1/capsules', body))
+      expect(await refused({ host_tags: ['gpu', 'fpga', 'eu'] })).toEqual([
+        503,
+        'no_hosts_available',
+        'No host has the tag fpga; an admin of the platform gives it by `wrenn host tag`.',
+      ])
+      const [, , together] = await refused({ host_tags: ['eu', 'us'] })
+      expect(together).toContain('No host has the tags eu and us together: ')
+      expect(together).toContain(`${a.id} lacks the tag us`)
+      expect((await post('/v1/capsules', { host_tags: ['No'] })).status).toBe(400)
+      await cordoned(a.id, async () => {
+        const [status, , message] = await refused({ host_tags: ['eu'] })
+        expect(status).toBe(503)
+        expect(message).toContain(`${a.id} is cordoned, ${b.id} lacks the tag eu`)
+      })
+      await endAll(made)
+
+      const stages = [{ from: 'base', steps: [] }]
+      for (const [host_tags, id] of [
+        [['us'], b.id],
+        [['eu'], a.id],
+      ] as const) {
+        const name = `for-${host_tags[0]}`
+        const begun = await json<TemplateBuild>(await post('/v1/templates/builds', { name }), 201)
+        await json(await post(`/v1/templates/builds/${begun.id}/start`, { stages, host_tags }), 202)
+        expect((await followBuild(platform, begun)).build.state).toBe('ready')
+        const of = await platform.create({ template: name })
+        expect(of.host_id).toBe(id)
+        await endAll([of])
+      }
+      const [, code, bound] = await refused({ template: 'for-us', host_tags: ['eu'] })
+      expect([code, bound]).toEqual([
+        'no_hosts_available',
+        `The template "for-us" is on ${b.id} alone, which lacks the tag eu.`,
+      ])
+      for (const { id } of [a, b]) expect((await tag(id, [])).tags).toEqual([])
+      const page = await json<AuditPage>(await platform.call('GET', '/v1/admin/audit-logs?action=host.tag'), 200)
+      expect(page.items.map(({ details }) => details?.tags)).toEqual(['', '', 'gpu us', 'eu gpu'])
+    },
+    LONG_MS,
+  )
+})
+
 describe('a build among several hosts', () => {
   it(
     'passes over what was kept on a host that takes nothing, while another one does, and does not forget it',

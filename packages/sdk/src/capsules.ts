@@ -49,6 +49,8 @@ export interface CreateOptions extends CallOptions {
   readonly user?: string
   /** Default directory of commands; relative to the user's home. @default that home */
   readonly cwd?: string
+  /** Only a host that has all of these tags runs it. @default any */
+  readonly hostTags?: readonly string[]
   /** Longest wait until it runs; after that it is destroyed. @default 180_000 */
   readonly createTimeoutMs?: number
 }
@@ -127,13 +129,14 @@ export class Capsules {
 }
 
 function createBody(options: Omit<CreateOptions, keyof CallOptions | 'createTimeoutMs'>): wire.CreateCapsuleRequest {
-  const { memoryMib, diskSizeMib, idleTimeoutMs, autoResume = true, portAccess, ...same } = options
+  const { memoryMib, diskSizeMib, idleTimeoutMs, autoResume = true, portAccess, hostTags, ...same } = options
   return {
     ...same,
     labels: { ...same.labels },
     envs: { ...same.envs },
     auto_resume: autoResume,
     ...(portAccess === undefined ? {} : { port_access: portAccess }),
+    ...(hostTags === undefined ? {} : { host_tags: [...hostTags] }),
     ...(memoryMib === undefined ? {} : { memory_mb: memoryMib }),
     ...(diskSizeMib === undefined ? {} : { disk_size_mb: diskSizeMib }),
     ...(idleTimeoutMs === undefined ? {} : { timeout_sec: wholeSeconds(idleTimeoutMs) }),

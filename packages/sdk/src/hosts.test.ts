@@ -9,6 +9,7 @@ const pending = {
   type: 'regular',
   status: 'pending',
   schedulable: true,
+  tags: ['eu'],
   created_by: 'key-1',
   created_at: at,
   updated_at: at,
@@ -43,6 +44,7 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
       id,
       status: 'online',
       schedulable: true,
+      tags: ['eu'],
       address: '10.1.2.3:7443',
       arch: 'x64',
       cpuCores: 2,
@@ -59,6 +61,7 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
   expect(await wrenn.hosts.get(id)).toEqual(listed)
   expect((await wrenn.hosts.cordon(id)).schedulable).toBe(false)
   expect((await wrenn.hosts.uncordon(id)).schedulable).toBe(true)
+  expect((await wrenn.hosts.tag(id, ['gpu', 'eu'])).id).toBe(id)
   await wrenn.hosts.rotateAuthority()
   await wrenn.hosts.remove(id)
   await wrenn.hosts.remove(id, { force: true })
@@ -69,6 +72,7 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
     `GET /v1/hosts/${id}`,
     `POST /v1/hosts/${id}/cordon`,
     `POST /v1/hosts/${id}/uncordon`,
+    `PUT /v1/hosts/${id}/tags`,
     'POST /v1/hosts/rotate-authority',
     `DELETE /v1/hosts/${id}`,
     `DELETE /v1/hosts/${id}?force=true`,

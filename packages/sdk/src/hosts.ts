@@ -8,6 +8,8 @@ export interface HostInfo {
   readonly status: 'pending' | 'online' | 'unreachable' | 'revoked' | (string & {})
   /** Whether it gets new capsules. */
   readonly schedulable: boolean
+  /** By which creates may ask for it. */
+  readonly tags: readonly string[]
   /** `name:port` of its host agent; `undefined` until it has joined. */
   readonly address: string | undefined
   readonly arch: string | undefined
@@ -87,6 +89,17 @@ export class Hosts {
     return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/uncordon`, options))
   }
 
+  /**
+   * Gives it these tags instead of those that it has; creates ask for hosts by them. What is on it stays.
+   * @throws WrennError `host_not_found`, `invalid_request`
+   * @example
+   * await wrenn.hosts.tag(id, ['gpu', 'eu'])
+   * await wrenn.capsules.create({ hostTags: ['gpu'] })
+   */
+  async tag(id: string, tags: readonly string[], options: CallOptions = {}): Promise<HostInfo> {
+    return hostInfo(await this.#transport.json<wire.Host>('PUT', `${pathOf(id)}/tags`, { ...options, json: { tags } }))
+  }
+
   /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` with how many `capsules` and `templates` it has in `details` */
   async remove(id: string, { force = false, ...options }: RemoveHostOptions = {}): Promise<void> {
     await this.#transport.send('DELETE', `${pathOf(id)}${force ? '?force=true' : ''}`, options)
@@ -110,6 +123,7 @@ function hostInfo(host: wire.Host): HostInfo {
     id: host.id,
     status: host.status,
     schedulable: host.schedulable,
+    tags: host.tags,
     address: host.address,
     arch: host.arch,
     cpuCores: host.cpu_cores,

@@ -65,6 +65,8 @@ export interface StartBuildOptions extends CallOptions {
   readonly vcpus?: number
   /** @default that of what it begins with */
   readonly memoryMib?: number
+  /** Only a host that has all of these tags builds it, and so runs what is made of it. @default any */
+  readonly hostTags?: readonly string[]
   /** Takes nothing from what earlier builds have kept. @default false */
   readonly noCache?: boolean
   /** By their ids; they are in no log, cache or template. */
@@ -201,7 +203,7 @@ export class Templates {
    * for await (const { message } of wrenn.templates.followBuild(id)) console.log(message)
    */
   async startBuild(name: string, recipe: Recipe, options: StartBuildOptions = {}): Promise<BuildInfo> {
-    const { tags, vcpus, memoryMib, noCache, secrets, onBegin } = options
+    const { tags, vcpus, memoryMib, hostTags, noCache, secrets, onBegin } = options
     const call = callOf(options)
     const begin = { name, tags, vcpus, memory_mb: memoryMib }
     const begun = await this.#transport.json<wire.TemplateBuild>('POST', '/v1/templates/builds', {
@@ -226,7 +228,7 @@ export class Templates {
           command: recipe.command,
           ports: recipe.ports,
         },
-        ...{ ready_command: recipe.readyCommand, no_cache: noCache, secrets },
+        ...{ ready_command: recipe.readyCommand, no_cache: noCache, secrets, host_tags: hostTags },
       }
       return buildInfo(
         await this.#transport.json<wire.TemplateBuild>('POST', `${pathOf(begun.id)}/start`, { ...call, json }),

@@ -37,6 +37,7 @@ export function addHost(program: Command): void {
   addJoin(host)
   addList(host)
   addCordon(host)
+  addTag(host)
   addRemove(host)
   addRotate(host)
   addUnknown(host)
@@ -121,6 +122,25 @@ function addCordon(host: Command): void {
   })
 }
 
+function addTag(host: Command): void {
+  const command = host
+    .command('tag <host> [tags...]')
+    .description('say by which tags creates may ask for a host, instead of those that it has')
+    .option('--none', 'it has none from now on')
+    .addHelpText(
+      'after',
+      '\nWhat is on the host stays, whatever it was asked for with.\n\nExample:\n  wrenn host tag host-… gpu eu\n  wrenn capsule create --host-tag gpu',
+    )
+  withJson(command).action(async (id: string, tags: string[], options: CommonOptions & { readonly none?: boolean }) => {
+    if ((tags.length === 0) !== (options.none === true)) {
+      throw new AppError('invalid_request', 'Name the tags that the host has from now on, or say --none.')
+    }
+    const { config, output } = contextOf(options)
+    const tagged = await (await connect(config)).hosts.tag(id, tags)
+    output.result(toJson(tagged), () => `${id} has ${tags.length === 0 ? 'no tags' : tagged.tags.join(', ')}.`)
+  })
+}
+
 function addRemove(host: Command): void {
   const command = host
     .command('rm <host>')
@@ -193,11 +213,12 @@ function showNew({ host, token }: NewHost, url: string): string {
 function showHosts(hosts: readonly HostInfo[]): string {
   const now = Date.now()
   return table(
-    ['HOST', 'STATUS', 'ADDRESS', 'CPUS', 'MEMORY', 'HEARD', 'CERTIFICATE'],
+    ['HOST', 'STATUS', 'ADDRESS', 'TAGS', 'CPUS', 'MEMORY', 'HEARD', 'CERTIFICATE'],
     hosts.map((host) => [
       host.id,
       host.schedulable ? host.status : `${host.status}, cordoned`,
       host.address ?? '-',
+      host.tags.length === 0 ? '-' : host.tags.join(','),
       host.cpuCores === undefined ? '-' : String(host.cpuCores),
       host.memoryMib === undefined ? '-' : `${host.memoryMib} MiB`,
       host.lastHeartbeatAt === undefined ? '-' : `${showSpan(now - host.lastHeartbeatAt.getTime())} ago`,
@@ -215,6 +236,7 @@ function toJson(host: HostInfo): object {
     id: host.id,
     status: host.status,
     schedulable: host.schedulable,
+    tags: host.tags,
     address: host.address,
     arch: host.arch,
     cpu_cores: host.cpuCores,

@@ -13,7 +13,7 @@ import { connectionNotice } from '../connection-notice.js'
 import { type CommonOptions, type Context, contextOf, ExitCode, withJson, withProgram } from '../context.js'
 import { Interrupt } from '../interrupt.js'
 import { writeFully } from '../output.js'
-import { collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
+import { collect, collectPair, parseDurationMs, parseInteger, parseMib, showMs } from '../units.js'
 import { type EgressOptions, egressOption, withEgress } from './egress.js'
 
 /** What commander makes of {@link withShape}: sizes are MiB. */
@@ -24,6 +24,7 @@ export interface ShapeOptions extends EgressOptions {
   readonly disk?: number
   readonly name?: string
   readonly label?: Readonly<Record<string, string>>
+  readonly hostTag?: readonly string[]
 }
 /** What commander makes of {@link withIdleRules}: `idleTimeout` is milliseconds, 0 never. */
 export interface IdleOptions {
@@ -55,6 +56,7 @@ export function withShape(command: Command): Command {
     .option('--disk <size>', 'writable space: 512 or 512m for MiB, 2g for GiB', parseMib)
     .option('--name <name>', 'a name for people')
     .option('--label <key=value>', 'label, may be repeated', collectPair)
+    .option('--host-tag <tag>', 'only on a host that has this tag, may be repeated', collect)
 }
 
 /**
@@ -91,6 +93,7 @@ export async function createOptions(options: ShapeOptions): Promise<CreateOption
     ...(options.disk !== undefined ? { diskSizeMib: options.disk } : {}),
     ...(options.name ? { name: options.name } : {}),
     ...(options.label ? { labels: options.label } : {}),
+    ...(options.hostTag ? { hostTags: options.hostTag } : {}),
     ...(egress ? { egress } : {}),
   }
 }

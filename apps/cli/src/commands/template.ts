@@ -32,6 +32,7 @@ interface BuildOptions extends ImportOptions, GivenImages {
   readonly secret: readonly string[]
   readonly target?: string
   readonly cache: boolean
+  readonly hostTag?: readonly string[]
 }
 
 interface ListOptions extends CommonOptions {
@@ -92,6 +93,7 @@ function addBuild(template: Command): void {
     .option('--tag <tag>', 'call the build name:tag; may be given several times', collect, [])
     .option('--vcpus <n>', 'virtual CPUs (default: those of what it begins with)', parseInteger)
     .option('--memory <mib>', 'memory in MiB (default: that of what it begins with)', parseMib)
+    .option('--host-tag <tag>', 'only on a host that has this tag, may be repeated', collect)
     .option('--no-cache', 'take nothing from what earlier builds have kept')
     .addHelpText('after', buildHelp)
   withJson(command).action(async (name: string, folder: string | undefined, options: BuildOptions) => {
@@ -99,7 +101,7 @@ function addBuild(template: Command): void {
     const secrets = await secretsOf(options.secret, environmentVariable)
     const { notes = [], ...recipe } = await recipeOf(folder, options, Object.keys(secrets))
     for (const note of notes) output.note(note)
-    const own = { secrets, noCache: !options.cache }
+    const own = { secrets, noCache: !options.cache, ...(options.hostTag && { hostTags: options.hostTag }) }
     await followBuild(options, (templates, build) => templates.build(name, recipe, { ...build, ...own }))
   })
 }

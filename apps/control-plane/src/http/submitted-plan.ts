@@ -17,6 +17,7 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
     ready_command: readyCmd,
     no_cache: force,
     secrets,
+    host_tags: hostTags,
   } = body
   if (startCmd !== undefined && (entrypoint ?? command) !== undefined) {
     throw new AppError('invalid_request', 'start_command: is not beside entrypoint and command.')
@@ -37,7 +38,7 @@ export function toSubmittedPlan(body: StartTemplateBuildInput): SubmittedPlan {
   if (last === undefined) throw new Error('the schema asks for a stage')
   const images = imagesOf(body)
   const commands = { startCmd, entrypoint, command, ports, readyCmd }
-  const plan = { ...last, stages, images, ...commands, force, isDockerfile: true, secretValues: secrets }
+  const plan = { ...last, stages, images, ...commands, hostTags, force, isDockerfile: true, secretValues: secrets }
   return { ...plan, files: rememberedFiles(body) }
 }
 

@@ -9,6 +9,7 @@ export interface HostLoad {
   readonly id: string
   readonly answers: boolean
   readonly isCordoned: boolean
+  readonly tags: readonly string[]
   /** It has less of its memory or its pool left than it keeps free. */
   readonly isShort: boolean
   /** As it said when it joined, until it has answered; `null`: it has not said. */
@@ -31,7 +32,7 @@ export async function lockPlacement(tx: Db): Promise<void> {
 export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
   const { rows } = await sql<HostLoad>`SELECT j.id,
       h.told_state = 'up' AND j.revoked_at IS NULL AS "answers",
-      j.cordoned_at IS NOT NULL AS "isCordoned", h.memory_short OR h.pool_short AS "isShort",
+      j.cordoned_at IS NOT NULL AS "isCordoned", j.tags, h.memory_short OR h.pool_short AS "isShort",
       coalesce(h.cpus, j.cpu_cores) AS "cpus", coalesce(h.memory_mib, j.memory_mib) AS "memoryMib", h.pool_free AS "poolFree",
       coalesce(c.vcpus, 0)::float8 AS "usedVcpus", coalesce(c.memory, 0)::float8 AS "usedMib",
       coalesce(c.paused, 0)::float8 AS "pausedMib"

@@ -148,6 +148,8 @@ interface JoinedHostsTable {
   joined_at: ColumnType<Date | null, undefined, Date>
   /** Since when it gets no new capsules. */
   cordoned_at: ColumnType<Date | null, undefined, Date | null>
+  /** What creates may ask for. */
+  tags: ColumnType<readonly string[], undefined, readonly string[]>
   /** Trusted no more since then. */
   revoked_at: ColumnType<Date | null, undefined, Date | null>
   refresh_digest: string | null
@@ -461,6 +463,8 @@ export interface BuildPlan {
   readonly ports?: readonly number[] | undefined
   /** Succeeds once the start command has done its work. */
   readonly readyCmd?: string | undefined
+  /** What hosts that may build it have. */
+  readonly hostTags?: readonly string[] | undefined
   /** Nothing cached is used. */
   readonly force: boolean
   /** Steps mean what the instructions of a Dockerfile do, and begin as root in `/` in a built-in template. */

@@ -12,6 +12,7 @@ import {
   userSchema,
 } from './common.js'
 import { egressPolicySchema, egressWishSchema } from './egress.js'
+import { wantedHostTagsSchema } from './hosts.js'
 import { portAccessSchema } from './ports.js'
 
 const templateName = text(128, 1).regex(
@@ -56,6 +57,11 @@ export const createCapsuleSchema = requestBody({
   egress: egressWishSchema.optional(),
   user: userSchema.optional().describe('Default user of commands and files.'),
   cwd: pathSchema.optional().describe('Default working directory of commands.'),
+  host_tags: wantedHostTagsSchema
+    .optional()
+    .describe(
+      'Only a host that has all of these tags runs it; a host has those that an admin of the platform gave it.',
+    ),
 }).meta({ id: 'CreateCapsule' })
 /** As a client sends it: everything may be left out. */
 export type CreateCapsuleRequest = z.input<typeof createCapsuleSchema>

@@ -8,6 +8,24 @@ export const hostIdSchema = z
   .regex(/^host-[0-9a-z]{25}$/, 'must be a host id: host- and 25 characters 0-9a-z')
   .describe('Host id: `host-` and 25 base-36 characters.')
 
+/** A word by which some hosts are asked for. */
+export const hostTagSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._:=-]{0,62}$/,
+    'must begin with a small letter or digit and have those and . _ : = - alone, 63 characters at most',
+  )
+
+const MAX_TAGS = 32
+
+/** Tags that a host must have, all of them. */
+export const wantedHostTagsSchema = z.array(hostTagSchema).max(MAX_TAGS)
+
+/** Body of `PUT /v1/hosts/{id}/tags`. */
+export const hostTagsBodySchema = requestBody({
+  tags: wantedHostTagsSchema.describe('All that it has from now on.'),
+}).meta({ id: 'HostTags' })
+
 /** Another machine that runs capsules of this platform. */
 export const hostSchema = z
   .object({
@@ -19,6 +37,7 @@ export const hostSchema = z
         '`pending`: its token was not used yet; `online`; `unreachable`: it does not answer; `revoked`: it is trusted no more until it joins again.',
       ),
     schedulable: z.boolean().describe('Whether it gets new capsules; `false`: it is cordoned.'),
+    tags: z.array(z.string()).describe('By which creates may ask for it.'),
     address: z.string().optional().describe('Where its host agent listens: `name:port`. Absent until it has joined.'),
     arch: z.string().optional(),
     cpu_cores: z.number().optional(),

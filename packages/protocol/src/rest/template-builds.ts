@@ -3,6 +3,7 @@ import { buildStates } from '../build-states.js'
 import { templateBuildLimits } from '../template-build-limits.js'
 import { minimumMemoryMib } from './capsules.js'
 import { envsSchema, requestBody, text, timestampSchema } from './common.js'
+import { wantedHostTagsSchema } from './hosts.js'
 import { safeNameSchema } from './lifecycle.js'
 
 /** What steps there are. */
@@ -163,6 +164,9 @@ export const startTemplateBuildSchema = requestBody({
     .optional()
     .describe('Succeeds once the start command has done its work.'),
   no_cache: z.boolean().default(false).describe('Nothing is taken from what earlier builds have kept.'),
+  host_tags: wantedHostTagsSchema
+    .optional()
+    .describe('Only a host that has all of these tags builds it, and so runs what is made of it.'),
   secrets: z
     .record(secretIdSchema, text(templateBuildLimits.secretLength, 1))
     .refine((secrets) => Object.keys(secrets).length <= templateBuildLimits.secrets, {

@@ -131,7 +131,7 @@ export class Capsules {
 
   async #submit(
     submission: Submission,
-    { capsule, params, boundTo }: Draft,
+    { capsule, params, boundTo, hostTags }: Draft,
     within: CreateOptions['within'],
   ): Promise<OperationRow> {
     const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
@@ -144,7 +144,7 @@ export class Capsules {
       const { hostId, because } = await placeCapsule(
         tx,
         { hosts: host, share: limits.hosts },
-        { ...capsule, memoryMib, hostId: boundTo },
+        { ...capsule, memoryMib, hostId: boundTo, hostTags },
       )
       const row = await insertCapsule(tx, { ...capsule, host_id: hostId })
       return await insertNew(tx, submission, row, because === undefined ? params : { ...params, hostId, because })
@@ -166,6 +166,7 @@ export class Capsules {
     const isVerified = input.isVerified === true && snapshot !== undefined
     return {
       params: snapshot && { template: snapshot.template, ...(isVerified && { isVerified }) },
+      hostTags: input.host_tags,
       // An older control plane notes no host of a snapshot; it is where its capsule was.
       boundTo: input.hostId ?? (snapshot && (snapshot.host_id ?? (await findHostOfCapsule(db, snapshot.capsule_id)))),
       capsule: {
@@ -315,6 +316,8 @@ interface Draft {
   readonly params: Readonly<Record<string, unknown>> | undefined
   /** The host that has what it is made of, where one alone has. */
   readonly boundTo: string | null | undefined
+  /** That its host must have. */
+  readonly hostTags: readonly string[] | undefined
 }
 
 /** A snapshot has memory and disk of its own sizes. @throws AppError `invalid_request`, `template_not_found` */

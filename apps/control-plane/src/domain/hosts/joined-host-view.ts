@@ -12,6 +12,7 @@ export function toHost(row: KnownJoinedHost): Host {
     type: 'regular',
     status: statusOf(row),
     schedulable: row.cordoned_at === null,
+    tags: [...row.tags],
     ...(row.address === null ? {} : { address: row.address }),
     ...(arch === null ? {} : { arch }),
     ...(cores === null ? {} : { cpu_cores: cores }),

@@ -131,9 +131,24 @@ export class JoinedHosts {
         await updateJoinedHost(tx, id, { cordoned_at: isCordoned ? now : null, updated_at: now })
         await writeAudit(tx, hostEntry(isCordoned ? 'host.cordon' : 'host.uncordon', id, actor))
       }
-      const changed = await findJoinedHost(tx, id)
-      if (changed === undefined) throw new Error('a host that is locked is gone')
-      return toHost(changed)
+      return await changed(tx, id)
+    })
+  }
+
+  /**
+   * What creates may ask for: these tags, and no others. What is on the host stays, whatever it was asked for with.
+   * @throws AppError `host_not_found`
+   */
+  async tag(id: string, tags: readonly string[], actor: Actor): Promise<Host> {
+    return await this.#deps.db.transaction().execute(async (tx) => {
+      const host = await lockJoinedHost(tx, id)
+      if (host === undefined) throw noHost(id)
+      const sorted = [...new Set(tags)].sort()
+      if (sorted.join(' ') !== host.tags.join(' ')) {
+        await updateJoinedHost(tx, id, { tags: sorted, updated_at: this.#now() })
+        await writeAudit(tx, hostEntry('host.tag', id, actor, { tags: sorted.join(' ') }))
+      }
+      return await changed(tx, id)
     })
   }
 
@@ -167,6 +182,12 @@ export class JoinedHosts {
   #now(): Date {
     return this.#deps.now?.() ?? new Date()
   }
+}
+
+async function changed(tx: Db, id: string): Promise<Host> {
+  const host = await findJoinedHost(tx, id)
+  if (host === undefined) throw new Error('a host that is locked is gone')
+  return toHost(host)
 }
 
 function counted(count: number, what: string): string {

@@ -1,10 +1,19 @@
 import { describe, expect, it } from 'vitest'
 import type { HostLoad } from '../../store/placement.js'
-import { freest, hasRoom, roomOf } from './load.js'
+import { byChoice, freest, hasRoom, roomOf } from './load.js'
 
 const share = { vcpusPerCpu: 4, memoryPercent: 90 }
 const empty: HostLoad = {
-  ...{ id: 'a', answers: true, isCordoned: false, isShort: false, cpus: 2, memoryMib: 10_000, poolFree: 1 },
+  ...{
+    id: 'a',
+    answers: true,
+    isCordoned: false,
+    tags: ['eu'],
+    isShort: false,
+    cpus: 2,
+    memoryMib: 10_000,
+    poolFree: 1,
+  },
   ...{ usedVcpus: 0, usedMib: 0, pausedMib: 0 },
 }
 
@@ -31,6 +40,13 @@ describe('the room of a host', () => {
     expect(roomOf({ ...empty, isShort: true }, share).closed).toMatch(/short/)
     expect(roomOf({ ...empty, answers: false, isCordoned: true }, share).closed).toBe('does not answer')
     expect(roomOf(empty, share)).not.toHaveProperty('closed')
+    expect(roomOf(empty, share, ['eu'])).not.toHaveProperty('closed')
+    const asked = ['gpu', 'eu', 'big']
+    expect(roomOf({ ...empty, isCordoned: true }, share, asked).closed).toBe('lacks the tags gpu and big')
+    expect(roomOf({ ...empty, answers: false }, share, asked)).toMatchObject({
+      closed: 'does not answer',
+      lacks: ['gpu', 'big'],
+    })
   })
 
   it('orders hosts: of equals in what is scarcest, by all together', () => {
@@ -40,5 +56,7 @@ describe('the room of a host', () => {
       roomOf({ ...empty, id: 'free', poolFree: 0.5 }, share),
     ]
     expect(freest(rooms).map(({ id }) => id)).toEqual(['free', 'half', 'full'])
+    expect(byChoice(rooms, 'spread')).toEqual(freest(rooms))
+    expect(byChoice(rooms, 'pack').map(({ id }) => id)).toEqual(['full', 'half', 'free'])
   })
 })

@@ -5,6 +5,8 @@ import type { HostLoad } from '../../store/placement.js'
 export interface Demand {
   readonly vcpus: number
   readonly memoryMib: number
+  /** That its host has. @default any */
+  readonly hostTags?: readonly string[] | undefined
 }
 
 /** What a host has left for capsules. */
@@ -13,6 +15,8 @@ export interface Room {
   readonly answers: boolean
   /** Why it gets none, as the end of a sentence about it. */
   readonly closed?: string
+  /** Which of the tags that are asked for it does not have. */
+  readonly lacks: readonly string[]
   readonly freeVcpus: number
   readonly freeMib: number
   /** The free part of what it has least of, 0 to 1. */
@@ -23,11 +27,18 @@ export interface Room {
   readonly spare: number
 }
 
+/** How much of a host is promised. */
+type Share = Pick<Limits['hosts'], 'vcpusPerCpu' | 'memoryPercent'>
+
 /** Paused capsules take no memory until they wake, which half of them are taken to do. */
 const WAKE_PART = 0.5
 
 /** By what the host has said; one that has not said what it has, has nothing. */
-export function roomOf(load: HostLoad, { vcpusPerCpu, memoryPercent }: Limits['hosts']): Room {
+export function roomOf(
+  load: HostLoad,
+  { vcpusPerCpu, memoryPercent }: Share,
+  wantedTags: readonly string[] = [],
+): Room {
   const vcpus = (load.cpus ?? 0) * vcpusPerCpu
   const memoryMib = ((load.memoryMib ?? 0) * memoryPercent) / 100
   const [freeVcpus, freeMib] = [vcpus - load.usedVcpus, memoryMib - load.usedMib]
@@ -38,8 +49,10 @@ export function roomOf(load: HostLoad, { vcpusPerCpu, memoryPercent }: Limits['h
   ]
   const [scarcest, score] = parts.reduce((least, each) => (each[1] < least[1] ? each : least))
   const spare = parts.reduce((sum, [, each]) => sum + each, 0)
-  const closed = closedBecause(load)
-  return { id: load.id, answers: load.answers, freeVcpus, freeMib, score, scarcest, spare, ...(closed && { closed }) }
+  const lacks = wantedTags.filter((tag) => !load.tags.includes(tag))
+  const closed = closedBecause(load, lacks)
+  const { id, answers } = load
+  return { id, answers, freeVcpus, freeMib, score, scarcest, spare, lacks, ...(closed && { closed }) }
 }
 
 /** The one with the most room first. */
@@ -47,12 +60,24 @@ export function freest(rooms: readonly Room[]): readonly Room[] {
   return [...rooms].sort((a, b) => b.score - a.score || b.spare - a.spare)
 }
 
+/** In the order in which they are chosen: the freest first, or the fullest. */
+export function byChoice(rooms: readonly Room[], placement: Limits['hosts']['placement']): readonly Room[] {
+  const ordered = freest(rooms)
+  return placement === 'spread' ? ordered : [...ordered].reverse()
+}
+
 export function hasRoom({ freeVcpus, freeMib }: Room, { vcpus, memoryMib }: Demand): boolean {
   return freeVcpus >= vcpus && freeMib >= memoryMib
 }
 
-function closedBecause({ answers, isCordoned, isShort }: HostLoad): string | undefined {
+/** `the tag gpu`, `the tags gpu and eu`. */
+export function tagsNamed(tags: readonly string[]): string {
+  return `the tag${tags.length === 1 ? '' : 's'} ${tags.join(' and ')}`
+}
+
+function closedBecause({ answers, isCordoned, isShort }: HostLoad, lacks: readonly string[]): string | undefined {
   if (!answers) return 'does not answer'
+  if (lacks.length > 0) return `lacks ${tagsNamed(lacks)}`
   if (isCordoned) return 'is cordoned'
   return isShort ? 'runs short of memory or space' : undefined
 }

@@ -5,7 +5,7 @@ import { type Hosts, noHost, type Whereabouts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import { findHostOfCapsule, findHostOfSnapshot, goneAmong } from '../../store/hosts.js'
 import { listHostLoads, lockPlacement } from '../../store/placement.js'
-import { type Demand, freest, hasRoom, type Room, roomOf } from './load.js'
+import { byChoice, type Demand, freest, hasRoom, type Room, roomOf, tagsNamed } from './load.js'
 
 /** Where things are, as the database has it. */
 export function whereaboutsIn(db: Db): Whereabouts {
@@ -44,10 +44,14 @@ interface PlacementDeps {
  */
 export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted): Promise<Placed> {
   const { hosts } = deps
-  if (hosts.only !== undefined) return { hostId: hosts.only.id ?? null }
+  const { hostId: boundTo, template, hostTags = [] } = wanted
+  if (hosts.only !== undefined) {
+    if (hostTags.length > 0)
+      throw untagged(hostTags, 'capsules of this platform run on its own machine, which has none')
+    return { hostId: hosts.only.id ?? null }
+  }
   await lockPlacement(tx)
-  const rooms = await roomsOf(tx, deps)
-  const { hostId: boundTo, template } = wanted
+  const rooms = await roomsOf(tx, deps, hostTags)
   if (boundTo !== undefined && boundTo !== null) {
     const room = rooms.find(({ id }) => id === boundTo)
     if (room === undefined) {
@@ -60,13 +64,13 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
     throw new AppError(code, message, { details: { host_id: boundTo } })
   }
   if (rooms.length === 0) throw noHost()
+  requireTagged(rooms, hostTags)
   const open = rooms.filter(({ id, closed }) => closed === undefined && mayHave(hosts.get(id), template))
-  const [best] = freest(open.filter((room) => hasRoom(room, wanted)))
+  const fitting = open.filter((room) => hasRoom(room, wanted))
+  const [best] = byChoice(fitting, deps.share.placement)
   if (best !== undefined) {
-    return {
-      hostId: best.id,
-      because: `${percent(best.score)} of its ${best.scarcest} is free, of ${open.length} hosts`,
-    }
+    const among = `of ${open.length} hosts${hostTags.length === 0 ? '' : ` with ${tagsNamed(hostTags)}`}`
+    return { hostId: best.id, because: `${percent(best.score)} of its ${best.scarcest} is free, ${among}` }
   }
   if (rooms.every(({ answers }) => !answers)) throw new AppError('host_unavailable', 'No host answers now.')
   const [fullest] = freest(open)
@@ -77,14 +81,19 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
   throw new AppError('no_hosts_available', `No host has room for ${said(wanted)}: ${why}.`)
 }
 
-/** A host for work that is promised nothing, such as fetching an image. @throws AppError `host_unavailable`, `no_hosts_available` */
-export async function anyHost(db: Db, deps: PlacementDeps): Promise<Host> {
+/**
+ * A host for work that is promised nothing, such as fetching an image.
+ * @param hostTags that it has
+ * @throws AppError `host_unavailable`, `no_hosts_available`
+ */
+export async function anyHost(db: Db, deps: PlacementDeps, hostTags: readonly string[] = []): Promise<Host> {
   const { hosts } = deps
-  const rooms = hosts.only === undefined ? await roomsOf(db, deps) : []
+  const rooms = hosts.only === undefined ? await roomsOf(db, deps, hostTags) : []
   const [best] = freest(rooms.filter(({ closed }) => closed === undefined))
   const host = hosts.only ?? (best && hosts.get(best.id))
   if (host !== undefined) return host
   if (rooms.length === 0) throw noHost()
+  requireTagged(rooms, hostTags)
   throw new AppError(
     'no_hosts_available',
     `No host takes new capsules: ${rooms.map(({ id, closed }) => `${id} ${closed}`).join(', ')}.`,
@@ -98,15 +107,34 @@ export async function hostsThatTake(
   demand: Demand,
 ): Promise<ReadonlySet<string> | undefined> {
   if (deps.hosts.only !== undefined) return undefined
-  const rooms = await roomsOf(db, deps)
+  const rooms = await roomsOf(db, deps, demand.hostTags)
   return new Set(rooms.filter((room) => room.closed === undefined && hasRoom(room, demand)).map(({ id }) => id))
 }
 
-async function roomsOf(db: Db, { hosts, share }: PlacementDeps): Promise<readonly Room[]> {
+/** @throws AppError `no_hosts_available` naming the tags that no host has, or that none has together */
+function requireTagged(rooms: readonly Room[], tags: readonly string[]): void {
+  const missing = tags.filter((tag) => rooms.every(({ lacks }) => lacks.includes(tag)))
+  if (missing.length > 0) throw untagged(missing, 'an admin of the platform gives it by `wrenn host tag`')
+  if (tags.length === 0 || rooms.some(({ lacks }) => lacks.length === 0)) return
+  const each = rooms.map(({ id, lacks }) => `${id} lacks ${tagsNamed(lacks)}`).join(', ')
+  const message = `No host has ${tagsNamed(tags)} together: ${each}.`
+  throw new AppError('no_hosts_available', message, { details: { host_tags: tags } })
+}
+
+function untagged(tags: readonly string[], more: string): AppError {
+  const details = { host_tags: tags }
+  return new AppError('no_hosts_available', `No host has ${tagsNamed(tags)}; ${more}.`, { details })
+}
+
+async function roomsOf(
+  db: Db,
+  { hosts, share }: PlacementDeps,
+  hostTags: readonly string[] = [],
+): Promise<readonly Room[]> {
   return (await listHostLoads(db)).map((load) => {
     // Other control planes may hear of it, this one does not.
     const answers = load.answers && hosts.get(load.id)?.isSilent !== true
-    return roomOf({ ...load, answers }, share)
+    return roomOf({ ...load, answers }, share, hostTags)
   })
 }
 

@@ -241,7 +241,7 @@ export class BuildAttempt {
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
     const { db, host: hosts, share } = this.#deps
-    const host = await anyHost(db, { hosts, share })
+    const host = await anyHost(db, { hosts, share }, this.#plan.hostTags)
     const origin = await imageOrigin({ ...this.#deps, host, signal: this.#signal, onProgress }, this.#build, image)
     return { ...origin, ...(host.joinedId === undefined ? {} : { hostId: host.joinedId }) }
   }
@@ -290,7 +290,7 @@ export class BuildAttempt {
 
   async #takers({ vcpus, memoryMib }: ResolvedOrigin): Promise<ReadonlySet<string> | undefined> {
     const { db, host: hosts, share } = this.#deps
-    return await hostsThatTake(db, { hosts, share }, { vcpus, memoryMib })
+    return await hostsThatTake(db, { hosts, share }, { vcpus, memoryMib, hostTags: this.#plan.hostTags })
   }
 
   /** A capsule that has as many steps behind it as can be had. */
@@ -394,6 +394,7 @@ export class BuildAttempt {
       isFetched: origin.isFetched === true && template === origin.template,
       isVerified: true,
       ...(template === origin.template ? { hostId: origin.hostId } : {}),
+      host_tags: this.#plan.hostTags?.slice(),
       life: { lifetimeSec: Math.ceil(limits.timeoutMs / 1000) + SPARE_SEC, onEnd: 'kill' },
     } as const
     let capsule = await capsules.create(teamId, spec, {

@@ -3,6 +3,7 @@ import {
   hostCredentialsSchema,
   hostIdSchema,
   hostSchema,
+  hostTagsBodySchema,
   newHostSchema,
   refreshHostSchema,
   registerHostSchema,
@@ -137,6 +138,21 @@ export function hostRoutes(app: App, { joinedHosts }: Services): void {
       schema: { tags, summary: 'Give it new capsules again.', params, response: { 200: hostSchema, ...errors } },
     },
     (request) => joinedHosts.cordon(request.params.id, false, actorOf(request)),
+  )
+
+  app.put(
+    '/v1/hosts/:id/tags',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Say by which tags creates may ask for a host, instead of those that it has.',
+        params,
+        body: hostTagsBodySchema,
+        response: { 200: hostSchema, ...errors },
+      },
+    },
+    (request) => joinedHosts.tag(request.params.id, request.body.tags, actorOf(request)),
   )
 
   app.post(

@@ -40,6 +40,7 @@ import * as traffic from './0039-traffic.js'
 import * as joinedHosts from './0040-joined-hosts.js'
 import * as manyHosts from './0041-many-hosts.js'
 import * as placement from './0042-placement.js'
+import * as hostTags from './0045-host-tags.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -84,4 +85,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0040-joined-hosts': joinedHosts,
   '0041-many-hosts': manyHosts,
   '0042-placement': placement,
+  '0045-host-tags': hostTags,
 }
