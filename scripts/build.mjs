@@ -89,6 +89,7 @@ async function bundleTo(outfile, entry, minify) {
 
 /** The agent loads the terminal's native part from the folder it lies in, too. */
 const natives = [
+  { source: `@mongodb-js/zstd-linux-${process.arch}-gnu`, target: 'apps/host-agent/dist/zstd.node' },
   { source: `@lydell/node-pty-linux-${process.arch}/pty.node`, target: 'apps/guest-agent/dist/pty.node' },
   { source: argon2.package, target: `apps/control-plane/dist/${argon2.file}` },
 ]

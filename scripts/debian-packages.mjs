@@ -44,19 +44,29 @@ export const requiredPackages = [...packagesOf(hostPrograms.filter(({ isOptional
 const testTools = ['socat', 'python3', 'docker-registry', 'busybox-static']
 /** Where distributions give it as something else than a package (Ubuntu: a snap), the tests in a browser are left out, by name. */
 const BROWSER = 'chromium'
+/** Servers of objects. Where one is not offered, its tests are left out, by name. */
+const objectServers = {
+  'Ceph RGW': ['radosgw', 'ceph-mon', 'ceph-osd', 'ceph-common'],
+  'OpenStack Swift': ['swift-proxy', 'swift-account', 'swift-container', 'swift-object'],
+}
+
 /** The oldest PostgreSQL we support, by its major version. */
 const OLDEST_POSTGRES = 15
 
 /**
- * What the tests need beside `debianPackages`: a browser, and Debian's own PostgreSQL too, the oldest that we support of those
+ * What the tests need beside `debianPackages`: a browser, servers of objects, and Debian's own PostgreSQL too, the oldest that we support of those
  * that are installed, else of those that apt offers. Its name differs from release to release.
- * @returns {{ packages: string[], postgres: string | undefined, browser: string | undefined }}
+ * @returns {{ packages: string[], postgres: string | undefined, browser: string | undefined, withoutServers: string[] }}
  */
 export function testPackages() {
   const postgres = oldestOf(installedPostgres()) ?? oldestOf(offeredPostgres())
   const browser = missingPackages([BROWSER]).length === 0 || isOffered(BROWSER) ? BROWSER : undefined
-  const packages = [...testTools, browser, postgres].filter((name) => name !== undefined)
-  return { packages, postgres, browser }
+  const servers = Object.entries(objectServers)
+  const offered = servers.filter(([, names]) => missingPackages(names).every(isOffered))
+  const withoutServers = servers.filter((server) => !offered.includes(server)).map(([server]) => server)
+  const ofServers = offered.flatMap(([, names]) => names)
+  const packages = [...testTools, ...ofServers, browser, postgres].filter((name) => name !== undefined)
+  return { packages, postgres, browser, withoutServers }
 }
 
 /** @param {string} name */

@@ -12,6 +12,7 @@ const bundles = [
   'apps/control-plane/dist/argon2.node',
   'apps/control-plane/dist/dashboard.pack',
   'apps/host-agent/dist/main.mjs',
+  'apps/host-agent/dist/zstd.node',
   'apps/guest-agent/dist/agent.mjs',
 ]
 
@@ -90,8 +91,9 @@ function installDebianPackages(wanted) {
 }
 
 function packagesForTests() {
-  const { packages, postgres, browser } = testPackages()
+  const { packages, postgres, browser, withoutServers } = testPackages()
   if (browser === undefined) say('› apt offers no chromium: tests in a browser are left out')
+  for (const server of withoutServers) say(`› apt offers no ${server}: tests on that object store are left out`)
   say(
     postgres === undefined
       ? '› apt offers no PostgreSQL from 15 on: tests that want an older one than the embedded run on the embedded one alone'

@@ -9,11 +9,15 @@ export type {
 } from './object-store.js'
 export { openObjectStore } from './open.js'
 export type {
+  CollectOptions,
   CollectResult,
+  DataRange,
   LoadResult,
+  SaveOptions,
   SaveResult,
   StateFile,
-  StoredTeam,
   TransferOptions,
   TransferProgress,
 } from './saved-state.js'
+export type { StoredTeam } from './state-keys.js'
+export { StateStore, type StateStoreOptions } from './state-store.js'

@@ -13,6 +13,8 @@ export interface StoreOptions {
   readonly timeouts?: Partial<StoreTimeouts>
   /** How often a request is made that may succeed later. @default 5 */
   readonly attempts?: number
+  /** Of one listing or removal. @default 1,000, the most that S3 gives or takes */
+  readonly keysAtOnce?: number
   /** Ends the probe with its reason. */
   readonly signal?: AbortSignal
 }

@@ -1,8 +1,8 @@
+import { Readable } from 'node:stream'
 import { setTimeout as delay } from 'node:timers/promises'
 import {
   DeleteObjectsCommand,
   GetObjectCommand,
-  HeadObjectCommand,
   ListObjectsV2Command,
   PutObjectCommand,
   type S3Client,
@@ -14,26 +14,25 @@ import { createClient } from './s3-client.js'
 import { endpointOf, mayPass, type StoreAction, storeFailure } from './s3-failure.js'
 
 const KEY = /^[A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*$/
-/** S3's own bound of `DeleteObjects`. */
-const KEYS_AT_ONCE = 1_000
+/** S3's own bound of listings and of `DeleteObjects`. */
+const MAX_KEYS_AT_ONCE = 1_000
+/** Of a range in an object that has no byte. */
+const EMPTY_STATUS = 416
 const BODY_ATTEMPTS = 4
 const FIRST_PAUSE_MS = 100
-
-/** How an object is written, or which part of it is read. */
-export interface S3Options {
-  readonly signal?: AbortSignal | undefined
-}
 
 /** The requests that make an {@link ObjectStore}, and those that show what the server can do. */
 export class S3Store implements ObjectStore {
   readonly #client: S3Client
   readonly #config: ObjectStoreConfig
+  readonly #keysAtOnce: number
   readonly name: string
   abilities: StoreAbilities = { ranges: false, conditionalWrites: false }
 
   constructor(config: ObjectStoreConfig, options: StoreOptions = {}) {
     this.#config = config
     this.#client = createClient(config, options)
+    this.#keysAtOnce = options.keysAtOnce ?? MAX_KEYS_AT_ONCE
     const place = `s3://${config.bucket}/${config.prefix}`.replace(/\/$/, '')
     this.name = `${place} at ${endpointOf(config)}`
   }
@@ -71,14 +70,19 @@ export class S3Store implements ObjectStore {
     return await this.#read(key, `bytes=${first}-${last}`, maxBytes, signal)
   }
 
+  /** Asks for the first byte, not by HEAD: to that, Swift answers with a body, which costs the connection or spoils the next answer on it. */
   async has(key: string, signal?: AbortSignal): Promise<boolean> {
     return await this.#call('read', signal, async (options) => {
       try {
-        await this.#client.send(new HeadObjectCommand(this.#at(key)), options)
+        const command = new GetObjectCommand({ ...this.#at(key), Range: 'bytes=0-0' })
+        const { Body: body, ContentLength: length = 0 } = await this.#client.send(command, options)
+        // One who ignores ranges sends all of it.
+        if (body instanceof Readable && length > 1) body.destroy()
+        else if (body instanceof Readable) body.resume()
         return true
       } catch (error) {
-        // An answer to HEAD has no body that could say more; that the bucket is there was seen when the store was opened.
-        if (statusOf(error) === 404) return false
+        if (isNoSuchKey(error)) return false
+        if (statusOf(error) === EMPTY_STATUS) return true
         throw error
       }
     })
@@ -88,7 +92,8 @@ export class S3Store implements ObjectStore {
     const { bucket: Bucket, prefix: base } = this.#config
     let token: string | undefined
     do {
-      const input = { Bucket, Prefix: `${base}${prefix}`, ...(token === undefined ? {} : { ContinuationToken: token }) }
+      const from = token === undefined ? {} : { ContinuationToken: token }
+      const input = { Bucket, Prefix: `${base}${prefix}`, MaxKeys: this.#keysAtOnce, ...from }
       const page = await this.#call('list', signal, (options) =>
         this.#client.send(new ListObjectsV2Command(input), options),
       )
@@ -98,8 +103,8 @@ export class S3Store implements ObjectStore {
   }
 
   async remove(keys: readonly string[], signal?: AbortSignal): Promise<void> {
-    for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) {
-      const Objects = keys.slice(at, at + KEYS_AT_ONCE).map((key) => ({ Key: this.#at(key).Key }))
+    for (let at = 0; at < keys.length; at += this.#keysAtOnce) {
+      const Objects = keys.slice(at, at + this.#keysAtOnce).map((key) => ({ Key: this.#at(key).Key }))
       const command = new DeleteObjectsCommand({ Bucket: this.#config.bucket, Delete: { Objects, Quiet: true } })
       const { Errors = [] } = await this.#call('remove', signal, (options) => this.#client.send(command, options))
       const [left] = Errors.filter(({ Code }) => Code !== 'NoSuchKey')

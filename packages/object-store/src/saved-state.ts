@@ -1,8 +1,13 @@
-/** How far a save or load is. Sizes are of what is not zeros. */
+/** How far a save or load is, in bytes of the files. Holes do not count. */
 export interface TransferProgress {
   readonly doneBytes: number
-  /** Known once all files were looked at. */
-  readonly totalBytes: number | undefined
+  readonly totalBytes: number
+}
+
+/** A stretch of a file that may hold something else than zeros. */
+export interface DataRange {
+  readonly offset: number
+  readonly length: number
 }
 
 /** How a transfer is ended, slowed and followed. */
@@ -11,6 +16,24 @@ export interface TransferOptions {
   /** Of what goes over the network. @default no limit */
   readonly bytesPerSec?: number | undefined
   readonly onProgress?: ((progress: TransferProgress) => void) | undefined
+}
+
+/** How a state is saved. */
+export interface SaveOptions extends TransferOptions {
+  /** Tells what of a file is no hole, in order: what is not named is taken for zeros. @default the whole file is read */
+  readonly dataRanges?:
+    | ((path: string, options: { readonly signal: AbortSignal }) => AsyncIterable<DataRange>)
+    | undefined
+}
+
+/** How unused chunks are removed. */
+export interface CollectOptions {
+  readonly signal: AbortSignal
+  /**
+   * States that must be there. A server's listings may lag behind what was written (Swift's do): what these states consist of stays, whatever
+   * is listed, and nothing is removed when one of them cannot be read.
+   */
+  readonly known?: readonly string[]
 }
 
 /** A file of a state: `name` is what it is called in the store and in the folder it is loaded into, `path` where it is now. */
@@ -23,18 +46,19 @@ export interface StateFile {
 export interface SaveResult {
   /** Of all files, without what is only zeros. */
   readonly bytes: number
-  /** What went to the store, compressed; less than `bytes` also where chunks were there already. */
+  /** What went to the store, compressed and sealed: less also where chunks were there already. */
   readonly sentBytes: number
-  /** Chunks that the state consists of, each counted once. */
+  /** Different chunks that the state consists of. */
   readonly chunks: number
-  /** Hash of names, sizes and contents; two saves of the same files for one team have the same. */
+  /** Of names, sizes and contents: the same files of one team have the same. */
   readonly digest: string
 }
 
 /** What a load did. */
 export interface LoadResult {
+  /** Of all files, without what is only zeros. */
   readonly bytes: number
-  /** What came from the store, compressed. */
+  /** What came from the store. */
   readonly fetchedBytes: number
 }
 
@@ -42,11 +66,4 @@ export interface LoadResult {
 export interface CollectResult {
   readonly removed: number
   readonly bytes: number
-}
-
-/** Whose states these are. */
-export interface StoredTeam {
-  readonly id: string
-  /** 32 bytes, of which all other keys of the team's objects are derived. It is kept nowhere. */
-  readonly key: Buffer
 }

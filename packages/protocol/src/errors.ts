@@ -344,6 +344,13 @@ export const errorTable = {
     retryable: false,
     hint: 'The operator changes the settings WRENN_OBJECT_STORE… that the message names, or the server; `wrenn doctor` says whether it works then.',
   },
+  stored_state_not_found: { status: 404, connect: 'not_found', retryable: false },
+  stored_state_wrong_key: {
+    status: 500,
+    connect: 'failed_precondition',
+    retryable: false,
+    hint: 'The operator puts the key that was used before into WRENN_ENCRYPTION_KEY, behind the one that encrypts now.',
+  },
   stored_state_damaged: {
     status: 500,
     connect: 'internal',

@@ -14,6 +14,10 @@ export { type OciImage, tarOf, writeOciLayout } from './oci/oci-image.js'
 export { registryLogin, TestRegistry } from './oci/test-registry.js'
 export { type OidcPerson, type OidcServer, type OidcServerOptions, startOidcServer } from './oidc-server.js'
 export { OtlpReceiver, type ReceivedSpan } from './otlp/otlp-receiver.js'
+export { FaultyProxy, type S3Fault, type S3Request } from './s3/faulty-proxy.js'
+export { rgwKind } from './s3/rgw.js'
+export { makeBucket, type S3Server, type S3ServerKind } from './s3/s3-server.js'
+export { swiftKind } from './s3/swift.js'
 export {
   isReplicated,
   startTestPostgres,

@@ -1,9 +1,9 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdir, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { waitFor } from '@wrenn/base'
+import { freePort } from '../free-port.js'
 
 /** By bcrypt, for `user` and the password of {@link registryLogin}. */
 const HTPASSWD = 'user:$2y$05$wrennwrennwrennwrennwONr7TEeGKsSC.Ve7XCaB7LLvelk/a6X.\n'
@@ -80,15 +80,4 @@ export class TestRegistry implements AsyncDisposable {
     this.#child.kill('SIGKILL')
     await ended
   }
-}
-
-async function freePort(address: string): Promise<number> {
-  const server = createServer()
-  server.listen(0, address)
-  await once(server, 'listening')
-  const listening = server.address()
-  server.close()
-  await once(server, 'close')
-  if (listening === null || typeof listening === 'string') throw new Error('a TCP server has a port')
-  return listening.port
 }

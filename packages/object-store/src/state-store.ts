@@ -1,0 +1,114 @@
+import { AppError } from '@wrenn/base'
+import { loadState } from './load-state.js'
+import { idAt, MAX_MANIFEST_BYTES, type Manifest, unpackManifest } from './manifest.js'
+import type { ObjectStore } from './object-store.js'
+import { saveState } from './save-state.js'
+import type {
+  CollectOptions,
+  CollectResult,
+  LoadResult,
+  SaveOptions,
+  SaveResult,
+  StateFile,
+  TransferOptions,
+} from './saved-state.js'
+import { StateKeys, type StoredTeam } from './state-keys.js'
+import { StatePlaces } from './state-places.js'
+
+const MIB = 2 ** 20
+const CHUNK_BYTES = MIB
+/** Of chunks on their way, each of which is there up to four times: plain, compressed, sealed, and as the client sends it. */
+const MEMORY_BYTES = 48 * MIB
+const COPIES = 4
+
+/** How states are cut. */
+export interface StateStoreOptions {
+  /** Of states that are saved; those that are there are read as they are. @default 1 MiB */
+  readonly chunkBytes?: number
+}
+
+/**
+ * Saved states of one team in an object store, as chunks that are named after their content, compressed and encrypted. States of a team share
+ * chunks; whose key is another one's can neither read nor find them.
+ *
+ * What the store throws comes through: AppError `object_store_unavailable`, `object_store_refused`, the signal's reason.
+ */
+export class StateStore {
+  readonly #store: ObjectStore
+  readonly #keys: StateKeys
+  readonly #places: StatePlaces
+  readonly #chunkBytes: number
+
+  constructor(store: ObjectStore, team: StoredTeam, options: StateStoreOptions = {}) {
+    this.#store = store
+    this.#keys = new StateKeys(team)
+    this.#places = new StatePlaces(team.id)
+    this.#chunkBytes = options.chunkBytes ?? CHUNK_BYTES
+  }
+
+  /**
+   * Saves files, which must not change meanwhile. Chunks that are there already are not sent again, so a save that was broken off goes on
+   * where it was; zeros are not sent. The manifest is written last: when it is there, the state is whole.
+   * @param state letters, digits and `-`; one of that name is replaced
+   */
+  async save(state: string, files: readonly StateFile[], options: SaveOptions): Promise<SaveResult> {
+    const { parallel, ...saving } = this.#transfer(this.#chunkBytes)
+    return await saveState({ ...saving, parallel, chunkBytes: this.#chunkBytes }, state, files, options)
+  }
+
+  /** Whether the state is there, which means that it is whole. */
+  async has(state: string, signal?: AbortSignal): Promise<boolean> {
+    return await this.#store.has(this.#places.manifest(state), signal)
+  }
+
+  /**
+   * Writes the state's files, sparse, into a folder that has none of their names, and flushes them to the disk. Each chunk's content is
+   * compared with its name. When it fails, what it wrote is gone.
+   * @throws AppError `stored_state_not_found`, `stored_state_wrong_key`, `stored_state_damaged` with the object's name
+   */
+  async load(state: string, folder: string, options: TransferOptions): Promise<LoadResult> {
+    const manifest = await this.#manifest(state, options.signal)
+    return await loadState({ ...this.#transfer(manifest.chunkBytes), state, manifest, folder }, options)
+  }
+
+  /** Removes the manifest; its chunks go by {@link collect}. One that is not there counts as removed. */
+  async remove(state: string, signal?: AbortSignal): Promise<void> {
+    await this.#store.remove([this.#places.manifest(state)], signal)
+  }
+
+  /**
+   * Removes chunks that no state needs. Nobody may save for the team meanwhile: the caller has a lock. When a state cannot be read, nothing
+   * is removed.
+   * @throws AppError as {@link load}
+   */
+  async collect({ signal, known = [] }: CollectOptions): Promise<CollectResult> {
+    const { manifests, chunks } = this.#places
+    const states = new Set(known)
+    for await (const { key } of this.#store.list(manifests, signal)) states.add(key.slice(manifests.length))
+    const needed = new Set<string>()
+    for (const state of states) {
+      for (const file of (await this.#manifest(state, signal)).files)
+        for (const at of file.places.keys()) needed.add(this.#places.chunk(idAt(file, at)))
+    }
+    const unused: string[] = []
+    let bytes = 0
+    for await (const { key, sizeBytes } of this.#store.list(chunks, signal)) {
+      if (needed.has(key)) continue
+      unused.push(key)
+      bytes += sizeBytes
+    }
+    await this.#store.remove(unused, signal)
+    return { removed: unused.length, bytes }
+  }
+
+  #transfer(chunkBytes: number) {
+    const parallel = Math.max(1, Math.floor(MEMORY_BYTES / (COPIES * chunkBytes)))
+    return { store: this.#store, keys: this.#keys, places: this.#places, parallel }
+  }
+
+  async #manifest(state: string, signal: AbortSignal): Promise<Manifest> {
+    const stored = await this.#store.get(this.#places.manifest(state), { maxBytes: MAX_MANIFEST_BYTES, signal })
+    if (stored !== undefined) return unpackManifest(this.#keys, state, stored)
+    throw new AppError('stored_state_not_found', `There is no stored state ${state} in ${this.#store.name}.`)
+  }
+}
