@@ -225,6 +225,17 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await page.getByRole('button', { name: 'Rotate', exact: true }).click()
     await page.getByText('Another authority signs from now on').waitFor()
 
+    const cordoned = row.getByText('cordoned', { exact: true })
+    expect(await cordoned.count()).toBe(0)
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'Cordon', exact: true }).click()
+    await page.getByText(`${HOST} gets no new capsules`).waitFor()
+    await cordoned.waitFor()
+    await expectAccessible(tab)
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'Uncordon', exact: true }).click()
+    await cordoned.waitFor({ state: 'detached' })
+
     await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
     await page.getByRole('menuitem', { name: 'Remove…' }).click()
     const question = page.getByRole('dialog', { name: 'Remove this host?' })
@@ -245,6 +256,8 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
       'POST /v1/hosts',
       `POST /v1/hosts/${HOST}/token`,
       'POST /v1/hosts/rotate-authority',
+      `POST /v1/hosts/${HOST}/cordon`,
+      `POST /v1/hosts/${HOST}/uncordon`,
       `DELETE /v1/hosts/${HOST}?force=true`,
     ])
     expect(problems).toEqual([])
@@ -256,7 +269,7 @@ const TOKEN = 'wrj_the-token'
 
 /** Answers for a platform that takes hosts, with one machine; the one of this suite has its capsules itself. */
 async function takeHosts(page: Page) {
-  const made = { id: HOST, type: 'regular', created_by: 'user-1' }
+  const made = { id: HOST, type: 'regular', schedulable: true, created_by: 'user-1' }
   const changes: string[] = []
   let host: object | undefined
   let capsules = 3
@@ -276,6 +289,11 @@ async function takeHosts(page: Page) {
     if (request.method() === 'DELETE') host = undefined
     if (request.method() === 'DELETE' || pathname.endsWith('/rotate-authority'))
       return await route.fulfill({ status: 204 })
+    const isCordon = pathname.endsWith('/cordon')
+    if (isCordon || pathname.endsWith('/uncordon')) {
+      host = { ...host, schedulable: !isCordon }
+      return await route.fulfill({ json: host })
+    }
     host ??= { ...made, status: 'pending', created_at: at, updated_at: at }
     const json = { host, registration_token: TOKEN, registration_expires_at: at }
     return await route.fulfill({ status: 201, json })
