@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs'
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { UndoStack } from '@wrenn/base'
+import { UndoStack, waitFor } from '@wrenn/base'
 import { freePort } from '../free-port.js'
 import { Daemons, iniText, runTool } from './daemons.js'
 import type { S3Server, S3ServerKind } from './s3-server.js'
@@ -13,6 +13,7 @@ const LOOPBACK = '127.0.0.1'
 const MON = 'a'
 const OSD = '0'
 const GATEWAY = 'client.rgw'
+const MONITOR_TIMEOUT_MS = 60_000
 /** In memory. */
 const STORE_BYTES = 3 * 2 ** 30
 const key = { accessKeyId: 'wrenn-test-key', secretAccessKey: 'no secret at all, for tests' } as const
@@ -82,7 +83,10 @@ class Cluster {
   async #startStore(): Promise<void> {
     const id = randomUUID()
     const commands = [`osd new ${id} ${OSD}`, `osd crush add osd.${OSD} 1 root=default host=${LOOPBACK}`, '']
-    await this.#tool('ceph', ['--connect-timeout', '30'], commands.join('\n'))
+    // A monitor takes connections before it takes commands; each of these may be given twice.
+    const entered = () => this.#tool('ceph', ['--connect-timeout', '30'], commands.join('\n')).then(() => true as const)
+    const how = { timeoutMs: MONITOR_TIMEOUT_MS, intervalMs: 200, what: 'the monitor to take commands' }
+    await waitFor(() => entered().catch(() => undefined), how)
     await this.#tool('ceph-osd', ['-i', OSD, '--mkfs', '--osd-uuid', id])
     this.#daemon('ceph-osd', ['-i', OSD])
   }
