@@ -1,10 +1,12 @@
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { rgwKind } from '@wrenn/testkit'
 import type { TestProject } from 'vitest/node'
 import { copyArtefacts } from '../e2e/harness/artefacts.js'
 import { listHost } from '../e2e/harness/host.js'
 import { plantImages } from '../e2e/harness/images.js'
 import { claimScratch, removeLeftovers } from '../e2e/harness/leftovers.js'
+import { startObjectStore } from '../e2e/harness/object-store.js'
 import { takePlatformDown } from '../e2e/harness/platform.js'
 import { countingTeardown } from '../e2e/harness/teardown.js'
 import { freePort } from './harness/free-port.js'
@@ -36,7 +38,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
     stepFile: join(scratch, 'step'),
     port: await freePort(),
     env: environment(dir, join(scratch, 'step'), names),
+    ...(rgwKind.missing === undefined ? {} : { withoutStore: rgwKind.missing }),
   }
+  const store = site.withoutStore === undefined ? await startObjectStore() : undefined
+  Object.assign(site.env, store?.env)
   try {
     await copyArtefacts(site.artefacts)
     if (kept === undefined) {
@@ -49,6 +54,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await agent.start()
     await agent.signal('SIGUSR2')
   } catch (error) {
+    await store?.server[Symbol.asyncDispose]()
     await rm(scratch, { recursive: true, force: true })
     throw error
   }
@@ -56,6 +62,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return countingTeardown(async () => {
     const { engines, namespaces, cgroups, mounts, processes } = await listHost(site)
     const left = [...engines, ...namespaces, ...cgroups, ...mounts, ...processes]
+    await store?.server[Symbol.asyncDispose]()
     if (left.length > 0) throw new Error(`The suite left ${left.join(', ')}`)
     await rm(scratch, { recursive: true, force: true })
   })

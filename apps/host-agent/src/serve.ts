@@ -2,6 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, hostIds, type Logger, noSteps, noTracer, stepsFromFile, type Tracer } from '@wrenn/base'
+import { type ObjectStoreConfig, SharedStore, StateStore } from '@wrenn/object-store'
 import { type HostAddress, parseHostAddress } from '@wrenn/protocol'
 import { CheckpointDiffer, diffDisks } from './capsule/diff/index.js'
 import { CapsuleMetrics, GuestFactory, patienceOf } from './capsule/guest/index.js'
@@ -10,10 +11,12 @@ import { Journal } from './capsule/journal.js'
 import { GarbageCollector } from './capsule/lifecycle/index.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.js'
+import type { OpenVault } from './capsule/state/index.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import { Traffic, UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable, verifyDurable } from './host/durability/index.js'
+import { dataRanges } from './host/extents/index.js'
 import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
@@ -201,6 +204,7 @@ class Agent {
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable, verifyFiles: verifyDurable },
+      openVault: vaultsIn(this.#config.objectStore),
       bootId: await hostBootId(),
       reach,
     })
@@ -281,6 +285,19 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): Measuring {
     }
   }
   return { abort, ended: measure() }
+}
+
+/** What teams have in the object store, where there is one. */
+function vaultsIn(config: ObjectStoreConfig | undefined): OpenVault | undefined {
+  if (config === undefined) return undefined
+  const shared = new SharedStore(config)
+  return async (team) => {
+    const states = new StateStore(await shared.open(), team)
+    return {
+      save: async (id, files, { signal }) => await states.save(id, files, { signal, dataRanges }),
+      load: async (id, folder, options) => await states.load(id, folder, options),
+    }
+  }
 }
 
 function slotsInUse(records: readonly CapsuleRecord[]): Map<number, SlotUse> {

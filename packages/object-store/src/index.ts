@@ -19,5 +19,6 @@ export type {
   TransferOptions,
   TransferProgress,
 } from './saved-state.js'
+export { SharedStore } from './shared-store.js'
 export type { StoredTeam } from './state-keys.js'
 export { StateStore, type StateStoreOptions } from './state-store.js'

@@ -22,8 +22,8 @@ export const capsuleStates = [
 export type CapsuleState = (typeof capsuleStates)[number]
 
 /**
- * What moves a capsule: what people ask for (`start`, `pause`, `resume`, `fork`, `checkpoint`, `rollback`, `snapshot`,
- * `destroy`), and what happens to it (`started`, `paused`, `exited`, `lost`, `found`, `failed`, `destroyed`).
+ * What moves a capsule: what people ask for (`start`, `pause`, `resume`, `hibernate`, `fork`, `checkpoint`, `rollback`, `snapshot`,
+ * `destroy`), and what happens to it (`started`, `paused`, `hibernated`, `exited`, `lost`, `found`, `failed`, `destroyed`).
  */
 export const capsuleCommands = [
   'start',
@@ -31,6 +31,8 @@ export const capsuleCommands = [
   'pause',
   'paused',
   'resume',
+  'hibernate',
+  'hibernated',
   'fork',
   'checkpoint',
   'rollback',
@@ -49,13 +51,15 @@ export type CapsuleCommand = (typeof capsuleCommands)[number]
  * The lifecycle: state → command → next state. A command that is not listed is not legal there (409 `invalid_state`).
  * `fork`, `checkpoint`, `rollback` and `snapshot` do not move a capsule: it stays what it was. A host may pause a capsule by
  * itself (`paused` out of `running`) when it runs short of memory or space. A guest that ended with a saved state behind it
- * may be resumed from that state, or rolled back to a checkpoint: both make it run again.
+ * may be resumed from that state, or rolled back to a checkpoint: both make it run again. A capsule is stored away while it is
+ * `paused`, so that it can be resumed at any moment of that; `hibernated` is what it becomes when its state is in the store alone.
  */
 export const capsuleTransitions = {
   pending: { start: 'starting', destroy: 'stopping', failed: 'error', lost: 'missing' },
   starting: { started: 'running', destroy: 'stopping', failed: 'error', exited: 'error', lost: 'missing' },
   running: {
     pause: 'pausing',
+    hibernate: 'pausing',
     paused: 'paused',
     fork: 'running',
     checkpoint: 'running',
@@ -69,6 +73,8 @@ export const capsuleTransitions = {
   pausing: { paused: 'paused', destroy: 'stopping', exited: 'error', lost: 'missing', failed: 'running' },
   paused: {
     resume: 'resuming',
+    hibernate: 'paused',
+    hibernated: 'hibernated',
     fork: 'paused',
     checkpoint: 'paused',
     rollback: 'paused',
@@ -81,12 +87,13 @@ export const capsuleTransitions = {
   resuming: {
     started: 'running',
     paused: 'paused',
+    hibernated: 'hibernated',
     destroy: 'stopping',
     exited: 'error',
     lost: 'missing',
     failed: 'paused',
   },
-  hibernated: { destroy: 'stopping' },
+  hibernated: { resume: 'resuming', destroy: 'stopping' },
   stopping: { destroyed: 'stopped', destroy: 'stopping', lost: 'stopping' },
   stopped: { destroy: 'stopped' },
   missing: {
@@ -141,7 +148,7 @@ export function wireStatus(state: CapsuleState): WireStatus {
 
 /** States out of which a capsule with `auto_resume` wakes when it is used. */
 export function isAsleep(state: CapsuleState): boolean {
-  return state === 'paused' || state === 'pausing' || state === 'resuming'
+  return state === 'paused' || state === 'pausing' || state === 'resuming' || state === 'hibernated'
 }
 
 /** States in which commands may be run and files read. */

@@ -450,6 +450,104 @@ export class Destroy extends Command {
   }
 }
 
+const STORE_KEY = { id: 'chaos-key', key: Buffer.alloc(32, 5) }
+
+abstract class Hibernation extends Command {
+  protected stateId = ''
+
+  async prepare(subject: Subject): Promise<void> {
+    this.stateId = `state-${capsuleIds.create()}`
+    await subject.pause()
+  }
+
+  protected async store({ id: capsuleId }: Subject): Promise<void> {
+    await this.agent.client.storeCapsule({ capsuleId, stateId: this.stateId, key: STORE_KEY })
+  }
+
+  protected async free({ id: capsuleId }: Subject): Promise<void> {
+    await this.agent.client.freeCapsule({ capsuleId, stateId: this.stateId })
+  }
+
+  protected async fetch({ id: capsuleId }: Subject): Promise<void> {
+    await this.agent.client.fetchCapsule({ capsuleId, stateId: this.stateId, key: STORE_KEY, attempt: 1n })
+  }
+}
+
+export class Store extends Hibernation {
+  readonly title = 'a store of a paused state'
+  readonly steps = [
+    step('store:begun', 'old'),
+    step('store:durable', 'old'),
+    step('store:saved', 'old'),
+    step('store:noted', 'new', 'new'),
+  ]
+
+  async run(subject: Subject): Promise<void> {
+    await this.store(subject)
+  }
+
+  async moment(subject: Subject): Promise<Moment> {
+    momentOf(await subject.state(), { paused: 'old' })
+    return (await this.agent.record(subject.id)).stored?.stateId === this.stateId ? 'new' : 'old'
+  }
+
+  override async cleanUp(subject: Subject): Promise<void> {
+    await subject.resume()
+  }
+}
+
+export class Fetch extends Hibernation {
+  readonly title = 'a fetch of a stored state'
+  readonly steps = [
+    step('fetch:begun', 'old'),
+    step('fetch:loaded', 'old'),
+    step('fetch:adopted', 'old'),
+    step('fetch:placed', 'old'),
+    step('fetch:noted', 'new', 'new'),
+  ]
+
+  override async prepare(subject: Subject): Promise<void> {
+    await super.prepare(subject)
+    await this.store(subject)
+    await this.free(subject)
+  }
+
+  async run(subject: Subject): Promise<void> {
+    await this.fetch(subject)
+  }
+
+  async moment(subject: Subject): Promise<Moment> {
+    return momentOf(await stateOf(this.agent, subject.id), { absent: 'old', paused: 'new' })
+  }
+
+  override async cleanUp(subject: Subject): Promise<void> {
+    await subject.resume()
+  }
+}
+
+export class Free extends Hibernation {
+  readonly title = 'a free of what was stored'
+  readonly steps = [step('free:begun', 'old')]
+
+  override async prepare(subject: Subject): Promise<void> {
+    await super.prepare(subject)
+    await this.store(subject)
+  }
+
+  async run(subject: Subject): Promise<void> {
+    await this.free(subject)
+  }
+
+  async moment(subject: Subject): Promise<Moment> {
+    return momentOf(await stateOf(this.agent, subject.id), { paused: 'old', absent: 'new' })
+  }
+
+  override async cleanUp(subject: Subject): Promise<void> {
+    await this.fetch(subject)
+    await subject.resume()
+  }
+}
+
 async function stateOf({ client }: HostAgent, capsuleId: string): Promise<string> {
   const call = client.getCapsule({ capsuleId })
   const found = await call.catch(() => undefined)

@@ -138,6 +138,7 @@ export interface JournalRecord {
   readonly fallback?: number
   readonly bootId: string
   readonly durableAtMs?: number
+  readonly stored?: { readonly stateId: string }
   readonly resources?: { readonly vmId: string; readonly vm?: { readonly pid: number } }
   readonly other?: { readonly vmId: string; readonly vm?: { readonly pid: number } }
 }

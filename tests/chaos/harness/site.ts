@@ -8,6 +8,8 @@ export interface Site extends Owner {
   readonly env: Readonly<Record<string, string>>
   readonly stepFile: string
   readonly port: number
+  /** Why there is no object store, when there is none. */
+  readonly withoutStore?: string
 }
 
 /** Namespaces that wait for a guest. */

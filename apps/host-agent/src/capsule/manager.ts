@@ -12,6 +12,13 @@ import type { Journal } from './journal.js'
 import { Creator } from './lifecycle/creator.js'
 import { Egress } from './lifecycle/egress.js'
 import { Fork, type ForkCopy, type ForkResult } from './lifecycle/fork.js'
+import {
+  type FetchedState,
+  type FetchWish,
+  Hibernation,
+  type StateRef,
+  type StoredState,
+} from './lifecycle/hibernation.js'
 import { Points } from './lifecycle/points.js'
 import { Recovery } from './lifecycle/recovery.js'
 import { Sleep } from './lifecycle/sleep.js'
@@ -24,7 +31,8 @@ import { Flusher, type MakeDurable } from './state/flusher.js'
 import { holdingsOf } from './state/holdings.js'
 import { Sizes, type TeamUsage } from './state/sizes.js'
 import { layersOfStates, StateStore, type VerifyFiles } from './state/states.js'
-import { type CapsuleEvent, CapsuleTable } from './table.js'
+import type { OpenVault } from './state/vault.js'
+import { type CapsuleEvent, CapsuleTable, type Entry } from './table.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, FromDisk, Refusal } from './types.js'
 
 export type { CapsuleEvent } from './table.js'
@@ -46,6 +54,8 @@ export interface ManagerDeps {
   readonly bootId: string
   readonly makeDurable: MakeDurable
   readonly verifyFiles: VerifyFiles
+  /** @default there is no object store */
+  readonly openVault?: OpenVault | undefined
   /** Called at each step with its name, where tests break the process off. @default does nothing */
   readonly reach?: ReachStep
   /** @default makes no spans */
@@ -65,6 +75,7 @@ export class CapsuleManager {
   readonly #sleep: Sleep
   readonly #fork: Fork
   readonly #egress: Egress
+  readonly #hibernation: Hibernation
   #creating = 0
 
   constructor(deps: ManagerDeps) {
@@ -98,6 +109,7 @@ export class CapsuleManager {
     this.#creator = new Creator(this.#context, admission, this.snapshots)
     this.#fork = new Fork(this.#context, admission)
     this.#egress = new Egress(this.#context)
+    this.#hibernation = new Hibernation(this.#context, this.#sleep, deps.openVault ?? noVault)
   }
 
   /** Creates under way; the hot pool waits for 0. */
@@ -204,24 +216,53 @@ export class CapsuleManager {
 
   /** Ends and removes a capsule with all its files and checkpoints. False when there was none. */
   async destroy(capsuleId: string): Promise<boolean> {
-    const { factory, flusher, sizes, reach, logger } = this.#context
+    this.#hibernation.giveUp(capsuleId)
     return await this.#table.exclusive(capsuleId, async () => {
       const entry = this.#table.find(capsuleId)
       if (entry === undefined) return false
-      await this.#table.move(entry, 'destroy')
-      reach('destroy:begun')
-      flusher.cancelBelow(`capsules/${capsuleId}/`)
-      await release(entry, this.#context)
-      reach('destroy:released')
-      const { resources } = entry.record
-      if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)
-      await factory.removeFiles(capsuleId)
-      reach('destroy:removed')
-      sizes.forgetCapsule(capsuleId)
-      await this.#table.remove(entry)
-      logger.info({ capsuleId }, 'capsule.destroyed')
+      await this.#destroy(entry)
+      this.#context.logger.info({ capsuleId }, 'capsule.destroyed')
       return true
     })
+  }
+
+  /** @see Hibernation.store */
+  async store(ref: StateRef, knownLayers: readonly string[], signal: AbortSignal): Promise<StoredState> {
+    return await this.#hibernation.store(ref, knownLayers, signal)
+  }
+
+  /** @see Hibernation.fetch */
+  async fetch(ref: StateRef, wish: FetchWish, signal: AbortSignal): Promise<FetchedState> {
+    return await this.#hibernation.fetch(ref, wish, signal)
+  }
+
+  /** Removes a capsule that is exactly what was stored as this state, or fetched by this attempt. False when there is none of that. */
+  async free(capsuleId: string, stateId: string, attempt: number): Promise<boolean> {
+    const { reach, logger } = this.#context
+    return await this.#table.exclusive(capsuleId, async () => {
+      const entry = this.#table.find(capsuleId)
+      if (entry === undefined || !(await this.#hibernation.isStoredAs(entry, stateId, attempt))) return false
+      reach('free:begun')
+      await this.#destroy(entry)
+      logger.info({ capsuleId, stateId }, 'capsule.freed')
+      return true
+    })
+  }
+
+  async #destroy(entry: Entry): Promise<void> {
+    const { factory, flusher, sizes, reach } = this.#context
+    const { capsuleId } = entry.record
+    await this.#table.move(entry, 'destroy')
+    reach('destroy:begun')
+    flusher.cancelBelow(`capsules/${capsuleId}/`)
+    await release(entry, this.#context)
+    reach('destroy:released')
+    const { resources } = entry.record
+    if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)
+    await factory.removeFiles(capsuleId)
+    reach('destroy:removed')
+    sizes.forgetCapsule(capsuleId)
+    await this.#table.remove(entry)
   }
 
   /** Takes up what the journal says was there. */
@@ -282,7 +323,8 @@ export class CapsuleManager {
     // A capsule's checkpoints run from the same files as the capsule.
     const ofCapsules = this.list().flatMap(({ image }) => image.layers)
     const ofSnapshots = await layersOfStates(this.#context.machine.pool.path, dirs.snapshots())
-    return ofSnapshots === undefined ? undefined : new Set([...ofCapsules, ...ofSnapshots])
+    if (ofSnapshots === undefined) return undefined
+    return new Set([...ofCapsules, ...ofSnapshots, ...this.#hibernation.layers])
   }
 
   /** The hot pool leaves the CPU to whoever waits for an answer. */
@@ -295,4 +337,11 @@ export class CapsuleManager {
       this.#context.hotPool.wakeWhenQuiet()
     }
   }
+}
+
+async function noVault(): Promise<never> {
+  throw new AppError(
+    'not_supported',
+    'This host has no object store, where capsules hibernate: set WRENN_OBJECT_STORE for its host agent.',
+  )
 }

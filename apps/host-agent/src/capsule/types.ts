@@ -94,6 +94,16 @@ export type RollbackUndo = Pick<
   'state' | 'files' | 'fallback' | 'checkpointId' | 'reviving' | 'exit' | 'notice'
 >
 
+/** As what the state of these files that was saved then is in the object store; of any other state it says nothing. */
+export interface StoredMark {
+  readonly stateId: string
+  readonly files: number
+  readonly savedAtMs: number
+  readonly bytes: number
+  /** To fetch it from there; 0: it was stored from here. */
+  readonly attempt: number
+}
+
 /** The journal's record of one capsule: the host's truth about it. Plain JSON; what is `undefined` is not in the file. */
 export interface CapsuleRecord extends CapsuleSpec {
   readonly capsuleId: CapsuleId
@@ -134,6 +144,7 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly pausedAtMs?: number | undefined
   readonly durableAtMs?: number | undefined
   readonly notice?: string | undefined
+  readonly stored?: StoredMark | undefined
   readonly parentId?: string | undefined
   /** Of a copy that starts: the copy that, once it runs, decides that the whole fork has happened. */
   readonly leader?: CapsuleId | undefined

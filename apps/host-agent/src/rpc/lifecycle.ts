@@ -10,7 +10,7 @@ import type {
   SnapshotSchema,
 } from '@wrenn/protocol/host'
 import type { DiffPage, FileChange } from '../capsule/diff/index.js'
-import type { Checkpoint, ForkCopy, Snapshot } from '../capsule/lifecycle/index.js'
+import type { Checkpoint, ForkCopy, Snapshot, StateRef } from '../capsule/lifecycle/index.js'
 import {
   parseCapsuleId,
   parseCheckpointId,
@@ -23,12 +23,17 @@ import {
 import type { ServiceDeps, Wrappers } from './handlers.js'
 
 const MAX_COPIES = 100
+/** Of a team's states in the store. */
+const KEY_BYTES = 32
 /** Changes per message: enough to keep the stream busy, few enough to keep it flowing. */
 const DIFF_BATCH = 200
 
 type LifecycleCall =
   | 'pauseCapsule'
   | 'resumeCapsule'
+  | 'storeCapsule'
+  | 'fetchCapsule'
+  | 'freeCapsule'
   | 'forkCapsule'
   | 'createCheckpoint'
   | 'listCheckpoints'
@@ -57,6 +62,21 @@ export function lifecycleHandlers(
     })),
     resumeCapsule: unary(async ({ capsuleId, fromDisk }) => ({
       capsule: toCapsule(await parts().manager.resume(parseCapsuleId(capsuleId), fromDisk)),
+    })),
+    storeCapsule: unary(async (request, context) => {
+      const { manager } = parts()
+      const ref = parseStateRef(request)
+      const { record, bytes, sentBytes, layers } = await manager.store(ref, request.storedLayers, context.signal)
+      return { capsule: toCapsule(record), bytes: BigInt(bytes), sentBytes: BigInt(sentBytes), layers: [...layers] }
+    }),
+    fetchCapsule: unary(async (request, context) => {
+      const { manager } = parts()
+      const wish = { bytes: Number(request.bytes), attempt: Number(request.attempt) }
+      const { record, fetchedBytes } = await manager.fetch(parseStateRef(request), wish, context.signal)
+      return { capsule: toCapsule(record), fetchedBytes: BigInt(fetchedBytes) }
+    }),
+    freeCapsule: unary(async ({ capsuleId, stateId, attempt }) => ({
+      existed: await parts().manager.free(parseCapsuleId(capsuleId), parseStateId(stateId), Number(attempt)),
     })),
     forkCapsule: unary(async ({ capsuleId, copies, checkpointId }) => {
       const source = parseCapsuleId(capsuleId)
@@ -156,6 +176,29 @@ export function lifecycleHandlers(
       }
     }),
   }
+}
+
+interface StateMessage {
+  readonly capsuleId: string
+  readonly stateId: string
+  readonly key?: { readonly id: string; readonly key: Uint8Array } | undefined
+}
+
+function parseStateRef({ capsuleId, stateId, key }: StateMessage): StateRef {
+  if (key?.key.length !== KEY_BYTES || !/^[\w-]{1,100}$/.test(key.id)) {
+    throw new AppError('invalid_request', `key must have an id and ${KEY_BYTES} bytes.`)
+  }
+  return {
+    capsuleId: parseCapsuleId(capsuleId),
+    stateId: parseStateId(stateId),
+    key: { id: key.id, key: Buffer.from(key.key) },
+  }
+}
+
+/** It is a part of names in the store. */
+function parseStateId(text: string): string {
+  if (/^state-[0-9a-z-]{1,60}$/.test(text)) return text
+  throw new AppError('invalid_request', 'A state id is `state-` followed by lower-case letters, digits and dashes.')
 }
 
 /** Empty: the capsule as it is. */

@@ -1,3 +1,5 @@
+import { createHash } from 'node:crypto'
+import { cpSync, mkdtempSync } from 'node:fs'
 import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,6 +16,7 @@ import { HotPool } from '../capsule/pool/hot-pool.js'
 import { ShapeStore } from '../capsule/pool/shapes.js'
 import type { MakeDurable } from '../capsule/state/flusher.js'
 import type { StateManifest, VerifyFiles } from '../capsule/state/states.js'
+import type { OpenVault } from '../capsule/state/vault.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
 import type { Learned } from '../host/names/index.js'
 
@@ -35,6 +38,9 @@ export function input(change: Partial<CreateCapsuleInput> = {}): CreateCapsuleIn
     ...change,
   }
 }
+
+/** The one file that its image consists of. */
+export const LAYER = createHash('sha256').update('layer').digest('hex')
 
 /** Loopback addresses of this process alone: other test files, and other runs, have their guests at the same time. */
 const GUEST_NETWORK = `127.${84 + (process.pid % 128)}.${(process.pid >> 7) % 256}`
@@ -74,6 +80,8 @@ export class TestMachine implements AsyncDisposable {
   tracer: Tracer = noTracer
   makeDurable: MakeDurable = async () => ({})
   verifyFiles: VerifyFiles = async () => undefined
+  /** Of host agents that start from now on. */
+  openVault: OpenVault | undefined
 
   private constructor(readonly dir: string) {
     this.journalDir = join(dir, 'journal')
@@ -82,12 +90,19 @@ export class TestMachine implements AsyncDisposable {
 
   static async create(): Promise<TestMachine> {
     const dir = await mkdtemp(join(tmpdir(), 'wrenn-manager-'))
-    for (const folder of ['pool/capsules', 'pool/templates', 'pool/snapshots', 'run', 'journal']) {
+    for (const folder of ['pool/capsules', 'pool/templates', 'pool/snapshots', 'pool/layers', 'run', 'journal']) {
       await mkdir(join(dir, folder), { recursive: true })
     }
-    await writeFile(join(dir, 'pool/layer'), 'layer')
+    await writeFile(join(dir, 'pool/layers', LAYER), 'layer')
     await writeFile(join(dir, 'pool/blank'), '')
     await truncate(join(dir, 'pool/blank'), shape.diskSizeMib * 2 ** 20)
+    return new TestMachine(dir)
+  }
+
+  /** What a process that dies now would leave: a copy of all files, without its guests. */
+  fork(): TestMachine {
+    const dir = mkdtempSync(join(tmpdir(), 'wrenn-manager-'))
+    cpSync(this.dir, dir, { recursive: true })
     return new TestMachine(dir)
   }
 
@@ -107,6 +122,7 @@ export class TestMachine implements AsyncDisposable {
       makeDurable: async (...call) => await this.makeDurable(...call),
       verifyFiles: async (...call) => await this.verifyFiles(...call),
       reach: (step) => this.reach(step),
+      openVault: this.openVault,
     })
     await manager.adopt(await journal.open())
     return { manager, hotPool, shapes, journal }
@@ -225,11 +241,15 @@ export class TestMachine implements AsyncDisposable {
       name: 'minimal',
       aliases: ['base'],
       digest: 'image-1',
-      basePath: join(this.dir, 'pool/layer'),
-      agentPath: join(this.dir, 'pool/layer'),
-      kernel: { kernelPath: join(this.dir, 'pool/layer'), initrdPath: join(this.dir, 'pool/layer'), args: [] },
+      basePath: join(this.dir, 'pool/layers', LAYER),
+      agentPath: join(this.dir, 'pool/layers', LAYER),
+      kernel: {
+        kernelPath: join(this.dir, 'pool/layers', LAYER),
+        initrdPath: join(this.dir, 'pool/layers', LAYER),
+        args: [],
+      },
       kernelVersion: '6.12',
-      layers: ['a', 'b'],
+      layers: [LAYER],
       sizeBytes: 1,
       createdAtMs: 1,
     }

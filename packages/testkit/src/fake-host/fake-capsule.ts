@@ -64,6 +64,8 @@ export class FakeCapsule {
   /** The newest durable state, older than `saved`. */
   fallback: FakeSaved | undefined
   notice = ''
+  /** As what the state of this save is in the store. */
+  storedAs: { readonly stateId: string; readonly saves: number; readonly attempt: bigint } | undefined
   readonly checkpoints = new Map<string, FakeCheckpoint>()
   /** The checkpoint made or rolled back to last: the parent of the next. */
   standsOn = ''

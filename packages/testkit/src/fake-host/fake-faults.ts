@@ -14,6 +14,9 @@ export const fakeOperations = [
   'egress',
   'fetch',
   'export',
+  'store',
+  'fetch_state',
+  'free',
 ] as const
 export type FakeOperation = (typeof fakeOperations)[number]
 

@@ -2,6 +2,7 @@ import type { ServiceImpl } from '@connectrpc/connect'
 import type { HostService } from '@wrenn/protocol/host'
 import type { FakeCapsule } from './fake-capsule.js'
 import { diffPage, fileAt } from './fake-diff-pages.js'
+import * as hibernation from './fake-hibernation.js'
 import { exportSnapshot } from './fake-images.js'
 import * as lifecycle from './fake-lifecycle.js'
 import { stream, unary } from './fake-rpc.js'
@@ -13,6 +14,9 @@ type LifecycleMethods = Pick<
   ServiceImpl<typeof HostService>,
   | 'pauseCapsule'
   | 'resumeCapsule'
+  | 'storeCapsule'
+  | 'fetchCapsule'
+  | 'freeCapsule'
   | 'forkCapsule'
   | 'createCheckpoint'
   | 'listCheckpoints'
@@ -41,6 +45,9 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     resumeCapsule: unary(async ({ capsuleId, fromDisk }) => ({
       capsule: (await lifecycle.resume(host, capsuleId, fromDisk)).message(),
     })),
+    storeCapsule: unary((request) => hibernation.store(host, request)),
+    fetchCapsule: unary((request) => hibernation.fetchStored(host, request)),
+    freeCapsule: unary(async (request) => ({ existed: await hibernation.free(host, request) })),
     forkCapsule: unary(async (request) => {
       const { capsules, pauseWindowMs } = await lifecycle.fork(host, request)
       const timings = [{ step: 'save', ms: pauseWindowMs }]

@@ -8,6 +8,7 @@ import type {
   CapsuleSchema,
   CollectMetricsResponse_PointSchema,
   CollectTrafficResponse_GuestSchema,
+  CreateCapsuleRequest,
   FileChangeSchema,
   SnapshotSchema,
 } from '@wrenn/protocol/host'
@@ -30,6 +31,16 @@ export interface FakeSnapshot {
     readonly diskSizeMib: number
     readonly template: string
   }
+}
+
+/** A capsule as it left its host. */
+export interface FakeStoredState {
+  readonly capsuleId: string
+  readonly capture: FakeCapture
+  readonly request: CreateCapsuleRequest | undefined
+  readonly of: Pick<FakeCapsule, 'path' | 'parentId' | 'snapshotId' | 'pauseReason' | 'pausedAtMs'>
+  /** By what it was encrypted: another key does not open it. */
+  readonly key: string
 }
 
 /** What GetActivity is to say of a capsule, instead of what is so. */
@@ -65,6 +76,8 @@ export class FakeHostState {
   hostId: string = hostIds.create()
   readonly capsules = new Map<string, FakeCapsule>()
   readonly snapshots = new Map<string, FakeSnapshot>()
+  /** States of capsules that left their host; hosts of one platform have it together. */
+  store = new Map<string, FakeStoredState>()
   readonly changes = new EventEmitter<{ change: [FakeChange] }>().setMaxListeners(0)
   /** What ListTemplates says. */
   templates: readonly { readonly name: string; readonly aliases: readonly string[] }[] = [

@@ -12,7 +12,16 @@ export async function needCapsule(db: Db, teamId: string, id: string): Promise<C
 }
 
 /** What people may ask of a capsule, in the words of the API. */
-export const requests = ['pause', 'resume', 'fork', 'checkpoint', 'rollback', 'snapshot', 'destroy'] as const
+export const requests = [
+  'pause',
+  'resume',
+  'hibernate',
+  'fork',
+  'checkpoint',
+  'rollback',
+  'snapshot',
+  'destroy',
+] as const
 /** A command that somebody asked for, unlike those that tell what has happened. */
 export type Request = Extract<CapsuleCommand, (typeof requests)[number]>
 

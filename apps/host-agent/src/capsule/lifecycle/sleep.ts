@@ -15,7 +15,7 @@ import {
   watchExit,
 } from '../context.js'
 import type { Guest, GuestPlan } from '../guest/index.js'
-import { hardwareOf, type StateManifest } from '../state/index.js'
+import { type FlushOptions, hardwareOf, type StateManifest } from '../state/index.js'
 import { StepTimer } from '../step-timer.js'
 import type { Entry } from '../table.js'
 import type { CapsuleRecord, FromDisk, VmResources } from '../types.js'
@@ -145,11 +145,11 @@ export class Sleep {
   }
 
   /** Makes a paused capsule's state durable in the background, and then drops what was kept in its place. */
-  flush(entry: Entry): void {
+  flush(entry: Entry, options: Pick<FlushOptions, 'settleMs' | 'onFailure'> = {}): void {
     const { flusher, states, table } = this.#context
     const { capsuleId, files } = entry.record
     const dir = currentDir(entry)
-    flusher.enqueue(dir, async (durableAtMs) => {
+    const onDurable = async (durableAtMs: number): Promise<void> => {
       // Before an older state goes the journal must name this one even after a power loss. Nobody waits meanwhile.
       await table.sync(entry)
       const old = await table.exclusive(capsuleId, async () => {
@@ -162,7 +162,8 @@ export class Sleep {
       })
       // Nothing names it any more, and removing gigabytes takes a second: a resume must not wait for that.
       if (old !== undefined) await this.#removeOld(dirs.generation(capsuleId, old))
-    })
+    }
+    flusher.enqueue(dir, onDurable, options)
   }
 
   async #resume(entry: Entry): Promise<void> {

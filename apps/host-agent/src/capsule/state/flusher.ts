@@ -12,11 +12,14 @@ export type MakeDurable = (
   options: { readonly signal: AbortSignal },
 ) => Promise<Durable['files']>
 
-interface FlushOptions {
+/** How a state is brought to the disk. */
+export interface FlushOptions {
   /** The state was saved by an earlier run of the host agent: what its files are now need not be what they were then. @default false */
   readonly isLate?: boolean
   /** @default a second */
-  readonly settleMs?: number
+  readonly settleMs?: number | undefined
+  /** Told why it is not durable; not when the flush was given up. */
+  readonly onFailure?: ((error: unknown) => void) | undefined
 }
 
 interface Job {
@@ -88,6 +91,7 @@ export class Flusher {
       this.#current = job
       await this.#flush(job).catch((error: unknown) => {
         this.#logger.error({ dir: job?.dir, error: errorText(error) }, 'state.flush_failed')
+        job?.options.onFailure?.(error)
       })
       this.#current = undefined
     }
