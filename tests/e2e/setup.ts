@@ -3,12 +3,14 @@ import { createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { createAuthority } from '@wrenn/certificates'
 import type { Template } from '@wrenn/protocol'
+import { rgwKind } from '@wrenn/testkit'
 import type { TestProject } from 'vitest/node'
 import { Api } from './harness/api.js'
 import { copyArtefacts } from './harness/artefacts.js'
 import { capsuleTraces, entries, type HostListing, listHost } from './harness/host.js'
 import { keepImages } from './harness/images.js'
 import { claimScratch, removeLeftovers } from './harness/leftovers.js'
+import { startObjectStore } from './harness/object-store.js'
 import { logTails, type Platform, takePlatformDown, up, withKey, wrenn } from './harness/platform.js'
 import { countingTeardown } from './harness/teardown.js'
 import { eventually } from './harness/wait.js'
@@ -86,6 +88,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
     world,
     log: join(scratch, 'up.log'),
   }
+  const store = rgwKind.missing === undefined ? await startObjectStore() : undefined
+  Object.assign(platform.env, store?.env)
   await copyArtefacts(platform.artefacts)
   // A run that was interrupted leaves its platform running.
   if (kept !== undefined) await stop(platform, true)
@@ -100,6 +104,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     if (images !== undefined && kept === undefined) await keepImages(dir, images)
   } catch (error) {
     await stop(platform, kept !== undefined).catch(() => {}) // the first error says what went wrong
+    await store?.server[Symbol.asyncDispose]()
     await rm(scratch, { recursive: true, force: true })
     throw error
   }
@@ -112,6 +117,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       await assertNoCapsuleLeft(running, base)
     } finally {
       await stop(running, kept !== undefined)
+      await store?.server[Symbol.asyncDispose]()
       await rm(scratch, { recursive: true, force: true })
     }
   })

@@ -77,7 +77,10 @@ const wakeHint =
 /** The next step for a person: a command where there is one, else what the API says. */
 export function hintOf({ code, details, hint }: WrennError): string | undefined {
   // With `legal` it is the command that does not fit, and the message lists those that do.
-  const isAsleep = code === 'invalid_state' && details?.state === 'paused' && details.legal === undefined
+  const isAsleep =
+    code === 'invalid_state' &&
+    (details?.state === 'paused' || details?.state === 'hibernated') &&
+    details.legal === undefined
   return isAsleep ? wakeHint : (commandHints[code] ?? hint)
 }
 

@@ -35,9 +35,9 @@ export function idleWords(info: CapsuleInfo, now: Date): string | undefined {
   return inMs <= 0 ? 'will pause now' : `will pause in ${showSpan(inMs)} unless it is used`
 }
 
-/** What wakes a paused capsule. */
+/** What wakes a paused or hibernated capsule. */
 export function wakeWords({ id, state, autoResume }: CapsuleInfo): string | undefined {
-  if (state !== 'paused' && state !== 'pausing') return undefined
+  if (state !== 'paused' && state !== 'pausing' && state !== 'hibernated') return undefined
   return autoResume ? 'when it is used' : `only with \`wrenn capsule resume ${id}\``
 }
 

@@ -1,12 +1,13 @@
 import type { Logger } from '@wrenn/base'
 import type { ControlPlaneConfig } from './config.js'
-import type { Capsules } from './domain/capsules/index.js'
+import { type Capsules, Hibernator, type Lifecycle } from './domain/capsules/index.js'
 import { ChannelDispatcher, ChannelSweeper } from './domain/channels/index.js'
 import { EventSweeper } from './domain/events/index.js'
 import { MetricsCollector } from './domain/metrics/index.js'
 import { PerHost } from './domain/per-host.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
+import { type OpenTeamStates, StoredStates } from './domain/stored/index.js'
 import { TeamSweeper } from './domain/teams/index.js'
 import { LagoSender, TrafficCollector, UsageRollUp } from './domain/usage/index.js'
 import type { Hosts } from './host/hosts.js'
@@ -31,6 +32,9 @@ interface BackgroundDeps {
   readonly notifications: Notifications
   readonly host: Hosts
   readonly capsules: Capsules
+  readonly lifecycle: Lifecycle
+  /** `undefined`: there is no object store. */
+  readonly openStates: OpenTeamStates | undefined
   readonly snapshots: Snapshots
   readonly sender: Sender
   readonly keyring: Keyring
@@ -43,6 +47,7 @@ interface BackgroundDeps {
 /** What goes on beside requests. Several control planes share this work through the database. */
 export function createBackground(deps: BackgroundDeps): readonly Background[] {
   const { config, db, notifications, host, capsules, snapshots, sender, keyring, logger, tickMs } = deps
+  const { lifecycle, openStates } = deps
   const { channelFirstDelayMs: firstDelayMs } = deps
   const { giveUpMs, keepMs } = config.channels
   const lookEveryMs = tickMs ?? LOOK_EVERY_MS
@@ -67,6 +72,10 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
       ...often,
     }),
     new PerHost(host, (each) => new TrafficCollector({ db, host: each, logger, ...often })),
+    ...(openStates === undefined ? [] : [new StoredStates({ db, keyring, openStates, logger, ...often })]),
+    ...(openStates === undefined || config.hibernateAfterSec === undefined
+      ? []
+      : [new Hibernator({ db, lifecycle, logger, afterSec: config.hibernateAfterSec, ...often })]),
     ...(config.lago === undefined
       ? []
       : [new LagoSender({ db, client: new LagoClient(config.lago), from: config.lago.from, logger, ...often })]),

@@ -29,20 +29,33 @@ interface CapsuleServicesDeps {
 
 /** In place of an address: those of the machines that have joined. */
 export const JOINED = 'joined'
+/** Also the channel's name in the trigger of the migration. */
+const CAPSULE_REHOSTED = 'capsule_rehosted'
 
 /** What reaching a capsule takes, waking it included: of a control plane, and of a proxy alone. Nothing runs yet. */
 export function createCapsuleServices(deps: CapsuleServicesDeps) {
   const { config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs } = deps
   const { limits, startWaitMs, createTimeoutMs, createRetryMs, lifecycleTimeoutMs } = config
   const { hostAgentAddress: address, hostAgentTls: tls } = config
-  const host = address === JOINED ? Hosts.joining(whereaboutsIn(db)) : Hosts.only(linkHost(address, { tls, tracer }))
+  const host =
+    address === JOINED
+      ? Hosts.joining(whereaboutsIn(db, notifications))
+      : Hosts.only(linkHost(address, { tls, tracer }))
+  notifications.listen(
+    CAPSULE_REHOSTED,
+    (id) => host.forget(id),
+    () => host.forget(),
+  )
   const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
   const operations = new Operations({ db, logger, tracer, executors })
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })
   const capsules = new Capsules({ db, host, operations, limits, keyring, startWaitMs })
   const routes = new Routes({ db, notifications })
-  const lifecycle = new Lifecycle({ db, host, operations, limits, keyring, onPortAccess: (id) => routes.forget(id) })
+  const lifecycle = new Lifecycle({
+    ...{ db, host, operations, limits, keyring, canHibernate: config.objectStore !== undefined },
+    onPortAccess: (id) => routes.forget(id),
+  })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
   const inFlight = createInFlight({
     db,

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { AppError, loadConfig } from '@wrenn/base'
+import { type ObjectStoreConfig, objectStoreConfig, objectStoreFields } from '@wrenn/object-store'
 import { capsuleDefaults, minimumMemoryMib } from '@wrenn/protocol'
 import { readTracing, type TracingConfig } from '@wrenn/tracing'
 import { z } from 'zod'
@@ -172,6 +173,9 @@ export const environment = z
     WRENN_PLACEMENT: z.enum(['spread', 'pack']).default('spread'),
     /** How long a host may answer without a capsule before that counts as lost. */
     WRENN_LOST_GRACE_SEC: integer(0, 3600).default(10),
+    /** How long a capsule is paused before it hibernates by itself, where there is an object store; 0: it does not. */
+    WRENN_HIBERNATE_AFTER_SEC: integer(0, 315_360_000).default(0),
+    ...objectStoreFields,
     /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
     WRENN_STEP_FILE: z.string().optional(),
   })
@@ -320,6 +324,10 @@ export interface ControlPlaneConfig {
   readonly usageRetentionDays: number
   /** `undefined`: usage is told to nobody. */
   readonly lago: LagoConfig | undefined
+  /** Where hibernated capsules are. */
+  readonly objectStore: ObjectStoreConfig | undefined
+  /** How long a capsule is paused before it hibernates by itself; `undefined`: it does not. */
+  readonly hibernateAfterSec: number | undefined
   readonly startWaitMs: number
   readonly hostSilentMs: number
   readonly lostGraceMs: number
@@ -378,6 +386,8 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     usageLedgerDays: values.WRENN_USAGE_LEDGER_DAYS,
     usageRetentionDays: values.WRENN_USAGE_RETENTION_DAYS,
     lago: readLago(values),
+    objectStore: objectStoreConfig(values),
+    hibernateAfterSec: values.WRENN_HIBERNATE_AFTER_SEC || undefined,
     startWaitMs: values.WRENN_START_WAIT_SEC * 1000,
     hostSilentMs: values.WRENN_HOST_SILENT_SEC * 1000,
     lostGraceMs: values.WRENN_LOST_GRACE_SEC * 1000,

@@ -15,6 +15,7 @@ import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/i
 import { Snapshots } from './domain/points/index.js'
 import { Readiness, Reconciler } from './domain/reconcile/index.js'
 import { Keyring, readKeyFile } from './domain/secrets/index.js'
+import type { OpenTeamStates } from './domain/stored/index.js'
 import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
 import { Usage } from './domain/usage/index.js'
@@ -29,6 +30,7 @@ import { Sender } from './notify/index.js'
 import { migrateUp, openDatabase } from './store/database.js'
 import { Notifications } from './store/notifications.js'
 import { findTeamName } from './store/teams.js'
+import { teamStatesOf } from './team-states.js'
 import { VERSION } from './version.js'
 
 /** A control plane that listens. Several may serve one database. */
@@ -53,6 +55,8 @@ export interface ControlPlaneOptions {
   readonly eventBeatMs?: number
   /** How long a client may take to agree on TLS. @default 20 000 */
   readonly handshakeWithinMs?: number
+  /** What teams have in the object store. @default that of the configuration */
+  readonly openStates?: OpenTeamStates
   /** @default makes no spans */
   readonly tracer?: Tracer
 }
@@ -95,7 +99,8 @@ export async function startControlPlane(
   const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
   const background = createBackground({
-    ...{ config, db, notifications, host, capsules, snapshots, sender, keyring, logger },
+    ...{ config, db, notifications, host, capsules, lifecycle, snapshots, sender, keyring, logger },
+    openStates: options.openStates ?? teamStatesOf(config.objectStore),
     ...{ tickMs: options.tickMs, channelFirstDelayMs: options.channelFirstDelayMs },
   })
   const reconciler = new Reconciler({

@@ -68,7 +68,7 @@ async function openApi(): Promise<string> {
   const keyring = new Keyring([])
   const deps = { db, host, operations, limits, logger, tracer: noTracer, keyring }
   const capsules = new Capsules({ ...deps, startWaitMs: 0 })
-  const lifecycle = new Lifecycle(deps)
+  const lifecycle = new Lifecycle({ ...deps, canHibernate: false })
   const checkpoints = new Checkpoints(deps)
   const activity = new Activity(db, logger)
   const notifications = new Notifications({ url: '', logger })

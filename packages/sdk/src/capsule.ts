@@ -346,11 +346,23 @@ export class Capsule implements AsyncDisposable {
    * @throws InvalidStateError; TimeoutError after `timeoutMs`
    */
   async pause(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
-    return await this.#move('pause', 'pausing', options)
+    return await this.#move('pause', ['pausing'], options)
   }
 
   /**
-   * Lets it run on where it was paused. With `autoResume`, using it does the same. `from: 'disk'` starts it from its files
+   * Stores it away from its host, which keeps nothing of it; a running one is paused first. It is resumed, or used with `autoResume`, like a paused
+   * one, on any host; that takes longer. Until it is stored it can be resumed, which ends this with `conflict`.
+   * @example
+   * await capsule.hibernate({ timeoutMs: 10 * 60_000 })
+   * @throws InvalidStateError, also while it has checkpoints, which stay on their host; WrennError `conflict` when it was used meanwhile,
+   * `not_supported` without an object store; TimeoutError after `timeoutMs`, while the work goes on
+   */
+  async hibernate(options: LifecycleOptions = {}): Promise<CapsuleInfo> {
+    return await this.#move('hibernate', ['pausing', 'paused'], options)
+  }
+
+  /**
+   * Lets it run on where it was paused, or hibernated. With `autoResume`, using it does the same. `from: 'disk'` starts it from its files
    * instead, without its memory and processes: the way out where its memory cannot be loaded.
    * @throws StateNotLoadableError; InvalidStateError
    * @example
@@ -361,16 +373,16 @@ export class Capsule implements AsyncDisposable {
    */
   async resume(options: ResumeOptions = {}): Promise<CapsuleInfo> {
     const { from, ...rest } = options
-    return await this.#move('resume', 'resuming', rest, from)
+    return await this.#move('resume', ['resuming'], rest, from)
   }
 
   async #move(
-    verb: 'pause' | 'resume',
-    onTheWay: CapsuleInfo['state'],
+    verb: 'pause' | 'resume' | 'hibernate',
+    onTheWay: readonly CapsuleInfo['state'][],
     options: LifecycleOptions,
     from?: ResumeOptions['from'],
   ) {
-    const isDone = ({ state }: wire.Capsule): boolean => state !== onTheWay
+    const isDone = ({ state }: wire.Capsule): boolean => !onTheWay.includes(state)
     const path = `${this.#path}/${verb}`
     const operation = { what: `The ${verb}`, path, isDone, ...bodyOf(from) }
     return this.#seen(await perform<wire.Capsule>(this.#transport, operation, options))

@@ -55,6 +55,14 @@ describe('pause and resume', () => {
     expect([...keys()][0]).toMatch(/^op-[0-9a-f]{16}$/)
   })
 
+  it('wait for a hibernation until the state is stored, which is after the pause', async () => {
+    const states = ['pausing', 'paused', 'hibernated']
+    server.handler = (_seen, response) => sendJson(response, capsule(states.shift() ?? '', { durable: true }))
+    expect(await found.hibernate()).toMatchObject({ state: 'hibernated', status: 'hibernated' })
+    expect(server.seen.map(({ path }) => path)).toEqual(Array(3).fill(`/v1/capsules/${ID}/hibernate?wait_sec=20`))
+    expect(keys().size).toBe(1)
+  })
+
   it('use the same key again when the connection was lost under the request, and another for the next call', async () => {
     server.handler = (_seen, response) => {
       if (server.seen.length === 1) response.destroy()

@@ -1,8 +1,6 @@
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
-import { Client, credentials, type ServiceError, status } from '@grpc/grpc-js'
-import { build } from 'esbuild'
 import { describe, expect, it } from 'vitest'
 import WebSocket from 'ws'
 import { useCapsule, usePlatform } from '../harness/api.js'
@@ -46,38 +44,6 @@ async function run(program: string, args: readonly string[], env: Readonly<Recor
 const authority = (label: string): string => `${label}.${tls.domain}:${tls.port}`
 const label = (): string => `${PORT}-${capsule().id}`
 
-const GRPC_PORT = 50051
-const AGENT_NODE = '/.wrenn/lib/ld-linux-x86-64.so.2 --library-path /.wrenn/lib /.wrenn/bin/node --single-threaded'
-/** A service without TLS, as programs in capsules are: gives back what it gets, one by one, and fails on request. */
-const GRPC_SERVER = `
-import { Server, ServerCredentials, status } from '@grpc/grpc-js'
-const same = (bytes) => bytes
-const bytes = { requestSerialize: same, requestDeserialize: same, responseSerialize: same, responseDeserialize: same }
-const server = new Server()
-server.addService({
-  all: { path: '/test.Echo/All', requestStream: true, responseStream: true, ...bytes },
-  fail: { path: '/test.Echo/Fail', requestStream: false, responseStream: false, ...bytes },
-}, {
-  all: (call) => call.on('data', (message) => call.write(message)).on('end', () => call.end()),
-  fail: (call, done) => done({ code: status.DATA_LOSS, details: 'lost on the way' }),
-})
-server.bindAsync('127.0.0.1:${GRPC_PORT}', ServerCredentials.createInsecure(), (error) => { if (error) throw error })
-`
-
-async function bundled(program: string): Promise<Uint8Array<ArrayBuffer>> {
-  const { outputFiles } = await build({
-    stdin: { contents: program, resolveDir: import.meta.dirname },
-    bundle: true,
-    platform: 'node',
-    format: 'cjs',
-    minify: true,
-    write: false,
-  })
-  const [file] = outputFiles
-  if (file === undefined) throw new Error('The program was bundled into nothing.')
-  return new Uint8Array(file.contents)
-}
-
 async function serveInGuest(): Promise<void> {
   await capsule().background('exec python3 -c "$SERVER"', { envs: { SERVER } })
   const headers = { 'e2b-sandbox-id': capsule().id, 'e2b-sandbox-port': String(PORT) }
@@ -102,37 +68,6 @@ describe('a platform that serves TLS', () => {
     const resolve = `${label()}.${tls.domain}:${tls.port}:127.0.0.1`
     const curl = ['--silent', '--cacert', tls.caFile, '--resolve', resolve, `https://${authority(label())}/`]
     expect(await run(CURL, curl)).toMatchObject({ code: 0, stdout: `https ${authority(label())}` })
-  })
-
-  it('carries gRPC to a service in the guest', async () => {
-    await capsule().write('/root/grpc.cjs', await bundled(GRPC_SERVER))
-    await capsule().background(`exec ${AGENT_NODE} /root/grpc.cjs`)
-    const name = `${GRPC_PORT}-${capsule().id}.${tls.domain}`
-    const client = new Client(`127.0.0.1:${tls.port}`, credentials.createSsl(await readFile(tls.caFile)), {
-      'grpc.ssl_target_name_override': name,
-      'grpc.default_authority': `${name}:${tls.port}`,
-    })
-    try {
-      const same = (bytes: Buffer): Buffer => bytes
-      const failure = () =>
-        new Promise<ServiceError | null>((resolve) => {
-          client.makeUnaryRequest('/test.Echo/Fail', same, same, Buffer.from('x'), resolve)
-        })
-      // Until it listens, the proxy says that nothing does.
-      await expect
-        .poll(failure, { timeout: 120_000 })
-        .toMatchObject({ code: status.DATA_LOSS, details: 'lost on the way' })
-      const stream = client.makeBidiStreamRequest('/test.Echo/All', same, same)
-      const sent = Array.from({ length: 200 }, (_, index) => Buffer.alloc(1 + index * 500, index))
-      for (const message of sent) stream.write(message)
-      stream.end()
-      const received: Buffer[] = []
-      for await (const message of stream) received.push(message)
-      expect(Buffer.concat(received).equals(Buffer.concat(sent))).toBe(true)
-      expect(received).toHaveLength(sent.length)
-    } finally {
-      client.close()
-    }
   })
 
   it('carries the WebSockets of the API', async () => {

@@ -12,7 +12,7 @@ import { collectPair, showBytes, showSpan } from '../units.js'
 import { runAtomic } from './atomic.js'
 import { addCheckpoint, addDiff, addRollback } from './checkpoint.js'
 import { addEgress } from './egress.js'
-import { addFork, addPause, addResume, addUpdate } from './lifecycle.js'
+import { addFork, addHibernate, addPause, addResume, addUpdate } from './lifecycle.js'
 import { addMetrics } from './metrics.js'
 import {
   type CommandOptions,
@@ -365,6 +365,7 @@ export function addCapsule(program: Command): void {
   addLogs(capsule)
   addProcesses(capsule)
   addPause(capsule)
+  addHibernate(capsule)
   addResume(capsule)
   addUpdate(capsule)
   addFork(capsule)

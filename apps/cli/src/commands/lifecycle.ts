@@ -34,6 +34,30 @@ export function addPause(capsule: Command): void {
   })
 }
 
+const hibernateHelp = `
+Its state goes into the object store, and its host keeps nothing of it; it costs no room there, and goes on on any host. A running
+one is paused first. One with checkpoints is refused: they stay on their host.
+
+Examples:
+  wrenn capsule hibernate cl-…
+  wrenn capsule hibernate cl-… --wait 30m`
+
+/** `wrenn capsule hibernate`: waits until the state is in the object store. */
+export function addHibernate(capsule: Command): void {
+  const command = capsule
+    .command('hibernate <capsule>')
+    .description('store a capsule away from its host, which keeps nothing of it')
+    .addHelpText('after', hibernateHelp)
+  withWait(withJson(command)).action(async (id: string, options: LifecycleCommandOptions) => {
+    const context = contextOf(options)
+    const found = await findCapsule(context, id)
+    const startedAt = performance.now()
+    const info = await waiting(context, 'storing', options, (wait) => found.hibernate(wait))
+    const { output } = context
+    output.result(toJson(info), () => `Hibernated in ${showMs(performance.now() - startedAt)}.`)
+  })
+}
+
 const resumeHelp = `
 With --from disk it starts from its files: memory, processes and open terminals are gone. That is the way out when its memory
 cannot be loaded any more (state_not_loadable), and brings back a capsule that ended without a saved state. Keep the memory
@@ -62,7 +86,7 @@ export function fromOf({ from }: FromOptions): FromOptions {
 export function addResume(capsule: Command): void {
   const command = capsule
     .command('resume <capsule>')
-    .description('let a paused capsule run on where it was')
+    .description('let a paused or hibernated capsule run on where it was')
     .addHelpText('after', resumeHelp)
   withFrom(withWait(withJson(command))).action(async (id: string, options: LifecycleCommandOptions & FromOptions) => {
     const context = contextOf(options)

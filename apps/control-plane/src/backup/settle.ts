@@ -30,7 +30,7 @@ const PROOFS = [
 /** What would be done anew to what has gone on meanwhile. A checkpoint or snapshot that fails now has its files removed, which may be good by now. */
 const NOT_CARRIED_ON: readonly OperationKind[] = [
   ...(['create', 'fork', 'pause', 'resume', 'rollback', 'atomic_exec'] as const),
-  ...(['checkpoint', 'snapshot'] as const),
+  ...(['checkpoint', 'snapshot', 'hibernate'] as const),
 ]
 /** On its way by an operation that is carried on no more: the host says where it is. */
 const onTheirWay: readonly CapsuleState[] = ['pending', 'starting', 'pausing', 'resuming']
@@ -110,6 +110,7 @@ export async function settleRestored(
   const livesExtended = await extendLives(client, manifest)
   const operationsEnded = await endOperations(db)
   const capsulesUnsure = await doubtCapsules(db)
+  await keepStored(client)
   await writeAudit(db, {
     teamId: PLATFORM_TEAM_ID,
     actor: undefined,
@@ -160,8 +161,21 @@ async function endOperations(db: Db): Promise<number> {
   return running.length
 }
 
+/** What was on its way into the object store may be all that there is of a capsule by now: what no capsule names stays there, and what it stands on. */
+async function keepStored(client: pg.Client): Promise<void> {
+  await client.query(
+    'DELETE FROM stored_states AS s WHERE NOT EXISTS (SELECT FROM capsules AS c WHERE c.stored_state = s.id)',
+  )
+  await client.query('DELETE FROM stored_layers')
+}
+
 async function doubtCapsules(db: Db): Promise<number> {
   const rows = await db.selectFrom('capsules').selectAll().where('state', 'in', onTheirWay).execute()
-  for (const row of rows) await transition(db, row, 'lost', { observed_state: 'silent', observed_at: new Date() })
+  const doubted = { observed_state: 'silent', observed_at: new Date() } as const
+  for (const row of rows) {
+    // What was fetched then is in the store as far as is known.
+    if (row.stored_state === null) await transition(db, row, 'lost', doubted)
+    else await transition(db, row, 'hibernated', { ...doubted, host_id: null, desired_state: 'paused' })
+  }
   return rows.length
 }

@@ -7,7 +7,7 @@ import { type Named, namedBy } from './named.js'
 import type { HostClient } from './transport.js'
 import type { OpenTunnel } from './tunnel.js'
 
-/** Which host has a capsule never changes: so many are remembered. */
+/** Which host has a capsule seldom changes: so many are remembered. */
 const REMEMBERED = 20_000
 
 /** What is recorded of where capsules and snapshots are. */
@@ -16,6 +16,8 @@ export interface Whereabouts {
   hostOf(named: Named): Promise<string | null | undefined>
   /** Whether a host was removed: nothing of it comes back. */
   isGone(hostId: string): Promise<boolean>
+  /** Whether what was found is still so, unless `forget` says otherwise. @default yes */
+  isFresh?(): boolean
 }
 
 /**
@@ -28,6 +30,8 @@ export class Hosts extends HostCalls {
   /** By what they have joined as; the only one by nothing. */
   readonly #links = new Map<string | undefined, HostLink>()
   readonly #known = new Map<string, string>()
+  /** Grows with each move; what was looked up before one is not remembered after it. */
+  #version = 0
   readonly #listeners = new Set<() => void>()
 
   private constructor(whereabouts: Whereabouts | undefined, only?: HostLink) {
@@ -76,6 +80,13 @@ export class Hosts extends HostCalls {
     if (!this.#links.delete(joinedId)) return
     link?.close()
     this.#tell()
+  }
+
+  /** A capsule is, or may be, on another host than before; without an id, any of them. */
+  forget(capsuleId?: string): void {
+    this.#version++
+    if (capsuleId === undefined) this.#known.clear()
+    else this.#known.delete(capsuleId)
   }
 
   /** Tells when there are other hosts than before. */
@@ -138,11 +149,14 @@ export class Hosts extends HostCalls {
 
   /** Also of what was recorded before its host had said which one it is, where there is but one. @throws AppError for what there is not */
   async #hostOf(named: Named): Promise<string | undefined> {
-    const known = this.#known.get(named.id)
+    const known = this.#whereabouts?.isFresh?.() === false ? undefined : this.#known.get(named.id)
     if (known !== undefined) return known
+    const version = this.#version
     const found = await this.#whereabouts?.hostOf(named)
     if (found === undefined) throw notThere(named)
     if (found === null) return this.#links.size === 1 ? [...this.#links.keys()][0] : undefined
+    // It may have moved during the look.
+    if (version !== this.#version) return found
     this.#known.set(named.id, found)
     const [oldest] = this.#known.keys()
     if (this.#known.size > REMEMBERED && oldest !== undefined) this.#known.delete(oldest)

@@ -61,6 +61,7 @@ const actions: Readonly<Record<OperationRow['kind'], string>> = {
   destroy: 'capsule.destroy',
   pause: 'capsule.pause',
   resume: 'capsule.resume',
+  hibernate: 'capsule.hibernate',
   fork: 'capsule.fork',
   rollback: 'capsule.rollback',
   atomic_exec: 'capsule.atomic_exec',

@@ -184,7 +184,7 @@ function heldByHosts(db: Db) {
     .selectAll()
     .where((eb) =>
       eb.or([
-        eb('state', 'not in', ['stopped', 'error']),
+        eb('state', 'not in', ['stopped', 'error', 'hibernated']),
         eb.and([eb('state', '=', 'error'), eb('observed_state', 'is distinct from', 'absent')]),
       ]),
     )

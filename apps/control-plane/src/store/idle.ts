@@ -1,6 +1,7 @@
 import type { AwakeReason } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { Db } from './database.js'
+import type { CapsuleRow } from './schema.js'
 
 /** A capsule whose idle timeout seems over; its host may know better. */
 export interface DueCapsule {
@@ -36,6 +37,34 @@ export async function findIdle(
       AND (tried.failures = 0 OR tried.failed_at
         + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())
     ORDER BY used.since LIMIT ${limit}`.execute(db)
+  return rows
+}
+
+/** A capsule that has been paused for long. */
+export type RestedCapsule = DueCapsule & Pick<CapsuleRow, 'generation'>
+
+/**
+ * Paused capsules, without checkpoints, that nobody used for `afterSec`, the longest first. One that failed to hibernate since then is left alone for a
+ * while, twice as long after every failure.
+ */
+export async function findRested(
+  db: Db,
+  afterSec: number,
+  limit: number,
+  { firstMs, maxMs }: Pick<IdleQuery, 'firstMs' | 'maxMs'>,
+): Promise<readonly RestedCapsule[]> {
+  const { rows } = await sql<RestedCapsule>`SELECT c.id, c.team_id, c.generation FROM capsules AS c
+    CROSS JOIN LATERAL (
+      SELECT count(*) AS failures, max(o.updated_at) AS failed_at FROM operations AS o
+      WHERE o.capsule_id = c.id AND o.kind = 'hibernate' AND o.state = 'failed' AND o.updated_at > c.paused_at
+    ) AS tried
+    WHERE c.state = 'paused' AND c.desired_state = 'paused'
+      AND c.paused_at + ${afterSec}::float8 * interval '1 second' <= now()
+      AND NOT EXISTS (SELECT FROM checkpoints AS p WHERE p.capsule_id = c.id)
+      AND NOT EXISTS (SELECT FROM operations AS o WHERE o.capsule_id = c.id AND o.state = 'running')
+      AND (tried.failures = 0 OR tried.failed_at
+        + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())
+    ORDER BY c.paused_at LIMIT ${limit}`.execute(db)
   return rows
 }
 

@@ -248,6 +248,10 @@ export interface CapsulesTable {
   /** Number of the saved state that a resume starts from; 0: none. */
   saved_generation: Count
   notice: string | null
+  /** The state in the object store that it is; `null`: it is what its host has. */
+  stored_state: ColumnType<string | null, undefined, string | null>
+  /** What a host must have that it wakes on, as its create asked. */
+  host_tags: ColumnType<string[] | null, readonly string[] | null | undefined, readonly string[] | null>
   disk_bytes: Count
   parent_id: string | null
   snapshot_id: string | null
@@ -272,6 +276,7 @@ export type OperationKind =
   | 'destroy'
   | 'pause'
   | 'resume'
+  | 'hibernate'
   | 'fork'
   | 'checkpoint'
   | 'delete_checkpoint'
@@ -1035,6 +1040,48 @@ interface LagoStateTable {
 }
 
 /** All tables, as migrations leave them; Kysely checks queries against it. */
+/** States of capsules in the object store, or on their way there. */
+interface StoredStatesTable {
+  id: string
+  team_id: string
+  capsule_id: string
+  /** Begins what the key has sealed that those of the team are derived from. */
+  sealed_by: string
+  /** Digests of the read-only files that it stands on; while it is on its way, of all that it may. */
+  layers: ColumnType<string[], readonly string[], readonly string[]>
+  bytes: Count | null
+  created_at: Time
+  whole_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
+/** Read-only files of states that are in the object store. */
+interface StoredLayersTable {
+  team_id: string
+  sealed_by: string
+  digest: string
+}
+
+/** Who has something in the object store. */
+interface StoredTeamsTable {
+  team_id: string
+  sealed_by: string
+  /** Whether something may be there in vain. */
+  has_waste: Generated<boolean>
+  /** Until then nothing is begun to be stored. */
+  collecting_until: ColumnType<Date | null, undefined, RawBuilder<Date> | null>
+}
+
+/** What hosts have of capsules that were stored, and may free. */
+interface StateLeftoversTable {
+  state_id: string
+  capsule_id: string
+  /** Empty: the only one. */
+  host_id: string
+  /** By which it came there; 0: it was stored from there. */
+  attempt: Count
+  created_at: Time
+}
+
 export interface Database {
   teams: TeamsTable
   plans: PlansTable
@@ -1048,6 +1095,10 @@ export interface Database {
   operations: OperationsTable
   checkpoints: CheckpointsTable
   snapshots: SnapshotsTable
+  stored_states: StoredStatesTable
+  stored_layers: StoredLayersTable
+  stored_teams: StoredTeamsTable
+  state_leftovers: StateLeftoversTable
   template_builds: TemplateBuildsTable
   template_tags: TemplateTagsTable
   template_build_logs: TemplateBuildLogsTable
@@ -1141,5 +1192,9 @@ export type TemplateBuildInfo = Omit<TemplateBuildRow, 'plan' | 'trace'> & {
 }
 /** A line of a build's log, in the form of {@link CapsuleRow}. */
 export type TemplateBuildLogRow = Selectable<TemplateBuildLogsTable>
+/** A state in the object store, in the form of {@link CapsuleRow}. */
+export type StoredStateRow = Selectable<StoredStatesTable>
+/** What a host may free, in the form of {@link CapsuleRow}. */
+export type StateLeftoverRow = Selectable<StateLeftoversTable>
 /** A snapshot, in the form of {@link CapsuleRow}. */
 export type SnapshotRow = Selectable<SnapshotsTable>

@@ -46,7 +46,7 @@ export interface PlatformOptions {
   /** As of the control plane itself. */
   readonly timing?: Pick<
     ControlPlaneOptions,
-    'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs' | 'channelFirstDelayMs'
+    'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs' | 'channelFirstDelayMs' | 'openStates'
   >
 }
 

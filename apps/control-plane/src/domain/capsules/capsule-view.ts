@@ -53,7 +53,8 @@ export function toCapsule(
 
 /** Time asleep does not count for a life. */
 function isAwake({ state }: CapsuleRow): boolean {
-  return wireStatus(state) !== 'paused'
+  const status = wireStatus(state)
+  return status !== 'paused' && status !== 'hibernated'
 }
 
 /** When a capsule will be paused if nothing happens; `undefined` when it never will. */
@@ -64,7 +65,7 @@ export function pausesAt(row: CapsuleRow): Date | undefined {
 }
 
 function savedState(row: CapsuleRow): Pick<Capsule, 'durable' | 'durable_at'> {
-  if (row.state !== 'paused') return {}
+  if (row.state !== 'paused' && row.state !== 'hibernated') return {}
   return { durable: row.durable_at !== null, ...(row.durable_at && { durable_at: row.durable_at.toISOString() }) }
 }
 

@@ -176,6 +176,7 @@ export class Capsules {
         name: input.name ?? null,
         template: input.template,
         snapshot_id: snapshot?.id ?? null,
+        host_tags: input.host_tags ?? null,
         timeout_sec: input.timeout_sec,
         auto_resume: input.auto_resume,
         port_token: portTokenFor(input.port_access),

@@ -19,6 +19,7 @@ import {
 } from '../operations/index.js'
 import { toCapsule } from './capsule-view.js'
 import { carryPendingEgress } from './carry-egress.js'
+import { fetchForResume } from './fetch-for-resume.js'
 
 /** One direction between running and paused. */
 interface Move {
@@ -36,8 +37,30 @@ interface Move {
  * one that is silent is asked again.
  */
 export function pauseExecutor(deps: ExecutorDeps): Executor {
-  const { host, lifecycleTimeoutMs: timeoutMs } = deps
-  return moveExecutor(deps, {
+  return moveExecutor(deps, pauseMove(deps))
+}
+
+/**
+ * The same as a part of another operation, which ends with it where it fails.
+ * @returns how the operation ended; `undefined`: it goes on
+ */
+export async function pauseForOperation(
+  deps: ExecutorDeps,
+  operation: OperationRow,
+  row: CapsuleRow,
+): Promise<'done' | 'retry' | undefined> {
+  const move = pauseMove(deps)
+  try {
+    const capsule = await move.ask(operation, row)
+    const arrived = await deps.db.transaction().execute((tx) => arrive(tx, operation, move, { capsule }))
+    return arrived.error === undefined ? undefined : await conclude(deps.db, operation, async () => arrived)
+  } catch (thrown) {
+    return await moveFailed(deps, operation, move, AppError.from(thrown))
+  }
+}
+
+function pauseMove({ host, lifecycleTimeoutMs: timeoutMs }: ExecutorDeps): Move {
+  return {
     via: 'pausing',
     goal: 'paused',
     what: 'it was paused',
@@ -46,13 +69,13 @@ export function pauseExecutor(deps: ExecutorDeps): Executor {
       const reason = typeof params?.reason === 'string' ? params.reason : 'request'
       return (await host.call((client) => client.pauseCapsule({ capsuleId, reason }, { timeoutMs }))).capsule
     },
-  })
+  }
 }
 
-/** Lets the host resume a capsule that is `resuming`; otherwise as {@link pauseExecutor}. */
+/** Lets the host resume a capsule that is `resuming`, which it first fetches where it was hibernated; otherwise as {@link pauseExecutor}. */
 export function resumeExecutor(deps: ExecutorDeps): Executor {
   const { host, lifecycleTimeoutMs: timeoutMs } = deps
-  return moveExecutor(deps, {
+  const resume = moveExecutor(deps, {
     via: 'resuming',
     goal: 'running',
     what: 'it was resumed',
@@ -63,6 +86,11 @@ export function resumeExecutor(deps: ExecutorDeps): Executor {
       return (await host.call((client) => client.resumeCapsule(request, { timeoutMs }))).capsule
     },
   })
+  return async (operation) => {
+    const row = await findAnyCapsule(deps.db, operation.capsule_id)
+    const ended = row?.state === 'resuming' ? await fetchForResume(deps, operation, row) : undefined
+    return ended ?? (await resume(operation))
+  }
 }
 
 /** What the host needs to start a capsule without its memory, when that is what an operation is for. */
@@ -168,6 +196,7 @@ function stayed(state: 'running' | 'paused'): CapsulePatch {
   return { desired_state: state, observed_state: state, observed_at: new Date() }
 }
 
-function answer(row: CapsuleRow): Conclusion {
+/** What the operation gives. */
+export function answer(row: CapsuleRow): Conclusion {
   return { result: { capsule: toCapsule(row, { lifecycleTimings: true }) } }
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, capsuleIds } from '@wrenn/base'
 import {
@@ -18,6 +19,7 @@ import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } fr
 import type { Db } from '../../store/database.js'
 import { findRunning } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
+import { placeCapsule } from '../hosts/index.js'
 import { checkLimits, reserve } from '../limits/index.js'
 import {
   hashJson,
@@ -33,6 +35,7 @@ import { newAccessToken } from './access-token.js'
 import { toCapsule } from './capsule-view.js'
 import { copyRules } from './egress-rules.js'
 import type { ForkParams } from './execute-fork.js'
+import { requireStorable } from './execute-hibernate.js'
 import { type Life, lifeColumns, lifeOf } from './life.js'
 import { illegal, mayHaveSavedState, needCapsule, needLegal } from './need-capsule.js'
 import { holdCheckpoint } from './need-checkpoint.js'
@@ -41,6 +44,8 @@ import { portTokenFor } from './port-token.js'
 const LOOK_EVERY_MS = 50
 /** A capsule that is taken away this often while it is being woken belongs to somebody who wants it to sleep. */
 const MAX_WAKE_ATTEMPTS = 5
+const NO_STORE =
+  'This platform has no object store, where capsules hibernate: set WRENN_OBJECT_STORE for its control planes and hosts.'
 
 /** What moves of capsules are decided and written with. */
 export interface LifecycleDeps {
@@ -54,6 +59,8 @@ export interface LifecycleDeps {
 
 interface OwnDeps extends LifecycleDeps {
   readonly keyring: Keyring
+  /** Whether there is an object store. */
+  readonly canHibernate: boolean
 }
 
 /** How a move is asked for. */
@@ -97,6 +104,13 @@ interface PauseOptions extends RequestOptions {
   readonly onlyIf?: (row: CapsuleRow) => boolean
 }
 
+interface HibernateOptions extends RequestOptions {
+  /** For records of it. @default somebody asked */
+  readonly reason?: string
+  /** Looked at in the moment of the decision; when it says no, nothing happens but a `conflict`. */
+  readonly onlyIf?: (row: CapsuleRow) => boolean
+}
+
 interface Forked {
   readonly result: ForkResult
   /** Whether all copies run. */
@@ -136,7 +150,31 @@ export class Lifecycle {
   }
 
   /**
-   * Lets a paused capsule run again, or one that ended with a saved state behind it; with `from: 'disk'` without its memory. One
+   * Stores a capsule's state away from its host, which keeps nothing of it; a running one is paused first. Until it is stored it stays `paused` and can be
+   * resumed, which ends this with `conflict`. One that is under way is joined.
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `not_supported` without an object store, `idempotency_mismatch`, or why it
+   * failed
+   */
+  async hibernate(teamId: string, id: string, options: HibernateOptions): Promise<Capsule> {
+    const { idempotencyKey: key, actor, reason, onlyIf = () => true } = options
+    if (!this.#deps.canHibernate) throw new AppError('not_supported', NO_STORE)
+    const submission = { teamId, kind: 'hibernate', hash: hashJson({ id }), key, actor } as const
+    const operation = await submit(this.#deps, submission, async (tx) => {
+      const row = await needCapsule(tx, teamId, id)
+      const joined = await joinRunning(tx, submission, row)
+      if (joined !== undefined) return joined
+      needLegal(row, 'hibernate')
+      if (!onlyIf(row)) throw new AppError('conflict', 'The capsule was used in the meantime.')
+      await requireStorable(tx, row)
+      const moved = await transition(tx, row, 'hibernate', { desired_state: 'paused' })
+      const params = { stateId: `state-${randomUUID()}`, ...(reason && { reason }) }
+      return moved === undefined ? undefined : await insertNew(tx, submission, moved, params)
+    })
+    return await this.#answer(operation, options.waitMs)
+  }
+
+  /**
+   * Lets a paused or hibernated capsule run again, or one that ended with a saved state behind it; with `from: 'disk'` without its memory. One
    * that is under way is joined.
    * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
@@ -161,10 +199,21 @@ export class Lifecycle {
       }
       const demand = { running: 1, vcpus: row.vcpus, memoryMib: row.memory_mib, added: 0 }
       await reserve(tx, teamId, this.#deps.limits, demand)
-      const resuming = await transition(tx, row, 'resume', { desired_state: 'running' })
-      return resuming === undefined ? undefined : await insertNew(tx, submission, resuming, params)
+      const placed = row.stored_state === null ? undefined : await this.#place(tx, row)
+      const to = placed && { host_id: placed.hostId }
+      const resuming = await transition(tx, row, 'resume', { desired_state: 'running', ...to })
+      return resuming === undefined ? undefined : await insertNew(tx, submission, resuming, { ...params, ...placed })
     })
+    this.#deps.host.forget(id)
     return await this.#answer(operation, options.waitMs)
+  }
+
+  /** Where its state goes that is in the store. */
+  async #place(tx: Db, row: CapsuleRow) {
+    const { host: hosts, limits } = this.#deps
+    const { vcpus, memory_mib: memoryMib, template, host_tags: hostTags } = row
+    const wanted = { vcpus, memoryMib, template, isStored: true, hostTags: hostTags ?? [] }
+    return await placeCapsule(tx, { hosts, share: limits.hosts }, wanted)
   }
 
   /**
@@ -329,6 +378,7 @@ function inherited(source: CapsuleRow) {
     team_id: source.team_id,
     parent_id: source.id,
     host_id: source.host_id,
+    host_tags: source.host_tags,
     snapshot_id: source.snapshot_id,
     template: source.template,
     vcpus: source.vcpus,

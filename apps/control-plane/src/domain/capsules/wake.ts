@@ -192,7 +192,14 @@ export class Wake {
 }
 
 /** States out of which a capsule may come to run again. A silent host's capsules are `missing`, not gone. */
-const mayRunAgain: ReadonlySet<CapsuleRow['state']> = new Set(['pausing', 'paused', 'resuming', 'missing', 'starting'])
+const mayRunAgain: ReadonlySet<CapsuleRow['state']> = new Set([
+  'pausing',
+  'paused',
+  'hibernated',
+  'resuming',
+  'missing',
+  'starting',
+])
 
 function sleeping({ state }: CapsuleRow): AppError {
   return new AppError(

@@ -4,12 +4,14 @@ import type { Host } from '../../host/host.js'
 import { type Hosts, noHost, type Whereabouts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import { findHostOfCapsule, findHostOfSnapshot, goneAmong } from '../../store/hosts.js'
+import type { Notifications } from '../../store/notifications.js'
 import { listHostLoads, lockPlacement } from '../../store/placement.js'
 import { byChoice, type Demand, freest, hasRoom, type Room, roomOf, tagsNamed } from './load.js'
 
 /** Where things are, as the database has it. */
-export function whereaboutsIn(db: Db): Whereabouts {
+export function whereaboutsIn(db: Db, notifications: Pick<Notifications, 'isFresh'>): Whereabouts {
   return {
+    isFresh: () => notifications.isFresh,
     hostOf: ({ kind, id }) => (kind === 'capsule' ? findHostOfCapsule(db, id) : findHostOfSnapshot(db, id)),
     isGone: async (hostId) => (await goneAmong(db, [hostId])).has(hostId),
   }
@@ -21,6 +23,8 @@ interface Wanted extends Demand {
   readonly template: string
   /** The host of its snapshot, or of an image that was fetched for it; absent: any that has the built-in template. */
   readonly hostId?: string | null | undefined
+  /** It brings all that it stands on, so that no host need have its template. @default false */
+  readonly isStored?: boolean
 }
 
 /** The host of a capsule, and why that. */
@@ -65,7 +69,8 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
   }
   if (rooms.length === 0) throw noHost()
   requireTagged(rooms, hostTags)
-  const open = rooms.filter(({ id, closed }) => closed === undefined && mayHave(hosts.get(id), template))
+  const has = (id: string): boolean => wanted.isStored === true || mayHave(hosts.get(id), template)
+  const open = rooms.filter(({ id, closed }) => closed === undefined && has(id))
   const fitting = open.filter((room) => hasRoom(room, wanted))
   const [best] = byChoice(fitting, deps.share.placement)
   if (best !== undefined) {

@@ -1,5 +1,12 @@
 import type { OperationKind } from '../../store/schema.js'
-import { createExecutor, destroyExecutor, forkExecutor, pauseExecutor, resumeExecutor } from '../capsules/index.js'
+import {
+  createExecutor,
+  destroyExecutor,
+  forkExecutor,
+  hibernateExecutor,
+  pauseExecutor,
+  resumeExecutor,
+} from '../capsules/index.js'
 import type { Executor, ExecutorDeps } from '../operations/index.js'
 import { checkpointExecutor, deleteCheckpointExecutor, rollbackExecutor, snapshotExecutor } from '../points/index.js'
 
@@ -10,6 +17,7 @@ export function createExecutors(deps: ExecutorDeps) {
     destroy: destroyExecutor(deps),
     pause: pauseExecutor(deps),
     resume: resumeExecutor(deps),
+    hibernate: hibernateExecutor(deps),
     fork: forkExecutor(deps),
     checkpoint: checkpointExecutor(deps),
     delete_checkpoint: deleteCheckpointExecutor(deps),

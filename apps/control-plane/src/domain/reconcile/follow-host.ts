@@ -39,7 +39,8 @@ const shownMissing: ReadonlySet<CapsuleState> = new Set(['running', 'pausing', '
 
 /** The host of a capsule is silent. */
 export async function markMissing(db: Db, row: CapsuleRow): Promise<void> {
-  if (!shownMissing.has(row.state)) return
+  // One that is fetched is in the store until its host has said that it has it.
+  if (!shownMissing.has(row.state) || row.stored_state !== null) return
   const patch = { observed_state: 'silent', observed_at: new Date() } as const
   await followHost(db, row, { command: 'lost', patch, action: 'capsule.missing', isBad: true })
 }

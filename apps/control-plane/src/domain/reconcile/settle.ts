@@ -58,6 +58,8 @@ export class Settler {
     if (capsule !== undefined) this.#absences.delete(row.id)
     // Its operation is at work, or will be taken over.
     if (isOnItsWay(row)) return
+    // What a host still has of it is freed by its list of that.
+    if (row.stored_state !== null) return
     if (row.desired_state === 'stopped') await this.#settleUnwanted(row, capsule)
     else if (capsule === undefined) await this.#settleAbsent(row)
     else if (capsule.state === 'running') await this.#settleRunning(row, capsule)

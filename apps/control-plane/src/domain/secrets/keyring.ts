@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, createHash, createHmac, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes } from 'node:crypto'
 import { AppError } from '@wrenn/base'
 
 const KEY_BYTES = 32
@@ -48,6 +48,20 @@ export class Keyring {
   /** How all begins that the current key has sealed. @throws AppError `not_supported` without a key */
   get sealPrefix(): string {
     return `${VERSION}.${this.#current().id}.`
+  }
+
+  /**
+   * A key of its own for something else than secrets of this keyring, by HKDF of one of its keys.
+   * @param prefix `sealPrefix` of whoever derived it first. @default that of the current key
+   * @throws AppError `not_supported` that names the key which is not there
+   */
+  derive(context: string, prefix = this.sealPrefix): { readonly key: Buffer; readonly keyId: string } {
+    const keyId = prefix.split('.')[1] ?? ''
+    const key = this.#keys.get(keyId)
+    if (key === undefined) {
+      throw new AppError('not_supported', `It was encrypted by the key ${keyId}, which WRENN_ENCRYPTION_KEY lacks.`)
+    }
+    return { key: Buffer.from(hkdfSync('sha256', key, '', `wrenn derive ${context}`, KEY_BYTES)), keyId }
   }
 
   /**

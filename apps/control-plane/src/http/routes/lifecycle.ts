@@ -33,12 +33,30 @@ export function lifecycleRoutes(app: App, { lifecycle }: Services): void {
   )
 
   app.post(
+    '/v1/capsules/:id/hibernate',
+    {
+      config: { permission: 'capsules.write' },
+      schema: {
+        tags: ['capsules'],
+        summary: 'Store a capsule away from its host, which keeps nothing of it.',
+        description:
+          'A running one is paused first. After `wait_sec` the answer shows `state: paused`: until its state is in the object store it can be resumed, which ends this with `conflict`. A hibernated capsule is resumed on any host. One with checkpoints is refused: they stay on their host.',
+        params: capsuleParams,
+        querystring: lifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        response: { 200: capsuleSchema, ...errors },
+      },
+    },
+    (request) => lifecycle.hibernate(principalOf(request).teamId, request.params.id, requestOptions(request)),
+  )
+
+  app.post(
     '/v1/capsules/:id/resume',
     {
       config: { permission: 'capsules.write' },
       schema: {
         tags: ['capsules'],
-        summary: 'Let a paused capsule go on, exactly where it was.',
+        summary: 'Let a paused or hibernated capsule go on, exactly where it was.',
         description:
           'A resume that is under way is joined. After `wait_sec` the answer shows `state: resuming`. A capsule that ended with a saved state behind it goes on from that. With `{"from": "disk"}` it starts from its files, without its memory and processes: also one whose saved state cannot be loaded (`state_not_loadable`, `snapshot_damaged`), or that ended without one.',
         params: capsuleParams,

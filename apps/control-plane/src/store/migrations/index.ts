@@ -41,6 +41,7 @@ import * as joinedHosts from './0040-joined-hosts.js'
 import * as manyHosts from './0041-many-hosts.js'
 import * as placement from './0042-placement.js'
 import * as hostTags from './0045-host-tags.js'
+import * as hibernation from './0046-hibernation.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -86,4 +87,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0041-many-hosts': manyHosts,
   '0042-placement': placement,
   '0045-host-tags': hostTags,
+  '0046-hibernation': hibernation,
 }
