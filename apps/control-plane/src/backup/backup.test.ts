@@ -11,8 +11,9 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from
 import { AuditChains } from '../domain/audit/index.js'
 import { Keyring } from '../domain/secrets/index.js'
 import { writeAudit } from '../store/audit.js'
-import { insertCapsule } from '../store/capsules.js'
+import { findCapsules, insertCapsule, patchCapsule } from '../store/capsules.js'
 import { type Db, migrateUp, migrateUpTo, migrationNames, openDatabase } from '../store/database.js'
+import { beginStored, finishStored, listUnwantedStates } from '../store/stored-states.js'
 import { createTeam } from '../store/teams.js'
 import { freshDatabase } from '../testing/harness.js'
 import { readArchive } from './archive-reader.js'
@@ -339,6 +340,30 @@ describe('a restore', () => {
     )
     expect(await contentOf(target.db)).toEqual(before)
     await addCapsule(target.db, target.teamId)
+  })
+
+  it('takes nothing out of the object store that may be all there is of a capsule by now', async () => {
+    const { url, db, teamId } = await filledDatabase()
+    const stored = async (stateId: string, state?: 'hibernated' | 'resuming'): Promise<string> => {
+      const id = await addCapsule(db, teamId, { state: state ?? 'paused', desired_state: 'paused' })
+      if (state !== undefined) await patchCapsule(db, id, { stored_state: stateId })
+      await beginStored(db, { id: stateId, team_id: teamId, capsule_id: id, sealed_by: 'v1.00000000.' })
+      await finishStored(db, stateId, { bytes: 1, layers: ['a'] })
+      return id
+    }
+    const [asleep, waking] = [await stored('state-1', 'hibernated'), await stored('state-2', 'resuming')]
+    await stored('state-3')
+    const path = join(dir, 'one.tar.gz')
+    await backUpToFile(path, { url, version: VERSION })
+    const target = await emptyDatabase()
+    await restore(path, target.url, { withoutKeys: true })
+    const capsules = await findCapsules(target.db, [asleep, waking])
+    expect(capsules.map(({ state, stored_state: stateId }) => [state, stateId])).toEqual([
+      ['hibernated', 'state-1'],
+      ['hibernated', 'state-2'],
+    ])
+    expect(await listUnwantedStates(target.db, 10)).toEqual([])
+    expect(await target.db.selectFrom('stored_layers').selectAll().execute()).toEqual([])
   })
 
   it('is refused while a control plane uses the database', async () => {

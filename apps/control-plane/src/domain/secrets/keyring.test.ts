@@ -53,6 +53,18 @@ describe('a kept secret', () => {
     expect(new Set([digest, ...others]).size).toBe(4)
   })
 
+  it('is not the only use of a key: keys for others are derived of it, which name it and tell nothing about it', () => {
+    const [old, both] = [new Keyring([keyOf(1)]), new Keyring([keyOf(2), keyOf(1)])]
+    const { key, keyId } = old.derive('states of team-1')
+    expect(old.derive('states of team-1')).toEqual({ key, keyId })
+    expect(old.derive('states of team-2').key).not.toEqual(key)
+    expect(key).not.toEqual(keyOf(1))
+    // With the key that encrypts now, or with the one that was asked for by what it has sealed.
+    expect(both.derive('states of team-1').key).not.toEqual(key)
+    expect(both.derive('states of team-1', old.sealPrefix)).toEqual({ key, keyId })
+    expect(() => new Keyring([keyOf(2)]).derive('states of team-1', old.sealPrefix)).toThrow(keyId)
+  })
+
   it('is refused without a key', () => {
     const none = new Keyring([])
     expect([none.isEmpty, new Keyring([keyOf(1)]).isEmpty]).toEqual([true, false])
