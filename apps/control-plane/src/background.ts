@@ -3,7 +3,7 @@ import type { ControlPlaneConfig } from './config.js'
 import { type Capsules, Hibernator, type Lifecycle } from './domain/capsules/index.js'
 import { ChannelDispatcher, ChannelSweeper } from './domain/channels/index.js'
 import { EventSweeper } from './domain/events/index.js'
-import { MetricsCollector } from './domain/metrics/index.js'
+import { MetricsCollector, MetricsSweeper } from './domain/metrics/index.js'
 import { PerHost } from './domain/per-host.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
@@ -67,6 +67,7 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
     }),
     new ChannelSweeper({ db, logger, giveUpMs, keepMs, ...often }),
     new PerHost(host, (each) => new MetricsCollector({ db, host: each, logger, ...often })),
+    new MetricsSweeper({ db, logger, ...often }),
     new UsageRollUp({
       ...{ db, logger, ledgerDays: config.usageLedgerDays, rollUpDays: config.usageRetentionDays },
       ...often,

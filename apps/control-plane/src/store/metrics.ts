@@ -100,6 +100,13 @@ export async function pruneMetrics(db: Db, { tier, hostId }: MetricsScope, befor
   )
 }
 
+/** The same of capsules whose host was removed, by the clock of the database: no other tells of them any more. */
+export async function pruneMetricsOfGone(db: Db, tier: number, olderThanSec: number): Promise<void> {
+  await sql`DELETE FROM capsule_metrics AS m USING capsules AS c, hosts AS h
+    WHERE m.tier = ${tier} AND m.at < extract(epoch FROM now()) - ${olderThanSec}
+      AND c.seq = m.capsule_seq AND h.id = c.host_id AND h.removed_at IS NOT NULL`.execute(db)
+}
+
 /** Of a row `m`. */
 function isOf(hostId: string | undefined): RawBuilder<SqlBool> {
   if (hostId === undefined) return sql<SqlBool>`true`

@@ -6,11 +6,13 @@ import { Host } from '../../host/host.js'
 import { createHostClient } from '../../host/transport.js'
 import { insertCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
+import { insertRolledUp } from '../../store/metrics.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import { createTeam } from '../../store/teams.js'
 import { useDatabases } from '../../testing/databases.js'
 import { MetricsCollector } from './collector.js'
 import { CapsuleHistory } from './history.js'
+import { MetricsSweeper } from './sweeper.js'
 
 /** Begin of an hour a day ago and more of the clock's, so that the host's clock is what counts. */
 const BEGIN = 1_700_002_800
@@ -104,6 +106,34 @@ describe.each(testPostgresKinds())('collecting metrics on $name', ({ start }) =>
     await collectorOf('host-a').collect()
     // Its last window comes yet: it is neither rolled up without that nor forgotten.
     expect([(await tierOf(there, 0)).length, await tierOf(there, 1)]).toEqual([19, []])
+  })
+
+  it('is forgotten by its age once the host of its capsules was removed, and only then', async () => {
+    const seen = { agent_version: '1', engine: 'fake', last_seen_at: new Date() }
+    const nowSec = Math.floor(Date.now() / 1000)
+    const recent = nowSec - (nowSec % 3_600)
+    const measured = async (id: string): Promise<CapsuleRow> => {
+      await db
+        .insertInto('hosts')
+        .values({ id, address: id, ...seen })
+        .execute()
+      const row = await capsule()
+      await db.updateTable('capsules').set({ host_id: id }).where('id', '=', row.id).execute()
+      for (const tier of [0, 1, 2])
+        await insertRolledUp(
+          db,
+          tier,
+          [BEGIN, recent].map((atSec) => ({ seq: row.seq, atSec, points: Buffer.alloc(30) })),
+        )
+      return row
+    }
+    const [here, gone] = [await measured('host-here'), await measured('host-gone')]
+    await db.updateTable('hosts').set({ removed_at: sql<Date>`now()` }).where('id', '=', 'host-gone').execute()
+    await new MetricsSweeper({ db, logger: silentLogger }).sweep()
+    const left = async (row: CapsuleRow, tier: number) => (await tierOf(row, tier)).map(({ at }) => at)
+    for (const tier of [0, 1, 2]) expect(await left(here, tier)).toEqual([BEGIN, recent])
+    expect(await left(gone, 2)).toEqual([recent])
+    expect(await left(gone, 0)).not.toContain(BEGIN)
   })
 
   it('passes by capsules that the database does not know', async () => {

@@ -1,2 +1,3 @@
 export { MetricsCollector } from './collector.js'
 export { CapsuleHistory, type MetricsHistory, type MetricsSpan } from './history.js'
+export { MetricsSweeper } from './sweeper.js'
