@@ -50,6 +50,8 @@ interface SetOptions {
 export class Egress {
   readonly #deps: EgressDeps
   readonly #rounds: Rounds
+  /** To each host by itself: one that is slow, or away, keeps no other waiting. */
+  readonly #carrying = new Map<string | null, Promise<void>>()
   #isResealed = false
 
   constructor(deps: EgressDeps) {
@@ -65,6 +67,7 @@ export class Egress {
   /** Waits for what is being carried. */
   async stop(): Promise<void> {
     await this.#rounds.stop()
+    await Promise.all(this.#carrying.values())
   }
 
   /** @throws AppError `capsule_not_found` */
@@ -143,18 +146,28 @@ export class Egress {
     this.#isResealed = true
   }
 
-  /** Carries to the host what it does not have yet. A failure of one is no other's, unless their host is away. */
+  /** Has carried to hosts what they do not have yet. One that is still told of the last ones has its turn in a later round. */
   async #carryPending(): Promise<void> {
+    const byHost = new Map<string | null, CapsuleRow[]>()
+    for (const row of await findEgressPending(this.#deps.db))
+      byHost.set(row.host_id, [...(byHost.get(row.host_id) ?? []), row])
+    for (const [hostId, rows] of byHost) {
+      if (this.#carrying.has(hostId)) continue
+      const carried = this.#carryAll(rows).finally(() => this.#carrying.delete(hostId))
+      this.#carrying.set(hostId, carried)
+    }
+  }
+
+  /** To one host. A failure of one is no other's, unless the host is away. Never throws. */
+  async #carryAll(all: readonly CapsuleRow[]): Promise<void> {
     const { signal } = this.#rounds
-    const rows = (await findEgressPending(this.#deps.db)).values()
-    const away = new Set<string | null>()
+    const rows = all.values()
+    let isAway = false
     // All of them take from the same rows.
     const carry = async (): Promise<void> => {
       for (const row of rows) {
-        if (signal.aborted) return
-        if (away.has(row.host_id)) continue
-        const failure = await this.#carryOne(row)
-        if (AppError.is(failure, 'host_unavailable', 'timeout')) away.add(row.host_id)
+        if (signal.aborted || isAway) return
+        isAway ||= AppError.is(await this.#carryOne(row), 'host_unavailable', 'timeout')
       }
     }
     await Promise.all(Array.from({ length: CARRIED_AT_ONCE }, carry))
