@@ -17,6 +17,7 @@ export const fakeOperations = [
   'store',
   'fetch_state',
   'free',
+  'pool_usage',
 ] as const
 export type FakeOperation = (typeof fakeOperations)[number]
 

@@ -56,7 +56,10 @@ export function createLifecycleMethods(host: FakeHostState): LifecycleMethods {
     createCheckpoint: unary(async ({ capsuleId, checkpointId }) => ({
       checkpoint: (await lifecycle.createCheckpoint(host, capsuleId, checkpointId)).record,
     })),
-    getPoolUsage: unary(async () => lifecycle.poolUsage(host)),
+    getPoolUsage: unary(async () => {
+      await host.faults.pass('pool_usage', 'before')
+      return lifecycle.poolUsage(host)
+    }),
     listCheckpoints: unary(async ({ capsuleId }) => ({
       checkpoints: [...lifecycle.knownCapsule(host, capsuleId).checkpoints.values()].map(({ record }) => record),
     })),
