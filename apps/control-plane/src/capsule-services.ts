@@ -46,7 +46,10 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     (id) => host.forget(id),
     () => host.forget(),
   )
-  const executors = createExecutors({ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs })
+  const executors = createExecutors({
+    ...{ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs },
+    share: limits.hosts,
+  })
   const operations = new Operations({ db, logger, tracer, executors })
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })

@@ -1,10 +1,12 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { waitFor } from '@wrenn/base'
+import { capsuleIds, silentLogger, waitFor } from '@wrenn/base'
 import type { AuditPage, Capsule, ErrorBody, NewHost, PlatformHealth } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createHostClient } from './host/transport.js'
+import { insertCapsule } from './store/capsules.js'
+import { type Db, openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
 import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
 
@@ -17,11 +19,13 @@ const ENV = {
 }
 
 let platform: Platform
+let db: Db
 let a: JoinedMachine
 let b: JoinedMachine
 
 beforeAll(async () => {
   platform = await startPlatform({ env: ENV })
+  db = openDatabase({ url: platform.databaseUrl, logger: silentLogger })
   a = await joinAnew(platform, platform.host)
   b = await joinAnew(platform, await FakeHost.start())
   const areOnline = async () =>
@@ -31,6 +35,7 @@ beforeAll(async () => {
 afterAll(async () => {
   for (const { door } of [a, b]) await door[Symbol.asyncDispose]()
   await b.fake[Symbol.asyncDispose]()
+  await db.destroy()
   await platform[Symbol.asyncDispose]()
 })
 
@@ -50,6 +55,26 @@ async function oneOnEach(): Promise<readonly [a: Capsule, b: Capsule]> {
     return found
   }
   return [on(a.id), on(b.id)]
+}
+
+/** While the host gets no new capsules. */
+async function onlyOn<T>(cordonedId: string, work: () => Promise<T>): Promise<T> {
+  await json(await post(`/v1/hosts/${cordonedId}/cordon`), 200)
+  const done = await work()
+  await json(await post(`/v1/hosts/${cordonedId}/uncordon`), 200)
+  return done
+}
+
+/** Of one that is nowhere, recorded without a host. */
+async function rowOfNone(): Promise<string> {
+  const id = capsuleIds.create()
+  const { team_id: teamId } = await db.selectFrom('capsules').select('team_id').limit(1).executeTakeFirstOrThrow()
+  await insertCapsule(db, {
+    ...{ id, team_id: teamId, template: 'minimal', state: 'running', desired_state: 'running' },
+    ...{ vcpus: 1, memory_mib: 512, disk_size_mib: 1024, timeout_sec: 0, labels: '{}', envs: '{}' },
+    ...{ default_user: '', default_cwd: '', observed_state: 'running' },
+  })
+  return id
 }
 
 async function endAll(capsules: readonly Capsule[]): Promise<void> {
@@ -116,6 +141,8 @@ describe('a platform with two hosts', () => {
       await b.door[Symbol.asyncDispose]()
       await until(() => stateOf(onB.id), 'missing')
       await until(() => statusOf(b.id), 'unreachable')
+      const ofNone = await rowOfNone()
+      await until(() => stateOf(ofNone), 'missing')
       expect(await stateOf(onA.id)).toBe('running')
       expect((await post(`/v1/capsules/${onA.id}/exec`, { cmd: 'true' })).status).toBe(200)
       const made = [await platform.create(), await platform.create()]
@@ -129,7 +156,39 @@ describe('a platform with two hosts', () => {
       b = { ...b, ...(await joinAs(platform, b.fake, again)) }
       await until(() => stateOf(onB.id), 'running')
       expect((await post(`/v1/capsules/${onB.id}/exec`, { cmd: 'true' })).status).toBe(200)
+      await until(() => stateOf(ofNone), 'error')
+      expect((await platform.get(ofNone)).exit?.message).toContain('no host of the platform has it')
       await endAll([onA, onB, ...made])
+    },
+    LONG_MS,
+  )
+
+  it(
+    'gives a create that cannot have come to its host to another one, and no other',
+    async () => {
+      // The freest host, as far as anybody knows.
+      const onA = await onlyOn(b.id, async () => [await platform.create(), await platform.create()])
+      const held = b.fake.holdNext('create', 'after')
+      const cut = platform.create({ name: 'cut' })
+      await held.reached
+      await b.door[Symbol.asyncDispose]()
+      const moved = await platform.create({ name: 'moved' })
+      expect(moved).toMatchObject({ state: 'running', host_id: a.id })
+      const { items } = await json<AuditPage>(await platform.call('GET', `/v1/audit-logs?resource_id=${moved.id}`), 200)
+      const told = items.filter(({ action }) => action === 'capsule.create')
+      expect(told.map(({ outcome, details }) => [outcome, details?.host_id])).toEqual([
+        ['success', a.id],
+        ['accepted', b.id],
+      ])
+      // It may run where it was sent to, and does: nobody else is asked for it.
+      held.release()
+      const again = await json<NewHost>(await post(`/v1/hosts/${b.id}/token`), 201)
+      b = { ...b, ...(await joinAs(platform, b.fake, again)) }
+      const stays = await cut
+      await until(() => stateOf(stays.id), 'running')
+      expect((await platform.get(stays.id)).host_id).toBe(b.id)
+      expect([a, b].map(({ fake }) => fake.capsules.has(stays.id))).toEqual([false, true])
+      await endAll([...onA, moved, stays])
     },
     LONG_MS,
   )
@@ -153,6 +212,23 @@ describe('a platform with two hosts', () => {
   )
 
   it(
+    'finds the host of what was recorded without one, and ends what is on none',
+    async () => {
+      const [onA, onB] = await oneOnEach()
+      await db.updateTable('capsules').set({ host_id: null }).where('id', 'in', [onA.id, onB.id]).execute()
+      expect((await post(`/v1/capsules/${onB.id}/exec`, { cmd: 'true' })).status).toBe(200)
+      const placed = async () => [(await platform.get(onA.id)).host_id, (await platform.get(onB.id)).host_id]
+      await until(placed, [a.id, b.id])
+      const [lost, unwanted] = [await rowOfNone(), await rowOfNone()]
+      expect((await platform.call('DELETE', `/v1/capsules/${unwanted}`)).status).toBe(204)
+      await until(() => stateOf(lost), 'error')
+      expect([await stateOf(onA.id), await stateOf(unwanted)]).toEqual(['running', 'stopped'])
+      await endAll([onA, onB])
+    },
+    LONG_MS,
+  )
+
+  it(
     'loses what was on a host that is removed by force, and nothing else',
     async () => {
       const [onA, onB] = await oneOnEach()
@@ -164,14 +240,24 @@ describe('a platform with two hosts', () => {
       const { error } = await json<ErrorBody>(await platform.call('DELETE', `/v1/hosts/${b.id}`), 409)
       expect(error).toMatchObject({ code: 'in_use', details: { capsules: 1, templates: 2 } })
       expect(error.message).toContain('1 capsule, paused ones too, and 2 templates')
+      const held = b.fake.holdNext('create')
+      const cut = await onlyOn(a.id, async () => {
+        const asked = platform.create()
+        await held.reached
+        return { asked }
+      })
       expect((await platform.call('DELETE', `/v1/hosts/${b.id}?force=true`)).status).toBe(204)
+      // What it was asked for counts for nothing any more, and is made anew.
+      const anew = await cut.asked
+      expect(anew).toMatchObject({ state: 'running', host_id: a.id })
+      held.release()
       const page = await json<AuditPage>(await platform.call('GET', '/v1/admin/audit-logs?action=host.delete'), 200)
-      expect(page.items[0]?.details).toEqual({ capsules: '1', templates: '2' })
+      expect(page.items[0]?.details).toEqual({ capsules: '2', templates: '2' })
       await until(() => stateOf(onB.id), 'error')
       expect((await platform.get(onB.id)).exit).toMatchObject({ cause: 'lost_on_host' })
       expect(await stateOf(onA.id)).toBe('running')
       expect((await platform.call('DELETE', `/v1/capsules/${onB.id}`)).status).toBe(204)
-      await endAll([onA])
+      await endAll([onA, anew])
     },
     LONG_MS,
   )

@@ -23,13 +23,34 @@ export function fromHostError(thrown: unknown): AppError {
   const code = error.metadata.get(ERROR_CODE_HEADER)
   if (code !== null && isErrorCode(code)) return named(code, error)
   if (isConnectionLoss(error)) {
-    if (AppError.is(error.cause, 'host_unavailable')) return error.cause
+    if (isAway(error.cause)) return error.cause
     return new AppError('host_unavailable', 'The host of the capsule does not answer.', { cause: thrown })
   }
   const mapped = byConnectCode[error.code]
   if (mapped !== undefined) return new AppError(mapped, error.rawMessage, { cause: thrown })
   return new AppError('internal', 'The host of the capsule failed to answer.', { cause: thrown })
 }
+
+/** Nobody has said anything, and the same may be asked again: the host is away, or the database that knows which one it is. */
+export function isAway(error: unknown): error is AppError {
+  return AppError.is(error, 'host_unavailable', 'database_unavailable')
+}
+
+/**
+ * Whether a call that failed so cannot have come to its host: there was no connection to it, nor anybody to connect to. Of any other failure
+ * that is not known.
+ */
+export function isNeverSent(error: AppError): boolean {
+  if (error.code !== 'host_unavailable') return false
+  if (error.cause === undefined) return true // said before anything was sent
+  for (let cause: unknown = error.cause; cause instanceof Error; cause = cause.cause) {
+    if (cause instanceof NotConnected || ('syscall' in cause && cause.syscall === 'connect')) return true
+  }
+  return false
+}
+
+/** A connection that was not agreed on in time: nothing was sent by it. */
+export class NotConnected extends Error {}
 
 function named(code: ErrorCode, error: ConnectError): AppError {
   const retryAfter = error.metadata.get(RETRY_AFTER_HEADER)

@@ -1,7 +1,7 @@
-import { capsuleIds, hostIds, snapshotIds } from '@wrenn/base'
+import { AppError, capsuleIds, hostIds, snapshotIds } from '@wrenn/base'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { fromHostError, isConnectionLoss } from './errors.js'
+import { fromHostError, isConnectionLoss, isNeverSent } from './errors.js'
 import { Hosts, type Whereabouts } from './hosts.js'
 import { linkHost } from './link.js'
 import type { Named } from './named.js'
@@ -19,6 +19,7 @@ const whereabouts: Whereabouts = {
     looks++
     return places.get(id)
   },
+  isUnplaced: async () => true,
   isGone: async (id) => id === GONE,
 }
 
@@ -113,16 +114,59 @@ describe('a call among several hosts', () => {
     expect(await outcomeOf(capsuleId)).toBe('host_unavailable')
   })
 
-  it('of what was recorded without a host goes to the only one there is, and to none among several', async () => {
-    const capsuleId = await capsuleOn(A)
+  it('of what was recorded without a host goes to the only one there is, and among several to the one that has it', async () => {
+    const capsuleId = await capsuleOn(B)
     const other = Hosts.joining({ ...whereabouts, hostOf: async () => null })
+    const said = async (id: string): Promise<string> =>
+      await other.client.getCapsule({ capsuleId: id }).then(
+        ({ capsule }) => capsule?.capsuleId ?? '',
+        (error: unknown) => fromHostError(error).code,
+      )
     other.add(linkHost(fakes[0].address, { joinedId: A }))
-    expect((await other.client.getCapsule({ capsuleId })).capsule?.capsuleId).toBe(capsuleId)
+    expect(await said(capsuleId)).toBe('capsule_not_found') // says that host
     other.add(linkHost(fakes[1].address, { joinedId: B }))
-    const thrown: unknown = await other.client.getCapsule({ capsuleId }).catch((error: unknown) => error)
-    expect(fromHostError(thrown).code).toBe('host_unavailable')
+    expect(await said(capsuleId)).toBe(capsuleId)
+    const nowhere = capsuleIds.create()
+    expect(await said(nowhere)).toBe('capsule_not_found')
+    other.add(linkHost('http://127.0.0.1:9', { joinedId: AWAY }))
+    expect([await said(nowhere), await said(capsuleId)]).toEqual(['host_unavailable', capsuleId])
     other.close()
   })
+
+  it('looks anew where a capsule is once a call to it has failed', async () => {
+    const a = await capsuleOn(A)
+    places.set(a, B) // it was placed anew
+    await hosts.client.destroyCapsule({ capsuleId: a })
+    expect(await outcomeOf(a)).toBe('capsule_not_found')
+    await hosts.client.createCapsule({ capsuleId: a, template: 'minimal', vcpus: 1, memoryMib: 64 })
+    expect(fakes.map(({ capsules }) => capsules.has(a))).toEqual([false, true])
+  })
+})
+
+it('a call that cannot have come to its host is told from one that may have', async () => {
+  await using fake = await FakeHost.start()
+  const link = linkHost(fake.address)
+  const failed = async (): Promise<AppError> => {
+    const request = { capsuleId: capsuleIds.create(), template: 'minimal', vcpus: 1, memoryMib: 64 }
+    return await link.host
+      .call((client) => client.createCapsule(request))
+      .then(
+        () => new AppError('internal', 'It was answered.'),
+        (error: AppError) => error,
+      )
+  }
+  const told = (error: AppError) => [error.code, isNeverSent(error)]
+  const held = fake.holdNext('create')
+  const cut = failed()
+  await held.reached
+  await fake.stop()
+  expect(told(await cut)).toEqual(['host_unavailable', false])
+  expect(told(await failed())).toEqual(['host_unavailable', true])
+  await fake.start()
+  fake.failNext('create', new AppError('host_unavailable', 'It starts.'))
+  expect(told(await failed())).toEqual(['host_unavailable', false])
+  held.release()
+  link.close()
 })
 
 describe('templates of several hosts', () => {

@@ -1,19 +1,24 @@
 import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import { HostService, type Template } from '@wrenn/protocol/host'
+import { isAway } from './errors.js'
 import { type Host, HostCalls } from './host.js'
 import type { HostLink } from './link.js'
 import { type Named, namedBy } from './named.js'
 import type { HostClient } from './transport.js'
 import type { OpenTunnel } from './tunnel.js'
 
-/** Which host has a capsule seldom changes: so many are remembered. */
+/** Which host has a capsule seldom changes: so many are remembered, each until a call to it fails. */
 const REMEMBERED = 20_000
+/** For a host that is asked whether it has a capsule. */
+const ASK_TIMEOUT_MS = 3_000
 
-/** What is recorded of where capsules and snapshots are. */
+/** What is recorded of where capsules and snapshots are. All that are asked throw an AppError, `database_unavailable` when nobody can say now. */
 export interface Whereabouts {
   /** `undefined`: there is no such thing. `null`: it is on no host yet, as far as is known. */
   hostOf(named: Named): Promise<string | null | undefined>
+  /** Whether a capsule that is on no host yet may be on any of them: one that hibernates is on none, whatever a host still has of it. */
+  isUnplaced(capsuleId: string): Promise<boolean>
   /** Whether a host was removed: nothing of it comes back. */
   isGone(hostId: string): Promise<boolean>
   /** Whether what was found is still so, unless `forget` says otherwise. @default yes */
@@ -123,8 +128,14 @@ export class Hosts extends HostCalls {
   #transport(): Transport {
     return {
       unary: async (method, signal, timeoutMs, header, message, values) => {
-        const { transport } = await this.#linkOf(namedBy(message))
-        return await transport.unary(method, signal, timeoutMs, header, message, values)
+        const named = namedBy(message)
+        try {
+          const { transport } = await this.#linkOf(named)
+          return await transport.unary(method, signal, timeoutMs, header, message, values)
+        } catch (error) {
+          if (named !== undefined) this.#known.delete(named.id)
+          throw error
+        }
       },
       stream: async (method, signal, timeoutMs, header, messages, values) => {
         const rest = messages[Symbol.asyncIterator]()
@@ -152,19 +163,67 @@ export class Hosts extends HostCalls {
     const known = this.#whereabouts?.isFresh?.() === false ? undefined : this.#known.get(named.id)
     if (known !== undefined) return known
     const version = this.#version
-    const found = await this.#whereabouts?.hostOf(named)
-    if (found === undefined) throw notThere(named)
-    if (found === null) return this.#links.size === 1 ? [...this.#links.keys()][0] : undefined
+    const recorded = await this.#said(this.#whereabouts?.hostOf(named))
+    if (recorded === undefined) throw notThere(named)
+    // Nobody tells when that is recorded.
+    if (recorded === null) return await this.#unrecorded(named)
     // It may have moved during the look.
-    if (version !== this.#version) return found
-    this.#known.set(named.id, found)
+    if (version !== this.#version) return recorded
+    this.#known.set(named.id, recorded)
     const [oldest] = this.#known.keys()
     if (this.#known.size > REMEMBERED && oldest !== undefined) this.#known.delete(oldest)
-    return found
+    return recorded
+  }
+
+  /** What keeps it from being said is as a connection that cannot be made. */
+  async #said<T>(answer: Promise<T> | undefined): Promise<T | undefined> {
+    try {
+      return await answer
+    } catch (error) {
+      throw isAway(error) ? awayBy(error) : error
+    }
+  }
+
+  /** Of what was recorded before its host had said which one it is. */
+  async #unrecorded(named: Named): Promise<string | undefined> {
+    if (this.#links.size === 1) return [...this.#links.keys()][0]
+    if (named.kind !== 'capsule' || this.#links.size === 0) return undefined
+    if ((await this.#said(this.#whereabouts?.isUnplaced(named.id))) !== true) return undefined
+    const host = await this.#said(this.whoHas(named.id))
+    if (host === undefined) throw notThere(named)
+    return host.joinedId
+  }
+
+  /**
+   * Asks all hosts for a capsule of which is not recorded where it is. `undefined`: all have answered, and none has it.
+   * @throws AppError `host_unavailable` while none says that it has it and one does not answer
+   */
+  async whoHas(capsuleId: string): Promise<Host | undefined> {
+    if (this.#links.size === 0) throw noHost()
+    const answers = await Promise.allSettled(
+      this.all.map(async (host) => ({ host, has: await hasCapsule(host, capsuleId) })),
+    )
+    const said = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []))
+    const found = said.find(({ has }) => has)
+    const silence = answers.find((answer) => answer.status === 'rejected')
+    if (found === undefined && silence !== undefined) {
+      throw new AppError('host_unavailable', 'It may be on a host that does not answer now.', { cause: silence.reason })
+    }
+    return found?.host
   }
 
   #tell(): void {
     for (const listener of this.#listeners) listener()
+  }
+}
+
+async function hasCapsule(host: Host, capsuleId: string): Promise<boolean> {
+  try {
+    await host.call((client) => client.getCapsule({ capsuleId }, { timeoutMs: ASK_TIMEOUT_MS }))
+    return true
+  } catch (error) {
+    if (AppError.is(error, 'capsule_not_found', 'not_found')) return false
+    throw error
   }
 }
 

@@ -2,6 +2,7 @@ import { connect as connectSocket, type Socket } from 'node:net'
 import { connect as connectTls, type SecureContext } from 'node:tls'
 import { AppError } from '@wrenn/base'
 import { parseHostAddress } from '@wrenn/protocol'
+import { NotConnected } from './errors.js'
 
 /** To an agreed key. A machine that vanishes meanwhile would be waited for without end, and every call with it. */
 const CONNECT_WITHIN_MS = 10_000
@@ -65,7 +66,8 @@ export class RemoteHost {
     })
     socket.setNoDelay(true)
     socket.setKeepAlive(true, KEEP_ALIVE_MS)
-    const tooLate = (): void => void socket.destroy(new Error(`no agreed connection within ${CONNECT_WITHIN_MS} ms`))
+    const tooLate = (): void =>
+      void socket.destroy(new NotConnected(`no agreed connection within ${CONNECT_WITHIN_MS} ms`))
     const timer = setTimeout(tooLate, CONNECT_WITHIN_MS)
     socket.once('secureConnect', () => clearTimeout(timer))
     this.#open.add(socket)

@@ -4,6 +4,7 @@ import { type ErrorBody, errorKind, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod'
 import { fromHostError } from '../host/errors.js'
+import { fromDatabaseError } from '../store/database.js'
 import { tellFailure } from './traces.js'
 
 /** The body of an error answer. */
@@ -50,20 +51,13 @@ function causeText(cause: unknown): string | undefined {
   return cause instanceof Error && !(cause instanceof AppError) ? (cause.stack ?? cause.message) : errorText(cause)
 }
 
-/** Codes of the database when its server is away, starting or stopping. */
-const databaseAway = /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|57014)$/
-
 function toAppError(thrown: unknown): AppError {
   if (thrown instanceof AppError) return thrown
   if (thrown instanceof ConnectError) return fromHostError(thrown)
   if (hasZodFastifySchemaValidationErrors(thrown)) return invalidRequest(thrown)
   if (!(thrown instanceof Error)) return AppError.from(thrown)
   if (isFastifyError(thrown)) return fromFramework(thrown)
-  const code = 'code' in thrown ? String(thrown.code) : ''
-  if (databaseAway.test(code) || /timeout exceeded when trying to connect|Connection terminated/.test(thrown.message)) {
-    return new AppError('database_unavailable', 'The database does not answer.', { cause: thrown })
-  }
-  return AppError.from(thrown)
+  return fromDatabaseError(thrown)
 }
 
 interface Invalid {

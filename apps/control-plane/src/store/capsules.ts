@@ -178,6 +178,19 @@ export async function listOfOtherHosts(db: Db, hostIds: readonly string[]): Prom
   return await heldByHosts(db).where(sql<SqlBool>`host_id <> ALL (${hostIds}::text[])`).execute()
 }
 
+/** The same of which nobody has noted where they are, so many at most. */
+export async function listOfNoHost(db: Db, limit: number): Promise<CapsuleRow[]> {
+  const held = heldByHosts(db).where('host_id', 'is', null)
+  // What hibernates is on none, and wakes on any.
+  return await held.where('stored_state', 'is', null).orderBy('seq').limit(limit).execute()
+}
+
+/** Notes where such a capsule is: that host is compared with it from now on. */
+export async function placeUnplaced(db: Db, id: string, hostId: string): Promise<void> {
+  const unplaced = db.updateTable('capsules').set({ host_id: hostId }).where('id', '=', id).where('host_id', 'is', null)
+  await unplaced.where('stored_state', 'is', null).execute()
+}
+
 function heldByHosts(db: Db) {
   return db
     .selectFrom('capsules')

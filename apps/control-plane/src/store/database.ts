@@ -18,6 +18,19 @@ export const MIGRATION_LOCK = 0x7772656e6e
 /** A pool or, the same to who uses it, a transaction. */
 export type Db = Kysely<Database>
 
+/** Codes of the database when its server is away, starting or stopping. */
+const AWAY = /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|57014)$/
+
+/** What a failed query means to our caller. */
+export function fromDatabaseError(thrown: unknown): AppError {
+  if (!(thrown instanceof Error) || thrown instanceof AppError) return AppError.from(thrown)
+  const code = 'code' in thrown ? String(thrown.code) : ''
+  if (AWAY.test(code) || /timeout exceeded when trying to connect|Connection terminated/.test(thrown.message)) {
+    return new AppError('database_unavailable', 'The database does not answer.', { cause: thrown })
+  }
+  return AppError.from(thrown)
+}
+
 interface OpenDatabaseOptions {
   readonly url: string
   readonly maxConnections?: number

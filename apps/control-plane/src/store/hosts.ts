@@ -110,6 +110,18 @@ export async function findHostOfCapsule(db: Db, id: string): Promise<string | nu
   return (await db.selectFrom('capsules').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id
 }
 
+/** Whether nobody has noted which host has a capsule, though one should. One that hibernates is on none. */
+export async function isUnplaced(db: Db, id: string): Promise<boolean> {
+  const row = await db
+    .selectFrom('capsules')
+    .select('id')
+    .where('id', '=', id)
+    .where('host_id', 'is', null)
+    .where('stored_state', 'is', null)
+    .executeTakeFirst()
+  return row !== undefined
+}
+
 /** The same of a snapshot. */
 export async function findHostOfSnapshot(db: Db, id: string): Promise<string | null | undefined> {
   return (await db.selectFrom('snapshots').select('host_id').where('id', '=', id).executeTakeFirst())?.host_id

@@ -147,7 +147,9 @@ export class Capsules {
         { ...capsule, memoryMib, hostId: boundTo, hostTags },
       )
       const row = await insertCapsule(tx, { ...capsule, host_id: hostId })
-      return await insertNew(tx, submission, row, because === undefined ? params : { ...params, hostId, because })
+      if (because === undefined) return await insertNew(tx, submission, row, params)
+      const mayMove = (boundTo ?? undefined) === undefined
+      return await insertNew(tx, submission, row, { ...params, hostId, because, ...(mayMove && { mayMove, hostTags }) })
     })
   }
 

@@ -17,7 +17,7 @@ const MANY = 10
 it('pending egress of a host that does not answer keeps that of no other waiting', async () => {
   const { db } = await fresh()
   const [slow, other] = [await FakeHost.start(), await FakeHost.start()]
-  const hosts = Hosts.joining(whereaboutsIn(db))
+  const hosts = Hosts.joining(whereaboutsIn(db, { isFresh: true }))
   const teamId = await createTeam(db, 'A team')
   const joined = async (fake: FakeHost): Promise<string> => {
     const id = hostIds.create()

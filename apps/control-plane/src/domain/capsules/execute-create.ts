@@ -13,6 +13,7 @@ import {
   overtaken,
 } from '../operations/index.js'
 import { carryEgressChangedSince, egressOf } from './carry-egress.js'
+import { placeAnew } from './place-anew.js'
 
 /** A create that another process took over may have run out of time because of its first one. */
 const MAX_TIMEOUTS = 3
@@ -22,7 +23,7 @@ const WHAT = 'it had started'
 
 /** Lets the host make a capsule; what fails leaves nothing there. */
 export function createExecutor(deps: ExecutorDeps): Executor {
-  return async (operation) => {
+  const execute: Executor = async (operation) => {
     const { db, host } = deps
     let row = await findAnyCapsule(db, operation.capsule_id)
     if (row?.state === 'pending') row = (await transition(db, row, 'start')) ?? (await findAnyCapsule(db, row.id))
@@ -33,8 +34,20 @@ export function createExecutor(deps: ExecutorDeps): Executor {
     let answer: CreateCapsuleResponse
     try {
       answer = await createOnHost(deps, operation, row)
+    } catch (thrown) {
+      const error = AppError.from(thrown)
+      const moved = await placeAnew(deps, operation, error)
+      if (moved === undefined) return await createFailed(deps, operation, error)
+      deps.logger.warn(
+        { ...fieldsOf(moved), hostId: moved.params?.hostId, error: error.message },
+        'capsule.placed_anew',
+      )
+      return await execute(moved)
+    }
+    try {
       if (answer.capsule !== undefined) await carryEgressChangedSince(deps, [answer.capsule])
     } catch (thrown) {
+      // It is there: whatever this one says, it is placed nowhere else.
       return await createFailed(deps, operation, AppError.from(thrown))
     }
     const hostId = await hostIdOf(db, host, row)
@@ -56,6 +69,7 @@ export function createExecutor(deps: ExecutorDeps): Executor {
     if (!isWanted) await destroyOnHost(host, operation.capsule_id)
     return 'done'
   }
+  return execute
 }
 
 async function createOnHost(
@@ -115,6 +129,7 @@ async function createFailed(deps: ExecutorDeps, operation: OperationRow, error: 
 
 /** Asking again is harmless: a host that made the capsule answers with it, one that was restarted has given it up. */
 function isAgain({ createRetryMs }: ExecutorDeps, operation: OperationRow, error: AppError): boolean {
+  if (error.code === 'database_unavailable') return true
   if (error.code === 'host_unavailable') return Date.now() - operation.created_at.getTime() < createRetryMs
   return error.code === 'timeout' && operation.attempts > 1 && operation.attempts < MAX_TIMEOUTS
 }

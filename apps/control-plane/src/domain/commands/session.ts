@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import type { ProcessEvent, ProcessSelector } from '@wrenn/protocol/guest'
-import { fromHostError, isConnectionLoss } from '../../host/errors.js'
+import { fromHostError, isAway, isConnectionLoss } from '../../host/errors.js'
 import type { HostClient } from '../../host/transport.js'
 import type { RecordAccess } from '../audit/index.js'
 import type { CapsuleRef, Wake } from '../capsules/index.js'
@@ -223,7 +223,7 @@ class Session {
     if (this.#context.signal.aborted || AppError.is(error)) throw failure
     if (this.#tryNext(failure)) return
     const lost = isConnectionLoss(error)
-    if (lost || failure.code === 'host_unavailable') {
+    if (lost || isAway(failure)) {
       await this.#tryAgain(failure, RECONNECT_MS)
     } else {
       if (!(await this.#mayGoOn(failure))) throw failure
@@ -236,7 +236,7 @@ class Session {
       else await this.#tryAgain(failure, REFUSED_MS)
     }
     // A host that is not ready has started nothing; where the line broke, or a guest was stopped, the process may run.
-    if (failure.code !== 'host_unavailable' || lost) this.#isUnsure()
+    if (!isAway(failure) || lost) this.#isUnsure()
   }
 
   /** A host refuses a capsule that sleeps; of one that was put back it may know no process, or lose the guest. */

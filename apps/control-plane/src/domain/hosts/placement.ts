@@ -2,8 +2,8 @@ import { AppError } from '@wrenn/base'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
 import { type Hosts, noHost, type Whereabouts } from '../../host/hosts.js'
-import type { Db } from '../../store/database.js'
-import { findHostOfCapsule, findHostOfSnapshot, goneAmong } from '../../store/hosts.js'
+import { type Db, fromDatabaseError } from '../../store/database.js'
+import { findHostOfCapsule, findHostOfSnapshot, goneAmong, isUnplaced } from '../../store/hosts.js'
 import type { Notifications } from '../../store/notifications.js'
 import { listHostLoads, lockPlacement } from '../../store/placement.js'
 import { byChoice, type Demand, freest, hasRoom, type Room, roomOf, tagsNamed } from './load.js'
@@ -12,8 +12,18 @@ import { byChoice, type Demand, freest, hasRoom, type Room, roomOf, tagsNamed } 
 export function whereaboutsIn(db: Db, notifications: Pick<Notifications, 'isFresh'>): Whereabouts {
   return {
     isFresh: () => notifications.isFresh,
-    hostOf: ({ kind, id }) => (kind === 'capsule' ? findHostOfCapsule(db, id) : findHostOfSnapshot(db, id)),
-    isGone: async (hostId) => (await goneAmong(db, [hostId])).has(hostId),
+    hostOf: ({ kind, id }) => said(kind === 'capsule' ? findHostOfCapsule(db, id) : findHostOfSnapshot(db, id)),
+    isUnplaced: (id) => said(isUnplaced(db, id)),
+    isGone: async (hostId) => (await said(goneAmong(db, [hostId]))).has(hostId),
+  }
+}
+
+/** Else a query that fails would read as a host that does not answer. */
+async function said<T>(query: Promise<T>): Promise<T> {
+  try {
+    return await query
+  } catch (error) {
+    throw fromDatabaseError(error)
   }
 }
 
@@ -25,6 +35,8 @@ interface Wanted extends Demand {
   readonly hostId?: string | null | undefined
   /** It brings all that it stands on, so that no host need have its template. @default false */
   readonly isStored?: boolean
+  /** Hosts that it was given to, and that did not get it. */
+  readonly not?: ReadonlySet<string>
 }
 
 /** The host of a capsule, and why that. */
@@ -48,7 +60,7 @@ interface PlacementDeps {
  */
 export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted): Promise<Placed> {
   const { hosts } = deps
-  const { hostId: boundTo, template, hostTags = [] } = wanted
+  const { hostId: boundTo, template, hostTags = [], not } = wanted
   if (hosts.only !== undefined) {
     if (hostTags.length > 0)
       throw untagged(hostTags, 'capsules of this platform run on its own machine, which has none')
@@ -61,7 +73,7 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
     if (room === undefined) {
       throw new AppError('template_not_found', `The template "${template}" was on ${boundTo}, which was removed.`)
     }
-    const why = room.closed ?? (hasRoom(room, wanted) ? undefined : `has no room for ${said(wanted)}`)
+    const why = room.closed ?? (hasRoom(room, wanted) ? undefined : `has no room for ${sizes(wanted)}`)
     if (why === undefined) return { hostId: boundTo, because: `it alone has ${template}` }
     const code = room.answers ? 'no_hosts_available' : 'host_unavailable'
     const message = `The template "${template}" is on ${boundTo} alone, which ${why}.`
@@ -70,7 +82,7 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
   if (rooms.length === 0) throw noHost()
   requireTagged(rooms, hostTags)
   const has = (id: string): boolean => wanted.isStored === true || mayHave(hosts.get(id), template)
-  const open = rooms.filter(({ id, closed }) => closed === undefined && has(id))
+  const open = rooms.filter(({ id, closed }) => closed === undefined && not?.has(id) !== true && has(id))
   const fitting = open.filter((room) => hasRoom(room, wanted))
   const [best] = byChoice(fitting, deps.share.placement)
   if (best !== undefined) {
@@ -83,7 +95,7 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
     fullest === undefined
       ? rooms.map(({ id, closed = `does not have ${template}` }) => `${id} ${closed}`).join(', ')
       : `the freest, ${fullest.id}, has ${Math.max(0, Math.floor(fullest.freeVcpus))} vCPUs and ${Math.max(0, Math.floor(fullest.freeMib))} MiB left`
-  throw new AppError('no_hosts_available', `No host has room for ${said(wanted)}: ${why}.`)
+  throw new AppError('no_hosts_available', `No host has room for ${sizes(wanted)}: ${why}.`)
 }
 
 /**
@@ -150,7 +162,7 @@ function mayHave(host: Host | undefined, name: string): boolean {
   return knownTemplates.some((template) => template.name === name || template.aliases.includes(name))
 }
 
-function said({ vcpus, memoryMib }: Demand): string {
+function sizes({ vcpus, memoryMib }: Demand): string {
   return `${vcpus} vCPUs and ${memoryMib} MiB`
 }
 

@@ -15,7 +15,7 @@ const quota = { runningCapsules: 0, vcpus: 0, memoryMib: 0, poolBytes: 0, creati
 it('what several hosts hold is known without one that does not answer, and with it when it does', async () => {
   const { db } = await fresh()
   const team = await createTeam(db, 'A team')
-  const hosts = Hosts.joining(whereaboutsIn(db))
+  const hosts = Hosts.joining(whereaboutsIn(db, { isFresh: true }))
   const fakes = [await FakeHost.start(), await FakeHost.start()]
   const ids = fakes.map(() => hostIds.create())
   for (const [index, fake] of fakes.entries()) {

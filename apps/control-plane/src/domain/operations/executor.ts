@@ -1,6 +1,8 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type CapsuleState, type ErrorBody, errorKind } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
+import type { Limits } from '../../config.js'
+import { isAway } from '../../host/errors.js'
 import type { HostCalls } from '../../host/host.js'
 import type { Hosts } from '../../host/hosts.js'
 import { findAnyCapsule, lockCapsule } from '../../store/capsules.js'
@@ -27,6 +29,8 @@ export interface ExecutorDeps {
   readonly createRetryMs: number
   /** Of every other call that saves, copies or brings back a capsule. */
   readonly lifecycleTimeoutMs: number
+  /** How much of a host that has joined is promised. */
+  readonly share: Limits['hosts']
 }
 
 /**
@@ -60,7 +64,7 @@ function toWire(error: AppError): ErrorBody['error'] {
 /** The host said nothing: whether it did what it was asked is unknown, and asking again is harmless. */
 export function isSilence(error: AppError, operation: OperationRow): boolean {
   if (error.code === 'timeout') return operation.attempts < MAX_TIMEOUTS
-  return error.code === 'host_unavailable'
+  return isAway(error)
 }
 
 /** One line per failure, however often a silent host is asked again. */

@@ -1,7 +1,7 @@
 import { errorText, type Logger } from '@wrenn/base'
 import type { Limits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
-import { listOfOtherHosts, pruneEnded, pruneOperations } from '../../store/capsules.js'
+import { listOfNoHost, listOfOtherHosts, placeUnplaced, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { goneAmong, heardAmong } from '../../store/hosts.js'
 import type { CapsuleRow } from '../../store/schema.js'
@@ -17,6 +17,9 @@ const TICK_MS = 1_000
 const PRUNE_EVERY_MS = 10 * 60_000
 /** Few enough to be quick; when there are more, the next tick goes on. */
 const PRUNE_LIMIT = 500
+/** Each is asked for at all hosts. */
+const UNPLACED_LIMIT = 20
+const NOWHERE = 'It was recorded before its host was known, and no host of the platform has it.'
 
 interface ReconcilerDeps {
   readonly db: Db
@@ -42,6 +45,10 @@ export class Reconciler {
   readonly #rounds: Rounds
   /** Of hosts that were removed: nothing of theirs is anywhere. */
   readonly #settler: Settler
+  /** Of capsules that no host has. */
+  readonly #unplaced: Settler
+  /** Of capsules of which nobody knows where they are, since when, by the clock that is never set. */
+  readonly #unplacedSince = new Map<string, number>()
   /** Since when nobody here calls a host, by the clock that is never set. */
   readonly #uncalled = new Map<string, number>()
   #prunedAt = Number.NEGATIVE_INFINITY
@@ -52,7 +59,9 @@ export class Reconciler {
     const { host: hosts, logger, tickMs = TICK_MS } = deps
     const isOnly = (): boolean => hosts.all.length === 1
     this.#hosts = new PerHost(hosts, (host) => new HostReconciler({ ...deps, host, isOnly }))
-    this.#settler = new Settler({ ...deps, host: undefined })
+    const lostBecause = 'Its host was removed from the platform, with all that was on it.'
+    this.#settler = new Settler({ ...deps, host: undefined, lostBecause })
+    this.#unplaced = new Settler({ ...deps, host: undefined, lostBecause: NOWHERE })
     const onFailure = (error: unknown): void => logger.debug({ error: errorText(error) }, 'reconcile.retry')
     this.#rounds = new Rounds(() => this.#tick(), tickMs, onFailure)
   }
@@ -90,6 +99,7 @@ export class Reconciler {
     if (performance.now() - this.#strayAt < everyMs) return
     this.#strayAt = performance.now()
     const called = hosts.all.flatMap(({ joinedId }) => joinedId ?? [])
+    await this.#settleUnplaced()
     const rows = await listOfOtherHosts(db, called)
     const others = new Set(rows.flatMap(({ host_id: id }) => id ?? []))
     for (const id of this.#uncalled.keys()) if (!others.has(id)) this.#uncalled.delete(id)
@@ -99,6 +109,30 @@ export class Reconciler {
     for (const row of rows) {
       if (gone.has(row.host_id ?? '')) await this.#settler.settle(row, undefined)
       else if (this.#isUncalledForLong(row) && !heard.has(row.host_id ?? '')) await markMissing(db, row)
+    }
+  }
+
+  /**
+   * Capsules that were recorded before their host had said which one it is, as the platform's own alone can: none of several compares them. They are
+   * where a host says that it has them; what none has is lost, and what nobody can say of for long is missing.
+   */
+  async #settleUnplaced(): Promise<void> {
+    const { db, host: hosts, silentMs, logger } = this.#deps
+    const rows = hosts.all.length > 1 ? await listOfNoHost(db, UNPLACED_LIMIT) : []
+    const ids = new Set(rows.map(({ id }) => id))
+    this.#unplaced.expectOnly(ids)
+    for (const id of this.#unplacedSince.keys()) if (!ids.has(id)) this.#unplacedSince.delete(id)
+    for (const row of rows) {
+      const since = this.#unplacedSince.get(row.id) ?? performance.now()
+      this.#unplacedSince.set(row.id, since)
+      try {
+        const host = await hosts.whoHas(row.id)
+        if (host?.joinedId === undefined) await this.#unplaced.settle(row, undefined)
+        else await placeUnplaced(db, row.id, host.joinedId)
+      } catch (error) {
+        logger.debug({ capsuleId: row.id, error: errorText(error) }, 'capsule.host_unknown')
+        if (performance.now() - since > silentMs) await markMissing(db, row)
+      }
     }
   }
 

@@ -20,6 +20,8 @@ interface SettlerDeps {
   readonly logger: Logger
   /** How long an answering host must be without a capsule before that counts as lost. */
   readonly lostGraceMs: number
+  /** Why a capsule is lost, a sentence. @default its host answers and does not have it */
+  readonly lostBecause?: string
 }
 
 interface Absence {
@@ -103,7 +105,7 @@ export class Settler {
 
   /** An answering host does not have it: missing at first, and lost for good when it does not turn up. */
   async #settleAbsent(row: CapsuleRow): Promise<void> {
-    const { db, logger, lostGraceMs } = this.#deps
+    const { db, logger, lostGraceMs, lostBecause } = this.#deps
     if (row.state === 'error') {
       await recordObservation(db, [row.id], 'absent', new Date())
       return
@@ -119,7 +121,7 @@ export class Settler {
     await recordObservation(db, [row.id], 'absent', new Date())
     if (comparisons + 1 < COMPARISONS_UNTIL_LOST || performance.now() - sinceMs < lostGraceMs) return
     this.#absences.delete(row.id)
-    const patch = { ...lostOnHost(), disk_bytes: 0 }
+    const patch = { ...lostOnHost(lostBecause), disk_bytes: 0 }
     const ended = await followHost(db, row, { command: 'failed', patch, action: 'capsule.lost', isBad: true })
     if (ended !== undefined) logger.error({ capsuleId: row.id }, 'capsule.lost_on_host')
   }
@@ -199,8 +201,9 @@ function isOnItsWay({ state }: CapsuleRow): boolean {
   return state === 'pending' || state === 'starting' || state === 'pausing' || state === 'resuming'
 }
 
-function lostOnHost() {
-  const message = 'Its host answers but has no such capsule any more, nor a saved state of it.'
+const LOST = 'Its host answers but has no such capsule any more, nor a saved state of it.'
+
+function lostOnHost(message = LOST) {
   const exit = { cause: 'lost_on_host', message, at: new Date().toISOString() }
   return { exit: JSON.stringify(exit), observed_state: 'absent' as const, stopped_at: new Date() }
 }
