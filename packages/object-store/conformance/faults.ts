@@ -60,8 +60,8 @@ export function describeFaults(under: ServerUnderTest): void {
     expect(proxy.count('PUT', '/chunks/')).toBe(CHUNKS)
   })
 
-  it.each<S3Fault>(['unavailable', 'stall', 'reset', 'truncate'])(
-    'are saved whole when answers to writes meet: %s',
+  it.each<S3Fault>(['unavailable', 'stall', 'reset', 'truncate', 'garble'])(
+    'are saved whole when writes meet: %s',
     async (fault) => {
       const states = await statesOf()
       proxy.choose = first(2, 'PUT', fault)

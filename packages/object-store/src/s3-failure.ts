@@ -15,8 +15,10 @@ interface Facts {
 }
 
 /** Names of failures by what is wrong; the first sentence that fits is told. */
-const RESOLVE = ['ENOTFOUND', 'EAI_AGAIN']
-const UNREACHABLE = ['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'ECONNRESET', 'EPIPE']
+const RESOLVE = ['ENOTFOUND']
+const UNREACHABLE = ['ECONNREFUSED', 'EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'ECONNRESET', 'EPIPE', 'EAI_AGAIN']
+/** The hash in a request's signature is not that of its body. */
+const CHANGED = ['BadDigest', 'XAmzContentSHA256Mismatch']
 const TLS = /^(?:ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_SSL|EPROTO)/
 
 /**
@@ -26,6 +28,10 @@ const TLS = /^(?:ERR_TLS|CERT_|DEPTH_ZERO|SELF_SIGNED|UNABLE_TO_|ERR_SSL|EPROTO)
 export function storeFailure(thrown: unknown, action: StoreAction, config: ObjectStoreConfig): AppError {
   if (thrown instanceof AppError) return thrown
   const facts = factsOf(thrown)
+  if (CHANGED.includes(facts.name)) {
+    const message = `The object store at ${endpointOf(config)} got other bytes than were sent (${facts.name}).`
+    return new AppError('object_store_unavailable', message, { cause: thrown, details: { isBroken: true } })
+  }
   const refused = refusal(facts, action, config)
   if (refused !== undefined) return new AppError('object_store_refused', refused, { cause: thrown })
   const where = endpointOf(config)
@@ -84,9 +90,9 @@ function isTransient(status: number): boolean {
   return (status >= 500 && status !== 501) || status === 429 || status === 408
 }
 
-/** Whether making the same request once more may help, as the SDK itself does not for the body of an answer. */
-export function mayPass(failure: AppError): boolean {
-  return failure.code === 'object_store_unavailable'
+/** Whether bytes of a body, on their way to or from the server, were what failed: then the same request may succeed at once. */
+export function isBroken(error: unknown): boolean {
+  return AppError.is(error, 'object_store_unavailable') && error.details?.isBroken === true
 }
 
 function factsOf(thrown: unknown): Facts {

@@ -11,7 +11,7 @@ import { AppError } from '@wrenn/base'
 import type { ObjectStoreConfig } from './config.js'
 import type { GetOptions, ObjectStore, StoreAbilities, StoredObject, StoreOptions } from './object-store.js'
 import { createClient } from './s3-client.js'
-import { endpointOf, mayPass, type StoreAction, storeFailure } from './s3-failure.js'
+import { endpointOf, isBroken, type StoreAction, storeFailure } from './s3-failure.js'
 
 const KEY = /^[A-Za-z0-9._-]+(?:\/[A-Za-z0-9._-]+)*$/
 /** S3's own bound of listings and of `DeleteObjects`. */
@@ -39,7 +39,7 @@ export class S3Store implements ObjectStore {
 
   async put(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void> {
     const command = new PutObjectCommand({ ...this.#at(key), Body: bytes, ContentLength: bytes.byteLength })
-    await this.#call('write', signal, (options) => this.#client.send(command, options))
+    await this.#again(signal, () => this.#call('write', signal, (options) => this.#client.send(command, options)))
   }
 
   /** @returns false when the server refused because the object is there */
@@ -122,20 +122,24 @@ export class S3Store implements ObjectStore {
     return { Bucket: this.#config.bucket, Key: `${this.#config.prefix}${key}` }
   }
 
-  /** The SDK makes a request again, but not one whose answer broke off in its body. */
   async #read(
     key: string,
     range: string | undefined,
     maxBytes: number,
     signal?: AbortSignal,
   ): Promise<Buffer | undefined> {
+    return await this.#again(signal, () =>
+      this.#call('read', signal, (options) => this.#readOnce(key, range, maxBytes, options)),
+    )
+  }
+
+  /** The SDK makes a request again, but not one whose bytes were changed on their way or whose answer broke off in its body. */
+  async #again<T>(signal: AbortSignal | undefined, request: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#call('read', signal, (options) => this.#readOnce(key, range, maxBytes, options))
+        return await request()
       } catch (error) {
-        signal?.throwIfAborted()
-        if (attempt === BODY_ATTEMPTS || !(error instanceof AppError) || !mayPass(error)) throw error
-        if (error.details?.inBody !== true) throw error
+        if (attempt === BODY_ATTEMPTS || !isBroken(error)) throw error
         await delay(FIRST_PAUSE_MS * 2 ** attempt * (0.5 + Math.random()), undefined, signal ? { signal } : {})
       }
     }
@@ -160,8 +164,8 @@ export class S3Store implements ObjectStore {
     } catch (error) {
       options.abortSignal?.throwIfAborted()
       if (error instanceof AppError) throw error
-      const failure = storeFailure(error, 'read', this.#config)
-      throw new AppError(failure.code, failure.message, { cause: error, details: { inBody: true } })
+      const { code, message } = storeFailure(error, 'read', this.#config)
+      throw new AppError(code, message, { cause: error, details: { isBroken: true } })
     }
   }
 

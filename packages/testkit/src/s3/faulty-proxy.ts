@@ -6,9 +6,9 @@ import { buffer } from 'node:stream/consumers'
 /**
  * What befalls an answer: `unavailable` is a 503 in its place; `stall`, `reset` and `truncate` come after half of its body, or in place of an
  * answer that has none (nothing more, a connection that is reset, one that is ended); `shorten` and `flip` give a whole answer that is another one: of half of the body, or with a
- * bit changed.
+ * bit changed. `garble` changes a bit of what is sent to the server.
  */
-export type S3Fault = 'unavailable' | 'stall' | 'reset' | 'truncate' | 'shorten' | 'flip'
+export type S3Fault = 'unavailable' | 'garble' | 'stall' | 'reset' | 'truncate' | 'shorten' | 'flip'
 
 /** A request that a fault may be chosen for; `at` counts from 0. */
 export interface S3Request {
@@ -70,7 +70,7 @@ export class FaultyProxy implements AsyncDisposable {
       outgoing.writeHead(503, { 'content-type': 'application/xml', 'content-length': SLOW_DOWN.length }).end(SLOW_DOWN)
       return
     }
-    const answer = await this.#ask(incoming, sent)
+    const answer = await this.#ask(incoming, fault === 'garble' ? flipped(sent) : sent)
     const body = await buffer(answer)
     const headers = { ...answer.headers }
     delete headers['transfer-encoding']
@@ -133,6 +133,7 @@ function spoil(
 
 function flipped(body: Buffer): Buffer {
   const copy = Buffer.from(body)
+  if (copy.length === 0) return copy
   const at = Math.floor(copy.length / 2)
   copy.writeUInt8(copy.readUInt8(at) ^ 1, at)
   return copy
