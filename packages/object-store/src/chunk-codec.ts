@@ -6,6 +6,8 @@ const VERSION = 1
 /** Second byte: how the content is written. */
 const coding = { plain: 0, zstd: 1 } as const
 const HEADER_BYTES = 2
+/** So often a chunk on its way is there: plain, compressed, sealed, and as the client sends it. */
+export const COPIES = 4
 
 /** A chunk as it is stored: version, coding, and the sealed content. */
 export async function packChunk(keys: StateKeys, id: Buffer, plain: Buffer): Promise<Buffer> {

@@ -1,7 +1,7 @@
 import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, UndoStack } from '@wrenn/base'
-import { maxPackedBytes, unpackChunk } from './chunk-codec.js'
+import { COPIES, maxPackedBytes, unpackChunk } from './chunk-codec.js'
 import { idAt, type Manifest, type ManifestFile } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
 import { Pace } from './pace.js'
@@ -31,7 +31,7 @@ interface Wanted {
 
 /** Writes the state's files into the folder, holes left out, and flushes them. Files that it made are gone when it fails. */
 export async function loadState(loading: Loading, options: TransferOptions): Promise<LoadResult> {
-  const { parallel: limit, manifest } = loading
+  const { parallel: limit, manifest, store } = loading
   const wanted = chunksOf(manifest)
   const totalBytes = wanted.reduce((sum, { length, targets }) => sum + length * targets.length, 0)
   const pace = new Pace(options.bytesPerSec)
@@ -40,6 +40,7 @@ export async function loadState(loading: Loading, options: TransferOptions): Pro
   await using undo = new UndoStack()
   const files = await makeFiles(loading, undo)
   await forEachParallel(wanted, { limit, signal: options.signal }, async (chunk, signal) => {
+    using _ = await store.room.take(COPIES * manifest.chunkBytes, signal)
     const { plain, storedBytes } = await fetchChunk(loading, chunk, signal)
     for (const { file, offset } of chunk.targets) await writeWhole(files.get(file), plain, offset)
     doneBytes += chunk.length * chunk.targets.length

@@ -1,3 +1,5 @@
+import type { Room } from './room.js'
+
 /** Bounds of one request, in ms. What is over is tried again by the client, up to {@link StoreOptions.attempts} times. */
 export interface StoreTimeouts {
   /** Until the connection is there. */
@@ -44,6 +46,8 @@ export interface ObjectStore {
   /** `s3://bucket/prefix at endpoint`, for messages. */
   readonly name: string
   readonly abilities: StoreAbilities
+  /** Of memory for chunks on their way: all transfers of the store share it. */
+  readonly room: Room
   /** Writes an object; one of that key is replaced, at once and as a whole. */
   put(key: string, bytes: Uint8Array, signal?: AbortSignal): Promise<void>
   /**

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import type { ObjectStoreConfig } from './config.js'
 import type { ObjectStore, StoreAbilities, StoreOptions } from './object-store.js'
@@ -7,6 +8,8 @@ import type { S3Store } from './s3-store.js'
 const PROBE_FOLDER = 'probe'
 const PROBE_BYTES = 64
 const CLEANUP_MS = 2_000
+const LISTED_WITHIN_MS = 10_000
+const LOOK_EVERY_MS = 250
 const RANGE = { first: 8, last: 15 } as const
 
 /**
@@ -47,14 +50,26 @@ async function tryOut(store: S3Store, key: string, signal: AbortSignal | undefin
   const read = { maxBytes: PROBE_BYTES, signal }
   await store.put(key, bytes, signal)
   needs((await store.get(key, read))?.equals(bytes) === true, store, 'does not give back what was written')
-  let listedBytes: number | undefined
-  for await (const listed of store.list(key, signal)) if (listed.key === key) listedBytes = listed.sizeBytes
-  needs(listedBytes === PROBE_BYTES, store, 'does not list what was written')
+  await untilListed(store, key, signal)
   const range = await store.getRange(key, RANGE.first, RANGE.last, read)
   return {
     ranges: range?.equals(bytes.subarray(RANGE.first, RANGE.last + 1)) === true,
     conditionalWrites: await hasConditionalWrites(store, key, bytes, signal),
   }
+}
+
+/** Listings may lag behind what was written (Swift's do, when it is busy), which is no reason to refuse the server. */
+async function untilListed(store: S3Store, key: string, signal: AbortSignal | undefined): Promise<void> {
+  const deadline = performance.now() + LISTED_WITHIN_MS
+  for (;;) {
+    for await (const { key: found, sizeBytes } of store.list(key, signal)) {
+      if (found === key && sizeBytes === PROBE_BYTES) return
+    }
+    if (performance.now() >= deadline) break
+    await delay(LOOK_EVERY_MS, undefined, signal ? { signal } : {}).catch(() => signal?.throwIfAborted())
+  }
+  const message = `The object store ${store.name} does not list what was written ${LISTED_WITHIN_MS / 1000} seconds ago.`
+  throw new AppError('object_store_unavailable', message)
 }
 
 async function hasConditionalWrites(store: S3Store, key: string, bytes: Buffer, signal: AbortSignal | undefined) {

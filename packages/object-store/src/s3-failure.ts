@@ -35,7 +35,8 @@ export function storeFailure(thrown: unknown, action: StoreAction, config: Objec
   const refused = refusal(facts, action, config)
   if (refused !== undefined) return new AppError('object_store_refused', refused, { cause: thrown })
   const where = endpointOf(config)
-  const said = facts.status === undefined ? unreachable(facts) : `answered ${facts.status} (${facts.name})`
+  const said =
+    facts.status === undefined || isBrokenOff(facts) ? unreachable(facts) : `answered ${facts.status} (${facts.name})`
   return new AppError('object_store_unavailable', `The object store at ${where} ${said}.`, { cause: thrown })
 }
 
@@ -75,7 +76,7 @@ function refusal(facts: Facts, action: StoreAction, config: ObjectStoreConfig): 
     case 'QuotaExceeded':
       return `The object store at ${where} has no room left for this key or bucket ("${bucket}"): raise its quota.`
   }
-  if (facts.status === undefined || isTransient(facts.status)) return undefined
+  if (facts.status === undefined || isTransient(facts.status) || isBrokenOff(facts)) return undefined
   return `The object store at ${where} answered ${facts.status} (${facts.name}) to a request to ${action} objects: look at WRENN_OBJECT_STORE and WRENN_OBJECT_STORE_ENDPOINT. It said: ${facts.message.slice(0, 200)}`
 }
 
@@ -83,6 +84,11 @@ function unreachable({ code, name, message }: Facts): string {
   if (UNREACHABLE.includes(code)) return `cannot be reached (${code})`
   if (/timeout/i.test(name)) return 'does not answer in time'
   return `broke off: ${message.slice(0, 200)}`
+}
+
+/** Whatever status it has: the line was cut in the body of a 200, or a server that got no byte for long has said so by 400 `RequestTimeout`. */
+function isBrokenOff({ code, name }: Facts): boolean {
+  return UNREACHABLE.includes(code) || /timeout/i.test(name)
 }
 
 /** 501 tells of what the server never does; 200 is of an answer that cannot be understood. */

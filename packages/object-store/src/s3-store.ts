@@ -10,6 +10,7 @@ import {
 import { AppError } from '@wrenn/base'
 import type { ObjectStoreConfig } from './config.js'
 import type { GetOptions, ObjectStore, StoreAbilities, StoredObject, StoreOptions } from './object-store.js'
+import { Room } from './room.js'
 import { createClient } from './s3-client.js'
 import { endpointOf, isBroken, type StoreAction, storeFailure } from './s3-failure.js'
 
@@ -19,6 +20,7 @@ const MAX_KEYS_AT_ONCE = 1_000
 /** Of a range in an object that has no byte. */
 const EMPTY_STATUS = 416
 const BODY_ATTEMPTS = 4
+const ROOM_BYTES = 48 * 2 ** 20
 const FIRST_PAUSE_MS = 100
 
 /** The requests that make an {@link ObjectStore}, and those that show what the server can do. */
@@ -27,6 +29,7 @@ export class S3Store implements ObjectStore {
   readonly #config: ObjectStoreConfig
   readonly #keysAtOnce: number
   readonly name: string
+  readonly room = new Room(ROOM_BYTES)
   abilities: StoreAbilities = { ranges: false, conditionalWrites: false }
 
   constructor(config: ObjectStoreConfig, options: StoreOptions = {}) {
@@ -98,7 +101,7 @@ export class S3Store implements ObjectStore {
         this.#client.send(new ListObjectsV2Command(input), options),
       )
       for (const { Key = '', Size = 0 } of page.Contents ?? []) yield { key: Key.slice(base.length), sizeBytes: Size }
-      token = page.IsTruncated === true ? page.NextContinuationToken : undefined
+      token = page.IsTruncated === true ? this.#goingOn(page.NextContinuationToken, token) : undefined
     } while (token !== undefined)
   }
 
@@ -111,6 +114,13 @@ export class S3Store implements ObjectStore {
       if (left === undefined) continue
       throw storeFailure(Object.assign(new Error(left.Message ?? ''), { Code: left.Code }), 'remove', this.#config)
     }
+  }
+
+  /** A listing that ends too early is not taken for a whole one: what it does not name would count as not there. */
+  #goingOn(next: string | undefined, before: string | undefined): string {
+    if (next !== undefined && next !== '' && next !== before) return next
+    const message = `The object store ${this.name} lists a part of its objects and does not say how to go on: it cannot be used.`
+    throw new AppError('object_store_refused', message)
   }
 
   close(): void {

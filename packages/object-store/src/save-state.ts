@@ -1,6 +1,6 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { AppError } from '@wrenn/base'
-import { packChunk } from './chunk-codec.js'
+import { COPIES, packChunk } from './chunk-codec.js'
 import { digestOf, isFileName, type Manifest, packManifest } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
 import { Pace } from './pace.js'
@@ -104,8 +104,9 @@ class Save {
   async file({ name, path, sizeBytes, wanted }: Planned): Promise<Manifest['files'][number]> {
     const ids = new Map<number, Buffer>()
     await using handle = await open(path, 'r')
-    const { parallel: limit, chunkBytes } = this.#saving
+    const { parallel: limit, chunkBytes, store } = this.#saving
     await forEachParallel(wanted, { limit, signal: this.#options.signal }, async (place, signal) => {
+      using _ = await store.room.take(COPIES * chunkBytes, signal)
       const length = lengthAt(place, sizeBytes, chunkBytes)
       const plain = await readWhole(handle, place * chunkBytes, length, path)
       if (plain.compare(this.#zeros, 0, length) !== 0) {

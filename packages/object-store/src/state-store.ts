@@ -1,4 +1,5 @@
 import { AppError } from '@wrenn/base'
+import { COPIES } from './chunk-codec.js'
 import { loadState } from './load-state.js'
 import { idAt, MAX_MANIFEST_BYTES, type Manifest, unpackManifest } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
@@ -17,9 +18,6 @@ import { StatePlaces } from './state-places.js'
 
 const MIB = 2 ** 20
 const CHUNK_BYTES = MIB
-/** Of chunks on their way, each of which is there up to four times: plain, compressed, sealed, and as the client sends it. */
-const MEMORY_BYTES = 48 * MIB
-const COPIES = 4
 
 /** How states are cut. */
 export interface StateStoreOptions {
@@ -102,7 +100,7 @@ export class StateStore {
   }
 
   #transfer(chunkBytes: number) {
-    const parallel = Math.max(1, Math.floor(MEMORY_BYTES / (COPIES * chunkBytes)))
+    const parallel = Math.max(1, Math.floor(this.#store.room.bytes / (COPIES * chunkBytes)))
     return { store: this.#store, keys: this.#keys, places: this.#places, parallel }
   }
 

@@ -17,6 +17,7 @@ const STORES = ['account', 'container', 'object'] as const
 const SERVERS = [...STORES, 'proxy'] as const
 /** `cache` finds no memcached and does without; each `filter:` is an egg of that name unless the table below says so. */
 const PIPELINE = ['catch_errors', 'cache', 'listing_formats', 'bulk', 's3api', 'tempauth', 'copy', 'slo', 'dlo']
+const PATIENCE_SEC = 60
 const NO_MEMCACHED = `${LOOPBACK}:1`
 
 /** OpenStack's Swift with its S3 API, whole on one machine, which Debian has as packages. */
@@ -97,6 +98,13 @@ function everyServer(dir: string, port: number) {
     swift_dir: dir,
     user: userInfo().username,
     log_level: 'WARNING',
+    // On a busy machine: by default a connection has half a second and a listing's update one. The update that takes longer is left to a
+    // daemon that does not run here, and the listing lacks the object for good.
+    conn_timeout: PATIENCE_SEC,
+    node_timeout: PATIENCE_SEC,
+    container_update_timeout: PATIENCE_SEC,
+    // Nor is a store left alone for a minute because of some that took long.
+    error_suppression_interval: 0,
   }
 }
 
