@@ -1,7 +1,17 @@
-import { describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { runCommand } from './command.js'
 
+afterEach(() => vi.unstubAllEnvs())
+
 describe('runCommand', () => {
+  it('passes on what the machine sets for its tools, and nothing of our settings', async () => {
+    vi.stubEnv('https_proxy', 'http://proxy.test')
+    vi.stubEnv('WRENN_OBJECT_STORE_SECRET_KEY', 'not a secret')
+    const { stdout } = await runCommand('env', [])
+    expect(stdout.toString()).toContain('https_proxy=http://proxy.test')
+    expect(stdout.toString()).not.toContain('WRENN_')
+  })
+
   it('names the Debian package of a tool that is missing', async () => {
     await expect(runCommand('no-such-tool', [], { debianPackage: 'tool-package' })).rejects.toMatchObject({
       code: 'invalid_config',

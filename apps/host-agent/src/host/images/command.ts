@@ -87,7 +87,10 @@ async function runUntil(
 
 function commandEnvironment(extra: Readonly<Record<string, string>> | undefined): NodeJS.ProcessEnv {
   // biome-ignore lint/style/noProcessEnv: passed on to the tools (PATH, proxies), never read for configuration
-  return { ...process.env, LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive', ...extra }
+  const ours = Object.entries(process.env)
+  // Our own settings have secrets (the object store's key), and tools read images of strangers.
+  const theirs = Object.fromEntries(ours.filter(([name]) => !name.startsWith('WRENN_')))
+  return { ...theirs, LC_ALL: 'C.UTF-8', DEBIAN_FRONTEND: 'noninteractive', ...extra }
 }
 
 function startFailed(tool: string, debianPackage: string, error: Error): AppError {
