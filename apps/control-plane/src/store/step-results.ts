@@ -27,8 +27,8 @@ interface ResultLimits {
 }
 
 /**
- * Hidden snapshots that nobody will start from and no tag stands for: results beyond the limits, those used longest ago first; those that were made anew; those of
- * deleted teams; and what is no result and belongs to no build that is under way. One from which a capsule is being created is left for later.
+ * Hidden snapshots that nobody will start from and no tag stands for: results beyond the limits, those used longest ago first; those that were made anew on their host
+ * (what another host has made meanwhile is no help where only this one may build); those of deleted teams; and what is no result and belongs to no build that is under way. One from which a capsule is being created is left for later.
  */
 export async function listSpentSnapshots(
   db: Db,
@@ -38,7 +38,7 @@ export async function listSpentSnapshots(
   const { rows } = await sql<SnapshotRow>`SELECT s.* FROM (
       SELECT *, row_number() OVER (
         PARTITION BY team_id, steps_hash IS NULL ORDER BY coalesce(used_at, created_at) DESC, seq DESC
-      ) AS place, row_number() OVER (PARTITION BY team_id, steps_hash ORDER BY seq DESC) AS copy
+      ) AS place, row_number() OVER (PARTITION BY team_id, steps_hash, host_id ORDER BY seq DESC) AS copy
       FROM snapshots WHERE hidden AND state = 'ready'
         AND NOT EXISTS (SELECT FROM template_tags WHERE snapshot_id = snapshots.id)
     ) AS s JOIN teams AS t ON t.id = s.team_id

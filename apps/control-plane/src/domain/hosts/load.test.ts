@@ -58,5 +58,7 @@ describe('the room of a host', () => {
     expect(freest(rooms).map(({ id }) => id)).toEqual(['free', 'half', 'full'])
     expect(byChoice(rooms, 'spread')).toEqual(freest(rooms))
     expect(byChoice(rooms, 'pack').map(({ id }) => id)).toEqual(['full', 'half', 'free'])
+    const asleep = roomOf({ ...empty, id: 'asleep', pausedMib: 20_000 }, share)
+    expect(byChoice([asleep, ...rooms], 'pack').map(({ id }) => id)).toEqual(['full', 'half', 'free', 'asleep'])
   })
 })

@@ -60,10 +60,12 @@ export function freest(rooms: readonly Room[]): readonly Room[] {
   return [...rooms].sort((a, b) => b.score - a.score || b.spare - a.spare)
 }
 
-/** In the order in which they are chosen: the freest first, or the fullest. */
+/** In the order in which they are chosen: the freest first, or the fullest, and after all others what has no room for its paused capsules to wake. */
 export function byChoice(rooms: readonly Room[], placement: Limits['hosts']['placement']): readonly Room[] {
   const ordered = freest(rooms)
-  return placement === 'spread' ? ordered : [...ordered].reverse()
+  if (placement === 'spread') return ordered
+  const wakes = ordered.filter(({ score }) => score > 0)
+  return [...wakes.reverse(), ...ordered.filter(({ score }) => score <= 0)]
 }
 
 export function hasRoom({ freeVcpus, freeMib }: Room, { vcpus, memoryMib }: Demand): boolean {

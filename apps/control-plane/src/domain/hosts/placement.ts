@@ -99,14 +99,15 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
 }
 
 /**
- * A host for work that is promised nothing, such as fetching an image.
- * @param hostTags that it has
+ * A host for work that is promised nothing, such as fetching an image for a capsule to come: the freest with room for that, if any has.
  * @throws AppError `host_unavailable`, `no_hosts_available`
  */
-export async function anyHost(db: Db, deps: PlacementDeps, hostTags: readonly string[] = []): Promise<Host> {
+export async function anyHost(db: Db, deps: PlacementDeps, demand: Demand): Promise<Host> {
   const { hosts } = deps
+  const { hostTags = [] } = demand
   const rooms = hosts.only === undefined ? await roomsOf(db, deps, hostTags) : []
-  const [best] = freest(rooms.filter(({ closed }) => closed === undefined))
+  const open = freest(rooms.filter(({ closed }) => closed === undefined))
+  const best = open.find((room) => hasRoom(room, demand)) ?? open[0]
   const host = hosts.only ?? (best && hosts.get(best.id))
   if (host !== undefined) return host
   if (rooms.length === 0) throw noHost()

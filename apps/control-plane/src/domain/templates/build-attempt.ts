@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, abortable, isErrno, type Logger, type ReachStep } from '@wrenn/base'
-import { createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
+import { capsuleDefaults, createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
 import { sql } from 'kysely'
 import type { BuildLimits, Limits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
@@ -241,7 +241,13 @@ export class BuildAttempt {
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
     const { db, host: hosts, share } = this.#deps
-    const host = await anyHost(db, { hosts, share }, this.#plan.hostTags)
+    const { vcpus, memory_mib: memoryMib } = this.#build
+    const demand = {
+      vcpus: vcpus ?? capsuleDefaults.vcpus,
+      memoryMib: memoryMib ?? capsuleDefaults.memoryMib,
+      hostTags: this.#plan.hostTags,
+    }
+    const host = await anyHost(db, { hosts, share }, demand)
     const origin = await imageOrigin({ ...this.#deps, host, signal: this.#signal, onProgress }, this.#build, image)
     return { ...origin, ...(host.joinedId === undefined ? {} : { hostId: host.joinedId }) }
   }
