@@ -74,7 +74,7 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
     }),
     new PerHost(host, (each) => new TrafficCollector({ db, host: each, logger, ...often })),
     ...(openStates === undefined ? [] : [new StoredStates({ db, keyring, openStates, logger, ...often })]),
-    ...(openStates === undefined || config.hibernateAfterSec === undefined
+    ...(openStates === undefined || config.hibernateAfterSec === undefined || keyring.isEmpty
       ? []
       : [new Hibernator({ db, lifecycle, logger, afterSec: config.hibernateAfterSec, ...often })]),
     ...(config.lago === undefined

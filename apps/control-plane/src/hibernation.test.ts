@@ -353,4 +353,19 @@ describe('a platform with one host', () => {
     },
     LONG_MS,
   )
+
+  it(
+    'and no key refuses, and says what to set, instead of never ending',
+    async () => {
+      const own = await startPlatform({
+        env: { ...storeEnv, WRENN_ENCRYPTION_KEY: '' },
+        databaseUrl: platform.databaseUrl.replace(/\/[^/?]*(\?|$)/, '/postgres$1'),
+      })
+      await using _ = own
+      const { id } = await own.create()
+      const [, code, message] = await refusal(await own.call('POST', `/v1/capsules/${id}/hibernate`))
+      expect([code, message]).toEqual(['not_supported', expect.stringContaining('WRENN_ENCRYPTION_KEY')])
+    },
+    LONG_MS,
+  )
 })

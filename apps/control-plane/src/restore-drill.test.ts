@@ -30,7 +30,17 @@ describe.skipIf(isReplicated())('a database that was restored from a backup of b
     dir = await mkdtemp(join(tmpdir(), 'wrenn-test-drill-'))
     platform = await startPlatform({ env: { WRENN_LOST_GRACE_SEC: '0' } })
     const create = async (name: string): Promise<string> => (await platform.create({ name })).id
-    for (const name of ['stays', 'destroyed', 'paused', 'resumed', 'prolonged', 'rolled', 'pausing'])
+    for (const name of [
+      'stays',
+      'destroyed',
+      'paused',
+      'resumed',
+      'prolonged',
+      'rolled',
+      'pausing',
+      'waking',
+      'storing',
+    ])
       ids[name] = await create(name)
     const call = async (method: string, path: string, body?: unknown): Promise<Response> => {
       const response = await platform.call(method, path, body)
@@ -87,6 +97,8 @@ describe.skipIf(isReplicated())('a database that was restored from a backup of b
     for (const [name, kind] of [
       ['rolled', 'rollback'],
       ['pausing', 'pause'],
+      ['waking', 'resume'],
+      ['storing', 'hibernate'],
     ] as const) {
       const row = {
         id: `op-${name}`,
@@ -108,6 +120,20 @@ describe.skipIf(isReplicated())('a database that was restored from a backup of b
       .set({ state: 'pausing' })
       .where('id', '=', ids.pausing ?? '')
       .execute()
+    await db
+      .updateTable('capsules')
+      .set({ state: 'resuming', stored_state: 'state-waking' })
+      .where('id', '=', ids.waking ?? '')
+      .execute()
+    for (const name of ['waking', 'storing']) {
+      const capsule_id = ids[name] ?? ''
+      const team = db.selectFrom('capsules').select('team_id').where('id', '=', capsule_id)
+      const state = { id: `state-${name}`, capsule_id, sealed_by: '', layers: [] }
+      await db
+        .insertInto('stored_states')
+        .values({ ...state, team_id: sql<string>`(${team})` })
+        .execute()
+    }
     const passed = { ends_at: new Date(Date.now() - 1), lifetime_sec: 60, on_end: 'kill' } as const
     await db
       .updateTable('capsules')
@@ -121,6 +147,15 @@ describe.skipIf(isReplicated())('a database that was restored from a backup of b
     await platform.until(ids.paused ?? '', 'paused')
     await platform.until(ids.resumed ?? '', 'running')
     await platform.until(ids.pausing ?? '', 'running')
+  })
+
+  it('leaves what was in the object store there, and a capsule that was being fetched can be resumed', async () => {
+    const { state, host_id } = await platform.get(ids.waking ?? '')
+    expect({ state, host_id }).toEqual({ state: 'hibernated', host_id: undefined })
+    const stored = await db.selectFrom('stored_states').select('id').execute()
+    expect(stored).toEqual([{ id: 'state-waking' }])
+    const storing = db.selectFrom('operations').select('state').where('id', '=', 'op-storing')
+    expect(await storing.execute()).toEqual([{ state: 'failed' }])
   })
 
   it('shows what the host no longer has as lost, and keeps its record', async () => {
@@ -163,7 +198,7 @@ describe.skipIf(isReplicated())('a database that was restored from a backup of b
       { id: 'op-pausing', code: 'conflict' },
       { id: 'op-rolled', code: 'conflict' },
     ])
-    expect(restored).toMatchObject({ operationsEnded: 2, capsulesUnsure: 1, livesExtended: 1 })
+    expect(restored).toMatchObject({ operationsEnded: 4, capsulesUnsure: 2, livesExtended: 1 })
   })
 
   it('destroys nothing whose life was over by what it knows', async () => {

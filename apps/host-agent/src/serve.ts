@@ -294,6 +294,7 @@ function vaultsIn(config: ObjectStoreConfig | undefined): OpenVault | undefined 
   return async (team) => {
     const states = new StateStore(await shared.open(), team)
     return {
+      has: async (id, signal) => await states.has(id, signal),
       save: async (id, files, { signal }) => await states.save(id, files, { signal, dataRanges }),
       load: async (id, folder, options) => await states.load(id, folder, options),
     }

@@ -45,7 +45,7 @@ export type RestedCapsule = DueCapsule & Pick<CapsuleRow, 'generation'>
 
 /**
  * Paused capsules, without checkpoints, that nobody used for `afterSec`, the longest first. One that failed to hibernate since then is left alone for a
- * while, twice as long after every failure.
+ * while, twice as long after every failure. None while `limit` hibernate already.
  */
 export async function findRested(
   db: Db,
@@ -64,7 +64,8 @@ export async function findRested(
       AND NOT EXISTS (SELECT FROM operations AS o WHERE o.capsule_id = c.id AND o.state = 'running')
       AND (tried.failures = 0 OR tried.failed_at
         + least(${maxMs}::float8, ${firstMs}::float8 * power(2, least(tried.failures - 1, 20))) * interval '1 millisecond' <= now())
-    ORDER BY c.paused_at LIMIT ${limit}`.execute(db)
+    ORDER BY c.paused_at LIMIT greatest(0, ${limit}::bigint
+      - (SELECT count(*) FROM operations AS r WHERE r.kind = 'hibernate' AND r.state = 'running'))`.execute(db)
   return rows
 }
 

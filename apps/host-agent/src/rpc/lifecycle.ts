@@ -71,7 +71,8 @@ export function lifecycleHandlers(
     }),
     fetchCapsule: unary(async (request, context) => {
       const { manager } = parts()
-      const wish = { bytes: Number(request.bytes), attempt: Number(request.attempt) }
+      const { bytes, attempt, fromDisk } = request
+      const wish = { bytes: Number(bytes), attempt: Number(attempt), fromDisk }
       const { record, fetchedBytes } = await manager.fetch(parseStateRef(request), wish, context.signal)
       return { capsule: toCapsule(record), fetchedBytes: BigInt(fetchedBytes) }
     }),

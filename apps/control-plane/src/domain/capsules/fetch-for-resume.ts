@@ -55,7 +55,7 @@ export async function fetchForResume(
   }
 }
 
-async function fetchState(deps: ExecutorDeps, { generation }: OperationRow, row: CapsuleRow, stateId: string) {
+async function fetchState(deps: ExecutorDeps, { generation, params }: OperationRow, row: CapsuleRow, stateId: string) {
   const { db, host: hosts, keyring } = deps
   const stored = await findStored(db, stateId)
   if (stored === undefined) throw new Error(`${stateId} is a capsule's and not on record`)
@@ -66,7 +66,14 @@ async function fetchState(deps: ExecutorDeps, { generation }: OperationRow, row:
   if (host !== undefined) await freeLeftovers(deps, host, row.id)
   // The row's own counter: the next one that resumes it has a greater one.
   const attempt = BigInt(generation)
-  const request = { capsuleId: row.id, stateId, key, bytes: BigInt(stored.bytes ?? 0), attempt }
+  const request = {
+    capsuleId: row.id,
+    stateId,
+    key,
+    bytes: BigInt(stored.bytes ?? 0),
+    attempt,
+    fromDisk: params?.from === 'disk',
+  }
   const { capsule } = await calls.call((client) => client.fetchCapsule(request, { timeoutMs: TRANSFER_TIMEOUT_MS }))
   return capsule
 }

@@ -6,8 +6,8 @@ import { Rounds } from '../rounds.js'
 import type { Lifecycle } from './lifecycle.js'
 
 const LOOK_EVERY_MS = 10_000
-/** Begun in a round: each reads and sends a whole state. */
-const MAX_BEGUN = 4
+/** Under way at a time, those that somebody asked for too: each reads and sends a whole state, and takes memory of its host agent for that. */
+const MAX_AT_ONCE = 4
 const BACKOFF = { firstMs: 60_000, maxMs: 6 * 3600_000 }
 
 interface HibernatorDeps {
@@ -43,7 +43,7 @@ export class Hibernator {
   /** Looks once. */
   async look(): Promise<void> {
     const { db, afterSec } = this.#deps
-    for (const capsule of await findRested(db, afterSec, MAX_BEGUN, BACKOFF)) await this.#hibernate(capsule)
+    for (const capsule of await findRested(db, afterSec, MAX_AT_ONCE, BACKOFF)) await this.#hibernate(capsule)
   }
 
   async #hibernate({

@@ -46,6 +46,8 @@ const LOOK_EVERY_MS = 50
 const MAX_WAKE_ATTEMPTS = 5
 const NO_STORE =
   'This platform has no object store, where capsules hibernate: set WRENN_OBJECT_STORE for its control planes and hosts.'
+const NO_KEY =
+  'This platform has no key, by which hibernated capsules are encrypted: set WRENN_ENCRYPTION_KEY for its control planes.'
 
 /** What moves of capsules are decided and written with. */
 export interface LifecycleDeps {
@@ -152,12 +154,13 @@ export class Lifecycle {
   /**
    * Stores a capsule's state away from its host, which keeps nothing of it; a running one is paused first. Until it is stored it stays `paused` and can be
    * resumed, which ends this with `conflict`. One that is under way is joined.
-   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `not_supported` without an object store, `idempotency_mismatch`, or why it
+   * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `not_supported` without an object store or key, `idempotency_mismatch`, or why it
    * failed
    */
   async hibernate(teamId: string, id: string, options: HibernateOptions): Promise<Capsule> {
     const { idempotencyKey: key, actor, reason, onlyIf = () => true } = options
     if (!this.#deps.canHibernate) throw new AppError('not_supported', NO_STORE)
+    if (this.#deps.keyring.isEmpty) throw new AppError('not_supported', NO_KEY)
     const submission = { teamId, kind: 'hibernate', hash: hashJson({ id }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)

@@ -98,13 +98,23 @@ export class Wake {
         return await call()
       } catch (thrown) {
         const failure = fromHostError(thrown)
-        if (failure.code !== 'invalid_state' || options.signal?.aborted) throw failure
+        if (options.signal?.aborted || !(await this.#isOfSleep(ref, failure))) throw failure
         const { row, slept } = await this.afterRefusal(ref, options)
         again(row)
         if (!slept) refusalsAwake++
         if (refusalsAwake === MAX_REFUSALS_AWAKE) throw failure
       }
     }
+  }
+
+  /** Whether it failed for the capsule sleeps: its host says so, and of one that hibernates there is no host that could. */
+  async #isOfSleep({ teamId, id }: CapsuleRef, { code, cause }: AppError): Promise<boolean> {
+    if (code === 'invalid_state') return true
+    // Without a cause it is our own word, before anything was sent.
+    const isUnsent = code === 'capsule_not_found' || (code === 'host_unavailable' && cause === undefined)
+    if (!isUnsent) return false
+    const { state, stored_state: storedState } = await this.#deps.capsules.get(teamId, id)
+    return storedState !== null && isAsleep(state)
   }
 
   /** Tells the state of a capsule now and whenever it changed, until `signal` ends or the control plane stops. */

@@ -62,10 +62,15 @@ export class HostReconciler {
 
   start(): void {
     this.#heardAt = performance.now()
-    this.#done = Promise.all([this.#repeat(() => this.#watch()), this.#repeat(() => this.#tick())])
+    this.#done = Promise.all([
+      this.#repeat(() => this.#watch()),
+      this.#repeat(() => this.#tick()),
+      // A host that does not answer keeps this waiting, and must be found silent meanwhile.
+      this.#repeat(() => this.#free()),
+    ])
   }
 
-  /** Waits for what is under way; both loops end. */
+  /** Waits for what is under way; all loops end. */
   async stop(): Promise<void> {
     this.#abort.abort()
     await this.#done
@@ -112,7 +117,6 @@ export class HostReconciler {
   async #tick(): Promise<void> {
     const { silentMs, lostGraceMs } = this.#deps
     await this.#noteHeard()
-    await this.#free()
     const silence = performance.now() - this.#heardAt
     const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS
     if (silence > silentMs) await this.#markSilent()

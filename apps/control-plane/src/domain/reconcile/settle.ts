@@ -60,8 +60,11 @@ export class Settler {
     if (capsule !== undefined) this.#absences.delete(row.id)
     // Its operation is at work, or will be taken over.
     if (isOnItsWay(row)) return
-    // What a host still has of it is freed by its list of that.
-    if (row.stored_state !== null) return
+    // What a host still has of it is freed by its list of that; one that runs there is so only where the database is older than that.
+    if (row.stored_state !== null) {
+      if (capsule?.state === 'running') this.#reportOnce(row.id, {}, 'capsule.runs_though_hibernated')
+      return
+    }
     if (row.desired_state === 'stopped') await this.#settleUnwanted(row, capsule)
     else if (capsule === undefined) await this.#settleAbsent(row)
     else if (capsule.state === 'running') await this.#settleRunning(row, capsule)

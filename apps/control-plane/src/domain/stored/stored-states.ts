@@ -72,12 +72,28 @@ export class StoredStates {
     const { db, logger } = this.#deps
     await dropLeftoversOfGone(db)
     for (const state of await listUnwantedStates(db, BATCH)) {
-      const states = await this.#open(state)
-      await states.remove(state.id, this.#within(REMOVE_TIMEOUT_MS))
-      await dropStored(db, state)
-      logger.info({ stateId: state.id, capsuleId: state.capsule_id }, 'stored_state.removed')
+      const { id: stateId, capsule_id: capsuleId } = state
+      await this.#attempt({ stateId, capsuleId }, async () => {
+        const states = await this.#open(state)
+        await states.remove(stateId, this.#within(REMOVE_TIMEOUT_MS))
+        await dropStored(db, state)
+        logger.info({ stateId, capsuleId }, 'stored_state.removed')
+      })
     }
-    for (const team of await listWasteful(db)) await this.#collect(team)
+    for (const team of await listWasteful(db)) {
+      await this.#attempt({ teamId: team.team_id }, async () => await this.#collect(team))
+    }
+  }
+
+  /** One of them that cannot be removed, as when its key is not there any more, keeps no other from it. */
+  async #attempt(fields: Readonly<Record<string, string>>, work: () => Promise<void>): Promise<void> {
+    if (this.#stopping.signal.aborted) return
+    try {
+      await work()
+    } catch (error) {
+      if (this.#stopping.signal.aborted) return
+      this.#deps.logger.warn({ ...fields, error: errorText(error) }, 'stored_states.not_removed')
+    }
   }
 
   async #collect(team: StoredTeamRef): Promise<void> {

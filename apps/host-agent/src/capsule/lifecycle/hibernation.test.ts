@@ -1,4 +1,4 @@
-import { copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { access, copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, checkpointIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -30,6 +30,11 @@ afterEach(async () => {
 /** What the store promises: under an id there is all or nothing. */
 function openVault(root: string): OpenVault {
   return async () => ({
+    has: async (id) =>
+      await access(join(root, id)).then(
+        () => true,
+        () => false,
+      ),
     save: async (id, files, { signal }) => {
       const beside = join(root, `${id}.part`)
       await mkdir(beside, { recursive: true })
@@ -96,6 +101,18 @@ describe('a paused capsule', () => {
     expect((await next.fetch(ref, wish, never)).record.state).toBe('running')
   })
 
+  it('is stored with its layers, and again, when the store has less than it was said to have', async () => {
+    const { manager, capsuleId } = await paused()
+    const ref = { capsuleId, stateId, key }
+    await manager.store(ref, [LAYER], never)
+    expect((await readdir(join(home.dir, 'store'))).filter((name) => !name.endsWith('.part')).sort()).toEqual(
+      [`layer-${LAYER}`, stateId].sort(),
+    )
+    await rm(join(home.dir, 'store', stateId), { recursive: true })
+    await manager.store(ref, [LAYER], never)
+    expect(await readdir(join(home.dir, 'store'))).toContain(stateId)
+  })
+
   it('that comes back is not freed by who was told to before it came, nor by an attempt that was overtaken', async () => {
     const { manager, capsuleId } = await paused()
     const ref = { capsuleId, stateId, key }
@@ -123,6 +140,15 @@ describe('a paused capsule', () => {
     await expect(stored).rejects.toMatchObject({ code: 'conflict' })
     expect(await manager.free(capsuleId, stateId, 0)).toBe(false)
     expect(await ramOf(home, manager, capsuleId)).toEqual({ nonce: 'kept' })
+  })
+
+  it('is stored by one call at a time', async () => {
+    const { manager, capsuleId } = await paused()
+    let saves = 0
+    beforeWhole = async () => void saves++
+    const store = async () => await manager.store({ capsuleId, stateId, key }, [], never)
+    await Promise.all([store(), store()])
+    expect(saves).toBe(1)
   })
 
   it('that was resumed since it was stored is not freed, paused again or not', async () => {
@@ -183,6 +209,20 @@ describe('a paused capsule', () => {
 })
 
 describe('a stored state', () => {
+  it('whose memory cannot be loaded here comes for its disk alone', async () => {
+    const { manager, capsuleId } = await paused()
+    const ref = { capsuleId, stateId, key }
+    await manager.store(ref, [], never)
+    const path = join(home.dir, 'store', stateId, 'manifest.json')
+    await writeFile(path, (await readFile(path, 'utf8')).replace(/"engine":"[^"]*"/, '"engine":"another"'))
+    const { manager: next } = await other.start()
+    await expect(next.fetch(ref, wish, never)).rejects.toMatchObject({ code: 'state_not_loadable' })
+    const { record } = await next.fetch(ref, { ...wish, fromDisk: true }, never)
+    expect(record.state).toBe('paused')
+    await expect(next.resume(capsuleId)).rejects.toMatchObject({ code: 'state_not_loadable' })
+    expect(next.get(capsuleId)?.state).toBe('paused')
+  })
+
   /** What is in the store, changed as somebody who has taken over its host could. */
   async function changed(name: string, from: string, to: string) {
     const { manager, capsuleId } = await paused()

@@ -1,7 +1,8 @@
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, UndoStack } from '@wrenn/base'
+import { AppError, KeyedMutex, UndoStack } from '@wrenn/base'
 import { LayerStore } from '../../host/images/index.js'
+import { lostLearned } from '../../host/names/index.js'
 import { type Context, currentDir, dirs } from '../context.js'
 import {
   layersOf,
@@ -50,6 +51,7 @@ export class Hibernation {
   readonly #sleep: Sleep
   readonly #openVault: OpenVault
   readonly #fetching = new Map<string, Fetching>()
+  readonly #storing = new KeyedMutex()
 
   constructor(context: Context, sleep: Sleep, openVault: OpenVault) {
     this.#context = context
@@ -67,7 +69,12 @@ export class Hibernation {
    * @param known digests of layers that are in the store
    * @throws AppError `invalid_state`, `conflict` when it was resumed, changed or destroyed meanwhile, `not_supported`, and those of the store
    */
-  async store(
+  async store(ref: StateRef, known: readonly string[], signal: AbortSignal): Promise<StoredState> {
+    // Whoever took the operation over may ask while an earlier call still reads what this one would write.
+    return await this.#storing.run(ref.capsuleId, async () => await this.#store(ref, known, signal), signal)
+  }
+
+  async #store(
     { capsuleId, stateId, key }: StateRef,
     known: readonly string[],
     signal: AbortSignal,
@@ -83,7 +90,8 @@ export class Hibernation {
       const bytes = (await this.isStoredAs(entry, stateId, 0)) ? entry.record.stored?.bytes : undefined
       return { entry, record: entry.record, bytes }
     })
-    if (bytes !== undefined) return { record, bytes, sentBytes: 0, layers: layersOf(record) }
+    const isStored = bytes !== undefined && (await vault.has(stateId, signal))
+    if (isStored) return { record, bytes, sentBytes: 0, layers: layersOf(record) }
     reach('store:begun')
     using watch = this.#watch(record, signal)
     const dir = currentDir(entry)
@@ -94,7 +102,9 @@ export class Hibernation {
     await writePortable(states.path(dir), entry.record)
     const saved = await watch.unlessChanged(async () => {
       let layerBytes = 0
-      for (const digest of layers.filter((each) => !known.includes(each))) {
+      for (const digest of layers) {
+        // A database that was restored may know of one that is not there any more.
+        if (known.includes(digest) && (await vault.has(layerId(digest), watch.signal))) continue
         layerBytes += await this.#storeLayer(vault, digest, watch.signal)
       }
       const files = FILES.map((name) => ({ name, path: join(states.path(dir), name) }))
@@ -167,7 +177,7 @@ export class Hibernation {
 
   async #fetch(
     { capsuleId, stateId, key }: StateRef,
-    { bytes, attempt }: FetchWish,
+    { bytes, attempt, fromDisk = false }: FetchWish,
     { layers }: Fetching,
     signal: AbortSignal,
   ): Promise<FetchedState> {
@@ -184,12 +194,12 @@ export class Hibernation {
     reach('fetch:loaded')
     const manifest = await states.read(draft.dir)
     if (manifest === undefined) throw new AppError('snapshot_damaged', 'The stored state has no manifest.')
-    await states.requireLoadable(manifest)
+    if (!fromDisk) await states.requireLoadable(manifest)
     for (const digest of layersOf(manifest)) {
       layers.add(digest)
       await this.#fetchLayer(vault, digest, draft.dir, signal)
     }
-    await states.usable(draft.dir)
+    await states.intact(draft.dir)
     reach('fetch:adopted')
     const durable = await states.durable(draft.dir)
     const record = await readPortable(states.path(draft.dir), manifest, {
@@ -203,10 +213,12 @@ export class Hibernation {
     reach('fetch:placed')
     signal.throwIfAborted()
     const entry = table.add(record)
+    // What its guests elsewhere were seen to use was in memory there.
+    if (record.egress.learn === true) entry.learned = lostLearned
     await undo.defer(() => table.remove(entry))
     await table.store(entry, {})
     await table.sync(entry)
-    await states.usable(dir) // its layers are named by a record now; nobody has taken one away before
+    await states.intact(dir) // its layers are named by a record now; nobody has taken one away before
     undo.move()
     reach('fetch:noted')
     if (durable === undefined) this.#sleep.flush(entry)
@@ -289,6 +301,8 @@ export class Hibernation {
 export interface FetchWish {
   readonly bytes: number
   readonly attempt: number
+  /** It is to start from its disk, so that its memory need not be loadable here. @default false */
+  readonly fromDisk?: boolean
 }
 
 /** A state that came back. */

@@ -8,6 +8,8 @@ export interface StoreKey {
 /** Where states go that leave their host: of one team. Whatever is in it under an id is whole. */
 export interface Vault {
   /** @throws AppError as the store answers; the signal's reason */
+  has(id: string, signal: AbortSignal): Promise<boolean>
+  /** @throws AppError as the store answers; the signal's reason */
   save(
     id: string,
     files: readonly { readonly name: string; readonly path: string }[],
