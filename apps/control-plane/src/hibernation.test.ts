@@ -240,6 +240,24 @@ describe('a capsule that hibernates', () => {
   )
 
   it(
+    'goes to another host than one that could not have it, and back when none can',
+    async () => {
+      const capsule = await platform.create()
+      await move(capsule.id, 'hibernate')
+      for (const { fake, id } of [a, b]) fake.failNext('fetch_state', new AppError('disk_full', `${id} is full.`))
+      const said: string[] = []
+      for (let turn = 0; turn < 2; turn++) {
+        const [, , message] = await refusal(await post(`/v1/capsules/${capsule.id}/resume?wait_sec=30`))
+        said.push(message)
+      }
+      expect(said.sort()).toEqual([a, b].map(({ id }) => `${id} is full.`).sort())
+      expect(await move(capsule.id, 'resume')).toMatchObject({ state: 'running' })
+      await platform.call('DELETE', `/v1/capsules/${capsule.id}`)
+    },
+    LONG_MS,
+  )
+
+  it(
     'is not what a host says of an older state of it',
     async () => {
       const capsule = await on(a, async () => await platform.create())

@@ -187,6 +187,19 @@ export async function findRunning(
     .executeTakeFirst()
 }
 
+/** Hosts that a capsule was to wake on, in the last hour, and that could not have it. */
+export async function listFailedHosts(db: Db, capsuleId: string): Promise<ReadonlySet<string>> {
+  const rows = await db
+    .selectFrom('operations')
+    .select(sql<string | null>`params ->> 'hostId'`.as('host_id'))
+    .where('capsule_id', '=', capsuleId)
+    .where('kind', '=', 'resume')
+    .where('state', '=', 'failed')
+    .where('updated_at', '>', sql<Date>`now() - interval '1 hour'`)
+    .execute()
+  return new Set(rows.flatMap(({ host_id: hostId }) => hostId ?? []))
+}
+
 /** The fork that makes, or made, `copyId` out of `parentId`. */
 export async function findFork(db: Db, parentId: string, copyId: string): Promise<OperationRow | undefined> {
   return await db

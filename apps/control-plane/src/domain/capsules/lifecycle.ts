@@ -17,7 +17,7 @@ import type { Hosts } from '../../host/hosts.js'
 import { audited } from '../../store/audit.js'
 import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
-import { findRunning } from '../../store/operations.js'
+import { findRunning, listFailedHosts } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
 import { placeCapsule } from '../hosts/index.js'
 import { checkLimits, reserve } from '../limits/index.js'
@@ -211,12 +211,20 @@ export class Lifecycle {
     return await this.#answer(operation, options.waitMs)
   }
 
-  /** Where its state goes that is in the store. */
+  /** Where its state goes that is in the store: to a host that could not have it, only when no other one can. */
   async #place(tx: Db, row: CapsuleRow) {
     const { host: hosts, limits } = this.#deps
     const { vcpus, memory_mib: memoryMib, template, host_tags: hostTags } = row
     const wanted = { vcpus, memoryMib, template, isStored: true, hostTags: hostTags ?? [] }
-    return await placeCapsule(tx, { hosts, share: limits.hosts }, wanted)
+    const place = async (not: ReadonlySet<string>) =>
+      await placeCapsule(tx, { hosts, share: limits.hosts }, { ...wanted, not })
+    const failed = await listFailedHosts(tx, row.id)
+    try {
+      return await place(failed)
+    } catch (error) {
+      if (failed.size === 0 || !AppError.is(error, 'no_hosts_available')) throw error
+      return await place(new Set())
+    }
   }
 
   /**
