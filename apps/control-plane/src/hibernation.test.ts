@@ -258,6 +258,28 @@ describe('a capsule that hibernates', () => {
   )
 
   it(
+    'wakes though one of two who had it fetched at once failed',
+    async () => {
+      const capsule = await platform.create()
+      await exec(capsule.id, 'echo kept > note')
+      await move(capsule.id, 'hibernate')
+      await on(a, async () => {
+        const held = a.fake.holdNext('fetch_state', 'after')
+        await post(`/v1/capsules/${capsule.id}/resume?wait_sec=0`)
+        await held.reached
+        // What the other one writes when the host has it.
+        await sql`UPDATE capsules SET stored_state = NULL WHERE id = ${capsule.id}`.execute(db)
+        held.release(new AppError('engine_failure', 'It was cut off.'))
+        await platform.until(capsule.id, 'running')
+      })
+      expect(await exec(capsule.id, 'cat note')).toBe('kept\n')
+      await platform.call('DELETE', `/v1/capsules/${capsule.id}`)
+      await untilKept(capsule.id, { hosts: [], stored: 0 })
+    },
+    LONG_MS,
+  )
+
+  it(
     'is not what a host says of an older state of it',
     async () => {
       const capsule = await on(a, async () => await platform.create())

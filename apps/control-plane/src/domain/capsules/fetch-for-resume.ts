@@ -1,5 +1,6 @@
 import { AppError } from '@wrenn/base'
-import { lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
+import { findAnyCapsule, lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
+import type { Db } from '../../store/database.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
 import { addLeftover, findStored } from '../../store/stored-states.js'
 import { savedFactsOf } from '../hosts/index.js'
@@ -33,7 +34,7 @@ export async function fetchForResume(
   } catch (thrown) {
     const error = AppError.from(thrown)
     logFailure(logger, operation, error)
-    if (isSilence(error, operation)) return 'retry'
+    if (isSilence(error, operation) || (await isFetched(db, capsuleId))) return 'retry'
     const ended = await conclude(db, operation, async (tx) => {
       const current = await lockCapsule(tx, capsuleId)
       if (current?.state === 'resuming' && current.stored_state === stateId) {
@@ -53,6 +54,12 @@ export async function fetchForResume(
     hosts.forget(capsuleId)
     return ended
   }
+}
+
+/** Whether somebody who had taken the operation over has had it fetched meanwhile: the host has the capsule, so this is no failure. */
+async function isFetched(db: Db, id: string): Promise<boolean> {
+  const row = await findAnyCapsule(db, id)
+  return row !== undefined && row.state === 'resuming' && row.stored_state === null
 }
 
 async function fetchState(deps: ExecutorDeps, { generation, params }: OperationRow, row: CapsuleRow, stateId: string) {
