@@ -3,7 +3,15 @@ import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { expectAccessible, signIn, useBrowser, violations, visit } from '../harness/dashboard.js'
+import {
+  expectAccessible,
+  expectNothingBeside,
+  PHONE,
+  signIn,
+  useBrowser,
+  violations,
+  visit,
+} from '../harness/dashboard.js'
 import { addPerson, bearer, firstAdmin, logIn, PASSWORD } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -138,11 +146,11 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
           expect([path, await violations(tab)]).toEqual([path, []])
         }
       }
-      await page.setViewportSize({ width: 360, height: 740 })
+      await page.setViewportSize(PHONE)
       for (const [path, shown] of watched) {
         await visit(tab, platform, path)
         await page.locator(shown).first().waitFor()
-        expect([path, await page.evaluate('document.documentElement.scrollWidth')]).toEqual([path, 360])
+        await expectNothingBeside(tab)
       }
       expect(problems).toEqual([])
     } finally {
@@ -170,8 +178,8 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await card.getByText('12, the oldest of 2 h ago').waitFor()
     await card.locator('div', { hasText: 'Refused' }).getByText('3', { exact: true }).waitFor()
     expect(await violations(tab)).toEqual([])
-    await page.setViewportSize({ width: 360, height: 740 })
-    expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
+    await page.setViewportSize(PHONE)
+    await expectNothingBeside(tab)
     await page.unrouteAll({ behavior: 'wait' })
     await page.reload()
     await page.getByRole('region', { name: 'Mail' }).waitFor()

@@ -2,7 +2,17 @@ import { gzipSync } from 'node:zlib'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { openBeside, PATIENT, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import {
+  expectNothingBeside,
+  openBeside,
+  PATIENT,
+  PHONE,
+  signIn,
+  type Tab,
+  useBrowser,
+  violations,
+  visit,
+} from '../harness/dashboard.js'
 import { addPerson, firstAdmin } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -132,13 +142,12 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
   })
 
   it('fit a small screen', async () => {
-    const tab = await browser.open({ viewport: { width: 360, height: 740 } })
+    const tab = await browser.open({ viewport: PHONE })
     await signIn(tab, platform, email)
     for (const [path, heading] of closed) {
       await visit(tab, platform, path)
       await tab.page.getByRole('heading', { name: heading, level: 1 }).waitFor()
-      const wide = await tab.page.evaluate(() => document.documentElement.scrollWidth)
-      expect([path, wide]).toEqual([path, 360])
+      await expectNothingBeside(tab)
     }
   })
 

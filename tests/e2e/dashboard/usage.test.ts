@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { expectNothingBeside, PHONE, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
 import { addPerson, bearer, firstAdmin, logIn, wrennJson } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -99,10 +99,10 @@ describe.skipIf(noBrowser !== '')(`the page of usage ${noBrowser}`, () => {
     await card('Memory').waitFor()
     await page.goForward()
     await page.getByRole('heading', { name: 'Templates', level: 1 }).waitFor()
-    await page.setViewportSize({ width: 360, height: 740 })
+    await page.setViewportSize(PHONE)
     await visit(tab, platform, '/dashboard/usage')
     await card('Memory').waitFor()
-    expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
+    await expectNothingBeside(tab)
     expect(problems).toEqual([])
   })
 })

@@ -12,6 +12,10 @@ import { eventually } from './wait.js'
 /** Two suites beside, on an emulated machine: what a person would have given up on long ago. */
 export const PATIENT = { timeout: 120_000 }
 
+/** The narrowest screen that pages are for. */
+export const PHONE = { width: 360, height: 740 } as const
+const LAID_OUT_MS = 10_000
+
 /** A tab, and what the browser complained of in it. */
 export interface Tab {
   readonly page: Page
@@ -80,9 +84,17 @@ export async function signIn(tab: Tab, platform: Pick<Platform, 'url'>, email: s
   await page.getByRole('heading', { name: 'Capsules', exact: true }).waitFor()
 }
 
-/** Colours that are on their way to others are measured as what they are at that moment. */
-const settle = `new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve))).then(() => Promise.allSettled(
-  document.getAnimations().filter((each) => each.effect?.getComputedTiming().endTime !== Infinity).map((each) => each.finished)))`
+/**
+ * Colours that are on their way to others are measured as what they are at that moment. What inherits one sets out anew with each of its steps, so
+ * that there are more to wait for when the first have come.
+ */
+const settle = `(async () => {
+  const moving = () => document.getAnimations().filter((each) => each.playState === 'running' && each.effect?.getComputedTiming().endTime !== Infinity)
+  do {
+    await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)))
+    await Promise.allSettled(moving().map((each) => each.finished))
+  } while (moving().length > 0)
+})()`
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
 
 /** What axe finds that keeps somebody from using the page. */
@@ -131,9 +143,15 @@ export async function expectAccessible(tab: Tab): Promise<void> {
     await page.emulateMedia({ colorScheme })
     expect(await violations(tab)).toEqual([])
   }
-  await page.setViewportSize({ width: 360, height: 740 })
-  expect(await page.evaluate('document.documentElement.scrollWidth')).toBe(360)
+  await page.setViewportSize(PHONE)
+  await expectNothingBeside(tab)
   await page.setViewportSize({ width: 1440, height: 900 })
+}
+
+/** On a phone's screen the page has nothing beside it, once it is laid out for that. */
+export async function expectNothingBeside({ page }: Tab): Promise<void> {
+  const width = (): Promise<unknown> => page.evaluate('document.documentElement.scrollWidth')
+  await expect.poll(width, { timeout: LAID_OUT_MS, message: page.url() }).toBe(PHONE.width)
 }
 
 /** Everything the shown terminal has on its screen. */
