@@ -44,8 +44,8 @@ interface OpenApi {
 const wellFormed = (text: string): string => Buffer.from(text.slice(0, 2_000)).toString()
 
 const ANSWER_WITHIN_MS = 15_000
-/** Codes whose 5xx status is the right answer to such input. */
-const documented = [502, 503, 504, 507]
+/** Statuses from 500 on that are the right answer to such input; 501: this platform has no object store. */
+const documented = [501, 502, 503, 504, 507]
 
 /** Raw HTTP, so that headers and bodies can be as wrong as they like. */
 function send(
