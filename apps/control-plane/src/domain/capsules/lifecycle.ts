@@ -159,8 +159,8 @@ export class Lifecycle {
    */
   async hibernate(teamId: string, id: string, options: HibernateOptions): Promise<Capsule> {
     const { idempotencyKey: key, actor, reason, onlyIf = () => true } = options
-    if (!this.#deps.canHibernate) throw new AppError('not_supported', NO_STORE)
-    if (this.#deps.keyring.isEmpty) throw new AppError('not_supported', NO_KEY)
+    if (!this.#deps.canHibernate) await this.#refuse(teamId, id, NO_STORE)
+    if (this.#deps.keyring.isEmpty) await this.#refuse(teamId, id, NO_KEY)
     const submission = { teamId, kind: 'hibernate', hash: hashJson({ id }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
@@ -209,6 +209,12 @@ export class Lifecycle {
     })
     this.#deps.host.forget(id)
     return await this.#answer(operation, options.waitMs)
+  }
+
+  /** What is not there, or is another team's, is said to be so first. @throws AppError `capsule_not_found`, `not_supported` for what is lacking */
+  async #refuse(teamId: string, id: string, lack: string): Promise<never> {
+    await needCapsule(this.#deps.db, teamId, id)
+    throw new AppError('not_supported', lack)
   }
 
   /** Where its state goes that is in the store: to a host that could not have it, only when no other one can. */
