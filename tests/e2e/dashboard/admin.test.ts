@@ -4,6 +4,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { Api, usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
 import {
+  answer,
   expectAccessible,
   expectNothingBeside,
   PHONE,
@@ -161,7 +162,7 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
   it('show what Lago does not have yet, where there is one', async () => {
     const tab = await browser.open()
     const { page, problems } = tab
-    await page.route('**/v1/admin/health', async (route) => {
+    await answer(page, '**/v1/admin/health', async (route) => {
       const response = await route.fetch()
       const lago = {
         to: 'lago.example:443',
@@ -281,7 +282,7 @@ async function takeHosts(page: Page) {
   const changes: string[] = []
   let host: object | undefined
   let capsules = 3
-  await page.route(/\/v1\/(?:hosts|admin\/health)/, async (route) => {
+  await answer(page, /\/v1\/(?:hosts|admin\/health)/, async (route) => {
     const request = route.request()
     const { pathname, search } = new URL(request.url())
     const at = new Date().toISOString()

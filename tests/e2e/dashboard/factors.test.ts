@@ -3,7 +3,7 @@ import type { Page } from 'playwright-core'
 import { beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
+import { answer, signIn, type Tab, useBrowser, violations, visit } from '../harness/dashboard.js'
 import { addPerson, firstAdmin, PASSWORD } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -140,7 +140,7 @@ describe.skipIf(noBrowser !== '')(`second factors ${noBrowser}`, () => {
     await toSettings(tab)
     const error = { code: 'confirmation_needed', message: 'Too long ago.', requestId: 'req-1' }
     let refusals = 0
-    await page.route('**/v1/me/factors/totp', async (route) => {
+    await answer(page, '**/v1/me/factors/totp', async (route) => {
       refusals += 1
       if (refusals > 1) return await route.continue()
       await route.fulfill({ status: 403, contentType: 'application/json', body: JSON.stringify({ error }) })

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import type { AxeResults } from 'axe-core'
-import type { Browser, BrowserContext, Page } from 'playwright-core'
+import type { Browser, BrowserContext, Page, Route } from 'playwright-core'
 import { afterAll, beforeAll, expect, inject } from 'vitest'
 import { Api } from './api.js'
 import { launchBrowser, noBrowser } from './browser.js'
@@ -34,8 +34,7 @@ export function useBrowser(): { open(options?: Parameters<Browser['newContext']>
   })
   afterAll(async () => {
     for (const context of contexts) {
-      // What a page asks for by itself may be on its way through a test's answers: it fails when they go, and nobody waits for it.
-      for (const page of context.pages()) await page.unrouteAll({ behavior: 'ignoreErrors' })
+      closing.add(context)
       await context.close()
     }
     await browser?.close()
@@ -53,6 +52,22 @@ export function useBrowser(): { open(options?: Parameters<Browser['newContext']>
       return watched(await context.newPage())
     },
   }
+}
+
+const closing = new WeakSet<BrowserContext>()
+
+/**
+ * Answers what pages ask, in the platform's place, until `unroute`. Pages ask by themselves too: what is on its way when the browser closes fails, and is
+ * nobody's any more.
+ */
+export async function answer(page: Page, url: string | RegExp, how: (route: Route) => Promise<void>): Promise<void> {
+  await page.route(url, async (route) => {
+    try {
+      await how(route)
+    } catch (error) {
+      if (!closing.has(page.context())) throw error
+    }
+  })
 }
 
 /** Another tab of the same session. */
