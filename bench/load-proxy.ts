@@ -6,12 +6,13 @@
 import { type ChildProcess, execFile, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { type AddressInfo, connect, createServer } from 'node:net'
+import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs, promisify } from 'node:util'
 import { waitFor } from '@wrenn/base'
+import { freePort } from '@wrenn/testkit'
 import { startPlatform } from '../apps/control-plane/src/testing/harness.js'
 import { processUse } from './machine.js'
 import { median, round } from './stats.js'
@@ -79,14 +80,6 @@ async function nginx(dir: string, service: string, port: number): Promise<ChildP
   const child = spawn('nginx', ['-c', config, '-p', dir], { stdio: ['ignore', 'inherit', 'inherit'] })
   await waitFor(async () => (await isOpen(port)) || undefined, { timeoutMs: 5_000, what: 'nginx to listen' })
   return child
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo // a TCP listener has one
-  server.close()
-  return port
 }
 
 function isOpen(port: number): Promise<boolean> {

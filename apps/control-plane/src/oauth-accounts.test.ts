@@ -1,10 +1,11 @@
 import type { Me, NewPasskeyInfo, PasskeyOptions, SecondFactorNeeded } from '@wrenn/protocol'
+import { freePort } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { URI } from 'otpauth'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { Authenticator } from './testing/authenticator.js'
 import { json, startPlatform, startReplica } from './testing/harness.js'
-import { bearer, errorIn, freePort, mail, newName, OauthWorld } from './testing/oauth-world.js'
+import { bearer, errorIn, mail, newName, OauthWorld } from './testing/oauth-world.js'
 import { PASSWORD, refusal, type Tokens } from './testing/people.js'
 import { WebClient } from './testing/web-client.js'
 

@@ -1,8 +1,9 @@
 import type { Auth, NewUser, Provider } from '@wrenn/protocol'
+import { freePort } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { json, startReplica } from './testing/harness.js'
-import { codeIn, errorIn, freePort, loggerInto, newName, OauthWorld } from './testing/oauth-world.js'
+import { codeIn, errorIn, loggerInto, newName, OauthWorld } from './testing/oauth-world.js'
 import { refusal, type Tokens } from './testing/people.js'
 import { WebClient } from './testing/web-client.js'
 

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { chmod, copyFile, mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { silentLogger, stopChild, waitFor } from '@wrenn/base'
+import { freePort } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Apt } from '../src/host/images/apt.js'
 import { createLayer } from '../src/host/images/ext4.js'
@@ -402,13 +402,4 @@ function guestHandle(child: ChildProcess, url: string, console: () => string): G
     await stopChild(child)
   }
   return { health, sh, console, ended, [Symbol.asyncDispose]: dispose }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((listening) => server.listen(0, '127.0.0.1', listening))
-  const address = server.address()
-  await new Promise((closed) => server.close(closed))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
 }

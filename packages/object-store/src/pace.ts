@@ -14,7 +14,7 @@ export class Pace {
 
   async take(bytes: number, signal: AbortSignal): Promise<void> {
     if (this.#bytesPerSec === undefined) return
-    const now = Date.now()
+    const now = performance.now() // a step of the clock is no time
     const waitMs = Math.max(0, this.#freeAtMs - now)
     this.#freeAtMs = now + waitMs + (bytes / this.#bytesPerSec) * SECOND_MS
     if (waitMs > 0) await delay(waitMs, undefined, { signal })

@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { get } from 'node:https'
-import { createServer } from 'node:net'
 import { createInterface } from 'node:readline'
+import { freePort } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { useCapsule, usePlatform } from '../harness/api.js'
 import { spawnWrenn, wrenn } from '../harness/platform.js'
@@ -27,15 +27,6 @@ HTTPServer(('127.0.0.1', ${PORT}), Handler).serve_forever()
 
 let proxy: ChildProcess
 let ready: { readonly url: string; readonly tls_port: number; readonly pid: number }
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  server.close()
-  await once(server, 'close')
-  return typeof address === 'object' && address !== null ? address.port : 0
-}
 
 beforeAll(async () => {
   const tls = platform.tls

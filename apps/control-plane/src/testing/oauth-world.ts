@@ -1,9 +1,7 @@
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
 import { type Logger, UndoStack } from '@wrenn/base'
 import type { AuditPage, ConnectProvider, Me, NewUser } from '@wrenn/protocol'
-import { type OidcServer, startOidcServer, startTestPostgres, type TestPostgres } from '@wrenn/testkit'
+import { freePort, type OidcServer, startOidcServer, startTestPostgres, type TestPostgres } from '@wrenn/testkit'
 import { expect } from 'vitest'
 import { type Db, openDatabase } from '../store/database.js'
 import { type GithubPerson, TestGithub } from './github.js'
@@ -36,15 +34,6 @@ export const codeIn = (page: URL): string => new URLSearchParams(page.hash.slice
 
 /** A page and the error that it is to tell. */
 export const errorIn = (page: URL): string => `${page.pathname} ${page.searchParams.get('error')}`
-
-/** A port that nobody listens on now. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as AddressInfo // it listens on a port
-  await new Promise((resolve) => server.close(resolve))
-  return port
-}
 
 /** Adds whatever is logged to `lines`. */
 export function loggerInto(lines: string[]): Logger {
