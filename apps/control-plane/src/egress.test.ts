@@ -233,9 +233,17 @@ describe('what a capsule may reach', () => {
       [Symbol.asyncDispose]: () => db.rows.destroy(),
     }
     const older = { egress: JSON.stringify(narrow), egress_revision: 1, egress_in_force: 1 }
-    await db.rows.updateTable('capsules').set(older).where('id', '=', capsule.id).execute()
+    const restore = () => db.rows.updateTable('capsules').set(older).where('id', '=', capsule.id).execute()
+    await restore()
     const wider = { ...narrow, allow: ['203.0.113.0/24', '192.0.2.1'] }
     expect(await put(capsule, wider)).toEqual({ policy: wider, in_force: true })
+    expect(atHost(capsule)).toEqual(wider)
+    // Whoever asks at the same time raises it once, and each is told the truth.
+    for (let round = 0; round < 10; round++) {
+      await restore()
+      const answers = await Promise.all(Array.from({ length: 4 }, () => put(capsule, wider)))
+      expect(answers).toEqual(answers.map(() => ({ policy: wider, in_force: true })))
+    }
     expect(atHost(capsule)).toEqual(wider)
   })
 

@@ -17,6 +17,8 @@ import { openRules, type SecretRule, sealRules } from './egress-rules.js'
 /** For one call that nobody waits for. */
 export const CARRY_TIMEOUT_MS = 10_000
 const LOOK_EVERY_MS = 100
+/** More is a host that does not take it, and for the next round. */
+const MOST_TELLINGS = 5
 /** Of a capsule for which nobody has asked for another. */
 export const DEFAULT_POLICY: EgressPolicy = { internet: true, allow: [], deny: [] }
 
@@ -49,19 +51,28 @@ export function isInForce({ egress_revision, egress_in_force }: CapsuleRow): boo
 
 /**
  * Tells the host what a capsule may reach. A host that is ahead of the database, as one is after a backup was restored, would ignore
- * it: the policy in the database is made the newest then.
+ * it: the policy in the database is made the newest then. Others may do the same meanwhile, and an answer that was older may be written last:
+ * what is not in force then is told again.
  * @returns the row with what the host then has
  * @throws what the host says
  */
 export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
-  const { db, host, keyring } = deps
+  let newest = row
+  for (let time = 0; time < MOST_TELLINGS; time++) {
+    newest = await carryOnce(deps, newest, timeoutMs)
+    if (isInForce(newest)) break
+  }
+  return newest
+}
+
+async function carryOnce({ db, host, keyring }: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
   const { egress, egressRevision: revision } = egressOf(row, keyring)
   const request = { capsuleId: row.id, egress, revision }
   const { capsule } = await host.call((client) => client.setEgress(request, { timeoutMs }))
   const inForce = Number(capsule?.egressRevision ?? 0n)
   const after = (await patchCapsule(db, row.id, { egress_in_force: inForce })) ?? row
-  const raised = after.egress_revision < inForce ? await raiseEgress(db, row.id, inForce) : undefined
-  return raised === undefined ? after : await carryEgress(deps, raised, timeoutMs)
+  if (after.egress_revision >= inForce) return after
+  return (await raiseEgress(db, row.id, inForce)) ?? (await findAnyCapsule(db, row.id)) ?? after
 }
 
 /**
