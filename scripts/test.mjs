@@ -58,7 +58,7 @@ const failures = []
 const MAX_LINE_CHARS = 1_000
 /** How Vitest begins to tell a failure that is no test's. It is in no report, so that it is told again. */
 const AROUND_TESTS = /Startup Error|Unhandled Error|error during close|close timed out/
-const MAX_TOLD_LINES = 12
+const MAX_TOLD_LINES = 40
 const OUTPUT_GRACE_MS = 5_000
 const nothingRan = { testResults: [], numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
 

@@ -11,7 +11,7 @@ import { capsuleTraces, entries, type HostListing, listHost } from './harness/ho
 import { keepImages } from './harness/images.js'
 import { claimScratch, removeLeftovers } from './harness/leftovers.js'
 import { startObjectStore } from './harness/object-store.js'
-import { logTails, type Platform, takePlatformDown, up, withKey, wrenn } from './harness/platform.js'
+import { lastSaidOf, logTails, type Platform, takePlatformDown, up, withKey, wrenn } from './harness/platform.js'
 import { countingTeardown } from './harness/teardown.js'
 import { eventually } from './harness/wait.js'
 
@@ -26,6 +26,8 @@ const PROVIDER_SECRET = 'not a secret'
 const SCRATCH_PREFIX = 'we2e-'
 /** Namespaces that wait for a guest. */
 const SLOT_POOL = 4
+/** Of each kind, in the message of a failure. */
+const MAX_TOLD_NAMES = 3
 const nothing = {
   engines: [],
   namespaces: [],
@@ -193,19 +195,25 @@ async function assertNoCapsuleLeft(platform: Platform, base: string): Promise<vo
     .map(({ id, state, name }) => `${id} ${state} ${name ?? ''}`)
   if (left.length > 0) throw new Error(`Tests left capsules behind: ${left.join(', ')}`)
   let seen = ''
-  await eventually(
-    () => `what belonged to capsules to be gone, but ${base}; last seen: ${seen}`,
-    async () => {
-      const traces = await capsuleTraces(platform)
-      const host = await listHost(platform)
-      seen = JSON.stringify({ traces, host })
-      const isEmpty = Object.values(traces).every((names) => names.length === 0)
-      // The egress filter's stays once it was needed.
-      const slots = host.namespaces.filter((name) => name.startsWith(`${platform.instance}-`))
-      const isWithin = slots.length <= SLOT_POOL + host.engines.length
-      return isEmpty && isWithin && fixtures(host) === base ? true : undefined
-    },
-  )
+  let names: string[] = []
+  const probe = async (): Promise<true | undefined> => {
+    const traces = await capsuleTraces(platform)
+    const host = await listHost(platform)
+    names = Object.values(traces).flat()
+    seen = Object.entries({ ...traces, namespaces: host.namespaces, now: [fixtures(host)] })
+      .map(([kind, list]) => `${kind}: ${list.length} ${list.slice(0, MAX_TOLD_NAMES).join(', ')}`)
+      .join('\n')
+    // The egress filter's stays once it was needed.
+    const slots = host.namespaces.filter((name) => name.startsWith(`${platform.instance}-`))
+    const isWithin = slots.length <= SLOT_POOL + host.engines.length
+    return names.length === 0 && isWithin && fixtures(host) === base ? true : undefined
+  }
+  try {
+    await eventually(() => `what belonged to capsules to be gone, but ${base}; last seen:\n${seen}`, probe)
+  } catch (error) {
+    const said = await lastSaidOf(platform, names.slice(0, MAX_TOLD_NAMES))
+    throw new Error(`${error instanceof Error ? error.message : String(error)}\nThe logs say:\n${said}`)
+  }
 }
 
 async function stop(platform: Omit<Platform, 'apiKey'>, isKept: boolean): Promise<void> {

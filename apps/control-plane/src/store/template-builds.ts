@@ -295,8 +295,10 @@ export async function expireDrafts(db: Db, maxMs: number, reason: BuildReason): 
     .execute()
 }
 
+export type LeftCapsule = Pick<TemplateBuildRow, 'id' | 'team_id' | 'capsule_id'>
+
 /** Builds that have ended and whose capsules may still be there. */
-export async function listLeftCapsules(db: Db, limit: number) {
+export async function listLeftCapsules(db: Db, limit: number): Promise<LeftCapsule[]> {
   return await db
     .selectFrom('template_builds')
     .select(['id', 'team_id', 'capsule_id'])

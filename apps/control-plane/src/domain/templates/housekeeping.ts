@@ -2,7 +2,13 @@ import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import type { BuildLimits } from '../../config.js'
 import type { Db } from '../../store/database.js'
 import { listSpentSnapshots } from '../../store/step-results.js'
-import { expireDrafts, forgetBuildCapsule, listLeftCapsules, pruneBuilds } from '../../store/template-builds.js'
+import {
+  expireDrafts,
+  forgetBuildCapsule,
+  type LeftCapsule,
+  listLeftCapsules,
+  pruneBuilds,
+} from '../../store/template-builds.js'
 import type { Capsules } from '../capsules/index.js'
 import type { Snapshots } from '../points/index.js'
 import { Rounds } from '../rounds.js'
@@ -16,9 +22,9 @@ const PRUNE_LIMIT = 1_000
 
 interface HousekeepingDeps {
   readonly db: Db
-  readonly capsules: Capsules
-  readonly snapshots: Snapshots
-  readonly files: BuildFiles
+  readonly capsules: Pick<Capsules, 'destroy'>
+  readonly snapshots: Pick<Snapshots, 'discard'>
+  readonly files: Pick<BuildFiles, 'prune'>
   readonly limits: BuildLimits
   /** How long builds that have ended are known. */
   readonly retentionMs: number
@@ -44,15 +50,25 @@ export class BuildHousekeeping extends Rounds {
   }
 }
 
-async function endCapsules({ db, capsules, reach }: HousekeepingDeps): Promise<void> {
-  for (const { id, team_id: teamId, capsule_id: capsuleId } of await listLeftCapsules(db, AT_ONCE)) {
-    if (capsuleId === null) continue
-    await capsules.destroy(teamId, capsuleId, { waitMs: 0, reason: 'build' }).catch((error: unknown) => {
-      if (!AppError.is(error, 'capsule_not_found')) throw error
-    })
-    reach('build:cleared')
-    await forgetBuildCapsule(db, id, capsuleId)
+async function endCapsules(deps: HousekeepingDeps): Promise<void> {
+  for (const build of await listLeftCapsules(deps.db, AT_ONCE)) {
+    try {
+      await endCapsule(deps, build)
+    } catch (error) {
+      // The others' turn comes all the same, and that of what else builds have left; this one's again with the next round.
+      deps.logger.warn({ buildId: build.id, error: errorText(error) }, 'template_build.capsule_not_ended')
+    }
   }
+}
+
+async function endCapsule({ db, capsules, reach }: HousekeepingDeps, build: LeftCapsule): Promise<void> {
+  const { id, team_id: teamId, capsule_id: capsuleId } = build
+  if (capsuleId === null) return
+  await capsules.destroy(teamId, capsuleId, { waitMs: 0, reason: 'build' }).catch((error: unknown) => {
+    if (!AppError.is(error, 'capsule_not_found')) throw error
+  })
+  reach('build:cleared')
+  await forgetBuildCapsule(db, id, capsuleId)
 }
 
 async function discardSnapshots({ db, snapshots, limits }: HousekeepingDeps): Promise<void> {
