@@ -32,11 +32,9 @@ describe('what builds have left', () => {
     await db.insertInto('template_builds').values(builds).execute()
     await db.updateTable('template_builds').set({ state: 'error', ended_at: sql<Date>`now()` }).execute()
     const sizes = { template: 'base', vcpus: 1, memory_mib: 256, disk_size_mib: 1024, versions: '{}' }
-    const hidden = { id: 'snap-spent', team_id: TEAM, capsule_id: 'cap-x', name: 'spent', hidden: true, ...sizes }
-    await db
-      .insertInto('snapshots')
-      .values({ ...hidden, state: 'ready' as const })
-      .execute()
+    const hidden = { team_id: TEAM, capsule_id: 'cap-x', hidden: true, state: 'ready' as const, ...sizes }
+    const spent = ['stuck', 'other'].map((name) => ({ ...hidden, name, id: `snap-${name}` }))
+    await db.insertInto('snapshots').values(spent).execute()
     const gone: string[] = []
     const warnings: unknown[] = []
     const logger: Logger = { ...silentLogger, warn: (...said) => void warnings.push(said) }
@@ -48,7 +46,12 @@ describe('what builds have left', () => {
           throw new AppError('capsule_not_found', 'It is gone already.')
         },
       },
-      snapshots: { discard: async (id) => gone.push(id) > 0 },
+      snapshots: {
+        discard: async (id) => {
+          if (id === 'snap-stuck') throw new AppError('internal_error', 'It cannot go either.')
+          return gone.push(id) > 0
+        },
+      },
       files: { prune: async () => void gone.push('files') },
       ...{ db, limits, retentionMs: DAY_MS, logger, reach: () => {}, lookEveryMs: 20 },
     })
@@ -56,8 +59,8 @@ describe('what builds have left', () => {
     const all = () => (gone.includes('files') ? true : undefined)
     await waitFor(all, { timeoutMs: 20_000, what: 'a round to reach its end' })
     await housekeeping.stop()
-    expect(gone).toEqual(expect.arrayContaining(['cap-other', 'snap-spent', 'files']))
-    expect(JSON.stringify(warnings)).toContain('build-stuck')
+    expect(gone).toEqual(expect.arrayContaining(['cap-other', 'snap-other', 'files']))
+    for (const stuck of ['build-stuck', 'snap-stuck']) expect(JSON.stringify(warnings)).toContain(stuck)
     const left = await db.selectFrom('template_builds').select('id').where('capsule_id', 'is not', null).execute()
     expect(left).toEqual([{ id: 'build-stuck' }])
   })

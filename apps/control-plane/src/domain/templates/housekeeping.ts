@@ -1,6 +1,7 @@
 import { AppError, errorText, type Logger, type ReachStep } from '@wrenn/base'
 import type { BuildLimits } from '../../config.js'
 import type { Db } from '../../store/database.js'
+import type { SnapshotRow } from '../../store/schema.js'
 import { listSpentSnapshots } from '../../store/step-results.js'
 import {
   expireDrafts,
@@ -51,14 +52,9 @@ export class BuildHousekeeping extends Rounds {
 }
 
 async function endCapsules(deps: HousekeepingDeps): Promise<void> {
-  for (const build of await listLeftCapsules(deps.db, AT_ONCE)) {
-    try {
-      await endCapsule(deps, build)
-    } catch (error) {
-      // The others' turn comes all the same, and that of what else builds have left; this one's again with the next round.
-      deps.logger.warn({ buildId: build.id, error: errorText(error) }, 'template_build.capsule_not_ended')
-    }
-  }
+  const builds = await listLeftCapsules(deps.db, AT_ONCE)
+  const what = ({ id: buildId, capsule_id: capsuleId }: LeftCapsule) => ({ buildId, capsuleId })
+  await each(deps, builds, what, (build) => endCapsule(deps, build))
 }
 
 async function endCapsule({ db, capsules, reach }: HousekeepingDeps, build: LeftCapsule): Promise<void> {
@@ -71,9 +67,27 @@ async function endCapsule({ db, capsules, reach }: HousekeepingDeps, build: Left
   await forgetBuildCapsule(db, id, capsuleId)
 }
 
-async function discardSnapshots({ db, snapshots, limits }: HousekeepingDeps): Promise<void> {
-  const { cacheResults: maxResults, cacheMs: maxUnusedMs } = limits
-  for (const { id } of await listSpentSnapshots(db, { maxResults, maxUnusedMs }, AT_ONCE)) await snapshots.discard(id)
+async function discardSnapshots(deps: HousekeepingDeps): Promise<void> {
+  const { cacheResults: maxResults, cacheMs: maxUnusedMs } = deps.limits
+  const spent = await listSpentSnapshots(deps.db, { maxResults, maxUnusedMs }, AT_ONCE)
+  const what = ({ id: snapshotId, team_id: teamId }: SnapshotRow) => ({ snapshotId, teamId })
+  await each(deps, spent, what, async ({ id }) => void (await deps.snapshots.discard(id)))
+}
+
+/** One that cannot go keeps no other from it, nor what else builds have left; its own turn comes again with the next round. */
+async function each<T>(
+  { logger }: HousekeepingDeps,
+  items: readonly T[],
+  what: (item: T) => Readonly<Record<string, unknown>>,
+  end: (item: T) => Promise<void>,
+): Promise<void> {
+  for (const item of items) {
+    try {
+      await end(item)
+    } catch (error) {
+      logger.warn({ ...what(item), error: errorText(error) }, 'template_build.leftover_stays')
+    }
+  }
 }
 
 async function prune({ db, files, limits, retentionMs }: HousekeepingDeps): Promise<void> {
