@@ -1,11 +1,12 @@
-// node --conditions=wrenn-source --import tsx bench/load-proxy.ts [--rounds 5] [--seconds 5] [--connections 32] [--idle 10000] [--requests 0] [--only requests,messages]
+// node --conditions=wrenn-source --import tsx bench/load-proxy.ts [--rounds 5] [--seconds 5] [--connections 32] [--idle 10000] [--requests 0] [--only requests,messages] [--beside OTHER/main.mjs]
 // The proxy of ports beside a plain one of Node's own parts and beside nginx, turn by turn, to the same small service on this machine; then what
 // it keeps for each idle WebSocket and, by --requests, whether it grows. Needs wrk and nginx. The host agent's part, the tunnel, is in this process.
+// --beside takes a turn with another build of the control plane, whose CPU time for a request is then comparable however busy the machine is.
 // Of a service in a capsule of a running platform: --wrenn http://127.0.0.1:8000 --name 8080-cl-….localhost --service http://ADDRESS:8080, the
 // address at which the host reaches the guest.
 import { type ChildProcess, execFile, fork, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,6 +25,10 @@ const PROFILE =
   process.env.BENCH_PROFILE === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${process.env.BENCH_PROFILE}`]
 const NGINX_CONNECTIONS = 64
 const MAX_CONNECTIONS = 65_536
+/** An idle WebSocket has one at each end in the proxy, and in this process, which plays the host. */
+const FILES_PER_SOCKET = 2
+/** What a process has open beside its connections, with room to spare. */
+const OTHER_OPEN_FILES = 500
 /** Node has collected what it made by then. */
 const SETTLED_AFTER_MS = 5_000
 const { values } = parseArgs({
@@ -37,6 +42,7 @@ const { values } = parseArgs({
     name: { type: 'string' },
     service: { type: 'string' },
     only: { type: 'string', default: 'requests,messages' },
+    beside: { type: 'string' },
   },
 })
 const seconds = Number(values.seconds)
@@ -56,8 +62,9 @@ async function role(name: string, settings: Readonly<Record<string, string>>): P
 }
 
 /** `wrenn proxy`, as it is built. */
-async function wrenn(port: number, env: Readonly<Record<string, string>>): Promise<Role> {
-  const child = spawn(process.execPath, [...PROFILE, CONTROL_PLANE, 'proxy'], {
+async function wrenn(main: string, env: Readonly<Record<string, string>>): Promise<Role> {
+  const port = await freePort()
+  const child = spawn(process.execPath, [...PROFILE, main, 'proxy'], {
     env: { ...process.env, ...env, WRENN_PORT: String(port), WRENN_LOG_LEVEL: 'warn' },
     stdio: ['ignore', 'inherit', 'inherit'],
   })
@@ -69,7 +76,7 @@ async function nginx(dir: string, service: string, port: number): Promise<ChildP
   const config = join(dir, 'nginx.conf')
   await writeFile(
     config,
-    `daemon off; user root; worker_processes 1; pid ${dir}/nginx.pid; error_log stderr crit;
+    `daemon off; master_process off; user root; pid ${dir}/nginx.pid; error_log stderr crit;
      events { worker_connections 8192; }
      http { access_log off; client_body_temp_path ${dir}/body; proxy_temp_path ${dir}/proxy; fastcgi_temp_path ${dir}/f; uwsgi_temp_path ${dir}/u; scgi_temp_path ${dir}/s;
        map $http_upgrade $connection_upgrade { default upgrade; '' ''; }
@@ -110,37 +117,65 @@ async function messages(url: string, host: string): Promise<Load> {
   return JSON.parse(said)
 }
 
-type Proxies = Readonly<Record<'wrenn' | 'node' | 'nginx', string>>
+interface Contender {
+  readonly url: string
+  /** Of the process that is the proxy, where that is known. */
+  readonly pid: number | undefined
+}
+
+interface Turn extends Load {
+  /** User and system time of the proxy's process for one request or message. */
+  readonly cpuMicroseconds: number
+}
+
+async function turn({ url, pid }: Contender, load: (url: string) => Promise<Load>): Promise<Turn> {
+  const used = async (): Promise<number> => (pid === undefined ? Number.NaN : (await processUse(pid)).cpuMs)
+  const before = await used()
+  const done = await load(url)
+  return { ...done, cpuMicroseconds: (((await used()) - before) * 1000) / (done.perSecond * seconds) }
+}
+
+type Contenders = ReadonlyMap<string, Contender>
 
 /** All of them in each round, the first another time, so that what the machine does beside is shared. */
-async function compare(what: string, proxies: Proxies, load: (url: string) => Promise<Load>): Promise<void> {
-  const found = new Map<string, Load[]>(Object.keys(proxies).map((name) => [name, []]))
-  const entries = Object.entries(proxies)
-  for (const [, url] of entries) await load(url)
-  for (let round = 0; round < Number(values.rounds); round++) {
-    for (let turn = 0; turn < entries.length; turn++) {
-      const [name = '', url = ''] = entries[(round + turn) % entries.length] ?? []
-      found.get(name)?.push(await load(url))
+async function compare(what: string, contenders: Contenders, load: (url: string) => Promise<Load>): Promise<void> {
+  const entries = [...contenders]
+  const found = new Map<string, Turn[]>(entries.map(([name]) => [name, []]))
+  for (const [, { url }] of entries) await load(url)
+  for (let number = 0; number < Number(values.rounds); number++) {
+    for (const [name, contender] of [
+      ...entries.slice(number % entries.length),
+      ...entries.slice(0, number % entries.length),
+    ]) {
+      found.get(name)?.push(await turn(contender, load))
     }
   }
-  const of = (name: keyof Proxies, key: keyof Load): number => median((found.get(name) ?? []).map((each) => each[key]))
-  const ratios = (name: keyof Proxies): string => {
-    const mine = found.get('wrenn') ?? []
-    const theirs = found.get(name) ?? []
-    const each = mine.map(({ perSecond }, at) => perSecond / (theirs[at]?.perSecond ?? Number.NaN))
-    return `${round(median(each), 2)} × (${each.map((ratio) => round(ratio, 2)).join(' ')})`
-  }
-  for (const [name] of entries) {
+  const mine = found.get('wrenn') ?? []
+  for (const [name, theirs] of found) {
+    const of = (key: keyof Turn, digits: number): number => round(median(theirs.map((each) => each[key])), digits)
+    const ratios = mine.map(({ perSecond }, at) => perSecond / (theirs[at]?.perSecond ?? Number.NaN))
     console.log(
-      `${what}, ${name}: ${round(of(name as keyof Proxies, 'perSecond'), 0)} a second, p99 ${round(of(name as keyof Proxies, 'p99Ms'), 2)} ms`,
+      `${what}, ${name}: ${of('perSecond', 0)} a second, p99 ${of('p99Ms', 2)} ms, ${of('cpuMicroseconds', 1)} µs of CPU for each; ` +
+        `wrenn ${round(median(ratios), 2)} × (${ratios.map((ratio) => round(ratio, 2)).join(' ')})`,
     )
   }
-  console.log(`${what}: ${ratios('node')} of node, ${ratios('nginx')} of nginx, by rounds`)
 }
 
 async function memory({ child }: Role): Promise<number> {
   await delay(SETTLED_AFTER_MS)
   return (await processUse(child.pid ?? 0)).rssBytes
+}
+
+/** @throws Error that says how to have them, when this process and its children may not have so many open files */
+async function haveOpenFiles(files: number): Promise<void> {
+  const hard = Number(/^Max open files\s+\d+\s+(\d+)/m.exec(await readFile('/proc/self/limits', 'utf8'))?.[1])
+  if (hard >= files) return // Node takes all that it may have
+  await run('prlimit', [`--pid=${process.pid}`, `--nofile=${files}`]).catch(() => {
+    const fitting = Math.floor((hard - OTHER_OPEN_FILES) / FILES_PER_SOCKET)
+    throw new Error(
+      `This takes ${files} open files of a process, and the limit is ${hard}: raise it, or take --idle ${fitting}.`,
+    )
+  })
 }
 
 async function idle(proxy: Role, host: string, count: number): Promise<void> {
@@ -163,39 +198,53 @@ async function growth(proxy: Role, host: string, count: number): Promise<void> {
 const dir = await mkdtemp(join(tmpdir(), 'wrenn-load-proxy-'))
 const children: ChildProcess[] = []
 
-/** Plain proxies to a service, and where that of Wrenn and the name of the port are. */
-async function besides(service: string, wrennUrl: string, host: string): Promise<void> {
+/** Plain proxies to a service, and where those of Wrenn and the name of the port are. */
+async function besides(service: string, ours: Contenders, host: string): Promise<void> {
   const plain = await role('plain', { service })
   children.push(plain.child)
   const port = await freePort()
-  children.push(await nginx(dir, service, port))
-  const proxies = { wrenn: wrennUrl, node: plain.said, nginx: `http://127.0.0.1:${port}` }
+  const worker = await nginx(dir, service, port)
+  children.push(worker)
+  const contenders = new Map([
+    ...ours,
+    ['node', { url: plain.said, pid: plain.child.pid }],
+    ['nginx', { url: `http://127.0.0.1:${port}`, pid: worker.pid }],
+  ])
   const isAsked = (load: string): boolean => values.only.split(',').includes(load)
-  if (isAsked('requests')) await compare('requests', proxies, (url) => requests(url, host, seconds))
-  if (isAsked('messages')) await compare('WebSocket messages', proxies, (url) => messages(url, host))
+  if (isAsked('requests')) await compare('requests', contenders, (url) => requests(url, host, seconds))
+  if (isAsked('messages')) await compare('WebSocket messages', contenders, (url) => messages(url, host))
 }
 
 /** A proxy of its own with a service on this machine behind it: what is between costs most. */
 async function onThisMachine(): Promise<void> {
+  await haveOpenFiles(FILES_PER_SOCKET * Number(values.idle) + OTHER_OPEN_FILES)
   await using platform = await startPlatform()
   const { id } = await platform.create({})
   const service = await role('service', {})
   children.push(service.child)
-  const ours = await wrenn(await freePort(), {
+  const env = {
     DATABASE_URL: platform.databaseUrl,
     WRENN_HOST_AGENT_ADDRESS: platform.host.address,
     WRENN_PROXY_MAX_CONNECTIONS: String(MAX_CONNECTIONS),
-  })
+  }
+  const ours = await wrenn(CONTROL_PLANE, env)
   children.push(ours.child)
+  const contenders = new Map([['wrenn', { url: ours.said, pid: ours.child.pid }]])
+  if (values.beside !== undefined) {
+    const other = await wrenn(values.beside, env)
+    children.push(other.child)
+    contenders.set('wrenn as built before', { url: other.said, pid: other.child.pid })
+  }
   const host = `${new URL(service.said).port}-${id}.localhost`
-  await besides(service.said, ours.said, host)
+  await besides(service.said, contenders, host)
   if (Number(values.idle) > 0) await idle(ours, host, Number(values.idle))
   if (Number(values.requests) > 0) await growth(ours, host, Number(values.requests))
 }
 
 try {
   const { service, wrenn: url, name } = values
-  if (service !== undefined && url !== undefined && name !== undefined) await besides(service, url, name)
+  if (service !== undefined && url !== undefined && name !== undefined)
+    await besides(service, new Map([['wrenn', { url, pid: undefined }]]), name)
   else await onThisMachine()
 } finally {
   for (const child of children) child.kill()
