@@ -1,20 +1,11 @@
-import { type Agent, request as ask, type ClientRequest, type IncomingMessage, type ServerResponse } from 'node:http'
-import type { Socket } from 'node:net'
-import { AppError, breakOff, isErrno } from '@wrenn/base'
+import { request as ask, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Destination } from './destination.js'
-import { hasFramedBody, isExpecting } from './framing.js'
-import { headersForClient, headersForService, trailersForClient, trailersForService } from './headers.js'
+import { asked, exchange, type Line, leaving, noAnswer, StaleConnection } from './exchange.js'
+import { forwardPlain, isPlain } from './forward-plain.js'
+import { hasFramedBody } from './framing.js'
 
 /** RFC 9110 §9.2.2: may be asked again when nobody knows what became of the first time. */
 const REPEATABLE = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
-
-/** How requests reach a service. */
-export interface Line {
-  /** Connections that are kept. */
-  readonly agent: Agent
-  /** A connection of its own, unless whoever asks has left by then. */
-  readonly connect: (destination: Destination, left: AbortSignal) => Promise<Socket>
-}
 
 /**
  * Passes a request to its service and the answer back, body by body at the pace of whoever reads it. Resolves when the service begins to
@@ -28,6 +19,7 @@ export async function forward(
   line: Line,
 ): Promise<void> {
   const hasBody = hasFramedBody(request)
+  if (!hasBody && isPlain(request, destination)) return await forwardPlain(request, response, destination, line)
   const leavingClient = (): AbortSignal => leaving(response)
   try {
     const args = { ...asked(request, destination), agent: line.agent, leaving: leavingClient }
@@ -43,111 +35,4 @@ export async function forward(
       throw noAnswer(second)
     })
   }
-}
-
-/** Is aborted when a client goes before it has its answer. */
-export function leaving(client: ServerResponse | Socket): AbortSignal {
-  const left = new AbortController()
-  if (client.destroyed) left.abort()
-  client.once('close', () => {
-    if (!client.writableFinished) left.abort()
-  })
-  return left.signal
-}
-
-/** The request as the service gets it, but for the connection it takes. */
-export function asked(request: IncomingMessage, { capsuleId, port, path, withheld }: Destination) {
-  const { method = 'GET' } = request
-  return { host: capsuleId, port, path, method, headers: headersForService(request, withheld), setHost: false } as const
-}
-
-class StaleConnection extends Error {}
-
-function exchange(
-  request: IncomingMessage,
-  response: ServerResponse,
-  destination: Destination,
-  toService: ClientRequest,
-  hasBody: boolean,
-): Promise<void> {
-  return new Promise((resolve, reject) => {
-    let isContinued = !isExpecting(request)
-    const leave = (): void => {
-      if (!response.writableFinished) toService.destroy()
-    }
-    response.once('close', leave)
-    toService.once('error', (error) => {
-      response.off('close', leave)
-      const isStale = toService.reusedSocket && isErrno(error, 'ECONNRESET', 'EPIPE')
-      reject(isStale ? new StaleConnection() : error)
-    })
-    toService.on('continue', () => {
-      // A service may say so unasked; who did not ask may take it for the answer.
-      if (isExpecting(request)) response.writeContinue()
-      isContinued = true
-    })
-    toService.once('response', (answer) => {
-      toService.on('error', () => answer.destroy())
-      // Whether the client still sends what nobody asked it for is anybody's guess.
-      if (!isContinued && !request.complete) response.shouldKeepAlive = false
-      try {
-        destination.onAnswer?.(answer)
-        passBack(answer, response, destination)
-        resolve()
-      } catch (error) {
-        toService.destroy()
-        reject(error)
-      }
-      answer.once('end', () => {
-        if (toService.writableFinished) return
-        // It has said all it has to say, and does not want the rest.
-        request.unpipe(toService)
-        request.resume()
-        toService.destroy()
-      })
-    })
-    if (hasBody) passBody(request, toService)
-    else toService.end()
-  })
-}
-
-function passBody(request: IncomingMessage, toService: ClientRequest): void {
-  request.pipe(toService, { end: false })
-  request.once('end', () => {
-    if (toService.destroyed) return
-    const trailers = trailersForService(request)
-    if (trailers.length > 0) toService.addTrailers(trailers)
-    toService.end()
-  })
-}
-
-/** @throws TypeError, RangeError for a head that cannot be passed on */
-function passBack(answer: IncomingMessage, response: ServerResponse, destination: Destination): void {
-  const { statusCode = 502, statusMessage = '' } = answer
-  response.sendDate = false
-  response.writeHead(statusCode, statusMessage, headersForClient(answer, destination))
-  // With the first bytes of the body where these are here already, which spares a packet.
-  setImmediate(() => {
-    if (!answer.readableDidRead && !response.writableEnded && !response.destroyed) response.flushHeaders()
-  })
-  const broken = (): void => {
-    if (answer.complete) return
-    if (response.socket === null) response.destroy()
-    else breakOff(response.socket)
-  }
-  answer.once('error', broken)
-  answer.once('close', broken)
-  answer.once('end', () => {
-    const trailers = trailersForClient(answer)
-    if (trailers.length > 0 && response.chunkedEncoding) response.addTrailers(trailers)
-    response.end()
-  })
-  answer.pipe(response, { end: false })
-}
-
-export function noAnswer(thrown: unknown): AppError {
-  if (AppError.is(thrown)) return thrown
-  return new AppError('guest_error', 'The service broke off before it had answered, or its answer is no HTTP.', {
-    cause: thrown,
-  })
 }

@@ -16,7 +16,7 @@ import { AppError } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind } from '@wrenn/protocol'
 import { errorBody } from '../http/errors.js'
 import type { Destination, RequestHead } from './destination.js'
-import type { Line } from './forward.js'
+import type { Line } from './exchange.js'
 import { headersForClient, headersForService, trailersForClient, trailersForService } from './headers.js'
 import type { Wording } from './sandbox-words.js'
 

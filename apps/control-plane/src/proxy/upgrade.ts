@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { type AppError, breakOff, joinSockets } from '@wrenn/base'
 import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
-import { asked, type Line, leaving, noAnswer } from './forward.js'
+import { asked, type Line, leaving, noAnswer } from './exchange.js'
 import { headersForClient } from './headers.js'
 import type { Wording } from './sandbox-words.js'
 

@@ -9,11 +9,9 @@ import { findAnyCapsule } from '../store/capsules.js'
 import type { Db } from '../store/database.js'
 import type { CapsuleRow } from '../store/schema.js'
 import type { Routes } from './routes.js'
+import { IDLE_CONNECTION_MS, IDLE_CONNECTIONS, ServiceConnections } from './service-connections.js'
 import { Turns } from './turns.js'
 
-/** Shorter than any service keeps its side: 2 s is the shortest that is usual. */
-const IDLE_CONNECTION_MS = 1_500
-const IDLE_CONNECTIONS = 64
 /** A service with a short queue for new connections is not to lose some of a storm. */
 const DIALS_AT_ONCE = 32
 const DIAL_WITHIN_MS = 30_000
@@ -31,9 +29,11 @@ export class Upstream {
   readonly #turns = new Turns(DIALS_AT_ONCE)
   /** Keeps connections for the next request to the same port. They end with the guest, so they lead to no other. */
   readonly agent: Agent
+  readonly kept: ServiceConnections
 
   constructor(deps: UpstreamDeps) {
     this.#deps = deps
+    this.kept = new ServiceConnections((target, left) => this.connect(target, left))
     this.agent = new TunnelAgent((target, left) => this.connect(target, left))
   }
 
@@ -65,6 +65,7 @@ export class Upstream {
 
   close(): void {
     this.agent.destroy()
+    this.kept.close()
   }
 
   /** What its row says counts for more than how its host refused. */

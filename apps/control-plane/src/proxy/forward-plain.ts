@@ -1,0 +1,192 @@
+import { request as ask, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { Duplex } from 'node:stream'
+import { breakOff } from '@wrenn/base'
+import type { AnswerHead } from './answer-head.js'
+import type { Destination } from './destination.js'
+import { asked, exchange, type Line, leaving, noAnswer, StaleConnection } from './exchange.js'
+import { isExpecting } from './framing.js'
+import { headersForClient, headersForService, trailersForClient } from './headers.js'
+import type { AnswerReader, ServiceConnection } from './service-connection.js'
+
+/** Without a body, and safe to ask again when a kept connection had ended (RFC 9110 §9.2.2). */
+const METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'DELETE'])
+/** A body up to it is sent in one piece with its head, which spares copying both anew or handing the system two pieces. */
+const SMALL_BODY_BYTES = 8 * 1024
+
+/** Whether a request that has no body may go by {@link forwardPlain}. */
+export function isPlain(request: IncomingMessage, { onAnswer }: Destination): boolean {
+  return METHODS.has(request.method ?? '') && onAnswer === undefined && !isExpecting(request)
+}
+
+/** Does what `forward` does, for {@link isPlain} requests. @throws AppError as `forward` */
+export async function forwardPlain(
+  request: IncomingMessage,
+  response: ServerResponse,
+  destination: Destination,
+  { kept }: Line,
+): Promise<void> {
+  const head = headOf(request, destination)
+  const passOver = async (connection: ServiceConnection): Promise<void> => {
+    if (response.destroyed) return connection.destroy()
+    await new Promise<void>((resolve, reject) => {
+      const passing = new Passing(request, response, destination, connection, { resolve, reject })
+      connection.ask(head, passing)
+    })
+  }
+  try {
+    await passOver(kept.take(destination) ?? (await kept.open(destination, leaving(response))))
+  } catch (error) {
+    if (response.destroyed) return
+    if (!(error instanceof StaleConnection)) throw noAnswer(error)
+    const again = await kept.open(destination, leaving(response))
+    await passOver(again).catch((second: unknown) => {
+      throw noAnswer(second)
+    })
+  }
+}
+
+/** Node's parser has let no control characters into what is put together here. */
+function headOf(request: IncomingMessage, { path, withheld }: Destination): string {
+  const headers = headersForService(request, withheld)
+  let head = `${request.method} ${path} HTTP/1.1\r\n`
+  for (let at = 0; at + 1 < headers.length; at += 2) head += `${headers[at]}: ${headers[at + 1]}\r\n`
+  return `${head}Connection: keep-alive\r\n\r\n`
+}
+
+interface Settling {
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
+/** Passes an answer to the client as it comes. */
+class Passing implements AnswerReader {
+  readonly #request: IncomingMessage
+  readonly #response: ServerResponse
+  readonly #destination: Destination
+  readonly #connection: ServiceConnection
+  readonly #settling: Settling
+  readonly #wasReused: boolean
+  #hasBegun = false
+  /** Whether any of the body was. */
+  #hasPassed = false
+  #isPaused = false
+
+  constructor(
+    request: IncomingMessage,
+    response: ServerResponse,
+    destination: Destination,
+    connection: ServiceConnection,
+    settling: Settling,
+  ) {
+    this.#request = request
+    this.#response = response
+    this.#destination = destination
+    this.#connection = connection
+    this.#settling = settling
+    this.#wasReused = connection.isReused
+    response.once('close', this.#leave)
+  }
+
+  get method(): string | undefined {
+    return this.#request.method
+  }
+
+  onWhole(head: AnswerHead, body: Buffer): void {
+    if (!this.#begin(head)) return
+    if (body.length === 0) this.#response.end()
+    else if (body.length <= SMALL_BODY_BYTES) this.#response.end(body.toString('latin1'), 'latin1')
+    else this.#response.end(body)
+  }
+
+  onHead(head: AnswerHead): void {
+    if (!this.#begin(head)) return
+    const response = this.#response
+    // With the first bytes of the body where these are here already, which spares a packet.
+    setImmediate(() => {
+      if (!this.#hasPassed && !response.writableEnded && !response.destroyed) response.flushHeaders()
+    })
+  }
+
+  onPart(part: Buffer): void {
+    this.#hasPassed = true
+    if (this.#response.write(part) || this.#isPaused) return
+    this.#isPaused = true
+    this.#connection.pause()
+    this.#response.once('drain', () => {
+      this.#isPaused = false
+      this.#connection.resume(this)
+    })
+  }
+
+  onEnd(rawTrailers: string[]): void {
+    const trailers = trailersForClient({ rawTrailers })
+    if (trailers.length > 0 && this.#response.chunkedEncoding) this.#response.addTrailers(trailers)
+    this.#response.end()
+  }
+
+  onBroken(hasAnswered: boolean): void {
+    if (this.#hasBegun) {
+      if (this.#response.socket === null) this.#response.destroy()
+      else breakOff(this.#response.socket)
+      return
+    }
+    this.#response.off('close', this.#leave)
+    const isStale = this.#wasReused && !hasAnswered
+    this.#settling.reject(isStale ? new StaleConnection() : new Error('The connection ended before an answer.'))
+  }
+
+  onUnusual(socket: Socket, seen: Buffer): void {
+    this.#response.off('close', this.#leave)
+    const [request, response, destination] = [this.#request, this.#response, this.#destination]
+    const again = ask({ ...asked(request, destination), createConnection: () => replayed(socket, seen) })
+    exchange(request, response, destination, again, false).then(this.#settling.resolve, this.#settling.reject)
+  }
+
+  /** @returns whether the head could be passed on */
+  #begin({ status, message, rawHeaders }: AnswerHead): boolean {
+    const response = this.#response
+    try {
+      response.sendDate = false
+      response.writeHead(status, message, headersForClient({ rawHeaders }, this.#destination))
+    } catch (error) {
+      response.off('close', this.#leave)
+      this.#settling.reject(error)
+      this.#connection.leave(this)
+      return false
+    }
+    this.#hasBegun = true
+    this.#settling.resolve()
+    return true
+  }
+
+  readonly #leave = (): void => {
+    if (!this.#response.writableFinished) this.#connection.leave(this)
+  }
+}
+
+/** A connection on which a request was sent and the beginning of an answer has come, to be read by Node, which sends the request once more. */
+function replayed(socket: Socket, seen: Buffer): Duplex {
+  const replay = new Duplex({
+    read: () => void socket.resume(),
+    write: (_chunk, _encoding, done) => done(), // the service has it
+    final: (done) => {
+      done()
+      replay.destroy()
+    },
+    destroy: (error, done) => {
+      socket.destroy()
+      done(error)
+    },
+  })
+  const pass = (bytes: Buffer): void => {
+    if (!replay.push(bytes)) socket.pause()
+  }
+  pass(seen)
+  socket.on('data', pass)
+  socket.once('end', () => replay.push(null))
+  socket.once('close', () => {
+    if (!socket.readableEnded) replay.destroy()
+  })
+  return replay
+}
