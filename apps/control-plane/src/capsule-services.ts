@@ -4,6 +4,7 @@ import type { ApiKeys, KeyWatch } from './domain/accounts/index.js'
 import { AccessLog } from './domain/audit/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
 import { whereaboutsIn } from './domain/hosts/index.js'
+import { moveExecutor } from './domain/moves/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints } from './domain/points/index.js'
 import { createExecutors, createInFlight } from './domain/reconcile/index.js'
@@ -51,6 +52,7 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     share: limits.hosts,
   })
   const operations = new Operations({ db, logger, tracer, executors })
+  operations.handle('move', moveExecutor({ db, host, share: limits.hosts, operations }))
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })
   const capsules = new Capsules({ db, host, operations, limits, keyring, startWaitMs })

@@ -10,6 +10,7 @@ import { EventFeed } from './domain/events/index.js'
 import { HostAuthority, HostWatch, JoinedHosts, Joining, requireNoneElsewhere } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
+import { Moves } from './domain/moves/index.js'
 import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Snapshots } from './domain/points/index.js'
@@ -115,6 +116,8 @@ export async function startControlPlane(
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
     reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   })
+  const canHibernate = config.objectStore !== undefined
+  const moves = new Moves({ db, host, operations, limits, keyring, canHibernate })
   const unknownCapsules = new UnknownCapsules({ db, host })
   const services: Services = {
     wake: inFlight.wake,
@@ -129,6 +132,7 @@ export async function startControlPlane(
     plans: new Plans(db),
     allCapsules: new AllCapsules(db),
     unknownCapsules,
+    moves,
     joinedHosts: new JoinedHosts({ db, authority, takesHosts: hostWatch !== undefined }),
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
     onOperationEnd: (listener) => operations.onEnd(listener),

@@ -12,6 +12,7 @@ import { EventFeed } from './domain/events/index.js'
 import { HostAuthority, JoinedHosts, Joining } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
+import { Moves } from './domain/moves/index.js'
 import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
@@ -107,6 +108,7 @@ async function openApi(): Promise<string> {
   const authority = new HostAuthority({ db, keyring })
   const unknownCapsules = new UnknownCapsules({ db, host })
   const app = await createApp({
+    moves: new Moves({ ...deps, canHibernate: false }),
     joinedHosts: new JoinedHosts({ db, authority, takesHosts: false }),
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
     wake,

@@ -78,3 +78,39 @@ it('hosts get a place and a token, are looked at, and sent away', async () => {
     `DELETE /v1/hosts/${id}?force=true`,
   ])
 })
+
+it('capsules are moved until the move has ended, and it is looked at afterwards', async () => {
+  const capsuleId = `cl-${'1'.repeat(25)}`
+  const other = `host-${'2'.repeat(25)}`
+  const move = {
+    ...{ id: 'op-1', capsule_id: capsuleId, team_id: 'team-1', state: 'running', capsule_state: 'paused' },
+    ...{
+      from_host_id: id,
+      to_host_id: other,
+      because: 'it was asked for',
+      host_id: id,
+      created_at: at,
+      updated_at: at,
+    },
+  }
+  server.handler = (_seen, response) =>
+    sendJson(
+      response,
+      server.seen.length === 1 ? move : { ...move, state: 'succeeded', capsule_state: 'running', host_id: other },
+      200,
+    )
+  const moved = await wrenn.hosts.moveCapsule(capsuleId, { hostId: other })
+  expect(moved).toEqual({
+    ...{ id: 'op-1', capsuleId, teamId: 'team-1', state: 'succeeded', capsuleState: 'running' },
+    ...{ fromHostId: id, toHostId: other, because: 'it was asked for', hostId: other, error: undefined },
+    ...{ createdAt: new Date(at), updatedAt: new Date(at) },
+  })
+  expect((await wrenn.hosts.getMove(capsuleId)).state).toBe('succeeded')
+  const asked = server.seen.map(({ method, path }) => `${method} ${path.split('?')[0]}`)
+  const path = `/v1/admin/capsules/${capsuleId}/move`
+  expect(asked).toEqual([`POST ${path}`, `POST ${path}`, `GET ${path}`])
+  expect(server.seen.slice(0, 2).map(({ body }) => JSON.parse(String(body)))).toEqual([
+    { host_id: other },
+    { host_id: other },
+  ])
+})

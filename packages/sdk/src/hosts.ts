@@ -1,5 +1,7 @@
 import type * as wire from '@wrenn/protocol'
+import { type LifecycleOptions, perform } from './lifecycle.js'
 import type { CallOptions, Transport } from './transport.js'
+import type { CapsuleState } from './types.js'
 
 /** Another machine that runs capsules of the platform. */
 export interface HostInfo {
@@ -35,6 +37,35 @@ export interface NewHost {
 export interface RemoveHostOptions extends CallOptions {
   /** Also when it has capsules or templates: they are lost. @default false */
   readonly force?: boolean
+}
+
+/** Where a capsule goes. */
+export interface MoveOptions extends LifecycleOptions {
+  /** Only for one that runs. @default the host that a create would go to */
+  readonly hostId?: string
+}
+
+/** A capsule on its way to another host, or after that. */
+export interface CapsuleMoveInfo {
+  /** Of the operation, as the audit trail has it. */
+  readonly id: string
+  readonly capsuleId: string
+  readonly teamId: string
+  readonly state: 'running' | 'succeeded' | 'failed'
+  /** `hibernated` at the end for a capsule that did not run. */
+  readonly capsuleState: CapsuleState
+  /** The host that it leaves; `undefined` when it was on none. */
+  readonly fromHostId: string | undefined
+  /** The host that has a place for it; `undefined` for one that hibernates. */
+  readonly toHostId: string | undefined
+  /** Why that one, a sentence. */
+  readonly because: string | undefined
+  /** The host that it is on now; `undefined` when it is on none. */
+  readonly hostId: string | undefined
+  /** Why it failed. */
+  readonly error: { readonly code: string; readonly message: string } | undefined
+  readonly createdAt: Date
+  readonly updatedAt: Date
 }
 
 /** The machines that run capsules, where that is not the platform's own; the client's key needs the scope `platform`. */
@@ -100,6 +131,26 @@ export class Hosts {
     return hostInfo(await this.#transport.json<wire.Host>('PUT', `${pathOf(id)}/tags`, { ...options, json: { tags } }))
   }
 
+  /**
+   * Moves a capsule of any team: one that runs is paused, stored, and goes on on another host; a paused one hibernates. Where that fails it is as it was.
+   * @throws CapsuleNotFoundError; WrennError `no_hosts_available` when no other host has room, `invalid_state` while it has checkpoints, `not_supported` without an
+   * object store, `conflict`; TimeoutError after `timeoutMs`, while the move goes on
+   * @example
+   * const { hostId } = await wrenn.hosts.moveCapsule('cl-…', { timeoutMs: 10 * 60_000 })
+   */
+  async moveCapsule(capsuleId: string, options: MoveOptions = {}): Promise<CapsuleMoveInfo> {
+    const { hostId, ...call } = options
+    const isDone = ({ state }: wire.CapsuleMove): boolean => state !== 'running'
+    const operation = { what: 'The move', path: movePathOf(capsuleId), isDone }
+    const asked = hostId === undefined ? operation : { ...operation, json: { host_id: hostId } }
+    return moveInfo(await perform<wire.CapsuleMove>(this.#transport, asked, call))
+  }
+
+  /** How the newest move of a capsule does, or how it ended. @throws CapsuleNotFoundError; WrennError `not_found` when it was not moved */
+  async getMove(capsuleId: string, options: CallOptions = {}): Promise<CapsuleMoveInfo> {
+    return moveInfo(await this.#transport.json<wire.CapsuleMove>('GET', movePathOf(capsuleId), options))
+  }
+
   /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` with how many `capsules` and `templates` it has in `details` */
   async remove(id: string, { force = false, ...options }: RemoveHostOptions = {}): Promise<void> {
     await this.#transport.send('DELETE', `${pathOf(id)}${force ? '?force=true' : ''}`, options)
@@ -116,6 +167,27 @@ export class Hosts {
 
 function pathOf(id: string): string {
   return `/v1/hosts/${encodeURIComponent(id)}`
+}
+
+function movePathOf(capsuleId: string): string {
+  return `/v1/admin/capsules/${encodeURIComponent(capsuleId)}/move`
+}
+
+function moveInfo(move: wire.CapsuleMove): CapsuleMoveInfo {
+  return {
+    id: move.id,
+    capsuleId: move.capsule_id,
+    teamId: move.team_id,
+    state: move.state,
+    capsuleState: move.capsule_state,
+    fromHostId: move.from_host_id,
+    toHostId: move.to_host_id,
+    because: move.because,
+    hostId: move.host_id,
+    error: move.error,
+    createdAt: new Date(move.created_at),
+    updatedAt: new Date(move.updated_at),
+  }
 }
 
 function hostInfo(host: wire.Host): HostInfo {

@@ -102,7 +102,14 @@ export {
   type ReadOptions,
   type WriteOptions,
 } from './files.js'
-export { type HostInfo, Hosts, type NewHost, type RemoveHostOptions } from './hosts.js'
+export {
+  type CapsuleMoveInfo,
+  type HostInfo,
+  Hosts,
+  type MoveOptions,
+  type NewHost,
+  type RemoveHostOptions,
+} from './hosts.js'
 export type { LifecycleOptions, ResumeOptions } from './lifecycle.js'
 export type { Opening } from './opening.js'
 export {

@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import type { HostInfo, NewHost } from '@wrenn/sdk'
+import type { CapsuleMoveInfo, HostInfo, NewHost } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { apiUrlOf, connect } from '../connection.js'
@@ -37,6 +37,7 @@ export function addHost(program: Command): void {
   addJoin(host)
   addList(host)
   addCordon(host)
+  addMove(host)
   addTag(host)
   addRemove(host)
   addRotate(host)
@@ -120,6 +121,35 @@ function addCordon(host: Command): void {
     const { config, output } = contextOf(options)
     output.result(toJson(await (await connect(config)).hosts.uncordon(id)), () => `${id} gets new capsules.`)
   })
+}
+
+function addMove(host: Command): void {
+  const command = host
+    .command('move <capsule> [host]')
+    .description('move a capsule of any team to another host; without a host, to the one that has most room')
+    .option('--timeout <seconds>', 'how long its end is waited for; the move goes on after that', '600')
+    .addHelpText(
+      'after',
+      '\nOne that runs is paused, stored in the object store, and goes on on the other host. A paused one hibernates.\nWhere that fails it is as it was.\n\nExample:\n  wrenn host move cl-…',
+    )
+  withJson(command).action(
+    async (id: string, to: string | undefined, options: CommonOptions & { readonly timeout: string }) => {
+      const { config, output } = contextOf(options)
+      const timeoutMs = secondsOf(options.timeout) * 1000
+      const { hosts } = await connect(config)
+      const move = await hosts.moveCapsule(id, { timeoutMs, ...(to !== undefined && { hostId: to }) })
+      output.result(moveJson(move), () =>
+        move.hostId === undefined ? `${id} is ${move.capsuleState}, on no host.` : `${id} is on ${move.hostId}.`,
+      )
+    },
+  )
+}
+
+function secondsOf(text: string): number {
+  const seconds = Number(text)
+  if (!Number.isFinite(seconds) || seconds <= 0)
+    throw new AppError('invalid_request', '--timeout is a number of seconds.')
+  return seconds
 }
 
 function addTag(host: Command): void {
@@ -229,6 +259,22 @@ function showHosts(hosts: readonly HostInfo[]): string {
 
 function newHostJson({ host, token, tokenExpiresAt }: NewHost): object {
   return { host: toJson(host), token, token_expires_at: tokenExpiresAt }
+}
+
+function moveJson(move: CapsuleMoveInfo): object {
+  return {
+    id: move.id,
+    capsule_id: move.capsuleId,
+    team_id: move.teamId,
+    state: move.state,
+    capsule_state: move.capsuleState,
+    from_host_id: move.fromHostId,
+    to_host_id: move.toHostId,
+    because: move.because,
+    host_id: move.hostId,
+    created_at: move.createdAt,
+    updated_at: move.updatedAt,
+  }
 }
 
 function toJson(host: HostInfo): object {

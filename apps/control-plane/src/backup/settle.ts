@@ -30,7 +30,7 @@ const PROOFS = [
 /** What would be done anew to what has gone on meanwhile. A checkpoint or snapshot that fails now has its files removed, which may be good by now. */
 const NOT_CARRIED_ON: readonly OperationKind[] = [
   ...(['create', 'fork', 'pause', 'resume', 'rollback', 'atomic_exec'] as const),
-  ...(['checkpoint', 'snapshot', 'hibernate'] as const),
+  ...(['checkpoint', 'snapshot', 'hibernate', 'move'] as const),
 ]
 /** On its way by an operation that is carried on no more: the host says where it is. */
 const onTheirWay: readonly CapsuleState[] = ['pending', 'starting', 'pausing', 'resuming']

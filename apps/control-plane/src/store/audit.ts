@@ -62,6 +62,7 @@ const actions: Readonly<Record<OperationRow['kind'], string>> = {
   pause: 'capsule.pause',
   resume: 'capsule.resume',
   hibernate: 'capsule.hibernate',
+  move: 'capsule.move',
   fork: 'capsule.fork',
   rollback: 'capsule.rollback',
   atomic_exec: 'capsule.atomic_exec',

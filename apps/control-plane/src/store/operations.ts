@@ -187,6 +187,32 @@ export async function findRunning(
     .executeTakeFirst()
 }
 
+/** Lets a move that is under way leave the capsule hibernated. @returns it, where it was to wake that */
+export async function stopMoveWaking(tx: Db, capsuleId: string): Promise<OperationRow | undefined> {
+  return await tx
+    .updateTable('operations')
+    .set({ params: sql`params || '{"wakes": false}'` })
+    .where('capsule_id', '=', capsuleId)
+    .where('kind', '=', 'move')
+    .where('state', '=', 'running')
+    .where(sql<SqlBool>`params ->> 'wakes' = 'true'`)
+    .returningAll()
+    .executeTakeFirst()
+}
+
+/** An operation that runs, held until the end of the transaction; `undefined` when it has ended. */
+export async function lockOperation(tx: Db, id: string): Promise<OperationRow | undefined> {
+  const running = tx.selectFrom('operations').selectAll().where('id', '=', id).where('state', '=', 'running')
+  return await running.forUpdate().executeTakeFirst()
+}
+
+/** The newest of a capsule, ended or not; none that only waited for another. */
+export async function findNewest(db: Db, capsuleId: string, kind: OperationKind): Promise<OperationRow | undefined> {
+  const ofCapsule = db.selectFrom('operations').selectAll().where('capsule_id', '=', capsuleId)
+  const own = ofCapsule.where('kind', '=', kind).where(sql<SqlBool>`NOT coalesce(params, '{}') ? 'joins'`)
+  return await own.orderBy('created_at', 'desc').limit(1).executeTakeFirst()
+}
+
 /** Hosts that a capsule was to wake on, in the last hour, and that could not have it. */
 export async function listFailedHosts(db: Db, capsuleId: string): Promise<ReadonlySet<string>> {
   const rows = await db

@@ -28,19 +28,26 @@ export async function lockPlacement(tx: Db): Promise<void> {
   await sql`SELECT pg_advisory_xact_lock(${PLACEMENT_LOCK})`.execute(tx)
 }
 
-/** All that have joined and said something, the oldest first. */
+/** All that have joined and said something, the oldest first. What is being moved to a host counts there before it comes. */
 export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
   const { rows } = await sql<HostLoad>`SELECT j.id,
       h.told_state = 'up' AND j.revoked_at IS NULL AS "answers",
       j.cordoned_at IS NOT NULL AS "isCordoned", j.tags, h.memory_short OR h.pool_short AS "isShort",
       coalesce(h.cpus, j.cpu_cores) AS "cpus", coalesce(h.memory_mib, j.memory_mib) AS "memoryMib", h.pool_free AS "poolFree",
-      coalesce(c.vcpus, 0)::float8 AS "usedVcpus", coalesce(c.memory, 0)::float8 AS "usedMib",
+      (coalesce(c.vcpus, 0) + coalesce(m.vcpus, 0))::float8 AS "usedVcpus",
+      (coalesce(c.memory, 0) + coalesce(m.memory, 0))::float8 AS "usedMib",
       coalesce(c.paused, 0)::float8 AS "pausedMib"
     FROM joined_hosts AS j JOIN hosts AS h ON h.id = j.id LEFT JOIN (
       SELECT host_id, sum(vcpus) FILTER (WHERE state <> 'paused') AS vcpus,
         sum(memory_mib) FILTER (WHERE state <> 'paused') AS memory, sum(memory_mib) FILTER (WHERE state = 'paused') AS paused
       FROM capsules WHERE state NOT IN ('stopped', 'error') GROUP BY host_id
-    ) AS c ON c.host_id = j.id
+    ) AS c ON c.host_id = j.id LEFT JOIN (
+      SELECT o.params ->> 'hostId' AS host_id, sum(p.vcpus) AS vcpus, sum(p.memory_mib) AS memory
+      FROM operations AS o JOIN capsules AS p ON p.id = o.capsule_id
+      WHERE o.state = 'running' AND o.kind = 'move' AND p.host_id IS DISTINCT FROM o.params ->> 'hostId'
+        AND p.state NOT IN ('stopped', 'error')
+      GROUP BY 1
+    ) AS m ON m.host_id = j.id
     WHERE j.joined_at IS NOT NULL ORDER BY j.created_at, j.id`.execute(db)
   return rows
 }

@@ -277,6 +277,7 @@ export type OperationKind =
   | 'pause'
   | 'resume'
   | 'hibernate'
+  | 'move'
   | 'fork'
   | 'checkpoint'
   | 'delete_checkpoint'

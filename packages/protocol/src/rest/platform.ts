@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { capsuleStates } from '../states.js'
-import { capsuleIdSchema, text, timestampSchema } from './common.js'
+import { capsuleIdSchema, requestBody, text, timestampSchema } from './common.js'
+import { hostIdSchema } from './hosts.js'
 import { teamIdSchema } from './teams.js'
 
 /** A capsule of any team, as admins of the platform see it: that it is there, and what it takes. */
@@ -39,6 +40,35 @@ export const anyCapsulePageSchema = z
   .meta({ id: 'AnyCapsulePage' })
 /** A page on the wire. */
 export type AnyCapsulePage = z.infer<typeof anyCapsulePageSchema>
+
+/** Body of `POST /v1/admin/capsules/{id}/move`; may be absent. */
+export const moveCapsuleSchema = requestBody({
+  host_id: hostIdSchema
+    .optional()
+    .describe('Where it shall go; only for one that runs. Absent: to the host that a create would go to.'),
+}).meta({ id: 'MoveCapsule' })
+
+/** A capsule on its way from one host to another, or after that. */
+export const capsuleMoveSchema = z
+  .object({
+    id: z.string().describe('Of the operation, as the audit trail has it.'),
+    capsule_id: capsuleIdSchema,
+    team_id: teamIdSchema,
+    state: z.enum(['running', 'succeeded', 'failed']),
+    capsule_state: z
+      .enum(capsuleStates)
+      .describe('Of the capsule now: `pausing`, `paused` while it is stored, `hibernated`, `resuming`, `running`.'),
+    from_host_id: z.string().optional().describe('The host that it leaves; absent when it was on none.'),
+    to_host_id: z.string().optional().describe('The host that has a place for it; absent for one that hibernates.'),
+    because: z.string().optional().describe('Why that one, a sentence.'),
+    host_id: z.string().optional().describe('The host that it is on now; absent when it is on none.'),
+    error: z.object({ code: z.string(), message: z.string() }).optional().describe('Why it failed.'),
+    created_at: timestampSchema,
+    updated_at: timestampSchema,
+  })
+  .meta({ id: 'CapsuleMove' })
+/** On the wire. */
+export type CapsuleMove = z.infer<typeof capsuleMoveSchema>
 
 const problemSchema = z
   .object({

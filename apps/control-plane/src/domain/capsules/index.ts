@@ -6,8 +6,8 @@ export { Egress } from './egress.js'
 export { createExecutor } from './execute-create.js'
 export { destroyExecutor, writeDestroyed } from './execute-destroy.js'
 export { forkExecutor } from './execute-fork.js'
-export { hibernateExecutor } from './execute-hibernate.js'
-export { fromDiskOf, pauseExecutor, resumeExecutor, settledIn, settledTruthOf } from './execute-pause-resume.js'
+export { hibernateExecutor, requireStorable } from './execute-hibernate.js'
+export { answer, fromDiskOf, pauseExecutor, resumeExecutor, settledIn, settledTruthOf } from './execute-pause-resume.js'
 export { Hibernator } from './hibernator.js'
 export { Idle } from './idle.js'
 export type { Life } from './life.js'
@@ -15,6 +15,8 @@ export {
   type ForkSpec,
   Lifecycle,
   type LifecycleDeps,
+  NO_KEY,
+  NO_STORE,
   paramsOf,
   type RequestOptions,
   type ResumeOptions,

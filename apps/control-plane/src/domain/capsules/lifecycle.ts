@@ -17,7 +17,7 @@ import type { Hosts } from '../../host/hosts.js'
 import { audited } from '../../store/audit.js'
 import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
-import { findRunning, listFailedHosts } from '../../store/operations.js'
+import { findRunning, listFailedHosts, stopMoveWaking } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
 import { placeCapsule } from '../hosts/index.js'
 import { checkLimits, reserve } from '../limits/index.js'
@@ -44,9 +44,11 @@ import { portTokenFor } from './port-token.js'
 const LOOK_EVERY_MS = 50
 /** A capsule that is taken away this often while it is being woken belongs to somebody who wants it to sleep. */
 const MAX_WAKE_ATTEMPTS = 5
-const NO_STORE =
+/** Why nothing hibernates. */
+export const NO_STORE =
   'This platform has no object store, where capsules hibernate: set WRENN_OBJECT_STORE for its control planes and hosts.'
-const NO_KEY =
+/** The same. */
+export const NO_KEY =
   'This platform has no key, by which hibernated capsules are encrypted: set WRENN_ENCRYPTION_KEY for its control planes.'
 
 /** What moves of capsules are decided and written with. */
@@ -140,6 +142,8 @@ export class Lifecycle {
       if (options.onlyIf !== undefined) await lockCapsule(tx, id)
       const row = await needCapsule(tx, teamId, id)
       const params = { reason }
+      const move = await stopWaking(tx, row)
+      if (move !== undefined) return { operation: move, isNew: false }
       if (row.state === 'pausing') {
         return (await joinRunning(tx, submission, row)) ?? (await insertNew(tx, submission, row, params))
       }
@@ -164,6 +168,7 @@ export class Lifecycle {
     const submission = { teamId, kind: 'hibernate', hash: hashJson({ id }), key, actor } as const
     const operation = await submit(this.#deps, submission, async (tx) => {
       const row = await needCapsule(tx, teamId, id)
+      await stopWaking(tx, row)
       const joined = await joinRunning(tx, submission, row)
       if (joined !== undefined) return joined
       needLegal(row, 'hibernate')
@@ -182,6 +187,8 @@ export class Lifecycle {
    * @throws AppError `capsule_not_found`, `invalid_state`, `conflict`, `pool_exhausted`, `idempotency_mismatch`, or why it failed
    */
   async resume(teamId: string, id: string, options: ResumeOptions): Promise<Capsule> {
+    const moved = await this.#moveEnds(teamId, id, options)
+    if (moved !== undefined) return moved
     const params = resumeParamsOf(options)
     const submission = {
       teamId,
@@ -211,6 +218,20 @@ export class Lifecycle {
     return await this.#answer(operation, options.waitMs)
   }
 
+  /**
+   * One that is being moved goes on by itself, and where it is it would only be in the way of that.
+   * @returns the capsule after that; `undefined`: nothing wakes it
+   */
+  async #moveEnds(teamId: string, id: string, { from, waitMs }: ResumeOptions): Promise<Capsule | undefined> {
+    const { db, operations } = this.#deps
+    await needCapsule(db, teamId, id)
+    const move = await findRunning(db, id, ['move'])
+    if (move?.params?.wakes !== true) return undefined
+    const ended = await operations.wait(move.id, waitMs)
+    const row = await needCapsule(db, teamId, id)
+    return ended === undefined || (isUsable(row.state) && from !== 'disk') ? toCapsule(row) : undefined
+  }
+
   /** What is not there, or is another team's, is said to be so first. @throws AppError `capsule_not_found`, `not_supported` for what is lacking */
   async #refuse(teamId: string, id: string, lack: string): Promise<never> {
     await needCapsule(this.#deps.db, teamId, id)
@@ -222,14 +243,14 @@ export class Lifecycle {
     const { host: hosts, limits } = this.#deps
     const { vcpus, memory_mib: memoryMib, template, host_tags: hostTags } = row
     const wanted = { vcpus, memoryMib, template, isStored: true, hostTags: hostTags ?? [] }
-    const place = async (not: ReadonlySet<string>) =>
+    const place = async (not: ReadonlyMap<string, string>) =>
       await placeCapsule(tx, { hosts, share: limits.hosts }, { ...wanted, not })
-    const failed = await listFailedHosts(tx, row.id)
+    const failed = new Map([...(await listFailedHosts(tx, row.id))].map((id) => [id, 'could not have it lately']))
     try {
       return await place(failed)
     } catch (error) {
       if (failed.size === 0 || !AppError.is(error, 'no_hosts_available')) throw error
-      return await place(new Set())
+      return await place(new Map())
     }
   }
 
@@ -370,6 +391,11 @@ export class Lifecycle {
     if (result !== undefined) return result.capsule as Capsule
     return toCapsule(await needCapsule(this.#deps.db, operation.team_id, operation.capsule_id))
   }
+}
+
+/** A move of the capsule that was to let it run again does not: somebody wants it asleep. @returns that move */
+async function stopWaking(tx: Db, { id, state }: CapsuleRow): Promise<OperationRow | undefined> {
+  return isAsleep(state) && state !== 'resuming' ? await stopMoveWaking(tx, id) : undefined
 }
 
 /** Absent for what resumes and rollbacks have always done, so that their keys stay good. */

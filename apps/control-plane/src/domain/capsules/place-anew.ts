@@ -31,7 +31,8 @@ export async function placeAnew(
       const row = await lockCapsule(tx, capsuleId)
       if (row?.state !== 'starting') return undefined
       const { template, vcpus, memory_mib: memoryMib } = row
-      const wanted = { template, vcpus, memoryMib, hostTags: stringsOf(params.hostTags), not }
+      const refused = new Map([...not].map((each) => [each, 'did not get it']))
+      const wanted = { template, vcpus, memoryMib, hostTags: stringsOf(params.hostTags), not: refused }
       const { hostId, because } = await placeCapsule(tx, { hosts, share }, wanted)
       // The host that it has now was asked for nothing yet, and will be in this attempt.
       const moved = { ...params, hostId, because, not: [...not], unsent: attempts - 1 }

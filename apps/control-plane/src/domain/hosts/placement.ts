@@ -35,8 +35,12 @@ interface Wanted extends Demand {
   readonly hostId?: string | null | undefined
   /** It brings all that it stands on, so that no host need have its template. @default false */
   readonly isStored?: boolean
-  /** Hosts that it was given to, and that did not get it. */
-  readonly not?: ReadonlySet<string>
+  /** Hosts that do not get it, and why, as the end of a sentence about each. */
+  readonly not?: ReadonlyMap<string, string>
+  /** The host that it shall go to, and no other. */
+  readonly on?: string | undefined
+  /** Whether that one is promised what it takes. @default false */
+  readonly isPromised?: boolean
 }
 
 /** The host of a capsule, and why that. */
@@ -80,6 +84,7 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
     throw new AppError(code, message, { details: { host_id: boundTo } })
   }
   if (rooms.length === 0) throw noHost()
+  if (wanted.on !== undefined) return placeOn(rooms, wanted.on, wanted)
   requireTagged(rooms, hostTags)
   const has = (id: string): boolean => wanted.isStored === true || mayHave(hosts.get(id), template)
   const open = rooms.filter(({ id, closed }) => closed === undefined && not?.has(id) !== true && has(id))
@@ -93,9 +98,21 @@ export async function placeCapsule(tx: Db, deps: PlacementDeps, wanted: Wanted):
   const [fullest] = freest(open)
   const why =
     fullest === undefined
-      ? rooms.map(({ id, closed = `does not have ${template}` }) => `${id} ${closed}`).join(', ')
+      ? rooms.map(({ id, closed = not?.get(id) ?? `does not have ${template}` }) => `${id} ${closed}`).join(', ')
       : `the freest, ${fullest.id}, has ${Math.max(0, Math.floor(fullest.freeVcpus))} vCPUs and ${Math.max(0, Math.floor(fullest.freeMib))} MiB left`
   throw new AppError('no_hosts_available', `No host has room for ${sizes(wanted)}: ${why}.`)
+}
+
+function placeOn(rooms: readonly Room[], id: string, wanted: Wanted): Placed {
+  const room = rooms.find((each) => each.id === id)
+  if (room === undefined) throw new AppError('host_not_found', `There is no host ${id}, or it has not joined yet.`)
+  const left = `${Math.max(0, Math.floor(room.freeVcpus))} vCPUs and ${Math.max(0, Math.floor(room.freeMib))} MiB left`
+  const full = wanted.isPromised === true || hasRoom(room, wanted) ? undefined : `has ${left}`
+  const why = wanted.not?.get(id) ?? room.closed ?? full
+  if (why === undefined) return { hostId: id, because: 'it was asked for' }
+  throw new AppError('no_hosts_available', `${id} cannot have ${sizes(wanted)}: it ${why}.`, {
+    details: { host_id: id },
+  })
 }
 
 /**

@@ -126,6 +126,11 @@ export class Operations {
     }
   }
 
+  /** Whether this process begins nothing new. */
+  get isStopping(): boolean {
+    return this.#stopping
+  }
+
   /** Takes over what dead processes left, and what is due for another try; called regularly. */
   async resumeExpired(): Promise<void> {
     while (!this.#stopping) {

@@ -1,16 +1,20 @@
 import {
   anyCapsulePageSchema,
   capsuleIdSchema,
+  capsuleMoveSchema,
+  lifecycleQuerySchema,
   listAnyCapsulesQuerySchema,
+  moveCapsuleSchema,
   platformHealthSchema,
 } from '@wrenn/protocol'
 import { z } from 'zod'
 import { actorOf } from '../auth.js'
 import type { App, Services } from '../context.js'
-import { errors, noContent } from '../schemas.js'
+import { idempotencyHeaders, requestOptions } from '../idempotency.js'
+import { capsuleParams, errors, noContent, optionalBody } from '../schemas.js'
 
 /** For admins of the platform: what is on it, and how it does. */
-export function platformRoutes(app: App, { allCapsules, unknownCapsules, platformWatch }: Services): void {
+export function platformRoutes(app: App, { allCapsules, moves, unknownCapsules, platformWatch }: Services): void {
   app.get(
     '/v1/admin/capsules',
     {
@@ -23,6 +27,39 @@ export function platformRoutes(app: App, { allCapsules, unknownCapsules, platfor
       },
     },
     (request) => allCapsules.list(request.query),
+  )
+
+  app.post(
+    '/v1/admin/capsules/:id/move',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags: ['system'],
+        summary: 'Move a capsule of any team to another host.',
+        description:
+          'One that runs is paused, stored, and goes on on the other host; a paused one hibernates. Where that fails it is as it was before. After `wait_sec` the answer shows `state: running`. A move that is under way is joined; one that is on no host, or where it should be, stays.',
+        params: capsuleParams,
+        querystring: lifecycleQuerySchema,
+        headers: idempotencyHeaders,
+        body: optionalBody(moveCapsuleSchema),
+        response: { 200: capsuleMoveSchema, ...errors },
+      },
+    },
+    (request) => moves.move(request.params.id, { ...requestOptions(request), hostId: request.body.host_id }),
+  )
+
+  app.get(
+    '/v1/admin/capsules/:id/move',
+    {
+      config: { permission: 'hosts.read' },
+      schema: {
+        tags: ['system'],
+        summary: 'How the newest move of a capsule does, or how it ended.',
+        params: capsuleParams,
+        response: { 200: capsuleMoveSchema, ...errors },
+      },
+    },
+    (request) => moves.get(request.params.id),
   )
 
   app.delete(

@@ -1,0 +1,2 @@
+export { moveExecutor } from './execute-move.js'
+export { Moves } from './moves.js'

@@ -1,0 +1,419 @@
+import { AppError, capsuleIds, waitFor } from '@wrenn/base'
+import type { AuditPage, Capsule, CapsuleMove, ErrorBody, Host, NewHost } from '@wrenn/protocol'
+import { FakeHost } from '@wrenn/testkit'
+import { sql } from 'kysely'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { ControlPlane } from './control-plane.js'
+import type { OpenTeamStates } from './domain/stored/index.js'
+import { insertCapsule } from './store/capsules.js'
+import { type Db, openDatabase } from './store/database.js'
+import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
+import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
+
+const LONG_MS = 240_000
+const storeEnv = {
+  WRENN_ENCRYPTION_KEY: '11'.repeat(32),
+  WRENN_OBJECT_STORE: 's3://capsules',
+  WRENN_OBJECT_STORE_ENDPOINT: 'http://127.0.0.1:9',
+  WRENN_OBJECT_STORE_ACCESS_KEY: 'a',
+  WRENN_OBJECT_STORE_SECRET_KEY: 'b',
+}
+const ENV = {
+  ...storeEnv,
+  WRENN_HOST_AGENT_ADDRESS: 'joined',
+  WRENN_HOST_SILENT_SEC: '5',
+  WRENN_QUOTA_CREATING_CAPSULES: '0',
+  WRENN_QUOTA_RUNNING_CAPSULES: '0',
+}
+
+let platform: Platform
+let second: ControlPlane
+let db: Db
+/** Joined machines; all but the first two are cordoned where a test does not want them. */
+let a: JoinedMachine
+let b: JoinedMachine
+let c: JoinedMachine
+
+/** What the hosts have stored, which are fakes, too. */
+const openStates: OpenTeamStates = async () => ({
+  remove: async (id) => {
+    await a.fake.store.get(id)?.capture.dispose()
+    a.fake.store.delete(id)
+  },
+  collect: async () => ({ removed: 0, bytes: 0 }),
+})
+
+beforeAll(async () => {
+  platform = await startPlatform({ env: ENV, timing: { openStates } })
+  second = await startReplica(platform, ENV, undefined, { openStates })
+  db = openDatabase({ url: platform.databaseUrl })
+  a = await joinAnew(platform, platform.host)
+  b = await joinAnew(platform, await FakeHost.start())
+  c = await joinAnew(platform, await FakeHost.start())
+  for (const { fake } of [b, c]) fake.store = a.fake.store
+  const areOnline = async () =>
+    (await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)).every(({ status }) => status === 'online') ||
+    undefined
+  await waitFor(areOnline, { timeoutMs: 60_000, what: 'all hosts to be online' })
+}, LONG_MS)
+afterAll(async () => {
+  await db.destroy()
+  await second[Symbol.asyncDispose]()
+  for (const { door } of [a, b, c]) await door[Symbol.asyncDispose]()
+  for (const { fake } of [b, c]) await fake[Symbol.asyncDispose]()
+  await platform[Symbol.asyncDispose]()
+})
+
+const all = (): readonly JoinedMachine[] => [a, b, c]
+const post = async (path: string, body?: object): Promise<Response> => await platform.call('POST', path, body)
+const refusal = async (response: Response): Promise<[status: number, code: string, message: string]> => {
+  const { code, message } = ((await response.json()) as ErrorBody).error
+  return [response.status, code, message]
+}
+const moving = (id: string, to?: JoinedMachine, waitSec = 30): Promise<Response> =>
+  post(`/v1/admin/capsules/${id}/move?wait_sec=${waitSec}`, to && { host_id: to.id })
+const move = async (id: string, to?: JoinedMachine): Promise<CapsuleMove> => await json(await moving(id, to), 200)
+const moveOf = async (id: string): Promise<CapsuleMove> =>
+  await json(await platform.call('GET', `/v1/admin/capsules/${id}/move`), 200)
+const ended = async (id: string): Promise<CapsuleMove> =>
+  await waitFor(async () => await moveOf(id).then((each) => (each.state === 'running' ? undefined : each)), {
+    timeoutMs: 60_000,
+    what: 'the move to end',
+  })
+const end = async (...ids: readonly string[]): Promise<void> => {
+  for (const id of ids) await platform.call('DELETE', `/v1/capsules/${id}`)
+}
+
+/** While no other host takes anything new. */
+async function among<T>(machines: readonly JoinedMachine[], work: () => Promise<T>): Promise<T> {
+  const others = all().filter((each) => !machines.includes(each))
+  for (const { id } of others) await json(await post(`/v1/hosts/${id}/cordon`), 200)
+  try {
+    return await work()
+  } finally {
+    for (const { id } of others) await json(await post(`/v1/hosts/${id}/uncordon`), 200)
+  }
+}
+
+async function exec(id: string, cmd: string): Promise<string> {
+  const answer = await post(`/v1/capsules/${id}/exec`, { cmd: 'sh', args: ['-c', cmd] })
+  return (await json<{ stdout: string }>(answer, 200)).stdout
+}
+
+/** A running capsule with something in it. */
+async function made(on: JoinedMachine, body: object = {}): Promise<string> {
+  const { id } = await among([on], async () => await platform.create(body))
+  await exec(id, 'echo kept > note')
+  return id
+}
+
+const runsOn = (id: string): readonly string[] =>
+  all()
+    .filter(({ fake }) => fake.capsules.get(id)?.state === 'running')
+    .map((each) => each.id)
+
+/** Nothing is kept of a capsule anywhere, but for what is said. */
+async function untilKept(id: string, hosts: readonly JoinedMachine[], stored: number): Promise<void> {
+  const found = async () => ({
+    hosts: all()
+      .filter(({ fake }) => fake.capsules.has(id))
+      .map(({ id: host }) => host),
+    stored: [...a.fake.store.values()].filter(({ capsuleId }) => capsuleId === id).length,
+    rows: (await db.selectFrom('stored_states').selectAll().where('capsule_id', '=', id).execute()).length,
+  })
+  const wanted = { hosts: hosts.map(({ id: host }) => host), stored, rows: stored }
+  await expect.poll(found, { timeout: 30_000 }).toEqual(wanted)
+}
+
+/** It runs there as it was, and nowhere else is anything of it. */
+async function goesOnOn(id: string, machine: JoinedMachine): Promise<void> {
+  await platform.until(id, 'running')
+  expect((await platform.get(id)).host_id).toBe(machine.id)
+  expect(await exec(id, 'cat note')).toBe('kept\n')
+  await untilKept(id, [machine], 0)
+  expect(runsOn(id)).toEqual([machine.id])
+}
+
+const expireLeases = async (): Promise<void> => {
+  await sql`UPDATE operations SET lease_until = now() WHERE state = 'running'`.execute(db)
+}
+
+describe('a capsule that is moved', () => {
+  it(
+    'goes on on another host, the one that is asked for, and tells how it does',
+    async () => {
+      const id = await made(a)
+      const held = c.fake.holdNext('fetch_state')
+      const asked = moving(id, c)
+      await held.reached
+      expect(await moveOf(id)).toMatchObject({
+        ...{ state: 'running', capsule_state: 'resuming', from_host_id: a.id, to_host_id: c.id },
+        because: 'it was asked for',
+      })
+      const [status, code] = await refusal(await moving(id, b, 0))
+      expect([status, code]).toEqual([409, 'conflict'])
+      const joined = moving(id)
+      held.release()
+      for (const answer of [await asked, await joined])
+        expect(await json<CapsuleMove>(answer, 200)).toMatchObject({ state: 'succeeded', host_id: c.id })
+      await goesOnOn(id, c)
+      // It is there: nothing to do.
+      expect(await move(id, c)).toMatchObject({ state: 'succeeded', host_id: c.id })
+      expect(await move(id)).toMatchObject({
+        from_host_id: c.id,
+        because: expect.stringContaining('is free, of 2 hosts'),
+      })
+      const page = await json<AuditPage>(await platform.call('GET', `/v1/audit-logs?resource_id=${id}`), 200)
+      const told = page.items.filter(({ action }) => action === 'capsule.move')
+      expect(told.map(({ outcome, details }) => [outcome, details?.from, details?.host_id]).slice(-2)).toEqual([
+        ['success', a.id, c.id],
+        ['accepted', a.id, c.id],
+      ])
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'hibernates when it was paused, and cannot be sent to a host then',
+    async () => {
+      const id = await made(a)
+      await json(await post(`/v1/capsules/${id}/pause?wait_sec=30`), 200)
+      const [status, code, message] = await refusal(await moving(id, b))
+      expect([status, code]).toEqual([409, 'invalid_state'])
+      expect(message).toContain('only one that runs goes to a host by name')
+      for (let times = 0; times < 2; times++)
+        expect(await move(id)).toMatchObject({ state: 'succeeded', capsule_state: 'hibernated' })
+      await untilKept(id, [], 1)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'stays as it is when no other host has room, what is promised to others counted',
+    async () => {
+      const size = { vcpus: 1, memory_mb: 1024 }
+      const [first, next] = [await made(a, size), await made(a, size)]
+      await among([a], async () => {
+        const [status, code, message] = await refusal(await moving(first))
+        expect([status, code]).toEqual([503, 'no_hosts_available'])
+        expect(message).toContain(`${a.id} is where it is`)
+        expect(message).toContain(`${b.id} is cordoned`)
+      })
+      // Each fake host has 8 GiB, of which 7372 MiB are promised.
+      const filler = await among([b], async () => await platform.create({ vcpus: 1, memory_mb: 6144 }))
+      const held = a.fake.holdNext('store')
+      await among([a, b], async () => {
+        await moving(first, undefined, 0)
+        await held.reached
+        const [, code, message] = await refusal(await moving(next))
+        expect([code, message]).toEqual(['no_hosts_available', expect.stringContaining('204 MiB left')])
+        const [, named, said] = await refusal(await moving(next, b))
+        expect([named, said]).toEqual(['no_hosts_available', expect.stringContaining(`${b.id} cannot have 1 vCPUs`)])
+        held.release()
+        expect(await ended(first)).toMatchObject({ state: 'succeeded', host_id: b.id })
+      })
+      await goesOnOn(first, b)
+      expect(runsOn(next)).toEqual([a.id])
+      await end(first, next, filler.id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'is refused while it has checkpoints, on a host that is not there, and when it is not there itself',
+    async () => {
+      const id = await made(a)
+      await json(await post(`/v1/capsules/${id}/checkpoints`, {}), 201)
+      expect((await refusal(await moving(id))).slice(0, 2)).toEqual([409, 'invalid_state'])
+      const nowhere = { host_id: `host-${'0'.repeat(25)}` }
+      const bare = await made(a)
+      const unknown = await refusal(await post(`/v1/admin/capsules/${bare}/move`, nowhere))
+      expect(unknown.slice(0, 2)).toEqual([404, 'host_not_found'])
+      expect((await refusal(await moving(`cl-${'0'.repeat(25)}`))).slice(0, 2)).toEqual([404, 'capsule_not_found'])
+      expect((await platform.call('GET', `/v1/admin/capsules/${id}/move`)).status).toBe(404)
+      expect([(await platform.get(id)).state, (await platform.get(bare)).state]).toEqual(['running', 'running'])
+      await end(id, bare)
+    },
+    LONG_MS,
+  )
+
+  for (const when of ['before', 'after'] as const) {
+    for (const point of when === 'after'
+      ? (['pause', 'store', 'fetch_state', 'resume'] as const)
+      : (['store', 'fetch_state'] as const)) {
+      it(
+        `is moved all the same when its control plane dies ${when} the host did ${point}`,
+        async () => {
+          const id = await made(a)
+          const machine = point === 'pause' || point === 'store' ? a : b
+          const held = machine.fake.holdNext(point, when)
+          await moving(id, b, 0)
+          await held.reached
+          expect(runsOn(id).length).toBeLessThanOrEqual(1)
+          await platform.restart(async () => held.release())
+          await expireLeases()
+          expect(await ended(id)).toMatchObject({ state: 'succeeded', host_id: b.id })
+          await goesOnOn(id, b)
+          await end(id)
+        },
+        LONG_MS,
+      )
+    }
+  }
+
+  it(
+    'goes to the next host when one cannot have it, and back when none can',
+    async () => {
+      const id = await made(a)
+      const full = (): AppError => new AppError('disk_full', 'There is no room.')
+      const first = await among([a, b, c], async () => {
+        const storing = a.fake.holdNext('store')
+        await moving(id, undefined, 0)
+        await storing.reached
+        const to = (await moveOf(id)).to_host_id
+        const promised = to === b.id ? b : c
+        promised.fake.failNext('fetch_state', full(), 'after')
+        storing.release()
+        return promised
+      })
+      const next = first === b ? c : b
+      expect(await ended(id)).toMatchObject({ state: 'succeeded', host_id: next.id })
+      await goesOnOn(id, next)
+
+      for (const each of all()) if (each !== next) each.fake.failNext('fetch_state', full())
+      await moving(id, undefined, 0)
+      const back = await ended(id)
+      expect(back).toMatchObject({ state: 'failed', host_id: next.id, error: { code: 'no_hosts_available' } })
+      expect(back.error?.message).toContain('could not have it')
+      await goesOnOn(id, next)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'runs where it was when its state cannot be stored',
+    async () => {
+      const id = await made(a)
+      a.fake.failNext('store', new AppError('not_supported', 'The object store does not answer.'))
+      await moving(id, undefined, 0)
+      expect(await ended(id)).toMatchObject({ state: 'failed', host_id: a.id, error: { code: 'not_supported' } })
+      await goesOnOn(id, a)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'goes elsewhere when the host that has a place for it falls silent',
+    async () => {
+      const id = await made(a)
+      const held = a.fake.holdNext('store')
+      await among([a, b], async () => {
+        await moving(id, undefined, 0)
+        await held.reached
+      })
+      expect((await moveOf(id)).to_host_id).toBe(b.id)
+      await b.door[Symbol.asyncDispose]()
+      const status = async () => (await json<Host>(await platform.call('GET', `/v1/hosts/${b.id}`), 200)).status
+      await expect.poll(status, { timeout: 30_000 }).toBe('unreachable')
+      held.release()
+      expect(await ended(id)).toMatchObject({ state: 'succeeded', host_id: c.id })
+      await goesOnOn(id, c)
+      const again = await json<NewHost>(await post(`/v1/hosts/${b.id}/token`), 201)
+      b = { ...b, ...(await joinAs(platform, b.fake, again)) }
+      await expect.poll(status, { timeout: 30_000 }).toBe('online')
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'has those who use it wait, instead of being woken in the way of it',
+    async () => {
+      const id = await made(a, { auto_resume: true })
+      const held = a.fake.holdNext('store')
+      await moving(id, b, 0)
+      await held.reached
+      const used = exec(id, 'cat note')
+      const resumed = post(`/v1/capsules/${id}/resume?wait_sec=30`)
+      expect(await json<Capsule>(await post(`/v1/capsules/${id}/resume?wait_sec=0`), 200)).toMatchObject({
+        state: 'paused',
+      })
+      held.release()
+      expect(await used).toBe('kept\n')
+      expect(await json<Capsule>(await resumed, 200)).toMatchObject({ state: 'running', host_id: b.id })
+      await goesOnOn(id, b)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'stays asleep when somebody pauses it meanwhile, and is gone when somebody destroys it',
+    async () => {
+      const id = await made(a)
+      const held = a.fake.holdNext('store')
+      await moving(id, b, 0)
+      await held.reached
+      const paused = post(`/v1/capsules/${id}/pause?wait_sec=30`)
+      await expect
+        .poll(
+          async () =>
+            (
+              await sql`SELECT FROM operations WHERE capsule_id = ${id} AND kind = 'move'
+          AND params ->> 'wakes' = 'false'`.execute(db)
+            ).rows.length,
+        )
+        .toBe(1)
+      held.release()
+      expect(await json<Capsule>(await paused, 200)).toMatchObject({ state: 'hibernated' })
+      expect(await ended(id)).toMatchObject({ state: 'succeeded', capsule_state: 'hibernated' })
+      await untilKept(id, [], 1)
+
+      const doomed = await made(a)
+      const storing = a.fake.holdNext('store')
+      await moving(doomed, b, 0)
+      await storing.reached
+      await end(doomed)
+      storing.release()
+      expect(await ended(doomed)).toMatchObject({ state: 'failed', error: { code: 'invalid_state' } })
+      for (const each of [id, doomed]) {
+        await end(each)
+        await untilKept(each, [], 0)
+      }
+    },
+    LONG_MS,
+  )
+})
+
+describe('a platform with one host, or without an object store', () => {
+  it(
+    'moves nothing, and says what is lacking',
+    async () => {
+      const databaseUrl = platform.databaseUrl.replace(/\/[^/?]*(\?|$)/, '/postgres$1')
+      const worlds = [
+        [storeEnv, '--remote-host'],
+        [{ ...ENV, WRENN_OBJECT_STORE: '' }, 'WRENN_OBJECT_STORE'],
+      ] as const
+      for (const [env, name] of worlds) {
+        const own = await startPlatform({ env, databaseUrl, timing: { openStates } })
+        await using _ = own
+        const rows = openDatabase({ url: own.databaseUrl })
+        const { id: teamId } = await rows.selectFrom('teams').select('id').limit(1).executeTakeFirstOrThrow()
+        const id = capsuleIds.create()
+        await insertCapsule(rows, {
+          ...{ id, team_id: teamId, template: 'minimal', state: 'running', desired_state: 'running' },
+          ...{ vcpus: 1, memory_mib: 512, disk_size_mib: 1024, timeout_sec: 0, labels: '{}', envs: '{}' },
+          ...{ default_user: '', default_cwd: '', observed_state: 'running' },
+        })
+        await rows.destroy()
+        const said = await refusal(await own.call('POST', `/v1/admin/capsules/${id}/move`))
+        expect(said).toEqual([501, 'not_supported', expect.stringContaining(name)])
+      }
+    },
+    LONG_MS,
+  )
+})
