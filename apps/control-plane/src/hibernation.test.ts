@@ -349,6 +349,58 @@ describe('a capsule that hibernates', () => {
   )
 })
 
+describe('a database from before a resume', () => {
+  /** A capsule that goes on on `b`, while what the database says is from when it hibernated. */
+  async function resumedSince(): Promise<string> {
+    const { id } = await platform.create()
+    await exec(id, 'echo old > note')
+    await move(id, 'hibernate')
+    const row = await db.selectFrom('capsules').selectAll().where('id', '=', id).executeTakeFirstOrThrow()
+    const ofCapsule = db.selectFrom('stored_states').selectAll().where('capsule_id', '=', id)
+    const state = await ofCapsule.executeTakeFirstOrThrow()
+    await on(b, async () => await move(id, 'resume'))
+    await exec(id, 'echo new > note')
+    await untilKept(id, { hosts: [b], stored: 0 })
+    const { generation, host_id, stored_state, desired_state, observed_state } = row
+    await db
+      .updateTable('capsules')
+      .set({ state: 'hibernated', generation, host_id, stored_state, desired_state, observed_state })
+      .where('id', '=', id)
+      .execute()
+    await sql`INSERT INTO stored_states (id, team_id, capsule_id, sealed_by, layers, bytes, generation, whole_at)
+      VALUES (${state.id}, ${state.team_id}, ${id}, ${state.sealed_by}, ${state.layers}, ${state.bytes}, ${state.generation}, now())`.execute(
+      db,
+    )
+    return id
+  }
+  function say({ fake }: JoinedMachine, id: string): void {
+    const capsule = fake.capsules.get(id)
+    if (capsule !== undefined) fake.announce(capsule)
+  }
+
+  it(
+    'follows the host that has the capsule, running or paused, also after it was asked to resume it',
+    async () => {
+      for (const goal of ['running', 'paused'] as const) {
+        const id = await resumedSince()
+        const [status] = await on(a, async () => await refusal(await post(`/v1/capsules/${id}/resume?wait_sec=30`)))
+        expect(status).toBeGreaterThanOrEqual(400) // it is in the store no more
+        const there = b.fake.capsules.get(id)
+        if (there !== undefined) there.state = goal
+        say(b, id)
+        expect((await platform.until(id, goal)).host_id).toBe(b.id)
+        if (there !== undefined) there.state = 'running'
+        say(b, id)
+        await platform.until(id, 'running')
+        expect(await exec(id, 'cat note')).toBe('new\n')
+        await untilKept(id, { hosts: [b], stored: 0 })
+        await platform.call('DELETE', `/v1/capsules/${id}`)
+      }
+    },
+    LONG_MS,
+  )
+})
+
 describe('a platform with one host', () => {
   it(
     'lets what has been paused for long hibernate by itself, and wakes it there',

@@ -44,7 +44,7 @@ const happens: Readonly<Record<Exclude<CapsuleCommand, Request>, string>> = {
   destroyed: 'the host says that nothing is left of it',
   exited: 'the guest ended by itself',
   lost: 'its host is silent, or answers without it',
-  found: 'its host has it again',
+  found: 'its host has it again; out of `hibernated`, the database was restored from before a resume',
   failed: 'what was under way did not work; the capsule is what it was before, if it was anything',
 }
 

@@ -53,6 +53,7 @@ export type CapsuleCommand = (typeof capsuleCommands)[number]
  * itself (`paused` out of `running`) when it runs short of memory or space. A guest that ended with a saved state behind it
  * may be resumed from that state, or rolled back to a checkpoint: both make it run again. A capsule is stored away while it is
  * `paused`, so that it can be resumed at any moment of that; `hibernated` is what it becomes when its state is in the store alone.
+ * A host moves a hibernated one only when the database was restored and the host has the capsule of after that.
  */
 export const capsuleTransitions = {
   pending: { start: 'starting', destroy: 'stopping', failed: 'error', lost: 'missing' },
@@ -93,7 +94,7 @@ export const capsuleTransitions = {
     lost: 'missing',
     failed: 'paused',
   },
-  hibernated: { resume: 'resuming', destroy: 'stopping' },
+  hibernated: { resume: 'resuming', destroy: 'stopping', found: 'running', paused: 'paused', exited: 'error' },
   stopping: { destroyed: 'stopped', destroy: 'stopping', lost: 'stopping' },
   stopped: { destroy: 'stopped' },
   missing: {

@@ -348,7 +348,7 @@ describe('a restore', () => {
       const id = await addCapsule(db, teamId, { state: state ?? 'paused', desired_state: 'paused' })
       if (state !== undefined) await patchCapsule(db, id, { stored_state: stateId })
       await beginStored(db, { id: stateId, team_id: teamId, capsule_id: id, sealed_by: 'v1.00000000.' })
-      await finishStored(db, stateId, { bytes: 1, layers: ['a'] })
+      await finishStored(db, stateId, { bytes: 1, layers: ['a'], generation: 1 })
       return id
     }
     const [asleep, waking] = [await stored('state-1', 'hibernated'), await stored('state-2', 'resuming')]

@@ -1,6 +1,6 @@
 import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
-import { HostService, type Template } from '@wrenn/protocol/host'
+import { type Capsule, HostService, type Template } from '@wrenn/protocol/host'
 import { isAway } from './errors.js'
 import { type Host, HostCalls } from './host.js'
 import type { HostLink } from './link.js'
@@ -12,6 +12,12 @@ import type { OpenTunnel } from './tunnel.js'
 const REMEMBERED = 20_000
 /** For a host that is asked whether it has a capsule. */
 const ASK_TIMEOUT_MS = 3_000
+
+/** What a host has of a capsule. */
+export interface HostCopy {
+  readonly host: Host
+  readonly capsule: Capsule
+}
 
 /** What is recorded of where capsules and snapshots are. All that are asked throw an AppError, `database_unavailable` when nobody can say now. */
 export interface Whereabouts {
@@ -201,7 +207,7 @@ export class Hosts extends HostCalls {
   async whoHas(capsuleId: string): Promise<Host | undefined> {
     if (this.#links.size === 0) throw noHost()
     const answers = await Promise.allSettled(
-      this.all.map(async (host) => ({ host, has: await hasCapsule(host, capsuleId) })),
+      this.all.map(async (host) => ({ host, has: (await capsuleOn(host, capsuleId)) !== undefined })),
     )
     const said = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []))
     const found = said.find(({ has }) => has)
@@ -212,17 +218,29 @@ export class Hosts extends HostCalls {
     return found?.host
   }
 
+  /**
+   * What all hosts have of a capsule, for whoever must not believe one alone.
+   * @throws AppError `host_unavailable` while one of them does not answer
+   */
+  async copiesOf(capsuleId: string): Promise<readonly HostCopy[]> {
+    const asked = this.all.map(async (host) => ({ host, capsule: await capsuleOn(host, capsuleId) }))
+    try {
+      return (await Promise.all(asked)).flatMap(({ host, capsule }) => (capsule === undefined ? [] : { host, capsule }))
+    } catch (cause) {
+      throw new AppError('host_unavailable', 'A host does not answer that may have it, too.', { cause })
+    }
+  }
+
   #tell(): void {
     for (const listener of this.#listeners) listener()
   }
 }
 
-async function hasCapsule(host: Host, capsuleId: string): Promise<boolean> {
+async function capsuleOn(host: Host, capsuleId: string): Promise<Capsule | undefined> {
   try {
-    await host.call((client) => client.getCapsule({ capsuleId }, { timeoutMs: ASK_TIMEOUT_MS }))
-    return true
+    return (await host.call((client) => client.getCapsule({ capsuleId }, { timeoutMs: ASK_TIMEOUT_MS }))).capsule
   } catch (error) {
-    if (AppError.is(error, 'capsule_not_found', 'not_found')) return false
+    if (AppError.is(error, 'capsule_not_found', 'not_found')) return undefined
     throw error
   }
 }

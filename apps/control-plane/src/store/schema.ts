@@ -1051,6 +1051,8 @@ interface StoredStatesTable {
   /** Digests of the read-only files that it stands on; while it is on its way, of all that it may. */
   layers: ColumnType<string[], readonly string[], readonly string[]>
   bytes: Count | null
+  /** Of its capsule when it was stored: who has fetched it has done so as a later one. */
+  generation: Count | null
   created_at: Time
   whole_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
 }
@@ -1068,6 +1070,8 @@ interface StoredTeamsTable {
   sealed_by: string
   /** Whether something may be there in vain. */
   has_waste: Generated<boolean>
+  /** Since when that waits until nobody stores. */
+  waits_since: ColumnType<Date | null, undefined, RawBuilder<Date> | null>
   /** Until then nothing is begun to be stored. */
   collecting_until: ColumnType<Date | null, undefined, RawBuilder<Date> | null>
 }

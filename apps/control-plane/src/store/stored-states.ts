@@ -36,13 +36,16 @@ export async function beginStored(
   return layers
 }
 
+interface FinishedState {
+  readonly bytes: number
+  readonly layers: readonly string[]
+  /** Of its capsule. */
+  readonly generation: number
+}
+
 /** The state is whole in the store, and stands on these layers, which are too. */
-export async function finishStored(
-  tx: Db,
-  id: string,
-  { bytes, layers }: { readonly bytes: number; readonly layers: readonly string[] },
-): Promise<void> {
-  const whole = { bytes, layers: [...layers], whole_at: sql<Date>`now()` }
+export async function finishStored(tx: Db, id: string, { bytes, layers, generation }: FinishedState): Promise<void> {
+  const whole = { bytes, generation, layers: [...layers], whole_at: sql<Date>`now()` }
   await tx.updateTable('stored_states').set(whole).where('id', '=', id).execute()
   await sql`INSERT INTO stored_layers (team_id, sealed_by, digest)
     SELECT team_id, sealed_by, unnest(layers) FROM stored_states WHERE id = ${id} ON CONFLICT DO NOTHING`.execute(tx)
@@ -139,6 +142,17 @@ export async function listLeftovers(
   if (joinedId !== undefined) query = query.where('host_id', '=', joinedId)
   if (capsuleId !== undefined) query = query.where('capsule_id', '=', capsuleId)
   return await query.orderBy('created_at').limit(MAX_LEFTOVERS).execute()
+}
+
+/** Whether what a host has of a capsule by this fetch counts for nothing: the fetch failed as far as whoever asked for it knows. */
+export async function isLeftover(
+  db: Db,
+  joinedId: string | undefined,
+  { capsule_id, attempt }: Pick<StateLeftoverRow, 'capsule_id' | 'attempt'>,
+): Promise<boolean> {
+  let query = db.selectFrom('state_leftovers').select('state_id').where('capsule_id', '=', capsule_id)
+  if (joinedId !== undefined) query = query.where('host_id', '=', joinedId)
+  return (await query.where('attempt', '=', attempt).executeTakeFirst()) !== undefined
 }
 
 export async function dropLeftover(db: Db, { state_id, host_id, attempt }: StateLeftoverRow): Promise<void> {

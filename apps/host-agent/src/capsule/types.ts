@@ -145,6 +145,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly durableAtMs?: number | undefined
   readonly notice?: string | undefined
   readonly stored?: StoredMark | undefined
+  /** Of the fetch that brought it here; whatever is stored of it later. */
+  readonly wakeAttempt?: number | undefined
   readonly parentId?: string | undefined
   /** Of a copy that starts: the copy that, once it runs, decides that the whole fork has happened. */
   readonly leader?: CapsuleId | undefined

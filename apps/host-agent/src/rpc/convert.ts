@@ -135,6 +135,8 @@ export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof Capsul
     snapshotId: record.snapshotId ?? '',
     checkpointId: record.checkpointId ?? '',
     egressRevision: BigInt(record.egressRevision ?? 0),
+    // A record from before it was kept has it for as long as nothing else was stored.
+    wakeAttempt: BigInt(record.wakeAttempt ?? record.stored?.attempt ?? 0),
     lifecycleTimings: (record.lifecycleTimings ?? []).map(({ step, ms }) => ({ step, ms })),
     ...(exit === undefined
       ? {}

@@ -64,6 +64,8 @@ export class FakeCapsule {
   /** The newest durable state, older than `saved`. */
   fallback: FakeSaved | undefined
   notice = ''
+  /** Of the fetch that brought it here. */
+  wakeAttempt = 0n
   /** As what the state of this save is in the store. */
   storedAs: { readonly stateId: string; readonly saves: number; readonly attempt: bigint } | undefined
   readonly checkpoints = new Map<string, FakeCheckpoint>()
@@ -232,6 +234,7 @@ export class FakeCapsule {
       snapshotId: this.snapshotId,
       checkpointId: this.standsOn,
       egressRevision: request?.egressRevision ?? 0n,
+      wakeAttempt: this.wakeAttempt,
       lifecycleTimings: [...this.lifecycleTimings],
       ...(exit === undefined
         ? {}

@@ -47,6 +47,7 @@ export async function fetchStored(host: FakeHostState, { capsuleId, stateId, key
         storedAs !== undefined && storedAs.attempt < attempt && isStoredAs(there, stateId, storedAs.attempt)
       if (!isKnown && !isOlder) throw new AppError('conflict', `The capsule is ${state} here, in another state.`)
       there.storedAs = { ...storedAs, attempt }
+      there.wakeAttempt = attempt
       return { capsule: there.message(), fetchedBytes: 0n }
     }
     await host.faults.pass('fetch_state', 'before')
@@ -59,6 +60,7 @@ export async function fetchStored(host: FakeHostState, { capsuleId, stateId, key
     Object.assign(capsule, stored.of, { request: stored.request, state: 'paused', saves: 1 })
     capsule.saved = { generation: 1, durableAtMs: Date.now(), capture: await host.capture(capsule) }
     capsule.storedAs = { stateId, saves: 1, attempt }
+    capsule.wakeAttempt = attempt
     capsule.forgetRules()
     host.capsules.set(capsuleId, capsule)
     host.announce(capsule)

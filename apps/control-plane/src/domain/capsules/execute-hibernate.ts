@@ -79,7 +79,7 @@ export function hibernateExecutor(deps: ExecutorDeps): Executor {
       const { generation } = begun
       let isPutAway = false
       await conclude(db, operation, async (tx) => {
-        await finishStored(tx, stateId, { bytes: Number(bytes), layers })
+        await finishStored(tx, stateId, { bytes: Number(bytes), layers, generation })
         const ended = await putAway(tx, stored.id, { stateId, generation })
         isPutAway = ended.error === undefined
         return ended

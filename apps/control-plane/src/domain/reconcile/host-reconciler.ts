@@ -3,6 +3,7 @@ import { errorText, type Logger } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Limits } from '../../config.js'
 import type { Host } from '../../host/host.js'
+import type { HostCopy } from '../../host/hosts.js'
 import { findAnyCapsule, listForReconcile } from '../../store/capsules.js'
 import { hasVolatile } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
@@ -27,6 +28,8 @@ interface HostReconcilerDeps {
   readonly host: Host
   /** Whether there is no other host now. */
   readonly isOnly: () => boolean
+  /** What all hosts have of a capsule. @throws AppError `host_unavailable` while one of them does not answer */
+  readonly copiesOf: (capsuleId: string) => Promise<readonly HostCopy[]>
   readonly snapshots: Snapshots
   readonly logger: Logger
   readonly limits: Pick<Limits, 'quota'>

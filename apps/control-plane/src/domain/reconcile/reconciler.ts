@@ -1,6 +1,6 @@
 import { errorText, type Logger } from '@wrenn/base'
 import type { Limits } from '../../config.js'
-import type { Hosts } from '../../host/hosts.js'
+import type { HostCopy, Hosts } from '../../host/hosts.js'
 import { listOfNoHost, listOfOtherHosts, placeUnplaced, pruneEnded, pruneOperations } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { goneAmong, heardAmong } from '../../store/hosts.js'
@@ -58,10 +58,11 @@ export class Reconciler {
     this.#deps = deps
     const { host: hosts, logger, tickMs = TICK_MS } = deps
     const isOnly = (): boolean => hosts.all.length === 1
-    this.#hosts = new PerHost(hosts, (host) => new HostReconciler({ ...deps, host, isOnly }))
+    const copiesOf = async (id: string): Promise<readonly HostCopy[]> => await hosts.copiesOf(id)
+    this.#hosts = new PerHost(hosts, (host) => new HostReconciler({ ...deps, host, isOnly, copiesOf }))
     const lostBecause = 'Its host was removed from the platform, with all that was on it.'
-    this.#settler = new Settler({ ...deps, host: undefined, lostBecause })
-    this.#unplaced = new Settler({ ...deps, host: undefined, lostBecause: NOWHERE })
+    this.#settler = new Settler({ ...deps, host: undefined, copiesOf, lostBecause })
+    this.#unplaced = new Settler({ ...deps, host: undefined, copiesOf, lostBecause: NOWHERE })
     const onFailure = (error: unknown): void => logger.debug({ error: errorText(error) }, 'reconcile.retry')
     this.#rounds = new Rounds(() => this.#tick(), tickMs, onFailure)
   }

@@ -1,6 +1,7 @@
 import type { Logger } from '@wrenn/base'
 import type { Capsule } from '@wrenn/protocol/host'
 import type { Host } from '../../host/host.js'
+import type { HostCopy } from '../../host/hosts.js'
 import { type CapsulePatch, recordObservation, refreshCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { hasLiveOperation } from '../../store/operations.js'
@@ -9,6 +10,7 @@ import { settledIn, writeDestroyed } from '../capsules/index.js'
 import { exitOf, factsOf, savedFactsOf } from '../hosts/index.js'
 import { destroyOnHost } from '../operations/index.js'
 import { followHost } from './follow-host.js'
+import { newerCopyOf } from './newer-copy.js'
 
 /** An absence counts as final only when it was seen this often. */
 const COMPARISONS_UNTIL_LOST = 2
@@ -17,6 +19,8 @@ interface SettlerDeps {
   readonly db: Db
   /** `undefined`: none; there is nothing of these capsules anywhere. */
   readonly host: Host | undefined
+  /** What all hosts have of a capsule. @throws AppError `host_unavailable` while one of them does not answer */
+  readonly copiesOf: (capsuleId: string) => Promise<readonly HostCopy[]>
   readonly logger: Logger
   /** How long an answering host must be without a capsule before that counts as lost. */
   readonly lostGraceMs: number
@@ -60,14 +64,23 @@ export class Settler {
     if (capsule !== undefined) this.#absences.delete(row.id)
     // Its operation is at work, or will be taken over.
     if (isOnItsWay(row)) return
-    // What a host still has of it is freed by its list of that; one that runs there is so only where the database is older than that.
     if (row.stored_state !== null) {
-      if (capsule?.state === 'running') this.#reportOnce(row.id, {}, 'capsule.runs_though_hibernated')
+      if (capsule !== undefined) await this.#settleStored(row, capsule)
       return
     }
     if (row.desired_state === 'stopped') await this.#settleUnwanted(row, capsule)
     else if (capsule === undefined) await this.#settleAbsent(row)
     else if (capsule.state === 'running') await this.#settleRunning(row, capsule)
+    else if (capsule.state === 'paused') await this.#settlePaused(row, capsule)
+    else if (capsule.state === 'error' || capsule.state === 'stopped') await this.#settleEnded(row, capsule)
+  }
+
+  /** What a host still has of it is freed by its list of that, unless the database is older than what the host has. */
+  async #settleStored(row: CapsuleRow, seen: Capsule): Promise<void> {
+    const capsule = await newerCopyOf(this.#deps, row, seen)
+    if (capsule === undefined) {
+      if (seen.state === 'running') this.#reportOnce(row.id, {}, 'capsule.runs_though_hibernated')
+    } else if (capsule.state === 'running') await this.#settleRunning(row, capsule)
     else if (capsule.state === 'paused') await this.#settlePaused(row, capsule)
     else if (capsule.state === 'error' || capsule.state === 'stopped') await this.#settleEnded(row, capsule)
   }
@@ -131,7 +144,7 @@ export class Settler {
 
   async #settleRunning(row: CapsuleRow, capsule: Capsule): Promise<void> {
     const { db, logger } = this.#deps
-    if (row.state === 'missing') {
+    if (row.state === 'missing' || row.state === 'hibernated') {
       const patch = {
         ...factsOf(capsule),
         ...this.#attach(row),
@@ -159,7 +172,7 @@ export class Settler {
     const event = {
       command: 'paused',
       patch,
-      action: 'capsule.pause',
+      action: row.state === 'hibernated' ? 'capsule.found' : 'capsule.pause',
       isBad: false,
       cause: capsule.pauseReason || 'host',
     } as const
@@ -195,7 +208,8 @@ export class Settler {
 
   #attach(row: CapsuleRow): CapsulePatch {
     const id = this.#deps.host?.id
-    return row.host_id === null && id !== undefined ? { host_id: id } : {}
+    // What was in the store is older.
+    return row.host_id === null && id !== undefined ? { host_id: id, stored_state: null } : {}
   }
 }
 

@@ -101,6 +101,22 @@ describe('a paused capsule', () => {
     expect((await next.fetch(ref, wish, never)).record.state).toBe('running')
   })
 
+  it('is known to come of the latest fetch, whatever is stored of it afterwards', async () => {
+    const { manager, capsuleId } = await paused()
+    const ref = { capsuleId, stateId, key }
+    const told = (of: CapsuleManager) => of.get(capsuleId)?.wakeAttempt
+    await manager.store(ref, [], never)
+    expect(told(manager)).toBeUndefined()
+    await manager.fetch(ref, wish, never)
+    expect(told(manager)).toBe(3)
+    const { manager: next } = await other.start()
+    await next.fetch(ref, { ...wish, attempt: 5 }, never)
+    await next.resume(capsuleId)
+    await next.pause(capsuleId, 'request')
+    await next.store({ ...ref, stateId: 'state-2' }, [], never)
+    expect(told(next)).toBe(5)
+  })
+
   it('is stored with its layers, and again, when the store has less than it was said to have', async () => {
     const { manager, capsuleId } = await paused()
     const ref = { capsuleId, stateId, key }

@@ -170,7 +170,7 @@ export class Hibernation {
       throw new AppError('conflict', `The capsule is ${state} here, in another state.`)
     }
     // From here on whoever was told to free what was here before does not.
-    await table.store(entry, { stored: { ...stored, attempt } })
+    await table.store(entry, { stored: { ...stored, attempt }, wakeAttempt: attempt })
     await table.sync(entry)
     return { record: entry.record, fetchedBytes: 0 }
   }
@@ -206,6 +206,7 @@ export class Hibernation {
       ...{ capsuleId, bootId },
       durableAtMs: durable?.atMs,
       stored: { stateId, files: 0, savedAtMs: manifest.savedAtMs, bytes, attempt },
+      wakeAttempt: attempt,
     })
     await states.seal(draft.dir)
     await draft.keep()
