@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type ObjectStore, StateStore } from '@wrenn/object-store'
+import { listDamage, type ObjectStore, StateStore } from '@wrenn/object-store'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import type { ServerUnderTest } from './servers.js'
 
@@ -147,6 +147,44 @@ export function describeStateStore(under: ServerUnderTest): void {
     expect(await failureOf(states.load('st-1', to, { signal }))).toMatchObject({ code })
     await store.put(key, whole)
     await states.load('st-1', to, { signal })
+  })
+
+  it.each(['chunk', 'manifest'] as const)(
+    'write a %s anew that was found damaged, and believe none that is',
+    async (kind) => {
+      const [store, states] = await statesOf()
+      const files = await makeFiles()
+      const saved = await states.save('st-1', files, { signal })
+      await states.save('st-2', files, { signal })
+      const [key = ''] = await keysOf(store, kind === 'chunk' ? 'teams/team-1/chunks/' : 'teams/team-1/states/')
+      await store.put(key, Buffer.from('rotten'))
+      expect((await states.save('st-1', files, { signal })).sentBytes).toBe(0) // nobody has seen it
+      if (kind === 'manifest') await store.put(key, Buffer.from('rotten'))
+      const to = await target()
+      expect(await failureOf(states.load('st-1', to, { signal }))).toMatchObject({ code: 'stored_state_damaged' })
+      expect(await listDamage(store, signal)).toEqual(new Map([['team-1', 1]]))
+      expect(await states.has('st-1')).toBe(false)
+      expect(await states.has('st-2')).toBe(kind === 'manifest')
+      const again = await states.save('st-1', files, { signal })
+      expect(again.sentBytes > 0 && again.sentBytes < saved.sentBytes).toBe(kind === 'chunk')
+      expect(await states.has('st-1')).toBe(true)
+      expect((await states.load('st-2', to, { signal })).bytes).toBe(saved.bytes)
+      expect(await listDamage(store, signal)).toEqual(new Map())
+    },
+  )
+
+  it('forget that something was damaged when nothing needs it', async () => {
+    const [store, states] = await statesOf()
+    await states.save('st-1', await makeFiles(), { signal })
+    const [key = ''] = await keysOf(store, 'teams/team-1/chunks/')
+    await store.remove([key])
+    expect(await failureOf(states.load('st-1', await target(), { signal }))).toMatchObject({
+      code: 'stored_state_damaged',
+    })
+    expect(await listDamage(store, signal)).toEqual(new Map([['team-1', 1]]))
+    await states.remove('st-1')
+    await states.collect({ signal })
+    expect(await listDamage(store, signal)).toEqual(new Map())
   })
 
   it('tell of a chunk that is longer than any, without reading all of it', async () => {

@@ -1,4 +1,5 @@
 export { type ObjectStoreConfig, type ObjectStoreValues, objectStoreConfig, objectStoreFields } from './config.js'
+export { listDamage } from './damage-marks.js'
 export type {
   GetOptions,
   ObjectStore,

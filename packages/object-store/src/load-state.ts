@@ -2,6 +2,7 @@ import { type FileHandle, open, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, UndoStack } from '@wrenn/base'
 import { COPIES, maxPackedBytes, unpackChunk } from './chunk-codec.js'
+import type { DamageMarks } from './damage-marks.js'
 import { idAt, type Manifest, type ManifestFile } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
 import { Pace } from './pace.js'
@@ -16,6 +17,7 @@ export interface Loading {
   readonly store: ObjectStore
   readonly keys: StateKeys
   readonly places: StatePlaces
+  readonly marks: DamageMarks
   readonly parallel: number
   readonly state: string
   readonly manifest: Manifest
@@ -93,6 +95,7 @@ async function fetchChunk(loading: Loading, chunk: Wanted, signal: AbortSignal):
   const first = await tryChunk(loading, chunk, signal)
   const fetched = 'fault' in first ? await tryChunk(loading, chunk, signal) : first
   if (!('fault' in fetched)) return fetched
+  await loading.marks.add(chunk.id.toString('hex'), signal)
   const [target] = chunk.targets
   const where = target === undefined ? '' : ` of ${target.file.name} at byte ${target.offset}`
   const key = loading.places.chunk(chunk.id)

@@ -1,6 +1,7 @@
 import { type FileHandle, open } from 'node:fs/promises'
 import { AppError } from '@wrenn/base'
 import { COPIES, packChunk } from './chunk-codec.js'
+import type { DamageMarks } from './damage-marks.js'
 import { digestOf, isFileName, type Manifest, packManifest } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
 import { Pace } from './pace.js'
@@ -14,6 +15,7 @@ export interface Saving {
   readonly store: ObjectStore
   readonly keys: StateKeys
   readonly places: StatePlaces
+  readonly marks: DamageMarks
   readonly chunkBytes: number
   readonly parallel: number
 }
@@ -34,13 +36,16 @@ export async function saveState(
   requireNames(files)
   const plans: Planned[] = []
   for (const file of files) plans.push(await planOf(file, saving.chunkBytes, options))
-  const save = new Save(saving, options, totalOf(plans, saving.chunkBytes))
+  const totalBytes = totalOf(plans, saving.chunkBytes)
+  const damaged = await saving.marks.list(options.signal)
+  const save = new Save(saving, options, { totalBytes, damaged })
   const saved = []
   for (const plan of plans) saved.push(await save.file(plan))
   const manifest: Manifest = { chunkBytes: saving.chunkBytes, files: saved }
   const packed = packManifest(saving.keys, state, manifest)
   options.signal.throwIfAborted()
   await saving.store.put(saving.places.manifest(state), packed, options.signal)
+  if (damaged.has(state)) await saving.marks.remove([state], options.signal)
   return { ...save.result(), digest: digestOf(manifest) }
 }
 
@@ -81,6 +86,8 @@ class Save {
   readonly #saving: Saving
   readonly #options: SaveOptions
   readonly #totalBytes: number
+  /** Ids of chunks that are not what they should be. */
+  readonly #damaged: ReadonlySet<string>
   readonly #pace: Pace
   readonly #zeros: Buffer
   /** Each chunk is looked for and sent once, also when a file has it twice at the same time. */
@@ -89,10 +96,15 @@ class Save {
   #bytes = 0
   #sentBytes = 0
 
-  constructor(saving: Saving, options: SaveOptions, totalBytes: number) {
+  constructor(
+    saving: Saving,
+    options: SaveOptions,
+    { totalBytes, damaged }: { readonly totalBytes: number; readonly damaged: ReadonlySet<string> },
+  ) {
     this.#saving = saving
     this.#options = options
     this.#totalBytes = totalBytes
+    this.#damaged = damaged
     this.#pace = new Pace(options.bytesPerSec)
     this.#zeros = Buffer.alloc(saving.chunkBytes)
   }
@@ -130,13 +142,15 @@ class Save {
   }
 
   async #settle(id: Buffer, plain: Buffer, signal: AbortSignal): Promise<void> {
-    const { store, keys, places } = this.#saving
+    const { store, keys, places, marks } = this.#saving
     const key = places.chunk(id)
-    if (await store.has(key, signal)) return
+    const isDamaged = this.#damaged.has(id.toString('hex'))
+    if (!isDamaged && (await store.has(key, signal))) return
     const packed = await packChunk(keys, id, plain)
     await this.#pace.take(packed.length, signal)
     await store.put(key, packed, signal)
     this.#sentBytes += packed.length
+    if (isDamaged) await marks.remove([id.toString('hex')], signal)
   }
 }
 

@@ -1,12 +1,18 @@
 const NAME = /^[A-Za-z0-9-]{1,128}$/
 
+/** What the marks of all teams begin with. */
+export const DAMAGED = 'damaged/'
+
 /** Keys of a team's objects. */
 export class StatePlaces {
   readonly #team: string
+  /** What all marks of damaged chunks begin with. */
+  readonly marks: string
 
   /** @param team its id; letters, digits and `-` */
   constructor(team: string) {
     this.#team = `teams/${needName(team)}`
+    this.marks = `${DAMAGED}${team}/`
   }
 
   /** What all manifests begin with. */
@@ -21,6 +27,11 @@ export class StatePlaces {
 
   manifest(state: string): string {
     return this.manifests + needName(state)
+  }
+
+  /** @param id of a chunk, in hexadecimal digits, or the name of a state */
+  mark(id: string): string {
+    return this.marks + id
   }
 
   chunk(id: Buffer): string {

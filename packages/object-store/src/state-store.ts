@@ -1,5 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { COPIES } from './chunk-codec.js'
+import { DamageMarks } from './damage-marks.js'
 import { loadState } from './load-state.js'
 import { idAt, MAX_MANIFEST_BYTES, type Manifest, unpackManifest } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
@@ -35,18 +36,20 @@ export class StateStore {
   readonly #store: ObjectStore
   readonly #keys: StateKeys
   readonly #places: StatePlaces
+  readonly #marks: DamageMarks
   readonly #chunkBytes: number
 
   constructor(store: ObjectStore, team: StoredTeam, options: StateStoreOptions = {}) {
     this.#store = store
     this.#keys = new StateKeys(team)
     this.#places = new StatePlaces(team.id)
+    this.#marks = new DamageMarks(store, this.#places)
     this.#chunkBytes = options.chunkBytes ?? CHUNK_BYTES
   }
 
   /**
    * Saves files, which must not change meanwhile. Chunks that are there already are not sent again, so a save that was broken off goes on
-   * where it was; zeros are not sent. The manifest is written last: when it is there, the state is whole.
+   * where it was, unless they were found damaged; zeros are not sent. The manifest is written last: when it is there, the state is whole.
    * @param state letters, digits and `-`; one of that name is replaced
    */
   async save(state: string, files: readonly StateFile[], options: SaveOptions): Promise<SaveResult> {
@@ -54,18 +57,30 @@ export class StateStore {
     return await saveState({ ...saving, parallel, chunkBytes: this.#chunkBytes }, state, files, options)
   }
 
-  /** Whether the state is there, which means that it is whole. */
+  /** Whether the state is there, which means that it is whole, and nothing of it was found damaged since. */
   async has(state: string, signal?: AbortSignal): Promise<boolean> {
-    return await this.#store.has(this.#places.manifest(state), signal)
+    if (!(await this.#store.has(this.#places.manifest(state), signal))) return false
+    const damaged = await this.#marks.list(signal)
+    if (damaged.size === 0) return true
+    try {
+      return (
+        !damaged.has(state) &&
+        !chunksIn(await this.#manifest(state, signal)).some((id) => damaged.has(id.toString('hex')))
+      )
+    } catch (error) {
+      if (AppError.is(error, 'stored_state_damaged', 'stored_state_not_found')) return false
+      throw error
+    }
   }
 
   /**
    * Writes the state's files, sparse, into a folder that has none of their names, and flushes them to the disk. Each chunk's content is
-   * compared with its name. When it fails, what it wrote is gone.
+   * compared with its name; one that is damaged or missing is noted, so that the next save of its content writes it anew. When it fails, what it
+   * wrote is gone.
    * @throws AppError `stored_state_not_found`, `stored_state_wrong_key`, `stored_state_damaged` with the object's name
    */
   async load(state: string, folder: string, options: TransferOptions): Promise<LoadResult> {
-    const manifest = await this.#manifest(state, options.signal)
+    const manifest = await this.#manifestToLoad(state, options.signal)
     return await loadState({ ...this.#transfer(manifest.chunkBytes), state, manifest, folder }, options)
   }
 
@@ -85,8 +100,7 @@ export class StateStore {
     for await (const { key } of this.#store.list(manifests, signal)) states.add(key.slice(manifests.length))
     const needed = new Set<string>()
     for (const state of states) {
-      for (const file of (await this.#manifest(state, signal)).files)
-        for (const at of file.places.keys()) needed.add(this.#places.chunk(idAt(file, at)))
+      for (const id of chunksIn(await this.#manifest(state, signal))) needed.add(this.#places.chunk(id))
     }
     const unused: string[] = []
     let bytes = 0
@@ -96,17 +110,34 @@ export class StateStore {
       bytes += sizeBytes
     }
     await this.#store.remove(unused, signal)
+    const idle = [...(await this.#marks.list(signal))].filter(
+      (id) => !needed.has(this.#places.chunk(Buffer.from(id, 'hex'))),
+    )
+    await this.#marks.remove(idle, signal)
     return { removed: unused.length, bytes }
   }
 
   #transfer(chunkBytes: number) {
     const parallel = Math.max(1, Math.floor(this.#store.room.bytes / (COPIES * chunkBytes)))
-    return { store: this.#store, keys: this.#keys, places: this.#places, parallel }
+    return { store: this.#store, keys: this.#keys, places: this.#places, marks: this.#marks, parallel }
   }
 
-  async #manifest(state: string, signal: AbortSignal): Promise<Manifest> {
+  async #manifestToLoad(state: string, signal: AbortSignal): Promise<Manifest> {
+    try {
+      return await this.#manifest(state, signal)
+    } catch (error) {
+      if (AppError.is(error, 'stored_state_damaged')) await this.#marks.add(state, signal)
+      throw error
+    }
+  }
+
+  async #manifest(state: string, signal?: AbortSignal): Promise<Manifest> {
     const stored = await this.#store.get(this.#places.manifest(state), { maxBytes: MAX_MANIFEST_BYTES, signal })
     if (stored !== undefined) return unpackManifest(this.#keys, state, stored)
     throw new AppError('stored_state_not_found', `There is no stored state ${state} in ${this.#store.name}.`)
   }
+}
+
+function chunksIn({ files }: Manifest): readonly Buffer[] {
+  return files.flatMap((file) => file.places.map((_, at) => idAt(file, at)))
 }

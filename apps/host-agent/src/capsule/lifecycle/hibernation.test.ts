@@ -129,6 +129,17 @@ describe('a paused capsule', () => {
     expect(await readdir(join(home.dir, 'store'))).toContain(stateId)
   })
 
+  it('is not stored on a layer whose content is not what it is named after', async () => {
+    const { manager, capsuleId } = await paused()
+    const path = join(home.dir, 'pool/layers', LAYER)
+    await rm(path)
+    await writeFile(path, 'rotten')
+    const stored = manager.store({ capsuleId, stateId, key }, [], never)
+    await expect(stored).rejects.toMatchObject({ code: 'snapshot_damaged', message: expect.stringContaining(LAYER) })
+    expect(await readdir(join(home.dir, 'store')).catch(() => [])).toEqual([])
+    expect(manager.get(capsuleId)?.state).toBe('paused')
+  })
+
   it('that comes back is not freed by who was told to before it came, nor by an attempt that was overtaken', async () => {
     const { manager, capsuleId } = await paused()
     const ref = { capsuleId, stateId, key }

@@ -229,6 +229,13 @@ export class Hibernation {
 
   async #storeLayer(vault: Vault, digest: string, signal: AbortSignal): Promise<number> {
     const file = { name: digest, path: this.#layers.layerPath(digest) }
+    // Every capsule of the team would get it from there.
+    if (!(await this.#layers.isIntact(digest))) {
+      throw new AppError(
+        'snapshot_damaged',
+        `The layer ${digest} on this host has another content than it should: nothing that stands on it is stored.`,
+      )
+    }
     return (await vault.save(layerId(digest), [file], { signal })).sentBytes
   }
 

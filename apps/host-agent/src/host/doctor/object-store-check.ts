@@ -1,5 +1,5 @@
 import { AppError } from '@wrenn/base'
-import { type ObjectStoreConfig, openObjectStore, type StoreAbilities } from '@wrenn/object-store'
+import { listDamage, type ObjectStoreConfig, openObjectStore, type StoreAbilities } from '@wrenn/object-store'
 import type { DoctorCheck } from './report.js'
 
 /** Of somebody who waits for the answer: two attempts that find nobody, or one that is slow. */
@@ -14,7 +14,8 @@ export async function checkObjectStore(config: ObjectStoreConfig | undefined): P
   const signal = AbortSignal.timeout(DEADLINE_MS)
   try {
     const store = await openObjectStore(config, { attempts: ATTEMPTS, signal })
-    store.close()
+    const damage = await listDamage(store, signal).finally(() => store.close())
+    if (damage.size > 0) return damaged(damage)
     return {
       ...base,
       status: 'ok',
@@ -29,6 +30,17 @@ export async function checkObjectStore(config: ObjectStoreConfig | undefined): P
 
 function failed(detail: string): DoctorCheck {
   return { ...base, status: 'fail', detail, fix: 'See WRENN_OBJECT_STORE… in docs/configuration.md.' }
+}
+
+/** Teams are named as in the store: with which key is part of it. */
+function damaged(teams: ReadonlyMap<string, number>): DoctorCheck {
+  const chunks = [...teams.values()].reduce((sum, count) => sum + count, 0)
+  return {
+    ...base,
+    status: 'warn',
+    detail: `${chunks} chunks of stored states were damaged or missing when they were read (${[...teams.keys()].join(', ')}).`,
+    fix: 'What stands on them cannot be resumed until another hibernation of the team has the same content and writes them anew; see docs/hibernation.md.',
+  }
 }
 
 function beside({ ranges, conditionalWrites }: StoreAbilities): string {
