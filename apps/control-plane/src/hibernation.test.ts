@@ -1,5 +1,5 @@
 import { AppError, waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, ErrorBody, Host, NewHost } from '@wrenn/protocol'
+import type { AuditPage, Capsule, ErrorBody, Host, Me, NewHost } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,6 +8,7 @@ import type { OpenTeamStates } from './domain/stored/index.js'
 import { type Db, openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
 import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
+import { People } from './testing/people.js'
 
 const LONG_MS = 240_000
 const storeEnv = {
@@ -37,6 +38,13 @@ const openStates: OpenTeamStates = async () => ({
     return { removed: 0, bytes: 0 }
   },
 })
+
+/** As pages see them. */
+async function featuresOf(of: Platform): Promise<readonly string[]> {
+  const people = new People(of)
+  const { token } = await people.add()
+  return (await json<Me>(await people.call('/v1/me', { token }), 200)).features
+}
 
 beforeAll(async () => {
   platform = await startPlatform({ env: ENV, timing: { openStates } })
@@ -442,6 +450,7 @@ describe('a platform with one host', () => {
       const { id } = await own.create()
       const [, code, message] = await refusal(await own.call('POST', `/v1/capsules/${id}/hibernate`))
       expect([code, message]).toEqual(['not_supported', expect.stringContaining('WRENN_OBJECT_STORE')])
+      expect([await featuresOf(own), await featuresOf(platform)]).toEqual([[], ['hibernation']])
     },
     LONG_MS,
   )
@@ -457,6 +466,7 @@ describe('a platform with one host', () => {
       const { id } = await own.create()
       const [, code, message] = await refusal(await own.call('POST', `/v1/capsules/${id}/hibernate`))
       expect([code, message]).toEqual(['not_supported', expect.stringContaining('WRENN_ENCRYPTION_KEY')])
+      expect(await featuresOf(own)).toEqual([])
     },
     LONG_MS,
   )

@@ -20,6 +20,7 @@ const wireMe = {
   team_id: 'team-1',
   role: 'viewer',
   permissions: ['capsules.read'],
+  features: ['hibernation'],
 }
 const refused = { error: { code: 'unauthorized', message: 'The access token has expired.' } }
 
@@ -148,6 +149,7 @@ describe('an account', () => {
       teamId: 'team-1',
       role: 'viewer',
       permissions: ['capsules.read'],
+      features: ['hibernation'],
     })
     expect(await wrenn.account.rename('Ada L.')).toMatchObject({ id: 'usr-1' })
     expect(bodyOf(server.seen[1])).toEqual({ name: 'Ada L.' })

@@ -224,6 +224,7 @@ export function meInfo(me: wire.Me): MeInfo {
     teamId: me.team_id,
     role: me.role,
     permissions: me.permissions ?? [],
+    features: me.features ?? [],
   }
 }
 

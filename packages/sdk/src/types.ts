@@ -360,6 +360,8 @@ export interface MeInfo {
   readonly role: string
   /** What the session may do now, such as `capsules.write`: what is not in it would be refused. Of an older server: empty. */
   readonly permissions: readonly string[]
+  /** What the platform can do that not every one can: `hibernation`. Others may come. Of an older server: empty. */
+  readonly features: readonly string[]
 }
 
 /** One login of a person. */

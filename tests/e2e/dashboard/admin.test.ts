@@ -246,6 +246,19 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await cordoned.waitFor({ state: 'detached' })
 
     await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'Tags…' }).click()
+    const tagging = page.getByRole('dialog', { name: 'Tags of the host' })
+    await tagging.getByLabel('Tags', { exact: true }).fill('gpu eu, gpu')
+    expect(await violations(tab)).toEqual([])
+    await tagging.getByRole('button', { name: 'Save' }).click()
+    await expect.poll(() => row.locator('[data-tag]').allInnerTexts()).toEqual(['gpu', 'eu'])
+    await expectAccessible(tab)
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
+    await page.getByRole('menuitem', { name: 'Tags…' }).click()
+    expect(await tagging.getByLabel('Tags', { exact: true }).inputValue()).toBe('gpu eu')
+    await page.keyboard.press('Escape')
+
+    await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
     await page.getByRole('menuitem', { name: 'Remove…' }).click()
     const question = page.getByRole('dialog', { name: 'Remove this host?' })
     const phrase = question.getByRole('textbox')
@@ -267,6 +280,7 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
       'POST /v1/hosts/rotate-authority',
       `POST /v1/hosts/${HOST}/cordon`,
       `POST /v1/hosts/${HOST}/uncordon`,
+      `PUT /v1/hosts/${HOST}/tags`,
       `DELETE /v1/hosts/${HOST}?force=true`,
     ])
     expect(problems).toEqual([])
@@ -278,7 +292,7 @@ const TOKEN = 'wrj_the-token'
 
 /** Answers for a platform that takes hosts, with one machine; the one of this suite has its capsules itself. */
 async function takeHosts(page: Page) {
-  const made = { id: HOST, type: 'regular', schedulable: true, created_by: 'user-1' }
+  const made = { id: HOST, type: 'regular', schedulable: true, tags: [], created_by: 'user-1' }
   const changes: string[] = []
   let host: object | undefined
   let capsules = 3
@@ -301,6 +315,10 @@ async function takeHosts(page: Page) {
     const isCordon = pathname.endsWith('/cordon')
     if (isCordon || pathname.endsWith('/uncordon')) {
       host = { ...host, schedulable: !isCordon }
+      return await route.fulfill({ json: host })
+    }
+    if (pathname.endsWith('/tags')) {
+      host = { ...host, ...request.postDataJSON() }
       return await route.fulfill({ json: host })
     }
     host ??= { ...made, status: 'pending', created_at: at, updated_at: at }

@@ -23,6 +23,11 @@ export class Session {
     return this.me?.permissions.includes(permission) ?? false
   }
 
+  /** Whether the platform can do what not every one can. */
+  has(feature: string): boolean {
+    return this.me?.features.includes(feature) ?? false
+  }
+
   forget(): void {
     this.me = undefined
     this.teams = []

@@ -183,6 +183,11 @@ export const meSchema = z
     team_id: z.string().describe('The team that this session works in.'),
     role: z.string().describe('In that team.'),
     permissions: z.array(z.string()).describe('What this session may do now; all else is refused with 403.'),
+    features: z
+      .array(z.string())
+      .describe(
+        'What this platform can do that not every one can: `hibernation`, where it has an object store and a key.',
+      ),
   })
   .meta({ id: 'Me' })
 /** On the wire. */

@@ -129,6 +129,11 @@ export class Lifecycle {
     this.#deps = deps
   }
 
+  /** Whether capsules of this platform can hibernate. */
+  get canHibernate(): boolean {
+    return this.#deps.canHibernate && !this.#deps.keyring.isEmpty
+  }
+
   /**
    * Saves a running capsule and gives its machine back. One that is under way is joined.
    * @throws AppError `capsule_not_found`, `invalid_state`, `idempotency_mismatch`, or why it failed

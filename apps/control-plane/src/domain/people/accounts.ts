@@ -168,8 +168,8 @@ export class Accounts {
     })
   }
 
-  /** One's own account, as it is in the team that the session works in. */
-  async me({ id, teamId, role, permissions }: UserPrincipal): Promise<Me> {
+  /** One's own account, as it is in the team that the session works in; what the platform can do is not known here. */
+  async me({ id, teamId, role, permissions }: UserPrincipal): Promise<Omit<Me, 'features'>> {
     const user = await findUser(this.#deps.db, id)
     if (user === undefined) throw new AppError('unauthorized', 'The account is gone.')
     return {

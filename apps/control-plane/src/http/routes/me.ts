@@ -3,10 +3,12 @@ import {
   confirmResetSchema,
   deleteMeSchema,
   deletionSchema,
+  type Me,
   meSchema,
   requestResetSchema,
   updateMeSchema,
 } from '@wrenn/protocol'
+import type { UserPrincipal } from '../../domain/accounts/index.js'
 import { fromOf, userOf } from '../auth.js'
 import type { App, Services } from '../context.js'
 import { clearCookies } from '../cookies.js'
@@ -15,13 +17,17 @@ import { errors, noContent } from '../schemas.js'
 const tags = ['accounts']
 
 /** One's own account. */
-export function meRoutes(app: App, { accountEnds, accounts }: Services): void {
+export function meRoutes(app: App, { accountEnds, accounts, lifecycle }: Services): void {
   const config = { permission: 'account.use' } as const
+  const meOf = async (user: UserPrincipal): Promise<Me> => ({
+    ...(await accounts.me(user)),
+    features: lifecycle.canHibernate ? ['hibernation'] : [],
+  })
 
   app.get(
     '/v1/me',
     { config, schema: { tags, summary: 'Your account.', response: { 200: meSchema, ...errors } } },
-    (request) => accounts.me(userOf(request)),
+    (request) => meOf(userOf(request)),
   )
 
   app.patch(
@@ -32,7 +38,7 @@ export function meRoutes(app: App, { accountEnds, accounts }: Services): void {
     },
     async (request) => {
       await accounts.rename(userOf(request), request.body.name, fromOf(request))
-      return await accounts.me(userOf(request))
+      return await meOf(userOf(request))
     },
   )
 

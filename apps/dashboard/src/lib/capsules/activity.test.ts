@@ -41,6 +41,16 @@ describe('restOf', () => {
     expect(restOf({ ...paused, autoResume: false }, now)[1]).toBe('It waits for a resume.')
   })
 
+  it('says where one is that hibernates, and what a resume does', () => {
+    const sentences = restOf({ ...resting, state: 'hibernated', pauseReason: 'idle' }, now)
+    expect(sentences.map((sentence) => /object store|fetched to a host|wakes by itself/.exec(sentence)?.[0])).toEqual([
+      'object store',
+      'fetched to a host',
+      'wakes by itself',
+    ])
+    expect(restOf({ ...resting, state: 'hibernated', autoResume: false }, now).at(-1)).toBe('It waits for a resume.')
+  })
+
   it('says nothing of one that is neither', () => {
     expect(restOf({ ...resting, state: 'error' }, now)).toEqual([])
   })

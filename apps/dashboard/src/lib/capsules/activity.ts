@@ -26,6 +26,7 @@ const paused: Readonly<Record<PauseReason, string>> = {
 /** When it is paused and what keeps it from that, in sentences. */
 export function restOf(info: Resting, now: Date): readonly string[] {
   if (info.state === 'paused') return pausedSentences(info, now)
+  if (info.state === 'hibernated') return [...HIBERNATED, wakingOf(info)]
   if (info.state !== 'running') return []
   if (info.timeoutMs === 0) return ['It is never paused for being idle.']
   const because = info.awakeBecause ?? []
@@ -37,5 +38,14 @@ export function restOf(info: Resting, now: Date): readonly string[] {
 function pausedSentences({ pausedAt, pauseReason, autoResume }: Resting, now: Date): string[] {
   const when = pausedAt === undefined ? 'It is paused' : `It was paused ${relative(pausedAt, now)}`
   const why = pauseReason === undefined ? '' : `: ${paused[pauseReason] ?? pauseReason}`
-  return [`${when}${why}.`, autoResume ? 'It wakes by itself when it is used.' : 'It waits for a resume.']
+  return [`${when}${why}.`, wakingOf({ autoResume })]
+}
+
+const HIBERNATED = [
+  'It hibernates: its state is in the object store, and takes nothing of any host.',
+  'To go on, it is fetched to a host that has room, which takes the longer the more there is of it.',
+] as const
+
+function wakingOf({ autoResume }: Pick<Resting, 'autoResume'>): string {
+  return autoResume ? 'It wakes by itself when it is used.' : 'It waits for a resume.'
 }

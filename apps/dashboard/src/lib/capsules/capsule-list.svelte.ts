@@ -18,8 +18,8 @@ const isOver = (state: CapsuleState): boolean => state === 'stopped'
 /** The team's capsules, kept up by the events of the page. */
 export class CapsuleList {
   readonly #byId = new Map<string, CapsuleInfo>()
-  /** States that somebody just asked for, until the platform answers. */
-  readonly #expected = new Map<string, CapsuleState>()
+  /** States that somebody just asked for, until the platform answers or the capsule is in another one than it was. */
+  readonly #expected = new Map<string, { readonly state: CapsuleState; readonly from: CapsuleState | undefined }>()
   /** Grows with each change of the two: thousands of capsules are too many to watch each. */
   #version = $state(0)
   /** A capsule is shown as the same object while nothing of it changes, so that its row need not be looked at. */
@@ -75,12 +75,13 @@ export class CapsuleList {
    * @throws what `call` throws
    */
   async expecting<Answer>(id: string, state: CapsuleState, call: () => Promise<Answer>): Promise<Answer> {
-    this.#expected.set(id, state)
+    const expected = { state, from: this.#byId.get(id)?.state }
+    this.#expected.set(id, expected)
     this.#version++
     try {
       return await call()
     } finally {
-      this.#expected.delete(id)
+      if (this.#expected.get(id) === expected) this.#expected.delete(id)
       this.#version++
       this.#noteChange(id)
     }
@@ -88,7 +89,7 @@ export class CapsuleList {
 
   #shown(info: CapsuleInfo): ShownCapsule {
     const expected = this.#expected.get(info.id)
-    if (expected !== undefined) return { ...info, shownState: expected }
+    if (expected !== undefined) return { ...info, shownState: expected.state }
     const shown = this.#asTheyAre.get(info) ?? { ...info, shownState: info.state }
     this.#asTheyAre.set(info, shown)
     return shown
@@ -102,6 +103,8 @@ export class CapsuleList {
   /** Changes together what is shown together. */
   #take(infos: readonly CapsuleInfo[], goneIds: readonly string[] = []): void {
     for (const info of infos) {
+      const expected = this.#expected.get(info.id)
+      if (expected !== undefined && expected.from !== info.state) this.#expected.delete(info.id)
       if (isOver(info.state)) this.#byId.delete(info.id)
       else this.#byId.set(info.id, info)
     }

@@ -38,6 +38,9 @@ describe('arrange', () => {
     const rows = [row('a'), row('b', { shownState: 'paused' }), row('c', { shownState: 'error' })]
     expect(names(arrange(rows, { ...view, filter: 'trouble' }))).toEqual(['c'])
     expect(names(arrange(rows, { ...view, filter: 'paused' }))).toEqual(['b'])
+    expect(
+      names(arrange([...rows, row('d', { shownState: 'hibernated' })], { ...view, filter: 'hibernated' })),
+    ).toEqual(['d'])
   })
 
   it('leaves what it was given', () => {
@@ -53,7 +56,8 @@ describe('countStates', () => {
     expect(countStates([...rows, row('d', { shownState: 'missing' }), row('e', { shownState: 'stopping' })])).toEqual({
       all: 5,
       running: 1,
-      paused: 2,
+      paused: 1,
+      hibernated: 1,
       changing: 1,
       trouble: 1,
     })

@@ -5,7 +5,7 @@ export const sortKeys = ['name', 'state', 'template', 'size', 'created'] as cons
 export type SortKey = (typeof sortKeys)[number]
 
 /** Which states are shown together. */
-export const stateFilters = ['all', 'running', 'paused', 'changing', 'trouble'] as const
+export const stateFilters = ['all', 'running', 'paused', 'hibernated', 'changing', 'trouble'] as const
 export type StateFilter = (typeof stateFilters)[number]
 
 /** How the list is shown; all of it is in the address. */
@@ -32,7 +32,8 @@ const DEFAULT: TableView = { search: '', filter: 'all', sort: 'created', descend
 
 const byFilter: Readonly<Record<Exclude<StateFilter, 'all'>, readonly CapsuleState[]>> = {
   running: ['running'],
-  paused: ['paused', 'hibernated'],
+  paused: ['paused'],
+  hibernated: ['hibernated'],
   changing: ['pending', 'starting', 'pausing', 'resuming', 'stopping'],
   trouble: ['error', 'missing'],
 }
@@ -44,7 +45,7 @@ export function isIn(filter: StateFilter, state: CapsuleState): boolean {
 
 /** How many of them each filter shows. */
 export function countStates(rows: readonly Row[]): Readonly<Record<StateFilter, number>> {
-  const counts = { all: rows.length, running: 0, paused: 0, changing: 0, trouble: 0 }
+  const counts = { all: rows.length, running: 0, paused: 0, hibernated: 0, changing: 0, trouble: 0 }
   for (const { shownState } of rows) {
     for (const filter of stateFilters) if (filter !== 'all' && isIn(filter, shownState)) counts[filter]++
   }
