@@ -67,12 +67,18 @@ function textOf({ id, name, template, labels }: Row): string {
   return [id, name ?? '', template, ...labelled].join(' ').toLowerCase()
 }
 
-const collator = new Intl.Collator('en', { numeric: true, sensitivity: 'base' })
+let collator: Intl.Collator | undefined
+
+/** As people sort. What compares is made when it is first needed, which the first page does without. */
+function compareText(one: string, other: string): number {
+  collator ??= new Intl.Collator('en', { numeric: true, sensitivity: 'base' })
+  return collator.compare(one, other)
+}
 
 const comparators: Readonly<Record<SortKey, (one: Row, other: Row) => number>> = {
-  name: (one, other) => collator.compare(one.name ?? one.id, other.name ?? other.id),
-  state: (one, other) => collator.compare(one.shownState, other.shownState),
-  template: (one, other) => collator.compare(one.template, other.template),
+  name: (one, other) => compareText(one.name ?? one.id, other.name ?? other.id),
+  state: (one, other) => compareText(one.shownState, other.shownState),
+  template: (one, other) => compareText(one.template, other.template),
   size: (one, other) => one.vcpus - other.vcpus || one.memoryMib - other.memoryMib,
   created: (one, other) => one.createdAt.getTime() - other.createdAt.getTime(),
 }
