@@ -60,6 +60,11 @@ export async function down(db: Kysely<unknown>): Promise<void> {
       'Capsules are hibernated; an earlier version would lose them. Resume or end them first.',
     )
   }
+  // One that was still running is only paused: nobody else takes it out of that state.
+  await sql`UPDATE operations AS o SET kind = 'pause', idempotency_key = NULL, params = '{"reason": "request"}'
+    FROM capsules AS c WHERE c.id = o.capsule_id AND c.state = 'pausing' AND o.kind = 'hibernate' AND o.state = 'running'`.execute(
+    db,
+  )
   await sql`DELETE FROM operations WHERE kind = 'hibernate'`.execute(db)
   await sql`DROP TRIGGER capsule_rehosted ON capsules`.execute(db)
   await sql`DROP FUNCTION capsule_rehosted()`.execute(db)
