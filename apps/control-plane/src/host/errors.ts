@@ -42,15 +42,19 @@ export function isAway(error: unknown): error is AppError {
  */
 export function isNeverSent(error: AppError): boolean {
   if (error.code !== 'host_unavailable') return false
-  if (error.cause === undefined) return true // said before anything was sent
   for (let cause: unknown = error.cause; cause instanceof Error; cause = cause.cause) {
     if (cause instanceof NotConnected || ('syscall' in cause && cause.syscall === 'connect')) return true
   }
   return false
 }
 
-/** A connection that was not agreed on in time: nothing was sent by it. */
+/** A connection that was not agreed on in time, or that nobody began: nothing was sent by it. */
 export class NotConnected extends Error {}
+
+/** Our own word, before anything was sent: there is nobody to send it to. */
+export function notSent(message: string): AppError {
+  return new AppError('host_unavailable', message, { cause: new NotConnected('nothing was sent') })
+}
 
 function named(code: ErrorCode, error: ConnectError): AppError {
   const retryAfter = error.metadata.get(RETRY_AFTER_HEADER)

@@ -165,9 +165,17 @@ it('a call that cannot have come to its host is told from one that may have', as
   await fake.start()
   fake.failNext('create', new AppError('host_unavailable', 'It starts.'))
   expect(told(await failed())).toEqual(['host_unavailable', false])
+  // Whoever says no more than that may have sent it.
+  expect(isNeverSent(new AppError('host_unavailable', 'The control plane is stopping.'))).toBe(false)
+  const nobody = Hosts.joining(whereabouts).whoHas(capsuleIds.create())
+  expect(isNeverSent(await nobody.then(unexpected, (error: AppError) => error))).toBe(true)
   held.release()
   link.close()
 })
+
+function unexpected(): never {
+  throw new Error('there is nobody to answer')
+}
 
 describe('templates of several hosts', () => {
   it('are those of all that have said theirs, and one that is silent is not waited for', async () => {

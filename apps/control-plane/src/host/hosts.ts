@@ -1,7 +1,7 @@
 import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect'
 import { AppError } from '@wrenn/base'
 import { type Capsule, HostService, type Template } from '@wrenn/protocol/host'
-import { isAway } from './errors.js'
+import { isAway, notSent } from './errors.js'
 import { type Host, HostCalls } from './host.js'
 import type { HostLink } from './link.js'
 import { type Named, namedBy } from './named.js'
@@ -265,7 +265,7 @@ async function* continued<T>(first: IteratorResult<T>, rest: AsyncIterator<T>): 
 
 /** Nobody can be asked. */
 export function noHost(): AppError {
-  return new AppError('host_unavailable', 'No host has joined this platform yet.')
+  return notSent('No host has joined this platform yet.')
 }
 
 function notThere({ kind, id }: Named): AppError {
@@ -275,7 +275,7 @@ function notThere({ kind, id }: Named): AppError {
 
 /** As a connection that cannot be made, so that whoever waits for a host waits for this one. */
 function away(message: string): ConnectError {
-  return awayBy(new AppError('host_unavailable', message))
+  return awayBy(notSent(message))
 }
 
 function awayBy(error: AppError): ConnectError {

@@ -1,8 +1,8 @@
 import { connect as connectSocket, type Socket } from 'node:net'
 import { connect as connectTls, type SecureContext } from 'node:tls'
-import { AppError } from '@wrenn/base'
+import type { AppError } from '@wrenn/base'
 import { parseHostAddress } from '@wrenn/protocol'
-import { NotConnected } from './errors.js'
+import { NotConnected, notSent } from './errors.js'
 
 /** To an agreed key. A machine that vanishes meanwhile would be waited for without end, and every call with it. */
 const CONNECT_WITHIN_MS = 10_000
@@ -59,7 +59,7 @@ export class RemoteHost {
     const target = this.#target
     const at = target && parseHostAddress(target.address)
     if (target === undefined || at === undefined)
-      return failing(new AppError('host_unavailable', 'The host is not trusted until it joins again.'))
+      return failing(notSent('The host is not trusted until it joins again.'))
     const socket = connectTls({
       ...{ ...at, servername: target.name, secureContext: target.context },
       ...{ ALPNProtocols: [...protocols], minVersion: 'TLSv1.3', allowHalfOpen: !protocols.includes('h2') },

@@ -1,6 +1,6 @@
 import { AppError, abortable } from '@wrenn/base'
 import { type CapsuleState, isAsleep, isUsable } from '@wrenn/protocol'
-import { fromHostError } from '../../host/errors.js'
+import { fromHostError, isNeverSent } from '../../host/errors.js'
 import type { HostCalls } from '../../host/host.js'
 import type { CapsuleChanges } from '../../store/capsule-changes.js'
 import type { Db } from '../../store/database.js'
@@ -108,11 +108,9 @@ export class Wake {
   }
 
   /** Whether it failed for the capsule sleeps: its host says so, and of one that hibernates there is no host that could. */
-  async #isOfSleep({ teamId, id }: CapsuleRef, { code, cause }: AppError): Promise<boolean> {
-    if (code === 'invalid_state') return true
-    // Without a cause it is our own word, before anything was sent.
-    const isUnsent = code === 'capsule_not_found' || (code === 'host_unavailable' && cause === undefined)
-    if (!isUnsent) return false
+  async #isOfSleep({ teamId, id }: CapsuleRef, failure: AppError): Promise<boolean> {
+    if (failure.code === 'invalid_state') return true
+    if (failure.code !== 'capsule_not_found' && !isNeverSent(failure)) return false
     const { state, stored_state: storedState } = await this.#deps.capsules.get(teamId, id)
     return storedState !== null && isAsleep(state)
   }
