@@ -16,6 +16,21 @@ async function addCapsule(db: Db, state: 'hibernated' | 'pausing'): Promise<stri
   return id
 }
 
+it('a capsule that is fetched out of the store counts as awake only when it is there', async () => {
+  const { db } = await newDatabase()
+  const id = await addCapsule(db, 'hibernated')
+  const held = async (): Promise<string[]> =>
+    (
+      await sql<{ state: string }>`SELECT state FROM usage_ledger WHERE capsule_id = ${id} ORDER BY id`.execute(db)
+    ).rows.map(({ state }) => state)
+  await sql`UPDATE capsules SET stored_state = 'state-1' WHERE id = ${id}`.execute(db)
+  await sql`UPDATE capsules SET state = 'resuming' WHERE id = ${id}`.execute(db)
+  expect(await held()).toEqual(['hibernated'])
+  await sql`UPDATE capsules SET stored_state = NULL WHERE id = ${id}`.execute(db)
+  await sql`UPDATE capsules SET state = 'running' WHERE id = ${id}`.execute(db)
+  expect(await held()).toEqual(['hibernated', 'resuming', 'running'])
+})
+
 it('a capsule that was being paused to hibernate is paused by a version that knows no hibernation', async () => {
   const { db, url } = await newDatabase()
   const id = await addCapsule(db, 'pausing')
