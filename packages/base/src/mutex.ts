@@ -4,6 +4,11 @@ import { abortable } from './abortable.js'
 export class KeyedMutex {
   readonly #tails = new Map<string, Promise<unknown>>()
 
+  /** Whether somebody runs or waits under the key: if not, who calls `run` at once does not wait. */
+  isBusy(key: string): boolean {
+    return this.#tails.has(key)
+  }
+
   /**
    * Runs `task` when all that came before it under the same key have ended, however they ended. Who is aborted while it waits has left the line.
    * @throws whatever `task` throws, and the signal's reason while it waits

@@ -46,6 +46,11 @@ export class CapsuleTable {
     return await this.#mutex.run(capsuleId, task)
   }
 
+  /** Whether a command works on the capsule or waits for one. */
+  isBusy(capsuleId: string): boolean {
+    return this.#mutex.isBusy(capsuleId)
+  }
+
   list(): CapsuleRecord[] {
     return [...this.#entries.values()].map((entry) => entry.record)
   }

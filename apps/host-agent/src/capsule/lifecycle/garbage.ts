@@ -36,6 +36,8 @@ export class GarbageCollector {
     const { states, table, logger } = this.#context
     const items: GarbageItem[] = []
     for (const name of await states.listAll('capsules')) {
+      // Some commands take as long as a whole state takes from the object store; what is garbage afterwards is found the next time.
+      if (table.isBusy(name)) continue
       const find = async (): Promise<void> =>
         void items.push(...(await this.#sift(await this.#ofCapsule(name), dryRun)))
       // No command works on the capsule between the look and the removal, nor makes it.

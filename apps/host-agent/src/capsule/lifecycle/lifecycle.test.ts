@@ -652,6 +652,20 @@ describe('the garbage collector', () => {
     await manager.points.rollback(capsuleId, checkpointId)
     expect(record().state).toBe('running')
   })
+
+  it('waits for no command, and takes what that has left the next time', async () => {
+    const [coming, gone] = [capsuleIds.create(), capsuleIds.create()]
+    for (const id of [coming, gone]) {
+      await test.litter(`capsules/${id}`, 8192)
+      await test.age(`capsules/${id}`)
+    }
+    let end = (): void => {}
+    const working = manager.context.table.exclusive(coming, () => new Promise<void>((resolve) => (end = resolve)))
+    expect(await collector().collect(false)).toMatchObject([{ name: `capsules/${gone}` }])
+    end()
+    await working
+    await expect.poll(() => collector().collect(false)).toMatchObject([{ name: `capsules/${coming}` }])
+  })
 })
 
 async function untilAborted(signal: AbortSignal): Promise<never> {
