@@ -95,6 +95,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
     guestNode: async () => await readNodeChoice(join(config.dir, 'pool')),
     programs: await loadHostPrograms(),
     objectStore: config.objectStore,
+    objectStoreBytesPerSec: config.objectStoreBytesPerSec,
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })

@@ -109,6 +109,8 @@ export const environment = z.object({
   WRENN_GUEST_SILENCE_SEC: integer(5, 3600).default(30),
   /** Where saved states go that leave their host. */
   ...objectStoreFields,
+  /** Of what goes to and comes from there, all transfers of this host together; default: no limit. */
+  WRENN_OBJECT_STORE_MIB_PER_SEC: integer(1, 2 ** 20).optional(),
   /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
   WRENN_STEP_FILE: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
@@ -151,6 +153,7 @@ export interface HostAgentConfig {
   readonly poolReserveBytes: number | undefined
   readonly guestSilenceMs: number
   readonly objectStore: ObjectStoreConfig | undefined
+  readonly objectStoreBytesPerSec: number | undefined
   readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
@@ -192,6 +195,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     poolReserveBytes: mebibytes(values.WRENN_POOL_RESERVE_MIB),
     guestSilenceMs: values.WRENN_GUEST_SILENCE_SEC * 1000,
     objectStore: objectStoreConfig(values),
+    objectStoreBytesPerSec: mebibytes(values.WRENN_OBJECT_STORE_MIB_PER_SEC),
     stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,
     logLevel: values.WRENN_LOG_LEVEL,

@@ -2,7 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, hostIds, type Logger, noSteps, noTracer, stepsFromFile, type Tracer } from '@wrenn/base'
-import { type ObjectStoreConfig, SharedStore, StateStore } from '@wrenn/object-store'
+import { Pace, SharedStore, StateStore } from '@wrenn/object-store'
 import { type HostAddress, parseHostAddress } from '@wrenn/protocol'
 import { CheckpointDiffer, diffDisks } from './capsule/diff/index.js'
 import { CapsuleMetrics, GuestFactory, patienceOf } from './capsule/guest/index.js'
@@ -204,7 +204,7 @@ class Agent {
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable, verifyFiles: verifyDurable },
-      openVault: vaultsIn(this.#config.objectStore),
+      openVault: vaultsIn(this.#config),
       bootId: await hostBootId(),
       reach,
     })
@@ -288,11 +288,12 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): Measuring {
 }
 
 /** What teams have in the object store, where there is one. */
-function vaultsIn(config: ObjectStoreConfig | undefined): OpenVault | undefined {
-  if (config === undefined) return undefined
-  const shared = new SharedStore(config)
+function vaultsIn({ objectStore, objectStoreBytesPerSec }: HostAgentConfig): OpenVault | undefined {
+  if (objectStore === undefined) return undefined
+  const shared = new SharedStore(objectStore)
+  const pace = new Pace(objectStoreBytesPerSec)
   return async (team) => {
-    const states = new StateStore(await shared.open(), team)
+    const states = new StateStore(await shared.open(), team, { pace })
     return {
       has: async (id, signal) => await states.has(id, signal),
       save: async (id, files, { signal }) => await states.save(id, files, { signal, dataRanges }),

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, mkdtemp, open, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { listDamage, type ObjectStore, StateStore } from '@wrenn/object-store'
+import { listDamage, type ObjectStore, Pace, StateStore } from '@wrenn/object-store'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import type { ServerUnderTest } from './servers.js'
 
@@ -185,6 +185,24 @@ export function describeStateStore(under: ServerUnderTest): void {
     await states.remove('st-1')
     await states.collect({ signal })
     expect(await listDamage(store, signal)).toEqual(new Map())
+  })
+
+  it('share one pace, whichever way they go', async () => {
+    const [store] = await statesOf()
+    let takenBytes = 0
+    class CountedPace extends Pace {
+      override async take(bytes: number): Promise<void> {
+        takenBytes += bytes
+      }
+    }
+    const pace = new CountedPace(undefined)
+    const [one, two] = [team, { ...team, id: 'team-2' }].map((of) => new StateStore(store, of, { chunkBytes, pace }))
+    const files = await makeFiles()
+    const saved = await Promise.all([one?.save('st-1', files, { signal }), two?.save('st-1', files, { signal })])
+    const sentBytes = saved.reduce((sum, each) => sum + (each?.sentBytes ?? 0), 0)
+    expect([sentBytes > 0, takenBytes]).toEqual([true, sentBytes])
+    const loaded = await one?.load('st-1', await target(), { signal })
+    expect(takenBytes - sentBytes).toBe(loaded?.fetchedBytes)
   })
 
   it('tell of a chunk that is longer than any, without reading all of it', async () => {

@@ -9,6 +9,7 @@ export type {
   StoreTimeouts,
 } from './object-store.js'
 export { openObjectStore } from './open.js'
+export { Pace } from './pace.js'
 export type {
   CollectOptions,
   CollectResult,

@@ -18,6 +18,8 @@ export interface Loading {
   readonly keys: StateKeys
   readonly places: StatePlaces
   readonly marks: DamageMarks
+  /** Shared with other transfers. */
+  readonly pace: Pace
   readonly parallel: number
   readonly state: string
   readonly manifest: Manifest
@@ -49,6 +51,7 @@ export async function loadState(loading: Loading, options: TransferOptions): Pro
     fetchedBytes += storedBytes
     options.onProgress?.({ doneBytes, totalBytes })
     await pace.take(storedBytes, signal)
+    await loading.pace.take(storedBytes, signal)
   })
   for (const handle of files.values()) {
     await handle.sync()

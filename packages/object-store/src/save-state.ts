@@ -16,6 +16,8 @@ export interface Saving {
   readonly keys: StateKeys
   readonly places: StatePlaces
   readonly marks: DamageMarks
+  /** Shared with other transfers. */
+  readonly pace: Pace
   readonly chunkBytes: number
   readonly parallel: number
 }
@@ -148,6 +150,7 @@ class Save {
     if (!isDamaged && (await store.has(key, signal))) return
     const packed = await packChunk(keys, id, plain)
     await this.#pace.take(packed.length, signal)
+    await this.#saving.pace.take(packed.length, signal)
     await store.put(key, packed, signal)
     this.#sentBytes += packed.length
     if (isDamaged) await marks.remove([id.toString('hex')], signal)

@@ -4,6 +4,7 @@ import { DamageMarks } from './damage-marks.js'
 import { loadState } from './load-state.js'
 import { idAt, MAX_MANIFEST_BYTES, type Manifest, unpackManifest } from './manifest.js'
 import type { ObjectStore } from './object-store.js'
+import { Pace } from './pace.js'
 import { saveState } from './save-state.js'
 import type {
   CollectOptions,
@@ -24,6 +25,8 @@ const CHUNK_BYTES = MIB
 export interface StateStoreOptions {
   /** Of states that are saved; those that are there are read as they are. @default 1 MiB */
   readonly chunkBytes?: number
+  /** Of what goes over the network, beside a limit of each transfer: all that have it share it. @default no limit */
+  readonly pace?: Pace
 }
 
 /**
@@ -38,6 +41,7 @@ export class StateStore {
   readonly #places: StatePlaces
   readonly #marks: DamageMarks
   readonly #chunkBytes: number
+  readonly #pace: Pace
 
   constructor(store: ObjectStore, team: StoredTeam, options: StateStoreOptions = {}) {
     this.#store = store
@@ -45,6 +49,7 @@ export class StateStore {
     this.#places = new StatePlaces(team.id)
     this.#marks = new DamageMarks(store, this.#places)
     this.#chunkBytes = options.chunkBytes ?? CHUNK_BYTES
+    this.#pace = options.pace ?? new Pace(undefined)
   }
 
   /**
@@ -119,7 +124,14 @@ export class StateStore {
 
   #transfer(chunkBytes: number) {
     const parallel = Math.max(1, Math.floor(this.#store.room.bytes / (COPIES * chunkBytes)))
-    return { store: this.#store, keys: this.#keys, places: this.#places, marks: this.#marks, parallel }
+    return {
+      store: this.#store,
+      keys: this.#keys,
+      places: this.#places,
+      marks: this.#marks,
+      pace: this.#pace,
+      parallel,
+    }
   }
 
   async #manifestToLoad(state: string, signal: AbortSignal): Promise<Manifest> {

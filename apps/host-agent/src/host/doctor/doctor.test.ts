@@ -5,7 +5,7 @@ import { readConfig } from '../../config.js'
 import { loadHostPrograms } from '../../machine.js'
 import { attempt, examineHost, seenBy } from './doctor.js'
 import { checkEngine, checkGuestKernel, checkGuestNode, checkPackages } from './machine-checks.js'
-import { checkObjectStore } from './object-store-check.js'
+import { checkObjectStore, paceOf } from './object-store-check.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -70,6 +70,13 @@ describe('the doctor', () => {
       detail: 'The object store at http://127.0.0.1:1 cannot be reached (ECONNREFUSED).',
       fix: expect.stringContaining('WRENN_OBJECT_STORE'),
     })
+  })
+
+  it('says how fast transfers with the object store may be', () => {
+    const { objectStoreBytesPerSec } = readConfig({ WRENN_OBJECT_STORE_MIB_PER_SEC: '8' })
+    expect(objectStoreBytesPerSec).toBe(8 * 2 ** 20)
+    expect(paceOf(objectStoreBytesPerSec)).toContain(' 8 MiB/s ')
+    expect(paceOf(readConfig({}).objectStoreBytesPerSec)).toContain('no limit')
   })
 
   it('names first what is broken, then what makes it slow', () => {

@@ -49,6 +49,7 @@ export interface DoctorOptions {
   readonly guestNode?: () => Promise<GuestNode | undefined>
   /** The one of the settings; none when they name none. */
   readonly objectStore?: ObjectStoreConfig | undefined
+  readonly objectStoreBytesPerSec?: number | undefined
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
@@ -73,7 +74,7 @@ export async function examineHost(options: DoctorOptions): Promise<DoctorReport>
     ['forwarding', 'IPv4 forwarding', checkForwarding],
     ['firewall', 'Other firewalls', () => checkFirewall(network.prefix)],
     ['resolver', 'Name servers', () => checkResolver(network)],
-    ['object-store', 'Object store', () => checkObjectStore(objectStore)],
+    ['object-store', 'Object store', () => checkObjectStore(objectStore, options.objectStoreBytesPerSec)],
     ['write-back', 'Write-back of guest memory', checkWriteBack],
   ]
   return reportOf(await Promise.all(checks.map(([id, title, check]) => attempt({ id, title }, check))))

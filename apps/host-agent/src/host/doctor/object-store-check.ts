@@ -9,7 +9,10 @@ const ATTEMPTS = 2
 const base = { id: 'object-store', title: 'Object store' }
 
 /** Writes, reads, lists and removes one small object there. Without a store nothing is wrong: states stay on their host then. */
-export async function checkObjectStore(config: ObjectStoreConfig | undefined): Promise<DoctorCheck> {
+export async function checkObjectStore(
+  config: ObjectStoreConfig | undefined,
+  bytesPerSec?: number,
+): Promise<DoctorCheck> {
   if (config === undefined) return { ...base, status: 'ok', detail: 'None is set (WRENN_OBJECT_STORE).' }
   const signal = AbortSignal.timeout(DEADLINE_MS)
   try {
@@ -19,7 +22,7 @@ export async function checkObjectStore(config: ObjectStoreConfig | undefined): P
     return {
       ...base,
       status: 'ok',
-      detail: `${store.name} writes, reads, lists and removes. ${beside(store.abilities)}`,
+      detail: `${store.name} writes, reads, lists and removes. ${beside(store.abilities)} ${paceOf(bytesPerSec)}`,
     }
   } catch (error) {
     if (signal.aborted) return failed(`The object store did not answer within ${DEADLINE_MS / 1000} s.`)
@@ -41,6 +44,12 @@ function damaged(teams: ReadonlyMap<string, number>): DoctorCheck {
     detail: `${chunks} chunks of stored states were damaged or missing when they were read (${[...teams.keys()].join(', ')}).`,
     fix: 'What stands on them cannot be resumed until another hibernation of the team has the same content and writes them anew; see docs/hibernation.md.',
   }
+}
+
+/** How fast transfers may be, a sentence. */
+export function paceOf(bytesPerSec: number | undefined): string {
+  if (bytesPerSec === undefined) return 'Transfers have no limit (WRENN_OBJECT_STORE_MIB_PER_SEC).'
+  return `Transfers of this host take ${bytesPerSec / 2 ** 20} MiB/s at most (WRENN_OBJECT_STORE_MIB_PER_SEC).`
 }
 
 function beside({ ranges, conditionalWrites }: StoreAbilities): string {
