@@ -4,6 +4,7 @@ import { expect, it } from 'vitest'
 import { useDatabases } from '../testing/databases.js'
 import { insertCapsule } from './capsules.js'
 import { type Db, migrateDownTo, openDatabase } from './database.js'
+import { beginCollecting, beginStored, endCollecting, finishStored } from './stored-states.js'
 import { createTeam } from './teams.js'
 
 const newDatabase = useDatabases()
@@ -15,6 +16,34 @@ async function addCapsule(db: Db, state: 'hibernated' | 'pausing'): Promise<stri
   await insertCapsule(db, { ...size, id, team_id: teamId, labels: '{}', envs: '{}', state, desired_state: 'paused' })
   return id
 }
+
+it('what is there in vain is collected also of a team that stores all the time, which then goes on', async () => {
+  const { db } = await newDatabase()
+  const team = { team_id: 'team-1', sealed_by: 'v1.00000000.' }
+  const begin = async (id: string) => (await beginStored(db, { ...team, id, capsule_id: id })) !== undefined
+  const finish = async (id: string) => await finishStored(db, id, { bytes: 1, layers: [], generation: 1 })
+  const collect = async () => (await beginCollecting(db, team, 60_000))?.states
+  const waitedFor = async (minutes: number) =>
+    await sql`UPDATE stored_teams SET waits_since = now() - ${minutes} * interval '1 minute'`.execute(db)
+
+  expect([await begin('a'), await collect(), await begin('b')]).toEqual([true, undefined, true])
+  await waitedFor(20)
+  // Whoever has begun goes on, also when it is taken over.
+  expect([await begin('c'), await begin('a')]).toEqual([false, true])
+  await finish('a')
+  expect(await collect()).toBeUndefined()
+  // One that never ends holds nobody up for ever.
+  await waitedFor(50)
+  expect(await begin('c')).toBe(true)
+  expect(await collect()).toBeUndefined()
+  expect(await begin('d')).toBe(true)
+  await waitedFor(20)
+  for (const id of ['b', 'c', 'd']) await finish(id)
+  expect((await collect())?.toSorted()).toEqual(['a', 'b', 'c', 'd'])
+  expect(await begin('e')).toBe(false)
+  await endCollecting(db, team, true)
+  expect(await begin('e')).toBe(true)
+})
 
 it('a capsule that is fetched out of the store counts as awake only when it is there', async () => {
   const { db } = await newDatabase()

@@ -5,6 +5,13 @@ import type { StateLeftoverRow, StoredStateRow } from './schema.js'
 /** At once: each is a call. */
 const MAX_LEFTOVERS = 20
 
+/**
+ * A team that hibernates all the time never has a moment in which nobody stores. Once waste has waited for the first of these, nothing is begun to be stored,
+ * until it was collected or the second is over: then storing has its turn again.
+ */
+const TURN = { storeMs: 15 * 60_000, waitMs: 45 * 60_000 } as const
+const waitedMs = sql`(extract(epoch FROM now() - waits_since) * 1000)`
+
 /** Whose states, and by which key of the platform they are encrypted. */
 export interface StoredTeamRef {
   readonly team_id: string
@@ -13,7 +20,7 @@ export interface StoredTeamRef {
 
 /**
  * Notes that a state is about to be stored; until it is whole nothing of the team is collected.
- * @returns layers that the store has, which stay there meanwhile; `undefined` while somebody collects
+ * @returns layers that the store has, which stay there meanwhile; `undefined` while somebody collects, or has waited for it for long
  */
 export async function beginStored(
   tx: Db,
@@ -26,7 +33,9 @@ export async function beginStored(
     .values(team)
     .onConflict((conflict) => conflict.doNothing())
     .execute()
-  if (await isCollected(tx, team)) return undefined
+  const { isCollected, isTheirTurn } = await lockTeam(tx, team)
+  // Whoever has begun goes on, however often it is begun anew.
+  if (isCollected || (isTheirTurn && (await findStored(tx, state.id)) === undefined)) return undefined
   const layers = await listLayers(tx, team)
   await tx
     .insertInto('stored_states')
@@ -97,12 +106,16 @@ export interface TeamHoldings {
  */
 export async function beginCollecting(db: Db, team: StoredTeamRef, forMs: number): Promise<TeamHoldings | undefined> {
   return await db.transaction().execute(async (tx) => {
-    if (await isCollected(tx, team)) return undefined
+    if ((await lockTeam(tx, team)).isCollected) return undefined
     const ofTeam = tx.selectFrom('stored_states').select(['id', 'whole_at', 'layers'])
     const states = await ofTeam.where('team_id', '=', team.team_id).where('sealed_by', '=', team.sealed_by).execute()
-    if (states.some(({ whole_at }) => whole_at === null)) return undefined
+    if (states.some(({ whole_at }) => whole_at === null)) {
+      const isOver = sql`waits_since IS NULL OR ${waitedMs} >= ${TURN.waitMs}`
+      await updateTeam(tx, team, { waits_since: sql<Date>`CASE WHEN ${isOver} THEN now() ELSE waits_since END` })
+      return undefined
+    }
     const until = sql<Date>`now() + ${forMs} * interval '1 millisecond'`
-    await updateTeam(tx, team, { collecting_until: until })
+    await updateTeam(tx, team, { collecting_until: until, waits_since: null })
     const needed = new Set(states.flatMap(({ layers }) => layers))
     const unneeded = (await listLayers(tx, team)).filter((digest) => !needed.has(digest))
     return { states: states.map(({ id }) => id), layers: [...needed], unneeded }
@@ -167,15 +180,18 @@ export async function dropLeftoversOfGone(db: Db): Promise<void> {
 }
 
 /** Holds the team's row until the end of the transaction. */
-async function isCollected(tx: Db, { team_id, sealed_by }: StoredTeamRef): Promise<boolean> {
+async function lockTeam(tx: Db, { team_id, sealed_by }: StoredTeamRef) {
   const row = await tx
     .selectFrom('stored_teams')
-    .select(sql<boolean>`coalesce(collecting_until > now(), false)`.as('isCollected'))
+    .select([
+      sql<boolean>`coalesce(collecting_until > now(), false)`.as('isCollected'),
+      sql<boolean>`coalesce(${waitedMs} BETWEEN ${TURN.storeMs} AND ${TURN.waitMs}, false)`.as('isTheirTurn'),
+    ])
     .where('team_id', '=', team_id)
     .where('sealed_by', '=', sealed_by)
     .forUpdate()
     .executeTakeFirst()
-  return row?.isCollected === true
+  return row ?? { isCollected: false, isTheirTurn: false }
 }
 
 async function listLayers(db: Db, { team_id, sealed_by }: StoredTeamRef): Promise<readonly string[]> {
