@@ -43,10 +43,10 @@ export interface PlatformOptions {
   readonly drainMs?: number
   /** Of the control plane, and of its host. @default makes no spans */
   readonly tracers?: { readonly controlPlane: Tracer; readonly host: Tracer }
-  /** As of the control plane itself. */
+  /** As of the control plane itself, but that `tickMs` is 50 unless it is given: tests wait for what it looks for. */
   readonly timing?: Pick<
     ControlPlaneOptions,
-    'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs' | 'channelFirstDelayMs' | 'openStates'
+    'tickMs' | 'lookForCertificateEveryMs' | 'handshakeWithinMs' | 'eventBeatMs' | 'channelFirstDelayMs' | 'openStates'
   >
 }
 
