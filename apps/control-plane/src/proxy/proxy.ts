@@ -57,7 +57,7 @@ export class PortProxy {
   request(request: IncomingMessage, response: ServerResponse): boolean {
     // Whatever follows a request that nobody should send is no request either; its answer ends the connection.
     if (this.#distrusted.has(request.socket)) return true
-    closeWith(request.socket, response)
+    if (response.socket === null) closeWith(request.socket, response)
     if (isSharedPreflight(request)) {
       sendPreflight(request, response)
       return true
@@ -116,7 +116,7 @@ export class PortProxy {
       const destination = this.#destinations.of(request)
       if (destination === undefined) return false
       requireFraming(request)
-      task.ends.on('error', () => {}) // `close` follows
+      task.ends.on('error', ignore) // `close` follows
       void this.#serve(request, destination, task)
     } catch (thrown) {
       const error = AppError.from(thrown)
@@ -244,7 +244,7 @@ export class PortProxy {
   }
 }
 
-/** Of each connection, the answers that are not closed. */
+/** Of each connection, the answers that wait behind others and are not closed. */
 const unclosed = new WeakMap<Socket, Set<ServerResponse>>()
 
 /** Node closes the answer that is being written when its connection ends, and forgets those that wait behind it. */
@@ -262,6 +262,8 @@ function closeWith(socket: Socket, response: ServerResponse): void {
   waiting.add(response)
   response.once('close', () => waiting.delete(response))
 }
+
+function ignore(): void {}
 
 interface Task {
   /** Closes when the client is served or has left. */
