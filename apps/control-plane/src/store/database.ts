@@ -8,6 +8,8 @@ import type { Database } from './schema.js'
 const BIGINT_OID = 20
 const CONNECT_TIMEOUT_MS = 5_000
 const STATEMENT_TIMEOUT_MS = 15_000
+/** After its limit a server has this long to say so; one that does not is not there any more, though nothing has closed the connection. */
+const ANSWER_SPARE_MS = 10_000
 /** What control planes call themselves to the database. */
 const CONTROL_PLANE = 'wrenn-control-plane'
 /** What the one connection of each control plane that hears of changes calls itself. */
@@ -25,7 +27,10 @@ const AWAY = /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|57
 export function fromDatabaseError(thrown: unknown): AppError {
   if (!(thrown instanceof Error) || thrown instanceof AppError) return AppError.from(thrown)
   const code = 'code' in thrown ? String(thrown.code) : ''
-  if (AWAY.test(code) || /timeout exceeded when trying to connect|Connection terminated/.test(thrown.message)) {
+  if (
+    AWAY.test(code) ||
+    /timeout exceeded when trying to connect|Connection terminated|Query read timeout/.test(thrown.message)
+  ) {
     return new AppError('database_unavailable', 'The database does not answer.', { cause: thrown })
   }
   return AppError.from(thrown)
@@ -37,6 +42,8 @@ interface OpenDatabaseOptions {
   readonly logger?: Logger
   /** @default 15 000 */
   readonly statementTimeoutMs?: number
+  /** How much longer than that an answer is waited for. @default 10 000 */
+  readonly answerSpareMs?: number
   /** Who connects, as the server lists it. @default wrenn-control-plane */
   readonly application?: string
 }
@@ -52,6 +59,7 @@ export function openDatabase({
   maxConnections = 10,
   logger = silentLogger,
   statementTimeoutMs = STATEMENT_TIMEOUT_MS,
+  answerSpareMs = ANSWER_SPARE_MS,
   application = CONTROL_PLANE,
 }: OpenDatabaseOptions): Db {
   const pool = new pg.Pool({
@@ -59,13 +67,16 @@ export function openDatabase({
     max: maxConnections,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     statement_timeout: statementTimeoutMs,
+    keepAlive: true,
     application_name: application,
     types: parsedTypes,
   })
   // Without listeners node-postgres ends the process when the server goes away.
   pool.on('error', (error) => logger.warn({ error: error.message }, 'database.connection_lost'))
   pool.on('connect', (client) => client.on('error', () => {}))
-  return new Kysely<Database>({ dialect: new PostgresDialect({ pool: new PreparingPool(pool, logger) }) })
+  return new Kysely<Database>({
+    dialect: new PostgresDialect({ pool: new PreparingPool(pool, logger, statementTimeoutMs + answerSpareMs) }),
+  })
 }
 
 type Migrations = Readonly<Record<string, Migration>>

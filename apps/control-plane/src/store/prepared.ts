@@ -13,6 +13,10 @@ const FEATURE_NOT_SUPPORTED = '0A000'
 const REVALIDATION = 'RevalidateCachedQuery'
 const UNKNOWN_STATEMENT = '26000'
 const STATEMENT_EXISTS = '42P05'
+/** What sets the server's own limit to another one than that of the pool. */
+const OTHER_LIMIT = /\bstatement_timeout\b/i
+/** Says node-postgres of an answer that did not come in time. */
+const NO_ANSWER = 'Query read timeout'
 
 /**
  * Runs a query that is asked often. Each connection has it parsed once, and planned once where one plan does for all values: for a short
@@ -24,21 +28,26 @@ export async function runPrepared<Row>(db: Kysely<Database>, query: Compilable<R
   return rows
 }
 
-/** A pool for Kysely whose connections keep what `runPrepared` asks. */
+/**
+ * A pool for Kysely whose connections keep what `runPrepared` asks. An answer that has not come after `answerMs` never will: the statement
+ * fails and its connection is given up, but for those that set a limit of their own, until they are given back.
+ */
 export class PreparingPool implements PostgresPool {
   readonly #pool: pg.Pool
   // Kysely knows a connection again by its object.
   readonly #clients = new WeakMap<pg.PoolClient, PostgresPoolClient>()
   readonly #names: StatementNames
+  readonly #answerMs: number
 
-  constructor(pool: pg.Pool, logger: Logger) {
+  constructor(pool: pg.Pool, logger: Logger, answerMs: number) {
     this.#pool = pool
+    this.#answerMs = answerMs
     this.#names = new StatementNames(logger)
   }
 
   async connect(): Promise<PostgresPoolClient> {
     const client = await this.#pool.connect()
-    const preparing = this.#clients.get(client) ?? new PreparingClient(client, this.#names)
+    const preparing = this.#clients.get(client) ?? new PreparingClient(client, this.#names, this.#answerMs)
     this.#clients.set(client, preparing)
     return preparing
   }
@@ -51,30 +60,50 @@ export class PreparingPool implements PostgresPool {
 class PreparingClient implements PostgresPoolClient {
   readonly #client: pg.PoolClient
   readonly #names: StatementNames
+  readonly #answerMs: number
+  #isBounded = true
+  #isLost = false
 
-  constructor(client: pg.PoolClient, names: StatementNames) {
+  constructor(client: pg.PoolClient, names: StatementNames, answerMs: number) {
     this.#client = client
     this.#names = names
+    this.#answerMs = answerMs
   }
 
   query<Row>(text: string, parameters: readonly unknown[]): Promise<PostgresQueryResult<Row>>
   query<Row>(cursor: PostgresCursor<Row>): PostgresCursor<Row>
   query(what: string | PostgresCursor<unknown>, parameters: readonly unknown[] = []): unknown {
     if (typeof what !== 'string') throw new TypeError('There are no cursors here.')
-    return what.endsWith(MARK) ? this.#prepared(what, [...parameters]) : this.#client.query(what, [...parameters])
+    return what.endsWith(MARK)
+      ? this.#prepared(what, [...parameters])
+      : this.#ask({ text: what, values: [...parameters] })
   }
 
   async #prepared(text: string, values: unknown[]): Promise<pg.QueryResult> {
+    const ask = () => this.#ask({ text, values, name: this.#names.nameFor(text) })
     try {
-      return await this.#client.query({ text, values, name: this.#names.nameFor(text) })
+      return await ask()
     } catch (error) {
       if (!this.#names.forgetIfLost(text, error)) throw error
-      return await this.#client.query({ text, values, name: this.#names.nameFor(text) })
+      return await ask()
     }
   }
 
+  async #ask(query: Required<Pick<pg.QueryConfig, 'text' | 'values'>> & { name?: string | undefined }) {
+    if (OTHER_LIMIT.test(query.text)) this.#isBounded = false
+    if (this.#isLost) throw new Error(NO_ANSWER) // as the rollback of a transaction
+    try {
+      return await this.#client.query({ ...query, ...(this.#isBounded && { query_timeout: this.#answerMs }) })
+    } catch (error) {
+      this.#isLost ||= error instanceof Error && error.message === NO_ANSWER
+      throw error
+    }
+  }
+
+  /** One whose answer is still to come has no other query after it. */
   release(): void {
-    this.#client.release()
+    this.#isBounded = true
+    this.#client.release(this.#isLost)
   }
 }
 
