@@ -4,6 +4,7 @@ import { type Capsules, Hibernator, type Lifecycle } from './domain/capsules/ind
 import { ChannelDispatcher, ChannelSweeper } from './domain/channels/index.js'
 import { EventSweeper } from './domain/events/index.js'
 import { MetricsCollector, MetricsSweeper } from './domain/metrics/index.js'
+import { Drainer, type Moves } from './domain/moves/index.js'
 import { PerHost } from './domain/per-host.js'
 import type { Snapshots } from './domain/points/index.js'
 import type { Keyring } from './domain/secrets/index.js'
@@ -33,6 +34,7 @@ interface BackgroundDeps {
   readonly host: Hosts
   readonly capsules: Capsules
   readonly lifecycle: Lifecycle
+  readonly moves: Moves
   /** `undefined`: there is no object store. */
   readonly openStates: OpenTeamStates | undefined
   readonly snapshots: Snapshots
@@ -47,10 +49,11 @@ interface BackgroundDeps {
 /** What goes on beside requests. Several control planes share this work through the database. */
 export function createBackground(deps: BackgroundDeps): readonly Background[] {
   const { config, db, notifications, host, capsules, snapshots, sender, keyring, logger, tickMs } = deps
-  const { lifecycle, openStates } = deps
+  const { lifecycle, moves, openStates } = deps
   const { channelFirstDelayMs: firstDelayMs } = deps
   const { giveUpMs, keepMs } = config.channels
   const lookEveryMs = tickMs ?? LOOK_EVERY_MS
+  const drainsOften = tickMs === undefined ? {} : { everyMs: tickMs, firstAgainMs: 10 * tickMs }
   const often = tickMs === undefined ? {} : { everyMs: tickMs }
   const delivery = createDelivery(config.mail, logger)
   return [
@@ -74,6 +77,7 @@ export function createBackground(deps: BackgroundDeps): readonly Background[] {
     }),
     new PerHost(host, (each) => new TrafficCollector({ db, host: each, logger, ...often })),
     ...(openStates === undefined ? [] : [new StoredStates({ db, keyring, openStates, logger, ...often })]),
+    ...(host.only === undefined ? [new Drainer({ db, moves, logger, ...drainsOften })] : []),
     ...(openStates === undefined || config.hibernateAfterSec === undefined || keyring.isEmpty
       ? []
       : [new Hibernator({ db, lifecycle, logger, afterSec: config.hibernateAfterSec, ...often })]),

@@ -10,7 +10,7 @@ import { EventFeed } from './domain/events/index.js'
 import { HostAuthority, HostWatch, JoinedHosts, Joining, requireNoneElsewhere } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
-import { Moves } from './domain/moves/index.js'
+import { Drains, Moves } from './domain/moves/index.js'
 import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Snapshots } from './domain/points/index.js'
@@ -99,8 +99,10 @@ export async function startControlPlane(
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
   const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
+  const canHibernate = config.objectStore !== undefined
+  const moves = new Moves({ db, host, operations, limits, keyring, canHibernate })
   const background = createBackground({
-    ...{ config, db, notifications, host, capsules, lifecycle, snapshots, sender, keyring, logger },
+    ...{ config, db, notifications, host, capsules, lifecycle, moves, snapshots, sender, keyring, logger },
     openStates: options.openStates ?? teamStatesOf(config.objectStore),
     ...{ tickMs: options.tickMs, channelFirstDelayMs: options.channelFirstDelayMs },
   })
@@ -116,8 +118,7 @@ export async function startControlPlane(
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
     reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   })
-  const canHibernate = config.objectStore !== undefined
-  const moves = new Moves({ db, host, operations, limits, keyring, canHibernate })
+  const joinedHosts = new JoinedHosts({ db, authority, takesHosts: hostWatch !== undefined })
   const unknownCapsules = new UnknownCapsules({ db, host })
   const services: Services = {
     wake: inFlight.wake,
@@ -133,7 +134,8 @@ export async function startControlPlane(
     allCapsules: new AllCapsules(db),
     unknownCapsules,
     moves,
-    joinedHosts: new JoinedHosts({ db, authority, takesHosts: hostWatch !== undefined }),
+    joinedHosts,
+    drains: new Drains({ db, joinedHosts, moves }),
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
     onOperationEnd: (listener) => operations.onEnd(listener),
     platformWatch: new PlatformWatch({

@@ -12,7 +12,7 @@ import { EventFeed } from './domain/events/index.js'
 import { HostAuthority, JoinedHosts, Joining } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
-import { Moves } from './domain/moves/index.js'
+import { Drains, Moves } from './domain/moves/index.js'
 import { Operations } from './domain/operations/index.js'
 import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
@@ -107,9 +107,12 @@ async function openApi(): Promise<string> {
   })
   const authority = new HostAuthority({ db, keyring })
   const unknownCapsules = new UnknownCapsules({ db, host })
+  const joinedHosts = new JoinedHosts({ db, authority, takesHosts: false })
+  const moves = new Moves({ ...deps, canHibernate: false })
   const app = await createApp({
-    moves: new Moves({ ...deps, canHibernate: false }),
-    joinedHosts: new JoinedHosts({ db, authority, takesHosts: false }),
+    moves,
+    drains: new Drains({ db, joinedHosts, moves }),
+    joinedHosts,
     joining: new Joining({ db, authority, throttle: people.services.throttle }),
     wake,
     atomic,

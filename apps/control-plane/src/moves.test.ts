@@ -1,5 +1,5 @@
 import { AppError, capsuleIds, waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, CapsuleMove, ErrorBody, Host, NewHost } from '@wrenn/protocol'
+import type { AuditPage, Capsule, CapsuleMove, ErrorBody, Host, HostDrain, NewHost } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -389,6 +389,128 @@ describe('a capsule that is moved', () => {
   )
 })
 
+describe('a host that is drained', () => {
+  const draining = (machine: JoinedMachine, body?: object): Promise<Response> =>
+    post(`/v1/hosts/${machine.id}/drain`, body)
+  const drainOf = async (machine: JoinedMachine): Promise<HostDrain> =>
+    await json(await platform.call('GET', `/v1/hosts/${machine.id}/drain`), 200)
+  const countsOf = async (machine: JoinedMachine) => {
+    const { state, total, done, moving: under, waiting, failed } = await drainOf(machine)
+    return { state, total, done, moving: under, waiting, failed }
+  }
+  const uncordon = async (machine: JoinedMachine): Promise<void> => {
+    await json(await post(`/v1/hosts/${machine.id}/uncordon`), 200)
+    expect((await platform.call('GET', `/v1/hosts/${machine.id}/drain`)).status).toBe(404)
+  }
+
+  it(
+    'is emptied, so many at a time, and tells of what cannot go until it can',
+    async () => {
+      const [one, two, asleep, kept] = [await made(a), await made(a), await made(a), await made(a)]
+      await json(await post(`/v1/capsules/${asleep}/pause?wait_sec=30`), 200)
+      const point = await json<{ id: string }>(await post(`/v1/capsules/${kept}/checkpoints`, {}), 201)
+      await json(await post('/v1/snapshots', { capsule_id: kept, name: 'stays' }), 201)
+      const held = a.fake.holdNext('store')
+      expect(await json<HostDrain>(await draining(a, { concurrency: 2 }), 200)).toMatchObject({ concurrency: 2 })
+      await held.reached
+      expect((await json<Host>(await platform.call('GET', `/v1/hosts/${a.id}`), 200)).schedulable).toBe(false)
+      const left = { state: 'draining', total: 4, done: 2, moving: 1, waiting: 0, failed: 1 }
+      const most: number[] = []
+      await expect
+        .poll(
+          async () => {
+            const counts = await countsOf(a)
+            most.push(counts.moving)
+            // The one with checkpoints is tried again and again.
+            return { ...counts, moving: 1, waiting: 0, failed: counts.failed + counts.waiting + counts.moving - 1 }
+          },
+          { timeout: 60_000 },
+        )
+        .toEqual(left)
+      expect(Math.max(...most)).toBeLessThanOrEqual(2)
+      held.release()
+      const all = { state: 'draining', total: 4, done: 3, moving: 0, waiting: 0, failed: 1 }
+      await expect.poll(() => countsOf(a), { timeout: 60_000 }).toEqual(all)
+      const { capsules, templates } = await drainOf(a)
+      expect(capsules[0]).toMatchObject({ capsule_id: kept, state: 'failed', error: { code: 'invalid_state' } })
+      expect(capsules[0]?.error?.message).toContain('checkpoints')
+      expect(templates.map(({ name }) => name)).toEqual(['stays'])
+      for (const id of [one, two]) {
+        await platform.until(id, 'running')
+        expect((await platform.get(id)).host_id).not.toBe(a.id)
+        expect(await exec(id, 'cat note')).toBe('kept\n')
+        expect(runsOn(id)).toHaveLength(1)
+      }
+      expect(await platform.get(asleep)).toMatchObject({ state: 'hibernated' })
+      expect(runsOn(kept)).toEqual([a.id])
+
+      expect((await platform.call('DELETE', `/v1/capsules/${kept}/checkpoints/${point.id}`)).status).toBeLessThan(300)
+      await expect.poll(async () => (await drainOf(a)).state, { timeout: 60_000 }).toBe('drained')
+      await expect.poll(() => a.fake.capsules.size, { timeout: 30_000 }).toBe(0)
+      const page = await json<AuditPage>(await platform.call('GET', `/v1/admin/audit-logs?resource_id=${a.id}`), 200)
+      const told = page.items.map(({ action }) => action).filter((action) => /drain/.test(action))
+      expect(told).toEqual(['host.drained', 'host.drain'])
+      expect((await platform.call('DELETE', '/v1/snapshots/stays')).status).toBeLessThan(300)
+      await uncordon(a)
+      await end(one, two, asleep, kept)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'is emptied all the same when control planes die meanwhile',
+    async () => {
+      const ids = [await made(a), await made(a)]
+      const held = a.fake.holdNext('store', 'after')
+      await draining(a, { concurrency: 1 })
+      await held.reached
+      await platform.restart(async () => held.release())
+      await expireLeases()
+      const all = { state: 'drained', total: 2, done: 2, moving: 0, waiting: 0, failed: 0 }
+      await expect.poll(() => countsOf(a), { timeout: 60_000 }).toEqual(all)
+      for (const id of ids) {
+        await platform.until(id, 'running')
+        expect(await exec(id, 'cat note')).toBe('kept\n')
+        expect(runsOn(id)).not.toContain(a.id)
+      }
+      await uncordon(a)
+      await end(...ids)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'keeps what no other host has room for, and the rest when it is stopped',
+    async () => {
+      const [one, two] = [await made(a), await made(a)]
+      await among([a], async () => {
+        await draining(a, { concurrency: 1 })
+        const none = { state: 'draining', total: 2, done: 0, moving: 0, waiting: 0, failed: 2 }
+        await expect.poll(() => countsOf(a), { timeout: 60_000 }).toEqual(none)
+        for (const { error } of (await drainOf(a)).capsules) expect(error?.code).toBe('no_hosts_available')
+        expect([one, two].map((id) => runsOn(id))).toEqual([[a.id], [a.id]])
+      })
+      const held = a.fake.holdNext('store')
+      await held.reached
+      for (let times = 0; times < 2; times++)
+        expect((await platform.call('DELETE', `/v1/hosts/${a.id}/drain`)).status).toBe(204)
+      held.release()
+      const gone = async () => (await Promise.all([one, two].map((id) => platform.get(id)))).map((each) => each.host_id)
+      await expect.poll(async () => (await gone()).filter((on) => on === a.id), { timeout: 60_000 }).toEqual([a.id])
+      const left = (await gone())[0] === a.id ? one : two
+      expect(runsOn(left)).toEqual([a.id])
+      expect((await json<Host>(await platform.call('GET', `/v1/hosts/${a.id}`), 200)).schedulable).toBe(false)
+      await uncordon(a)
+      expect((await refusal(await draining({ ...a, id: `host-${'0'.repeat(25)}` }))).slice(0, 2)).toEqual([
+        404,
+        'host_not_found',
+      ])
+      await end(one, two)
+    },
+    LONG_MS,
+  )
+})
+
 describe('a platform with one host, or without an object store', () => {
   it(
     'moves nothing, and says what is lacking',
@@ -412,6 +534,10 @@ describe('a platform with one host, or without an object store', () => {
         await rows.destroy()
         const said = await refusal(await own.call('POST', `/v1/admin/capsules/${id}/move`))
         expect(said).toEqual([501, 'not_supported', expect.stringContaining(name)])
+        if (env === storeEnv) continue
+        const { host } = await json<NewHost>(await own.call('POST', '/v1/hosts', {}), 201)
+        expect(await refusal(await own.call('POST', `/v1/hosts/${host.id}/drain`))).toEqual(said)
+        expect((await json<Host>(await own.call('GET', `/v1/hosts/${host.id}`), 200)).schedulable).toBe(true)
       }
     },
     LONG_MS,

@@ -114,3 +114,39 @@ it('capsules are moved until the move has ended, and it is looked at afterwards'
     { host_id: other },
   ])
 })
+
+it('hosts are drained, and are looked at and left alone afterwards', async () => {
+  const capsuleId = `cl-${'1'.repeat(25)}`
+  const error = { code: 'no_hosts_available', message: 'No host has room.' }
+  const counts = { concurrency: 2, total: 3, done: 1, moving: 1, waiting: 0, failed: 1 }
+  const each = { capsule_id: capsuleId, team_id: 'team-1', state: 'failed', attempts: 1, operation_id: 'op-1' }
+  const drain = {
+    ...{ host_id: id, state: 'draining', ...counts, capsules: [{ ...each, error, updated_at: at }] },
+    ...{ templates: [{ id: 'snap-1', team_id: 'team-1', name: 'base' }], started_at: at },
+  }
+  server.handler = ({ method }, response) =>
+    method === 'DELETE' ? response.writeHead(204).end() : sendJson(response, drain, 200)
+  const asked = await wrenn.hosts.drain(id, { concurrency: 2 })
+  expect(asked).toEqual({
+    ...{ hostId: id, state: 'draining', ...counts },
+    capsules: [
+      {
+        capsuleId,
+        teamId: 'team-1',
+        state: 'failed',
+        attempts: 1,
+        operationId: 'op-1',
+        error,
+        updatedAt: new Date(at),
+      },
+    ],
+    templates: [{ id: 'snap-1', teamId: 'team-1', name: 'base' }],
+    ...{ startedAt: new Date(at), endedAt: undefined },
+  })
+  expect(await wrenn.hosts.getDrain(id)).toEqual(asked)
+  await wrenn.hosts.stopDrain(id)
+  expect(server.seen.map(({ method, path }) => `${method} ${path}`)).toEqual(
+    ['POST', 'GET', 'DELETE'].map((method) => `${method} /v1/hosts/${id}/drain`),
+  )
+  expect(JSON.parse(server.seen[0]?.body ?? '')).toEqual({ concurrency: 2 })
+})

@@ -68,6 +68,48 @@ export interface CapsuleMoveInfo {
   readonly updatedAt: Date
 }
 
+/** How a host is emptied. */
+export interface DrainOptions extends CallOptions {
+  /** How many capsules are on their way at once, 32 at most. @default 4 */
+  readonly concurrency?: number
+}
+
+/** What has come of a capsule of a host that is emptied. */
+export interface DrainedCapsule {
+  readonly capsuleId: string
+  readonly teamId: string
+  /** `done`: it is on the host no more; `failed`: it is still there, and tried again. */
+  readonly state: 'waiting' | 'moving' | 'done' | 'failed'
+  /** That failed. */
+  readonly attempts: number
+  /** Of its newest move. */
+  readonly operationId: string | undefined
+  /** Why it failed last. */
+  readonly error: { readonly code: string; readonly message: string } | undefined
+  readonly updatedAt: Date
+}
+
+/** How far a host is emptied. */
+export interface HostDrainInfo {
+  readonly hostId: string
+  /** `drained`: no capsule is left. */
+  readonly state: 'draining' | 'drained'
+  readonly concurrency: number
+  /** Capsules that were on it since this began. */
+  readonly total: number
+  readonly done: number
+  readonly moving: number
+  readonly waiting: number
+  readonly failed: number
+  /** Those that failed first, then those on their way; 1,000 at most. */
+  readonly capsules: readonly DrainedCapsule[]
+  /** That are on this host alone: they stay. 1,000 at most. */
+  readonly templates: readonly { readonly id: string; readonly teamId: string; readonly name: string }[]
+  readonly startedAt: Date
+  /** When nothing was left. */
+  readonly endedAt: Date | undefined
+}
+
 /** The machines that run capsules, where that is not the platform's own; the client's key needs the scope `platform`. */
 export class Hosts {
   readonly #transport: Transport
@@ -115,7 +157,7 @@ export class Hosts {
     return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/cordon`, options))
   }
 
-  /** Gives it new capsules again. @throws WrennError `host_not_found` */
+  /** Gives it new capsules again, and has no more moved off it. @throws WrennError `host_not_found` */
   async uncordon(id: string, options: CallOptions = {}): Promise<HostInfo> {
     return hostInfo(await this.#transport.json<wire.Host>('POST', `${pathOf(id)}/uncordon`, options))
   }
@@ -149,6 +191,31 @@ export class Hosts {
   /** How the newest move of a capsule does, or how it ended. @throws CapsuleNotFoundError; WrennError `not_found` when it was not moved */
   async getMove(capsuleId: string, options: CallOptions = {}): Promise<CapsuleMoveInfo> {
     return moveInfo(await this.#transport.json<wire.CapsuleMove>('GET', movePathOf(capsuleId), options))
+  }
+
+  /**
+   * Cordons a host and has all that it has moved off it: running capsules go on on other hosts, paused ones hibernate. That goes on, and tries again what could not be
+   * moved, until it is stopped or the host uncordoned.
+   * @throws WrennError `host_not_found`, `not_supported` without an object store
+   * @example
+   * let drain = await wrenn.hosts.drain(id)
+   * while (drain.moving + drain.waiting > 0) drain = await wrenn.hosts.getDrain(id)
+   * for (const { capsuleId, error } of drain.capsules) if (error) console.log(capsuleId, error.message)
+   */
+  async drain(id: string, options: DrainOptions = {}): Promise<HostDrainInfo> {
+    const { concurrency, ...call } = options
+    const request = { ...call, json: concurrency === undefined ? {} : { concurrency } }
+    return drainInfo(await this.#transport.json<wire.HostDrain>('POST', `${pathOf(id)}/drain`, request))
+  }
+
+  /** How far it is. @throws WrennError `host_not_found`; `not_found` when it is not being emptied */
+  async getDrain(id: string, options: CallOptions = {}): Promise<HostDrainInfo> {
+    return drainInfo(await this.#transport.json<wire.HostDrain>('GET', `${pathOf(id)}/drain`, options))
+  }
+
+  /** Has no more moved off it; what is on its way comes to its end, and the host stays cordoned. @throws WrennError `host_not_found` */
+  async stopDrain(id: string, options: CallOptions = {}): Promise<void> {
+    await this.#transport.send('DELETE', `${pathOf(id)}/drain`, options)
   }
 
   /** Sends a host away: it is trusted no more. @throws WrennError `host_not_found`, `in_use` with how many `capsules` and `templates` it has in `details` */
@@ -187,6 +254,26 @@ function moveInfo(move: wire.CapsuleMove): CapsuleMoveInfo {
     error: move.error,
     createdAt: new Date(move.created_at),
     updatedAt: new Date(move.updated_at),
+  }
+}
+
+function drainInfo(drain: wire.HostDrain): HostDrainInfo {
+  const { host_id: hostId, started_at: startedAt, ended_at: endedAt, capsules, templates, ...rest } = drain
+  return {
+    ...rest,
+    hostId,
+    capsules: capsules.map((each) => ({
+      capsuleId: each.capsule_id,
+      teamId: each.team_id,
+      state: each.state,
+      attempts: each.attempts,
+      operationId: each.operation_id,
+      error: each.error,
+      updatedAt: new Date(each.updated_at),
+    })),
+    templates: templates.map(({ team_id: teamId, ...each }) => ({ ...each, teamId })),
+    startedAt: new Date(startedAt),
+    endedAt: timeOf(endedAt),
   }
 }
 

@@ -104,6 +104,9 @@ export {
 } from './files.js'
 export {
   type CapsuleMoveInfo,
+  type DrainedCapsule,
+  type DrainOptions,
+  type HostDrainInfo,
   type HostInfo,
   Hosts,
   type MoveOptions,

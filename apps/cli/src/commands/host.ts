@@ -1,10 +1,11 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
-import type { CapsuleMoveInfo, HostInfo, NewHost } from '@wrenn/sdk'
+import type { CapsuleMoveInfo, HostDrainInfo, HostInfo, Hosts, NewHost } from '@wrenn/sdk'
 import type { Command } from 'commander'
 import { z } from 'zod'
 import { apiUrlOf, connect } from '../connection.js'
-import { type CommonOptions, contextOf, withDir, withJson } from '../context.js'
-import { table } from '../output.js'
+import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
+import { type Output, table } from '../output.js'
 import { readSecret } from '../terminal/secret.js'
 import { showSpan } from '../units.js'
 import { layoutOf } from '../up/layout.js'
@@ -37,6 +38,7 @@ export function addHost(program: Command): void {
   addJoin(host)
   addList(host)
   addCordon(host)
+  addDrain(host)
   addMove(host)
   addTag(host)
   addRemove(host)
@@ -121,6 +123,95 @@ function addCordon(host: Command): void {
     const { config, output } = contextOf(options)
     output.result(toJson(await (await connect(config)).hosts.uncordon(id)), () => `${id} gets new capsules.`)
   })
+}
+
+interface DrainOptions extends CommonOptions {
+  readonly concurrency?: string
+  readonly wait?: boolean
+  readonly status?: boolean
+  readonly stop?: boolean
+}
+
+function addDrain(host: Command): void {
+  const command = host
+    .command('drain <host>')
+    .description('cordon a host and move all that it has off it')
+    .option('--concurrency <count>', 'how many capsules are on their way at once, 32 at most (default: 4)')
+    .option('--wait', 'until it is empty, or all that is left has failed')
+    .option('--status', 'begin nothing; say how far it is')
+    .option('--stop', 'move no more off it; it stays cordoned')
+    .addHelpText(
+      'after',
+      '\nRunning capsules go on on other hosts, paused ones hibernate; that needs an object store. What could not be moved is tried again until the host is\nuncordoned or --stop is said. With --wait, the exit code is 1 while something is left.\n\nExample:\n  wrenn host drain host-… --wait && wrenn host rm host-…',
+    )
+  withJson(command).action(async (id: string, options: DrainOptions) => {
+    const { config, output } = contextOf(options)
+    const { hosts } = await connect(config)
+    if (options.stop === true) {
+      await hosts.stopDrain(id)
+      output.result({ stopped: id }, () => `Nothing more is moved off ${id}, which stays cordoned.`)
+      return
+    }
+    const concurrency = options.concurrency === undefined ? {} : { concurrency: Number(options.concurrency) }
+    const first = options.status === true ? await hosts.getDrain(id) : await hosts.drain(id, concurrency)
+    const drain = options.wait === true ? await drained(hosts, first, output) : first
+    output.result(drainJson(drain), () => showDrain(drain))
+    if (options.wait === true && drain.state !== 'drained') throw new ExitCode(1)
+  })
+}
+
+const LOOK_AT_DRAIN_EVERY_MS = 1_000
+
+/** How it is when nothing is left, or all that is left has failed. */
+async function drained(hosts: Hosts, first: HostDrainInfo, output: Output): Promise<HostDrainInfo> {
+  // In its first moments nobody has looked at what there is.
+  const isUnderWay = ({ state, total, failed, done }: HostDrainInfo): boolean =>
+    state !== 'drained' && (total === 0 || failed + done < total)
+  const progress = output.json ? undefined : output.progress(progressOf(first))
+  let drain = first
+  while (isUnderWay(drain)) {
+    await delay(LOOK_AT_DRAIN_EVERY_MS)
+    drain = await hosts.getDrain(first.hostId)
+    progress?.update(progressOf(drain))
+  }
+  progress?.done()
+  return drain
+}
+
+function progressOf({ total, done, moving, waiting, failed }: HostDrainInfo): string {
+  return `${done} of ${total} capsules are gone, ${moving} on their way, ${waiting} waiting, ${failed} failed`
+}
+
+function showDrain(drain: HostDrainInfo): string {
+  const { hostId, state, capsules, templates, failed } = drain
+  const left = capsules.filter(({ error }) => error !== undefined)
+  return [
+    state === 'drained' ? `${hostId} has no capsules left.` : `${hostId}: ${progressOf(drain)}.`,
+    ...left.map(({ capsuleId, error }) => `  ${capsuleId}: ${error?.message}`),
+    ...(failed > 0 ? ['What has failed is tried again.'] : []),
+    ...(templates.length === 0
+      ? []
+      : [`On it alone, and lost with it: ${templates.map(({ name }) => name).join(', ')}.`]),
+  ].join('\n')
+}
+
+function drainJson({ hostId, capsules, templates, startedAt, endedAt, ...counts }: HostDrainInfo): object {
+  return {
+    host_id: hostId,
+    ...counts,
+    capsules: capsules.map((each) => ({
+      capsule_id: each.capsuleId,
+      team_id: each.teamId,
+      state: each.state,
+      attempts: each.attempts,
+      operation_id: each.operationId,
+      error: each.error,
+      updated_at: each.updatedAt,
+    })),
+    templates: templates.map(({ teamId, ...each }) => ({ ...each, team_id: teamId })),
+    started_at: startedAt,
+    ended_at: endedAt,
+  }
 }
 
 function addMove(host: Command): void {

@@ -130,6 +130,8 @@ export async function settleRestored(
 async function endOtherProofs(client: pg.Client): Promise<void> {
   await client.query('UPDATE invitations SET revoked_at = now() WHERE accepted_at IS NULL AND revoked_at IS NULL')
   await client.query('UPDATE joined_hosts SET token_digest = NULL WHERE token_digest IS NOT NULL')
+  // Nor is a host emptied on because of what was wanted then; it stays cordoned.
+  await client.query('DELETE FROM host_drains')
   await client.query(
     'UPDATE users SET erase_at = greatest(erase_at, now() + (erase_at - deleted_at)) WHERE erase_at IS NOT NULL AND erased_at IS NULL',
   )

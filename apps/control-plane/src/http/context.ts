@@ -12,7 +12,7 @@ import type { EventFeed } from '../domain/events/index.js'
 import type { JoinedHosts, Joining } from '../domain/hosts/index.js'
 import type { CallMeter } from '../domain/limits/index.js'
 import type { CapsuleHistory } from '../domain/metrics/index.js'
-import type { Moves } from '../domain/moves/index.js'
+import type { Drains, Moves } from '../domain/moves/index.js'
 import type { EndedOperation } from '../domain/operations/index.js'
 import type {
   AccountEnds,
@@ -64,6 +64,7 @@ export interface Services {
   /** Machines that run capsules. */
   readonly joinedHosts: JoinedHosts
   readonly moves: Moves
+  readonly drains: Drains
   readonly joining: Joining
   readonly platformWatch: PlatformWatch
   /** Has `listener` told of operations that this process has ended. */

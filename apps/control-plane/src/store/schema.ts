@@ -1087,6 +1087,37 @@ interface StateLeftoversTable {
   created_at: Time
 }
 
+/** Hosts that are being emptied, or were and get nothing new. */
+interface HostDrainsTable {
+  host_id: string
+  /** How many capsules are on their way at once. */
+  concurrency: number
+  actor: Json<Actor | null>
+  started_at: Time
+  /** When nothing was left; `null` while something is. */
+  ended_at: ColumnType<Date | null, never, Date | RawBuilder<Date> | null>
+  /** Whoever looks after it renews this; afterwards another may. */
+  looked_until: Time
+}
+
+/** What comes of each capsule of a host that is emptied. */
+export type DrainedState = 'waiting' | 'moving' | 'done' | 'failed'
+
+interface DrainedCapsulesTable {
+  host_id: string
+  capsule_id: string
+  team_id: string
+  state: DrainedState
+  /** The newest move. */
+  operation_id: string | null
+  /** That failed. */
+  attempts: number
+  next_at: Time
+  /** Why it failed last. */
+  error: Json<{ readonly code: string; readonly message: string } | null>
+  updated_at: Time
+}
+
 export interface Database {
   teams: TeamsTable
   plans: PlansTable
@@ -1104,6 +1135,8 @@ export interface Database {
   stored_layers: StoredLayersTable
   stored_teams: StoredTeamsTable
   state_leftovers: StateLeftoversTable
+  host_drains: HostDrainsTable
+  drained_capsules: DrainedCapsulesTable
   template_builds: TemplateBuildsTable
   template_tags: TemplateTagsTable
   template_build_logs: TemplateBuildLogsTable
@@ -1201,5 +1234,9 @@ export type TemplateBuildLogRow = Selectable<TemplateBuildLogsTable>
 export type StoredStateRow = Selectable<StoredStatesTable>
 /** What a host may free, in the form of {@link CapsuleRow}. */
 export type StateLeftoverRow = Selectable<StateLeftoversTable>
+/** A host that is being emptied, in the form of {@link CapsuleRow}. */
+export type HostDrainRow = Selectable<HostDrainsTable>
+/** A capsule of one, in the form of {@link CapsuleRow}. */
+export type DrainedCapsuleRow = Selectable<DrainedCapsulesTable>
 /** A snapshot, in the form of {@link CapsuleRow}. */
 export type SnapshotRow = Selectable<SnapshotsTable>

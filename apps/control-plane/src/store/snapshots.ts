@@ -15,6 +15,12 @@ export async function countTemplatesOfHost(db: Db, hostId: string): Promise<numb
   return (await query.where('host_id', '=', hostId).executeTakeFirstOrThrow()).count
 }
 
+/** Some of them, by name. */
+export async function listTemplatesOfHost(db: Db, hostId: string, limit: number) {
+  const query = db.selectFrom('snapshots').select(['id', 'team_id', 'name']).where(isTemplate)
+  return await query.where('host_id', '=', hostId).orderBy('name').orderBy('id').limit(limit).execute()
+}
+
 /** Adds a snapshot; `undefined` when its team has a live one of that name. */
 export async function insertSnapshot(db: Db, snapshot: Insertable<SnapshotsTable>): Promise<SnapshotRow | undefined> {
   return await db

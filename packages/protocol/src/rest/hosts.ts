@@ -113,6 +113,49 @@ export const hostCredentialsSchema = z
 /** On the wire. */
 export type HostCredentials = z.infer<typeof hostCredentialsSchema>
 
+/** Body of `POST /v1/hosts/{id}/drain`; may be absent. */
+export const drainHostSchema = requestBody({
+  concurrency: z.number().int().min(1).max(32).default(4).describe('How many capsules are on their way at once.'),
+}).meta({ id: 'DrainHost' })
+
+const drainedCapsuleSchema = z
+  .object({
+    capsule_id: z.string(),
+    team_id: z.string(),
+    state: z
+      .enum(['waiting', 'moving', 'done', 'failed'])
+      .describe('`done`: it is on the host no more; `failed`: it is still there, and tried again.'),
+    attempts: z.number().describe('That failed.'),
+    operation_id: z.string().optional().describe('Of its newest move.'),
+    error: z.object({ code: z.string(), message: z.string() }).optional().describe('Why it failed last.'),
+    updated_at: timestampSchema,
+  })
+  .meta({ id: 'DrainedCapsule' })
+
+/** A host that is being emptied, or is empty. */
+export const hostDrainSchema = z
+  .object({
+    host_id: z.string(),
+    state: z.enum(['draining', 'drained']).describe('`drained`: no capsule is left.'),
+    concurrency: z.number(),
+    total: z.number().describe('Capsules that were on it since this began.'),
+    done: z.number(),
+    moving: z.number(),
+    waiting: z.number(),
+    failed: z.number(),
+    capsules: z
+      .array(drainedCapsuleSchema)
+      .describe('Those that failed first, then those on their way; 1,000 at most.'),
+    templates: z
+      .array(z.object({ id: z.string(), team_id: z.string(), name: z.string() }))
+      .describe('That are on this host alone: they stay, and are lost with it. 1,000 at most.'),
+    started_at: timestampSchema,
+    ended_at: timestampSchema.optional().describe('When nothing was left.'),
+  })
+  .meta({ id: 'HostDrain' })
+/** On the wire. */
+export type HostDrain = z.infer<typeof hostDrainSchema>
+
 /** Query of `DELETE /v1/hosts/{id}`. */
 export const deleteHostQuerySchema = z.object({
   force: z

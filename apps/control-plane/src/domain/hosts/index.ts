@@ -1,6 +1,7 @@
 export { HostAuthority } from './host-authority.js'
 export { checkpointFactsOf, exitOf, factsOf, lifecycleTimingsOf, savedFactsOf, snapshotFactsOf } from './host-facts.js'
 export { HostWatch } from './host-watch.js'
+export { hostEntry } from './joined-host-view.js'
 export { JoinedHosts, requireNoneElsewhere } from './joined-hosts.js'
 export { Joining } from './joining.js'
 export { hostIdOf, rememberHost } from './known-host.js'

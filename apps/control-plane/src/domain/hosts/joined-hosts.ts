@@ -2,6 +2,7 @@ import { AppError, hostIds } from '@wrenn/base'
 import type { Host, NewHost } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
+import { dropDrain } from '../../store/host-drains.js'
 import { recordRemoval } from '../../store/hosts.js'
 import {
   addJoinedHost,
@@ -119,20 +120,26 @@ export class JoinedHosts {
   }
 
   /**
-   * Gives a host no new capsules from now on, or again; what is there stays, wakes and is forked there. Asking for what is so already changes nothing.
+   * Gives a host no new capsules from now on, or again, which ends that it is emptied; what is there stays, wakes and is forked there. Asking for what is so already
+   * changes nothing.
    * @throws AppError `host_not_found`
    */
   async cordon(id: string, isCordoned: boolean, actor: Actor): Promise<Host> {
     return await this.#deps.db.transaction().execute(async (tx) => {
-      const host = await lockJoinedHost(tx, id)
-      if (host === undefined) throw noHost(id)
-      if ((host.cordoned_at !== null) !== isCordoned) {
-        const now = this.#now()
-        await updateJoinedHost(tx, id, { cordoned_at: isCordoned ? now : null, updated_at: now })
-        await writeAudit(tx, hostEntry(isCordoned ? 'host.cordon' : 'host.uncordon', id, actor))
-      }
+      await this.cordonIn(tx, id, isCordoned, actor)
       return await changed(tx, id)
     })
+  }
+
+  /** The same as a part of another change. @throws AppError `host_not_found` */
+  async cordonIn(tx: Db, id: string, isCordoned: boolean, actor: Actor): Promise<void> {
+    const host = await lockJoinedHost(tx, id)
+    if (host === undefined) throw noHost(id)
+    if ((host.cordoned_at !== null) === isCordoned) return
+    const now = this.#now()
+    await updateJoinedHost(tx, id, { cordoned_at: isCordoned ? now : null, updated_at: now })
+    await writeAudit(tx, hostEntry(isCordoned ? 'host.cordon' : 'host.uncordon', id, actor))
+    if (!isCordoned && (await dropDrain(tx, id))) await writeAudit(tx, hostEntry('host.stop_drain', id, actor))
   }
 
   /**

@@ -182,7 +182,10 @@ async function choose(
       }
     }
   }
-  error ??= new AppError('no_hosts_available', 'No other host could have it.')
+  error ??=
+    earlier === undefined
+      ? new AppError('no_hosts_available', 'No other host could have it.')
+      : new AppError(earlier.code, earlier.message, { details: earlier.details ?? {} })
   const home = from === null || tried.includes(from) ? undefined : hosts.get(from)
   if (home === undefined || home.isSilent || from === null) return error
   return {

@@ -1,6 +1,8 @@
 import {
   deleteHostQuerySchema,
+  drainHostSchema,
   hostCredentialsSchema,
+  hostDrainSchema,
   hostIdSchema,
   hostSchema,
   hostTagsBodySchema,
@@ -11,7 +13,7 @@ import {
 import { z } from 'zod'
 import { actorOf, fromOf } from '../auth.js'
 import type { App, Services } from '../context.js'
-import { errors, noContent } from '../schemas.js'
+import { errors, noContent, optionalBody } from '../schemas.js'
 
 const tags = ['hosts']
 const params = z.object({ id: hostIdSchema })
@@ -61,7 +63,7 @@ export function openHostRoutes(app: App, { joining }: Services): void {
 }
 
 /** For admins of the platform. */
-export function hostRoutes(app: App, { joinedHosts }: Services): void {
+export function hostRoutes(app: App, { drains, joinedHosts }: Services): void {
   app.get(
     '/v1/hosts',
     {
@@ -135,9 +137,62 @@ export function hostRoutes(app: App, { joinedHosts }: Services): void {
     '/v1/hosts/:id/uncordon',
     {
       config: { permission: 'hosts.write' },
-      schema: { tags, summary: 'Give it new capsules again.', params, response: { 200: hostSchema, ...errors } },
+      schema: {
+        tags,
+        summary: 'Give it new capsules again, and move no more off it.',
+        params,
+        response: { 200: hostSchema, ...errors },
+      },
     },
     (request) => joinedHosts.cordon(request.params.id, false, actorOf(request)),
+  )
+
+  app.post(
+    '/v1/hosts/:id/drain',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Cordon a host and move all that it has off it.',
+        description:
+          'Running capsules go on on other hosts, paused ones hibernate. It goes on until it is stopped, whoever asked is there or not: what cannot be moved is tried again, and what comes to the host is moved too. Asked again, it goes on with that many at once.',
+        params,
+        body: optionalBody(drainHostSchema),
+        response: { 200: hostDrainSchema, ...errors },
+      },
+    },
+    (request) => drains.start(request.params.id, request.body.concurrency, actorOf(request)),
+  )
+
+  app.get(
+    '/v1/hosts/:id/drain',
+    {
+      config: { permission: 'hosts.read' },
+      schema: {
+        tags,
+        summary: 'How far a host is emptied, and why what is left could not be moved.',
+        params,
+        response: { 200: hostDrainSchema, ...errors },
+      },
+    },
+    (request) => drains.get(request.params.id),
+  )
+
+  app.delete(
+    '/v1/hosts/:id/drain',
+    {
+      config: { permission: 'hosts.write' },
+      schema: {
+        tags,
+        summary: 'Move no more off a host, which stays cordoned; moves under way come to their end.',
+        params,
+        response: { 204: noContent, ...errors },
+      },
+    },
+    async (request, reply) => {
+      await drains.stop(request.params.id, actorOf(request))
+      return await reply.status(204).send()
+    },
   )
 
   app.put(

@@ -42,6 +42,7 @@ import * as manyHosts from './0041-many-hosts.js'
 import * as placement from './0042-placement.js'
 import * as hostTags from './0045-host-tags.js'
 import * as hibernation from './0046-hibernation.js'
+import * as hostDrains from './0047-host-drains.js'
 import * as storedGenerations from './0048-stored-generations.js'
 
 /** In the order of their names; a name never changes once released. */
@@ -89,5 +90,6 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0042-placement': placement,
   '0045-host-tags': hostTags,
   '0046-hibernation': hibernation,
+  '0047-host-drains': hostDrains,
   '0048-stored-generations': storedGenerations,
 }
