@@ -58,6 +58,30 @@ describe('an answer of a service', () => {
     expect(bodyIn(answer).replaceAll(/(?:^|\r\n)\d\r\n|\r\n/g, '')).toBe('ok')
   })
 
+  it('of HTTP/1.0 is passed on to who announces trailers and has none', async () => {
+    const { port } = await say((socket) => socket.end('HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok'))
+    const asked = `${headFor(port)}Trailer: X-Sum\r\nConnection: close\r\n\r\n`
+    expect(bodyIn(await exchange(platform, asked))).toBe('ok')
+  })
+
+  it.each([
+    ['to HEAD', 'HEAD', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n', 200],
+    ['without a body', 'GET', 'HTTP/1.1 304 Not Modified\r\nTrailer: X-Sum\r\n\r\n', 304],
+    ['of a known length', 'GET', 'HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nContent-Length: 2\r\n\r\nok', 200],
+    ['of a known length, of HTTP/1.0', 'GET', 'HTTP/1.0 200 OK\r\nTrailer: X-Sum\r\nContent-Length: 2\r\n\r\nok', 200],
+  ])('that announces trailers is passed on %s, without what it announces', async (_name, method, bytes, status) => {
+    const { port } = await say((socket) => socket.end(bytes))
+    const answer = await get(port, method)
+    expect(answer).toMatch(new RegExp(`^HTTP/1\\.1 ${status} `))
+    expect(answer).not.toMatch(/trailer/i)
+  })
+
+  it('is passed on to who announces trailers of a body that has none', async () => {
+    const { port } = await say((socket) => socket.write(OK))
+    const asked = `${headFor(port, 'POST')}Trailer: X-Sum\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi`
+    expect(bodyIn(await exchange(platform, asked))).toBe('ok')
+  })
+
   it('leaves its connection for the next request, in chunks and without a body too', async () => {
     const chunked =
       'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n2\r\nok\r\n0\r\nX-Sum: 1\r\n\r\n'
@@ -105,6 +129,19 @@ describe('an answer of a service', () => {
   ])('with %s is none', async (_name, bytes) => {
     const { port } = await say((socket) => socket.end(bytes))
     expect(await get(port)).toMatch(/^HTTP\/1\.1 502 [\s\S]*wrenn-error-code: guest_error/)
+  })
+
+  it.each([
+    ['all lines', 'HTTP/1.1 200 OK\nContent-Length: 2\n\nok'],
+    ['the last line', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\nok'],
+  ])('with bare line feeds at %s is none, and its end is not waited for', async (_name, bytes) => {
+    const { port } = await say((socket) => socket.write(bytes))
+    expect(await get(port)).toMatch(/^HTTP\/1\.1 502 [\s\S]*wrenn-error-code: guest_error/)
+    close()
+    const slow = await say(async (socket) => {
+      for (const byte of bytes) await new Promise((resolve) => socket.write(byte, 'latin1', resolve))
+    })
+    expect(await get(slow.port)).toMatch(/^HTTP\/1\.1 502 /)
   })
 
   it('is read at the pace of the client', async () => {

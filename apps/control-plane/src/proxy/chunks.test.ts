@@ -28,6 +28,11 @@ describe('a body in chunks', () => {
     expect(read([...BODY])).toEqual({ ...whole, end: 1 })
   })
 
+  it('may have sizes with zeros in front', () => {
+    const [size, last] = ['5'.padStart(16, '0'), '0'.repeat(16)]
+    expect(read([`${size}\r\nhello\r\n${last}\r\n\r\n`]).data).toBe('hello')
+  })
+
   it.each([
     ['a size that is none', 'x\r\n'],
     ['a size below nothing', '-1\r\n'],

@@ -1,8 +1,11 @@
 import { MAX_HEAD_BYTES, readFields } from './answer-head.js'
 
 const LINE_FEED = 0x0a
-/** Extensions are nobody's but the sender's and the reader's of this connection (RFC 9112 §7.1.1). */
-const SIZE = /^([\da-f]{1,13})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n$/i
+/**
+ * Some write all sizes equally wide, with zeros in front. Extensions are nobody's but the sender's and the reader's of this connection
+ * (RFC 9112 §7.1.1).
+ */
+const SIZE = /^0*([\da-f]{1,13})(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n$/i
 
 /** Reads a body that comes in chunks (RFC 9112 §7.1), however its bytes are cut. */
 export class Chunks {

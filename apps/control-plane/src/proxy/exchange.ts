@@ -3,7 +3,13 @@ import type { Socket } from 'node:net'
 import { AppError, breakOff, isErrno } from '@wrenn/base'
 import type { Destination } from './destination.js'
 import { isExpecting } from './framing.js'
-import { headersForClient, headersForService, trailersForClient, trailersForService } from './headers.js'
+import {
+  headersForClient,
+  headersForService,
+  type RawHeaders,
+  trailersForClient,
+  trailersForService,
+} from './headers.js'
 import type { ServiceConnections } from './service-connections.js'
 
 /** How requests reach a service. */
@@ -29,7 +35,23 @@ export function leaving(client: ServerResponse | Socket): AbortSignal {
 /** The request as the service gets it, but for the connection it takes. */
 export function asked(request: IncomingMessage, { capsuleId, port, path, withheld }: Destination) {
   const { method = 'GET' } = request
-  return { host: capsuleId, port, path, method, headers: headersForService(request, withheld), setHost: false } as const
+  const all = headersForService(request, withheld)
+  const headers = request.headers['transfer-encoding'] === undefined ? withoutTrailer(all) : all
+  return { host: capsuleId, port, path, method, headers, setHost: false } as const
+}
+
+/** Writes the head of an answer. Node throws where trailers are announced and none can come; a service may announce them for others. */
+export function passHead(response: ServerResponse, status: number, message: string, headers: RawHeaders): void {
+  const { method, httpVersion } = response.req
+  const isWhole = method === 'HEAD' || status === 204 || status === 304 || httpVersion === '1.0'
+  const hasLength = headers.some((name, at) => at % 2 === 0 && name.toLowerCase() === 'content-length')
+  response.sendDate = false
+  response.writeHead(status, message, isWhole || hasLength ? withoutTrailer(headers) : headers)
+}
+
+function withoutTrailer(headers: RawHeaders): RawHeaders {
+  const isTrailer = (at: number): boolean => headers[at]?.toLowerCase() === 'trailer'
+  return headers.filter((_, at) => !isTrailer(at - (at % 2)))
 }
 
 /** A kept connection had ended while the request was on its way to it. */
@@ -97,8 +119,7 @@ function passBody(request: IncomingMessage, toService: ClientRequest): void {
 /** @throws TypeError, RangeError for a head that cannot be passed on */
 function passBack(answer: IncomingMessage, response: ServerResponse, destination: Destination): void {
   const { statusCode = 502, statusMessage = '' } = answer
-  response.sendDate = false
-  response.writeHead(statusCode, statusMessage, headersForClient(answer, destination))
+  passHead(response, statusCode, statusMessage, headersForClient(answer, destination))
   // With the first bytes of the body where these are here already, which spares a packet.
   setImmediate(() => {
     if (!answer.readableDidRead && !response.writableEnded && !response.destroyed) response.flushHeaders()

@@ -4,7 +4,7 @@ import { Duplex } from 'node:stream'
 import { breakOff } from '@wrenn/base'
 import type { AnswerHead } from './answer-head.js'
 import type { Destination } from './destination.js'
-import { asked, exchange, type Line, leaving, noAnswer, StaleConnection } from './exchange.js'
+import { exchange, type Line, leaving, noAnswer, passHead, StaleConnection } from './exchange.js'
 import { isExpecting } from './framing.js'
 import { headersForClient, headersForService, trailersForClient } from './headers.js'
 import type { AnswerReader, ServiceConnection } from './service-connection.js'
@@ -139,7 +139,8 @@ class Passing implements AnswerReader {
   onUnusual(socket: Socket, seen: Buffer): void {
     this.#response.off('close', this.#leave)
     const [request, response, destination] = [this.#request, this.#response, this.#destination]
-    const again = ask({ ...asked(request, destination), createConnection: () => replayed(socket, seen) })
+    // What it says is sent nowhere; of the request's own words Node might refuse some, and throw.
+    const again = ask({ method: request.method ?? 'GET', createConnection: () => replayed(socket, seen) })
     exchange(request, response, destination, again, false).then(this.#settling.resolve, this.#settling.reject)
   }
 
@@ -147,8 +148,7 @@ class Passing implements AnswerReader {
   #begin({ status, message, rawHeaders }: AnswerHead): boolean {
     const response = this.#response
     try {
-      response.sendDate = false
-      response.writeHead(status, message, headersForClient({ rawHeaders }, this.#destination))
+      passHead(response, status, message, headersForClient({ rawHeaders }, this.#destination))
     } catch (error) {
       response.off('close', this.#leave)
       this.#settling.reject(error)

@@ -8,7 +8,7 @@ import { publicLocation } from './location.js'
 import { memo } from './memo.js'
 
 /** Names and values in turn, as Node reads and writes them. */
-type RawHeaders = string[]
+export type RawHeaders = string[]
 
 /** Of one connection, not of the message (RFC 9110 §7.6.1); framing is made anew on each side. */
 const HOP_BY_HOP = new Set([

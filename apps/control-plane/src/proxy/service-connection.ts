@@ -106,7 +106,7 @@ export class ServiceConnection {
   #readHead(reader: AnswerReader, bytes: Buffer): void {
     const seen = this.#seen === undefined ? bytes : Buffer.concat([this.#seen, bytes])
     const end = seen.indexOf(HEAD_END)
-    if (end < 0 && seen.length <= MAX_HEAD_BYTES && seen.toString('latin1', 0, 5) === 'HTTP/'.slice(0, seen.length)) {
+    if (end < 0 && isBeginning(seen, bytes.length)) {
       this.#seen = seen
       return
     }
@@ -178,4 +178,10 @@ export class ServiceConnection {
     this.#pool.onGone(this)
     reader.onUnusual(socket, seen)
   }
+}
+
+/** Whether more may make it a head. One whose lines end in another way never has the end that is looked for. @param newBytes at its end */
+function isBeginning(seen: Buffer, newBytes: number): boolean {
+  if (seen.length > MAX_HEAD_BYTES || seen.toString('latin1', 0, 5) !== 'HTTP/'.slice(0, seen.length)) return false
+  return !/[^\r]\n/.test(seen.toString('latin1', Math.max(0, seen.length - newBytes - 1)))
 }

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { type AppError, breakOff, joinSockets } from '@wrenn/base'
 import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
-import { asked, type Line, leaving, noAnswer } from './exchange.js'
+import { asked, type Line, leaving, noAnswer, passHead } from './exchange.js'
 import { headersForClient } from './headers.js'
 import type { Wording } from './sandbox-words.js'
 
@@ -62,8 +62,8 @@ function exchange(request: IncomingMessage, client: Socket, destination: Destina
 /** @throws TypeError, RangeError for a head that cannot be passed on; nothing has been sent to the client then */
 function passBack(answer: IncomingMessage, request: IncomingMessage, client: Socket, destination: Destination): void {
   const response = lastResponse(request)
-  response.sendDate = false
-  response.writeHead(answer.statusCode ?? 502, answer.statusMessage, headersForClient(answer, destination))
+  const { statusCode = 502, statusMessage = '' } = answer
+  passHead(response, statusCode, statusMessage, headersForClient(answer, destination))
   sendOn(client, response)
   answer.once('close', () => {
     if (!answer.complete) breakOff(client)
