@@ -20,8 +20,9 @@ export const MIGRATION_LOCK = 0x7772656e6e
 /** A pool or, the same to who uses it, a transaction. */
 export type Db = Kysely<Database>
 
-/** Codes of the database when its server is away, starting or stopping. */
-const AWAY = /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|ENOENT|EPIPE|57014)$/
+/** Codes of the database, and of the way to it, when its server is away, starting or stopping. */
+const AWAY =
+  /^(?:08\w{3}|57P0\d|53\d{3}|ECONNREFUSED|ECONNRESET|EHOSTUNREACH|ENETUNREACH|ETIMEDOUT|EAI_AGAIN|ENOENT|EPIPE|57014)$/
 
 /** What a failed query means to our caller. */
 export function fromDatabaseError(thrown: unknown): AppError {

@@ -69,6 +69,11 @@ describe('a server that has gone without a word', () => {
     expect(await one()).toEqual([{ one: 1 }])
   })
 
+  it.each(['EHOSTUNREACH', 'ENETUNREACH', 'ETIMEDOUT', 'EAI_AGAIN'])('is away when the network says %s', (code) => {
+    const error = Object.assign(new Error(`connect ${code} 10.0.0.1:5432`), { code, syscall: 'connect' })
+    expect(fromDatabaseError(error)).toMatchObject({ code: 'database_unavailable' })
+  })
+
   it('is not taken for one that has set itself a longer limit, while that connection is held', async () => {
     await db.connection().execute(async (connection) => {
       await sql`SET statement_timeout = 0`.execute(connection)

@@ -13,13 +13,14 @@ const of = (row: string, as: Partial<Record<string, string>>): string =>
  * a capsule that is fetched is not awake.
  */
 export async function up(db: Kysely<unknown>): Promise<void> {
+  // First: whoever hibernates a capsule meanwhile holds it before its state, and each would wait for the other.
+  await record(db, heldAs)
   await sql`ALTER TABLE stored_states ADD COLUMN generation bigint`.execute(db)
   await sql`ALTER TABLE stored_teams ADD COLUMN waits_since timestamptz`.execute(db)
   // Those that are fetched now are so as what this counts.
   await sql`UPDATE stored_states AS s SET generation = c.generation - 1 FROM capsules AS c WHERE c.stored_state = s.id`.execute(
     db,
   )
-  await record(db, heldAs)
 }
 
 /** Forgets all three. */
