@@ -234,6 +234,14 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await page.getByRole('button', { name: 'Rotate', exact: true }).click()
     await page.getByText('Another authority signs from now on').waitFor()
 
+    const actions = row.getByRole('button', { name: `Actions for ${HOST}` })
+    const menu = page.getByRole('menu', { name: `Actions for ${HOST}` })
+    await actions.press('ArrowDown')
+    await expect.poll(() => menu.evaluate((box) => box.contains(document.activeElement))).toBe(true)
+    await page.keyboard.press('Tab')
+    await menu.waitFor({ state: 'hidden' })
+    await expect.poll(() => actions.evaluate((button) => button === document.activeElement)).toBe(true)
+
     const cordoned = row.getByText('cordoned', { exact: true })
     expect(await cordoned.count()).toBe(0)
     await row.getByRole('button', { name: `Actions for ${HOST}` }).click()
