@@ -294,12 +294,36 @@ describe('a capsule that is moved', () => {
   )
 
   it(
+    'goes on when no host could have it for a while, as when the object store was away',
+    async () => {
+      const id = await made(a)
+      const away = (): AppError => new AppError('object_store_unavailable', 'The object store does not answer.')
+      for (const { fake } of all()) fake.failNext('fetch_state', away())
+      await moving(id, undefined, 0)
+      expect(await ended(id)).toMatchObject({ state: 'succeeded', capsule_state: 'running' })
+      const machine = all().find((each) => runsOn(id).includes(each.id))
+      if (machine === undefined) throw new Error('it runs nowhere')
+      expect(machine.id).not.toBe(a.id)
+      await goesOnOn(id, machine)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
     'runs where it was when its state cannot be stored',
     async () => {
       const id = await made(a)
+      const endsAt = new Date(Date.now() + 600_000)
+      const life = { lifetime_sec: 3600, on_end: 'pause', ends_at: endsAt } as const
+      await db.updateTable('capsules').set(life).where('id', '=', id).execute()
       a.fake.failNext('store', new AppError('not_supported', 'The object store does not answer.'))
       await moving(id, undefined, 0)
       expect(await ended(id)).toMatchObject({ state: 'failed', host_id: a.id, error: { code: 'not_supported' } })
+      // Its life goes on, too: one that is tried again and again would live for ever.
+      const row = db.selectFrom('capsules').select('ends_at').where('id', '=', id)
+      const leftMs = ((await row.executeTakeFirstOrThrow()).ends_at?.getTime() ?? 0) - endsAt.getTime()
+      expect(Math.abs(leftMs)).toBeLessThan(120_000)
       await goesOnOn(id, a)
       await end(id)
     },
@@ -411,7 +435,10 @@ describe('a host that is drained', () => {
       const point = await json<{ id: string }>(await post(`/v1/capsules/${kept}/checkpoints`, {}), 201)
       await json(await post('/v1/snapshots', { capsule_id: kept, name: 'stays' }), 201)
       const held = a.fake.holdNext('store')
-      expect(await json<HostDrain>(await draining(a, { concurrency: 2 }), 200)).toMatchObject({ concurrency: 2 })
+      expect(await json<HostDrain>(await draining(a, { concurrency: 2 }), 200)).toMatchObject({
+        concurrency: 2,
+        total: 4,
+      })
       await held.reached
       expect((await json<Host>(await platform.call('GET', `/v1/hosts/${a.id}`), 200)).schedulable).toBe(false)
       const left = { state: 'draining', total: 4, done: 2, moving: 1, waiting: 0, failed: 1 }
@@ -480,6 +507,24 @@ describe('a host that is drained', () => {
   )
 
   it(
+    'tells of what has left it and goes on nowhere',
+    async () => {
+      const id = await made(a)
+      for (const { fake } of all())
+        fake.failNext('fetch_state', new AppError('object_store_refused', 'There is no bucket "capsules".'))
+      await draining(a)
+      await expect.poll(async () => (await drainOf(a)).state, { timeout: 60_000 }).toBe('drained')
+      expect(await platform.get(id)).toMatchObject({ state: 'hibernated' })
+      const { capsules } = await drainOf(a)
+      expect(capsules).toMatchObject([{ capsule_id: id, state: 'done', error: { code: 'no_hosts_available' } }])
+      expect(capsules[0]?.error?.message).toContain('goes on when it is resumed')
+      await uncordon(a)
+      await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
     'keeps what no other host has room for, and the rest when it is stopped',
     async () => {
       const [one, two] = [await made(a), await made(a)]
@@ -510,6 +555,19 @@ describe('a host that is drained', () => {
     LONG_MS,
   )
 })
+
+it(
+  'a host is drained no more when a control plane that knows no drains has uncordoned it',
+  async () => {
+    await json(await post(`/v1/hosts/${a.id}/drain`), 200)
+    await db.updateTable('joined_hosts').set({ cordoned_at: null }).where('id', '=', a.id).execute()
+    const status = async () => (await platform.call('GET', `/v1/hosts/${a.id}/drain`)).status
+    await expect.poll(status, { timeout: 30_000 }).toBe(404)
+    const page = await json<AuditPage>(await platform.call('GET', `/v1/admin/audit-logs?resource_id=${a.id}`), 200)
+    expect(page.items[0]?.action).toBe('host.stop_drain')
+  },
+  LONG_MS,
+)
 
 describe('a platform with one host, or without an object store', () => {
   it(

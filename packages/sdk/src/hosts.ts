@@ -84,7 +84,7 @@ export interface DrainedCapsule {
   readonly attempts: number
   /** Of its newest move. */
   readonly operationId: string | undefined
-  /** Why it failed last. */
+  /** Why it failed last; of one that is `done`, why it hibernates although it ran. */
   readonly error: { readonly code: string; readonly message: string } | undefined
   readonly updatedAt: Date
 }
@@ -199,7 +199,10 @@ export class Hosts {
    * @throws WrennError `host_not_found`, `not_supported` without an object store
    * @example
    * let drain = await wrenn.hosts.drain(id)
-   * while (drain.moving + drain.waiting > 0) drain = await wrenn.hosts.getDrain(id)
+   * while (drain.moving + drain.waiting > 0) {
+   *   await setTimeout(1_000) // of node:timers/promises
+   *   drain = await wrenn.hosts.getDrain(id)
+   * }
    * for (const { capsuleId, error } of drain.capsules) if (error) console.log(capsuleId, error.message)
    */
   async drain(id: string, options: DrainOptions = {}): Promise<HostDrainInfo> {

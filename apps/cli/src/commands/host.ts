@@ -164,9 +164,9 @@ const LOOK_AT_DRAIN_EVERY_MS = 1_000
 
 /** How it is when nothing is left, or all that is left has failed. */
 async function drained(hosts: Hosts, first: HostDrainInfo, output: Output): Promise<HostDrainInfo> {
-  // In its first moments nobody has looked at what there is.
+  // In its first moments nobody has looked at what there is, and after the last capsule has gone nobody has said yet that it was the last.
   const isUnderWay = ({ state, total, failed, done }: HostDrainInfo): boolean =>
-    state !== 'drained' && (total === 0 || failed + done < total)
+    state !== 'drained' && (failed === 0 || failed + done < total)
   const progress = output.json ? undefined : output.progress(progressOf(first))
   let drain = first
   while (isUnderWay(drain)) {

@@ -25,6 +25,13 @@ export async function findDrain(db: Db, hostId: string): Promise<HostDrainRow | 
   return await db.selectFrom('host_drains').selectAll().where('host_id', '=', hostId).executeTakeFirst()
 }
 
+/** Of hosts that are not cordoned, as after a version that knows no drains has uncordoned one. @returns their ids */
+export async function dropUncordonedDrains(tx: Db): Promise<string[]> {
+  const uncordoned = tx.selectFrom('joined_hosts').select('id').where('cordoned_at', 'is', null)
+  const gone = await tx.deleteFrom('host_drains').where('host_id', 'in', uncordoned).returning('host_id').execute()
+  return gone.map(({ host_id: hostId }) => hostId)
+}
+
 /** Takes one to look after it for `forMs`, of those that nobody does; `undefined` when there is none. */
 export async function claimDrain(db: Db, forMs: number): Promise<HostDrainRow | undefined> {
   return await db
@@ -102,9 +109,14 @@ export async function setMoving(db: Db, { host_id, capsule_id }: CapsuleOfDrain,
   await update(db, { host_id, capsule_id }, { state: 'moving', operation_id: operationId })
 }
 
-/** It is there no more. */
-export async function setDone(db: Db, which: CapsuleOfDrain): Promise<void> {
-  await update(db, which, { state: 'done', error: null })
+/** It is there no more. @param error why it does not go on elsewhere, although it should */
+export async function setDone(
+  db: Db,
+  which: CapsuleOfDrain,
+  error?: { readonly code: string; readonly message: string },
+): Promise<void> {
+  const why = error && JSON.stringify({ code: error.code, message: error.message })
+  await update(db, which, { state: 'done', error: why ?? null })
 }
 
 /** It is still there, and is tried again in a while. */

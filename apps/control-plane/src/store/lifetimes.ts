@@ -8,7 +8,7 @@ import type { CapsuleRow, EndOfLife } from './schema.js'
 const MIN_RENEWED_SEC = 300
 
 const begins: ReadonlySet<CapsuleState> = new Set(['pending', 'starting'])
-const wakes: ReadonlySet<CapsuleState> = new Set(['paused', 'resuming'])
+const wakes: ReadonlySet<CapsuleState> = new Set(['paused', 'resuming', 'hibernated'])
 
 /**
  * What a move to `state` makes of a capsule's life: it begins anew when the capsule comes to run. Out of other states, such as a pause that

@@ -4,7 +4,7 @@ import { expect, it } from 'vitest'
 import { useDatabases } from '../testing/databases.js'
 import { insertCapsule } from './capsules.js'
 import { type Db, migrateDownTo, openDatabase } from './database.js'
-import { beginCollecting, beginStored, endCollecting, finishStored } from './stored-states.js'
+import { beginCollecting, beginStored, endCollecting, finishStored, isStoringHeld } from './stored-states.js'
 import { createTeam } from './teams.js'
 
 const newDatabase = useDatabases()
@@ -27,7 +27,9 @@ it('what is there in vain is collected also of a team that stores all the time, 
     await sql`UPDATE stored_teams SET waits_since = now() - ${minutes} * interval '1 minute'`.execute(db)
 
   expect([await begin('a'), await collect(), await begin('b')]).toEqual([true, undefined, true])
+  expect(await isStoringHeld(db, team)).toBe(false)
   await waitedFor(20)
+  expect(await isStoringHeld(db, team)).toBe(true)
   // Whoever has begun goes on, also when it is taken over.
   expect([await begin('c'), await begin('a')]).toEqual([false, true])
   await finish('a')
@@ -40,7 +42,7 @@ it('what is there in vain is collected also of a team that stores all the time, 
   await waitedFor(20)
   for (const id of ['b', 'c', 'd']) await finish(id)
   expect((await collect())?.toSorted()).toEqual(['a', 'b', 'c', 'd'])
-  expect(await begin('e')).toBe(false)
+  expect([await begin('e'), await isStoringHeld(db, team)]).toEqual([false, false])
   await endCollecting(db, team, true)
   expect(await begin('e')).toBe(true)
 })

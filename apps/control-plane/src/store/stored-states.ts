@@ -12,6 +12,9 @@ const MAX_LEFTOVERS = 20
 const TURN = { storeMs: 15 * 60_000, waitMs: 45 * 60_000 } as const
 const waitedMs = sql`(extract(epoch FROM now() - waits_since) * 1000)`
 
+/** In place of the number of a fetch: of what was stored, and not fetched. */
+const STORED_THERE = 0
+
 /** Whose states, and by which key of the platform they are encrypted. */
 export interface StoredTeamRef {
   readonly team_id: string
@@ -157,7 +160,10 @@ export async function listLeftovers(
   return await query.orderBy('created_at').limit(MAX_LEFTOVERS).execute()
 }
 
-/** Whether what a host has of a capsule by this fetch counts for nothing: the fetch failed as far as whoever asked for it knows. */
+/**
+ * Whether what a host has of a capsule by this fetch counts for nothing, or may: the fetch failed as far as whoever asked for it knows, or something of the capsule that
+ * was stored from there has yet to be freed. Which fetch that came by says nothing then: it may be later than all that the row counts, as after a restore.
+ */
 export async function isLeftover(
   db: Db,
   joinedId: string | undefined,
@@ -165,7 +171,7 @@ export async function isLeftover(
 ): Promise<boolean> {
   let query = db.selectFrom('state_leftovers').select('state_id').where('capsule_id', '=', capsule_id)
   if (joinedId !== undefined) query = query.where('host_id', '=', joinedId)
-  return (await query.where('attempt', '=', attempt).executeTakeFirst()) !== undefined
+  return (await query.where('attempt', 'in', [attempt, STORED_THERE]).executeTakeFirst()) !== undefined
 }
 
 export async function dropLeftover(db: Db, { state_id, host_id, attempt }: StateLeftoverRow): Promise<void> {
@@ -179,9 +185,18 @@ export async function dropLeftoversOfGone(db: Db): Promise<void> {
   await db.deleteFrom('state_leftovers').where('host_id', 'in', gone).execute()
 }
 
+/** Whether nothing new is stored for a team until what others store for it has ended, for whoever would have a capsule stand still that long. */
+export async function isStoringHeld(db: Db, team: StoredTeamRef): Promise<boolean> {
+  return (await turnOf(db, team).executeTakeFirst())?.isTheirTurn === true
+}
+
 /** Holds the team's row until the end of the transaction. */
-async function lockTeam(tx: Db, { team_id, sealed_by }: StoredTeamRef) {
-  const row = await tx
+async function lockTeam(tx: Db, team: StoredTeamRef) {
+  return (await turnOf(tx, team).forUpdate().executeTakeFirst()) ?? { isCollected: false, isTheirTurn: false }
+}
+
+function turnOf(db: Db, { team_id, sealed_by }: StoredTeamRef) {
+  return db
     .selectFrom('stored_teams')
     .select([
       sql<boolean>`coalesce(collecting_until > now(), false)`.as('isCollected'),
@@ -189,9 +204,6 @@ async function lockTeam(tx: Db, { team_id, sealed_by }: StoredTeamRef) {
     ])
     .where('team_id', '=', team_id)
     .where('sealed_by', '=', sealed_by)
-    .forUpdate()
-    .executeTakeFirst()
-  return row ?? { isCollected: false, isTheirTurn: false }
 }
 
 async function listLayers(db: Db, { team_id, sealed_by }: StoredTeamRef): Promise<readonly string[]> {

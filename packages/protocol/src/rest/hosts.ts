@@ -127,7 +127,10 @@ const drainedCapsuleSchema = z
       .describe('`done`: it is on the host no more; `failed`: it is still there, and tried again.'),
     attempts: z.number().describe('That failed.'),
     operation_id: z.string().optional().describe('Of its newest move.'),
-    error: z.object({ code: z.string(), message: z.string() }).optional().describe('Why it failed last.'),
+    error: z
+      .object({ code: z.string(), message: z.string() })
+      .optional()
+      .describe('Why it failed last; of one that is `done`, why it hibernates although it ran.'),
     updated_at: timestampSchema,
   })
   .meta({ id: 'DrainedCapsule' })

@@ -4,6 +4,7 @@ import { findAnyCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import {
   claimDrain,
+  dropUncordonedDrains,
   findDrain,
   listDrained,
   listDue,
@@ -62,6 +63,7 @@ export class Drainer {
   /** Looks once at each that nobody else looks at. */
   async look(): Promise<void> {
     const { db, everyMs = LOOK_EVERY_MS } = this.#deps
+    await this.#dropUncordoned()
     while (!this.#rounds.signal.aborted) {
       const drain = await claimDrain(db, CLAIM_MS)
       if (drain === undefined) return
@@ -71,6 +73,14 @@ export class Drainer {
         await releaseDrain(db, drain.host_id, everyMs)
       }
     }
+  }
+
+  /** A control plane of the version before, which still runs during an upgrade, uncordons a host and leaves its drain. */
+  async #dropUncordoned(): Promise<void> {
+    await this.#deps.db.transaction().execute(async (tx) => {
+      for (const hostId of await dropUncordonedDrains(tx))
+        await writeAudit(tx, hostEntry('host.stop_drain', hostId, undefined))
+    })
   }
 
   async #goOn(drain: HostDrainRow): Promise<void> {
@@ -100,7 +110,8 @@ export class Drainer {
     if (move?.state === 'running') return
     const row = await findAnyCapsule(db, each.capsule_id)
     const isThere = row?.host_id === each.host_id && row.state !== 'stopped' && row.state !== 'error'
-    if (!isThere) await setDone(db, each)
+    // One that ran and that no host could have: nobody wakes it, so somebody must be told.
+    if (!isThere) await setDone(db, each, row?.state === 'hibernated' ? (move?.error ?? undefined) : undefined)
     else await this.#failed(each, move?.error ?? { code: 'conflict', message: 'It came back to this host.' })
   }
 

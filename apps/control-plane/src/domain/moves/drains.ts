@@ -2,7 +2,7 @@ import { AppError } from '@wrenn/base'
 import type { HostDrain } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
-import { beginDrain, dropDrain, findDrain, listDrained } from '../../store/host-drains.js'
+import { beginDrain, dropDrain, findDrain, listDrained, refreshDrained } from '../../store/host-drains.js'
 import { findJoinedHost } from '../../store/joined-hosts.js'
 import type { Actor, DrainedCapsuleRow } from '../../store/schema.js'
 import { listTemplatesOfHost } from '../../store/snapshots.js'
@@ -38,6 +38,8 @@ export class Drains {
       await joinedHosts.cordonIn(tx, hostId, true, actor)
       const isNew = (await findDrain(tx, hostId)) === undefined
       await beginDrain(tx, hostId, { concurrency, actor })
+      // The answer tells how much there is to do.
+      await refreshDrained(tx, hostId)
       if (isNew) await writeAudit(tx, hostEntry('host.drain', hostId, actor, { concurrency: `${concurrency}` }))
     })
     return await this.get(hostId)

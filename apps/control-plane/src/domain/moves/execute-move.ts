@@ -26,6 +26,8 @@ import {
 } from '../operations/index.js'
 
 const WHAT = 'it was moved'
+/** So long a capsule that ran, and that no host could have, is tried anew: nobody else wakes it. */
+const KEEP_TRYING_MS = 3600_000
 
 /** What a move knows; enough for another process to go on with it. */
 export interface MoveParams {
@@ -128,7 +130,7 @@ async function afterPaused(tx: Db, { move, row, child, end }: Step): Promise<Nex
   if (!params.wakes || row.host_id !== params.from || child?.kind === 'resume') return await end(failed(error))
   const resuming = await transition(tx, row, 'resume', { desired_state: 'running' })
   if (resuming === undefined) return 'retry'
-  return await step(tx, move, resuming, { ...params, failed: failed(error).error }, {})
+  return await step(tx, move, resuming, { ...params, failed: failed(error).error }, lifeLeft(row))
 }
 
 /** Lets it go on where it was promised a place, else where there is one, else where it was. */
@@ -138,6 +140,13 @@ async function wake(tx: Db, deps: MoveDeps, { move, row, child, end }: Step): Pr
   const tried = [...new Set([...(params.tried ?? []), ...(typeof lastHost === 'string' ? [lastHost] : [])])]
   const chosen = await choose(tx, deps, row, { ...params, tried })
   if (chosen instanceof AppError) {
+    // An object store or a host that was away for a while comes back.
+    const mayPass = errorKind((child?.error ?? chosen).code).retryable
+    if (mayPass && Date.now() - move.created_at.getTime() < KEEP_TRYING_MS) {
+      const { from, wakes, on, because } = params
+      await setParams(tx, move.id, { from, wakes, on, because, hostId: on ?? params.hostId })
+      return 'retry'
+    }
     const message = `${chosen.message} The capsule is hibernated, and goes on when it is resumed.`
     return await end(failure(new AppError(chosen.code, message, { details: chosen.details ?? {} })))
   }

@@ -5,6 +5,7 @@ import { findAnyCapsule, transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findNewest, findRunning } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import { isStoringHeld } from '../../store/stored-states.js'
 import {
   type LifecycleDeps,
   NO_KEY,
@@ -43,7 +44,7 @@ export class Moves {
   /**
    * Moves a capsule to another host: one that runs goes on there, a paused one hibernates. One that is on no host, or on the one that is asked for, stays as it
    * is. A move that is under way is joined.
-   * @throws AppError `capsule_not_found`, `host_not_found`, `no_hosts_available`, `host_unavailable`, `invalid_state`, `conflict`, `not_supported` where there is but
+   * @throws AppError `capsule_not_found`, `host_not_found`, `no_hosts_available`, `host_unavailable`, `invalid_state`, `conflict`, `in_use`, `not_supported` where there is but
    * one host, no object store or no key, `idempotency_mismatch`, or why it failed
    */
   async move(id: string, options: MoveOptions): Promise<CapsuleMove> {
@@ -120,6 +121,12 @@ export class Moves {
       if (under !== undefined) return { moved: row, params: { ...none, child: under.id } }
     }
     const wakes = row.state === 'running'
+    // It would be paused until that is over, for half an hour at worst.
+    if (wakes && (await isStoringHeld(tx, { team_id: row.team_id, sealed_by: this.#deps.keyring.sealPrefix }))) {
+      const message =
+        'What the team of the capsule has in the object store is being cleared up, and nothing is stored meanwhile: move it in some minutes.'
+      throw new AppError('in_use', message)
+    }
     const place = wakes ? await this.#place(tx, row, on) : {}
     const moved = await transition(tx, row, 'hibernate', { desired_state: 'paused' })
     if (moved === undefined) return undefined

@@ -9,7 +9,7 @@ import { linkHost } from '../../host/link.js'
 import { findAnyCapsule, insertCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { recordHost } from '../../store/hosts.js'
-import { addLeftover, beginStored, finishStored } from '../../store/stored-states.js'
+import { addLeftover, beginStored, dropLeftover, finishStored, listLeftovers } from '../../store/stored-states.js'
 import { createTeam } from '../../store/teams.js'
 import { useDatabases } from '../../testing/databases.js'
 import { Settler } from './settle.js'
@@ -84,6 +84,16 @@ for (const [told, state] of [
   })
 }
 
+it('its life begins anew then, for nobody knows what it was given since', async () => {
+  const { db, id, mine, copy, settled } = await world()
+  const longAgo = new Date(Date.now() - 3_600_000)
+  const life = { lifetime_sec: 600, on_end: 'pause', ends_at: longAgo } as const
+  await db.updateTable('capsules').set(life).where('id', '=', id).execute()
+  const seen = copy(GENERATION + 1)
+  expect(await settled(seen, [{ host: mine, capsule: seen }])).toEqual(['running', mine.id, null])
+  expect((await rowOf(db, id)).ends_at?.getTime()).toBeGreaterThan(Date.now())
+})
+
 it('it stays in the store where what a host has is from before', async () => {
   const { mine, copy, settled } = await world()
   for (const attempt of [0, GENERATION]) {
@@ -113,4 +123,14 @@ it('it stays in the store where the fetch failed as far as the database knows, o
   expect(await settled(seen, [])).toEqual(STORED)
   await addLeftover(db, { state_id: 'state-1', capsule_id: id, host_id: mine.id ?? null, attempt: 9 })
   expect(await settled(seen, [{ host: mine, capsule: seen }])).toEqual(STORED)
+})
+
+it('it stays in the store while its host has yet to free what was stored from there, however late the fetch was that brought it', async () => {
+  const { db, id, mine, copy, settled } = await world()
+  const seen = copy(GENERATION + 30, 'paused')
+  await addLeftover(db, { state_id: 'state-1', capsule_id: id, host_id: mine.id ?? null, attempt: 0 })
+  expect(await settled(seen, [{ host: mine, capsule: seen }])).toEqual(STORED)
+  // The host has said that what it has is not that.
+  for (const leftover of await listLeftovers(db, mine.joinedId)) await dropLeftover(db, leftover)
+  expect(await settled(seen, [{ host: mine, capsule: seen }])).toEqual(['paused', mine.id, null])
 })

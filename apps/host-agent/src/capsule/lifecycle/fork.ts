@@ -204,6 +204,8 @@ export class Fork {
       },
       ...{ lifecycleTimings: undefined, pauseReason: undefined, pausedAtMs: undefined, durableAtMs: undefined },
       ...{ checkpointId: undefined, diskBytes: undefined },
+      // A copy was never in the store, and counts its own fetches.
+      ...{ stored: undefined, wakeAttempt: undefined },
     }
   }
 }

@@ -1,6 +1,6 @@
 import { access, copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, checkpointIds } from '@wrenn/base'
+import { AppError, capsuleIds, checkpointIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { LAYER, nothing, TestMachine } from '../../testing/test-machine.js'
 import type { CapsuleManager } from '../manager.js'
@@ -99,6 +99,17 @@ describe('a paused capsule', () => {
     await next.fetch(ref, wish, never)
     await next.resume(capsuleId)
     expect((await next.fetch(ref, wish, never)).record.state).toBe('running')
+  })
+
+  it('says nothing of its fetch to a copy, which never was in the store', async () => {
+    const { manager, capsuleId } = await paused()
+    await manager.store({ capsuleId, stateId, key }, [], never)
+    const { manager: next } = await other.start()
+    await next.fetch({ capsuleId, stateId, key }, wish, never)
+    const copyId = capsuleIds.create()
+    await next.fork(capsuleId, [{ capsuleId: copyId, hostname: 'copy', generation: 1, envs: {} }])
+    const copy = next.get(copyId)
+    expect([copy?.state, copy?.wakeAttempt, copy?.stored]).toEqual(['running', undefined, undefined])
   })
 
   it('is known to come of the latest fetch, whatever is stored of it afterwards', async () => {
