@@ -1,23 +1,16 @@
-import { AppError, waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, ErrorBody, Host, Me, NewHost } from '@wrenn/protocol'
+import { AppError } from '@wrenn/base'
+import type { AuditPage, Capsule, Host, Me, NewHost } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
-import type { OpenTeamStates } from './domain/stored/index.js'
 import { type Db, openDatabase } from './store/database.js'
-import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
-import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
+import { fakeStates, storeEnv } from './testing/fake-states.js'
+import { json, type Platform, refusal, startPlatform, startReplica } from './testing/harness.js'
+import { type JoinedMachine, joinAnew, joinAs, untilOnline } from './testing/joined-host.js'
 import { People } from './testing/people.js'
 
 const LONG_MS = 240_000
-const storeEnv = {
-  WRENN_ENCRYPTION_KEY: '11'.repeat(32),
-  WRENN_OBJECT_STORE: 's3://capsules',
-  WRENN_OBJECT_STORE_ENDPOINT: 'http://127.0.0.1:9',
-  WRENN_OBJECT_STORE_ACCESS_KEY: 'a',
-  WRENN_OBJECT_STORE_SECRET_KEY: 'b',
-}
 const ENV = { ...storeEnv, WRENN_HOST_AGENT_ADDRESS: 'joined', WRENN_HOST_SILENT_SEC: '5' }
 
 let platform: Platform
@@ -27,17 +20,10 @@ let a: JoinedMachine
 let b: JoinedMachine
 let collections = 0
 
-/** What the hosts have stored, which are fakes, too. */
-const openStates: OpenTeamStates = async () => ({
-  remove: async (id) => {
-    await a.fake.store.get(id)?.capture.dispose()
-    a.fake.store.delete(id)
-  },
-  collect: async () => {
-    collections++
-    return { removed: 0, bytes: 0 }
-  },
-})
+const openStates = fakeStates(
+  () => a.fake,
+  () => collections++,
+)
 
 /** As pages see them. */
 async function featuresOf(of: Platform): Promise<readonly string[]> {
@@ -53,10 +39,7 @@ beforeAll(async () => {
   a = await joinAnew(platform, platform.host)
   b = await joinAnew(platform, await FakeHost.start())
   b.fake.store = a.fake.store
-  const areOnline = async () =>
-    (await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)).every(({ status }) => status === 'online') ||
-    undefined
-  await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
+  await untilOnline(platform)
 }, LONG_MS)
 afterAll(async () => {
   await db.destroy()
@@ -69,10 +52,6 @@ afterAll(async () => {
 const post = async (path: string, body?: object): Promise<Response> => await platform.call('POST', path, body)
 const move = async (id: string, verb: string): Promise<Capsule> =>
   await json<Capsule>(await post(`/v1/capsules/${id}/${verb}?wait_sec=30`), 200)
-const refusal = async (response: Response): Promise<[status: number, code: string, message: string]> => {
-  const { code, message } = ((await response.json()) as ErrorBody).error
-  return [response.status, code, message]
-}
 const machineOf = ({ host_id: on }: Capsule): JoinedMachine => (on === a.id ? a : b)
 const otherThan = (one: JoinedMachine): JoinedMachine => (one === a ? b : a)
 

@@ -1,6 +1,6 @@
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { capsuleIds, silentLogger, waitFor } from '@wrenn/base'
+import { capsuleIds, silentLogger } from '@wrenn/base'
 import type { AuditPage, Capsule, ErrorBody, NewHost, PlatformHealth } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -8,7 +8,7 @@ import { createHostClient } from './host/transport.js'
 import { insertCapsule } from './store/capsules.js'
 import { type Db, openDatabase } from './store/database.js'
 import { json, type Platform, startPlatform } from './testing/harness.js'
-import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
+import { type JoinedMachine, joinAnew, joinAs, untilOnline } from './testing/joined-host.js'
 
 const LONG_MS = 240_000
 const ENV = {
@@ -28,9 +28,7 @@ beforeAll(async () => {
   db = openDatabase({ url: platform.databaseUrl, logger: silentLogger })
   a = await joinAnew(platform, platform.host)
   b = await joinAnew(platform, await FakeHost.start())
-  const areOnline = async () =>
-    ((await statusOf(a.id)) === 'online' && (await statusOf(b.id)) === 'online') || undefined
-  await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
+  await untilOnline(platform)
 }, LONG_MS)
 afterAll(async () => {
   for (const { door } of [a, b]) await door[Symbol.asyncDispose]()

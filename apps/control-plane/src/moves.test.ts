@@ -1,23 +1,16 @@
 import { AppError, capsuleIds, waitFor } from '@wrenn/base'
-import type { AuditPage, Capsule, CapsuleMove, ErrorBody, Host, HostDrain, NewHost } from '@wrenn/protocol'
+import type { AuditPage, Capsule, CapsuleMove, Host, HostDrain, NewHost } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
-import type { OpenTeamStates } from './domain/stored/index.js'
 import { insertCapsule } from './store/capsules.js'
 import { type Db, openDatabase } from './store/database.js'
-import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
-import { type JoinedMachine, joinAnew, joinAs } from './testing/joined-host.js'
+import { fakeStates, storeEnv } from './testing/fake-states.js'
+import { json, type Platform, refusal, startPlatform, startReplica } from './testing/harness.js'
+import { type JoinedMachine, joinAnew, joinAs, untilOnline } from './testing/joined-host.js'
 
 const LONG_MS = 240_000
-const storeEnv = {
-  WRENN_ENCRYPTION_KEY: '11'.repeat(32),
-  WRENN_OBJECT_STORE: 's3://capsules',
-  WRENN_OBJECT_STORE_ENDPOINT: 'http://127.0.0.1:9',
-  WRENN_OBJECT_STORE_ACCESS_KEY: 'a',
-  WRENN_OBJECT_STORE_SECRET_KEY: 'b',
-}
 const ENV = {
   ...storeEnv,
   WRENN_HOST_AGENT_ADDRESS: 'joined',
@@ -34,14 +27,7 @@ let a: JoinedMachine
 let b: JoinedMachine
 let c: JoinedMachine
 
-/** What the hosts have stored, which are fakes, too. */
-const openStates: OpenTeamStates = async () => ({
-  remove: async (id) => {
-    await a.fake.store.get(id)?.capture.dispose()
-    a.fake.store.delete(id)
-  },
-  collect: async () => ({ removed: 0, bytes: 0 }),
-})
+const openStates = fakeStates(() => a.fake)
 
 beforeAll(async () => {
   platform = await startPlatform({ env: ENV, timing: { openStates } })
@@ -51,10 +37,7 @@ beforeAll(async () => {
   b = await joinAnew(platform, await FakeHost.start())
   c = await joinAnew(platform, await FakeHost.start())
   for (const { fake } of [b, c]) fake.store = a.fake.store
-  const areOnline = async () =>
-    (await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)).every(({ status }) => status === 'online') ||
-    undefined
-  await waitFor(areOnline, { timeoutMs: 60_000, what: 'all hosts to be online' })
+  await untilOnline(platform)
 }, LONG_MS)
 afterAll(async () => {
   await db.destroy()
@@ -66,10 +49,6 @@ afterAll(async () => {
 
 const all = (): readonly JoinedMachine[] => [a, b, c]
 const post = async (path: string, body?: object): Promise<Response> => await platform.call('POST', path, body)
-const refusal = async (response: Response): Promise<[status: number, code: string, message: string]> => {
-  const { code, message } = ((await response.json()) as ErrorBody).error
-  return [response.status, code, message]
-}
 const moving = (id: string, to?: JoinedMachine, waitSec = 30): Promise<Response> =>
   post(`/v1/admin/capsules/${id}/move?wait_sec=${waitSec}`, to && { host_id: to.id })
 const move = async (id: string, to?: JoinedMachine): Promise<CapsuleMove> => await json(await moving(id, to), 200)

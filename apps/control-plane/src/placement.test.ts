@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ControlPlane } from './control-plane.js'
 import { followBuild } from './testing/followed-build.js'
 import { json, type Platform, startPlatform, startReplica } from './testing/harness.js'
-import { type JoinedMachine, joinAnew } from './testing/joined-host.js'
+import { type JoinedMachine, joinAnew, untilOnline } from './testing/joined-host.js'
 
 const LONG_MS = 240_000
 const ENV = {
@@ -33,8 +33,7 @@ beforeAll(async () => {
   second = await startReplica(platform, ENV)
   a = await joinAnew(platform, platform.host)
   b = await joinAnew(platform, await FakeHost.start())
-  const areOnline = async () => (await list()).every(({ status }) => status === 'online') || undefined
-  await waitFor(areOnline, { timeoutMs: 60_000, what: 'both hosts to be online' })
+  await untilOnline(platform)
 }, LONG_MS)
 afterAll(async () => {
   await second[Symbol.asyncDispose]()
@@ -44,7 +43,6 @@ afterAll(async () => {
 })
 
 const post = async (path: string, body: object = {}): Promise<Response> => await platform.call('POST', path, body)
-const list = async (): Promise<Host[]> => await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)
 const endAll = async (capsules: readonly Capsule[]): Promise<void> => {
   await Promise.all(capsules.map(({ id }) => platform.call('DELETE', `/v1/capsules/${id}`)))
 }

@@ -1,13 +1,13 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError } from '@wrenn/base'
 import type { CapsuleMoveInfo, HostDrainInfo, HostInfo, Hosts, NewHost } from '@wrenn/sdk'
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
 import { z } from 'zod'
 import { apiUrlOf, connect } from '../connection.js'
 import { type CommonOptions, contextOf, ExitCode, withDir, withJson } from '../context.js'
 import { type Output, table } from '../output.js'
 import { readSecret } from '../terminal/secret.js'
-import { showSpan } from '../units.js'
+import { parseInteger, showSpan } from '../units.js'
 import { layoutOf } from '../up/layout.js'
 import { alreadyRunning, findRunning } from '../up/record.js'
 import { requireRoot } from '../up/requirements.js'
@@ -126,7 +126,7 @@ function addCordon(host: Command): void {
 }
 
 interface DrainOptions extends CommonOptions {
-  readonly concurrency?: string
+  readonly concurrency?: number
   readonly wait?: boolean
   readonly status?: boolean
   readonly stop?: boolean
@@ -136,10 +136,16 @@ function addDrain(host: Command): void {
   const command = host
     .command('drain <host>')
     .description('cordon a host and move all that it has off it')
-    .option('--concurrency <count>', 'how many capsules are on their way at once, 32 at most (default: 4)')
+    .option(
+      '--concurrency <count>',
+      'how many capsules are on their way at once, 32 at most (default: 4)',
+      parseInteger,
+    )
     .option('--wait', 'until it is empty, or all that is left has failed')
-    .option('--status', 'begin nothing; say how far it is')
-    .option('--stop', 'move no more off it; it stays cordoned')
+    .addOption(new Option('--status', 'begin nothing; say how far it is').conflicts('concurrency'))
+    .addOption(
+      new Option('--stop', 'move no more off it; it stays cordoned').conflicts(['concurrency', 'status', 'wait']),
+    )
     .addHelpText(
       'after',
       '\nRunning capsules go on on other hosts, paused ones hibernate; that needs an object store. What could not be moved is tried again until the host is\nuncordoned or --stop is said. With --wait, the exit code is 1 while something is left.\n\nExample:\n  wrenn host drain host-… --wait && wrenn host rm host-…',
@@ -152,8 +158,9 @@ function addDrain(host: Command): void {
       output.result({ stopped: id }, () => `Nothing more is moved off ${id}, which stays cordoned.`)
       return
     }
-    const concurrency = options.concurrency === undefined ? {} : { concurrency: Number(options.concurrency) }
-    const first = options.status === true ? await hosts.getDrain(id) : await hosts.drain(id, concurrency)
+    const { concurrency } = options
+    const asked = concurrency === undefined ? {} : { concurrency }
+    const first = options.status === true ? await hosts.getDrain(id) : await hosts.drain(id, asked)
     const drain = options.wait === true ? await drained(hosts, first, output) : first
     output.result(drainJson(drain), () => showDrain(drain))
     if (options.wait === true && drain.state !== 'drained') throw new ExitCode(1)

@@ -42,16 +42,44 @@ export function asked(request: IncomingMessage, { capsuleId, port, path, withhel
 
 /** Writes the head of an answer. Node throws where trailers are announced and none can come; a service may announce them for others. */
 export function passHead(response: ServerResponse, status: number, message: string, headers: RawHeaders): void {
-  const { method, httpVersion } = response.req
-  const isWhole = method === 'HEAD' || status === 204 || status === 304 || httpVersion === '1.0'
-  const hasLength = headers.some((name, at) => at % 2 === 0 && name.toLowerCase() === 'content-length')
   response.sendDate = false
-  response.writeHead(status, message, isWhole || hasLength ? withoutTrailer(headers) : headers)
+  response.writeHead(status, message, canHaveTrailers(response, status, headers) ? headers : withoutTrailer(headers))
 }
 
+function canHaveTrailers({ req }: ServerResponse, status: number, headers: RawHeaders): boolean {
+  const isWhole = req.method === 'HEAD' || status === 204 || status === 304 || req.httpVersion === '1.0'
+  return !isWhole && indexOf(headers, 'content-length') < 0
+}
+
+/** The same list where there is none, as in nearly all. */
 function withoutTrailer(headers: RawHeaders): RawHeaders {
-  const isTrailer = (at: number): boolean => headers[at]?.toLowerCase() === 'trailer'
-  return headers.filter((_, at) => !isTrailer(at - (at % 2)))
+  const at = indexOf(headers, 'trailer')
+  return at < 0 ? headers : withoutTrailer(headers.toSpliced(at, 2))
+}
+
+/** @param name in lower case */
+function indexOf(headers: RawHeaders, name: string): number {
+  return headers.findIndex((each, at) => at % 2 === 0 && each.length === name.length && each.toLowerCase() === name)
+}
+
+/** Sends the head with the first bytes of the body where these are here already, which spares a packet, and else alone. */
+export function passHeadSoon(response: ServerResponse, hasBody: () => boolean): void {
+  setImmediate(() => {
+    if (!hasBody() && !response.writableEnded && !response.destroyed) response.flushHeaders()
+  })
+}
+
+/** Ends an answer that came whole. */
+export function endAnswer(response: ServerResponse, answer: Pick<IncomingMessage, 'rawTrailers'>): void {
+  const trailers = trailersForClient(answer)
+  if (trailers.length > 0 && response.chunkedEncoding) response.addTrailers(trailers)
+  response.end()
+}
+
+/** Has the client see that what it got of an answer is not all. */
+export function breakOffAnswer(response: ServerResponse): void {
+  if (response.socket === null) response.destroy()
+  else breakOff(response.socket)
 }
 
 /** A kept connection had ended while the request was on its way to it. */
@@ -120,22 +148,13 @@ function passBody(request: IncomingMessage, toService: ClientRequest): void {
 function passBack(answer: IncomingMessage, response: ServerResponse, destination: Destination): void {
   const { statusCode = 502, statusMessage = '' } = answer
   passHead(response, statusCode, statusMessage, headersForClient(answer, destination))
-  // With the first bytes of the body where these are here already, which spares a packet.
-  setImmediate(() => {
-    if (!answer.readableDidRead && !response.writableEnded && !response.destroyed) response.flushHeaders()
-  })
+  passHeadSoon(response, () => answer.readableDidRead)
   const broken = (): void => {
-    if (answer.complete) return
-    if (response.socket === null) response.destroy()
-    else breakOff(response.socket)
+    if (!answer.complete) breakOffAnswer(response)
   }
   answer.once('error', broken)
   answer.once('close', broken)
-  answer.once('end', () => {
-    const trailers = trailersForClient(answer)
-    if (trailers.length > 0 && response.chunkedEncoding) response.addTrailers(trailers)
-    response.end()
-  })
+  answer.once('end', () => endAnswer(response, answer))
   answer.pipe(response, { end: false })
 }
 

@@ -1,12 +1,21 @@
 import { request as ask, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { Duplex } from 'node:stream'
-import { breakOff } from '@wrenn/base'
 import type { AnswerHead } from './answer-head.js'
 import type { Destination } from './destination.js'
-import { exchange, type Line, leaving, noAnswer, passHead, StaleConnection } from './exchange.js'
+import {
+  breakOffAnswer,
+  endAnswer,
+  exchange,
+  type Line,
+  leaving,
+  noAnswer,
+  passHead,
+  passHeadSoon,
+  StaleConnection,
+} from './exchange.js'
 import { isExpecting } from './framing.js'
-import { headersForClient, headersForService, trailersForClient } from './headers.js'
+import { headersForClient, headersForService } from './headers.js'
 import type { AnswerReader, ServiceConnection } from './service-connection.js'
 
 /** Without a body, and safe to ask again when a kept connection had ended (RFC 9110 §9.2.2). */
@@ -101,11 +110,7 @@ class Passing implements AnswerReader {
 
   onHead(head: AnswerHead): void {
     if (!this.#begin(head)) return
-    const response = this.#response
-    // With the first bytes of the body where these are here already, which spares a packet.
-    setImmediate(() => {
-      if (!this.#hasPassed && !response.writableEnded && !response.destroyed) response.flushHeaders()
-    })
+    passHeadSoon(this.#response, () => this.#hasPassed)
   }
 
   onPart(part: Buffer): void {
@@ -120,15 +125,12 @@ class Passing implements AnswerReader {
   }
 
   onEnd(rawTrailers: string[]): void {
-    const trailers = trailersForClient({ rawTrailers })
-    if (trailers.length > 0 && this.#response.chunkedEncoding) this.#response.addTrailers(trailers)
-    this.#response.end()
+    endAnswer(this.#response, { rawTrailers })
   }
 
   onBroken(hasAnswered: boolean): void {
     if (this.#hasBegun) {
-      if (this.#response.socket === null) this.#response.destroy()
-      else breakOff(this.#response.socket)
+      breakOffAnswer(this.#response)
       return
     }
     this.#response.off('close', this.#leave)

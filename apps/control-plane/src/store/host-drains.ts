@@ -25,11 +25,15 @@ export async function findDrain(db: Db, hostId: string): Promise<HostDrainRow | 
   return await db.selectFrom('host_drains').selectAll().where('host_id', '=', hostId).executeTakeFirst()
 }
 
-/** Of hosts that are not cordoned, as after a version that knows no drains has uncordoned one. @returns their ids */
-export async function dropUncordonedDrains(tx: Db): Promise<string[]> {
-  const uncordoned = tx.selectFrom('joined_hosts').select('id').where('cordoned_at', 'is', null)
-  const gone = await tx.deleteFrom('host_drains').where('host_id', 'in', uncordoned).returning('host_id').execute()
-  return gone.map(({ host_id: hostId }) => hostId)
+/** If the host is not cordoned, as after a version that knows no drains has uncordoned it. @returns whether it was */
+export async function dropUncordonedDrain(tx: Db, hostId: string): Promise<boolean> {
+  const uncordoned = tx
+    .selectFrom('joined_hosts')
+    .select('id')
+    .where('id', '=', hostId)
+    .where('cordoned_at', 'is', null)
+  const gone = await tx.deleteFrom('host_drains').where('host_id', 'in', uncordoned).executeTakeFirst()
+  return gone.numDeletedRows > 0n
 }
 
 /** Takes one to look after it for `forMs`, of those that nobody does; `undefined` when there is none. */

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import type { Logger } from '@wrenn/base'
+import { AppError, type Logger } from '@wrenn/base'
 import type { Compilable, Kysely, PostgresCursor, PostgresPool, PostgresPoolClient, PostgresQueryResult } from 'kysely'
 import pg from 'pg'
 import type { Database } from './schema.js'
@@ -91,7 +91,7 @@ class PreparingClient implements PostgresPoolClient {
 
   async #ask(query: Required<Pick<pg.QueryConfig, 'text' | 'values'>> & { name?: string | undefined }) {
     if (OTHER_LIMIT.test(query.text)) this.#isBounded = false
-    if (this.#isLost) throw new Error(NO_ANSWER) // as the rollback of a transaction
+    if (this.#isLost) throw new AppError('database_unavailable', 'The database does not answer.') // as to the rollback of a transaction
     try {
       return await this.#client.query({ ...query, ...(this.#isBounded && { query_timeout: this.#answerMs }) })
     } catch (error) {

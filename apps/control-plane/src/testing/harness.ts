@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Logger, silentLogger, type Tracer, UndoStack, waitFor } from '@wrenn/base'
-import type { Capsule } from '@wrenn/protocol'
+import type { Capsule, ErrorBody } from '@wrenn/protocol'
 import { FakeHost, isReplicated, startTestPostgres } from '@wrenn/testkit'
 import { serverSpans } from '@wrenn/tracing'
 import { sql } from 'kysely'
@@ -183,6 +183,12 @@ export async function freshDatabase(serverUrl: string): Promise<string> {
     await db.destroy()
   }
   return serverUrl.replace(/\/postgres(\?|$)/, `/${name}$1`)
+}
+
+/** How an answer refuses. */
+export async function refusal(response: Response): Promise<[status: number, code: string, message: string]> {
+  const { code, message } = ((await response.json()) as ErrorBody).error
+  return [response.status, code, message]
 }
 
 /** The JSON of an answer whose status is as expected. */

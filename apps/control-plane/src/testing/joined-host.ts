@@ -1,5 +1,6 @@
+import { waitFor } from '@wrenn/base'
 import { createCertificateRequest, createHostAuthority, issueToControlPlane } from '@wrenn/certificates'
-import type { HostCredentials, NewHost } from '@wrenn/protocol'
+import type { Host, HostCredentials, NewHost } from '@wrenn/protocol'
 import type { FakeHost } from '@wrenn/testkit'
 import { json, type Platform } from './harness.js'
 
@@ -45,4 +46,12 @@ export type JoinedMachine = JoinedHost & { readonly fake: FakeHost; readonly id:
 export async function joinAnew(platform: Pick<Platform, 'call'>, fake: FakeHost): Promise<JoinedMachine> {
   const made = await json<NewHost>(await platform.call('POST', '/v1/hosts', {}), 201)
   return { ...(await joinAs(platform, fake, made)), fake, id: made.host.id }
+}
+
+/** Until the platform hears from all that have joined. */
+export async function untilOnline(platform: Pick<Platform, 'call'>): Promise<void> {
+  const areOnline = async (): Promise<true | undefined> =>
+    (await json<Host[]>(await platform.call('GET', '/v1/hosts'), 200)).every(({ status }) => status === 'online') ||
+    undefined
+  await waitFor(areOnline, { timeoutMs: 60_000, what: 'all hosts to be online' })
 }

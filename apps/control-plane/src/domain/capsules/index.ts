@@ -22,6 +22,15 @@ export {
   type ResumeOptions,
 } from './lifecycle.js'
 export { Lifetimes } from './lifetimes.js'
-export { illegal, isLegal, mayHaveSavedState, needCapsule, needLegal, type Request, requests } from './need-capsule.js'
+export {
+  illegal,
+  isLegal,
+  mayHaveSavedState,
+  needAnyCapsule,
+  needCapsule,
+  needLegal,
+  type Request,
+  requests,
+} from './need-capsule.js'
 export { holdCheckpoint, needCheckpoint } from './need-checkpoint.js'
 export { type CapsuleRef, Wake } from './wake.js'

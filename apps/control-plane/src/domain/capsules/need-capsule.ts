@@ -1,14 +1,25 @@
 import { AppError } from '@wrenn/base'
 import { type CapsuleCommand, type CapsuleState, nextState } from '@wrenn/protocol'
-import { findCapsule } from '../../store/capsules.js'
+import { findAnyCapsule, findCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow } from '../../store/schema.js'
 
 /** A team's capsule. @throws AppError `capsule_not_found` */
 export async function needCapsule(db: Db, teamId: string, id: string): Promise<CapsuleRow> {
   const row = await findCapsule(db, teamId, id)
-  if (row === undefined) throw new AppError('capsule_not_found', `There is no capsule ${id}.`)
+  if (row === undefined) throw noCapsule(id)
   return row
+}
+
+/** Of any team, for admins of the platform. @throws AppError `capsule_not_found` */
+export async function needAnyCapsule(db: Db, id: string): Promise<CapsuleRow> {
+  const row = await findAnyCapsule(db, id)
+  if (row === undefined) throw noCapsule(id)
+  return row
+}
+
+export function noCapsule(id: string): AppError {
+  return new AppError('capsule_not_found', `There is no capsule ${id}.`)
 }
 
 /** What people may ask of a capsule, in the words of the API. */

@@ -8,6 +8,7 @@ import { findRollback } from '../../store/rollbacks.js'
 import type { CapsuleRow } from '../../store/schema.js'
 import type { Capsules } from './capsules.js'
 import type { Lifecycle } from './lifecycle.js'
+import { noCapsule } from './need-capsule.js'
 
 /** How long the row of a capsule may lag behind what its host does by itself. */
 const CATCH_UP_MS = 2_000
@@ -160,7 +161,7 @@ export class Wake {
   async #runsAgain(id: string, signal: AbortSignal): Promise<{ readonly row: CapsuleRow; readonly waited: boolean }> {
     let waited = false
     const look = (row: CapsuleRow | undefined): CapsuleRow | undefined => {
-      if (row === undefined) throw new AppError('capsule_not_found', `There is no capsule ${id}.`)
+      if (row === undefined) throw noCapsule(id)
       if (isUsable(row.state)) return row
       if (!mayRunAgain.has(row.state)) throw ended(row)
       waited = true

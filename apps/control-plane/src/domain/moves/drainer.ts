@@ -4,7 +4,7 @@ import { findAnyCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import {
   claimDrain,
-  dropUncordonedDrains,
+  dropUncordonedDrain,
   findDrain,
   listDrained,
   listDue,
@@ -15,6 +15,7 @@ import {
   setFailed,
   setMoving,
 } from '../../store/host-drains.js'
+import { findJoinedHost } from '../../store/joined-hosts.js'
 import { findOperation } from '../../store/operations.js'
 import type { DrainedCapsuleRow, HostDrainRow } from '../../store/schema.js'
 import { hostEntry } from '../hosts/index.js'
@@ -41,34 +42,23 @@ interface DrainerDeps {
  * Has what is on hosts that are to be emptied moved, so many at a time. All that it goes by is in the database: control planes take turns, and each begins where the
  * last one was. A move that was begun and not noted is found by beginning it again, which joins it.
  */
-export class Drainer {
+export class Drainer extends Rounds {
   readonly #deps: DrainerDeps
-  readonly #rounds: Rounds
 
   constructor(deps: DrainerDeps) {
-    this.#deps = deps
     const onFailure = (error: unknown): void => deps.logger.debug({ error: errorText(error) }, 'drainer.retry')
-    this.#rounds = new Rounds(() => this.look(), deps.everyMs ?? LOOK_EVERY_MS, onFailure)
-  }
-
-  start(): void {
-    this.#rounds.start()
-  }
-
-  /** Waits for the round that is under way. */
-  async stop(): Promise<void> {
-    await this.#rounds.stop()
+    super(() => this.#lookAtAll(), deps.everyMs ?? LOOK_EVERY_MS, onFailure)
+    this.#deps = deps
   }
 
   /** Looks once at each that nobody else looks at. */
-  async look(): Promise<void> {
+  async #lookAtAll(): Promise<void> {
     const { db, everyMs = LOOK_EVERY_MS } = this.#deps
-    await this.#dropUncordoned()
-    while (!this.#rounds.signal.aborted) {
+    while (!this.signal.aborted) {
       const drain = await claimDrain(db, CLAIM_MS)
       if (drain === undefined) return
       try {
-        await this.#goOn(drain)
+        if (!(await this.#dropUncordoned(drain))) await this.#goOn(drain)
       } finally {
         await releaseDrain(db, drain.host_id, everyMs)
       }
@@ -76,10 +66,13 @@ export class Drainer {
   }
 
   /** A control plane of the version before, which still runs during an upgrade, uncordons a host and leaves its drain. */
-  async #dropUncordoned(): Promise<void> {
-    await this.#deps.db.transaction().execute(async (tx) => {
-      for (const hostId of await dropUncordonedDrains(tx))
-        await writeAudit(tx, hostEntry('host.stop_drain', hostId, undefined))
+  async #dropUncordoned({ host_id: hostId }: HostDrainRow): Promise<boolean> {
+    const { db } = this.#deps
+    if ((await findJoinedHost(db, hostId))?.cordoned_at !== null) return false
+    return await db.transaction().execute(async (tx) => {
+      const isDropped = await dropUncordonedDrain(tx, hostId)
+      if (isDropped) await writeAudit(tx, hostEntry('host.stop_drain', hostId, undefined))
+      return isDropped
     })
   }
 
@@ -91,7 +84,7 @@ export class Drainer {
     const under = (await listDrained(db, hostId, ['moving'])).length
     for (const each of await listDue(db, hostId, Math.max(0, drain.concurrency - under))) {
       // Somebody may have stopped it, or uncordoned the host.
-      if (this.#rounds.signal.aborted || (await findDrain(db, hostId)) === undefined) return
+      if (this.signal.aborted || (await findDrain(db, hostId)) === undefined) return
       await this.#begin(drain, each)
     }
     const left = await listDrained(db, hostId, ['waiting', 'moving', 'failed'])

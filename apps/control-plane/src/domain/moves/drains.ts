@@ -3,7 +3,6 @@ import type { HostDrain } from '@wrenn/protocol'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
 import { beginDrain, dropDrain, findDrain, listDrained, refreshDrained } from '../../store/host-drains.js'
-import { findJoinedHost } from '../../store/joined-hosts.js'
 import type { Actor, DrainedCapsuleRow } from '../../store/schema.js'
 import { listTemplatesOfHost } from '../../store/snapshots.js'
 import { hostEntry, type JoinedHosts } from '../hosts/index.js'
@@ -14,7 +13,7 @@ const MAX_NAMED = 1_000
 
 interface DrainsDeps {
   readonly db: Db
-  readonly joinedHosts: Pick<JoinedHosts, 'cordonIn'>
+  readonly joinedHosts: Pick<JoinedHosts, 'cordonIn' | 'get'>
   readonly moves: Pick<Moves, 'requireAble'>
 }
 
@@ -32,7 +31,7 @@ export class Drains {
    */
   async start(hostId: string, concurrency: number, actor: Actor): Promise<HostDrain> {
     const { db, joinedHosts, moves } = this.#deps
-    await needHost(db, hostId)
+    await joinedHosts.get(hostId)
     moves.requireAble()
     await db.transaction().execute(async (tx) => {
       await joinedHosts.cordonIn(tx, hostId, true, actor)
@@ -47,8 +46,8 @@ export class Drains {
 
   /** How far it is. @throws AppError `host_not_found`; `not_found` when it is not being emptied */
   async get(hostId: string): Promise<HostDrain> {
-    const { db } = this.#deps
-    await needHost(db, hostId)
+    const { db, joinedHosts } = this.#deps
+    await joinedHosts.get(hostId)
     const drain = await findDrain(db, hostId)
     if (drain === undefined) throw new AppError('not_found', `${hostId} is not being drained.`)
     const capsules = await listDrained(db, hostId, ['waiting', 'moving', 'done', 'failed'])
@@ -75,16 +74,12 @@ export class Drains {
    * @throws AppError `host_not_found`
    */
   async stop(hostId: string, actor: Actor): Promise<void> {
-    const { db } = this.#deps
-    await needHost(db, hostId)
+    const { db, joinedHosts } = this.#deps
+    await joinedHosts.get(hostId)
     await db.transaction().execute(async (tx) => {
       if (await dropDrain(tx, hostId)) await writeAudit(tx, hostEntry('host.stop_drain', hostId, actor))
     })
   }
-}
-
-async function needHost(db: Db, id: string): Promise<void> {
-  if ((await findJoinedHost(db, id)) === undefined) throw new AppError('host_not_found', `There is no host ${id}.`)
 }
 
 const order = { failed: 0, moving: 1, waiting: 2, done: 3 } as const

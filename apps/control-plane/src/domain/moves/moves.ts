@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { AppError } from '@wrenn/base'
 import type { CapsuleMove } from '@wrenn/protocol'
-import { findAnyCapsule, transition } from '../../store/capsules.js'
+import { transition } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { findNewest, findRunning } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
@@ -10,6 +10,7 @@ import {
   type LifecycleDeps,
   NO_KEY,
   NO_STORE,
+  needAnyCapsule,
   needLegal,
   type RequestOptions,
   requireStorable,
@@ -56,13 +57,13 @@ export class Moves {
   /** The same without its end. */
   async begin(id: string, { hostId, idempotencyKey: key, actor }: Omit<MoveOptions, 'waitMs'>): Promise<OperationRow> {
     const { db, operations } = this.#deps
-    const { team_id: teamId } = await needAny(db, id)
+    const { team_id: teamId } = await needAnyCapsule(db, id)
     this.requireAble()
     const submission = { teamId, kind: 'move', hash: hashJson({ id, hostId }), key, actor } as const
     let step: OperationRow | undefined
     const operation = await submit(this.#deps, submission, async (tx) => {
       step = undefined
-      const row = await needAny(tx, id)
+      const row = await needAnyCapsule(tx, id)
       const under = await findRunning(tx, id, ['move'])
       if (under !== undefined) {
         const on = moveParamsOf(under).on
@@ -86,7 +87,7 @@ export class Moves {
   /** How the newest move of a capsule does, or how it ended. @throws AppError `capsule_not_found`; `not_found` when it was not moved */
   async get(id: string): Promise<CapsuleMove> {
     const { db } = this.#deps
-    const row = await needAny(db, id)
+    const row = await needAnyCapsule(db, id)
     const operation = await findNewest(db, id, 'move')
     if (operation === undefined) throw new AppError('not_found', `The capsule ${id} was not moved lately.`)
     return toMove(operation, row)
@@ -147,13 +148,6 @@ interface Begun {
   readonly params: MoveParams
   /** What it hibernates as; absent: somebody has it hibernate already, or there is nothing to do. */
   readonly stateId?: string
-}
-
-/** Of any team. @throws AppError `capsule_not_found` */
-async function needAny(db: Db, id: string): Promise<CapsuleRow> {
-  const row = await findAnyCapsule(db, id)
-  if (row === undefined) throw new AppError('capsule_not_found', `There is no capsule ${id}.`)
-  return row
 }
 
 function toMove(operation: OperationRow, row: CapsuleRow): CapsuleMove {
