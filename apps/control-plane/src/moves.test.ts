@@ -393,6 +393,7 @@ describe('a capsule that is moved', () => {
 })
 
 describe('a host that is drained', () => {
+  const removing = (machine: JoinedMachine): Promise<Response> => platform.call('DELETE', `/v1/hosts/${machine.id}`)
   const draining = (machine: JoinedMachine, body?: object): Promise<Response> =>
     post(`/v1/hosts/${machine.id}/drain`, body)
   const drainOf = async (machine: JoinedMachine): Promise<HostDrain> =>
@@ -499,6 +500,40 @@ describe('a host that is drained', () => {
       expect(capsules[0]?.error?.message).toContain('goes on when it is resumed')
       await uncordon(a)
       await end(id)
+    },
+    LONG_MS,
+  )
+
+  it(
+    'keeps what has ended there and can be resumed, until it is resumed or destroyed',
+    async () => {
+      const [ended, doomed] = [await made(a), await made(a)]
+      for (const id of [ended, doomed]) {
+        a.fake.die(id, { cause: 'guest_panic', message: 'The kernel panicked.' })
+        await platform.until(id, 'error')
+      }
+      a.fake.failNext('create', new AppError('engine_failure', 'The guest does not boot.'))
+      await among([a], async () => {
+        await post('/v1/capsules?wait_sec=30', { template: 'minimal' }) // it leaves nothing behind
+      })
+      await draining(a)
+      const both = { state: 'draining', total: 2, done: 0, moving: 0, waiting: 0, failed: 2 }
+      await expect.poll(() => countsOf(a), { timeout: 60_000 }).toEqual(both)
+      for (const { error } of (await drainOf(a)).capsules) {
+        expect(error).toMatchObject({ code: 'invalid_state', message: expect.stringContaining('resume it') })
+      }
+      const [status, code, message] = await refusal(await removing(a))
+      expect([status, code]).toEqual([409, 'in_use'])
+      expect(message).toContain('2 capsules, paused ones and ended ones')
+
+      await end(doomed)
+      await json(await post(`/v1/capsules/${ended}/resume?wait_sec=30`, { from: 'disk' }), 200)
+      await expect.poll(async () => (await drainOf(a)).state, { timeout: 60_000 }).toBe('drained')
+      await platform.until(ended, 'running')
+      expect(runsOn(ended)).not.toContain(a.id)
+      expect(await exec(ended, 'cat note')).toBe('kept\n')
+      await uncordon(a)
+      await end(ended)
     },
     LONG_MS,
   )

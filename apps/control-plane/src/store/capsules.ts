@@ -1,5 +1,5 @@
 import { type CapsuleCommand, type CapsuleState, capsuleStates, nextState } from '@wrenn/protocol'
-import { type Insertable, type SqlBool, sql, type Updateable } from 'kysely'
+import { type Insertable, type RawBuilder, type SqlBool, sql, type Updateable } from 'kysely'
 import type { Db } from './database.js'
 import { renewedLife } from './lifetimes.js'
 import { runPrepared } from './prepared.js'
@@ -201,6 +201,19 @@ function heldByHosts(db: Db) {
         eb.and([eb('state', '=', 'error'), eb('observed_state', 'is distinct from', 'absent')]),
       ]),
     )
+}
+
+/**
+ * Whether the host of a capsule may have something of it that goes on: a guest, a saved state, or the files of a guest that has ended. A capsule whose create
+ * failed is one of these until its host has said that it has not got it.
+ * @param table what the capsules are called in the query
+ */
+export function mayBeOnHost(table: string): RawBuilder<SqlBool> {
+  const [state, observed, desired] = ['state', 'observed_state', 'desired_state'].map((name) =>
+    sql.ref(`${table}.${name}`),
+  )
+  return sql`(${state} NOT IN ('stopped', 'error')
+    OR ${state} = 'error' AND ${observed} IS DISTINCT FROM 'absent' AND ${desired} <> 'stopped')`
 }
 
 /**

@@ -1,4 +1,5 @@
 import { sql } from 'kysely'
+import { mayBeOnHost } from './capsules.js'
 import type { Db } from './database.js'
 import type { Actor, DrainedCapsuleRow, DrainedState, HostDrainRow } from './schema.js'
 
@@ -80,12 +81,12 @@ export async function refreshDrained(db: Db, hostId: string): Promise<void> {
   // One that has left and come back, as after a move that failed, has to go again.
   await sql`INSERT INTO drained_capsules (host_id, capsule_id, team_id)
     SELECT d.host_id, c.id, c.team_id FROM host_drains AS d JOIN capsules AS c ON c.host_id = d.host_id
-    WHERE d.host_id = ${hostId} AND c.state NOT IN ('stopped', 'error')
+    WHERE d.host_id = ${hostId} AND ${mayBeOnHost('c')}
     ON CONFLICT (host_id, capsule_id) DO UPDATE SET state = 'waiting', next_at = now(), updated_at = now()
       WHERE drained_capsules.state = 'done'`.execute(db)
   await sql`UPDATE drained_capsules AS m SET state = 'done', error = NULL, updated_at = now()
     WHERE m.host_id = ${hostId} AND m.state IN ('waiting', 'failed') AND NOT EXISTS (
-      SELECT FROM capsules AS c WHERE c.id = m.capsule_id AND c.host_id = m.host_id AND c.state NOT IN ('stopped', 'error')
+      SELECT FROM capsules AS c WHERE c.id = m.capsule_id AND c.host_id = m.host_id AND ${mayBeOnHost('c')}
     )`.execute(db)
 }
 

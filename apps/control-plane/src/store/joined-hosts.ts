@@ -1,4 +1,5 @@
 import { type Insertable, sql, type Updateable } from 'kysely'
+import { mayBeOnHost } from './capsules.js'
 import type { Db } from './database.js'
 import type { Database, JoinedHostRow } from './schema.js'
 
@@ -57,7 +58,7 @@ export async function dropJoinedHost(tx: Db, id: string): Promise<boolean> {
   return gone.numDeletedRows > 0n
 }
 
-/** How many capsules a host has that are not over, paused ones too. */
+/** How many capsules a host has that are not over, paused ones too, and ended ones that may be resumed there. */
 export async function countCapsulesOfHost(db: Db, id: string): Promise<number> {
   return (await capsulesLeft(db).where('host_id', '=', id).executeTakeFirstOrThrow()).count
 }
@@ -75,8 +76,5 @@ export async function countOwnCapsules(db: Db): Promise<number> {
 }
 
 function capsulesLeft(db: Db) {
-  return db
-    .selectFrom('capsules')
-    .select(sql<number>`count(*)`.as('count'))
-    .where('state', 'not in', ['stopped', 'error'])
+  return db.selectFrom('capsules').select(sql<number>`count(*)`.as('count')).where(mayBeOnHost('capsules'))
 }

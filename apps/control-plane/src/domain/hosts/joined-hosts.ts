@@ -110,7 +110,7 @@ export class JoinedHosts {
       await lockPlacement(tx)
       const [capsules, templates] = [await countCapsulesOfHost(tx, id), await countTemplatesOfHost(tx, id)]
       if (capsules + templates > 0 && !force) {
-        const message = `The host has ${counted(capsules, 'capsule')}, paused ones too, and ${counted(templates, 'template')}; end and delete them first, or lose them with force.`
+        const message = `The host has ${counted(capsules, 'capsule')}, paused ones and ended ones that can be resumed too, and ${counted(templates, 'template')}; end and delete them first, or lose them with force.`
         throw new AppError('in_use', message, { details: { capsules, templates } })
       }
       if (!(await dropJoinedHost(tx, id))) throw noHost(id)

@@ -17,7 +17,8 @@ import {
 } from '../../store/host-drains.js'
 import { findJoinedHost } from '../../store/joined-hosts.js'
 import { findOperation } from '../../store/operations.js'
-import type { DrainedCapsuleRow, HostDrainRow } from '../../store/schema.js'
+import type { CapsuleRow, DrainedCapsuleRow, HostDrainRow } from '../../store/schema.js'
+import { mayHaveSavedState } from '../capsules/index.js'
 import { hostEntry } from '../hosts/index.js'
 import { Rounds } from '../rounds.js'
 import type { Moves } from './moves.js'
@@ -102,7 +103,7 @@ export class Drainer extends Rounds {
     const move = each.operation_id === null ? undefined : await findOperation(db, each.operation_id)
     if (move?.state === 'running') return
     const row = await findAnyCapsule(db, each.capsule_id)
-    const isThere = row?.host_id === each.host_id && row.state !== 'stopped' && row.state !== 'error'
+    const isThere = row?.host_id === each.host_id && !isOver(row)
     // One that ran and that no host could have: nobody wakes it, so somebody must be told.
     if (!isThere) await setDone(db, each, row?.state === 'hibernated' ? (move?.error ?? undefined) : undefined)
     else await this.#failed(each, move?.error ?? { code: 'conflict', message: 'It came back to this host.' })
@@ -127,4 +128,9 @@ export class Drainer extends Rounds {
     await setFailed(db, each, { code, message, againMs })
     logger.warn({ hostId: each.host_id, capsuleId: each.capsule_id, code, error: message }, 'capsule.not_moved')
   }
+}
+
+/** Its host has nothing of it that could go on. */
+function isOver(row: CapsuleRow): boolean {
+  return row.state === 'stopped' || (row.state === 'error' && !mayHaveSavedState(row))
 }

@@ -8,6 +8,7 @@ import type { CapsuleRow, OperationRow } from '../../store/schema.js'
 import { isStoringHeld } from '../../store/stored-states.js'
 import {
   type LifecycleDeps,
+  mayHaveSavedState,
   NO_KEY,
   NO_STORE,
   needAnyCapsule,
@@ -109,6 +110,11 @@ export class Moves {
     if (isThere && ['hibernated', 'running', 'paused'].includes(row.state)) return { moved: row, params: none }
     if (row.state !== 'running' && on !== undefined) {
       const message = `The capsule is ${row.state}: only one that runs goes to a host by name. Any other one goes into the object store, and to a host when it is resumed.`
+      throw new AppError('invalid_state', message, { details: { state: row.state } })
+    }
+    if (row.state === 'error' && mayHaveSavedState(row)) {
+      const message =
+        'The capsule has ended, and its host may have a saved state of it, or its disk, which would not come along: resume it, and it can be moved; or destroy it.'
       throw new AppError('invalid_state', message, { details: { state: row.state } })
     }
     needLegal(row, 'hibernate')
