@@ -58,9 +58,9 @@ export class Background implements AsyncDisposable {
   }
 }
 
-/** Greets and echoes on `PORT`. */
-export async function serve(namespace: string | undefined): Promise<Background> {
-  const server = new Background(namespace, 'serve', String(PORT))
+/** Greets and echoes. */
+export async function serve(namespace: string | undefined, port = PORT): Promise<Background> {
+  const server = new Background(namespace, 'serve', String(port))
   await server.ready()
   return server
 }

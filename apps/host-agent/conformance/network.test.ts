@@ -5,6 +5,7 @@ import { createServer } from 'node:net'
 import { networkInterfaces } from 'node:os'
 import { join } from 'node:path'
 import { AppError, silentLogger, waitFor } from '@wrenn/base'
+import { GUEST_AGENT_PORT } from '@wrenn/protocol'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { run, runForResult } from '../src/host/exec.js'
 import { listHostResources } from '../src/host/inventory.js'
@@ -25,6 +26,8 @@ import {
 
 const PREFIX = 'wnet'
 const CIDR = '10.211.0.0/20'
+/** Of the control plane. */
+const CALLER_UID = 64_099
 const open = { internet: true, allow: [], deny: [] }
 const closed = { internet: false, allow: [], deny: [] }
 
@@ -45,7 +48,7 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
   const make = (over: { cidr?: string; platform?: string; poolSize?: number } = {}): Network =>
     createNetwork({
       config: {
-        ...{ prefix: PREFIX, cidr: CIDR, uidBase: 64_100, poolSize: 0, platform, ...over },
+        ...{ prefix: PREFIX, cidr: CIDR, uidBase: 64_100, callerUid: CALLER_UID, poolSize: 0, platform, ...over },
         resolvConfPath: join(platform, 'resolv.conf'),
       },
       logger: silentLogger,
@@ -82,18 +85,25 @@ describe.skipIf(process.getuid?.() !== 0)('network slots (needs root)', () => {
     expect(await ask(undefined, 'connect', one.guestAddress, String(PORT))).toBe('from 169.254.0.22')
   })
 
-  it('refuses other users of the host, and machines beside it', async () => {
+  it('refuses machines beside it and other users of the host, but not the control plane, which reaches no guest agent', async () => {
     // The checkout may lie where nobody else may look, such as in /root.
     const theirs = join(platform, 'probe.mjs')
     await copyFile(probe, theirs)
     await chmod(platform, 0o755)
-    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups', process.execPath, theirs, 'connect']
+    const connectAs = async (uid: number, port: number): Promise<unknown> => {
+      const user = [`--reuid=${uid}`, '--regid=65534', '--clear-groups', process.execPath, theirs, 'connect']
+      return JSON.parse(await run('setpriv', [...user, one.guestAddress, String(port)]))
+    }
+    await using _agent = await serve(guest, GUEST_AGENT_PORT)
+    expect(await ask(undefined, 'connect', one.guestAddress, String(GUEST_AGENT_PORT))).toBe('from 169.254.0.22')
+    expect(await connectAs(CALLER_UID, PORT)).toBe('from 169.254.0.22')
+    expect(await connectAs(CALLER_UID, GUEST_AGENT_PORT)).toBe('ECONNREFUSED')
     const [user, outside, resolver] = await Promise.all([
-      run('setpriv', [...nobody, one.guestAddress, String(PORT)]),
+      connectAs(65_534, PORT),
       ask(neighbours.inet.namespace, 'connect', one.guestAddress, String(PORT)),
       ask(neighbours.lan.namespace, 'resolve', network.dnsAddress, 'wrenn.example'),
     ])
-    expect([JSON.parse(user), outside, resolver]).toEqual(['ECONNREFUSED', 'ETIMEDOUT', 'ETIMEOUT'])
+    expect([user, outside, resolver]).toEqual(['ECONNREFUSED', 'ETIMEDOUT', 'ETIMEOUT'])
   })
 
   it('keeps a fresh slot closed: no internet, no names', async () => {

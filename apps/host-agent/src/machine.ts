@@ -123,6 +123,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       prefix: config.instance,
       cidr: config.networkCidr,
       uidBase: config.uidBase + CAPSULE_UID_OFFSET,
+      callerUid: config.socketUid,
       poolSize: config.slotPool,
       platform: config.dir,
       resolvConfPath: config.resolvConfPath,

@@ -17,9 +17,14 @@ export async function answerTunnel(
     refuseTunnel(socket, new AppError('port_closed', `Nobody listens on port ${port} of the capsule.`))
     return undefined
   }
-  socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`)
+  socket.write(switched(protocol))
   joinSockets(socket, service)
   return service
+}
+
+/** How an agent says that a connection is one of `protocol` now. */
+export function switched(protocol: string): string {
+  return `HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ${protocol}\r\n\r\n`
 }
 
 /** As the host agent refuses a tunnel. */

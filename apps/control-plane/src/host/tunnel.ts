@@ -22,23 +22,30 @@ export type OpenTunnel = (target: TunnelTarget, signal: AbortSignal) => Promise<
 /** Tunnels over the host agent at `place`, each a connection of its own. @throws AppError `invalid_config` */
 export function createTunnels(place: HostPlace, tls?: HostAgentTls): OpenTunnel {
   const dial = dialer(place, tls)
-  return (target, signal) =>
-    new Promise((resolve, reject) => {
-      const asked = request({
-        path: tunnelPath(target),
-        headers: { host: 'host-agent', connection: 'Upgrade', upgrade: TUNNEL_PROTOCOL },
-        createConnection: dial,
-        signal,
-      })
-      asked.once('error', (cause) => reject(signal.aborted ? signal.reason : hostAway(cause)))
-      asked.once('response', (answer) => void refusalOf(answer).then(reject, (cause) => reject(hostAway(cause))))
-      asked.once('upgrade', (_answer, socket: Socket, head) => {
-        socket.on('error', () => {}) // whoever takes it hears `close`
-        if (head.length > 0) socket.unshift(head)
-        resolve(socket)
-      })
-      asked.end()
+  return (target, signal) => askHost(dial, tunnelPath(target), TUNNEL_PROTOCOL, signal)
+}
+
+/**
+ * Has a host agent turn a connection into one of another protocol. Whoever asked owns it.
+ * @throws AppError as the host agent refuses, `host_unavailable`, or the reason of `signal`
+ */
+export function askHost(dial: () => Socket, path: string, protocol: string, signal: AbortSignal): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const asked = request({
+      path,
+      headers: { host: 'host-agent', connection: 'Upgrade', upgrade: protocol },
+      createConnection: dial,
+      signal,
     })
+    asked.once('error', (cause) => reject(signal.aborted ? signal.reason : hostAway(cause)))
+    asked.once('response', (answer) => void refusalOf(answer).then(reject, (cause) => reject(hostAway(cause))))
+    asked.once('upgrade', (_answer, socket: Socket, head) => {
+      socket.on('error', () => {}) // whoever takes it hears `close`
+      if (head.length > 0) socket.unshift(head)
+      resolve(socket)
+    })
+    asked.end()
+  })
 }
 
 function dialer(place: HostPlace, tls: HostAgentTls | undefined): () => Socket {
@@ -69,6 +76,7 @@ async function refusalOf(answer: IncomingMessage): Promise<AppError> {
   return new AppError(code, refusal.parse(JSON.parse(Buffer.concat(chunks).toString())).message)
 }
 
-function hostAway(cause: unknown): AppError {
+/** Nobody answers where the host agent should. */
+export function hostAway(cause: unknown): AppError {
   return new AppError('host_unavailable', 'The host of the capsule does not answer.', { cause })
 }

@@ -116,15 +116,15 @@ describe('what was known of a capsule', () => {
     const made = await json<Checkpoint>(await post('/checkpoints', { name: 'here' }), 201)
     expect(made).toMatchObject({ name: 'here' })
     await keep()
-    const before = platform.host.tunnels
+    const before = service.connections
     expect((await post(`/checkpoints/${made.id}/rollback`)).status).toBe(200)
     await keep()
-    expect(platform.host.tunnels).toBeGreaterThan(before)
+    expect(service.connections).toBeGreaterThan(before)
     const { capsules } = await json<ForkResult>(await post('/fork', { count: 1 }), 201)
     const copy = capsules[0]?.id ?? ''
-    const atFork = platform.host.tunnels
+    const atFork = service.connections
     expect(await get(copy)).toContain('hello')
-    expect(platform.host.tunnels).toBe(atFork + 1)
+    expect(service.connections).toBe(atFork + 1)
     await platform.call('DELETE', `/v1/capsules/${id}`)
     expect(await get()).toMatch(/^HTTP\/1\.1 410 /)
     expect(await get(copy)).toContain('hello')

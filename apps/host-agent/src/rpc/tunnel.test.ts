@@ -1,7 +1,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import type { ServiceImpl } from '@connectrpc/connect'
-import { GUEST_AGENT_PORT, TUNNEL_PROTOCOL } from '@wrenn/protocol'
+import { GUEST_AGENT_PORT, LEASE_PROTOCOL, TUNNEL_PROTOCOL } from '@wrenn/protocol'
 import type { HostService } from '@wrenn/protocol/host'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { CapsuleManager } from '../capsule/manager.js'
@@ -157,6 +157,31 @@ describe('a tunnel', () => {
     expect(await readAll(open(unknown))).toContain('wrenn-error-code: capsule_not_found')
     for (const port of ['0', '65536', `0${GUEST_AGENT_PORT}`, `+${GUEST_AGENT_PORT}`, '4998%33', 'x', '80/x', ''])
       expect(await readAll(open(`/tunnel/${capsuleId}/${port}`))).toMatch(/^HTTP\/1\.1 404 /)
+  })
+
+  it('is not needed by who has a lease on the guest, which tells where that is for as long as it is there', async () => {
+    const lease = (path: string): Socket => {
+      const socket = connect({ path: socketPath, allowHalfOpen: true }).on('error', () => {})
+      socket.write(`GET ${path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: ${LEASE_PROTOCOL}\r\n\r\n`)
+      return socket
+    }
+    const said = async (socket: Socket): Promise<string> =>
+      String(await new Promise((resolve) => socket.once('data', resolve)))
+    const socket = lease(`/lease/${capsuleId}`)
+    expect(await said(socket)).toBe(`${SWITCHED.replace(TUNNEL_PROTOCOL, LEASE_PROTOCOL)}${guestAddress()}\n`)
+    const before = manager.get(capsuleId)?.lastActiveAtMs ?? 0
+    await machine.until(() => Date.now() > before + 1_000 || undefined)
+    socket.write('.')
+    expect(await said(socket)).toBe('.')
+    expect(manager.get(capsuleId)?.lastActiveAtMs).toBeGreaterThan(before)
+    const closed = new Promise((resolve) => socket.once('close', resolve))
+    socket.once('end', () => socket.destroy())
+    await manager.pause(capsuleId, 'request')
+    await closed
+    expect(await readAll(lease(`/lease/${capsuleId}`))).toContain('wrenn-error-code: invalid_state')
+    await manager.resume(capsuleId)
+    for (const path of [`/lease/${capsuleId}/80`, `/tunnel/${capsuleId}/80`, '/lease/', `/lease/../lease/${capsuleId}`])
+      expect(await readAll(lease(path))).toMatch(/^HTTP\/1\.1 404 /)
   })
 
   it('shares its listener with the RPC', async () => {

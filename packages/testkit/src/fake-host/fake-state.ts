@@ -114,6 +114,8 @@ export class FakeHostState {
   readonly comparisons = new Map<string, readonly MessageInitShape<typeof FileChangeSchema>[]>()
   /** Tunnels to capsules that were asked for while they ran. */
   tunnels = 0
+  /** Whether it lends its guests' address, as host agents of today do. */
+  hasLeases = true
   /** Where this machine serves what clients ask of guest agents; `undefined`: nobody does. */
   agentPort: number | undefined
   /** Calls of CreateCapsule that made one. */

@@ -437,6 +437,11 @@ export class GuestClient {
     return socket
   }
 
+  /** Where the host reaches the guest, until the line ends. `ended` aborts before the address may be another one's. */
+  get place(): { readonly address: string; readonly ended: AbortSignal } {
+    return { address: this.#address, ended: this.#closed.signal }
+  }
+
   /** Ends all calls and takes no more: the guest's address may be another one's soon. */
   close(): void {
     this.#closed.abort(lineClosed())

@@ -3,29 +3,27 @@ import { AppError, isErrno, type Logger } from '@wrenn/base'
 import { run, runForResult } from '../exec.js'
 import type { SlotRange } from './address.js'
 import { dnsLink } from './own-links.js'
-import { type Exceptions, rootRules } from './rules.js'
+import { type RootPolicy, rootRules } from './rules.js'
 import { listLinks, removeSlots } from './slot.js'
 
 const TUN = '/dev/net/tun'
 const FORWARDING = '/proc/sys/net/ipv4/ip_forward'
 
-interface HostSetup {
+interface HostSetup extends RootPolicy {
   /** Of the link that has the forwarder's address. */
   readonly label: string
-  /** What slots of an earlier start reach of the private ranges. */
-  readonly exceptions: Exceptions
 }
 
 /** Everything of the root namespace that slots need; safe to repeat. */
 export async function setUpHost(
   prefix: string,
   range: SlotRange,
-  { label, exceptions }: HostSetup,
+  { label, ...policy }: HostSetup,
   logger: Logger,
 ): Promise<void> {
   await openTun(logger)
   await enableForwarding(logger)
-  await run('nft', ['-f', '-'], { input: rootRules(prefix, range, exceptions) })
+  await run('nft', ['-f', '-'], { input: rootRules(prefix, range, policy) })
   await makeDnsLink(dnsLink(prefix), range.dns, label)
 }
 

@@ -42,6 +42,8 @@ export interface NetworkConfig {
   readonly cidr: string
   /** A slot's uid is this plus its index. */
   readonly uidBase: number
+  /** User of the control plane, which may connect to services in guests: WRENN_SOCKET_UID. @default 0 */
+  readonly callerUid?: number
   /** Slots kept ready: WRENN_SLOT_POOL. */
   readonly poolSize: number
   /** WRENN_DIR: tells two platforms with the same prefix apart, and keeps what guests sent until somebody has noted it. */
@@ -191,7 +193,8 @@ class SlotNetwork implements Network {
       prefix,
       [...kept.keys()].map((index) => this.slot(index).guestAddress),
     )
-    await setUpHost(prefix, this.#range, { label: formatLabel({ platform, owner: 'dns' }), exceptions }, this.#logger)
+    const label = formatLabel({ platform, owner: 'dns' })
+    await setUpHost(prefix, this.#range, { label, exceptions, callerUid: this.#config.callerUid ?? 0 }, this.#logger)
     await this.#names.adopt([...kept.keys()])
     await this.#ended.load()
     this.#forwarder ??= await startDnsForwarder({

@@ -1,4 +1,5 @@
 import { formatCidr, neverRanges } from '@wrenn/base'
+import { GUEST_AGENT_PORT } from '@wrenn/protocol'
 import type { SlotAddresses, SlotRange } from './address.js'
 import { filterLink } from './own-links.js'
 import { privateRanges, type ResolvedPolicy, usesFilter } from './policy.js'
@@ -68,11 +69,18 @@ function pairs(slotAddress: string, networks: readonly string[]): readonly strin
 /** By the slots' addresses: the networks inside the private ranges that they may reach. */
 export type Exceptions = ReadonlyMap<string, readonly string[]>
 
+/** Who else than the slots is let through, and where to. */
+export interface RootPolicy {
+  readonly exceptions: Exceptions
+  /** User of the control plane: it may connect to everything in guests but their agents. */
+  readonly callerUid: number
+}
+
 /**
  * The tables of the root namespace, replacing what was there in one transaction. What `exceptions` lets through is never cut. An end
  * of what was let through gets out to a private network that no longer is: its peer is told.
  */
-export function rootRules(prefix: string, range: SlotRange, exceptions: Exceptions = new Map()): string {
+export function rootRules(prefix: string, range: SlotRange, { exceptions, callerUid }: RootPolicy): string {
   const links = slotLinks(prefix)
   const filter = `"${filterLink(prefix)}"`
   const cidr = formatCidr(range.cidr)
@@ -148,6 +156,7 @@ ${refuseChain}
   }
   chain output {
     type filter hook output priority filter; policy accept;
+    oifname ${links} meta skuid ${callerUid} tcp dport != ${GUEST_AGENT_PORT} accept
     oifname ${links} meta skuid != 0 jump refuse
     oifname ${filter} ct state new jump refuse
   }
