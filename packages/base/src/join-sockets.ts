@@ -9,22 +9,43 @@ import { TLSSocket } from 'node:tls'
  * @param onBytes is called whenever something passes
  */
 export function joinSockets(one: Socket, other: Socket, onBytes?: () => void): void {
-  carry(one, other, { onBytes })
-  carry(other, one, { onBytes })
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    if (endTogether(from, to)) pass(from, to, onBytes)
+  }
 }
 
 interface CarryOptions {
-  /** Is called whenever something passes. */
-  readonly onBytes?: (() => void) | undefined
   /** All bytes go through it. When it fails, whoever made it breaks off both sides. */
   readonly through?: Duplex
 }
 
 /** One direction of {@link joinSockets}. */
-export function carry(from: Socket, to: Socket, { onBytes, through }: CarryOptions = {}): void {
+export function carry(from: Socket, to: Socket, { through }: CarryOptions = {}): void {
+  if (!endTogether(from, to)) return
+  const source = through === undefined ? from : from.pipe(through)
+  source.pipe(to)
+}
+
+/** What `pipe` does, for what it keeps for streams of other kinds: of two idle sockets that is most. */
+function pass(from: Socket, to: Socket, onBytes: (() => void) | undefined): void {
+  from.on('data', (bytes: Buffer) => {
+    onBytes?.()
+    if (!to.destroyed && !to.write(bytes)) from.pause()
+  })
+  to.on('drain', () => from.resume())
+  if (from.readableEnded) to.end()
+  else from.once('end', () => to.end())
+  from.resume()
+}
+
+/** @returns whether there is anything to carry */
+function endTogether(from: Socket, to: Socket): boolean {
   if (from.destroyed) {
     breakOff(to)
-    return
+    return false
   }
   from.on('error', ignore) // `close` follows
   from.once('close', () => {
@@ -37,9 +58,7 @@ export function carry(from: Socket, to: Socket, { onBytes, through }: CarryOptio
     if (to.writableFinished) to.destroy()
     else to.once('finish', () => to.destroy())
   })
-  const source = through === undefined ? from : from.pipe(through)
-  source.pipe(to)
-  if (onBytes !== undefined) from.on('data', onBytes)
+  return true
 }
 
 /** Ends a socket so that its other end knows it was no orderly end, where the transport has a way to say that. */

@@ -1,12 +1,19 @@
 /** As Node bounds heads that it reads itself. */
 export const MAX_HEAD_BYTES = 16 * 1024
 
-/** The head of a service's answer. */
-export interface AnswerHead {
+export const HEAD_END = '\r\n\r\n'
+export const LINE_END_BYTES = 2
+
+/** What the head of every answer has. */
+export interface AnswerStart {
   readonly status: number
   readonly message: string
   /** Names and values in turn, as they came. */
   readonly rawHeaders: string[]
+}
+
+/** The head of a service's answer. */
+export interface AnswerHead extends AnswerStart {
   /** What follows it: so many bytes, or chunks. */
   readonly body: number | 'chunked'
   /** Whether the connection is there for another request after it. */
@@ -14,6 +21,7 @@ export interface AnswerHead {
 }
 
 // Without parts that could share characters: a service may send anything, and reading it takes time in proportion to its length.
+const INTERIM = /HTTP\/1\.1 (1\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n/y
 const STATUS = /HTTP\/1\.1 ([2-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n/y
 const FIELD = /([!#$%&'*+.^_`|~\dA-Za-z-]+):([\t\x20-\x7e\x80-\xff]*)\r\n/y
 const LENGTH = /^\d{1,15}$/
@@ -26,17 +34,33 @@ const KEPT_AT_LEAST_SEC = 2
  * @returns `undefined` for every other: interim and older answers, bodies that end with the connection, and what is no HTTP
  */
 export function readAnswerHead(text: string, method: string | undefined): AnswerHead | undefined {
-  STATUS.lastIndex = 0
-  const first = STATUS.exec(text)
-  if (first === null) return undefined
-  const status = Number(first[1])
-  const rawHeaders = readFields(text, first[0].length)
-  if (rawHeaders === undefined) return undefined
-  const framing = framingOf(rawHeaders)
+  const start = readStart(STATUS, text)
+  if (start === undefined) return undefined
+  const { status } = start
+  const framing = framingOf(start.rawHeaders)
   if (framing === undefined) return undefined
   const isBodiless = method === 'HEAD' || status === 204 || status === 304
   const body = isBodiless ? 0 : framing.body
-  return body === undefined ? undefined : { status, message: first[2] ?? '', rawHeaders, body, isKept: framing.isKept }
+  return body === undefined ? undefined : { ...start, body, isKept: framing.isKept }
+}
+
+/** Reads the head of an interim answer (1xx) of HTTP/1.1. @param text as for {@link readAnswerHead}; `undefined` for every other */
+export function readInterimHead(text: string): AnswerStart | undefined {
+  return readStart(INTERIM, text)
+}
+
+function readStart(line: RegExp, text: string): AnswerStart | undefined {
+  line.lastIndex = 0
+  const first = line.exec(text)
+  const rawHeaders = first === null ? undefined : readFields(text, first[0].length)
+  if (first === null || rawHeaders === undefined) return undefined
+  return { status: Number(first[1]), message: first[2] ?? '', rawHeaders }
+}
+
+/** Whether more may make it a head. One whose lines end in another way never has the end that is looked for. @param newBytes at its end */
+export function isBeginningOfHead(seen: Buffer, newBytes: number): boolean {
+  if (seen.length > MAX_HEAD_BYTES || seen.toString('latin1', 0, 5) !== 'HTTP/'.slice(0, seen.length)) return false
+  return !/[^\r]\n/.test(seen.toString('latin1', Math.max(0, seen.length - newBytes - 1)))
 }
 
 /** Names and values in turn of lines that are all header fields; `undefined` when one is none. */

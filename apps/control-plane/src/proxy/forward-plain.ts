@@ -1,6 +1,5 @@
 import { request as ask, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { Duplex } from 'node:stream'
 import type { AnswerHead } from './answer-head.js'
 import type { Destination } from './destination.js'
 import {
@@ -15,13 +14,17 @@ import {
   StaleConnection,
 } from './exchange.js'
 import { isExpecting } from './framing.js'
-import { headersForClient, headersForService } from './headers.js'
+import { headersForClient } from './headers.js'
+import { replayed } from './replayed.js'
+import { requestHead } from './request-head.js'
 import type { AnswerReader, ServiceConnection } from './service-connection.js'
 
 /** Without a body, and safe to ask again when a kept connection had ended (RFC 9110 §9.2.2). */
 const METHODS = new Set(['GET', 'HEAD', 'OPTIONS', 'DELETE'])
 /** A body up to it is sent in one piece with its head, which spares copying both anew or handing the system two pieces. */
 const SMALL_BODY_BYTES = 8 * 1024
+
+const KEEP_ALIVE = 'Connection: keep-alive\r\n'
 
 /** Whether a request that has no body may go by {@link forwardPlain}. */
 export function isPlain(request: IncomingMessage, { onAnswer }: Destination): boolean {
@@ -35,7 +38,7 @@ export async function forwardPlain(
   destination: Destination,
   { kept }: Line,
 ): Promise<void> {
-  const head = headOf(request, destination)
+  const head = requestHead(request, destination, KEEP_ALIVE)
   const passOver = async (connection: ServiceConnection): Promise<void> => {
     if (response.destroyed) return connection.destroy()
     await new Promise<void>((resolve, reject) => {
@@ -53,14 +56,6 @@ export async function forwardPlain(
       throw noAnswer(second)
     })
   }
-}
-
-/** Node's parser has let no control characters into what is put together here. */
-function headOf(request: IncomingMessage, { path, withheld }: Destination): string {
-  const headers = headersForService(request, withheld)
-  let head = `${request.method} ${path} HTTP/1.1\r\n`
-  for (let at = 0; at + 1 < headers.length; at += 2) head += `${headers[at]}: ${headers[at + 1]}\r\n`
-  return `${head}Connection: keep-alive\r\n\r\n`
 }
 
 interface Settling {
@@ -165,30 +160,4 @@ class Passing implements AnswerReader {
   readonly #leave = (): void => {
     if (!this.#response.writableFinished) this.#connection.leave(this)
   }
-}
-
-/** A connection on which a request was sent and the beginning of an answer has come, to be read by Node, which sends the request once more. */
-function replayed(socket: Socket, seen: Buffer): Duplex {
-  const replay = new Duplex({
-    read: () => void socket.resume(),
-    write: (_chunk, _encoding, done) => done(), // the service has it
-    final: (done) => {
-      done()
-      replay.destroy()
-    },
-    destroy: (error, done) => {
-      socket.destroy()
-      done(error)
-    },
-  })
-  const pass = (bytes: Buffer): void => {
-    if (!replay.push(bytes)) socket.pause()
-  }
-  pass(seen)
-  socket.on('data', pass)
-  socket.once('end', () => replay.push(null))
-  socket.once('close', () => {
-    if (!socket.readableEnded) replay.destroy()
-  })
-  return replay
 }

@@ -78,6 +78,50 @@ describe('a wish for another protocol', () => {
     socket.destroy()
   })
 
+  it('is granted by a head in pieces, behind interim ones, with the first bytes at its end and no length', async () => {
+    const head =
+      'HTTP/1.1 101 Switching\r\nconnection: keep-alive, upgrade\r\nupgrade: websocket\r\nContent-Length: 9\r\n\r\n'
+    const bytes = `HTTP/1.1 103 Early\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n${head}first`
+    for (const piece of [1, 7, bytes.length]) {
+      const pieces = bytes.match(new RegExp(`[^]{1,${piece}}`, 'g')) ?? []
+      const server = createTcp((socket) => {
+        socket.on('error', () => {}).setNoDelay(true)
+        const next = (): void => {
+          const part = pieces.shift()
+          if (part !== undefined) socket.write(part, () => setImmediate(next))
+        }
+        socket.once('data', next)
+      })
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+      const address = server.address()
+      const port = typeof address === 'object' && address !== null ? address.port : 0
+      const socket = dial(platform)
+      socket.write(`GET / HTTP/1.1\r\nHost: ${host(port)}\r\n${WISH}\r\n`)
+      expect(await readUntil(socket, /first/)).toBe(
+        'HTTP/1.1 101 Switching\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nfirst',
+      )
+      socket.destroy()
+      server.close()
+    }
+  })
+
+  it.each([
+    ['an answer that switches to nothing', 'HTTP/1.1 101 To nothing\r\nConnection: Upgrade\r\n\r\n'],
+    ['one that does not say so', 'HTTP/1.1 101 Unsaid\r\nConnection: close, notupgrade\r\nUpgrade: websocket\r\n\r\n'],
+    ['an older one', 'HTTP/1.0 101 Old\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'],
+    ['folded lines', 'HTTP/1.1 101 Folded\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX: a\r\n b\r\n\r\n'],
+    ['bare line feeds', 'HTTP/1.1 101 Bare\nConnection: Upgrade\nUpgrade: websocket\n\n'],
+    [
+      'a head of more than 16 KiB',
+      `HTTP/1.1 101 Long\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nX: ${'x'.repeat(20_000)}\r\n\r\n`,
+    ],
+  ])('is not granted by %s', async (_what, bytes) => {
+    using odd = await serveBytes(bytes)
+    const answer = await exchange(platform, `GET / HTTP/1.1\r\nHost: ${host(odd.port)}\r\n${WISH}\r\n`)
+    expect([answer.slice(0, 12), codeOf(answer)]).toEqual(['HTTP/1.1 502', 'guest_error'])
+    await expect.poll(odd.open).toBe(0)
+  })
+
   it.each([WISH, 'Connection: Upgrade\r\nUpgrade: h2c\r\n'])('waits for the answers before it: %j', async (wish) => {
     let answer = (): void => {}
     await using slow = await serve((_request, response) => {

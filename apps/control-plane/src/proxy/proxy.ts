@@ -79,10 +79,15 @@ export class PortProxy {
     if (isTaken) {
       // At once: an end that follows would else be taken for the end of everything.
       if (head.length > 0 && !client.destroyed) client.unshift(head)
-      this.#upgraded.add(client)
-      client.once('close', () => this.#upgraded.delete(client))
+      this.#keep(client)
     }
     return isTaken
+  }
+
+  /** Its request is not kept with it: there are thousands of them. */
+  #keep(client: Socket): void {
+    this.#upgraded.add(client)
+    client.once('close', () => this.#upgraded.delete(client))
   }
 
   /** Whether a connection by TLS to this name is for a port: then, and only then, it may agree on HTTP/2. */

@@ -1,9 +1,13 @@
 import type { Socket } from 'node:net'
-import { type AnswerHead, MAX_HEAD_BYTES, readAnswerHead } from './answer-head.js'
+import {
+  type AnswerHead,
+  HEAD_END,
+  isBeginningOfHead,
+  LINE_END_BYTES,
+  MAX_HEAD_BYTES,
+  readAnswerHead,
+} from './answer-head.js'
 import { Chunks } from './chunks.js'
-
-const HEAD_END = '\r\n\r\n'
-const LINE_END_BYTES = 2
 
 /** Gets an answer, in this order, and must not throw. */
 export interface AnswerReader {
@@ -106,7 +110,7 @@ export class ServiceConnection {
   #readHead(reader: AnswerReader, bytes: Buffer): void {
     const seen = this.#seen === undefined ? bytes : Buffer.concat([this.#seen, bytes])
     const end = seen.indexOf(HEAD_END)
-    if (end < 0 && isBeginning(seen, bytes.length)) {
+    if (end < 0 && isBeginningOfHead(seen, bytes.length)) {
       this.#seen = seen
       return
     }
@@ -178,10 +182,4 @@ export class ServiceConnection {
     this.#pool.onGone(this)
     reader.onUnusual(socket, seen)
   }
-}
-
-/** Whether more may make it a head. One whose lines end in another way never has the end that is looked for. @param newBytes at its end */
-function isBeginning(seen: Buffer, newBytes: number): boolean {
-  if (seen.length > MAX_HEAD_BYTES || seen.toString('latin1', 0, 5) !== 'HTTP/'.slice(0, seen.length)) return false
-  return !/[^\r]\n/.test(seen.toString('latin1', Math.max(0, seen.length - newBytes - 1)))
 }

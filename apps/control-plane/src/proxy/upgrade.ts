@@ -1,11 +1,16 @@
-import { request as ask, type IncomingMessage, ServerResponse, STATUS_CODES } from 'node:http'
+import { request as ask, type IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
 import { type AppError, breakOff, joinSockets } from '@wrenn/base'
+import type { AnswerStart } from './answer-head.js'
 import { sendFailure } from './answers.js'
 import type { Destination } from './destination.js'
-import { asked, type Line, leaving, noAnswer, passHead } from './exchange.js'
+import { type Line, noAnswer, passHead } from './exchange.js'
 import { headersForClient } from './headers.js'
+import { replayed } from './replayed.js'
+import { requestHead } from './request-head.js'
 import type { Wording } from './sandbox-words.js'
+import { readSwitching } from './switching.js'
 
 /**
  * Asks a service to speak another protocol, such as WebSocket; if it agrees, both sides are joined byte for byte. A service that answers
@@ -18,34 +23,56 @@ export async function forwardUpgrade(
   destination: Destination,
   line: Line,
 ): Promise<void> {
-  const left = leaving(client)
-  const socket = await line.connect(destination, left).catch((error: unknown) => {
-    if (!left.aborted) throw error
-  })
-  if (socket === undefined) return
-  if (client.destroyed) return void socket.destroy()
+  const service = await connectFor(client, destination, line)
+  if (service === undefined) return
+  const leave = (): void => void service.destroy()
+  client.once('close', leave)
   try {
-    await exchange(request, client, destination, socket)
+    service.write(requestHead(request, destination, wishOf(request)), 'latin1')
+    const { head, seen } = await readSwitching(service)
+    if (head === undefined) return await passOther(request, client, destination, replayed(service, seen))
+    client.off('close', leave)
+    client.write(headForClient(head, destination), 'latin1')
+    if (seen.length > 0) client.write(seen)
+    joinSockets(client, service)
   } catch (error) {
-    socket.destroy()
+    service.destroy()
     throw noAnswer(error)
   }
 }
 
-function exchange(request: IncomingMessage, client: Socket, destination: Destination, socket: Socket): Promise<void> {
-  const { headers, ...rest } = asked(request, destination)
-  const wish = ['Connection', 'Upgrade', 'Upgrade', request.headers.upgrade ?? '']
+/** `undefined` when the client has left meanwhile. @throws AppError when there is no connection */
+async function connectFor(client: Socket, destination: Destination, line: Line): Promise<Socket | undefined> {
+  const left = new AbortController()
+  const leave = (): void => left.abort()
+  client.once('close', leave)
+  if (client.destroyed) leave()
+  try {
+    const socket = await line.connect(destination, left.signal)
+    if (!client.destroyed) return socket
+    socket.destroy()
+  } catch (error) {
+    if (!left.signal.aborted) throw error
+  } finally {
+    client.off('close', leave)
+  }
+  return undefined
+}
+
+function wishOf({ headers }: IncomingMessage): string {
+  return `Connection: Upgrade\r\nUpgrade: ${headers.upgrade ?? ''}\r\n`
+}
+
+/** An answer that does not agree, or is none, is read by Node. Resolves when it has begun. */
+function passOther(request: IncomingMessage, client: Socket, destination: Destination, answers: Duplex): Promise<void> {
   return new Promise((resolve, reject) => {
-    const toService = ask({ ...rest, headers: [...headers, ...wish], createConnection: () => socket })
-    const leave = (): void => void toService.destroy()
-    client.once('close', leave)
+    // What it says is sent nowhere; of the request's own words Node might refuse some, and throw.
+    const toService = ask({ method: request.method ?? 'GET', createConnection: () => answers })
+    client.once('close', () => void toService.destroy())
     toService.on('error', reject)
-    toService.once('upgrade', (answer, service: Socket, first) => {
-      client.off('close', leave)
-      client.write(headOf(answer, destination), 'latin1')
-      if (first.length > 0) service.unshift(first)
-      joinSockets(client, service)
-      resolve()
+    toService.once('upgrade', (_answer, other) => {
+      other.destroy()
+      reject(new Error('The answer is none of HTTP/1.1.'))
     })
     toService.once('response', (answer) => {
       try {
@@ -91,10 +118,21 @@ function sendOn(client: Socket, response: ServerResponse): void {
   response.once('finish', () => client.destroySoon())
 }
 
-function headOf(answer: IncomingMessage, destination: Destination): string {
-  const { statusCode = 101, statusMessage = STATUS_CODES[statusCode], headers } = answer
-  const lines = [`HTTP/1.1 ${statusCode} ${statusMessage}`, 'Connection: Upgrade', `Upgrade: ${headers.upgrade ?? ''}`]
-  const pairs = headersForClient(answer, destination)
-  for (let at = 0; at + 1 < pairs.length; at += 2) lines.push(`${pairs[at]}: ${pairs[at + 1]}`)
-  return `${lines.join('\r\n')}\r\n\r\n`
+/** @throws Error when it does not say to what the service has switched */
+function headForClient({ status, message, rawHeaders }: AnswerStart, destination: Destination): string {
+  const [connection, upgrade] = [valuesOf(rawHeaders, 'connection'), valuesOf(rawHeaders, 'upgrade')]
+  if (upgrade === '' || !/(?:^|[\s,])upgrade(?:[\s,]|$)/i.test(connection))
+    throw new Error('The service switches to nothing.')
+  const pairs = headersForClient({ rawHeaders }, destination)
+  let head = `HTTP/1.1 ${status} ${message}\r\nConnection: Upgrade\r\nUpgrade: ${upgrade}\r\n`
+  for (let at = 0; at + 1 < pairs.length; at += 2) {
+    // It has no body (RFC 9110 §8.6), and who reads a length would wait for one.
+    if (pairs[at]?.toLowerCase() !== 'content-length') head += `${pairs[at]}: ${pairs[at + 1]}\r\n`
+  }
+  return `${head}\r\n`
+}
+
+/** @param name in lower case */
+function valuesOf(rawHeaders: readonly string[], name: string): string {
+  return rawHeaders.filter((_value, at) => at % 2 === 1 && rawHeaders[at - 1]?.toLowerCase() === name).join(', ')
 }
