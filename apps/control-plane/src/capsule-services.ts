@@ -3,7 +3,7 @@ import type { ControlPlaneConfig } from './config.js'
 import type { ApiKeys, KeyWatch } from './domain/accounts/index.js'
 import { AccessLog } from './domain/audit/index.js'
 import { Activity, Capsules, Lifecycle } from './domain/capsules/index.js'
-import { whereaboutsIn } from './domain/hosts/index.js'
+import { Placement, whereaboutsIn } from './domain/hosts/index.js'
 import { moveExecutor } from './domain/moves/index.js'
 import { Operations } from './domain/operations/index.js'
 import { Checkpoints } from './domain/points/index.js'
@@ -47,18 +47,19 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
     (id) => host.forget(id),
     () => host.forget(),
   )
+  const placement = new Placement({ db, hosts: host, share: limits.hosts })
   const executors = createExecutors({
     ...{ db, host, keyring, logger, createTimeoutMs, createRetryMs, lifecycleTimeoutMs },
-    share: limits.hosts,
+    placement,
   })
   const operations = new Operations({ db, logger, tracer, executors })
-  operations.handle('move', moveExecutor({ db, host, share: limits.hosts, operations }))
+  operations.handle('move', moveExecutor({ db, host, placement, operations }))
   const activity = new Activity(db, logger)
   const accessLog = new AccessLog({ db, notifications, logger })
-  const capsules = new Capsules({ db, host, operations, limits, keyring, startWaitMs })
+  const capsules = new Capsules({ db, host, operations, limits, placement, keyring, startWaitMs })
   const routes = new Routes({ db, notifications })
   const lifecycle = new Lifecycle({
-    ...{ db, host, operations, limits, keyring, canHibernate: config.objectStore !== undefined },
+    ...{ db, host, operations, limits, placement, keyring, canHibernate: config.objectStore !== undefined },
     onPortAccess: (id) => routes.forget(id),
   })
   const checkpoints = new Checkpoints({ db, host, operations, limits })
@@ -93,6 +94,7 @@ export function createCapsuleServices(deps: CapsuleServicesDeps) {
   })
   return {
     host,
+    placement,
     operations,
     activity,
     accessLog,

@@ -89,7 +89,7 @@ export async function startControlPlane(
   const sender = new Sender({ allowed: config.channels.allowed })
   const keyWatch = new KeyWatch({ db, logger })
   const core = createCapsuleServices({ config, db, notifications, apiKeys, keyWatch, keyring, logger, tracer, tickMs })
-  const { host, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
+  const { host, placement, operations, activity, accessLog, capsules, lifecycle, checkpoints, inFlight, proxy } = core
   const authority = new HostAuthority({ db, keyring })
   const hostWatch =
     host.only === undefined
@@ -100,7 +100,7 @@ export async function startControlPlane(
   const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
   const canHibernate = config.objectStore !== undefined
-  const moves = new Moves({ db, host, operations, limits, keyring, canHibernate })
+  const moves = new Moves({ db, host, placement, operations, limits, keyring, canHibernate })
   const background = createBackground({
     ...{ config, db, notifications, host, capsules, lifecycle, moves, snapshots, sender, keyring, logger },
     openStates: options.openStates ?? teamStatesOf(config.objectStore),
@@ -114,7 +114,8 @@ export async function startControlPlane(
     tickMs,
   })
   const builds = createBuilds({
-    ...{ db, host, capsules, snapshots, lifecycle, keyring, wake: inFlight.wake, limits, buildLimits: config.builds },
+    ...{ db, host, placement, capsules, snapshots, lifecycle, keyring, wake: inFlight.wake },
+    ...{ limits, buildLimits: config.builds },
     ...{ snapshotWaitMs: lifecycleTimeoutMs, retentionMs: config.retentionMs, logger, tracer, lookEveryMs: tickMs },
     reach: config.stepFile === undefined ? noSteps : stepsFromFile(config.stepFile),
   })

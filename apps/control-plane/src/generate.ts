@@ -9,7 +9,7 @@ import { AccessLog, Audit, AuditChains } from './domain/audit/index.js'
 import { Activity, Capsules, Egress, Lifecycle } from './domain/capsules/index.js'
 import { ChannelLog, Channels } from './domain/channels/index.js'
 import { EventFeed } from './domain/events/index.js'
-import { HostAuthority, JoinedHosts, Joining } from './domain/hosts/index.js'
+import { HostAuthority, JoinedHosts, Joining, Placement } from './domain/hosts/index.js'
 import { CallMeter, readQuota } from './domain/limits/index.js'
 import { CapsuleHistory } from './domain/metrics/index.js'
 import { Drains, Moves } from './domain/moves/index.js'
@@ -67,7 +67,8 @@ async function openApi(): Promise<string> {
   const host = Hosts.only(linkHost('http://127.0.0.1:9'))
   const operations = new Operations({ db, logger, executors: {} })
   const keyring = new Keyring([])
-  const deps = { db, host, operations, limits, logger, tracer: noTracer, keyring }
+  const placement = new Placement({ db, hosts: host, share: limits.hosts })
+  const deps = { db, host, placement, operations, limits, logger, tracer: noTracer, keyring }
   const capsules = new Capsules({ ...deps, startWaitMs: 0 })
   const lifecycle = new Lifecycle({ ...deps, canHibernate: false })
   const checkpoints = new Checkpoints(deps)

@@ -237,7 +237,7 @@ describe('a platform with two hosts', () => {
       expect(new Set(shown)).toEqual(new Set([`${a.id}: 1, 0`, `${b.id}: 1, 2`]))
       const { error } = await json<ErrorBody>(await platform.call('DELETE', `/v1/hosts/${b.id}`), 409)
       expect(error).toMatchObject({ code: 'in_use', details: { capsules: 1, templates: 2 } })
-      expect(error.message).toContain('1 capsule, paused ones too, and 2 templates')
+      expect(error.message).toContain('1 capsule, paused ones and ended ones that can be resumed too, and 2 templates')
       const held = b.fake.holdNext('create')
       const cut = await onlyOn(a.id, async () => {
         const asked = platform.create()

@@ -175,7 +175,9 @@ export async function listForReconcile(db: Db, scope?: HostScope): Promise<Capsu
 
 /** The same of hosts that are not among these. */
 export async function listOfOtherHosts(db: Db, hostIds: readonly string[]): Promise<CapsuleRow[]> {
-  return await heldByHosts(db).where(sql<SqlBool>`host_id <> ALL (${hostIds}::text[])`).execute()
+  const others = sql<SqlBool>`id <> ALL (${hostIds}::text[]) AND EXISTS (SELECT FROM capsules AS c WHERE c.host_id = hosts.id AND c.state <> 'stopped')`
+  const ids = (await db.selectFrom('hosts').select('id').where(others).execute()).map(({ id }) => id)
+  return ids.length === 0 ? [] : await heldByHosts(db).where('host_id', 'in', ids).execute()
 }
 
 /** The same of which nobody has noted where they are, so many at most. */

@@ -1,4 +1,4 @@
-import type { Insertable } from 'kysely'
+import { type Insertable, type SqlBool, sql } from 'kysely'
 import type { Db } from './database.js'
 import type { CheckpointRow, CheckpointState, CheckpointsTable } from './schema.js'
 
@@ -41,9 +41,10 @@ export async function listCheckpoints(
   return await query.orderBy('seq').execute()
 }
 
-/** Capsules that have checkpoints. */
-export async function listWithCheckpoints(db: Db): Promise<string[]> {
-  const rows = await db.selectFrom('checkpoints').select('capsule_id').distinct().execute()
+/** Which of these capsules have checkpoints. */
+export async function listWithCheckpoints(db: Db, capsuleIds: readonly string[]): Promise<string[]> {
+  const of = sql<SqlBool>`capsule_id = ANY (${capsuleIds}::text[])`
+  const rows = await db.selectFrom('checkpoints').select('capsule_id').distinct().where(of).execute()
   return rows.map(({ capsule_id }) => capsule_id)
 }
 

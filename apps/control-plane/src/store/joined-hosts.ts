@@ -1,4 +1,4 @@
-import { type Insertable, sql, type Updateable } from 'kysely'
+import { type Insertable, type NotNull, sql, type Updateable } from 'kysely'
 import { mayBeOnHost } from './capsules.js'
 import type { Db } from './database.js'
 import type { Database, JoinedHostRow } from './schema.js'
@@ -29,6 +29,12 @@ function known(db: Db) {
 /** The oldest first. */
 export async function listJoinedHosts(db: Db): Promise<KnownJoinedHost[]> {
   return await known(db).orderBy('j.created_at').orderBy('j.id').execute()
+}
+
+/** Where those are that have joined, as far as they are trusted. */
+export async function listCalledHosts(db: Db) {
+  const joined = db.selectFrom('joined_hosts').select(['id', 'address', 'joined_at', 'revoked_at'])
+  return await joined.where('joined_at', 'is not', null).$narrowType<{ joined_at: NotNull }>().execute()
 }
 
 export async function findJoinedHost(db: Db, id: string): Promise<KnownJoinedHost | undefined> {

@@ -1,4 +1,4 @@
-import { sql } from 'kysely'
+import { type RawBuilder, sql } from 'kysely'
 import type { Db } from './database.js'
 
 /** Of those who choose a host: from the look at what is promised until their own promise is written, one at a time. */
@@ -23,13 +23,28 @@ export interface HostLoad {
   readonly pausedMib: number
 }
 
-/** Until the end of the transaction nobody else chooses a host. */
+/** Until the end of the transaction nobody else who compares all of them chooses a host. */
 export async function lockPlacement(tx: Db): Promise<void> {
   await sql`SELECT pg_advisory_xact_lock(${PLACEMENT_LOCK})`.execute(tx)
 }
 
-/** All that have joined and said something, the oldest first. What is being moved to a host counts there before it comes. */
-export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
+/** Until the end of the transaction nobody else promises anything of this host. */
+export async function lockHost(tx: Db, id: string): Promise<void> {
+  await sql`SELECT pg_advisory_xact_lock(${PLACEMENT_LOCK}, hashtext(${id}))`.execute(tx)
+}
+
+/** The same without waiting. @returns whether nobody else does just now */
+export async function tryLockHost(tx: Db, id: string): Promise<boolean> {
+  const look = sql<{ has: boolean }>`SELECT pg_try_advisory_xact_lock(${PLACEMENT_LOCK}, hashtext(${id})) AS has`
+  return (await look.execute(tx)).rows[0]?.has === true
+}
+
+/**
+ * All that have joined and said something, the oldest first. What is being moved to a host counts there before it comes.
+ * @param only the one of them that matters
+ */
+export async function listHostLoads(db: Db, only?: string): Promise<readonly HostLoad[]> {
+  const isOf = (host: RawBuilder<unknown>) => (only === undefined ? sql`true` : sql`${host} = ${only}`)
   const { rows } = await sql<HostLoad>`SELECT j.id,
       h.told_state = 'up' AND j.revoked_at IS NULL AS "answers",
       j.cordoned_at IS NOT NULL AS "isCordoned", j.tags, h.memory_short OR h.pool_short AS "isShort",
@@ -40,14 +55,14 @@ export async function listHostLoads(db: Db): Promise<readonly HostLoad[]> {
     FROM joined_hosts AS j JOIN hosts AS h ON h.id = j.id LEFT JOIN (
       SELECT host_id, sum(vcpus) FILTER (WHERE state <> 'paused') AS vcpus,
         sum(memory_mib) FILTER (WHERE state <> 'paused') AS memory, sum(memory_mib) FILTER (WHERE state = 'paused') AS paused
-      FROM capsules WHERE state NOT IN ('stopped', 'error') GROUP BY host_id
+      FROM capsules WHERE state NOT IN ('stopped', 'error') AND ${isOf(sql`host_id`)} GROUP BY host_id
     ) AS c ON c.host_id = j.id LEFT JOIN (
       SELECT o.params ->> 'hostId' AS host_id, sum(p.vcpus) AS vcpus, sum(p.memory_mib) AS memory
       FROM operations AS o JOIN capsules AS p ON p.id = o.capsule_id
       WHERE o.state = 'running' AND o.kind = 'move' AND p.host_id IS DISTINCT FROM o.params ->> 'hostId'
-        AND p.state NOT IN ('stopped', 'error')
+        AND p.state NOT IN ('stopped', 'error') AND ${isOf(sql`o.params ->> 'hostId'`)}
       GROUP BY 1
     ) AS m ON m.host_id = j.id
-    WHERE j.joined_at IS NOT NULL ORDER BY j.created_at, j.id`.execute(db)
+    WHERE j.joined_at IS NOT NULL AND ${isOf(sql`j.id`)} ORDER BY j.created_at, j.id`.execute(db)
   return rows
 }

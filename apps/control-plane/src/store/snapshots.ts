@@ -94,9 +94,11 @@ export async function findSnapshots(db: Db, teamId: string, filter: SnapshotFilt
   return await query.orderBy('seq', 'desc').limit(limit).execute()
 }
 
-/** Every snapshot whose files a host may hold. */
-export async function listHeldSnapshots(db: Db): Promise<SnapshotRow[]> {
-  return await db.selectFrom('snapshots').selectAll().where('state', '!=', 'deleted').execute()
+/** Every snapshot whose files a host may hold. @param joinedId the host; absent: the only one */
+export async function listHeldSnapshots(db: Db, joinedId?: string): Promise<SnapshotRow[]> {
+  const held = db.selectFrom('snapshots').selectAll().where('state', '!=', 'deleted')
+  if (joinedId === undefined) return await held.execute()
+  return await held.where((eb) => eb.or([eb('host_id', '=', joinedId), eb('host_id', 'is', null)])).execute()
 }
 
 /** Writes what hosts report, or where it is on its way. */

@@ -148,6 +148,12 @@ export async function addLeftover(
     .execute()
 }
 
+/** The hosts that have any; of the only one the name does not count. */
+export async function listHostsOfLeftovers(db: Db): Promise<ReadonlySet<string>> {
+  const rows = await db.selectFrom('state_leftovers').select('host_id').distinct().execute()
+  return new Set(rows.map(({ host_id }) => host_id))
+}
+
 /** Of a host that has joined; `undefined`: of the only one. Of one capsule alone, where that is named. */
 export async function listLeftovers(
   db: Db,

@@ -122,6 +122,14 @@ export async function recordPoolUsage(
   teams: readonly { readonly teamId: string; readonly bytes: number }[],
   defaultLimit: number,
 ): Promise<void> {
+  const ids = teams.map(({ teamId }) => teamId)
+  const known = await db.selectFrom('pool_usage').select(['team_id', 'bytes']).where('host_id', '=', hostId).execute()
+  const before = new Map(known.map(({ team_id: teamId, bytes }) => [teamId, Number(bytes)]))
+  if (before.size === ids.length && teams.every(({ teamId, bytes }) => before.get(teamId) === bytes)) {
+    // Their limits may be others than before.
+    if (ids.length > 0) await notePoolUse(db, ids, defaultLimit)
+    return
+  }
   const rows = JSON.stringify(teams.map(({ teamId, bytes }) => ({ team_id: teamId, bytes })))
   await db.transaction().execute(async (tx) => {
     const there = tx.selectFrom('hosts').select('id').where('id', '=', hostId).where('removed_at', 'is', null)
@@ -131,11 +139,7 @@ export async function recordPoolUsage(
       SELECT said.team_id, ${hostId}, said.bytes
       FROM json_to_recordset(${rows}::json) AS said (team_id text, bytes bigint) JOIN teams ON teams.id = said.team_id
       ON CONFLICT (team_id, host_id) DO UPDATE SET bytes = excluded.bytes, measured_at = now()`.execute(tx)
-    await notePoolUse(
-      tx,
-      teams.map(({ teamId }) => teamId),
-      defaultLimit,
-    )
+    await notePoolUse(tx, ids, defaultLimit)
   })
 }
 

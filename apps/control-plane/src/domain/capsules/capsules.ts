@@ -26,7 +26,7 @@ import { findHostOfCapsule } from '../../store/hosts.js'
 import { findCreate, findFork, findRunning, insertOperation } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow, SnapshotRow } from '../../store/schema.js'
 import { findSnapshotByName, lockSnapshot } from '../../store/snapshots.js'
-import { placeCapsule } from '../hosts/index.js'
+import type { Placement } from '../hosts/index.js'
 import { checkedEgress, checkLimits, reserve } from '../limits/index.js'
 import {
   decodeCursor,
@@ -53,6 +53,7 @@ interface CapsulesDeps {
   readonly host: Hosts
   readonly operations: Operations
   readonly limits: Limits
+  readonly placement: Placement
   readonly keyring: Keyring
   /** How long a call waits for its capsule to start. */
   readonly startWaitMs: number
@@ -135,17 +136,13 @@ export class Capsules {
     within: CreateOptions['within'],
   ): Promise<OperationRow> {
     const { vcpus, memory_mib: memoryMib, snapshot_id: snapshotId, team_id: teamId } = capsule
-    const { host, limits } = this.#deps
+    const { limits, placement } = this.#deps
     return await submit(this.#deps, submission, async (tx) => {
       await reserve(tx, teamId, limits, { running: 1, vcpus, memoryMib, added: 1 })
       if (snapshotId && (await lockSnapshot(tx, snapshotId))?.state !== 'ready') throw noTemplate(capsule.template)
       await within?.(tx, capsule.id)
       // Last, for until the end of the transaction nobody else places one.
-      const { hostId, because } = await placeCapsule(
-        tx,
-        { hosts: host, share: limits.hosts },
-        { ...capsule, memoryMib, hostId: boundTo, hostTags },
-      )
+      const { hostId, because } = await placement.place(tx, { ...capsule, memoryMib, hostId: boundTo, hostTags })
       const row = await insertCapsule(tx, { ...capsule, host_id: hostId })
       if (because === undefined) return await insertNew(tx, submission, row, params)
       const mayMove = (boundTo ?? undefined) === undefined

@@ -19,7 +19,7 @@ import { findCapsules, insertCapsule, lockCapsule, patchCapsule, transition } fr
 import type { Db } from '../../store/database.js'
 import { findRunning, listFailedHosts, stopMoveWaking } from '../../store/operations.js'
 import type { Actor, CapsuleRow, OperationRow } from '../../store/schema.js'
-import { placeCapsule } from '../hosts/index.js'
+import type { Placement } from '../hosts/index.js'
 import { checkLimits, reserve } from '../limits/index.js'
 import {
   hashJson,
@@ -62,6 +62,7 @@ export interface LifecycleDeps {
 }
 
 interface OwnDeps extends LifecycleDeps {
+  readonly placement: Placement
   readonly keyring: Keyring
   /** Whether there is an object store. */
   readonly canHibernate: boolean
@@ -245,11 +246,10 @@ export class Lifecycle {
 
   /** Where its state goes that is in the store: to a host that could not have it, only when no other one can. */
   async #place(tx: Db, row: CapsuleRow) {
-    const { host: hosts, limits } = this.#deps
+    const { placement } = this.#deps
     const { vcpus, memory_mib: memoryMib, template, host_tags: hostTags } = row
     const wanted = { vcpus, memoryMib, template, isStored: true, hostTags: hostTags ?? [] }
-    const place = async (not: ReadonlyMap<string, string>) =>
-      await placeCapsule(tx, { hosts, share: limits.hosts }, { ...wanted, not })
+    const place = async (not: ReadonlyMap<string, string>) => await placement.place(tx, { ...wanted, not })
     const failed = new Map([...(await listFailedHosts(tx, row.id))].map((id) => [id, 'could not have it lately']))
     try {
       return await place(failed)

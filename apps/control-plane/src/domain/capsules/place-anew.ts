@@ -4,7 +4,6 @@ import { lockCapsule, patchCapsule } from '../../store/capsules.js'
 import { goneAmong } from '../../store/hosts.js'
 import { lockRunning, setParams } from '../../store/operations.js'
 import type { OperationRow } from '../../store/schema.js'
-import { placeCapsule } from '../hosts/index.js'
 import type { ExecutorDeps } from '../operations/index.js'
 
 /**
@@ -13,11 +12,11 @@ import type { ExecutorDeps } from '../operations/index.js'
  * @returns the operation as it goes on, on another host; `undefined`: it stays where it is
  */
 export async function placeAnew(
-  deps: Pick<ExecutorDeps, 'db' | 'host' | 'share'>,
+  deps: Pick<ExecutorDeps, 'db' | 'host' | 'placement'>,
   operation: OperationRow,
   error: AppError,
 ): Promise<OperationRow | undefined> {
-  const { db, host: hosts, share } = deps
+  const { db, host: hosts, placement } = deps
   const { id, attempts, params, capsule_id: capsuleId } = operation
   if (hosts.only !== undefined || params?.mayMove !== true || typeof params.hostId !== 'string') return undefined
   const unsent = typeof params.unsent === 'number' ? params.unsent : 0
@@ -33,7 +32,7 @@ export async function placeAnew(
       const { template, vcpus, memory_mib: memoryMib } = row
       const refused = new Map([...not].map((each) => [each, 'did not get it']))
       const wanted = { template, vcpus, memoryMib, hostTags: stringsOf(params.hostTags), not: refused }
-      const { hostId, because } = await placeCapsule(tx, { hosts, share }, wanted)
+      const { hostId, because } = await placement.place(tx, wanted)
       // The host that it has now was asked for nothing yet, and will be in this attempt.
       const moved = { ...params, hostId, because, not: [...not], unsent: attempts - 1 }
       await patchCapsule(tx, capsuleId, { host_id: hostId, updated_at: new Date() })

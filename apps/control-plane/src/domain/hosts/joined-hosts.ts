@@ -15,7 +15,7 @@ import {
   lockJoinedHost,
   updateJoinedHost,
 } from '../../store/joined-hosts.js'
-import { lockPlacement } from '../../store/placement.js'
+import { lockHost } from '../../store/placement.js'
 import type { Actor } from '../../store/schema.js'
 import { countTemplatesOfHost } from '../../store/snapshots.js'
 import { digestOf, newSecret } from '../people/index.js'
@@ -107,7 +107,7 @@ export class JoinedHosts {
       // Before the lock: whoever makes a capsule of a snapshot has its row, and waits for the lock.
       await recordRemoval(tx, id)
       // A capsule that is given to the host right now counts, and none is given to it afterwards.
-      await lockPlacement(tx)
+      await lockHost(tx, id)
       const [capsules, templates] = [await countCapsulesOfHost(tx, id), await countTemplatesOfHost(tx, id)]
       if (capsules + templates > 0 && !force) {
         const message = `The host has ${counted(capsules, 'capsule')}, paused ones and ended ones that can be resumed too, and ${counted(templates, 'template')}; end and delete them first, or lose them with force.`

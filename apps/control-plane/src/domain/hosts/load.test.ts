@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import type { HostLoad } from '../../store/placement.js'
-import { byChoice, freest, hasRoom, roomOf } from './load.js'
+import { byChoice, byRoom, hasRoom, type Room, roomOf } from './load.js'
 
 const share = { vcpusPerCpu: 4, memoryPercent: 90 }
 const empty: HostLoad = {
@@ -55,10 +55,11 @@ describe('the room of a host', () => {
       roomOf({ ...empty, id: 'half', poolFree: 0.5, usedMib: 3_000 }, share),
       roomOf({ ...empty, id: 'free', poolFree: 0.5 }, share),
     ]
-    expect(freest(rooms).map(({ id }) => id)).toEqual(['free', 'half', 'full'])
-    expect(byChoice(rooms, 'spread')).toEqual(freest(rooms))
-    expect(byChoice(rooms, 'pack').map(({ id }) => id)).toEqual(['full', 'half', 'free'])
+    const ordered = (by: (a: Room, b: Room) => number, of = rooms) => [...of].sort(by).map(({ id }) => id)
+    expect(ordered(byRoom)).toEqual(['free', 'half', 'full'])
+    expect(ordered(byChoice('spread'))).toEqual(['free', 'half', 'full'])
+    expect(ordered(byChoice('pack'))).toEqual(['full', 'half', 'free'])
     const asleep = roomOf({ ...empty, id: 'asleep', pausedMib: 20_000 }, share)
-    expect(byChoice([asleep, ...rooms], 'pack').map(({ id }) => id)).toEqual(['full', 'half', 'free', 'asleep'])
+    expect(ordered(byChoice('pack'), [asleep, ...rooms])).toEqual(['full', 'half', 'free', 'asleep'])
   })
 })

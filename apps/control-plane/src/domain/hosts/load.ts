@@ -15,6 +15,7 @@ export interface Room {
   readonly answers: boolean
   /** Why it gets none, as the end of a sentence about it. */
   readonly closed?: string
+  readonly load: HostLoad
   /** Which of the tags that are asked for it does not have. */
   readonly lacks: readonly string[]
   readonly freeVcpus: number
@@ -52,20 +53,21 @@ export function roomOf(
   const lacks = wantedTags.filter((tag) => !load.tags.includes(tag))
   const closed = closedBecause(load, lacks)
   const { id, answers } = load
-  return { id, answers, freeVcpus, freeMib, score, scarcest, spare, lacks, ...(closed && { closed }) }
+  return { id, answers, load, freeVcpus, freeMib, score, scarcest, spare, lacks, ...(closed && { closed }) }
 }
 
 /** The one with the most room first. */
-export function freest(rooms: readonly Room[]): readonly Room[] {
-  return [...rooms].sort((a, b) => b.score - a.score || b.spare - a.spare)
+export function byRoom(a: Room, b: Room): number {
+  return b.score - a.score || b.spare - a.spare
 }
 
 /** In the order in which they are chosen: the freest first, or the fullest, and after all others what has no room for its paused capsules to wake. */
-export function byChoice(rooms: readonly Room[], placement: Limits['hosts']['placement']): readonly Room[] {
-  const ordered = freest(rooms)
-  if (placement === 'spread') return ordered
-  const wakes = ordered.filter(({ score }) => score > 0)
-  return [...wakes.reverse(), ...ordered.filter(({ score }) => score <= 0)]
+export function byChoice(placement: Limits['hosts']['placement']): (a: Room, b: Room) => number {
+  if (placement === 'spread') return byRoom
+  return (a, b) => {
+    if (a.score > 0 !== b.score > 0) return a.score > 0 ? -1 : 1
+    return a.score > 0 ? byRoom(b, a) : byRoom(a, b)
+  }
 }
 
 export function hasRoom({ freeVcpus, freeMib }: Room, { vcpus, memoryMib }: Demand): boolean {

@@ -13,7 +13,6 @@ import {
 } from '../../store/operations.js'
 import type { CapsuleRow, OperationKind, OperationRow } from '../../store/schema.js'
 import { answer } from '../capsules/index.js'
-import { placeCapsule } from '../hosts/index.js'
 import {
   type Executor,
   type ExecutorDeps,
@@ -53,7 +52,7 @@ export function moveParamsOf({ params }: OperationRow): MoveParams {
   return params as unknown as MoveParams // nobody else writes them
 }
 
-interface MoveDeps extends Pick<ExecutorDeps, 'db' | 'host' | 'share'> {
+interface MoveDeps extends Pick<ExecutorDeps, 'db' | 'host' | 'placement'> {
   readonly operations: Pick<Operations, 'start' | 'wait' | 'isStopping'>
 }
 
@@ -166,13 +165,13 @@ interface Choice {
 
 async function choose(
   tx: Db,
-  { host: hosts, share }: MoveDeps,
+  { host: hosts, placement }: MoveDeps,
   row: CapsuleRow,
   { hostId: promised, because: why, on, from, tried = [], failed: earlier }: MoveParams,
 ): Promise<Choice | AppError> {
   const wanted = { ...wantedBy(row), not: refusals(from, tried) }
   const place = async (more: { readonly on?: string | undefined; readonly isPromised?: boolean }): Promise<Choice> => {
-    const { hostId, because = '' } = await placeCapsule(tx, { hosts, share }, { ...wanted, ...more })
+    const { hostId, because = '' } = await placement.place(tx, { ...wanted, ...more })
     if (hostId === null) throw new Error('a platform with one host moves nothing')
     return { hostId, because: more.isPromised === true ? (why ?? because) : because }
   }

@@ -16,7 +16,7 @@ import {
   type RequestOptions,
   requireStorable,
 } from '../capsules/index.js'
-import { placeCapsule } from '../hosts/index.js'
+import type { Placement } from '../hosts/index.js'
 import { hashJson, insertNew, joinRunning, resultOf, submit } from '../operations/index.js'
 import type { Keyring } from '../secrets/index.js'
 import { insertStep, type MoveParams, moveParamsOf, refusals, wantedBy } from './execute-move.js'
@@ -25,6 +25,7 @@ const ONE_HOST =
   'All capsules of this platform run on its own machine, so there is no other host for one: `wrenn up --remote-host` has them on machines that join.'
 
 interface MovesDeps extends Omit<LifecycleDeps, 'onPortAccess'> {
+  readonly placement: Placement
   readonly keyring: Keyring
   /** Whether there is an object store. */
   readonly canHibernate: boolean
@@ -142,9 +143,8 @@ export class Moves {
 
   /** A promise, which counts from the end of this transaction until the capsule is there. */
   async #place(tx: Db, row: CapsuleRow, on: string | undefined) {
-    const { host: hosts, limits } = this.#deps
     const wanted = { ...wantedBy(row), not: refusals(row.host_id), on }
-    const { hostId, because } = await placeCapsule(tx, { hosts, share: limits.hosts }, wanted)
+    const { hostId, because } = await this.#deps.placement.place(tx, wanted)
     return { ...(hostId !== null && { hostId }), ...(because !== undefined && { because }) }
   }
 }

@@ -1,7 +1,6 @@
 import { AppError, errorText, type Logger } from '@wrenn/base'
 import { type CapsuleState, type ErrorBody, errorKind } from '@wrenn/protocol'
 import type { Capsule } from '@wrenn/protocol/host'
-import type { Limits } from '../../config.js'
 import { isAway } from '../../host/errors.js'
 import type { HostCalls } from '../../host/host.js'
 import type { Hosts } from '../../host/hosts.js'
@@ -9,6 +8,7 @@ import { findAnyCapsule, lockCapsule } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import { type Conclusion, finishOperation, lockRunning } from '../../store/operations.js'
 import type { CapsuleRow, OperationRow } from '../../store/schema.js'
+import type { Placement } from '../hosts/index.js'
 import type { Keyring } from '../secrets/index.js'
 import { fieldsOf } from './operations.js'
 
@@ -29,8 +29,7 @@ export interface ExecutorDeps {
   readonly createRetryMs: number
   /** Of every other call that saves, copies or brings back a capsule. */
   readonly lifecycleTimeoutMs: number
-  /** How much of a host that has joined is promised. */
-  readonly share: Limits['hosts']
+  readonly placement: Placement
 }
 
 /**

@@ -13,6 +13,8 @@ import { checkpointFactsOf, snapshotFactsOf } from '../hosts/index.js'
 import type { Snapshots } from './snapshots.js'
 
 const LIST_TIMEOUT_MS = 20_000
+/** What is on a host without any checkpoint that is known is seldom surprising, and there may be a million of it. */
+const UNSEEN_AT_ONCE = 20
 
 interface SavedFilesDeps {
   readonly db: Db
@@ -28,18 +30,20 @@ interface SavedFilesDeps {
 export class SavedFiles {
   readonly #deps: SavedFilesDeps
   readonly #reported = new Set<string>()
-  #hasSeenAll = false
+  #seen = new Set<string>()
 
   constructor(deps: SavedFilesDeps) {
     this.#deps = deps
   }
 
-  /** `capsuleIds`: those on the host. The first time all of them are looked at, later those with checkpoints. */
+  /** `capsuleIds`: those on the host. Those with checkpoints are looked at each time, the others once, so many at a time. */
   async compare(capsuleIds: readonly string[]): Promise<void> {
     await this.#compareSnapshots()
-    const kept = new Set(await listWithCheckpoints(this.#deps.db))
-    for (const id of capsuleIds) if (!this.#hasSeenAll || kept.has(id)) await this.compareCheckpoints(id)
-    this.#hasSeenAll = true
+    const kept = new Set(await listWithCheckpoints(this.#deps.db, capsuleIds))
+    const unseen = capsuleIds.filter((id) => !this.#seen.has(id) && !kept.has(id)).slice(0, UNSEEN_AT_ONCE)
+    const before = this.#seen
+    this.#seen = new Set([...capsuleIds.filter((id) => before.has(id)), ...unseen])
+    for (const id of [...kept, ...unseen]) await this.compareCheckpoints(id)
   }
 
   /** Makes the rows of one capsule and what its host has of checkpoints the same; the host's files follow the rows. */
@@ -67,7 +71,7 @@ export class SavedFiles {
 
   async #compareSnapshots(): Promise<void> {
     const { db, host, logger, snapshots } = this.#deps
-    const rows = new Map((await listHeldSnapshots(db)).map((row) => [row.id, row]))
+    const rows = new Map((await listHeldSnapshots(db, host.joinedId)).map((row) => [row.id, row]))
     const answer = await host.call((client) => client.listSnapshots({}, { timeoutMs: LIST_TIMEOUT_MS }))
     for (const snapshot of answer.snapshots) {
       const row = rows.get(snapshot.snapshotId)

@@ -12,14 +12,12 @@ import type { CapsuleRow } from '../../store/schema.js'
 import { refreshPoolUsage, rememberHost } from '../hosts/index.js'
 import { truthOf } from '../operations/index.js'
 import { SavedFiles, type Snapshots } from '../points/index.js'
-import { freeLeftovers } from '../stored/index.js'
 import { markMissing } from './follow-host.js'
 import { Settler } from './settle.js'
 
 const TICK_MS = 1_000
 const COMPARE_EVERY_MS = 30_000
 const LIST_TIMEOUT_MS = 20_000
-const FREE_EVERY_TICKS = 5
 /** So often what was heard is noted in the time after which a host counts as silent. */
 const NOTES_PER_SILENCE = 4
 
@@ -50,11 +48,12 @@ export class HostReconciler {
   readonly #abort = new AbortController()
   readonly #settler: Settler
   readonly #savedFiles: SavedFiles
-  /** This and the next three by the clock that is never set. */
+  /** This and the next two by the clock that is never set. */
   #heardAt = performance.now()
   #comparedAt = Number.NEGATIVE_INFINITY
   #notedAt = Number.NEGATIVE_INFINITY
-  #freedAt = Number.NEGATIVE_INFINITY
+  /** Not the same for all, or thousands of hosts that were heard of together would always be compared together. */
+  readonly #compareEveryMs = COMPARE_EVERY_MS * (0.8 + Math.random() * 0.2)
   #done: Promise<unknown> = Promise.resolve()
 
   constructor(deps: HostReconcilerDeps) {
@@ -65,12 +64,7 @@ export class HostReconciler {
 
   start(): void {
     this.#heardAt = performance.now()
-    this.#done = Promise.all([
-      this.#repeat(() => this.#watch()),
-      this.#repeat(() => this.#tick()),
-      // A host that does not answer keeps this waiting, and must be found silent meanwhile.
-      this.#repeat(() => this.#free()),
-    ])
+    this.#done = Promise.all([this.#repeat(() => this.#watch()), this.#repeat(() => this.#tick())])
   }
 
   /** Waits for what is under way; all loops end. */
@@ -121,17 +115,9 @@ export class HostReconciler {
     const { silentMs, lostGraceMs } = this.#deps
     await this.#noteHeard()
     const silence = performance.now() - this.#heardAt
-    const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : COMPARE_EVERY_MS
+    const compareEveryMs = this.#settler.hasAbsences ? lostGraceMs / 2 : this.#compareEveryMs
     if (silence > silentMs) await this.#markSilent()
     else if (silence > silentMs / 2 || performance.now() - this.#comparedAt > compareEveryMs) await this.compare()
-  }
-
-  /** What of it hibernates, or went on elsewhere. */
-  async #free(): Promise<void> {
-    const { host, tickMs = TICK_MS } = this.#deps
-    if (host.isSilent || performance.now() - this.#freedAt < FREE_EVERY_TICKS * tickMs) return
-    this.#freedAt = performance.now()
-    await freeLeftovers(this.#deps, host)
   }
 
   /** For other control planes, which may not hear of the host: it is down when none does. */

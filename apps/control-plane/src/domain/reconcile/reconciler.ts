@@ -9,11 +9,13 @@ import type { Operations } from '../operations/index.js'
 import { PerHost } from '../per-host.js'
 import type { Snapshots } from '../points/index.js'
 import { Rounds } from '../rounds.js'
+import { LeftoverRounds } from '../stored/index.js'
 import { markMissing } from './follow-host.js'
 import { HostReconciler } from './host-reconciler.js'
 import { Settler } from './settle.js'
 
 const TICK_MS = 1_000
+const FREE_EVERY_TICKS = 5
 const PRUNE_EVERY_MS = 10 * 60_000
 /** Few enough to be quick; when there are more, the next tick goes on. */
 const PRUNE_LIMIT = 500
@@ -43,6 +45,7 @@ export class Reconciler {
   readonly #deps: ReconcilerDeps
   readonly #hosts: PerHost
   readonly #rounds: Rounds
+  readonly #leftovers: LeftoverRounds
   /** Of hosts that were removed: nothing of theirs is anywhere. */
   readonly #settler: Settler
   /** Of capsules that no host has. */
@@ -65,16 +68,18 @@ export class Reconciler {
     this.#unplaced = new Settler({ ...deps, host: undefined, copiesOf, lostBecause: NOWHERE })
     const onFailure = (error: unknown): void => logger.debug({ error: errorText(error) }, 'reconcile.retry')
     this.#rounds = new Rounds(() => this.#tick(), tickMs, onFailure)
+    this.#leftovers = new LeftoverRounds({ db: deps.db, hosts, logger, everyMs: FREE_EVERY_TICKS * tickMs })
   }
 
   start(): void {
     this.#hosts.start()
     this.#rounds.start()
+    this.#leftovers.start()
   }
 
   /** Waits for what is under way. */
   async stop(): Promise<void> {
-    await Promise.all([this.#hosts.stop(), this.#rounds.stop()])
+    await Promise.all([this.#hosts.stop(), this.#rounds.stop(), this.#leftovers.stop()])
   }
 
   async #tick(): Promise<void> {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, abortable, isErrno, type Logger, type ReachStep } from '@wrenn/base'
 import { capsuleDefaults, createCapsuleSchema, type ErrorCode } from '@wrenn/protocol'
 import { sql } from 'kysely'
-import type { BuildLimits, Limits } from '../../config.js'
+import type { BuildLimits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
 import { writeAudit } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
@@ -21,7 +21,7 @@ import { lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { findStepResults, touchStepResult } from '../../store/step-results.js'
 import { endHeldBuild, findTraceBefore, lockHeldBuild, patchHeldBuild } from '../../store/template-builds.js'
 import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
-import { anyHost, hostsThatTake } from '../hosts/index.js'
+import type { Placement } from '../hosts/index.js'
 import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import type { BuildFiles } from './build-files.js'
@@ -54,8 +54,7 @@ export interface AttemptDeps {
   readonly files: BuildFiles
   readonly logins: RegistryLogins
   readonly limits: BuildLimits
-  /** How much of a host may be promised. */
-  readonly share: Limits['hosts']
+  readonly placement: Placement
   /** Of a template that is built from a built-in one. */
   readonly diskSizeMib: number
   /** How long making a snapshot may take. */
@@ -240,14 +239,13 @@ export class BuildAttempt {
     const image = new Map(Object.entries(this.#plan.images ?? {})).get(from)
     if (image === undefined) return await originOf(this.#deps, this.#build, { from })
     const onProgress = (sentence: string): void => this.log.say('base', sentence)
-    const { db, host: hosts, share } = this.#deps
     const { vcpus, memory_mib: memoryMib } = this.#build
     const demand = {
       vcpus: vcpus ?? capsuleDefaults.vcpus,
       memoryMib: memoryMib ?? capsuleDefaults.memoryMib,
       hostTags: this.#plan.hostTags,
     }
-    const host = await anyHost(db, { hosts, share }, demand)
+    const host = await this.#deps.placement.any(demand)
     const origin = await imageOrigin({ ...this.#deps, host, signal: this.#signal, onProgress }, this.#build, image)
     return { ...origin, ...(host.joinedId === undefined ? {} : { hostId: host.joinedId }) }
   }
@@ -295,8 +293,7 @@ export class BuildAttempt {
   }
 
   async #takers({ vcpus, memoryMib }: ResolvedOrigin): Promise<ReadonlySet<string> | undefined> {
-    const { db, host: hosts, share } = this.#deps
-    return await hostsThatTake(db, { hosts, share }, { vcpus, memoryMib, hostTags: this.#plan.hostTags })
+    return await this.#deps.placement.takers({ vcpus, memoryMib, hostTags: this.#plan.hostTags })
   }
 
   /** A capsule that has as many steps behind it as can be had. */

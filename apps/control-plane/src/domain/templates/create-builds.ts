@@ -3,6 +3,7 @@ import type { BuildLimits, Limits } from '../../config.js'
 import type { Hosts } from '../../host/hosts.js'
 import type { Db } from '../../store/database.js'
 import type { Capsules, Lifecycle, Wake } from '../capsules/index.js'
+import type { Placement } from '../hosts/index.js'
 import type { Snapshots } from '../points/index.js'
 import type { Keyring } from '../secrets/index.js'
 import { BuildFiles, UPLOAD_SPARE_MS } from './build-files.js'
@@ -16,6 +17,7 @@ import { UploadLinks } from './upload-links.js'
 interface BuildsDeps {
   readonly db: Db
   readonly host: Hosts
+  readonly placement: Placement
   readonly capsules: Capsules
   readonly snapshots: Snapshots
   readonly lifecycle: Lifecycle
@@ -47,7 +49,7 @@ export function createBuilds(deps: BuildsDeps): Builds {
   const { filesDir: dir, uploadBytes, filesBytes, timeoutMs } = buildLimits
   const files = new BuildFiles({ dir, uploadBytes, filesBytes, freshMs: timeoutMs + UPLOAD_SPARE_MS })
   const logins = new RegistryLogins(deps)
-  const shared = { ...deps, files, logins, limits: buildLimits, share: limits.hosts }
+  const shared = { ...deps, files, logins, limits: buildLimits }
   const runner = new BuildRunner({ ...shared, diskSizeMib: limits.defaultDiskSizeMib })
   const service = new TemplateBuilds({ ...deps, files, links: new UploadLinks(db), onPlanned: () => runner.look() })
   const housekeeping = new BuildHousekeeping(shared)

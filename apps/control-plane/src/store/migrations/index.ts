@@ -44,6 +44,7 @@ import * as hostTags from './0045-host-tags.js'
 import * as hibernation from './0046-hibernation.js'
 import * as hostDrains from './0047-host-drains.js'
 import * as storedGenerations from './0048-stored-generations.js'
+import * as capsulesOnHost from './0049-capsules-on-host.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -92,4 +93,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0046-hibernation': hibernation,
   '0047-host-drains': hostDrains,
   '0048-stored-generations': storedGenerations,
+  '0049-capsules-on-host': capsulesOnHost,
 }
