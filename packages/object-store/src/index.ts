@@ -8,12 +8,13 @@ export type {
   StoreOptions,
   StoreTimeouts,
 } from './object-store.js'
-export { openObjectStore } from './open.js'
+export { attachObjectStore, openObjectStore } from './open.js'
 export { Pace } from './pace.js'
 export type {
   CollectOptions,
   CollectResult,
   DataRange,
+  LoadOptions,
   LoadResult,
   SaveOptions,
   SaveResult,
@@ -24,3 +25,4 @@ export type {
 export { SharedStore } from './shared-store.js'
 export type { StoredTeam } from './state-keys.js'
 export { StateStore, type StateStoreOptions } from './state-store.js'
+export { type StoredChunk, StoredFile } from './stored-file.js'

@@ -12,22 +12,26 @@ import type { LoadResult, TransferOptions } from './saved-state.js'
 import type { StateKeys } from './state-keys.js'
 import type { StatePlaces } from './state-places.js'
 
-/** Whence a state comes, and whereto. */
-export interface Loading {
+/** Whence chunks of a state come. */
+export interface ChunkSource {
   readonly store: ObjectStore
   readonly keys: StateKeys
   readonly places: StatePlaces
   readonly marks: DamageMarks
+  readonly state: string
+  readonly manifest: Manifest
+}
+
+/** Whence a state comes, and whereto. */
+export interface Loading extends ChunkSource {
   /** Shared with other transfers. */
   readonly pace: Pace
   readonly parallel: number
-  readonly state: string
-  readonly manifest: Manifest
   readonly folder: string
 }
 
 /** One chunk, and all places of files that have it. */
-interface Wanted {
+export interface Wanted {
   readonly id: Buffer
   readonly length: number
   readonly targets: { readonly file: ManifestFile; readonly offset: number }[]
@@ -93,26 +97,30 @@ async function makeFiles({ folder, manifest }: Loading, undo: UndoStack): Promis
   return files
 }
 
-/** Reads a chunk that is not as it should be once more: it may have been changed on its way. */
-async function fetchChunk(loading: Loading, chunk: Wanted, signal: AbortSignal): Promise<Fetched> {
-  const first = await tryChunk(loading, chunk, signal)
-  const fetched = 'fault' in first ? await tryChunk(loading, chunk, signal) : first
+/**
+ * Reads a chunk that is not as it should be once more: it may have been changed on its way.
+ * @throws AppError `stored_state_damaged`, and what the store throws
+ */
+export async function fetchChunk(source: ChunkSource, chunk: Wanted, signal: AbortSignal): Promise<Fetched> {
+  const first = await tryChunk(source, chunk, signal)
+  const fetched = 'fault' in first ? await tryChunk(source, chunk, signal) : first
   if (!('fault' in fetched)) return fetched
-  await loading.marks.add(chunk.id.toString('hex'), signal)
+  await source.marks.add(chunk.id.toString('hex'), signal)
   const [target] = chunk.targets
   const where = target === undefined ? '' : ` of ${target.file.name} at byte ${target.offset}`
-  const key = loading.places.chunk(chunk.id)
-  const message = `The stored state ${loading.state} is damaged: the chunk${where} (${key}) ${fetched.fault}.`
+  const key = source.places.chunk(chunk.id)
+  const message = `The stored state ${source.state} is damaged: the chunk${where} (${key}) ${fetched.fault}.`
   throw new AppError('stored_state_damaged', message)
 }
 
-interface Fetched {
+/** A chunk's content, and what came over the network for it. */
+export interface Fetched {
   readonly plain: Buffer
   readonly storedBytes: number
 }
 
 async function tryChunk(
-  { store, keys, places, manifest }: Loading,
+  { store, keys, places, manifest }: ChunkSource,
   { id, length }: Wanted,
   signal: AbortSignal,
 ): Promise<Fetched | { readonly fault: string }> {

@@ -31,6 +31,12 @@ export async function openObjectStore(config: ObjectStoreConfig, options: StoreO
   }
 }
 
+/** The store of a server that another process has opened before: nothing is probed. Whoever gets the store closes it. */
+export async function attachObjectStore(config: ObjectStoreConfig, options: StoreOptions = {}): Promise<ObjectStore> {
+  const { S3Store } = await import('./s3-store.js')
+  return new S3Store(config, options)
+}
+
 async function probe(store: S3Store, signal: AbortSignal | undefined): Promise<StoreAbilities> {
   const key = `${PROBE_FOLDER}/${randomBytes(16).toString('hex')}`
   try {

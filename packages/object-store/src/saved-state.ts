@@ -18,6 +18,12 @@ export interface TransferOptions {
   readonly onProgress?: ((progress: TransferProgress) => void) | undefined
 }
 
+/** How a state is loaded. */
+export interface LoadOptions extends TransferOptions {
+  /** Files that are not loaded: somebody reads them chunk by chunk. @default none */
+  readonly except?: readonly string[] | undefined
+}
+
 /** How a state is saved. */
 export interface SaveOptions extends TransferOptions {
   /** Tells what of a file is no hole, in order: what is not named is taken for zeros. @default the whole file is read */

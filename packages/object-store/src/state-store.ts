@@ -9,14 +9,15 @@ import { saveState } from './save-state.js'
 import type {
   CollectOptions,
   CollectResult,
+  LoadOptions,
   LoadResult,
   SaveOptions,
   SaveResult,
   StateFile,
-  TransferOptions,
 } from './saved-state.js'
 import { StateKeys, type StoredTeam } from './state-keys.js'
 import { StatePlaces } from './state-places.js'
+import { StoredFile } from './stored-file.js'
 
 const MIB = 2 ** 20
 const CHUNK_BYTES = MIB
@@ -84,9 +85,21 @@ export class StateStore {
    * wrote is gone.
    * @throws AppError `stored_state_not_found`, `stored_state_wrong_key`, `stored_state_damaged` with the object's name
    */
-  async load(state: string, folder: string, options: TransferOptions): Promise<LoadResult> {
-    const manifest = await this.#manifestToLoad(state, options.signal)
+  async load(state: string, folder: string, options: LoadOptions): Promise<LoadResult> {
+    const whole = await this.#manifestToLoad(state, options.signal)
+    const files = whole.files.filter(({ name }) => options.except?.includes(name) !== true)
+    const manifest = { ...whole, files }
     return await loadState({ ...this.#transfer(manifest.chunkBytes), state, manifest, folder }, options)
+  }
+
+  /**
+   * Opens one file of a state, to be read chunk by chunk.
+   * @throws AppError as {@link load}; `stored_state_damaged` when it has no such file
+   */
+  async openFile(state: string, name: string, signal: AbortSignal): Promise<StoredFile> {
+    const manifest = await this.#manifestToLoad(state, signal)
+    const { store, keys, places, marks, parallel, pace } = this.#transfer(manifest.chunkBytes)
+    return new StoredFile({ store, keys, places, marks, state, manifest }, name, { parallel, pace })
   }
 
   /** Removes the manifest; its chunks go by {@link collect}. One that is not there counts as removed. */
