@@ -21,6 +21,7 @@ const apps = [
   { name: 'control-plane', outfile: 'dist/main.mjs' },
   { name: 'host-agent', outfile: 'dist/main.mjs' },
   { name: 'host-agent', entry: 'src/filter/main.ts', outfile: 'dist/egress-filter.mjs' },
+  { name: 'host-agent', entry: 'src/host/loader/main.ts', outfile: 'dist/memory-loader.mjs' },
   { name: 'host-agent', entry: 'src/host/images/oci/fetcher.ts', outfile: 'dist/image-fetcher.mjs' },
   { name: 'cli', outfile: 'dist/main.mjs' },
   { name: 'guest-agent', outfile: 'dist/agent.mjs', minify: true },

@@ -1,0 +1,2 @@
+export { Loaders } from './loaders.js'
+export { LOADER_FILES } from './order.js'
