@@ -317,6 +317,104 @@ describe('a capsule that hibernates', () => {
     LONG_MS,
   )
 
+  describe('and goes on before its memory is whole', () => {
+    beforeAll(() => {
+      for (const { fake } of [a, b]) fake.loadsLazily = true
+    })
+    afterAll(() => {
+      for (const { fake } of [a, b]) fake.loadsLazily = false
+    })
+
+    /** It runs, and what it came from is in the store. */
+    async function woken(): Promise<{ readonly id: string; readonly there: JoinedMachine }> {
+      const { id } = await platform.create()
+      await exec(id, 'echo kept > note')
+      await move(id, 'hibernate')
+      const there = machineOf(await move(id, 'resume'))
+      await exec(id, 'echo later > note')
+      await untilKept(id, { hosts: [there], stored: 1 })
+      return { id, there }
+    }
+    const forget = async (id: string): Promise<void> => {
+      await platform.call('DELETE', `/v1/capsules/${id}`)
+      await untilKept(id, { hosts: [], stored: 0 })
+    }
+
+    it(
+      'stays in the store until its host has a durable state of it',
+      async () => {
+        const { id, there } = await woken()
+        await move(id, 'pause')
+        await untilKept(id, { hosts: [there], stored: 1 })
+        await there.fake.makeDurable(id)
+        await untilKept(id, { hosts: [there], stored: 0 })
+        await move(id, 'resume')
+        expect(await exec(id, 'cat note')).toBe('later\n')
+        await forget(id)
+      },
+      LONG_MS,
+    )
+
+    it(
+      'goes on from what its host has saved of it since, though that is not durable',
+      async () => {
+        const { id, there } = await woken()
+        await move(id, 'pause')
+        await move(id, 'resume')
+        expect(await exec(id, 'cat note')).toBe('later\n')
+        await untilKept(id, { hosts: [there], stored: 1 })
+        await forget(id)
+      },
+      LONG_MS,
+    )
+
+    it(
+      'is what the store has when it ends before that, and is asked for again when that cannot be had',
+      async () => {
+        const { id, there } = await woken()
+        there.fake.die(id, { cause: 'engine_failure', message: 'What loads its memory has ended.' })
+        await platform.until(id, 'error')
+        there.fake.failNext('fetch_state', new AppError('disk_full', 'The pool is full.'))
+        expect(await refusal(await post(`/v1/capsules/${id}/resume?wait_sec=30`))).toContain('disk_full')
+        expect((await platform.get(id)).state).toBe('error')
+        await untilKept(id, { hosts: [there], stored: 1 })
+        expect(await move(id, 'resume')).toMatchObject({ state: 'running', host_id: there.id })
+        expect(await exec(id, 'cat note')).toBe('kept\n')
+        await forget(id)
+      },
+      LONG_MS,
+    )
+
+    it(
+      'goes on elsewhere from what the store has when its host has lost it',
+      async () => {
+        const { id, there } = await woken()
+        await there.fake.remove(id)
+        await platform.until(id, 'error')
+        const lost = await platform.get(id)
+        expect(lost.exit).toMatchObject({ cause: 'lost_on_host', message: expect.stringContaining('resume it') })
+        const back = await on(otherThan(there), async () => await move(id, 'resume'))
+        expect(back).toMatchObject({ state: 'running', host_id: otherThan(there).id })
+        expect(await exec(id, 'cat note')).toBe('kept\n')
+        await forget(id)
+      },
+      LONG_MS,
+    )
+
+    it(
+      'hibernates again as what it is by then',
+      async () => {
+        const { id } = await woken()
+        await move(id, 'hibernate')
+        await untilKept(id, { hosts: [], stored: 1 })
+        await move(id, 'resume')
+        expect(await exec(id, 'cat note')).toBe('later\n')
+        await forget(id)
+      },
+      LONG_MS,
+    )
+  })
+
   it(
     'is stored by whoever takes the operation over',
     async () => {

@@ -42,6 +42,7 @@ describe.skipIf(process.getuid?.() !== 0)('sizes on a real pool (needs root)', (
     const states = new StateStore({
       pool: files,
       engine: createFakeEngine({ machine: new FakeMachine() }),
+      memory: test.loads,
     })
     holdings = []
     sizes = new Sizes(machine, states, async () => holdings, silentLogger)

@@ -111,6 +111,8 @@ export const environment = z.object({
   ...objectStoreFields,
   /** Of what goes to and comes from there, all transfers of this host together; default: no limit. */
   WRENN_OBJECT_STORE_MIB_PER_SEC: integer(1, 2 ** 20).optional(),
+  /** Whether a hibernated capsule runs before its memory is whole, where the machine has /dev/fuse; else all of it is fetched first. */
+  WRENN_LAZY_RESUME: flag.default(true),
   /** For tests of crashes: a file that names a step to break at (see packages/base/src/steps.ts). */
   WRENN_STEP_FILE: z.string().optional(),
   WRENN_STOP_CAPSULES_ON_EXIT: flag.default(false),
@@ -154,6 +156,7 @@ export interface HostAgentConfig {
   readonly guestSilenceMs: number
   readonly objectStore: ObjectStoreConfig | undefined
   readonly objectStoreBytesPerSec: number | undefined
+  readonly lazyResume: boolean
   readonly stepFile: string | undefined
   readonly stopCapsulesOnExit: boolean
   readonly logLevel: string
@@ -195,6 +198,7 @@ export function readConfig(env: Readonly<Record<string, string | undefined>> = p
     poolReserveBytes: mebibytes(values.WRENN_POOL_RESERVE_MIB),
     guestSilenceMs: values.WRENN_GUEST_SILENCE_SEC * 1000,
     objectStore: objectStoreConfig(values),
+    lazyResume: values.WRENN_LAZY_RESUME,
     objectStoreBytesPerSec: mebibytes(values.WRENN_OBJECT_STORE_MIB_PER_SEC),
     stepFile: values.WRENN_STEP_FILE,
     stopCapsulesOnExit: values.WRENN_STOP_CAPSULES_ON_EXIT,

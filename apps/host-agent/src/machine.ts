@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { mkdir, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { AppError, type Logger, noSteps, stepsFromFile } from '@wrenn/base'
 import { chooseEngine, type EngineChoice, type RecalledEngine, recallEngine } from '@wrenn/vmm'
@@ -36,6 +36,7 @@ import {
   pruneLayers,
   RegistryRules,
 } from './host/images/index.js'
+import { Loaders } from './host/loader/index.js'
 import { createNetwork, type SlotUse } from './host/network/index.js'
 import { closePool, openPool } from './host/pool/index.js'
 import { requireSearchable } from './host/searchable.js'
@@ -57,6 +58,7 @@ const DEFAULT_SIZE = { vcpus: 1, memoryMib: 512 }
 
 /** The machine, brought up. What is on the host outlives it unless `release` is called. */
 export interface OpenMachine extends Machine {
+  readonly memory: Loaders
   /** A sentence: why it is this engine. */
   readonly engineReason: string
   /** Removes every process, cgroup, directory and file of VMs that are not in `keep`: VM id → the process a record knows. */
@@ -91,6 +93,7 @@ const bundledNode = fileURLToPath(
   new URL(`../../guest-agent/runtime/node_modules/node-linux-${process.arch}/bin/node`, import.meta.url),
 )
 const egressFilter = fileURLToPath(new URL('../dist/egress-filter.mjs', import.meta.url))
+const memoryLoader = fileURLToPath(new URL('../dist/memory-loader.mjs', import.meta.url))
 const imageFetcher = fileURLToPath(new URL('../dist/image-fetcher.mjs', import.meta.url))
 const guestAgentDir = fileURLToPath(new URL('../../guest-agent/dist', import.meta.url))
 
@@ -161,6 +164,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
   await network.start({ inUse: options.inUse })
   const runDir = join(config.dir, 'run', 'vm')
   await mkdir(runDir, { recursive: true, mode: 0o711 })
+  const memory = new Loaders({ program: memoryLoader, poolPath: pool.path, logger })
   return {
     engine: verdict.engine,
     engineReason: verdict.reason,
@@ -178,6 +182,7 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
       sync: async (path) => await syncData(path),
       extents: async (paths) => await poolExtents(paths),
     },
+    memory,
     images: new Templates(
       boot,
       { ...build, onProgress: (progress) => logger.info({ ...progress }, 'images.progress') },
@@ -185,6 +190,8 @@ export async function openMachine(config: HostAgentConfig, options: OpenOptions)
     ),
     runDir,
     async sweep(keep) {
+      const capsulesDir = join(pool.path, 'capsules')
+      await memory.sweep((dir) => keep.has(relative(capsulesDir, dir).split('/')[0] ?? ''))
       await sweepVms({ runDir, filesDir: join(pool.path, 'capsules'), keep, logger })
       await cgroups.sweep(new Set([...keep.keys(), FILTER_GROUP]))
     },

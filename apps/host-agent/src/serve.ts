@@ -2,7 +2,7 @@ import { mkdir, readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { AppError, errorText, hostIds, type Logger, noSteps, noTracer, stepsFromFile, type Tracer } from '@wrenn/base'
-import { Pace, SharedStore, StateStore } from '@wrenn/object-store'
+import { type ObjectStoreConfig, Pace, SharedStore, StateStore } from '@wrenn/object-store'
 import { type HostAddress, parseHostAddress } from '@wrenn/protocol'
 import { CheckpointDiffer, diffDisks } from './capsule/diff/index.js'
 import { CapsuleMetrics, GuestFactory, patienceOf } from './capsule/guest/index.js'
@@ -11,12 +11,13 @@ import { Journal } from './capsule/journal.js'
 import { GarbageCollector } from './capsule/lifecycle/index.js'
 import { CapsuleManager } from './capsule/manager.js'
 import { HotPool, Renewal, type Shape, ShapeStore } from './capsule/pool/index.js'
-import type { OpenVault } from './capsule/state/index.js'
+import { DURABLE, type LazyVault, type OpenVault } from './capsule/state/index.js'
 import type { CapsuleRecord, CapsuleSpec } from './capsule/types.js'
 import { Traffic, UsageSampler } from './capsule/usage/index.js'
 import type { HostAgentConfig } from './config.js'
 import { makeDurable, verifyDurable } from './host/durability/index.js'
 import { dataRanges } from './host/extents/index.js'
+import { LOADER_FILES, type Loaders } from './host/loader/index.js'
 import type { SlotUse } from './host/network/index.js'
 import { closePool } from './host/pool/index.js'
 import type { PressureWatch } from './host/pressure/index.js'
@@ -204,7 +205,7 @@ class Agent {
     const shapes = new ShapeStore(machine, logger)
     const manager = new CapsuleManager({
       ...{ machine, journal, factory, shapes, hotPool, logger, tracer, makeDurable, verifyFiles: verifyDurable },
-      openVault: vaultsIn(this.#config),
+      openVault: vaultsIn(this.#config, machine.memory),
       bootId: await hostBootId(),
       reach,
     })
@@ -288,17 +289,54 @@ function repeatMeasuring(manager: CapsuleManager, logger: Logger): Measuring {
 }
 
 /** What teams have in the object store, where there is one. */
-function vaultsIn({ objectStore, objectStoreBytesPerSec }: HostAgentConfig): OpenVault | undefined {
+function vaultsIn(config: HostAgentConfig, loaders: Loaders): OpenVault | undefined {
+  const { objectStore, objectStoreBytesPerSec, lazyResume } = config
   if (objectStore === undefined) return undefined
   const shared = new SharedStore(objectStore)
   const pace = new Pace(objectStoreBytesPerSec)
   return async (team) => {
     const states = new StateStore(await shared.open(), team, { pace })
+    const canLoadLazily = lazyResume && (await loaders.obstacle()) === undefined
     return {
+      ...(canLoadLazily && {
+        lazily: lazyVault(loaders, states, { store: objectStore, pace: objectStoreBytesPerSec, team }),
+      }),
       has: async (id, signal) => await states.has(id, signal),
       save: async (id, files, { signal }) => await states.save(id, files, { signal, dataRanges }),
       load: async (id, folder, options) => await states.load(id, folder, options),
     }
+  }
+}
+
+/** How long a guest stands still for memory that does not come, before it ends and its capsule is what the store has. */
+const STORE_SILENCE_MS = 15 * 60_000
+
+function lazyVault(
+  loaders: Loaders,
+  states: StateStore,
+  from: {
+    readonly store: ObjectStoreConfig
+    readonly pace: number | undefined
+    readonly team: { readonly id: string; readonly key: Buffer }
+  },
+): LazyVault {
+  return {
+    load: async (id, folder, { signal }) => {
+      const { sizeBytes } = await states.openFile(id, LOADER_FILES.memory, signal)
+      // What proves that a memory is on the disk is of another disk.
+      const result = await states.load(id, folder, { signal, except: [LOADER_FILES.memory, DURABLE] })
+      await loaders.prepare(folder, sizeBytes)
+      return result
+    },
+    start: async (stateId, folder) =>
+      await loaders.start(folder, {
+        store: from.store,
+        bytesPerSec: from.pace,
+        team: from.team.id,
+        key: from.team.key.toString('base64'),
+        stateId,
+        giveUpMs: STORE_SILENCE_MS,
+      }),
   }
 }
 

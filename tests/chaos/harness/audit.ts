@@ -60,13 +60,17 @@ async function machineFindings(site: Site, records: readonly JournalRecord[]): P
   const not = (name: string): boolean => !isOfHost(name) || owned.includes(name)
   const living = (await engines(site.dir)).map(({ vmId }) => vmId)
   const slots = SLOT_POOL + living.length
+  // Of a capsule that runs before its memory is whole.
+  const isMemory = (target: string): boolean =>
+    records.some(({ capsuleId }) => target.startsWith(join(site.dir, 'pool', 'capsules', capsuleId)))
+  const mounts = host.mounts.filter((target) => !isMemory(target))
   return [
     ...difference('running', 'engines', running, living.filter(not)),
     ...difference('running', 'records with resources', running, owned),
     ...difference('running', 'cgroups', running, host.cgroups.filter(not)),
     ...difference('running', 'run directories', running, (await entries(join(site.dir, 'run', 'vm'))).filter(not)),
     ...(host.namespaces.length > slots ? [`${host.namespaces.length} namespaces, at most ${slots} wanted`] : []),
-    ...(host.mounts.length > 1 ? [`mounts ${host.mounts.join(', ')}`] : []),
+    ...(mounts.length > 1 ? [`mounts ${mounts.join(', ')}`] : []),
     ...(host.loops.length > 1 ? [`loops ${host.loops.join(', ')}`] : []),
   ]
 }

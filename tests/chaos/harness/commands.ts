@@ -454,6 +454,7 @@ const STORE_KEY = { id: 'chaos-key', key: Buffer.alloc(32, 5) }
 
 abstract class Hibernation extends Command {
   protected stateId = ''
+  protected readonly isLazy: boolean = false
 
   async prepare(subject: Subject): Promise<void> {
     this.stateId = `state-${capsuleIds.create()}`
@@ -469,7 +470,8 @@ abstract class Hibernation extends Command {
   }
 
   protected async fetch({ id: capsuleId }: Subject): Promise<void> {
-    await this.agent.client.fetchCapsule({ capsuleId, stateId: this.stateId, key: STORE_KEY, attempt: 1n })
+    const ref = { capsuleId, stateId: this.stateId, key: STORE_KEY, attempt: 1n }
+    await this.agent.client.fetchCapsule({ ...ref, mayLoadLazily: this.isLazy })
   }
 }
 
@@ -497,7 +499,7 @@ export class Store extends Hibernation {
 }
 
 export class Fetch extends Hibernation {
-  readonly title = 'a fetch of a stored state'
+  readonly title: string = 'a fetch of a stored state'
   readonly steps = [
     step('fetch:begun', 'old'),
     step('fetch:loaded', 'old'),
@@ -522,6 +524,44 @@ export class Fetch extends Hibernation {
 
   override async cleanUp(subject: Subject): Promise<void> {
     await subject.resume()
+  }
+}
+
+/** It has no durable state here, and what is served of its memory must go with it. */
+export class FetchLazily extends Fetch {
+  override readonly title: string = 'a lazy fetch of a stored state'
+  override readonly steps = [
+    step('fetch:loaded', 'old'),
+    step('fetch:adopted', 'old'),
+    step('fetch:served', 'old'),
+    step('fetch:placed', 'old'),
+    step('fetch:noted', 'new', 'new'),
+  ]
+
+  protected override readonly isLazy = true
+}
+
+/** Of one that has ended before it had a durable state here. */
+export class FetchAgain extends FetchLazily {
+  override readonly title = 'another fetch of a state whose load broke'
+  override readonly steps = [step('fetch:again', 'old')]
+
+  override async prepare(subject: Subject): Promise<void> {
+    await super.prepare(subject)
+    await this.fetch(subject)
+    await subject.resume()
+    await this.agent.killLoader(subject.id)
+    await subject.untilState('error')
+  }
+
+  override async run({ id: capsuleId }: Subject): Promise<void> {
+    const ref = { capsuleId, stateId: this.stateId, key: STORE_KEY, attempt: 2n }
+    await this.agent.client.fetchCapsule({ ...ref, mayLoadLazily: true })
+  }
+
+  override async moment(subject: Subject): Promise<Moment> {
+    const { stored } = await this.agent.record(subject.id)
+    return stored?.attempt === 2 ? 'new' : 'old'
   }
 }
 

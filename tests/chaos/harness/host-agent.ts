@@ -116,6 +116,13 @@ export class HostAgent implements AsyncDisposable {
     return JSON.parse(await readFile(join(this.#site.dir, 'journal', `${capsuleId}.json`), 'utf8'))
   }
 
+  /** Ends what loads a capsule's memory. */
+  async killLoader(capsuleId: string): Promise<void> {
+    const { files } = await this.record(capsuleId)
+    const mark = join(this.#site.dir, 'pool/capsules', capsuleId, String(files), 'mem.loading')
+    process.kill(JSON.parse(await readFile(mark, 'utf8')).pid, 'SIGKILL')
+  }
+
   /** Ends all capsules and stops. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.disarm()
@@ -138,7 +145,7 @@ export interface JournalRecord {
   readonly fallback?: number
   readonly bootId: string
   readonly durableAtMs?: number
-  readonly stored?: { readonly stateId: string }
+  readonly stored?: { readonly stateId: string; readonly attempt: number }
   readonly resources?: { readonly vmId: string; readonly vm?: { readonly pid: number } }
   readonly other?: { readonly vmId: string; readonly vm?: { readonly pid: number } }
 }

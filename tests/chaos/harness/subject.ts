@@ -41,6 +41,10 @@ export class Subject {
     return (await this.#agent.client.getCapsule({ capsuleId: this.id })).capsule?.state ?? 'unknown'
   }
 
+  async untilState(state: string): Promise<void> {
+    await eventually(`${this.id} to be ${state}`, async () => ((await this.state()) === state ? true : undefined))
+  }
+
   async pause(): Promise<void> {
     await this.#agent.client.pauseCapsule({ capsuleId: this.id })
   }

@@ -166,7 +166,7 @@ async function endOperations(db: Db): Promise<number> {
 /** What was on its way into the object store may be all that there is of a capsule by now: what no capsule names stays there, and what it stands on. */
 async function keepStored(client: pg.Client): Promise<void> {
   await client.query(
-    'DELETE FROM stored_states AS s WHERE NOT EXISTS (SELECT FROM capsules AS c WHERE c.stored_state = s.id)',
+    'DELETE FROM stored_states AS s WHERE NOT EXISTS (SELECT FROM capsules AS c WHERE s.id IN (c.stored_state, c.fallback_state))',
   )
   await client.query('DELETE FROM stored_layers')
 }

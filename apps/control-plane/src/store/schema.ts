@@ -250,6 +250,8 @@ export interface CapsulesTable {
   notice: string | null
   /** The state in the object store that it is; `null`: it is what its host has. */
   stored_state: ColumnType<string | null, undefined, string | null>
+  /** The one that it goes back to when it ends, because its host has no durable one of it yet. */
+  fallback_state: ColumnType<string | null, undefined, string | null>
   /** What a host must have that it wakes on, as its create asked. */
   host_tags: ColumnType<string[] | null, readonly string[] | null | undefined, readonly string[] | null>
   disk_bytes: Count

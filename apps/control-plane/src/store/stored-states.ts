@@ -67,12 +67,12 @@ export async function findStored(db: Db, id: string): Promise<StoredStateRow | u
   return await db.selectFrom('stored_states').selectAll().where('id', '=', id).executeTakeFirst()
 }
 
-/** States that are no capsule's, and that nobody is storing. */
+/** States that are no capsule's, which none goes back to, and that nobody is storing. */
 export async function listUnwantedStates(db: Db, limit: number): Promise<StoredStateRow[]> {
   return await db
     .selectFrom('stored_states as s')
     .selectAll()
-    .where(sql<SqlBool>`NOT EXISTS (SELECT FROM capsules AS c WHERE c.stored_state = s.id)`)
+    .where(sql<SqlBool>`NOT EXISTS (SELECT FROM capsules AS c WHERE s.id IN (c.stored_state, c.fallback_state))`)
     .where(
       sql<SqlBool>`NOT EXISTS (SELECT FROM operations AS o WHERE o.capsule_id = s.capsule_id AND o.kind = 'hibernate'
         AND o.state = 'running' AND o.params ->> 'stateId' = s.id)`,

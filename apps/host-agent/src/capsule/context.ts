@@ -39,6 +39,8 @@ export interface Context {
 /** How long a guest that is about to be stopped may take to answer what it was asked. */
 export const DRAIN_MS = 1_000
 
+const LOAD_LOOK_MS = 1_000
+
 /** Directories of a capsule below the pool. */
 export const dirs = {
   capsule: (capsuleId: string) => `capsules/${capsuleId}`,
@@ -262,12 +264,48 @@ async function reachable({ client }: Guest, isCurrent: () => boolean): Promise<v
 export function watchExit(entry: Entry, guest: Guest, context: Context): void {
   const { capsuleId } = entry.record
   const { table, logger } = context
+  const broken = endWithLoad(entry, guest, context)
   const record = async (exit: VmExit): Promise<void> => {
-    if (entry.guest === guest && table.find(capsuleId) === entry) await recordExit(entry, exit, context)
+    if (entry.guest !== guest || table.find(capsuleId) !== entry) return
+    const message = await broken
+    await recordExit(entry, message === undefined ? exit : { ...exit, cause: 'engine_failure', message }, context)
   }
   void guest.vm.exited
     .then((exit) => table.exclusive(capsuleId, () => record(exit)))
     .catch((error: unknown) => logger.error({ err: error, capsuleId }, 'capsule.exit_not_recorded'))
+}
+
+/**
+ * Ends a guest whose memory will never be whole, before it asks for what is not there, or is paused with what can be kept nowhere. Never rejects.
+ * @returns why, a sentence, when its memory broke; known once the guest has ended
+ */
+async function endWithLoad(
+  entry: Entry,
+  guest: Guest,
+  { machine, states, logger }: Context,
+): Promise<string | undefined> {
+  const { capsuleId } = entry.record
+  const { memory } = machine
+  const dir = states.path(guest.resources.dir)
+  let isOver = false
+  void guest.vm.exited.then(() => {
+    isOver = true
+  })
+  try {
+    for (;;) {
+      const status = await memory.status(dir)
+      if (status === 'broken') break
+      if (status === 'plain' || isOver || entry.guest !== guest) return undefined
+      await Promise.race([delay(LOAD_LOOK_MS, undefined, { ref: false }), guest.vm.exited])
+    }
+    const message = await memory.failure(dir)
+    logger.error({ capsuleId, reason: message }, 'capsule.load_broken')
+    if (entry.guest === guest) await guest.vm.kill()
+    return message
+  } catch (error) {
+    logger.error({ err: error, capsuleId }, 'capsule.load_not_watched')
+    return undefined
+  }
 }
 
 /** The guest is gone by itself: keep its files and say why; give the rest back to the machine. */

@@ -71,6 +71,24 @@ export interface FilePool {
   extents(paths: readonly string[]): Promise<Extents & { readonly exclusiveBytes: number }>
 }
 
+/** How far a state's memory is: `plain` where nothing loads it, `broken` where what did has ended before it was whole. */
+export type LoadStatus = 'plain' | 'loading' | 'whole' | 'broken'
+
+/** Memories that still come from an object store while guests run on them. Directories are absolute. */
+export interface MemoryLoads {
+  status(dir: string): Promise<LoadStatus>
+  /** Why one is broken, a sentence. */
+  failure(dir: string): Promise<string>
+  /** The file that can be cloned, once the memory is whole and flushed. */
+  source(dir: string): Promise<string>
+  /** Waits until all of it is here. @throws AppError `snapshot_damaged` when it breaks; the signal's reason */
+  whole(dir: string, signal: AbortSignal): Promise<void>
+  /** Makes a plain file of a memory that no guest runs on. @throws as `whole` */
+  finish(dir: string, signal: AbortSignal): Promise<void>
+  /** Ends all below a directory that is about to go. */
+  drop(path: string): Promise<void>
+}
+
 /** A template's base image with all that boots it; `digest` changes whenever any part does. */
 export interface TemplateImage {
   readonly name: string
@@ -188,6 +206,7 @@ export interface Machine {
   readonly slots: SlotPool
   readonly cgroups: CgroupStore
   readonly pool: FilePool
+  readonly memory: MemoryLoads
   readonly images: ImageStore
   /** Sockets, console logs and pid files, one directory per VM. */
   readonly runDir: string

@@ -3,7 +3,7 @@ import { type CapsuleCommand, type CapsuleState, isUsable, nextState } from '@wr
 import type { Learned } from '../host/names/index.js'
 import type { Guest } from './guest/guest.js'
 import type { Journal } from './journal.js'
-import type { CapsuleRecord } from './types.js'
+import type { CapsuleRecord, Timing } from './types.js'
 
 const REWRITE_AFTER_MS = 1_000
 
@@ -19,6 +19,8 @@ export interface Entry {
   writes: Promise<void>
   /** What its earlier guests were seen to use, while its policy learns; as long as the host agent runs. */
   learned?: Learned | undefined
+  /** How it came from the object store, for the timings of the resume that it came for. */
+  fetched?: Timing | undefined
   /** Rollbacks of the running guest by this host agent: whoever followed a process before one is in another time. */
   rollbacks?: number
 }

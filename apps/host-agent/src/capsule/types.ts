@@ -147,6 +147,8 @@ export interface CapsuleRecord extends CapsuleSpec {
   readonly stored?: StoredMark | undefined
   /** Of the fetch that brought it here; whatever is stored of it later. */
   readonly wakeAttempt?: number | undefined
+  /** The state in the object store that its memory comes, or came, from while it runs: it goes back to that as long as it has no durable one here. */
+  readonly loadedFrom?: string | undefined
   readonly parentId?: string | undefined
   /** Of a copy that starts: the copy that, once it runs, decides that the whole fork has happened. */
   readonly leader?: CapsuleId | undefined

@@ -3,6 +3,7 @@ import { Code, ConnectError } from '@connectrpc/connect'
 import { AppError, type CapsuleId, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { ERROR_CODE_HEADER, errorKind, minimumMemoryMib, RETRY_AFTER_HEADER } from '@wrenn/protocol'
 import type { CapsuleSchema, CreateCapsuleRequest, EgressPolicy as EgressMessage } from '@wrenn/protocol/host'
+import { needsStored } from '../capsule/lifecycle/index.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy, Refusal } from '../capsule/types.js'
 import type { Destination } from '../host/names/index.js'
 
@@ -137,6 +138,8 @@ export function toCapsule(record: CapsuleRecord): MessageInitShape<typeof Capsul
     egressRevision: BigInt(record.egressRevision ?? 0),
     // A record from before it was kept has it for as long as nothing else was stored.
     wakeAttempt: BigInt(record.wakeAttempt ?? record.stored?.attempt ?? 0),
+    loadedFrom: record.loadedFrom ?? '',
+    loadedFromNeeded: needsStored(record),
     lifecycleTimings: (record.lifecycleTimings ?? []).map(({ step, ms }) => ({ step, ms })),
     ...(exit === undefined
       ? {}

@@ -71,8 +71,8 @@ export function lifecycleHandlers(
     }),
     fetchCapsule: unary(async (request, context) => {
       const { manager } = parts()
-      const { bytes, attempt, fromDisk } = request
-      const wish = { bytes: Number(bytes), attempt: Number(attempt), fromDisk }
+      const { bytes, attempt, fromDisk, mayLoadLazily } = request
+      const wish = { bytes: Number(bytes), attempt: Number(attempt), fromDisk, mayLoadLazily }
       const { record, fetchedBytes } = await manager.fetch(parseStateRef(request), wish, context.signal)
       return { capsule: toCapsule(record), fetchedBytes: BigInt(fetchedBytes) }
     }),

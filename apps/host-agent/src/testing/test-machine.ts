@@ -19,6 +19,7 @@ import type { StateManifest, VerifyFiles } from '../capsule/state/states.js'
 import type { OpenVault } from '../capsule/state/vault.js'
 import type { CapsuleRecord, CreateCapsuleInput, EgressPolicy } from '../capsule/types.js'
 import type { Learned } from '../host/names/index.js'
+import { TestLoads } from './test-loads.js'
 
 /** As small as the fake engine's memory allows: every clone is a copy here. */
 export const shape = { template: 'minimal', vcpus: 1, memoryMib: 1, diskSizeMib: 1 }
@@ -56,6 +57,7 @@ export class TestMachine implements AsyncDisposable {
   /** What slots have used, as a test says. */
   readonly learned = new Map<number, Learned>()
   policyFails = false
+  readonly loads = new TestLoads()
   readonly engine: FakeEngine
   /** When a guest's address is free again. */
   readonly #closed = new Map<FakeVmGuest, Promise<void>>()
@@ -256,6 +258,7 @@ export class TestMachine implements AsyncDisposable {
     return {
       engine: this.engine,
       runDir: join(this.dir, 'run'),
+      memory: this.loads,
       slots: {
         acquire: async (vmId) => {
           let index = 1

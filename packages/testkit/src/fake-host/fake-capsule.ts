@@ -66,6 +66,8 @@ export class FakeCapsule {
   notice = ''
   /** Of the fetch that brought it here. */
   wakeAttempt = 0n
+  /** The state in the store that it goes back to while it has no durable one here; empty: it came whole. */
+  loadedFrom = ''
   /** As what the state of this save is in the store. */
   storedAs: { readonly stateId: string; readonly saves: number; readonly attempt: bigint } | undefined
   readonly checkpoints = new Map<string, FakeCheckpoint>()
@@ -204,6 +206,10 @@ export class FakeCapsule {
     await rm(this.files.root, { recursive: true, force: true })
   }
 
+  get hasDurable(): boolean {
+    return this.fallback !== undefined || this.saved?.capture !== undefined
+  }
+
   message(): MessageInitShape<typeof CapsuleSchema> {
     const { request, exit } = this
     return {
@@ -235,6 +241,8 @@ export class FakeCapsule {
       checkpointId: this.standsOn,
       egressRevision: request?.egressRevision ?? 0n,
       wakeAttempt: this.wakeAttempt,
+      loadedFrom: this.loadedFrom,
+      loadedFromNeeded: this.loadedFrom !== '' && !this.hasDurable,
       lifecycleTimings: [...this.lifecycleTimings],
       ...(exit === undefined
         ? {}

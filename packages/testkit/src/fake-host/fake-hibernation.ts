@@ -37,14 +37,17 @@ export async function store(host: FakeHostState, { capsuleId, stateId, key }: St
 }
 
 /** @throws AppError `conflict`, `not_found` */
-export async function fetchStored(host: FakeHostState, { capsuleId, stateId, key, attempt }: FetchCapsuleRequest) {
+export async function fetchStored(host: FakeHostState, request: FetchCapsuleRequest) {
+  const { capsuleId, stateId, key, attempt, mayLoadLazily } = request
   return await host.locks.run(capsuleId, async () => {
     const there = host.capsules.get(capsuleId)
+    if (there?.loadedFrom === stateId && there.state !== 'paused') return await fetchAgain(host, there, request)
     if (there !== undefined) {
       const { storedAs, state } = there
       const isKnown = storedAs?.stateId === stateId && storedAs.attempt === attempt
       const isOlder =
         storedAs !== undefined && storedAs.attempt < attempt && isStoredAs(there, stateId, storedAs.attempt)
+      if (there.loadedFrom === stateId && !isKnown && !isOlder) return { capsule: there.message(), fetchedBytes: 0n }
       if (!isKnown && !isOlder) throw new AppError('conflict', `The capsule is ${state} here, in another state.`)
       there.storedAs = { ...storedAs, attempt }
       there.wakeAttempt = attempt
@@ -58,7 +61,11 @@ export async function fetchStored(host: FakeHostState, { capsuleId, stateId, key
     const capsule = await host.makeCapsule(capsuleId)
     await stored.capture.restoreInto(capsule)
     Object.assign(capsule, stored.of, { request: stored.request, state: 'paused', saves: 1 })
-    capsule.saved = { generation: 1, durableAtMs: Date.now(), capture: await host.capture(capsule) }
+    const isLazy = mayLoadLazily && host.loadsLazily
+    capsule.saved = isLazy
+      ? { generation: 1, durableAtMs: 0, capture: undefined }
+      : { generation: 1, durableAtMs: Date.now(), capture: await host.capture(capsule) }
+    if (isLazy) capsule.loadedFrom = stateId
     capsule.storedAs = { stateId, saves: 1, attempt }
     capsule.wakeAttempt = attempt
     capsule.forgetRules()
@@ -67,6 +74,19 @@ export async function fetchStored(host: FakeHostState, { capsuleId, stateId, key
     await host.faults.pass('fetch_state', 'after')
     return { capsule: capsule.message(), fetchedBytes: BigInt(stored.capture.bytes) }
   })
+}
+
+/** One that has ended and has nothing here to go on from becomes what is in the store. */
+async function fetchAgain(host: FakeHostState, capsule: FakeCapsule, { stateId, attempt }: FetchCapsuleRequest) {
+  if (capsule.state === 'error' && !capsule.hasDurable) {
+    await host.faults.pass('fetch_state', 'before')
+    const stored = host.store.get(stateId)
+    if (stored === undefined) throw new AppError('not_found', 'There is no such state.')
+    await stored.capture.restoreInto(capsule)
+    capsule.saved = { generation: ++capsule.saves, durableAtMs: Date.now(), capture: await host.capture(capsule) }
+    capsule.wakeAttempt = attempt
+  }
+  return { capsule: capsule.message(), fetchedBytes: 0n }
 }
 
 /** False when the capsule is not here, or is not what was stored. */

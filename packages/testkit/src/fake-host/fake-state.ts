@@ -93,6 +93,8 @@ export class FakeHostState {
   readonly imageFiles = new Map<string, Readonly<Record<string, FakeImage>>>()
   /** Digests of files that came once. */
   readonly takenFiles = new Set<string>()
+  /** Whether capsules run before their memory is whole, where that may be: they have no durable state until they were paused. */
+  loadsLazily = false
   /** Names that fetched images have as templates. */
   readonly fetched = new Set<string>()
   /** Capsules whose guests give no sign: what asks them is refused as the host agent does after its patience. */

@@ -34,6 +34,7 @@ export async function writeDestroyed(db: Db, row: CapsuleRow): Promise<void> {
     disk_bytes: 0,
     checkpoint_id: null,
     stored_state: null,
+    fallback_state: null,
   })
   if (gone !== undefined) await removeCheckpoints(db, row.id)
 }

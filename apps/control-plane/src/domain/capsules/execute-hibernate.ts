@@ -143,6 +143,7 @@ async function putAway(
   const gone = await transition(tx, row, 'hibernated', {
     host_id: null,
     stored_state: stateId,
+    fallback_state: null,
     guest_address: null,
     desired_state: 'paused',
     observed_state: 'absent',

@@ -19,7 +19,7 @@ import {
 } from '../operations/index.js'
 import { toCapsule } from './capsule-view.js'
 import { carryPendingEgress } from './carry-egress.js'
-import { fetchForResume } from './fetch-for-resume.js'
+import { fetchForResume, fetchLost } from './fetch-for-resume.js'
 
 /** One direction between running and paused. */
 interface Move {
@@ -80,7 +80,9 @@ export function resumeExecutor(deps: ExecutorDeps): Executor {
     goal: 'running',
     what: 'it was resumed',
     commands: { running: 'started', paused: 'failed' },
-    ask: async ({ capsule_id: capsuleId, params }, row) => {
+    ask: async (operation, row) => {
+      const { capsule_id: capsuleId, params } = operation
+      await fetchLost(deps, operation, row)
       await carryPendingEgress(deps, row)
       const request = { capsuleId, ...fromDiskOf(params, row) }
       return (await host.call((client) => client.resumeCapsule(request, { timeoutMs }))).capsule
@@ -88,6 +90,8 @@ export function resumeExecutor(deps: ExecutorDeps): Executor {
   })
   return async (operation) => {
     const row = await findAnyCapsule(deps.db, operation.capsule_id)
+    // A proxy alone has no key: a control plane takes it over.
+    if (row?.state === 'resuming' && row.fallback_state !== null && deps.keyring.isEmpty) return 'retry'
     const ended = row?.state === 'resuming' ? await fetchForResume(deps, operation, row) : undefined
     return ended ?? (await resume(operation))
   }

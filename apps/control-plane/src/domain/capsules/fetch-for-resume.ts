@@ -28,7 +28,10 @@ export async function fetchForResume(
       const current = await lockCapsule(tx, capsuleId)
       if (current?.stored_state !== stateId || current.state !== 'resuming') return
       const facts = capsule === undefined ? {} : savedFactsOf(capsule)
-      await patchCapsule(tx, capsuleId, { ...facts, stored_state: null, updated_at: new Date() })
+      // It goes back there if it ends before its host has a durable state of it.
+      const isNeeded = capsule?.loadedFrom === stateId && capsule.loadedFromNeeded
+      const from = { stored_state: null, fallback_state: isNeeded ? stateId : null }
+      await patchCapsule(tx, capsuleId, { ...facts, ...from, updated_at: new Date() })
     })
     return undefined
   } catch (thrown) {
@@ -62,6 +65,14 @@ async function isFetched(db: Db, id: string): Promise<boolean> {
   return row !== undefined && row.state === 'resuming' && row.stored_state === null
 }
 
+/**
+ * Has the host of a capsule that runs, or ran, before its memory was whole look whether it can go on from what is there, and else fetch the state
+ * again that it came from.
+ */
+export async function fetchLost(deps: ExecutorDeps, operation: OperationRow, row: CapsuleRow): Promise<void> {
+  if (row.fallback_state !== null) await fetchState(deps, operation, row, row.fallback_state)
+}
+
 async function fetchState(deps: ExecutorDeps, { generation, params }: OperationRow, row: CapsuleRow, stateId: string) {
   const { db, host: hosts, keyring } = deps
   const stored = await findStored(db, stateId)
@@ -80,6 +91,7 @@ async function fetchState(deps: ExecutorDeps, { generation, params }: OperationR
     bytes: BigInt(stored.bytes ?? 0),
     attempt,
     fromDisk: params?.from === 'disk',
+    mayLoadLazily: true,
   }
   const { capsule } = await calls.call((client) => client.fetchCapsule(request, { timeoutMs: TRANSFER_TIMEOUT_MS }))
   return capsule

@@ -53,7 +53,7 @@ export function illegal({ state }: CapsuleRow, request: string): AppError {
   return new AppError('invalid_state', message, { details: { state, legal } })
 }
 
-/** Whether an ended capsule is worth asking its host; one that never ran, or that the host lost, is not. */
-export function mayHaveSavedState({ desired_state, observed_state }: CapsuleRow): boolean {
-  return desired_state !== 'stopped' && observed_state !== 'absent'
+/** Whether an ended capsule is worth asking its host; one that never ran, or that the host lost, is not, unless the object store has it. */
+export function mayHaveSavedState({ desired_state, observed_state, stored_state }: CapsuleRow): boolean {
+  return desired_state !== 'stopped' && (observed_state !== 'absent' || stored_state !== null)
 }

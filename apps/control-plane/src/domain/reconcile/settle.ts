@@ -137,7 +137,7 @@ export class Settler {
     await recordObservation(db, [row.id], 'absent', new Date())
     if (comparisons + 1 < COMPARISONS_UNTIL_LOST || performance.now() - sinceMs < lostGraceMs) return
     this.#absences.delete(row.id)
-    const patch = { ...lostOnHost(lostBecause), disk_bytes: 0 }
+    const patch = { ...lostOnHost(lostBecause, row.fallback_state), disk_bytes: 0 }
     const ended = await followHost(db, row, { command: 'failed', patch, action: 'capsule.lost', isBad: true })
     if (ended !== undefined) logger.error({ capsuleId: row.id }, 'capsule.lost_on_host')
   }
@@ -147,7 +147,7 @@ export class Settler {
     if (row.state === 'missing' || row.state === 'hibernated') {
       const patch = {
         ...factsOf(capsule),
-        ...this.#attach(row),
+        ...this.#attach(row, capsule),
         desired_state: 'running',
         observed_state: 'running',
       } as const
@@ -168,7 +168,7 @@ export class Settler {
       return
     }
     const { db, logger } = this.#deps
-    const patch = { ...factsOf(capsule), ...this.#attach(row), ...settledIn('paused'), exit: null }
+    const patch = { ...factsOf(capsule), ...this.#attach(row, capsule), ...settledIn('paused'), exit: null }
     const event = {
       command: 'paused',
       patch,
@@ -187,7 +187,7 @@ export class Settler {
     const exit = exitOf(capsule.exit)
     const patch = {
       ...savedFactsOf(capsule),
-      ...this.#attach(row),
+      ...this.#attach(row, capsule),
       exit: JSON.stringify(exit),
       observed_state: 'error',
       observed_at: new Date(),
@@ -201,15 +201,20 @@ export class Settler {
 
   /** What changes while the state stays: sizes, durability, notices. */
   async #refresh(row: CapsuleRow, capsule: Capsule): Promise<void> {
-    const facts = { ...savedFactsOf(capsule), ...this.#attach(row), observed_state: row.state }
+    const isOutlived =
+      row.fallback_state !== null && capsule.loadedFrom === row.fallback_state && !capsule.loadedFromNeeded
+    const outlived = isOutlived ? { fallback_state: null } : {}
+    const facts = { ...savedFactsOf(capsule), ...this.#attach(row, capsule), ...outlived, observed_state: row.state }
     if (isSame(row, facts)) return
     await refreshCapsule(this.#deps.db, row, { ...facts, observed_at: new Date() })
   }
 
-  #attach(row: CapsuleRow): CapsulePatch {
+  #attach(row: CapsuleRow, { loadedFrom, loadedFromNeeded }: Capsule): CapsulePatch {
     const id = this.#deps.host?.id
+    if (row.host_id !== null || id === undefined) return {}
     // What was in the store is older.
-    return row.host_id === null && id !== undefined ? { host_id: id, stored_state: null } : {}
+    const isNeeded = loadedFromNeeded && loadedFrom === row.stored_state
+    return { host_id: id, stored_state: null, ...(isNeeded && { fallback_state: row.stored_state }) }
   }
 }
 
@@ -220,9 +225,13 @@ function isOnItsWay({ state }: CapsuleRow): boolean {
 
 const LOST = 'Its host answers but has no such capsule any more, nor a saved state of it.'
 
-function lostOnHost(message = LOST) {
+/** @param fallback the state in the object store that it is from now on: it wakes wherever there is room */
+function lostOnHost(because = LOST, fallback: string | null) {
+  const message =
+    fallback === null ? because : `${because} The state that it came from is in the object store: resume it.`
   const exit = { cause: 'lost_on_host', message, at: new Date().toISOString() }
-  return { exit: JSON.stringify(exit), observed_state: 'absent' as const, stopped_at: new Date() }
+  const stored = fallback === null ? {} : { stored_state: fallback, fallback_state: null, host_id: null }
+  return { exit: JSON.stringify(exit), observed_state: 'absent' as const, stopped_at: new Date(), ...stored }
 }
 
 function isSame(row: CapsuleRow, facts: Readonly<Record<string, unknown>>): boolean {

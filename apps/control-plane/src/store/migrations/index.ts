@@ -45,6 +45,7 @@ import * as hibernation from './0046-hibernation.js'
 import * as hostDrains from './0047-host-drains.js'
 import * as storedGenerations from './0048-stored-generations.js'
 import * as capsulesOnHost from './0049-capsules-on-host.js'
+import * as fallbackStates from './0050-fallback-states.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -94,4 +95,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0047-host-drains': hostDrains,
   '0048-stored-generations': storedGenerations,
   '0049-capsules-on-host': capsulesOnHost,
+  '0050-fallback-states': fallbackStates,
 }

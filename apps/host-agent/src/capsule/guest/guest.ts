@@ -196,7 +196,9 @@ export class GuestFactory {
 
   /** Removes all files of a capsule, or of a guest outside any. Idempotent. */
   async removeFiles(owner: string): Promise<void> {
-    await rm(join(this.#machine.pool.path, 'capsules', owner), { recursive: true, force: true })
+    const path = join(this.#machine.pool.path, 'capsules', owner)
+    await this.#machine.memory.drop(path)
+    await rm(path, { recursive: true, force: true })
   }
 
   #runDir(vmId: string): string {

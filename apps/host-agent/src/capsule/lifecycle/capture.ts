@@ -74,6 +74,7 @@ async function captureRunning(
   await using draft = await states.draft(dir)
   const [source, target] = [states.files(currentDir(entry)), states.files(draft.dir)]
   const dirty = [source.memoryPath, source.diskPath]
+  const memoryPath = await states.wholeMemory(currentDir(entry))
   await flushAhead(dirty, context)
   timer.mark('flush')
   reach(`${name}:flushed`)
@@ -89,7 +90,7 @@ async function captureRunning(
     timer.mark('save')
     const owner = { uid: 0, gid: 0, mode: 0o600 }
     await settleAll([
-      machine.pool.clone(source.memoryPath, target.memoryPath, owner),
+      machine.pool.clone(memoryPath, target.memoryPath, owner),
       machine.pool.clone(source.diskPath, target.diskPath, owner),
     ])
     reach(`${name}:cloned`)

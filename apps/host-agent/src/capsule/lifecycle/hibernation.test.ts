@@ -1,15 +1,21 @@
 import { access, copyFile, cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { AppError, capsuleIds, checkpointIds } from '@wrenn/base'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { AppError, type CapsuleId, capsuleIds, checkpointIds } from '@wrenn/base'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { LAYER, nothing, TestMachine } from '../../testing/test-machine.js'
 import type { CapsuleManager } from '../manager.js'
 import type { OpenVault } from '../state/vault.js'
+import { needsStored } from './hibernation.js'
 
 const key = { id: 'team-1-key', key: Buffer.alloc(32, 7) }
 const stateId = 'state-1'
 const wish = { bytes: 10, attempt: 3 }
 const never = new AbortController().signal
+const WAIT = { timeout: 10_000 }
+
+function fail(): never {
+  throw new Error('The capsule is on record.')
+}
 
 let home: TestMachine
 let other: TestMachine
@@ -351,4 +357,119 @@ describe('a host agent that dies', () => {
       expect(await left.leftovers()).toEqual(nothing)
     })
   }
+})
+
+describe('a capsule that runs before its memory is whole', () => {
+  const lazyWish = { ...wish, mayLoadLazily: true }
+  const ref = (capsuleId: CapsuleId) => ({ capsuleId, stateId, key })
+
+  /** It runs on the other host, and nothing of it is durable there. */
+  async function woken() {
+    const { manager, capsuleId } = await paused()
+    await manager.store(ref(capsuleId), [], never)
+    const open = openVault(join(home.dir, 'store'))
+    other.openVault = async (of) => {
+      const vault = await open(of)
+      return { ...vault, lazily: other.loads.lazily(vault.load) }
+    }
+    const { manager: next } = await other.start()
+    await next.fetch(ref(capsuleId), lazyWish, never)
+    await next.resume(capsuleId)
+    return { next, capsuleId }
+  }
+  const said = (manager: CapsuleManager, capsuleId: string) => {
+    const record = manager.get(capsuleId) ?? fail()
+    return { loadedFrom: record.loadedFrom, isNeeded: needsStored(record) }
+  }
+  const needed = { loadedFrom: stateId, isNeeded: true }
+  const isDurable = async (manager: CapsuleManager, capsuleId: string) =>
+    await vi.waitFor(() => expect(manager.get(capsuleId)?.durableAtMs).toBeDefined(), WAIT)
+
+  it('says how it came, and needs what is in the store until it was paused and is durable', async () => {
+    const { next, capsuleId } = await woken()
+    const steps = next.get(capsuleId)?.lifecycleTimings?.map(({ step }) => step)
+    expect(steps?.[0]).toBe('fetch_lazily')
+    expect(said(next, capsuleId)).toEqual(needed)
+    await next.pause(capsuleId, 'request')
+    expect(said(next, capsuleId)).toEqual(needed)
+    other.loads.outcome = 'whole'
+    await isDurable(next, capsuleId)
+    expect(other.loads.finished).toEqual([join(other.dir, 'pool/capsules', capsuleId, '0')])
+    expect(said(next, capsuleId)).toEqual({ ...needed, isNeeded: false })
+    await next.resume(capsuleId)
+    expect(said(next, capsuleId)).toEqual({ ...needed, isNeeded: false })
+    expect(await ramOf(other, next, capsuleId)).toEqual({ nonce: 'kept' })
+  })
+
+  it('goes on at once from a pause in the middle of the load, asked for as before', async () => {
+    const { next, capsuleId } = await woken()
+    await other.guestOf(next.get(capsuleId) ?? fail()).writeRam({ nonce: 'later' })
+    await next.pause(capsuleId, 'request')
+    await next.fetch(ref(capsuleId), { ...lazyWish, attempt: 9 }, never)
+    await next.resume(capsuleId)
+    expect(await ramOf(other, next, capsuleId)).toEqual({ nonce: 'later' })
+    expect(other.loads.finished).toEqual([])
+  })
+
+  it('is copied only when its memory is here', async () => {
+    const { next, capsuleId } = await woken()
+    const copy = { capsuleId: capsuleIds.create(), hostname: 'copy', generation: 1, envs: {} }
+    const forked = next.fork(capsuleId, [copy])
+    other.loads.outcome = 'whole'
+    await forked
+    expect(await ramOf(other, next, copy.capsuleId)).toEqual({ nonce: 'kept' })
+    other.loads.outcome = 'broken'
+    await expect(next.fork(capsuleId, [{ ...copy, capsuleId: capsuleIds.create() }])).rejects.toMatchObject({
+      code: 'snapshot_damaged',
+    })
+  })
+
+  it('is never believed when the load broke, and is fetched again, whole', async () => {
+    const { next, capsuleId } = await woken()
+    await other.guestOf(next.get(capsuleId) ?? fail()).writeRam({ nonce: 'lost' })
+    await next.pause(capsuleId, 'request')
+    other.loads.outcome = 'broken'
+    await expect(next.resume(capsuleId)).rejects.toMatchObject({ code: 'snapshot_damaged' })
+    await next.fetch(ref(capsuleId), { ...lazyWish, attempt: 9 }, never)
+    await next.resume(capsuleId)
+    expect(await ramOf(other, next, capsuleId)).toEqual({ nonce: 'kept' })
+    const { notice, files } = next.get(capsuleId) ?? fail()
+    expect(notice).toContain('(It broke in a test)')
+    expect(await readdir(join(other.dir, 'pool/capsules', capsuleId))).not.toContain('0')
+    expect(files).toBeGreaterThan(0)
+  })
+
+  it('is ended with the reason when its memory will never be whole', async () => {
+    const { next, capsuleId } = await woken()
+    other.loads.outcome = 'broken'
+    await vi.waitFor(() => expect(next.get(capsuleId)?.state).toBe('error'), WAIT)
+    expect(next.get(capsuleId)?.exit).toMatchObject({ cause: 'engine_failure', message: 'It broke in a test.' })
+  })
+
+  it('goes back to the store when its guest ends, also after the host agent and the host have started again', async () => {
+    const { next, capsuleId } = await woken()
+    other.guestOf(next.get(capsuleId) ?? fail()).end('killed', 'The guest has ended.')
+    await vi.waitFor(() => expect(next.get(capsuleId)?.state).toBe('error'), WAIT)
+    const rebooted = other.fork()
+    forks.push(rebooted)
+    rebooted.openVault = other.openVault
+    rebooted.loads.outcome = 'broken'
+    for (const machine of [other, rebooted]) {
+      const { manager } = machine === other ? { manager: next } : await machine.start('boot-2')
+      await expect(manager.resume(capsuleId)).rejects.toMatchObject({ code: 'invalid_state' })
+      expect((await manager.fetch(ref(capsuleId), { ...lazyWish, attempt: 9 }, never)).fetchedBytes).toBe(10)
+      await manager.resume(capsuleId)
+      expect(await ramOf(machine, manager, capsuleId)).toEqual({ nonce: 'kept' })
+      expect(said(manager, capsuleId).isNeeded).toBe(false)
+      await manager.destroy(capsuleId)
+    }
+  })
+
+  it('is fetched whole where no loader starts, and where nobody keeps what is in the store', async () => {
+    other.loads.startFails = true
+    const { next, capsuleId } = await woken()
+    expect(next.get(capsuleId)?.lifecycleTimings?.[0]?.step).toBe('fetch')
+    expect(said(next, capsuleId)).toEqual({ loadedFrom: undefined, isNeeded: false })
+    expect(await ramOf(other, next, capsuleId)).toEqual({ nonce: 'kept' })
+  })
 })

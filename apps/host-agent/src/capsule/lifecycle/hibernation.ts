@@ -1,7 +1,8 @@
-import { open } from 'node:fs/promises'
-import { join } from 'node:path'
-import { AppError, KeyedMutex, UndoStack } from '@wrenn/base'
+import { open, readdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { AppError, errorText, KeyedMutex, UndoStack } from '@wrenn/base'
 import { LayerStore } from '../../host/images/index.js'
+import { LOADER_FILES } from '../../host/loader/index.js'
 import { lostLearned } from '../../host/names/index.js'
 import { type Context, currentDir, dirs } from '../context.js'
 import {
@@ -20,6 +21,8 @@ import type { Sleep } from './sleep.js'
 
 /** What a state consists of in a store; read-only files are stored each for itself, once for a team. */
 const FILES = [...Object.values(STATE_FILES), 'manifest.json', 'durable.json', PORTABLE]
+/** Stored with it where it is there: what a guest read first that ran before its memory was whole. */
+const HINTS = [LOADER_FILES.workingSet]
 
 /** A state that is in the store. */
 export interface StoredState {
@@ -107,7 +110,8 @@ export class Hibernation {
         if (known.includes(digest) && (await vault.has(layerId(digest), watch.signal))) continue
         layerBytes += await this.#storeLayer(vault, digest, watch.signal)
       }
-      const files = FILES.map((name) => ({ name, path: join(states.path(dir), name) }))
+      const hints = (await readdir(states.path(dir))).filter((name) => HINTS.some((hint) => hint === name))
+      const files = [...FILES, ...hints].map((name) => ({ name, path: join(states.path(dir), name) }))
       const { bytes, sentBytes } = await vault.save(stateId, files, { signal: watch.signal })
       return { bytes, sentBytes: sentBytes + layerBytes }
     })
@@ -135,12 +139,12 @@ export class Hibernation {
     const { capsuleId } = ref
     return await table.exclusive(capsuleId, async () => {
       const there = table.find(capsuleId)
-      if (there !== undefined) return await this.#takeOver(there, ref, wish)
       const fetching = { abort: new AbortController(), layers: new Set<string>() }
       this.#fetching.set(capsuleId, fetching)
       try {
         const either = AbortSignal.any([signal, fetching.abort.signal])
-        return await this.#fetch(ref, wish, fetching, either)
+        const how = { fetching, signal: either }
+        return there === undefined ? await this.#fetch(ref, wish, how) : await this.#takeOver(there, ref, wish, how)
       } finally {
         this.#fetching.delete(capsuleId)
       }
@@ -161,12 +165,17 @@ export class Hibernation {
     return manifest?.savedAtMs === stored.savedAtMs && !(await this.#hasCheckpoints(capsuleId))
   }
 
-  async #takeOver(entry: Entry, { stateId }: StateRef, { attempt }: FetchWish): Promise<FetchedState> {
+  async #takeOver(entry: Entry, ref: StateRef, wish: FetchWish, how: Bringing): Promise<FetchedState> {
     const { table } = this.#context
-    const { stored, state } = entry.record
+    const { stateId } = ref
+    const { attempt } = wish
+    const { stored, state, loadedFrom } = entry.record
+    if (loadedFrom === stateId && (await this.#isLost(entry))) return await this.#fetchAgain(entry, ref, wish, how)
     if (stored?.stateId === stateId && stored.attempt === attempt) return { record: entry.record, fetchedBytes: 0 }
     const isOlder = stored !== undefined && stored.attempt < attempt
     if (!isOlder || !(await this.isStoredAs(entry, stateId, stored.attempt))) {
+      // It has run since: what is here is later than the state that it came from.
+      if (loadedFrom === stateId) return { record: entry.record, fetchedBytes: 0 }
       throw new AppError('conflict', `The capsule is ${state} here, in another state.`)
     }
     // From here on whoever was told to free what was here before does not.
@@ -175,44 +184,75 @@ export class Hibernation {
     return { record: entry.record, fetchedBytes: 0 }
   }
 
-  async #fetch(
+  /** Whether nothing is here that a capsule could go on from, which once ran before its memory was whole. */
+  async #isLost(entry: Entry): Promise<boolean> {
+    const { states, machine } = this.#context
+    const { state, fallback, checkpointId } = entry.record
+    if (state !== 'paused' && state !== 'error') return false
+    const dir = currentDir(entry)
+    if ((await states.read(dir)) !== undefined) return (await machine.memory.status(states.path(dir))) === 'broken'
+    return state === 'error' && fallback === undefined && checkpointId === undefined
+  }
+
+  /** Puts a capsule that has ended back to the state that it came from, now all of it at once. */
+  async #fetchAgain(
+    entry: Entry,
     { capsuleId, stateId, key }: StateRef,
-    { bytes, attempt, fromDisk = false }: FetchWish,
-    { layers }: Fetching,
-    signal: AbortSignal,
+    wish: FetchWish,
+    how: Bringing,
   ): Promise<FetchedState> {
+    const { table, states, machine, logger, reach } = this.#context
+    const { exit, files: old } = entry.record
+    const { bytes, attempt } = wish
+    await entry.teardown
+    const lostDir = currentDir(entry)
+    const isBroken = (await machine.memory.status(states.path(lostDir))) === 'broken'
+    const why = isBroken ? await machine.memory.failure(states.path(lostDir)) : (exit?.message ?? 'its guest ended')
+    const vault = await this.#openVault(key)
+    await machine.pool.ensureSpace(bytes)
+    const files = old + 1
+    const dir = dirs.generation(capsuleId, files)
+    await using undo = new UndoStack()
+    await undo.defer(() => states.remove(dir))
+    const { manifest, durable, fetchedBytes } = await this.#bring(vault, stateId, dir, wish, how)
+    reach('fetch:again')
+    const when = new Date(manifest.savedAtMs).toISOString()
+    await table.store(entry, {
+      files,
+      stored: { stateId, files, savedAtMs: manifest.savedAtMs, bytes, attempt },
+      wakeAttempt: attempt,
+      durableAtMs: durable?.atMs,
+      pausedAtMs: Date.now(),
+      notice: `The capsule had ended before a state of it was saved here (${why.replace(/\.$/, '')}) and went on from the state saved at ${when}.`,
+    })
+    undo.move()
+    await table.sync(entry)
+    await states.remove(lostDir).catch((error: unknown) => logger.warn({ err: error, lostDir }, 'state.not_removed'))
+    logger.warn({ capsuleId, stateId, why }, 'capsule.fetched_again')
+    return { record: entry.record, fetchedBytes }
+  }
+
+  async #fetch({ capsuleId, stateId, key }: StateRef, wish: FetchWish, how: Bringing): Promise<FetchedState> {
     const { table, states, machine, reach, logger, bootId } = this.#context
+    const { bytes, attempt, fromDisk = false, mayLoadLazily = false } = wish
     const started = performance.now()
     const vault = await this.#openVault(key)
     await machine.pool.ensureSpace(bytes)
     await using undo = new UndoStack()
     await undo.defer(() => states.remove(dirs.capsule(capsuleId)))
     const dir = dirs.generation(capsuleId, 0)
-    await using draft = await states.draft(dir)
     reach('fetch:begun')
-    const { fetchedBytes } = await vault.load(stateId, states.path(draft.dir), { signal })
-    reach('fetch:loaded')
-    const manifest = await states.read(draft.dir)
-    if (manifest === undefined) throw new AppError('snapshot_damaged', 'The stored state has no manifest.')
-    if (!fromDisk) await states.requireLoadable(manifest)
-    for (const digest of layersOf(manifest)) {
-      layers.add(digest)
-      await this.#fetchLayer(vault, digest, draft.dir, signal)
-    }
-    await states.intact(draft.dir)
-    reach('fetch:adopted')
-    const durable = await states.durable(draft.dir)
-    const record = await readPortable(states.path(draft.dir), manifest, {
+    const lazily = mayLoadLazily && !fromDisk ? await this.#tryLazily(vault, stateId, dir, wish, how) : undefined
+    const { manifest, durable, fetchedBytes } = lazily ?? (await this.#bring(vault, stateId, dir, wish, how))
+    const record = await readPortable(states.path(dir), manifest, {
       ...{ capsuleId, bootId },
       durableAtMs: durable?.atMs,
       stored: { stateId, files: 0, savedAtMs: manifest.savedAtMs, bytes, attempt },
       wakeAttempt: attempt,
+      loadedFrom: lazily && stateId,
     })
-    await states.seal(draft.dir)
-    await draft.keep()
-    for (const each of [dir, dirs.capsule(capsuleId), 'capsules']) await syncFolder(states.path(each))
     reach('fetch:placed')
-    signal.throwIfAborted()
+    how.signal.throwIfAborted()
     const entry = table.add(record)
     // What its guests elsewhere were seen to use was in memory there.
     if (record.egress.learn === true) entry.learned = lostLearned
@@ -222,9 +262,60 @@ export class Hibernation {
     await states.intact(dir) // its layers are named by a record now; nobody has taken one away before
     undo.move()
     reach('fetch:noted')
+    const ms = Math.round(performance.now() - started)
+    entry.fetched = { step: lazily === undefined ? 'fetch' : 'fetch_lazily', ms }
     if (durable === undefined) this.#sleep.flush(entry)
-    logger.info({ capsuleId, stateId, fetchedBytes, ms: Math.round(performance.now() - started) }, 'capsule.fetched')
+    logger.info({ capsuleId, stateId, fetchedBytes, lazily: lazily !== undefined, ms }, 'capsule.fetched')
     return { record: entry.record, fetchedBytes }
+  }
+
+  /** `undefined` where this host cannot: all of it is fetched then. */
+  async #tryLazily(vault: Vault, stateId: string, dir: string, wish: FetchWish, how: Bringing) {
+    if (vault.lazily === undefined) return undefined
+    const { states, logger, reach } = this.#context
+    const { lazily } = vault
+    try {
+      const brought = await this.#bring(lazily, stateId, dir, wish, { ...how, layersFrom: vault })
+      await lazily.start(stateId, states.path(dir))
+      reach('fetch:served')
+      return brought
+    } catch (error) {
+      how.signal.throwIfAborted()
+      if (!AppError.is(error, 'engine_failure')) throw error
+      logger.warn({ stateId, error: errorText(error) }, 'capsule.not_fetched_lazily')
+      await states.remove(dir)
+      return undefined
+    }
+  }
+
+  /** Puts a state of the store into a directory, as one step that survives a power loss. */
+  async #bring(
+    from: Pick<Vault, 'load'>,
+    stateId: string,
+    dir: string,
+    { fromDisk = false }: FetchWish,
+    { fetching: { layers }, signal, layersFrom = from }: Bringing,
+  ) {
+    const { states, reach } = this.#context
+    await using draft = await states.draft(dir)
+    const { fetchedBytes } = await from.load(stateId, states.path(draft.dir), { signal })
+    reach('fetch:loaded')
+    const manifest = await states.read(draft.dir)
+    if (manifest === undefined) throw new AppError('snapshot_damaged', 'The stored state has no manifest.')
+    if (!fromDisk) await states.requireLoadable(manifest)
+    for (const digest of layersOf(manifest)) {
+      layers.add(digest)
+      await this.#fetchLayer(layersFrom, digest, draft.dir, signal)
+    }
+    const isLazy = layersFrom !== from
+    if (isLazy) await states.intactDisk(draft.dir, manifest)
+    else await states.intact(draft.dir)
+    reach('fetch:adopted')
+    const durable = await states.durable(draft.dir)
+    await states.seal(draft.dir)
+    await draft.keep()
+    for (const each of [dir, dirname(dir), 'capsules']) await syncFolder(states.path(each))
+    return { manifest, durable, fetchedBytes }
   }
 
   async #storeLayer(vault: Vault, digest: string, signal: AbortSignal): Promise<number> {
@@ -240,7 +331,7 @@ export class Hibernation {
   }
 
   /** By its content, for it is everybody's on this host. */
-  async #fetchLayer(vault: Vault, digest: string, draft: string, signal: AbortSignal): Promise<void> {
+  async #fetchLayer(vault: Pick<Vault, 'load'>, digest: string, draft: string, signal: AbortSignal): Promise<void> {
     const { states } = this.#context
     if ((await this.#layers.digests()).includes(digest)) return
     const folder = states.path(draft)
@@ -311,12 +402,27 @@ export interface FetchWish {
   readonly attempt: number
   /** It is to start from its disk, so that its memory need not be loadable here. @default false */
   readonly fromDisk?: boolean
+  /** Whoever asks keeps what is in the store until the capsule has a durable state here. @default false */
+  readonly mayLoadLazily?: boolean
+}
+
+/** How a state is brought here. */
+interface Bringing {
+  readonly fetching: Fetching
+  readonly signal: AbortSignal
+  /** Where its read-only files are. @default where the state is */
+  readonly layersFrom?: Pick<Vault, 'load'>
 }
 
 /** A state that came back. */
 export interface FetchedState {
   readonly record: CapsuleRecord
   readonly fetchedBytes: number
+}
+
+/** Whether a capsule goes back to the state in the store that it came from when it ends: nothing durable of it is here yet. */
+export function needsStored({ loadedFrom, state, durableAtMs, fallback }: CapsuleRecord): boolean {
+  return loadedFrom !== undefined && fallback === undefined && (state !== 'paused' || durableAtMs === undefined)
 }
 
 /** What a layer is stored as; a state's own id is never like it. */

@@ -1,6 +1,6 @@
 export { capture } from './capture.js'
 export type { ForkCopy } from './fork.js'
 export { GarbageCollector } from './garbage.js'
-export type { StateRef } from './hibernation.js'
+export { needsStored, type StateRef } from './hibernation.js'
 export type { Checkpoint } from './points.js'
 export type { Snapshot } from './snapshots.js'

@@ -176,6 +176,7 @@ export class Sleep {
     timer.mark('check')
     await table.move(entry, 'resume', { engineVersion: await machine.engine.version() })
     if (durable === undefined) flusher.cancel(dir)
+    await flusher.settled(dir)
     try {
       reach('resume:begun')
       entry.guest =
@@ -186,7 +187,9 @@ export class Sleep {
       await this.#sleepOn(entry, error)
       throw error
     }
-    await table.settleMove(entry, 'started', { lifecycleTimings: timer.steps(), exit: undefined })
+    const timings = [...(entry.fetched === undefined ? [] : [entry.fetched]), ...timer.steps()]
+    entry.fetched = undefined
+    await table.settleMove(entry, 'started', { lifecycleTimings: timings, exit: undefined })
     const { guest } = entry
     if (guest !== undefined) watchExit(entry, guest, this.#context)
     startRevival(entry, this.#context)

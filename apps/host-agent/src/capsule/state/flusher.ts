@@ -41,6 +41,8 @@ export class Flusher {
   readonly #jobs: Job[] = []
   #worker: Promise<void> | undefined
   #current: Job | undefined
+  /** Jobs whose files are not all here yet, by directory: others do not wait for them. */
+  readonly #preparing = new Map<string, { readonly job: Job; readonly ended: Promise<void> }>()
   #closed = false
 
   constructor(states: StateStore, makeDurable: MakeDurable, logger: Logger, settleMs = SETTLE_MS) {
@@ -54,8 +56,33 @@ export class Flusher {
   enqueue(dir: string, onDurable: (atMs: number) => Promise<void>, options: FlushOptions = {}): void {
     if (this.#closed) return
     this.cancel(dir)
-    this.#jobs.push({ dir, options, abort: new AbortController(), onDurable })
-    this.#start()
+    const job = { dir, options, abort: new AbortController(), onDurable }
+    this.#preparing.set(dir, { job, ended: this.#prepare(job) })
+  }
+
+  /** Waits until nothing of a flush that was given up works on the state's files any more. */
+  async settled(dir: string): Promise<void> {
+    await this.#preparing.get(dir)?.ended
+  }
+
+  /** Never rejects. */
+  async #prepare(job: Job): Promise<void> {
+    const { signal } = job.abort
+    try {
+      await this.#states.finish(job.dir, signal)
+      if (signal.aborted) return
+      this.#jobs.push(job)
+      this.#start()
+    } catch (error) {
+      if (!signal.aborted) this.#failed(job, error)
+    } finally {
+      if (this.#preparing.get(job.dir)?.job === job) this.#preparing.delete(job.dir)
+    }
+  }
+
+  #failed({ dir, options }: Job, error: unknown): void {
+    this.#logger.error({ dir, error: errorText(error) }, 'state.flush_failed')
+    options.onFailure?.(error)
   }
 
   #start(): void {
@@ -67,6 +94,7 @@ export class Flusher {
 
   /** The state is about to change or to go. */
   cancel(dir: string): void {
+    this.#preparing.get(dir)?.job.abort.abort()
     const index = this.#jobs.findIndex((job) => job.dir === dir)
     if (index !== -1) this.#jobs.splice(index, 1)
     if (this.#current?.dir === dir) this.#current.abort.abort()
@@ -74,6 +102,7 @@ export class Flusher {
 
   /** Everything below a directory is about to go. */
   cancelBelow(prefix: string): void {
+    for (const dir of this.#preparing.keys()) if (dir.startsWith(prefix)) this.cancel(dir)
     for (const { dir } of [...this.#jobs]) if (dir.startsWith(prefix)) this.cancel(dir)
     if (this.#current?.dir.startsWith(prefix) === true) this.#current.abort.abort()
   }
@@ -82,6 +111,9 @@ export class Flusher {
   async close(): Promise<void> {
     this.#closed = true
     this.#jobs.length = 0
+    const preparing = [...this.#preparing.values()]
+    for (const { job } of preparing) job.abort.abort()
+    await Promise.all(preparing.map(({ ended }) => ended))
     this.#current?.abort.abort()
     await this.#worker
   }
@@ -89,10 +121,8 @@ export class Flusher {
   async #work(): Promise<void> {
     for (let job = this.#jobs.shift(); job !== undefined; job = this.#jobs.shift()) {
       this.#current = job
-      await this.#flush(job).catch((error: unknown) => {
-        this.#logger.error({ dir: job?.dir, error: errorText(error) }, 'state.flush_failed')
-        job?.options.onFailure?.(error)
-      })
+      const running = job
+      await this.#flush(job).catch((error: unknown) => this.#failed(running, error))
       this.#current = undefined
     }
   }

@@ -56,7 +56,7 @@ export async function writePortable(dir: string, record: CapsuleRecord): Promise
 export async function readPortable(
   dir: string,
   manifest: StateManifest,
-  here: Pick<CapsuleRecord, 'capsuleId' | 'bootId' | 'stored' | 'wakeAttempt' | 'durableAtMs'>,
+  here: Pick<CapsuleRecord, 'capsuleId' | 'bootId' | 'stored' | 'wakeAttempt' | 'durableAtMs' | 'loadedFrom'>,
 ): Promise<CapsuleRecord> {
   const portable = await parse(dir)
   if (portable.capsuleId !== here.capsuleId || manifest.capsuleId !== here.capsuleId) {

@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { errorText, groupBy, type Logger } from '@wrenn/base'
+import { LOADER_FILES } from '../../host/loader/index.js'
 import type { Machine } from '../machine.js'
 import { Blocks } from './blocks.js'
 import type { StateStore } from './states.js'
@@ -234,8 +235,11 @@ export class Sizes {
   async #extentsOf(dir: string) {
     try {
       const entries = await readdir(this.#states.path(dir), { withFileTypes: true })
-      const files = entries.filter((entry) => entry.isFile()).map(({ name }) => join(this.#states.path(dir), name))
-      return await this.#machine.pool.extents(files)
+      const names = entries.filter((entry) => entry.isFile()).map(({ name }) => name)
+      // What a loader covers is only seen by its other name.
+      const isCovered = names.includes(LOADER_FILES.real)
+      const own = names.filter((name) => !(isCovered && name === LOADER_FILES.memory))
+      return await this.#machine.pool.extents(own.map((name) => join(this.#states.path(dir), name)))
     } catch (error) {
       this.#logger.debug({ dir, error: errorText(error) }, 'files.not_measured') // moved or removed meanwhile
       return undefined

@@ -52,8 +52,11 @@ export type Durable = z.infer<typeof durableSchema>
 export type VerifyFiles = (dir: string, files: Durable['files']) => Promise<string | undefined>
 
 const MANIFEST = 'manifest.json'
-const DURABLE = 'durable.json'
+/** Says that a state reached the disk of its host. */
+export const DURABLE = 'durable.json'
 const DRAFT_SUFFIX = '.tmp'
+/** Less than whoever asked for a copy waits. */
+const WHOLE_MS = 45_000
 
 /**
  * Digests of the read-only files that the states below a folder of the pool need; `undefined` while a manifest cannot be
@@ -73,7 +76,7 @@ export async function layersOfStates(poolPath: string, folder: string): Promise<
 }
 
 /** What of the machine saved states depend on. */
-export type StateMachine = Pick<Machine, 'pool' | 'engine'>
+export type StateMachine = Pick<Machine, 'pool' | 'engine' | 'memory'>
 
 /** Only root reads a state that no guest runs on: the uid of the slot it ran in is another capsule's next. */
 const ROOT = { uid: 0, gid: 0, mode: 0o600 }
@@ -163,6 +166,13 @@ export class StateStore {
   async intact(dir: string): Promise<StateManifest> {
     const manifest = await this.read(dir)
     if (manifest === undefined) throw damaged(dir, `${MANIFEST} is missing`)
+    const { memory } = this.#machine
+    if ((await memory.status(this.path(dir))) === 'broken') {
+      throw damaged(
+        dir,
+        `its memory was never whole here. ${(await memory.failure(this.path(dir))).replace(/\.$/, '')}`,
+      )
+    }
     const { statePath, memoryPath } = this.files(dir)
     await Promise.all([
       this.#requireSize(dir, memoryPath, manifest.memoryMib * 2 ** 20),
@@ -200,6 +210,7 @@ export class StateStore {
 
   /** Copies a state's files (by reflink) and its device state into a new draft, and makes it complete. */
   async copy(from: string, to: string, change: Partial<StateManifest> = {}): Promise<StateManifest> {
+    await this.#patiently((signal) => this.finish(from, signal))
     const manifest = await this.intact(from)
     await using draft = await this.draft(to)
     const [source, target] = [this.files(from), this.files(draft.dir)]
@@ -264,9 +275,36 @@ export class StateStore {
     return draft
   }
 
+  /** Makes a state of plain files, all of them here, of one that no guest runs on. @throws AppError `snapshot_damaged`; the signal's reason */
+  async finish(dir: string, signal: AbortSignal): Promise<void> {
+    await this.#machine.memory.finish(this.path(dir), signal)
+  }
+
+  /**
+   * The memory that a guest runs on, as a file that can be cloned.
+   * @throws AppError `conflict` when it does not come in time, `snapshot_damaged` when it never will
+   */
+  async wholeMemory(dir: string): Promise<string> {
+    const { memory } = this.#machine
+    await this.#patiently((signal) => memory.whole(this.path(dir), signal))
+    return await memory.source(this.path(dir))
+  }
+
+  async #patiently(work: (signal: AbortSignal) => Promise<void>): Promise<void> {
+    const signal = AbortSignal.timeout(WHOLE_MS)
+    try {
+      await work(signal)
+    } catch (error) {
+      if (!signal.aborted) throw error
+      const message = `The capsule's memory still comes from the object store after ${WHOLE_MS / 1000} seconds: try again when it is here.`
+      throw new AppError('conflict', message, { cause: error })
+    }
+  }
+
   /** The manifest first: a removal that is broken off must not leave what looks like a state. */
   async remove(dir: string): Promise<void> {
     await this.retract(dir)
+    await this.#machine.memory.drop(this.path(dir))
     await rm(this.path(dir), { recursive: true, force: true })
   }
 

@@ -21,6 +21,20 @@ export interface Vault {
     folder: string,
     options: { readonly signal: AbortSignal },
   ): Promise<{ readonly fetchedBytes: number }>
+  /** How a guest runs before its memory is here; absent where this host cannot do that. */
+  readonly lazily?: LazyVault
+}
+
+/** A state is there at once but for its memory, which comes while a guest runs on it. */
+export interface LazyVault {
+  /** As `load`, with an empty memory, which is worth nothing before `start`. */
+  load(
+    id: string,
+    folder: string,
+    options: { readonly signal: AbortSignal },
+  ): Promise<{ readonly fetchedBytes: number }>
+  /** The memory in a folder can be mapped when this returns, until it is whole or broken. @throws AppError `engine_failure` */
+  start(id: string, folder: string): Promise<void>
 }
 
 /** Opens what a team has in the store. @throws AppError `not_supported` where there is no store */
