@@ -186,4 +186,13 @@ describe('templates of several hosts', () => {
     const none = Hosts.joining(whereabouts)
     await expect(none.templates()).rejects.toMatchObject({ code: 'host_unavailable' })
   })
+
+  it('are asked of some of many, and are those that any of them has said', async () => {
+    fakes[1].templates = [...fakes[1].templates, { name: 'of-one-of-many', aliases: [] }]
+    const ids = Array.from({ length: 30 }, () => hostIds.create())
+    for (const joinedId of ids) hosts.add(linkHost(fakes[0].address, { joinedId }))
+    await hosts.get(B)?.templates()
+    expect((await hosts.templates()).map(({ name }) => name)).toContain('of-one-of-many')
+    expect(hosts.all.filter(({ knownTemplates }) => knownTemplates.length > 0).length).toBeLessThanOrEqual(9)
+  })
 })

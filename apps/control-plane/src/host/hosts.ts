@@ -10,6 +10,9 @@ import type { OpenTunnel } from './tunnel.js'
 
 /** Which host has a capsule seldom changes: so many are remembered, each until a call to it fails. */
 const REMEMBERED = 20_000
+/** So many hosts are asked for templates at once. */
+const ASKED = 8
+const MERGED_CACHE_MS = 1_000
 /** For a host that is asked whether it has a capsule. */
 const ASK_TIMEOUT_MS = 3_000
 
@@ -44,6 +47,8 @@ export class Hosts extends HostCalls {
   /** Grows with each move; what was looked up before one is not remembered after it. */
   #version = 0
   readonly #listeners = new Set<() => void>()
+  /** Of so many hosts that finding it takes a while. */
+  #merged: { readonly list: readonly Template[]; readonly untilMs: number } | undefined
 
   private constructor(whereabouts: Whereabouts | undefined, only?: HostLink) {
     super()
@@ -109,18 +114,17 @@ export class Hosts extends HostCalls {
     for (const link of this.#links.values()) link.close()
   }
 
-  /** As each host said last, once one of them answers now: silent ones are not waited for. */
+  /** As each host said last, once one of them answers now: silent ones are not waited for, and of many some are asked, as each is when it is compared. */
   async templates(): Promise<readonly Template[]> {
     const { all } = this
     if (all.length === 0) throw noHost()
+    if (this.#merged !== undefined && this.#merged.untilMs > performance.now()) return this.#merged.list
     const heard = all.filter(({ isSilent }) => !isSilent)
-    const asked = (heard.length === 0 ? all : heard).map((host) => host.templates())
-    try {
-      const first = await Promise.any(asked)
-      return all.length === 1 ? first : merged(all)
-    } catch (error) {
-      throw error instanceof AggregateError ? error.errors[0] : error
-    }
+    const first = await firstOf(someOf(heard.length === 0 ? all : heard))
+    if (all.length === 1) return first
+    const list = merged(all)
+    if (all.length > ASKED) this.#merged = { list, untilMs: performance.now() + MERGED_CACHE_MS }
+    return list
   }
 
   /** To the host of the capsule. */
@@ -233,6 +237,22 @@ export class Hosts extends HostCalls {
 
   #tell(): void {
     for (const listener of this.#listeners) listener()
+  }
+}
+
+/** Some that follow each other, from anywhere on. */
+function someOf(hosts: readonly Host[]): readonly Host[] {
+  if (hosts.length <= ASKED) return hosts
+  const at = Math.floor(Math.random() * hosts.length)
+  return [...hosts.slice(at, at + ASKED), ...hosts.slice(0, Math.max(0, at + ASKED - hosts.length))]
+}
+
+/** @throws what the first of them says when none answers */
+async function firstOf(hosts: readonly Host[]): Promise<readonly Template[]> {
+  try {
+    return await Promise.any(hosts.map((host) => host.templates()))
+  } catch (error) {
+    throw error instanceof AggregateError ? error.errors[0] : error
   }
 }
 

@@ -83,6 +83,7 @@ export class HostReconciler {
     this.#heard()
     const { capsules } = await host.call((client) => client.listCapsules({}, { timeoutMs: LIST_TIMEOUT_MS }))
     this.#comparedAt = performance.now()
+    await host.templates()
     await rememberHost(db, host, status)
     const onHost = new Map(capsules.map((capsule) => [capsule.capsuleId, capsule]))
     const known = new Set(rows.map((row) => row.id))
