@@ -9,6 +9,8 @@ const SIGN = Buffer.from('.')
  */
 export class GuestLease {
   readonly address: string
+  /** Where nobody took a connection in time, as behind a firewall of the guest's: not to be waited for again. */
+  readonly slowPorts = new Set<number>()
   readonly #line: Socket
   readonly #onEnd: () => void
   /** Of signs that are on their way, in turn. */

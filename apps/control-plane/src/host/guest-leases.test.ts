@@ -1,5 +1,9 @@
+import { mkdtemp, rm } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
 import { AppError } from '@wrenn/base'
+import { LEASE_PROTOCOL } from '@wrenn/protocol'
 import { FakeHost } from '@wrenn/testkit'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { GuestLeases } from './guest-leases.js'
@@ -131,5 +135,26 @@ describe('a connection straight to a guest of this machine', () => {
     const socket = await leases.open(target(), signal)
     expect(await said(socket, 'hello')).toBe('hello')
     socket.destroy()
+  })
+
+  it('is given up, with what was made of it, when the host agent does not say in time that the guest is the same', async () => {
+    const path = join(await mkdtemp(join(tmpdir(), 'wrenn-mute-')), 'agent.sock')
+    const switched = `HTTP/1.1 101 OK\r\nConnection: Upgrade\r\nUpgrade: ${LEASE_PROTOCOL}\r\n\r\n127.0.0.1\n`
+    const lines: Socket[] = []
+    const mute = createServer((line) => void lines.push(line.on('error', () => {}).resume())).listen(path)
+    mute.on('connection', (line) => line.write(switched))
+    const waiting = new GuestLeases(path, createTunnels(`unix:${path}`))
+    const late = new AbortController()
+    const accept = new Promise<Socket>((resolve) => service.once('connection', resolve))
+    const opening = failure(waiting.open(target(), late.signal))
+    const ended = new Promise((resolve) => accept.then((socket) => socket.once('close', resolve)))
+    await accept
+    late.abort(new AppError('guest_unreachable', 'late'))
+    expect(await opening).toBe('guest_unreachable')
+    await ended
+    waiting.close()
+    for (const line of lines) line.destroy()
+    mute.close()
+    await rm(dirname(path), { recursive: true })
   })
 })

@@ -45,10 +45,16 @@ export class GuestLeases {
   async #straight({ capsuleId, port }: TunnelTarget, signal: AbortSignal): Promise<Socket | undefined> {
     if (port === GUEST_AGENT_PORT || performance.now() - this.#unknownAtMs < ASK_AGAIN_AFTER_MS) return undefined
     const lease = await this.#leaseOf(capsuleId, signal)
-    if (lease === undefined) return undefined
+    if (lease === undefined || lease.slowPorts.has(port)) return undefined
     const socket = await connectStraight(lease, port, signal)
-    // Whoever sends bytes before this is answered would send them to whom the address was given since.
-    if (socket === undefined || (await lease.isSame())) return socket
+    if (socket === undefined) return undefined
+    try {
+      // Whoever sends bytes before this is answered would send them to whom the address was given since.
+      if (await unlessAborted(lease.isSame(), signal)) return socket
+    } catch (error) {
+      socket.destroy()
+      throw error
+    }
     socket.destroy()
     return undefined
   }
@@ -71,7 +77,10 @@ export class GuestLeases {
     const path = this.#socketPath
     const late = AbortSignal.timeout(ASK_WITHIN_MS)
     const line = await askHost(() => connect({ path, allowHalfOpen: true }), leasePath(capsuleId), LEASE_PROTOCOL, late)
+    const giveUp = (): void => void line.destroy()
+    late.addEventListener('abort', giveUp)
     const address = await readAddress(line)
+    late.removeEventListener('abort', giveUp)
     const lease = new GuestLease(address, line, () => {
       this.#leases.delete(capsuleId)
       this.#open.delete(lease)
@@ -117,7 +126,10 @@ async function connectStraight(lease: GuestLease, port: number, signal: AbortSig
   socket.on('error', () => {}) // whoever takes it hears `close`
   lease.bind(socket)
   const giveUp = (): void => void socket.destroy()
-  const timer = setTimeout(giveUp, STRAIGHT_FIRST_MS)
+  const timer = setTimeout(() => {
+    lease.slowPorts.add(port)
+    giveUp()
+  }, STRAIGHT_FIRST_MS)
   signal.addEventListener('abort', giveUp)
   const isConnected = await new Promise<boolean>((resolve) => {
     const settle = (): void => {
@@ -136,7 +148,7 @@ function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const leave = (): void => reject(signal.reason)
     if (signal.aborted) leave()
-    signal.addEventListener('abort', leave, { once: true })
+    else signal.addEventListener('abort', leave)
     work.then(resolve, reject).finally(() => signal.removeEventListener('abort', leave))
   })
 }
