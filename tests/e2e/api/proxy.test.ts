@@ -1,7 +1,12 @@
+import { readFile, stat } from 'node:fs/promises'
 import { request as ask, type IncomingMessage } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import WebSocket from 'ws'
 import { type TestCapsule, useCapsule, usePlatform } from '../harness/api.js'
+import { pidsOf } from '../harness/platform.js'
+
+/** In `/proc/net/tcp`. */
+const ESTABLISHED = '01'
 
 const { platform } = usePlatform()
 const capsule = useCapsule()
@@ -45,6 +50,13 @@ Server(('${host}', ${port}), Handler).serve_forever()
 async function listen(target: TestCapsule, host: string, port: number): Promise<void> {
   await target.background('exec python3 -c "$SERVER"', { envs: { SERVER: server(host, port) } })
   await expect.poll(async () => (await get(target, port)).status, { timeout: 120_000 }).toBe(200)
+}
+
+/** Users of this machine that have connections to a port of a capsule. */
+async function connectionsTo(port: number): Promise<number[]> {
+  const remote = `:${port.toString(16).toUpperCase().padStart(4, '0')}`
+  const rows = (await readFile('/proc/net/tcp', 'utf8')).split('\n').map((line) => line.trim().split(/\s+/))
+  return rows.flatMap((row) => (row[2]?.endsWith(remote) && row[3] === ESTABLISHED ? [Number(row[7])] : []))
 }
 
 const name = (target: TestCapsule, port: number): string => `${port}-${target.id}.localhost:${platform.port}`
@@ -91,14 +103,20 @@ describe('the URL of a port', () => {
     expect((await answerTo('POST', capsule(), port, '/', Buffer.alloc(size))).text).toBe(String(size))
   })
 
-  it('speaks WebSocket, and holds it open', async () => {
-    await listen(capsule(), '127.0.0.1', 8004)
-    const socket = new WebSocket(platform.url.replace('http', 'ws'), { headers: { host: name(capsule(), 8004) } })
+  it.each([
+    ['127.0.0.1', 8004, 'by its host agent'],
+    ['0.0.0.0', 8007, 'straight'],
+  ])('speaks WebSocket with what listens on %s:%i, %s, and holds it open', async (host, port, way) => {
+    await listen(capsule(), host, port)
+    const socket = new WebSocket(platform.url.replace('http', 'ws'), { headers: { host: name(capsule(), port) } })
     const first = await new Promise<string>((resolve, reject) => {
       socket.once('message', (data) => resolve(String(data)))
       socket.once('error', reject)
     })
     expect(first).toBe('hello')
+    const { 'control-plane': pid } = await pidsOf(platform)
+    const { uid } = await stat(`/proc/${pid}`)
+    expect((await connectionsTo(port)).includes(uid)).toBe(way === 'straight')
     socket.terminate()
   })
 
