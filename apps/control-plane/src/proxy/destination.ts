@@ -51,7 +51,10 @@ export class Destinations {
     requireOneHost(request)
     const authority = request.headers.host?.toLowerCase() ?? ''
     const { host, named } = this.#named(authority)
-    if (named !== undefined) return { ...named, isSecure: isSecure(request), path: pathOf(request, authority) }
+    if (named !== undefined) {
+      const { capsuleId, port, domain } = named
+      return { capsuleId, port, domain, isSecure: isSecure(request), path: pathOf(request, authority) }
+    }
     if (!isShared(host)) return undefined
     const { [ROUTING_HEADERS.id]: idHeader, [ROUTING_HEADERS.port]: portHeader } = request.headers
     if (idHeader === undefined && portHeader === undefined) return undefined

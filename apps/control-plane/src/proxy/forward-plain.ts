@@ -99,7 +99,7 @@ class Passing implements AnswerReader {
   onWhole(head: AnswerHead, body: Buffer): void {
     if (!this.#begin(head)) return
     if (body.length === 0) this.#response.end()
-    else if (body.length <= SMALL_BODY_BYTES) this.#response.end(body.toString('latin1'), 'latin1')
+    else if (body.length <= SMALL_BODY_BYTES) endInOnePiece(this.#response, body.toString('latin1'))
     else this.#response.end(body)
   }
 
@@ -160,4 +160,11 @@ class Passing implements AnswerReader {
   readonly #leave = (): void => {
     if (!this.#response.writableFinished) this.#connection.leave(this)
   }
+}
+
+/** By `end` alone Node hands the system two pieces, of which the second is empty. */
+function endInOnePiece(response: ServerResponse, latin1: string): void {
+  response.write(latin1, 'latin1')
+  response.socket?.uncork()
+  response.end()
 }

@@ -162,7 +162,7 @@ export class PortProxy {
   ): Promise<void> {
     const { apiKeys, keyWatch, accessLog } = this.#deps
     const judge = isForAgent(destination) ? admitToAgent : admit
-    const { welcome, principal, ...admission } = await judge(request, destination, route, apiKeys)
+    const { welcome, principal, path, withheld = [] } = await judge(request, destination, route, apiKeys)
     if (ends.destroyed) return
     if (welcome !== undefined && ends instanceof ServerResponse) {
       sendWelcome(ends, welcome)
@@ -175,13 +175,12 @@ export class PortProxy {
       ends.once('close', () => followed[Symbol.dispose]())
     }
     if (!isForAgent(destination) || !(ends instanceof ServerResponse))
-      return await serve({ ...destination, ...admission })
-    const { path } = admission
+      return await serve({ ...destination, path, withheld })
     const ip = this.#deps.clientIp(request)
     const asked = { request, response: ends, capsule: route, path, principal, ip }
     const onAnswer = await recordAgentRequest(asked, accessLog)
     if (ends.destroyed) return
-    await serve({ ...destination, ...admission, onAnswer })
+    await serve({ ...destination, path, withheld, onAnswer })
   }
 
   async #serveStream(request: Http2Request): Promise<void> {
