@@ -1,6 +1,7 @@
 // node --conditions=wrenn-source --import tsx bench/load-proxy.ts [--rounds 5] [--seconds 5] [--connections 32] [--idle 10000] [--requests 0] [--only requests,messages] [--beside OTHER/main.mjs]
 // The proxy of ports beside a plain one of Node's own parts and beside nginx, turn by turn, to the same small service on this machine; then what
-// it keeps for each idle WebSocket and, by --requests, whether it grows. Needs wrk and nginx. The host agent's part, the tunnel, is in this process.
+// it keeps for each idle WebSocket and, by --requests, whether it grows. Needs wrk and nginx. All of them connect straight to the service; the host agent's
+// part, which leases its address and is on no request's way, is in this process.
 // --beside takes a turn with another build of the control plane, whose CPU time for a request is then comparable however busy the machine is.
 // Of a service in a capsule of a running platform: --wrenn http://127.0.0.1:8000 --name 8080-cl-….localhost --service http://ADDRESS:8080, the
 // address at which the host reaches the guest.
@@ -26,7 +27,7 @@ const PROFILE =
   process.env.BENCH_PROFILE === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${process.env.BENCH_PROFILE}`]
 const NGINX_CONNECTIONS = 64
 const MAX_CONNECTIONS = 65_536
-/** An idle WebSocket has one at each end in the proxy, and in this process, which plays the host. */
+/** An idle WebSocket has one at each end in the proxy. */
 const FILES_PER_SOCKET = 2
 /** What a process has open beside its connections, with room to spare. */
 const OTHER_OPEN_FILES = 500
