@@ -73,6 +73,8 @@ const NAMED_HOSTS = 8
 export class Placement {
   readonly #deps: PlacementDeps
   readonly #kept: KeptLoads
+  /** The room of each load, as long as that counts: of thousands it takes longer to find out than to choose. */
+  readonly #known = new WeakMap<HostLoad, Room>()
 
   constructor(deps: PlacementDeps) {
     this.#deps = deps
@@ -154,17 +156,19 @@ export class Placement {
     const { hostTags = [] } = wanted
     const open = rooms.filter((room) => this.#isOpen(room, wanted))
     const order = byChoice(this.#deps.share.placement)
-    const left = new Set(open.filter((room) => hasRoom(room, wanted)))
+    const passed = new Set<Room>()
     let held = 0
     const busy: Room[] = []
     for (;;) {
       let best: Room | undefined
-      for (const room of left) if (best === undefined || order(room, best) < 0) best = room
+      for (const room of open) {
+        if (hasRoom(room, wanted) && (best === undefined || order(room, best) < 0) && !passed.has(room)) best = room
+      }
       // Others promise something of all that are left. Who holds a host waits for no other one, so that nobody waits in a circle.
       const waits = best === undefined && held === 0 ? busy.shift() : undefined
       const next = best ?? waits
       if (next === undefined) return undefined
-      left.delete(next)
+      passed.add(next)
       if (isKept && waits === undefined && !(await tryLockHost(tx, next.id))) {
         busy.push(next)
         continue
@@ -232,8 +236,14 @@ export class Placement {
 
   #roomOf(load: HostLoad, hostTags: readonly string[]): Room {
     // Other control planes may hear of it, this one does not.
-    const answers = load.answers && this.#deps.hosts.get(load.id)?.isSilent !== true
-    return roomOf(answers === load.answers ? load : { ...load, answers }, this.#deps.share, hostTags)
+    const isUnheard = load.answers && this.#deps.hosts.get(load.id)?.isSilent === true
+    if (isUnheard || hostTags.length > 0) {
+      return roomOf(isUnheard ? { ...load, answers: false } : load, this.#deps.share, hostTags)
+    }
+    const before = this.#known.get(load)
+    const room = before ?? roomOf(load, this.#deps.share)
+    if (before === undefined) this.#known.set(load, room)
+    return room
   }
 }
 
