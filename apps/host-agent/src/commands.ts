@@ -18,6 +18,7 @@ import {
   readNodeChoice,
   removeImage,
 } from './host/images/index.js'
+import { Loaders } from './host/loader/index.js'
 import { createNetwork, ENDED_TRAFFIC } from './host/network/index.js'
 import { closePool, openPool, withOpenPool } from './host/pool/index.js'
 import { sweepVms } from './host/sweep.js'
@@ -96,6 +97,7 @@ async function doctor(config: HostAgentConfig): Promise<void> {
     programs: await loadHostPrograms(),
     objectStore: config.objectStore,
     objectStoreBytesPerSec: config.objectStoreBytesPerSec,
+    lazyResume: config.lazyResume,
     ...(engine === undefined ? {} : { engine: { ...engine, obstacle: obstacleOf(engine) } }),
     ...('unreadable' in recalled ? { engineUnreadable: recalled.unreadable } : {}),
   })
@@ -182,6 +184,8 @@ async function removeUnused(name: string, config: HostAgentConfig, options: Boot
 /** Removes all that the host agent of this directory has on the host: VMs, namespaces, cgroups, mounts, files. */
 async function clean(config: HostAgentConfig, logger: Logger): Promise<void> {
   await sweepProbes(config, logger)
+  const poolPath = join(config.dir, 'pool')
+  await new Loaders({ program: '', poolPath, logger }).drop(poolPath)
   await sweepVms({
     runDir: join(config.dir, 'run', 'vm'),
     filesDir: join(config.dir, 'pool', 'capsules'),

@@ -85,19 +85,27 @@ async function listCgroups({ prefix }: InventoryOptions): Promise<readonly HostR
   return groups.flat().map(({ parent, id }) => ({ kind: 'cgroup', name: join(parent, id), owner: id }))
 }
 
-/** Engines by what their command line says: their files and sockets are below the directory. */
+/** Engines and loaders of memory by what their command line says: their files and sockets are below the directory. */
 async function listEngines({ dir }: InventoryOptions): Promise<readonly HostResource[]> {
   const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name))
   const found = await Promise.all(pids.map(async (pid) => ({ pid, argv: await commandLine(pid) })))
   return found
-    .filter(({ argv }) => guestName(argv) !== undefined && argv.some((word) => word.includes(`${dir}/`)))
-    .map(({ pid, argv }) => ({ kind: 'process', name: pid, owner: guestName(argv) }))
+    .map(({ pid, argv }) => ({ pid, argv, owner: guestName(argv) ?? loadedName(argv) }))
+    .filter(({ argv, owner }) => owner !== undefined && argv.some((word) => word.includes(`${dir}/`)))
+    .map(({ pid, owner }) => ({ kind: 'process', name: pid, owner }))
 }
 
 /** The id in `-name guest=<id>`: the machine's owner chooses which program it is. */
 function guestName(argv: readonly string[]): string | undefined {
   const at = argv.indexOf('-name')
   return at < 0 ? undefined : /^guest=([^,]+)/.exec(argv[at + 1] ?? '')?.[1]
+}
+
+/** The capsule whose memory a loader serves: the last word is the state's directory. */
+function loadedName(argv: readonly string[]): string | undefined {
+  const words = argv.filter((word) => word !== '')
+  if (!words.some((word) => word.endsWith('/memory-loader.mjs'))) return undefined
+  return /\/capsules\/([^/]+)\//.exec(words.at(-1) ?? '')?.[1]
 }
 
 async function commandLine(pid: string): Promise<readonly string[]> {

@@ -267,6 +267,7 @@ export class Sleep {
     timer.mark('restore')
     const { fallback } = entry.record
     try {
+      await states.copyHint(currentDir(entry), plan.dir)
       reach('resume:restored')
       await this.#prepareToRun(entry, { files, fallback: from })
       reach('resume:switched')

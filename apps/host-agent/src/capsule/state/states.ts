@@ -4,6 +4,7 @@ import { dirname, join, relative } from 'node:path'
 import { AppError, errorText, isErrno, settleAll, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { type Hardware, hardwareOfVersion } from '@wrenn/vmm'
 import { z } from 'zod'
+import { LOADER_FILES } from '../../host/loader/index.js'
 import type { Machine, TemplateImage } from '../machine.js'
 import { type GuestFiles, hardwareSchema, STATE_FILES, type StoredImage, storedImageSchema } from '../state-files.js'
 
@@ -275,6 +276,13 @@ export class StateStore {
     return draft
   }
 
+  /** Takes along what a guest read first the last time that it came from an object store: a hint for the next time. */
+  async copyHint(from: string, to: string): Promise<void> {
+    const [source, target] = [from, to].map((dir) => join(this.path(dir), LOADER_FILES.workingSet))
+    // Without it the order is another one: no reason to fail, whatever the disk says.
+    if (source !== undefined && target !== undefined) await copyFile(source, target).catch(() => {})
+  }
+
   /** Makes a state of plain files, all of them here, of one that no guest runs on. @throws AppError `snapshot_damaged`; the signal's reason */
   async finish(dir: string, signal: AbortSignal): Promise<void> {
     await this.#machine.memory.finish(this.path(dir), signal)
@@ -311,8 +319,8 @@ export class StateStore {
   /** Nobody but root reads the state's files any more. */
   async seal(dir: string): Promise<void> {
     const sealFile = async (path: string): Promise<void> => {
-      await chown(path, ROOT.uid, ROOT.gid).catch(ignoreMissing)
-      await chmod(path, ROOT.mode).catch(ignoreMissing)
+      await chown(path, ROOT.uid, ROOT.gid).catch(ignoreGone)
+      await chmod(path, ROOT.mode).catch(ignoreGone)
     }
     await Promise.all([...Object.values(this.files(dir)).map(sealFile), chown(this.path(dir), ROOT.uid, ROOT.gid)])
   }
@@ -420,6 +428,11 @@ function damaged(dir: string, problem: string, cause?: unknown): AppError {
 
 function ignoreMissing(error: unknown): void {
   if (!isErrno(error, 'ENOENT', 'ENOTDIR')) throw error
+}
+
+/** ENOTCONN: a memory that nobody serves any more, which counts for nothing. */
+function ignoreGone(error: unknown): void {
+  if (!isErrno(error, 'ENOTCONN')) ignoreMissing(error)
 }
 
 async function sizeOf(path: string): Promise<number | undefined> {

@@ -5,7 +5,7 @@ import { readConfig } from '../../config.js'
 import { loadHostPrograms } from '../../machine.js'
 import { attempt, examineHost, seenBy } from './doctor.js'
 import { checkEngine, checkGuestKernel, checkGuestNode, checkPackages } from './machine-checks.js'
-import { checkObjectStore, paceOf } from './object-store-check.js'
+import { checkObjectStore, lazinessOf, paceOf } from './object-store-check.js'
 import { type CheckStatus, type DoctorCheck, reportOf } from './report.js'
 
 const check = (id: string, status: CheckStatus): DoctorCheck => ({ id, title: id, status, detail: id })
@@ -70,6 +70,13 @@ describe('the doctor', () => {
       detail: 'The object store at http://127.0.0.1:1 cannot be reached (ECONNREFUSED).',
       fix: expect.stringContaining('WRENN_OBJECT_STORE'),
     })
+  })
+
+  it('says whether hibernated capsules run before their memory is whole, and what is in the way', () => {
+    const { lazyResume } = readConfig({})
+    expect(lazinessOf(lazyResume, undefined)).toContain('before their memory is whole')
+    expect(lazinessOf(lazyResume, '/dev/fuse cannot be opened (ENOENT)')).toContain('/dev/fuse cannot be opened')
+    expect(lazinessOf(readConfig({ WRENN_LAZY_RESUME: '0' }).lazyResume, undefined)).toContain('WRENN_LAZY_RESUME')
   })
 
   it('says how fast transfers with the object store may be', () => {

@@ -50,6 +50,8 @@ export interface DoctorOptions {
   /** The one of the settings; none when they name none. */
   readonly objectStore?: ObjectStoreConfig | undefined
   readonly objectStoreBytesPerSec?: number | undefined
+  /** Whether hibernated capsules are to run before their memory is whole. */
+  readonly lazyResume?: boolean | undefined
 }
 
 /** Looks at the machine and changes nothing on it. A check that fails to run is a failed check, not an error. */
@@ -74,7 +76,7 @@ export async function examineHost(options: DoctorOptions): Promise<DoctorReport>
     ['forwarding', 'IPv4 forwarding', checkForwarding],
     ['firewall', 'Other firewalls', () => checkFirewall(network.prefix)],
     ['resolver', 'Name servers', () => checkResolver(network)],
-    ['object-store', 'Object store', () => checkObjectStore(objectStore, options.objectStoreBytesPerSec)],
+    ['object-store', 'Object store', () => checkObjectStore(objectStore, options)],
     ['write-back', 'Write-back of guest memory', checkWriteBack],
   ]
   return reportOf(await Promise.all(checks.map(([id, title, check]) => attempt({ id, title }, check))))

@@ -1,5 +1,6 @@
 import { AppError } from '@wrenn/base'
 import { listDamage, type ObjectStoreConfig, openObjectStore, type StoreAbilities } from '@wrenn/object-store'
+import { obstacleToLoading } from '../loader/index.js'
 import type { DoctorCheck } from './report.js'
 
 /** Of somebody who waits for the answer: two attempts that find nobody, or one that is slow. */
@@ -11,7 +12,10 @@ const base = { id: 'object-store', title: 'Object store' }
 /** Writes, reads, lists and removes one small object there. Without a store nothing is wrong: states stay on their host then. */
 export async function checkObjectStore(
   config: ObjectStoreConfig | undefined,
-  bytesPerSec?: number,
+  {
+    objectStoreBytesPerSec,
+    lazyResume = true,
+  }: { readonly objectStoreBytesPerSec?: number | undefined; readonly lazyResume?: boolean | undefined } = {},
 ): Promise<DoctorCheck> {
   if (config === undefined) return { ...base, status: 'ok', detail: 'None is set (WRENN_OBJECT_STORE).' }
   const signal = AbortSignal.timeout(DEADLINE_MS)
@@ -19,11 +23,12 @@ export async function checkObjectStore(
     const store = await openObjectStore(config, { attempts: ATTEMPTS, signal })
     const damage = await listDamage(store, signal).finally(() => store.close())
     if (damage.size > 0) return damaged(damage)
-    return {
-      ...base,
-      status: 'ok',
-      detail: `${store.name} writes, reads, lists and removes. ${beside(store.abilities)} ${paceOf(bytesPerSec)}`,
-    }
+    const sentences = [
+      `${store.name} writes, reads, lists and removes. ${beside(store.abilities)}`,
+      paceOf(objectStoreBytesPerSec),
+      lazinessOf(lazyResume, await obstacleToLoading()),
+    ]
+    return { ...base, status: 'ok', detail: sentences.join(' ') }
   } catch (error) {
     if (signal.aborted) return failed(`The object store did not answer within ${DEADLINE_MS / 1000} s.`)
     if (AppError.is(error, 'object_store_refused', 'object_store_unavailable')) return failed(error.message)
@@ -44,6 +49,13 @@ function damaged(teams: ReadonlyMap<string, number>): DoctorCheck {
     detail: `${chunks} chunks of stored states were damaged or missing when they were read (${[...teams.keys()].join(', ')}).`,
     fix: 'What stands on them cannot be resumed until another hibernation of the team has the same content and writes them anew; see docs/hibernation.md.',
   }
+}
+
+/** Whether hibernated capsules run before their memory is whole, and why not, a sentence. */
+export function lazinessOf(isWanted: boolean, obstacle: string | undefined): string {
+  if (isWanted && obstacle === undefined) return 'Hibernated capsules run before their memory is whole.'
+  const why = isWanted ? obstacle : 'WRENN_LAZY_RESUME is off'
+  return `Hibernated capsules run when all of their memory is here: ${why}.`
 }
 
 /** How fast transfers may be, a sentence. */

@@ -23,6 +23,8 @@ import {
 
 /** Requests that are read at a time: each waits in a thread of its own. */
 const READERS = 2
+/** Buffers that are kept for later, of each. */
+const MAX_FREE = 8
 
 /** The one file of a mount. What fails is answered by EIO. */
 export interface ServedFile {
@@ -46,17 +48,21 @@ export async function serveFile(device: number, file: ServedFile): Promise<void>
 }
 
 async function readRequests(device: number, file: ServedFile): Promise<void> {
+  /** What is to be written stays in its buffer until it is; then the next request may have it. */
+  const free: Buffer[] = []
   for (;;) {
-    const bytes = await readRequest(device)
+    const buffer = free.pop() ?? Buffer.allocUnsafeSlow(REQUEST_BYTES)
+    const bytes = await readRequest(device, buffer)
     if (bytes === undefined) return
-    void answer(device, file, parseRequest(bytes))
+    void answer(device, file, parseRequest(bytes)).finally(() => {
+      if (free.length < MAX_FREE) free.push(buffer)
+    })
   }
 }
 
-/** A buffer of its own for each: what is to be written stays in it until it is. @returns `undefined` when the mount is gone */
-async function readRequest(device: number): Promise<Buffer | undefined> {
+/** @returns `undefined` when the mount is gone */
+async function readRequest(device: number, buffer: Buffer): Promise<Buffer | undefined> {
   for (;;) {
-    const buffer = Buffer.allocUnsafeSlow(REQUEST_BYTES)
     try {
       const length = await new Promise<number>((resolve, reject) => {
         read(device, buffer, 0, buffer.length, null, (error, count) => (error ? reject(error) : resolve(count)))

@@ -1,2 +1,2 @@
-export { Loaders } from './loaders.js'
+export { Loaders, obstacleToLoading } from './loaders.js'
 export { LOADER_FILES } from './order.js'

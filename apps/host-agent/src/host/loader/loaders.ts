@@ -28,10 +28,20 @@ const BUSY_MS = 30_000
 /** Two wait for requests, the rest work. */
 const THREADS = 16
 
+/** Why this machine cannot serve a memory while it comes; `undefined` when it can. */
+export async function obstacleToLoading(): Promise<string | undefined> {
+  try {
+    await using _ = await open('/dev/fuse', 'r+')
+    return undefined
+  } catch (error) {
+    return `/dev/fuse cannot be opened (${errorText(error)})`
+  }
+}
+
 const markSchema = z.object({ pid: z.number(), startTicks: z.string() })
 
 interface LoadersOptions {
-  /** The loader's program. */
+  /** The loader's program; empty where none is started. */
   readonly program: string
   /** Where states are; what is mounted below is a loader's. */
   readonly poolPath: string
@@ -51,12 +61,7 @@ export class Loaders {
 
   /** Why this machine cannot have any; `undefined` when it can. */
   async obstacle(): Promise<string | undefined> {
-    try {
-      await using _ = await open('/dev/fuse', 'r+')
-      return undefined
-    } catch (error) {
-      return `/dev/fuse cannot be opened (${errorText(error)})`
-    }
+    return await obstacleToLoading()
   }
 
   /** Puts an empty memory into a directory, which counts for nothing until {@link start}. */
@@ -89,7 +94,7 @@ export class Loaders {
     })
     child.stdin.on('error', () => {}) // it has ended, which is seen below
     child.stdin.end(JSON.stringify(order))
-    const ended = once(child, 'exit').then(([code]) => {
+    const ended = once(child, 'close').then(([code]) => {
       throw new Error(`it ended with ${code}: ${said.trim()}`)
     })
     ended.catch(() => {}) // later it is seen otherwise
@@ -167,11 +172,12 @@ export class Loaders {
     }
   }
 
-  /** After a start of the host agent: ends loaders of directories that nobody has, and of memories that are plain since. */
+  /** After a start of the host agent: ends loaders of directories that nobody has, and of memories that are plain since; what a dead one serves cannot even be looked at. */
   async sweep(isKept: (dir: string) => boolean): Promise<void> {
     for (const { dir } of await this.#mounted(this.#options.poolPath)) {
-      if (!isKept(dir)) await this.drop(dir)
-      else if ((await readMark(dir)) === undefined) await this.#uncover(dir)
+      const status = await this.status(dir)
+      if (!isKept(dir) || status === 'broken') await this.drop(dir)
+      else if (status === 'plain') await this.#uncover(dir)
     }
   }
 
