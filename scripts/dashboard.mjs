@@ -1,7 +1,7 @@
 // Builds the dashboard and packs it into one file, which the control plane reads at its start (apps/control-plane/src/http/dashboard).
 import { spawnSync } from 'node:child_process'
 import { copyFileSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
-import { dirname, extname, join, relative, sep } from 'node:path'
+import { basename, dirname, extname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib'
 
@@ -15,6 +15,7 @@ const inputs = [
   'apps/dashboard/package.json',
   'apps/dashboard/svelte.config.js',
   'apps/dashboard/vite.config.ts',
+  'apps/dashboard/vite.first-paint.config.ts',
   'packages/sdk/build',
   'packages/protocol/build',
   'package-lock.json',
@@ -42,23 +43,31 @@ export function buildDashboard(path, current) {
     copyFileSync(current, path)
     return
   }
-  const vite = join(root, 'node_modules/vite/bin/vite.js')
-  const run = spawnSync(process.execPath, [vite, 'build', '--logLevel', 'error'], { cwd: app, stdio: ['ignore', 2, 2] })
-  if (run.status !== 0) process.exit(1)
+  vite()
+  vite('--config', 'vite.first-paint.config.ts')
   const build = join(app, 'build')
-  nameFirstPage(join(build, 'index.html'))
+  const [firstPaint = fail('The build has no first paint.')] = filesBelow(join(app, '.svelte-kit/first-paint'))
+  copyFileSync(firstPaint, join(build, '_app/immutable', basename(firstPaint)))
+  nameFirstPage(join(build, 'index.html'), `/_app/immutable/${basename(firstPaint)}`)
   const files = filesBelow(build).map((file) =>
     packed(`/${relative(build, file).split(sep).join('/')}`, readFileSync(file)),
   )
   writeFileSync(path, JSON.stringify({ files }))
 }
 
+/** @param {readonly string[]} options */
+function vite(...options) {
+  const command = [join(root, 'node_modules/vite/bin/vite.js'), 'build', '--logLevel', 'error', ...options]
+  if (spawnSync(process.execPath, command, { cwd: app, stdio: ['ignore', 2, 2] }).status !== 0) process.exit(1)
+}
+
 /**
  * The shell is one for all addresses, so that SvelteKit knows the scripts of a page only once it runs. Those of the page that is opened
- * first and most are named in the shell, and so are its fonts.
+ * first and most are named in the shell, and so are its fonts. Where the list of capsules is painted first, the application waits for that.
  * @param {string} shell
+ * @param {string} firstPaint the path of the script that paints first
  */
-function nameFirstPage(shell) {
+function nameFirstPage(shell, firstPaint) {
   const nodes = join(app, '.svelte-kit/generated/client-optimized/nodes')
   /** @type {Record<string, { readonly file: string; readonly imports?: readonly string[] }>} */
   const manifest = JSON.parse(readFileSync(join(app, '.svelte-kit/output/client/.vite/manifest.json'), 'utf8'))
@@ -75,9 +84,27 @@ function nameFirstPage(shell) {
     const name = readdirSync(nodes).find((file) => readFileSync(join(nodes, file), 'utf8').includes(`${page}"`))
     add(`.svelte-kit/generated/client-optimized/nodes/${name ?? fail(`No node is ${page}.`)}`)
   }
-  const html = readFileSync(shell, 'utf8')
-  const links = [...files].filter((file) => !html.includes(file)).map((file) => `/${file}`)
-  writeFileSync(shell, html.replace('%first-page%', links.join(' ')).replace('%first-fonts%', firstFonts().join(' ')))
+  const kit = readFileSync(shell, 'utf8')
+  const preload = /\s*<link href="([^"]*)" rel="modulepreload">/g
+  const everyPage = [...kit.matchAll(preload)].map(([, href]) => href)
+  const firstPage = [...files].map((file) => `/${file}`).filter((href) => !everyPage.includes(href))
+  const begin = /Promise\.all\(\[([^\]]*)\]\)\.then\(/
+  if (everyPage.length === 0 || !begin.test(kit)) fail('The shell of SvelteKit begins otherwise than it did.')
+  const html = kit
+    .replace(preload, '')
+    .replace(begin, 'Promise.resolve(globalThis.wrennFirstPaint).then(() => Promise.all([$1])).then(')
+  /** @type {Readonly<Record<string, readonly string[]>>} */
+  const names = {
+    'first-paint': [firstPaint],
+    'first-fonts': firstFonts(),
+    'every-page': everyPage,
+    'first-page': firstPage,
+  }
+  const named = html.replace(
+    /%((?:first|every)-\w+)%/g,
+    (_, name) => names[name]?.join(' ') ?? fail(`What is ${name}?`),
+  )
+  writeFileSync(shell, named)
 }
 
 /**

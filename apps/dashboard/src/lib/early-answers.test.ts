@@ -2,7 +2,14 @@ import { readFileSync } from 'node:fs'
 import { Wrenn } from '@wrenn/sdk'
 import { describe, expect, it } from 'vitest'
 import { firstRows } from './capsules/first-rows.js'
-import { type EarlyAnswers, listPaths, shellPaths, whenAnswered, withEarlyAnswers } from './early-answers.js'
+import {
+  type EarlyAnswers,
+  listPaths,
+  peekingEarlyAnswers,
+  shellPaths,
+  whenAnswered,
+  withEarlyAnswers,
+} from './early-answers.js'
 
 const ORIGIN = 'http://127.0.0.1:1'
 const url = `${ORIGIN}/v1/me`
@@ -28,6 +35,16 @@ describe('an early answer', () => {
     const waiting = withEarlyAnswers(early(new Promise(() => {})), ask)(url, { signal: ended.signal })
     ended.abort(new Error('not wanted'))
     await expect(waiting).rejects.toThrow('not wanted')
+  })
+
+  it('is looked at before it is given, by who asks for nothing', async () => {
+    const answers = early(Promise.resolve(new Response('early')))
+    const peek = peekingEarlyAnswers(answers)
+    expect(await textOf(peek(url))).toBe('early')
+    expect(await textOf(peek(url))).toBe('early')
+    expect(await textOf(withEarlyAnswers(answers, ask)(url))).toBe('early')
+    await expect(peek(url)).rejects.toThrow('was not asked for')
+    await expect(peekingEarlyAnswers(undefined)(url)).rejects.toThrow('was not asked for')
   })
 
   it('is there when there is none', async () => {

@@ -17,6 +17,15 @@ export function withEarlyAnswers(answers: EarlyAnswers | undefined, ask: typeof 
   }
 }
 
+/** Gives copies of early answers, which stay for others, and asks for nothing. */
+export function peekingEarlyAnswers(answers: EarlyAnswers | undefined): typeof fetch {
+  return async (input) => {
+    const answer = await answers?.get(String(input))
+    if (answer === undefined) throw new TypeError(`${input} was not asked for.`)
+    return answer.clone()
+  }
+}
+
 /** Beyond it a page says that it is on its way. */
 const PATIENCE_MS = 300
 

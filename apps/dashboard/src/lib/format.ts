@@ -56,18 +56,19 @@ function hourFormat(digits: number): Intl.NumberFormat {
   return new Intl.NumberFormat('en', { maximumFractionDigits: digits })
 }
 
-/** Making one takes longer than all else that a row of a list needs. */
-const momentFormat = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
-const countFormat = new Intl.NumberFormat('en')
+/** Making the first format of a page takes a browser longer than all else that the first page needs. */
+let momentFormat: Intl.DateTimeFormat | undefined
 
 /** For people, in their own language's form; the exact time goes into `title`. */
 export function moment(when: Date): string {
+  momentFormat ??= new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' })
   return momentFormat.format(when)
 }
 
 /** `1 capsule`, `2 capsules`. */
 export function counted(count: number, one: string, several = `${one}s`): string {
-  return `${countFormat.format(count)} ${count === 1 ? one : several}`
+  const digits = String(count).replace(/\B(?=(?:\d{3})+$)/g, ',')
+  return `${digits} ${count === 1 ? one : several}`
 }
 
 function trimmed(number: string): string {

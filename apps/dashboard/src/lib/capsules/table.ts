@@ -1,5 +1,8 @@
 import type { CapsuleState } from '@wrenn/sdk'
 
+/** As high as the style sheet makes a row. */
+export const ROW_PX = 49
+
 /** Columns that a list of capsules is sorted by. */
 export const sortKeys = ['name', 'state', 'template', 'size', 'created'] as const
 export type SortKey = (typeof sortKeys)[number]

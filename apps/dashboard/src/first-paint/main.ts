@@ -1,0 +1,75 @@
+import { type CapsuleInfo, Wrenn } from '@wrenn/sdk'
+import { render } from 'svelte/server'
+import { CapsuleList } from '../lib/capsules/capsule-list.svelte.js'
+import { FIRST_ROWS, firstRows } from '../lib/capsules/first-rows.js'
+import { ROW_PX } from '../lib/capsules/table.js'
+import { Clock } from '../lib/clock.svelte.js'
+import type { Shell, Workspace } from '../lib/context.js'
+import { peekingEarlyAnswers } from '../lib/early-answers.js'
+import { FIRST_PAINT_ID } from '../lib/first-paint.js'
+import { Live } from '../lib/live.svelte.js'
+import { Session } from '../lib/session.svelte.js'
+import { Theme } from '../lib/theme.svelte.js'
+import { Toasts } from '../lib/toasts.svelte.js'
+import FirstPaint from './FirstPaint.svelte'
+
+/** Only the parser of a page is kept from styles in attributes; these two are in rows and what is around them. */
+const STYLES = /(<t(?:body|r)\b[^<>]*) style="([^"]*)"/g
+
+/**
+ * Writes the list of capsules as a text, by the components that the application makes it of, and shows that until the application is there.
+ * @returns whether there is something to be shown
+ */
+async function paint(): Promise<boolean> {
+  const wrenn = new Wrenn({
+    apiUrl: location.origin,
+    cookies: true,
+    fetch: peekingEarlyAnswers(globalThis.wrennEarlyAnswers),
+  })
+  const session = new Session(wrenn)
+  const [listed] = await Promise.all([firstOf(wrenn), session.load()])
+  // An application that has come meanwhile knows more; what is there without capsules is no list.
+  if (listed.length === 0 || document.querySelector('main') !== null) return false
+
+  const capsules = new CapsuleList(wrenn)
+  for (const capsule of listed) capsules.put(capsule)
+  capsules.isLoaded = listed.length < FIRST_ROWS
+  const theme = new Theme(localStorage, matchMedia('(prefers-color-scheme: light)'))
+  const shell: Shell = { wrenn, session, theme, toasts: new Toasts() }
+  const workspace: Workspace = { live: new Live(wrenn), capsules, clock: new Clock() }
+  const { body } = render(FirstPaint, { props: { shell, workspace } })
+
+  const painted = document.createElement('div')
+  painted.id = FIRST_PAINT_ID
+  painted.inert = true
+  painted.innerHTML = body.replace(STYLES, '$1 data-style="$2"')
+  for (const each of painted.querySelectorAll<HTMLElement>('[data-style]'))
+    each.style.cssText = each.dataset.style ?? ''
+  const rows = [...painted.querySelectorAll('[data-capsule]')]
+  for (const beyond of rows.slice(Math.ceil(innerHeight / ROW_PX))) beyond.remove()
+  document.body.prepend(painted)
+  return true
+}
+
+async function firstOf(wrenn: Wrenn): Promise<CapsuleInfo[]> {
+  const listed: CapsuleInfo[] = []
+  for await (const capsule of wrenn.capsules.list(firstRows)) {
+    listed.push(capsule)
+    if (listed.length === FIRST_ROWS) break
+  }
+  return listed
+}
+
+function applicationMayCome(): void {
+  globalThis.wrennPainted?.()
+}
+
+paint().then(
+  (isShown) => {
+    // After the frame that shows it; a page that nobody looks at has none.
+    if (isShown && !document.hidden) requestAnimationFrame(() => setTimeout(applicationMayCome))
+    else applicationMayCome()
+  },
+  // Whatever it is, the application meets it too, and can tell.
+  applicationMayCome,
+)
