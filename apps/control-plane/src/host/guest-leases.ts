@@ -61,16 +61,23 @@ export class GuestLeases {
 
   /** @throws AppError as a tunnel to the capsule */
   async #leaseOf(capsuleId: string, signal: AbortSignal): Promise<GuestLease | undefined> {
-    const asked = this.#leases.get(capsuleId) ?? this.#ask(capsuleId)
-    this.#leases.set(capsuleId, asked)
     try {
-      return await unlessAborted(asked, signal)
+      return await unlessAborted(this.#leases.get(capsuleId) ?? this.#askOnce(capsuleId), signal)
     } catch (error) {
-      if (this.#leases.get(capsuleId) === asked && !signal.aborted) this.#leases.delete(capsuleId)
       if (!AppError.is(error, 'not_found')) throw error
       this.#unknownAtMs = performance.now()
       return undefined
     }
+  }
+
+  /** A refusal is for those who wait for it alone, and is forgotten when all of them have left. */
+  #askOnce(capsuleId: string): Promise<GuestLease> {
+    const asked = this.#ask(capsuleId)
+    this.#leases.set(capsuleId, asked)
+    asked.catch(() => {
+      if (this.#leases.get(capsuleId) === asked) this.#leases.delete(capsuleId)
+    })
+    return asked
   }
 
   async #ask(capsuleId: string): Promise<GuestLease> {

@@ -23,9 +23,14 @@ export interface HostLoad {
   readonly pausedMib: number
 }
 
-/** Until the end of the transaction nobody else who compares all of them chooses a host. */
+/** Until the end of the transaction nobody else chooses a host, or removes one. */
 export async function lockPlacement(tx: Db): Promise<void> {
   await sql`SELECT pg_advisory_xact_lock(${PLACEMENT_LOCK})`.execute(tx)
+}
+
+/** Until the end of the transaction others choose hosts only as whoever asks for this: with the lock of each host that they choose. Comes before these. */
+export async function sharePlacement(tx: Db): Promise<void> {
+  await sql`SELECT pg_advisory_xact_lock_shared(${PLACEMENT_LOCK})`.execute(tx)
 }
 
 /** Until the end of the transaction nobody else promises anything of this host. */

@@ -15,7 +15,7 @@ import {
   lockJoinedHost,
   updateJoinedHost,
 } from '../../store/joined-hosts.js'
-import { lockHost } from '../../store/placement.js'
+import { lockHost, sharePlacement } from '../../store/placement.js'
 import type { Actor } from '../../store/schema.js'
 import { countTemplatesOfHost } from '../../store/snapshots.js'
 import { digestOf, newSecret } from '../people/index.js'
@@ -107,6 +107,7 @@ export class JoinedHosts {
       // Before the lock: whoever makes a capsule of a snapshot has its row, and waits for the lock.
       await recordRemoval(tx, id)
       // A capsule that is given to the host right now counts, and none is given to it afterwards.
+      await sharePlacement(tx)
       await lockHost(tx, id)
       const [capsules, templates] = [await countCapsulesOfHost(tx, id), await countTemplatesOfHost(tx, id)]
       if (capsules + templates > 0 && !force) {

@@ -54,8 +54,10 @@ export class KeptLoads {
     else this.#loads?.set(id, load)
   }
 
-  /** Of all who look at once, one does. */
+  /** Of all who look at once in a transaction, one does. */
   async #look(db: Db): Promise<void> {
+    // Who has no transaction may get a connection only once those who have one are done: they must not wait for it.
+    if (db === this.#db) return await this.#lookNow(db)
     this.#looking ??= this.#lookNow(db).finally(() => {
       this.#looking = undefined
     })

@@ -5,7 +5,14 @@ import { type Hosts, noHost, type Whereabouts } from '../../host/hosts.js'
 import { type Db, fromDatabaseError } from '../../store/database.js'
 import { findHostOfCapsule, findHostOfSnapshot, goneAmong, isUnplaced } from '../../store/hosts.js'
 import type { Notifications } from '../../store/notifications.js'
-import { type HostLoad, listHostLoads, lockHost, lockPlacement, tryLockHost } from '../../store/placement.js'
+import {
+  type HostLoad,
+  listHostLoads,
+  lockHost,
+  lockPlacement,
+  sharePlacement,
+  tryLockHost,
+} from '../../store/placement.js'
 import { KeptLoads } from './kept-loads.js'
 import { byChoice, byRoom, type Demand, hasRoom, type Room, roomOf, tagsNamed } from './load.js'
 
@@ -73,6 +80,10 @@ const NAMED_HOSTS = 8
 export class Placement {
   readonly #deps: PlacementDeps
   readonly #kept: KeptLoads
+  /** How each transaction chooses. */
+  readonly #ways = new WeakMap<Db, 'all' | 'kept'>()
+  /** Transactions that have a host locked. */
+  readonly #holding = new WeakSet<Db>()
   /** The room of each load, as long as that counts: of thousands it takes longer to find out than to choose. */
   readonly #known = new WeakMap<HostLoad, Room>()
 
@@ -94,6 +105,7 @@ export class Placement {
         throw untagged(hostTags, 'capsules of this platform run on its own machine, which has none')
       return { hostId: hosts.only.id ?? null }
     }
+    await this.#enter(tx)
     if (boundTo !== undefined && boundTo !== null) {
       return this.#bound(boundTo, await this.#locked(tx, boundTo, hostTags), wanted)
     }
@@ -157,7 +169,6 @@ export class Placement {
     const open = rooms.filter((room) => this.#isOpen(room, wanted))
     const order = byChoice(this.#deps.share.placement)
     const passed = new Set<Room>()
-    let held = 0
     const busy: Room[] = []
     for (;;) {
       let best: Room | undefined
@@ -165,7 +176,7 @@ export class Placement {
         if (hasRoom(room, wanted) && (best === undefined || order(room, best) < 0) && !passed.has(room)) best = room
       }
       // Others promise something of all that are left. Who holds a host waits for no other one, so that nobody waits in a circle.
-      const waits = best === undefined && held === 0 ? busy.shift() : undefined
+      const waits = best === undefined && !this.#holding.has(tx) ? busy.shift() : undefined
       const next = best ?? waits
       if (next === undefined) return undefined
       passed.add(next)
@@ -173,7 +184,6 @@ export class Placement {
         busy.push(next)
         continue
       }
-      held++
       const room = await this.#locked(tx, next.id, hostTags)
       if (room === undefined || !this.#isOpen(room, wanted) || !hasRoom(room, wanted)) continue
       this.#promise(room, wanted)
@@ -202,10 +212,20 @@ export class Placement {
     return new AppError('no_hosts_available', `No host has room for ${sizes(wanted)}: ${why}.`)
   }
 
-  /** For a choice: of few hosts as they are, and nobody else chooses until the end of the transaction. */
+  /**
+   * Before anything is locked of a host: of few hosts nobody else chooses until the end of the transaction. A second choice in a transaction goes the way of the first
+   * one, or two of these would wait for each other.
+   */
+  async #enter(tx: Db): Promise<void> {
+    if (this.#ways.has(tx)) return
+    const way = this.#goesByKept ? 'kept' : 'all'
+    this.#ways.set(tx, way)
+    await (way === 'kept' ? sharePlacement(tx) : lockPlacement(tx))
+  }
+
+  /** What a choice goes by: of few hosts all of them, as they are. */
   async #look(tx: Db): Promise<Look> {
-    if (this.#goesByKept) return { loads: await this.#kept.all(tx), isKept: true }
-    await lockPlacement(tx)
+    if (this.#ways.get(tx) === 'kept') return { loads: await this.#kept.all(tx), isKept: true }
     const loads = await listHostLoads(tx)
     if (loads.length < (this.#deps.manyHosts ?? MANY_HOSTS)) return { loads, isKept: false }
     return { loads: await this.#kept.all(tx), isKept: true }
@@ -224,6 +244,7 @@ export class Placement {
   /** One host as it is, of which nobody else promises anything until the end of the transaction. */
   async #locked(tx: Db, id: string, hostTags: readonly string[]): Promise<Room | undefined> {
     await lockHost(tx, id)
+    this.#holding.add(tx)
     const [load] = await listHostLoads(tx, id)
     this.#kept.set(id, load)
     return load && this.#roomOf(load, hostTags)
