@@ -160,10 +160,18 @@ export function closeLine(entry: Entry): Guest | undefined {
   return guest
 }
 
-/** Ends a capsule's guest and gives back what it held of the machine; its files stay. */
-export async function release(entry: Entry, context: Context): Promise<void> {
+/**
+ * Ends a capsule's guest and gives back what it held of the machine; its files stay.
+ * @param options.first once nobody calls the guest any more
+ */
+export async function release(
+  entry: Entry,
+  context: Context,
+  options: { readonly first?: () => Promise<void> } = {},
+): Promise<void> {
   await entry.teardown
   const guest = closeLine(entry)
+  await options.first?.()
   const resources = guest?.resources ?? entry.record.resources
   if (resources !== undefined) await context.factory.stop(resources, guest?.vm)
   if (entry.record.other !== undefined) await context.factory.stop(entry.record.other, undefined)

@@ -255,7 +255,8 @@ export class CapsuleManager {
     await this.#table.move(entry, 'destroy')
     reach('destroy:begun')
     flusher.cancelBelow(`capsules/${capsuleId}/`)
-    await release(entry, this.#context)
+    // A guest that waits for memory that does not come cannot be ended before that is over.
+    await release(entry, this.#context, { first: () => factory.dropMemory(capsuleId) })
     reach('destroy:released')
     const { resources } = entry.record
     if (resources !== undefined && resources.vmId !== capsuleId) await factory.removeFiles(resources.vmId)

@@ -194,11 +194,19 @@ export class GuestFactory {
     }
   }
 
+  /** Ends what loads the memory of a capsule, and with it whatever runs on that. Idempotent. */
+  async dropMemory(owner: string): Promise<void> {
+    await this.#machine.memory.drop(this.#folderOf(owner))
+  }
+
   /** Removes all files of a capsule, or of a guest outside any. Idempotent. */
   async removeFiles(owner: string): Promise<void> {
-    const path = join(this.#machine.pool.path, 'capsules', owner)
-    await this.#machine.memory.drop(path)
-    await rm(path, { recursive: true, force: true })
+    await this.dropMemory(owner)
+    await rm(this.#folderOf(owner), { recursive: true, force: true })
+  }
+
+  #folderOf(owner: string): string {
+    return join(this.#machine.pool.path, 'capsules', owner)
   }
 
   #runDir(vmId: string): string {

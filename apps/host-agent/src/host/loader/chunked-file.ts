@@ -102,7 +102,10 @@ export class ChunkedFile implements ServedFile {
     const places = this.#placesOf(range)
     const isCovered = (place: number): boolean =>
       place * chunkBytes >= range.offset && (place + 1) * chunkBytes <= range.offset + range.length
-    await this.#needAll(places.filter((place) => !isCovered(place) || this.#coming.has(place)))
+    // While it waits, others may begin to come: their bytes would be put over the hole, and over what is written there since.
+    const waited = (): number[] =>
+      places.filter((place) => this.#absent.has(place) && (!isCovered(place) || this.#coming.has(place)))
+    for (let rest = waited(); rest.length > 0; rest = waited()) await this.#needAll(rest)
     for (const place of places) this.#absent.delete(place)
     await this.#ours(this.#options.punch(range))
   }

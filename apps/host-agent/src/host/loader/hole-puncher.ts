@@ -32,12 +32,16 @@ export class HolePuncher {
       if (answer === '0') one?.resolve()
       else one?.reject(new Error(`a hole could not be made (errno ${answer})`))
     })
+    let hasEnded = false
+    const ended = (): Error => new Error('what makes holes has ended')
     const end = (): void => {
-      for (const { reject } of waiting.splice(0)) reject(new Error('what makes holes has ended'))
+      hasEnded = true
+      for (const { reject } of waiting.splice(0)) reject(ended())
     }
     child.on('error', end).on('exit', end)
     stdin.on('error', end)
     return async ({ offset, length }) => {
+      if (hasEnded) throw ended()
       await new Promise<void>((resolve, reject) => {
         waiting.push({ resolve, reject })
         stdin.write(`${offset} ${length}\n`)

@@ -17,7 +17,7 @@ import {
 } from '@wrenn/base'
 import { z } from 'zod'
 import { syncData } from '../durability/index.js'
-import { hostToolEnvironment, run, runForResult } from '../exec.js'
+import { hostToolEnvironment, runForResult } from '../exec.js'
 import { listMounts } from '../mounts.js'
 import { LOADER_FILES, type LoaderOrder } from './order.js'
 
@@ -133,7 +133,8 @@ export class Loaders {
 
   /** Where a memory is really, also while a loader covers it: what can be cloned. */
   async source(dir: string): Promise<string> {
-    return join(dir, (await this.status(dir)) === 'plain' ? LOADER_FILES.memory : LOADER_FILES.real)
+    const real = join(dir, LOADER_FILES.real)
+    return (await exists(real)) ? real : join(dir, LOADER_FILES.memory)
   }
 
   /** Waits until all of a memory is on the disk. @throws AppError `snapshot_damaged` when its loader ends before; the signal's reason */
@@ -168,16 +169,25 @@ export class Loaders {
     for (const { dir, target } of await this.#mounted(path)) {
       const id = await readMark(dir)
       if (id !== undefined && id !== 'unknown') await signalProcess(id, 'SIGKILL')
-      await run('umount', ['--lazy', target])
+      const { exitCode, stderr } = await runForResult('umount', ['--lazy', target])
+      // A flush that was given up may have unmounted it meanwhile.
+      if (exitCode !== 0 && !/not mounted|no mount point|not found/.test(stderr)) {
+        throw new AppError('engine_failure', `${target} cannot be unmounted: ${stderr.trim()}`)
+      }
     }
   }
 
   /** After a start of the host agent: ends loaders of directories that nobody has, and of memories that are plain since; what a dead one serves cannot even be looked at. */
   async sweep(isKept: (dir: string) => boolean): Promise<void> {
     for (const { dir } of await this.#mounted(this.#options.poolPath)) {
-      const status = await this.status(dir)
-      if (!isKept(dir) || status === 'broken') await this.drop(dir)
-      else if (status === 'plain') await this.#uncover(dir)
+      try {
+        const status = await this.status(dir)
+        if (!isKept(dir) || status === 'broken') await this.drop(dir)
+        else if (status === 'plain') await this.#uncover(dir)
+      } catch (error) {
+        // Somebody reads it. The file is the same either way, and no other capsule waits for that.
+        this.#options.logger.warn({ dir, error: errorText(error) }, 'memory.not_uncovered')
+      }
     }
   }
 

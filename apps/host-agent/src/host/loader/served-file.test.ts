@@ -3,6 +3,7 @@ import { accessSync, closeSync, constants } from 'node:fs'
 import { type FileHandle, mkdtemp, open, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { run, runForResult } from '../exec.js'
 import { ChunkedFile } from './chunked-file.js'
@@ -38,6 +39,14 @@ with open(path, 'r+b') as file:
     memory[at:at + len(text)] = text
     memory.flush()`
 
+function gate() {
+  let open: () => void = () => {}
+  const opened = new Promise<void>((resolve) => {
+    open = resolve
+  })
+  return { open, opened }
+}
+
 describe.runIf(why === undefined)('a mounted file that fills itself', () => {
   let dir: string
   let handle: FileHandle
@@ -48,6 +57,7 @@ describe.runIf(why === undefined)('a mounted file that fills itself', () => {
   let read: number[]
   let failures: unknown[]
   let failsAt: number | undefined
+  let held: (place: number) => Promise<void>
   const path = () => join(dir, 'mem')
 
   beforeEach(async () => {
@@ -55,6 +65,7 @@ describe.runIf(why === undefined)('a mounted file that fills itself', () => {
     whole = randomBytes(CHUNKS * CHUNK)
     whole.fill(0, 2 * CHUNK, 3 * CHUNK)
     ;[fetched, read, failures, failsAt] = [[], [], [], undefined]
+    held = async () => {}
     await writeFile(path(), '')
     handle = await open(path(), 'r+')
     await handle.truncate(CHUNKS * CHUNK)
@@ -65,6 +76,7 @@ describe.runIf(why === undefined)('a mounted file that fills itself', () => {
         ...{ sizeBytes: CHUNKS * CHUNK, chunkBytes: CHUNK, places },
         chunk: async (place) => {
           fetched.push(place)
+          await held(place)
           if (place === failsAt) throw new Error('it is damaged')
           return { plain: whole.subarray(place * CHUNK, (place + 1) * CHUNK) }
         },
@@ -126,6 +138,20 @@ describe.runIf(why === undefined)('a mounted file that fills itself', () => {
     whole.fill(0, CHUNK / 2, CHUNK * 1.5).fill(0, 4 * CHUNK, 5 * CHUNK)
     expect(await hashOf(path())).toBe(hash(whole))
     expect(fetched).not.toContain(4)
+  })
+
+  it('makes a hole only once nothing that was there comes over it any more', async () => {
+    const gates = new Map([0, 1].map((place) => [place, gate()] as const))
+    held = async (place) => await gates.get(place)?.opened
+    const first = file.need(0)
+    const punched = file.punch({ offset: CHUNK / 2, length: CHUNK * 1.5 })
+    const second = file.need(1)
+    gates.get(0)?.open()
+    await first
+    await Promise.race([punched, delay(500)])
+    gates.get(1)?.open()
+    await Promise.all([punched, second])
+    expect((await real()).subarray(CHUNK / 2, 2 * CHUNK).every((byte) => byte === 0)).toBe(true)
   })
 
   it('has the owner and mode that it is given, as the file below it', async () => {
