@@ -13,9 +13,9 @@ import {
   violations,
   visit,
 } from '../harness/dashboard.js'
-import { addPerson, bearer, firstAdmin, logIn } from '../harness/people.js'
+import { addPerson, firstAdmin } from '../harness/people.js'
 
-const { platform, api } = usePlatform()
+const { platform } = usePlatform()
 const browser = useBrowser()
 let email = ''
 
@@ -149,45 +149,6 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
       await tab.page.getByRole('heading', { name: heading, level: 1 }).waitFor()
       await expectNothingBeside(tab)
     }
-  })
-
-  it('show the list before the application comes, as the application then shows it', async () => {
-    const tab = await browser.open()
-    const { page } = tab
-    await signIn(tab, platform, email)
-    const owner = bearer(await logIn(platform, email))
-    const json = { name: 'seen <first> style="x"' }
-    const query = { wait_sec: '120' }
-    const { id } = await api.json<{ id: string }>('POST', '/v1/capsules', { ...owner, json, query })
-    let come = (): void => {}
-    const held = new Promise<void>((resolve) => {
-      come = resolve
-    })
-    const application = /\/_app\/immutable\/(?:entry|nodes)\//
-    await page.route(application, async (route) => {
-      await held
-      await route.continue()
-    })
-    await page.goto(`${platform.url}/dashboard/capsules`, { waitUntil: 'commit' })
-    /** All elements of the list with their attributes, in any order, and the texts in them; the time since a create goes on. */
-    const shown = () =>
-      page.locator('main table').evaluate((list) =>
-        [...list.querySelectorAll('*')].map((each) => {
-          const attributes = [...each.attributes].filter(({ name }) => name !== 'data-style')
-          const own = [...each.childNodes].filter((node) => node instanceof Text).map(({ data }) => data.trim())
-          const text = each.matches('tbody td:nth-child(6)') ? '' : own.join('')
-          return [each.tagName, attributes.map(({ name, value }) => `${name}=${value}`).sort(), text].flat().join(' ')
-        }),
-      )
-    await page.locator(`#first-paint[inert] [data-capsule="${id}"]`).waitFor()
-    const first = await shown()
-    expect(first).toContain('B  seen <first> style="x"')
-    come()
-    await page.locator('#first-paint').waitFor({ state: 'detached' })
-    await page.locator(`#app [data-capsule="${id}"]`).waitFor()
-    expect(await shown()).toEqual(first)
-    expect(tab.problems).toEqual([])
-    await api.json('DELETE', `/v1/capsules/${id}`, owner)
   })
 
   it('load less than 150 KB before the list is there, and no terminal', async () => {
