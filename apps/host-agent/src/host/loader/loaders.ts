@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { access, link, open, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { link, open, readFile, rm, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -18,6 +18,7 @@ import {
 import { z } from 'zod'
 import { syncData } from '../durability/index.js'
 import { hostToolEnvironment, runForResult } from '../exec.js'
+import { isThere } from '../is-there.js'
 import { listMounts } from '../mounts.js'
 import { LOADER_FILES, type LoaderOrder } from './order.js'
 
@@ -122,7 +123,7 @@ export class Loaders {
     const id = await readMark(dir)
     if (id === undefined) return 'plain'
     if (id === 'unknown' || !(await isRunning(id))) return 'broken'
-    return (await exists(join(dir, LOADER_FILES.whole))) ? 'whole' : 'loading'
+    return (await isThere(join(dir, LOADER_FILES.whole))) ? 'whole' : 'loading'
   }
 
   /** Why a directory's loader has ended, a sentence. */
@@ -134,7 +135,7 @@ export class Loaders {
   /** Where a memory is really, also while a loader covers it: what can be cloned. */
   async source(dir: string): Promise<string> {
     const real = join(dir, LOADER_FILES.real)
-    return (await exists(real)) ? real : join(dir, LOADER_FILES.memory)
+    return (await isThere(real)) ? real : join(dir, LOADER_FILES.memory)
   }
 
   /** Waits until all of a memory is on the disk. @throws AppError `snapshot_damaged` when its loader ends before; the signal's reason */
@@ -223,16 +224,6 @@ async function readMark(dir: string): Promise<ProcessId | 'unknown' | undefined>
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
     if (error instanceof SyntaxError) return 'unknown' // half of a write
-    throw error
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path)
-    return true
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false
     throw error
   }
 }

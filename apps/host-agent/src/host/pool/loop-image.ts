@@ -1,7 +1,8 @@
-import { open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
+import { open, readdir, rename, rm, statfs } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, isErrno, type Logger } from '@wrenn/base'
 import { run, runForResult } from '../exec.js'
+import { isThere } from '../is-there.js'
 import { holdersOf, mountAt } from '../mounts.js'
 
 const GIB = 2 ** 30
@@ -31,7 +32,7 @@ export async function openLoopImage(options: LoopImageOptions): Promise<void> {
   const image = imagePath(options.dir)
   const target = join(options.dir, 'pool')
   await refuseHidingFiles(target)
-  if (!(await exists(image))) await makeImage(image, options)
+  if (!(await isThere(image))) await makeImage(image, options)
   const device = (await devicesOf(image))[0]?.name ?? (await attach(image))
   // discard gives the blocks of removed files back to the disk below the sparse image.
   await run('mount', ['-t', 'btrfs', '-o', 'noatime,discard=async', device, target])
@@ -153,14 +154,4 @@ async function unmount(target: string): Promise<void> {
   throw new AppError('conflict', `${target} is still in use by ${who}; stop them and try again.`, {
     details: { holders, stderr: result.stderr.trim() },
   })
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path)
-    return true
-  } catch (error) {
-    if (isErrno(error, 'ENOENT')) return false
-    throw error
-  }
 }
