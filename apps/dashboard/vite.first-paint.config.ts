@@ -21,10 +21,12 @@ export default defineConfig({
     svelte({ configFile: false, preprocess: vitePreprocess({ script: true }), compilerOptions: { runes: true } }),
   ],
   resolve: {
-    alias: {
-      '$app/state': own('src/first-paint/app-state.ts'),
-      '$app/navigation': own('src/first-paint/app-navigation.ts'),
-    },
+    alias: [
+      { find: '$app/state', replacement: own('src/first-paint/app-state.ts') },
+      { find: '$app/navigation', replacement: own('src/first-paint/app-navigation.ts') },
+      { find: 'devalue', replacement: own('src/first-paint/devalue.ts') },
+      { find: /^@wrenn\/sdk$/, replacement: own('src/first-paint/sdk.ts') },
+    ],
   },
   ssr: { noExternal: true },
   build: {

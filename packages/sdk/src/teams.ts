@@ -116,7 +116,7 @@ export class Teams {
   /** The teams that you are in; for a key its own. */
   async list(options: CallOptions = {}): Promise<ListedTeamInfo[]> {
     const teams = await this.#transport.json<wire.ListedTeam[]>('GET', '/v1/teams', options)
-    return teams.map((each) => ({ ...teamInfo(each), isCurrent: each.current }))
+    return teams.map(listedTeamInfo)
   }
 
   /** Makes a team, of which you are the owner; for people. */
@@ -243,6 +243,11 @@ function team(id: string): string {
 
 function person(teamId: string, userId: string): string {
   return `${team(teamId)}/members/${encodeURIComponent(userId)}`
+}
+
+/** A team that somebody is in. */
+export function listedTeamInfo(team: wire.ListedTeam): ListedTeamInfo {
+  return { ...teamInfo(team), isCurrent: team.current }
 }
 
 function teamInfo(row: wire.Team): TeamInfo {

@@ -1,11 +1,12 @@
-import { type CapsuleInfo, Wrenn } from '@wrenn/sdk'
+import { Wrenn } from '@wrenn/sdk'
+import { capsuleInfo, listedTeamInfo, meInfo } from '@wrenn/sdk/answers'
 import { render } from 'svelte/server'
 import { CapsuleList } from '../lib/capsules/capsule-list.svelte.js'
-import { FIRST_ROWS, firstRows } from '../lib/capsules/first-rows.js'
+import { FIRST_ROWS } from '../lib/capsules/first-rows.js'
 import { ROW_PX } from '../lib/capsules/table.js'
 import { Clock } from '../lib/clock.svelte.js'
 import type { Shell, Workspace } from '../lib/context.js'
-import { peekingEarlyAnswers } from '../lib/early-answers.js'
+import { peekAtAnswer } from '../lib/early-answers.js'
 import { FIRST_PAINT_ID } from '../lib/first-paint.js'
 import { Live } from '../lib/live.svelte.js'
 import { Session } from '../lib/session.svelte.js'
@@ -16,23 +17,29 @@ import FirstPaint from './FirstPaint.svelte'
 /** Only the parser of a page is kept from styles in attributes; these two are in rows and what is around them. */
 const STYLES = /(<t(?:body|r)\b[^<>]*) style="([^"]*)"/g
 
+/** The head of the page takes at least so much of a screen; rows beyond the screen are laid out for nothing. */
+const ABOVE_PX = 120
+
 /**
  * Writes the list of capsules as a text, by the components that the application makes it of, and shows that until the application is there.
  * @returns whether there is something to be shown
  */
 async function paint(): Promise<boolean> {
-  const wrenn = new Wrenn({
-    apiUrl: location.origin,
-    cookies: true,
-    fetch: peekingEarlyAnswers(globalThis.wrennEarlyAnswers),
-  })
-  const session = new Session(wrenn)
-  const [listed] = await Promise.all([firstOf(wrenn), session.load()])
+  const answers = globalThis.wrennEarlyAnswers
+  const [me, teams, listed] = await Promise.all([
+    peekAtAnswer<Parameters<typeof meInfo>[0]>(answers, '/v1/me'),
+    peekAtAnswer<Parameters<typeof listedTeamInfo>[0][]>(answers, '/v1/teams'),
+    peekAtAnswer<Parameters<typeof capsuleInfo>[0][]>(answers, '/v1/capsules'),
+  ])
   // An application that has come meanwhile knows more; what is there without capsules is no list.
   if (listed.length === 0 || document.querySelector('main') !== null) return false
 
+  const wrenn = new Wrenn()
+  const session = new Session(wrenn)
+  session.me = meInfo(me)
+  session.teams = teams.map(listedTeamInfo)
   const capsules = new CapsuleList(wrenn)
-  for (const capsule of listed) capsules.put(capsule)
+  for (const capsule of listed) capsules.put(capsuleInfo(capsule))
   capsules.isLoaded = listed.length < FIRST_ROWS
   const theme = new Theme(localStorage, matchMedia('(prefers-color-scheme: light)'))
   const shell: Shell = { wrenn, session, theme, toasts: new Toasts() }
@@ -46,18 +53,9 @@ async function paint(): Promise<boolean> {
   for (const each of painted.querySelectorAll<HTMLElement>('[data-style]'))
     each.style.cssText = each.dataset.style ?? ''
   const rows = [...painted.querySelectorAll('[data-capsule]')]
-  for (const beyond of rows.slice(Math.ceil(innerHeight / ROW_PX))) beyond.remove()
+  for (const beyond of rows.slice(Math.ceil((innerHeight - ABOVE_PX) / ROW_PX))) beyond.remove()
   document.body.prepend(painted)
   return true
-}
-
-async function firstOf(wrenn: Wrenn): Promise<CapsuleInfo[]> {
-  const listed: CapsuleInfo[] = []
-  for await (const capsule of wrenn.capsules.list(firstRows)) {
-    listed.push(capsule)
-    if (listed.length === FIRST_ROWS) break
-  }
-  return listed
 }
 
 function applicationMayCome(): void {

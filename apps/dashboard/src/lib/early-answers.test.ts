@@ -5,7 +5,7 @@ import { firstRows } from './capsules/first-rows.js'
 import {
   type EarlyAnswers,
   listPaths,
-  peekingEarlyAnswers,
+  peekAtAnswer,
   shellPaths,
   whenAnswered,
   withEarlyAnswers,
@@ -38,13 +38,14 @@ describe('an early answer', () => {
   })
 
   it('is looked at before it is given, by who asks for nothing', async () => {
-    const answers = early(Promise.resolve(new Response('early')))
-    const peek = peekingEarlyAnswers(answers)
-    expect(await textOf(peek(url))).toBe('early')
-    expect(await textOf(peek(url))).toBe('early')
-    expect(await textOf(withEarlyAnswers(answers, ask)(url))).toBe('early')
-    await expect(peek(url)).rejects.toThrow('was not asked for')
-    await expect(peekingEarlyAnswers(undefined)(url)).rejects.toThrow('was not asked for')
+    const answers = early(Promise.resolve(new Response('["early"]')))
+    expect(await peekAtAnswer(answers, '/v1/me')).toEqual(['early'])
+    expect(await peekAtAnswer(answers, '/v1/me')).toEqual(['early'])
+    expect(await textOf(withEarlyAnswers(answers, ask)(url))).toBe('["early"]')
+    await expect(peekAtAnswer(answers, '/v1/me')).rejects.toThrow('was not asked for')
+    await expect(peekAtAnswer(undefined, '/v1/me')).rejects.toThrow('was not asked for')
+    const refused = early(Promise.resolve(new Response('{"error":{}}', { status: 401 })))
+    await expect(peekAtAnswer(refused, '/v1/me')).rejects.toThrow('401')
   })
 
   it('is there when there is none', async () => {

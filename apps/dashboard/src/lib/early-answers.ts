@@ -17,13 +17,17 @@ export function withEarlyAnswers(answers: EarlyAnswers | undefined, ask: typeof 
   }
 }
 
-/** Gives copies of early answers, which stay for others, and asks for nothing. */
-export function peekingEarlyAnswers(answers: EarlyAnswers | undefined): typeof fetch {
-  return async (input) => {
-    const answer = await answers?.get(String(input))
-    if (answer === undefined) throw new TypeError(`${input} was not asked for.`)
-    return answer.clone()
-  }
+/**
+ * What the early answer to this path says; it stays for who asks.
+ * @throws TypeError where it is no answer, or none was asked for
+ */
+export async function peekAtAnswer<Said>(answers: EarlyAnswers | undefined, path: string): Promise<Said> {
+  const [, early] = [...(answers ?? [])].find(([url]) => new URL(url).pathname === path) ?? []
+  if (early === undefined) throw new TypeError(`${path} was not asked for.`)
+  const answer = await early
+  if (!answer.ok) throw new TypeError(`${path}: ${answer.status}`)
+  const said: Said = await answer.clone().json()
+  return said
 }
 
 /** Beyond it a page says that it is on its way. */
