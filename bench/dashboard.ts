@@ -14,6 +14,7 @@ import { type Row, row, table } from './report.js'
 import { log, withPlatform } from './soak.js'
 
 const LOADS = 9
+const UNSEEN_MS = 1_500
 const KEYS = 60
 const LINES = 200_000
 const CHANGES = 20
@@ -103,7 +104,9 @@ async function paintOf(browser: Browser, { address, shown, state }: Load): Promi
   const context = await browser.newContext({ viewport, ...(state === undefined ? {} : { storageState: state }) })
   context.setDefaultTimeout(PATIENCE_MS)
   const page = await context.newPage()
-  await page.goto(address)
+  // Whoever waits for something in a page runs scripts there, and did so just before the list was painted: nobody looks in until it has been.
+  await page.goto(address, { waitUntil: 'commit' })
+  await delay(UNSEEN_MS)
   await page.locator(shown).first().waitFor()
   const ms: number = await page.evaluate(`new Promise((resolve) => {
     let last = 0
