@@ -154,6 +154,35 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
     await page.locator('[data-file="dot.png"]').waitFor({ state: 'detached' })
   })
 
+  it('shows a folder of thousands of files, of which those around the screen are there', async () => {
+    const { page } = tab
+    const FILES = 3_000
+    const session = await logIn(platform, email)
+    const script = `mkdir many && cd many && seq -f %05g 1 ${FILES} | xargs touch`
+    const json = { cmd: 'sh', args: ['-c', script], cwd: '/root' }
+    await new Api(platform, '').json('POST', `/v1/capsules/${path.split('/').at(-1)}/exec`, {
+      ...bearer(session),
+      json,
+    })
+    await visit(tab, platform, `${path}/files?path=%2Froot%2Fmany`)
+    const [first, last] = [page.locator('[data-file="00001"]'), page.locator(`[data-file="0${FILES}"]`)]
+    const rows = page.locator('[data-file]')
+    await first.waitFor()
+    // With the head and the way up.
+    expect(await page.getByRole('table').getAttribute('aria-rowcount')).toBe(String(FILES + 2))
+    expect(await rows.count()).toBeLessThan(FILES / 10)
+    const seenAfter = async (to: number, row: typeof last): Promise<boolean> => {
+      await page.evaluate(`scrollTo(0, ${to})`)
+      return await row.isVisible()
+    }
+    await expect.poll(() => seenAfter(1e9, last), PATIENT).toBe(true)
+    expect(await last.getAttribute('aria-rowindex')).toBe(String(FILES + 2))
+    await first.waitFor({ state: 'detached' })
+    expect(await rows.count()).toBeLessThan(FILES / 10)
+    expect(await violations(tab)).toEqual([])
+    await expect.poll(() => seenAfter(0, first), PATIENT).toBe(true)
+  })
+
   it('edits a file as it is, and not over the change of somebody else', async () => {
     const { page } = tab
     const session = await logIn(platform, email)

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { sliceOf } from './virtual.js'
+import { PIECE_ROWS, piecesOf, sliceOf } from './virtual.js'
 
 describe('sliceOf', () => {
   it('has all of a short list', () => {
@@ -16,5 +16,21 @@ describe('sliceOf', () => {
     expect(end).toBeGreaterThanOrEqual(1_017)
     expect(sliceOf(10_000, 48, 479_200, 800).end).toBe(10_000)
     expect(sliceOf(10_000, 48, 48_000, 800, 1)).toEqual({ start: 999, end: 1_018 })
+  })
+})
+
+describe('piecesOf', () => {
+  const list = (length: number): number[] => Array.from({ length }, (_, at) => at)
+
+  it('has all of a short list in one, also where it is empty', () => {
+    for (const length of [0, 1, 200]) expect(piecesOf(list(length))).toEqual([list(length)])
+  })
+
+  it('has each item of a long one once, in its order', () => {
+    for (const length of [201, 400, 10_001]) {
+      const pieces = piecesOf(list(length))
+      expect(pieces.flat()).toEqual(list(length))
+      expect(Math.max(...pieces.map((piece) => piece.length))).toBe(PIECE_ROWS)
+    }
   })
 })

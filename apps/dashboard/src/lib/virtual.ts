@@ -1,5 +1,5 @@
 /** Below this many rows all of them are there: browsers find text in them, and printing shows them. */
-const MIN_VIRTUAL_ROWS = 200
+export const MIN_VIRTUAL_ROWS = 200
 /** Rows beyond each edge, so that a quick scroll shows no gap. */
 export const OVERSCAN_ROWS = 8
 
@@ -25,4 +25,14 @@ export function sliceOf(
   const start = Math.min(Math.max(0, first - overscan), count)
   const end = Math.min(count, first + Math.ceil(viewPx / rowPx) + overscan)
   return { start, end: Math.max(start, end) }
+}
+
+/** Of a table whose rows are there in pieces. */
+export const PIECE_ROWS = 40
+
+/** A list in pieces of so many rows; a short one, and one with nothing in it, is one piece. */
+export function piecesOf<Item>(items: readonly Item[]): (readonly Item[])[] {
+  if (items.length <= MIN_VIRTUAL_ROWS) return [items]
+  const pieces = Math.ceil(items.length / PIECE_ROWS)
+  return Array.from({ length: pieces }, (_, at) => items.slice(at * PIECE_ROWS, (at + 1) * PIECE_ROWS))
 }
