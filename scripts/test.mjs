@@ -55,6 +55,7 @@ const counts = { passed: 0, failed: 0, skipped: 0 }
 /** One line for each test that failed, told at the very end, so that a log that was cut still tells them. */
 const failedTests = []
 const failures = []
+const MAX_MORE_LINES = 12
 const MAX_LINE_CHARS = 1_000
 /** How Vitest begins to tell a failure that is no test's. It is in no report, so that it is told again. */
 const AROUND_TESTS = /Startup Error|Unhandled Error|error during close|close timed out/
@@ -178,17 +179,22 @@ async function runSuites(list, scratch) {
 function failuresOf({ name, status, message, assertionResults }) {
   const file = relative(root, name)
   const failed = assertionResults.filter((test) => test.status === 'failed')
-  if (failed.length === 0 && status === 'failed') return [oneLine(file, 'the file itself', message)]
+  if (failed.length === 0 && status === 'failed') return [told(file, 'the file itself', message)]
   return failed.map(({ ancestorTitles, title, failureMessages }) =>
-    oneLine(file, [...ancestorTitles, title].join(' > '), failureMessages[0]),
+    told(file, [...ancestorTitles, title].join(' > '), failureMessages[0]),
   )
 }
 
-/** @param {string} file @param {string} title @param {string | undefined} error */
-function oneLine(file, title, error = 'no message') {
+/**
+ * What it says, and below it what a property found or where in the test it was.
+ * @param {string} file @param {string} title @param {string | undefined} error
+ */
+function told(file, title, error = 'no message') {
   // Vitest reports a test that ran out of time by the stack it kept, not by a message.
-  const [first] = stripVTControlCharacters(error).replace('STACK_TRACE_ERROR', 'timed out').trim().split('\n')
-  return `${file}: ${title}: ${first}`.slice(0, MAX_LINE_CHARS)
+  const lines = stripVTControlCharacters(error).replace('STACK_TRACE_ERROR', 'timed out').trim().split('\n')
+  const own = lines.slice(1).filter((line) => !/node_modules|node:internal/.test(line))
+  const more = own.slice(0, MAX_MORE_LINES).map((line) => `    ${line.trim()}`)
+  return [`${file}: ${title}: ${lines[0]}`, ...more].map((line) => line.slice(0, MAX_LINE_CHARS)).join('\n')
 }
 
 /** What a run that was killed left: its images are large. */

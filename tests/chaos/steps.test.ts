@@ -142,7 +142,8 @@ async function runRecorded(command: Command, step: Step, action: 'kill' | 'fail'
     return outcome
   } catch (error) {
     subject = undefined // whatever it is now, the next case starts from a fresh one
-    throw error
+    const text = error instanceof Error ? error.message : String(error)
+    throw new Error(`${text}\nThe host agent's log ends with:\n${agent.logTail()}`, { cause: error })
   } finally {
     outcome.ms = performance.now() - started
   }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { createReadStream, createWriteStream } from 'node:fs'
-import { chmod, lstat, mkdir, realpath, rename, rm, stat } from 'node:fs/promises'
+import { chmod, lstat, mkdir, open, realpath, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join, posix } from 'node:path'
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
@@ -181,11 +181,12 @@ async function downloadFile(
   const at = path.lastIndexOf('/')
   const part = Buffer.concat([path.subarray(0, at + 1), Buffer.from(`.wrenn-part-${randomBytes(6).toString('hex')}`)])
   try {
-    const file = createWriteStream(part, { mode: 0o600, flags: 'wx' })
-    await pipeline(nodeStream(stream), file)
+    // Open before anything can break off: what a stream is still opening then would be made after it was removed.
+    const sink = (await open(part, 'wx', 0o600)).createWriteStream()
+    await pipeline(nodeStream(stream), sink)
     await chmod(part, mode & 0o777)
     await rename(part, path)
-    options.onFile(shown, file.bytesWritten)
+    options.onFile(shown, sink.bytesWritten)
   } catch (error) {
     await rm(part, { force: true })
     throw error

@@ -221,6 +221,18 @@ describe('what host and database disagree about', () => {
     expect(noisy.host.snapshots.size).toBe(1)
   })
 
+  it('has snapshots go that came to be on their host after they had been deleted', async () => {
+    const { id } = await platform.create()
+    await json(await platform.call('POST', '/v1/snapshots', { capsule_id: id, name: 'late' }), 201)
+    const [made] = [...platform.host.snapshots]
+    await platform.call('DELETE', '/v1/snapshots/late')
+    expect(platform.host.snapshots.size).toBe(0)
+    if (made === undefined) throw new Error('the snapshot was on the host')
+    platform.host.snapshots.set(...made)
+    await platform.restart()
+    await expect.poll(() => platform.host.snapshots.size).toBe(0)
+  })
+
   it('takes back a capsule that turns up in time', async () => {
     const { id } = await platform.create()
     const kept = platform.host.capsules.get(id)

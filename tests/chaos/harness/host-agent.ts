@@ -12,7 +12,7 @@ import { eventually } from '../../e2e/harness/wait.js'
 import type { Site } from './site.js'
 
 const READY_TIMEOUT_MS = 600_000
-const LOG_TAIL_LINES = 30
+const LOG_TAIL_LINES = 12
 
 export type StepAction = 'kill' | 'fail' | 'stop'
 

@@ -12,6 +12,7 @@ const LOG_TAIL_LINES = 40
 /** Of pino: from 40 on. */
 const WARNING = /"level":[4-6]0/
 const MAX_TOLD_WARNINGS = 6
+const MAX_TOLD_OF_NAME = 3
 
 /** A platform started by this suite; plain data, so that it can be handed to the tests. */
 export interface Platform {
@@ -150,14 +151,16 @@ export async function logTails({ dir, log }: Pick<Platform, 'dir' | 'log'>): Pro
   return (await Promise.all(tails)).join('\n')
 }
 
-/** The newest warnings and errors of every log, and what the logs said last of each of `names`: for the message of a failure. */
+/** The newest warnings and errors of every log, and what each said last of each of `names`: for the message of a failure. */
 export async function lastSaidOf({ dir }: Pick<Platform, 'dir'>, names: readonly string[]): Promise<string> {
   const logs = (await entries(join(dir, 'logs'))).map((name) => join(dir, 'logs', name))
-  const texts = await Promise.all(logs.map((path) => readFile(path, 'utf8').catch(() => '')))
-  const lines = texts.flatMap((text) => text.trimEnd().split('\n'))
-  const warnings = lines.filter((line) => WARNING.test(line)).slice(-MAX_TOLD_WARNINGS)
-  const ofNames = names.flatMap((name) => lines.filter((line) => line.includes(name)).slice(-1))
-  return [...warnings, ...ofNames].join('\n')
+  const told = logs.map(async (path) => {
+    const lines = (await readFile(path, 'utf8').catch(() => '')).trimEnd().split('\n')
+    const warnings = lines.filter((line) => WARNING.test(line)).slice(-MAX_TOLD_WARNINGS)
+    const ofNames = names.flatMap((name) => lines.filter((line) => line.includes(name)).slice(-MAX_TOLD_OF_NAME))
+    return [`--- ${path}`, ...warnings, ...ofNames].join('\n')
+  })
+  return (await Promise.all(told)).join('\n')
 }
 
 /** The platform's processes as they are now: a child that was started again has another pid. */

@@ -110,9 +110,16 @@ export async function patchSnapshot(
   return await db.updateTable('snapshots').set(patch).where('id', '=', id).returningAll().executeTakeFirst()
 }
 
-/** Forgets it; its files are gone by then. */
-export async function removeSnapshot(db: Db, id: string): Promise<void> {
-  await db.deleteFrom('snapshots').where('id', '=', id).execute()
+/** Notes that it is not made; its files, should a host have made them all the same, are still to go. */
+export async function giveUpSnapshot(db: Db, id: string): Promise<void> {
+  await patchSnapshot(db, id, { state: 'deleting', deleted_at: new Date() })
+}
+
+/** Which of these are known to have been deleted or given up. */
+export async function listDeletedSnapshots(db: Db, ids: readonly string[]): Promise<string[]> {
+  if (ids.length === 0) return []
+  const deleted = db.selectFrom('snapshots').select('id').where('id', 'in', ids).where('state', '=', 'deleted')
+  return (await deleted.execute()).map(({ id }) => id)
 }
 
 /** A capsule that is being created from the snapshot right now. */

@@ -38,7 +38,9 @@ export type Wrappers = ReturnType<typeof createWrappers>
 export function createWrappers(logger: Logger) {
   const report = (thrown: unknown, context: HandlerContext): ConnectError => {
     const error = toConnectError(thrown)
-    if (error.code === Code.Internal) logger.error({ err: thrown, method: context.method.name }, 'rpc.internal_error')
+    // Whoever has gone is told nothing, and what cannot be written to him is no fault.
+    if (error.code === Code.Internal && !context.signal.aborted)
+      logger.error({ err: thrown, method: context.method.name }, 'rpc.internal_error')
     return error
   }
   const unary =

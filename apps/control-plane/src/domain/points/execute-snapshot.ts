@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { Snapshot } from '@wrenn/protocol/host'
 import type { OperationRow } from '../../store/schema.js'
-import { lockSnapshot, patchSnapshot, removeSnapshot } from '../../store/snapshots.js'
+import { giveUpSnapshot, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { snapshotFactsOf } from '../hosts/index.js'
 import {
   conclude,
@@ -37,11 +37,12 @@ export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeout
       logFailure(logger, operation, error)
       if (isSilence(error, operation)) return 'retry'
       await conclude(db, operation, async (tx) => {
-        await removeSnapshot(tx, snapshotId)
+        await giveUpSnapshot(tx, snapshotId)
         return failure(error)
       })
-      // It was never offered to anybody; a host that made it all the same must not keep it.
-      await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs })).catch(() => {})
+      // It was never offered to anybody; a host that made it all the same must not keep it, which the next comparison looks after.
+      const removal = host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs }))
+      await removal.then(() => patchSnapshot(db, snapshotId, { state: 'deleted' })).catch(() => {})
       return 'done'
     }
     return await conclude(db, operation, async (tx) => {

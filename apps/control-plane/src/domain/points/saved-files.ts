@@ -8,7 +8,7 @@ import {
 } from '../../store/checkpoints.js'
 import type { Db } from '../../store/database.js'
 import type { SnapshotRow } from '../../store/schema.js'
-import { listHeldSnapshots, patchSnapshot } from '../../store/snapshots.js'
+import { listDeletedSnapshots, listHeldSnapshots, patchSnapshot } from '../../store/snapshots.js'
 import { checkpointFactsOf, snapshotFactsOf } from '../hosts/index.js'
 import type { Snapshots } from './snapshots.js'
 
@@ -25,7 +25,7 @@ interface SavedFilesDeps {
 
 /**
  * Compares the checkpoints and snapshots of the database with those of the host. Their sizes and durability follow the host;
- * what the host has too much is told and stays, for it is somebody's data.
+ * what the host has too much is told and stays, for it is somebody's data, unless that was deleted: then it goes.
  */
 export class SavedFiles {
   readonly #deps: SavedFilesDeps
@@ -73,21 +73,26 @@ export class SavedFiles {
     const { db, host, logger, snapshots } = this.#deps
     const rows = new Map((await listHeldSnapshots(db, host.joinedId)).map((row) => [row.id, row]))
     const answer = await host.call((client) => client.listSnapshots({}, { timeoutMs: LIST_TIMEOUT_MS }))
+    const unknown: string[] = []
     for (const snapshot of answer.snapshots) {
       const row = rows.get(snapshot.snapshotId)
       const facts = snapshotFactsOf(snapshot)
       if (row === undefined || this.#isElsewhere(row)) {
-        this.#reportOnce({ snapshotId: snapshot.snapshotId }, 'snapshot.unknown_on_host')
+        unknown.push(snapshot.snapshotId)
         continue
       }
       if (row.state === 'ready' && differs(row, facts)) await patchSnapshot(db, row.id, facts)
       // Of an earlier version's, or made before anybody knew the host.
       if (row.host_id === null && host.id !== undefined) await patchSnapshot(db, row.id, { host_id: host.id })
     }
-    for (const row of rows.values()) {
-      if (row.state !== 'deleting' || this.#isElsewhere(row)) continue
-      await snapshots.purge(row).catch((error: unknown) => {
-        logger.warn({ snapshotId: row.id, error: errorText(error) }, 'snapshot.delete_deferred')
+    // What was still being made when it was to go.
+    const late = new Set(await listDeletedSnapshots(db, unknown))
+    for (const snapshotId of unknown)
+      if (!late.has(snapshotId)) this.#reportOnce({ snapshotId }, 'snapshot.unknown_on_host')
+    const deleting = [...rows.values()].filter((row) => row.state === 'deleting' && !this.#isElsewhere(row))
+    for (const id of [...late, ...deleting.map((row) => row.id)]) {
+      await snapshots.purge({ id }).catch((error: unknown) => {
+        logger.warn({ snapshotId: id, error: errorText(error) }, 'snapshot.delete_deferred')
       })
     }
   }

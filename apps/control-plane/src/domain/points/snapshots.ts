@@ -99,7 +99,8 @@ export class Snapshots {
     // The executor wrote it in this form.
     if (result !== undefined) return { template: result.template as Template, isReady: true }
     const drafted = await findSnapshot(db, String(operation.params?.snapshotId))
-    if (drafted === undefined) throw new AppError('template_not_found', `The snapshot ${name} was given up.`)
+    if (drafted === undefined || drafted.deleted_at !== null)
+      throw new AppError('template_not_found', `The snapshot ${name} was given up.`)
     return { template: snapshotTemplate(drafted), isReady: false }
   }
 

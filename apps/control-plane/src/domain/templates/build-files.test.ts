@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto'
+import fs from 'node:fs'
 import { appendFile, mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { BuildFiles } from './build-files.js'
 
 const DAY_MS = 24 * 3600 * 1000
@@ -77,8 +78,19 @@ describe('uploads of builds', () => {
   })
 
   it('are refused beyond their limit, by what arrives and by what is said', async () => {
-    await expect(receive('a', 101)).rejects.toMatchObject({ code: 'too_large' })
     await expect(files.receive({ teamId, hash: 'a' }, bytes(1), 101)).rejects.toMatchObject({ code: 'too_large' })
+    await expect(receive('a', 101)).rejects.toMatchObject({ code: 'too_large' })
+    expect(await names()).toEqual([])
+  })
+
+  it('leave nothing when they break off while their file is being opened, on a disk that is slow at it', async () => {
+    const { open: opened } = fs
+    const slow = vi.spyOn(fs, 'open').mockImplementation((...args: unknown[]) => {
+      setTimeout(() => Reflect.apply(opened, fs, args), 50)
+    })
+    await expect(receive('a', 101)).rejects.toMatchObject({ code: 'too_large' })
+    await new Promise((resolve) => setTimeout(resolve, 100))
+    slow.mockRestore()
     expect(await names()).toEqual([])
   })
 

@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { createWriteStream, type Stats } from 'node:fs'
+import type { Stats } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, rmdir, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline as pipe, Readable, Transform } from 'node:stream'
@@ -100,10 +100,9 @@ export class BuildFiles {
     }
     try {
       count(0)
-      await pipeline(
-        sealed(counted(source, count)),
-        createWriteStream(draft, { flags: 'wx', mode: 0o600, flush: true }),
-      )
+      // Open before anything can break off: what a stream is still opening then would be made after it was removed.
+      const file = await open(draft, 'wx', 0o600)
+      await pipeline(sealed(counted(source, count)), file.createWriteStream({ flush: true }))
       await this.#keep(ref, draft, received)
     } catch (error) {
       await rm(draft, { force: true })

@@ -12,6 +12,7 @@ import {
   UndoStack,
 } from '@wrenn/base'
 import { type Hardware, killRecordedVm, type Vm, type VmRecord, type VmSpec } from '@wrenn/vmm'
+import { removeTree } from '../../host/remove-tree.js'
 import type { Machine, Slot, TemplateImage } from '../machine.js'
 import { type GuestFiles, STATE_FILES, type StoredImage } from '../state-files.js'
 import type { CapsuleSpec, EgressPolicy, VmResources } from '../types.js'
@@ -202,7 +203,7 @@ export class GuestFactory {
   /** Removes all files of a capsule, or of a guest outside any. Idempotent. */
   async removeFiles(owner: string): Promise<void> {
     await this.dropMemory(owner)
-    await rm(this.#folderOf(owner), { recursive: true, force: true })
+    await removeTree(this.#folderOf(owner))
   }
 
   #folderOf(owner: string): string {

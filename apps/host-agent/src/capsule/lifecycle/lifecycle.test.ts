@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { AppError, capsuleIds, checkpointIds, snapshotIds } from '@wrenn/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
@@ -575,6 +575,22 @@ describe('a snapshot', () => {
     expect(await recall()).toBe('template')
     await test.until(async () => (await manager.snapshots.get(snapshotId)).durableAtMs)
     await manager.snapshots.remove(snapshotId)
+    await expectNothingLeft()
+  })
+
+  it('that was removed half-way is gone after the next start, and whoever asks for its removal again has it', async () => {
+    const [asked, unasked] = [snapshotIds.create(), snapshotIds.create()]
+    for (const id of [asked, unasked]) {
+      await manager.snapshots.create(capsuleId, id)
+      await test.until(async () => (await manager.snapshots.get(id)).durableAtMs)
+      // Its manifest went first.
+      await rm(join(test.dir, 'pool/snapshots', id, 'manifest.json'))
+    }
+    expect(await manager.snapshots.remove(asked)).toBeUndefined()
+    expect(await readdir(join(test.dir, 'pool/snapshots'))).toEqual([unasked])
+    await manager.destroy(capsuleId)
+    await manager.detach()
+    manager = (await test.start()).manager
     await expectNothingLeft()
   })
 

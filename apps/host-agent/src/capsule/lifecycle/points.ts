@@ -113,10 +113,9 @@ export class Points {
     return await table.exclusive(capsuleId, async () => {
       table.entry(capsuleId)
       const dir = dirs.checkpoint(capsuleId, checkpointId)
-      if (!(await states.exists(dir))) return undefined
-      const freed = await sizes.freedBy(dir)
+      const freed = (await states.exists(dir)) ? await sizes.freedBy(dir) : undefined
       flusher.cancel(dir)
-      await states.remove(dir)
+      await states.discard(dir)
       sizes.forget(dir)
       return freed
     })

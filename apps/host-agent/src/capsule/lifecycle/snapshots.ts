@@ -101,6 +101,10 @@ export class Snapshots {
   async takeUp(): Promise<void> {
     const { states, flusher } = this.#context
     await states.removeDrafts(dirs.snapshots())
+    for (const id of await states.list(dirs.snapshots())) {
+      const dir = dirs.snapshot(id)
+      if (!(await states.exists(dir))) await states.discard(dir) // of a removal by an earlier version that was broken off
+    }
     for (const { snapshotId, durableAtMs } of await this.list()) {
       if (durableAtMs === undefined) flusher.enqueue(dirs.snapshot(snapshotId), async () => {}, { isLate: true })
     }
@@ -134,11 +138,11 @@ export class Snapshots {
     const { states, flusher, sizes } = this.#context
     this.#requireUnread(snapshotId)
     const dir = dirs.snapshot(snapshotId)
-    if (!(await states.exists(dir))) return undefined
-    const freed = await sizes.freedBy(dir)
+    const wasThere = await states.exists(dir)
+    const freed = wasThere ? await sizes.freedBy(dir) : undefined
     this.#requireUnread(snapshotId) // measuring takes a while
     flusher.cancel(dir)
-    await states.remove(dir)
+    await states.discard(dir)
     this.#own.delete(snapshotId)
     sizes.forget(dir)
     return freed

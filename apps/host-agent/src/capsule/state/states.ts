@@ -1,10 +1,11 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, copyFile, mkdir, readdir, readFile, rename, stat, unlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { AppError, errorText, isErrno, settleAll, UndoStack, writeFileAtomic } from '@wrenn/base'
 import { type Hardware, hardwareOfVersion } from '@wrenn/vmm'
 import { z } from 'zod'
 import { LOADER_FILES } from '../../host/loader/index.js'
+import { removeTree } from '../../host/remove-tree.js'
 import type { Machine, TemplateImage } from '../machine.js'
 import { type GuestFiles, hardwareSchema, STATE_FILES, type StoredImage, storedImageSchema } from '../state-files.js'
 
@@ -313,7 +314,16 @@ export class StateStore {
   async remove(dir: string): Promise<void> {
     await this.retract(dir)
     await this.#machine.memory.drop(this.path(dir))
-    await rm(this.path(dir), { recursive: true, force: true })
+    await removeTree(this.path(dir))
+  }
+
+  /** Removes a state at once for everybody: what is left where that is broken off is a draft. What has no manifest goes, too. */
+  async discard(dir: string): Promise<void> {
+    try {
+      await this.remove(await this.disown(dir))
+    } catch (error) {
+      if (!isErrno(error, 'ENOENT')) throw error // it is gone
+    }
   }
 
   /** Nobody but root reads the state's files any more. */

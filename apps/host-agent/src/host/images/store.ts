@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { AppError, isErrno, UndoStack, writeFileAtomic } from '@wrenn/base'
 import type { z } from 'zod'
+import { removeTree } from '../remove-tree.js'
 import { acquireBuildLock } from './build-lock.js'
 import type { ImageStoreOptions } from './progress.js'
 
@@ -184,10 +185,6 @@ export async function sha256File(path: string, signal?: AbortSignal): Promise<st
   const hash = createHash('sha256')
   await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), hash, { ...(signal && { signal }) })
   return hash.digest('hex')
-}
-
-async function removeTree(path: string): Promise<void> {
-  await rm(path, { recursive: true, force: true, maxRetries: 3 })
 }
 
 /** Whether something is at the path and can be reached; a link counts by its target. */

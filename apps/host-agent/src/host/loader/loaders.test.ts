@@ -1,4 +1,6 @@
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { identify, silentLogger } from '@wrenn/base'
@@ -52,6 +54,19 @@ describe('memory that is loaded', () => {
       code: 'snapshot_damaged',
       message: 'A chunk is damaged.',
     })
+  })
+
+  it('is a file like any other only when its loader has written what it was at', async () => {
+    const late = `setTimeout(() => require('node:fs').writeFileSync(process.argv[1], 'noted'), 500)`
+    const child = spawn(process.execPath, ['-e', late, at(LOADER_FILES.workingSet)])
+    await once(child, 'spawn')
+    await loaders.prepare(dir, 4096)
+    await writeFile(at(LOADER_FILES.mark), JSON.stringify(await identify(child.pid ?? 0)))
+    await writeFile(at(LOADER_FILES.whole), '')
+    await loaders.finish(dir, new AbortController().signal)
+    expect(await readFile(at(LOADER_FILES.workingSet), 'utf8')).toBe('noted')
+    expect((await readdir(dir)).sort()).toEqual([LOADER_FILES.memory, LOADER_FILES.workingSet])
+    expect(await loaders.status(dir)).toBe('plain')
   })
 
   it('says the last words of what could not begin, which got its keys by no argument and no environment', async () => {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { link, open, readFile, rm, unlink, writeFile } from 'node:fs/promises'
+import { link, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -26,6 +26,10 @@ const START_MS = 30_000
 const LOOK_EVERY_MS = 100
 /** A guest that was just ended has its memory mapped for a moment yet. */
 const BUSY_MS = 30_000
+/** One that has nothing to serve any more has a hint to write. */
+const NOTE_MS = 5_000
+/** One that was killed may be in the middle of a write to a busy disk. */
+const END_MS = 30_000
 /** Two wait for requests, the rest work. */
 const THREADS = 16
 
@@ -111,6 +115,7 @@ export class Loaders {
       await writeFile(join(dir, LOADER_FILES.mark), JSON.stringify(id))
     } catch (error) {
       child.kill('SIGKILL')
+      await ended.catch(() => {})
       await this.drop(dir)
       throw new AppError('engine_failure', `The memory loader cannot be started: ${errorText(error)}`, { cause: error })
     } finally {
@@ -159,7 +164,7 @@ export class Loaders {
     await syncData(join(dir, LOADER_FILES.memory), { signal })
     signal.throwIfAborted()
     // From here on the file is the memory, whatever becomes of the loader.
-    await unlink(join(dir, LOADER_FILES.mark))
+    await rename(join(dir, LOADER_FILES.mark), join(dir, LOADER_FILES.ending))
     await using folder = await open(dir, 'r')
     await folder.sync()
     await this.#uncover(dir)
@@ -168,13 +173,15 @@ export class Loaders {
   /** Ends what loads below a directory, which is about to go: whatever runs on it ends too. */
   async drop(path: string): Promise<void> {
     for (const { dir, target } of await this.#mounted(path)) {
-      const id = await readMark(dir)
-      if (id !== undefined && id !== 'unknown') await signalProcess(id, 'SIGKILL')
+      const ids = await Promise.all([LOADER_FILES.mark, LOADER_FILES.ending].map((name) => readMark(dir, name)))
+      const loaders = ids.filter((id) => id !== undefined && id !== 'unknown')
+      for (const id of loaders) await signalProcess(id, 'SIGKILL')
       const { exitCode, stderr } = await runForResult('umount', ['--lazy', target])
       // A flush that was given up may have unmounted it meanwhile.
       if (exitCode !== 0 && !/not mounted|no mount point|not found/.test(stderr)) {
         throw new AppError('engine_failure', `${target} cannot be unmounted: ${stderr.trim()}`)
       }
+      for (const id of loaders) await untilEnded(id, dir)
     }
   }
 
@@ -204,7 +211,19 @@ export class Loaders {
       await waitFor(isFree, { timeoutMs: BUSY_MS, what: `the last guest to let go of ${target}` })
       this.#options.logger.info({ dir }, 'memory.loaded')
     }
-    for (const name of [LOADER_FILES.real, LOADER_FILES.whole]) await rm(join(dir, name), { force: true })
+    // It notes what was read, and whoever removes the directory, or stores what is in it, comes after that.
+    const loader = await readMark(dir, LOADER_FILES.ending)
+    if (loader !== undefined && loader !== 'unknown') await this.#end(loader, dir)
+    for (const name of [LOADER_FILES.real, LOADER_FILES.whole, LOADER_FILES.ending]) {
+      await rm(join(dir, name), { force: true })
+    }
+  }
+
+  async #end(loader: ProcessId, dir: string): Promise<void> {
+    if (await hasEnded(loader, NOTE_MS)) return
+    this.#options.logger.warn({ dir }, 'memory.loader_stays')
+    await signalProcess(loader, 'SIGKILL')
+    await untilEnded(loader, dir)
   }
 
   async #mounted(path: string): Promise<readonly { readonly dir: string; readonly target: string }[]> {
@@ -217,13 +236,24 @@ export class Loaders {
 }
 
 /** Which loader a directory has; `unknown` before it was ready. */
-async function readMark(dir: string): Promise<ProcessId | 'unknown' | undefined> {
+async function readMark(dir: string, name: string = LOADER_FILES.mark): Promise<ProcessId | 'unknown' | undefined> {
   try {
-    const found = markSchema.safeParse(JSON.parse(await readFile(join(dir, LOADER_FILES.mark), 'utf8')))
+    const found = markSchema.safeParse(JSON.parse(await readFile(join(dir, name), 'utf8')))
     return found.success ? found.data : 'unknown'
   } catch (error) {
     if (isErrno(error, 'ENOENT', 'ENOTDIR')) return undefined
     if (error instanceof SyntaxError) return 'unknown' // half of a write
     throw error
   }
+}
+
+async function hasEnded(loader: ProcessId, timeoutMs: number): Promise<boolean> {
+  const isOver = async (): Promise<true | undefined> => ((await isRunning(loader)) ? undefined : true)
+  return await waitFor(isOver, { timeoutMs, what: 'a loader to end' }).catch(() => false)
+}
+
+/** After this a loader writes nothing into its directory any more. @throws AppError `engine_failure` when it does not end */
+async function untilEnded(loader: ProcessId, dir: string): Promise<void> {
+  if (await hasEnded(loader, END_MS)) return
+  throw new AppError('engine_failure', `The loader of ${dir} (process ${loader.pid}) does not end.`)
 }

@@ -5,6 +5,8 @@ export const LOADER_FILES = {
   memory: 'mem',
   /** While it is there, the memory beside it is only worth something through its loader: which that is. */
   mark: 'mem.loading',
+  /** What the mark becomes once the memory is a file like any other: which loader still has to end. */
+  ending: 'mem.ending',
   /** The memory's own name is covered by the mount; by this one it is what is really on the disk. */
   real: 'mem.real',
   /** All of it is on the disk, apart from what the guest has changed. */
