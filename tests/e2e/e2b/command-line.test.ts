@@ -6,6 +6,7 @@ import { usePlatform } from '../harness/api.js'
 import { installClients } from '../harness/e2b-clients.js'
 import { type CommandResult, collect } from '../harness/platform.js'
 import { Terminal } from '../harness/terminal.js'
+import { eventually } from '../harness/wait.js'
 
 const { platform, api } = usePlatform()
 let program: string
@@ -92,9 +93,19 @@ describe('@e2b/cli 2.19.0, unmodified', () => {
     expect(await terminal.ended).toBe(0)
   })
 
-  it('says of logs that there are none', async () => {
-    const { code, stderr } = await e2b(['sandbox', 'logs', sandboxId])
-    expect([code, stderr]).toEqual([1, expect.stringContaining('not supported by this platform')])
+  it('shows what happened to a sandbox, some of it or all, and ends with the sandbox when it follows', async () => {
+    const one = (await output(['sandbox', 'create', 'base', '--detach'])).trim()
+    const following = output(['sandbox', 'logs', one, '--follow', '--level', 'debug', '--format', 'json'])
+    const shown = async () => {
+      const text = await output(['sandbox', 'logs', one, '--format', 'json'])
+      return text.includes('"Created"') ? text : undefined
+    }
+    const lines = await eventually('the first line of a log', shown)
+    expect(JSON.parse(lines.trim())).toMatchObject({ message: 'Created', logger: 'sandbox', action: 'capsule.create' })
+    await output(['sandbox', 'kill', one])
+    expect(await following).toContain('"Create begun"')
+    const isToldOfItsEnd = async () => (await output(['sandbox', 'logs', one])).includes('Killed') || undefined
+    await eventually('the end in the log', isToldOfItsEnd)
   })
 
   it('lists templates', async () => {

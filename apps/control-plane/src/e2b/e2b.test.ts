@@ -566,8 +566,6 @@ describe('the rest', () => {
       ['GET', '/secrets'],
       ['POST', '/templates'],
       ['POST', '/templates/x/builds/y'],
-      ['GET', '/sandboxes/x/logs'],
-      ['GET', '/v2/sandboxes/x/logs'],
     ] as const) {
       const error = await refusal(method, path, method === 'GET' ? undefined : {})
       expect([path, error.code, /not supported/.test(error.message)]).toEqual([path, 501, true])
@@ -612,6 +610,8 @@ describe('a key', () => {
       ['GET', '/v2/sandboxes', true],
       ['GET', at(sandbox), true],
       ['GET', at(sandbox, '/metrics'), true],
+      ['GET', at(sandbox, '/logs'), true],
+      ['GET', `/v2${at(sandbox, '/logs')}`, true],
       ['GET', '/snapshots', true],
       ['GET', '/templates', true],
       ['POST', '/v3/templates', false],

@@ -3,6 +3,7 @@ import { buildRoutes } from './routes/builds.js'
 import { createRoutes } from './routes/create.js'
 import { forkRoutes } from './routes/fork.js'
 import { lifecycleRoutes } from './routes/lifecycle.js'
+import { logRoutes } from './routes/logs.js'
 import { networkRoutes } from './routes/network.js'
 import { sandboxRoutes } from './routes/sandboxes.js'
 import { snapshotRoutes } from './routes/snapshots.js'
@@ -21,6 +22,7 @@ export function e2bRoutes(app: App, services: Services): void {
   createRoutes(app, services)
   sandboxRoutes(app, services)
   lifecycleRoutes(app, services)
+  logRoutes(app, services)
   forkRoutes(app, services)
   snapshotRoutes(app, services)
   networkRoutes(app, services)

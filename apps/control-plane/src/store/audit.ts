@@ -147,6 +147,46 @@ export async function listAudit(db: Db, teamId: string, filter: AuditFilter): Pr
   return await query.orderBy('at', 'desc').orderBy('audit_log.id', 'desc').limit(filter.limit).execute()
 }
 
+/** Which entries of a capsule, and which way. */
+export interface AboutCapsule {
+  readonly actions: readonly string[]
+  /** Both ends are in it. */
+  readonly since: Date | undefined
+  readonly until: Date | undefined
+  readonly order: 'asc' | 'desc'
+  /** Only those that are older by the database's clock. */
+  readonly settledMs: number
+  /** Beyond this one, in that order. */
+  readonly after: AuditPosition | undefined
+  readonly limit: number
+}
+
+/** Entries of the team about one capsule. */
+export async function listAboutCapsule(
+  db: Db,
+  teamId: string,
+  capsuleId: string,
+  { actions: wanted, since, until, order, settledMs, after, limit }: AboutCapsule,
+): Promise<AuditRow[]> {
+  let query = db
+    .selectFrom('audit_log')
+    .selectAll()
+    .where('team_id', '=', teamId)
+    .where('resource_id', '=', capsuleId)
+    .where('resource_type', '=', 'capsule')
+    .where('action', 'in', wanted)
+  if (since !== undefined) query = query.where('at', '>=', since)
+  if (until !== undefined) query = query.where('at', '<=', until)
+  if (settledMs > 0) {
+    query = query.where(sql<SqlBool>`at < clock_timestamp() - ${settledMs} * interval '1 millisecond'`)
+  }
+  if (after !== undefined) {
+    const beyond = sql.raw(order === 'asc' ? '>' : '<')
+    query = query.where(sql<SqlBool>`(at, id) ${beyond} (${after.at}, ${after.id})`)
+  }
+  return await query.orderBy('at', order).orderBy('id', order).limit(limit).execute()
+}
+
 /** Entries that have their place in the chain, in its order. */
 export async function listChained(db: Db, teamId: string, afterSeq: number, limit: number): Promise<NamedAuditRow[]> {
   return await named(db, teamId).where('seq', '>', afterSeq).orderBy('seq').limit(limit).execute()

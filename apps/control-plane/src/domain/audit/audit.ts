@@ -1,11 +1,13 @@
 import { AppError } from '@wrenn/base'
 import type { AuditPage, ListAuditQuery } from '@wrenn/protocol'
-import { type AuditPosition, listAudit, listChained } from '../../store/audit.js'
+import { type AboutCapsule, type AuditPosition, listAboutCapsule, listAudit, listChained } from '../../store/audit.js'
 import type { Db } from '../../store/database.js'
+import type { AuditRow } from '../../store/schema.js'
 import type { AuditChains } from './chain.js'
 import { toNamedEntry } from './entry.js'
 
 const EXPORT_BATCH = 1_000
+const ABOUT_BATCH = 1_000
 
 interface AuditDeps {
   readonly db: Db
@@ -36,6 +38,20 @@ export class Audit {
     const page = rows.slice(0, query.limit)
     const last = rows.length > query.limit ? page.at(-1) : undefined
     return { items: page.map(toNamedEntry), ...(last === undefined ? {} : { next_cursor: encode(last) }) }
+  }
+
+  /** Entries of the team about one capsule, in the order of time or against it; read from the database as they are asked for. */
+  async *aboutCapsule(
+    teamId: string,
+    capsuleId: string,
+    which: Omit<AboutCapsule, 'after' | 'limit'>,
+  ): AsyncGenerator<AuditRow> {
+    for (let after: AuditPosition | undefined; ; ) {
+      const rows = await listAboutCapsule(this.#deps.db, teamId, capsuleId, { ...which, after, limit: ABOUT_BATCH })
+      yield* rows
+      if (rows.length < ABOUT_BATCH) return
+      after = rows.at(-1)
+    }
   }
 
   /** All entries after a place in the chain that are committed when this begins, in the chain's order, as lines of JSON. */

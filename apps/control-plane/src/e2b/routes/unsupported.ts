@@ -24,11 +24,6 @@ const unsupported: readonly Unsupported[] = [
     permission: 'templates.write',
     what: 'Changing templates and the first ways to build them are',
   },
-  {
-    urls: ['/sandboxes/:id/logs', '/v2/sandboxes/:id/logs'],
-    permission: 'capsules.read',
-    what: 'Logs of sandboxes are',
-  },
 ]
 
 /** Refuses each of them by name. */
