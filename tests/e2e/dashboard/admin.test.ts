@@ -7,6 +7,7 @@ import {
   answer,
   expectAccessible,
   expectNothingBeside,
+  PATIENT,
   PHONE,
   signIn,
   useBrowser,
@@ -95,7 +96,15 @@ describe.skipIf(noBrowser !== '')(`the platform's own pages ${noBrowser}`, () =>
     await team.getByRole('button').click()
     await page.getByText('0 B of 512 MiB').waitFor()
     expect(await violations(tab)).toEqual([])
+    await page.reload()
+    await page.getByText('0 B of 512 MiB').waitFor()
     await page.keyboard.press('Escape')
+    await page.getByText('0 B of 512 MiB').waitFor({ state: 'detached' })
+    await page.getByLabel('Search teams').fill(`Planned${mark}`)
+    await expect.poll(() => new URL(page.url()).search, PATIENT).toBe(`?q=Planned${mark}`)
+    await page.reload()
+    await team.waitFor()
+    expect(await page.locator('[data-team]').count()).toBe(1)
 
     await page.getByRole('link', { name: 'Plans', exact: true }).click()
     await page.getByRole('button', { name: `Delete ${plan}` }).click()

@@ -69,9 +69,18 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
     await tab.page.getByRole('button', { name: 'New terminal' }).click()
     await untilScreen(tab, /#/)
     await typeLine(tab, 'echo "second [$marker]"', /second \[\]/)
+    const second = new URL(tab.page.url()).search
+    expect(second).toMatch(/^\?tab=shell-\d$/)
+    await tab.page.reload()
+    await untilScreen(tab, /second \[\]/)
+    expect(new URL(tab.page.url()).search).toBe(second)
   })
 
-  it('keeps its terminal while the server starts again', async () => {
+  it('keeps its terminal while the server starts again, and its list goes on by itself', async () => {
+    const list = await openBeside(tab)
+    await visit(list, platform, '/dashboard/capsules')
+    await list.page.locator('[data-live=live]').waitFor()
+    await list.page.evaluate('globalThis.isFirst = true')
     await tab.page.getByRole('button', { name: '1 · shell-1' }).click()
     const { 'control-plane': before } = await pidsOf(platform)
     if (before === undefined) throw new Error('The control plane runs.')
@@ -81,6 +90,15 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
       return now !== undefined && now !== before ? true : undefined
     })
     await typeLineUntilHeard('echo "still $marker"', /still kept/)
+    const session = await logIn(platform, email)
+    const id = path.split('/').at(-1)
+    for (const name of ['renamed', 'first']) {
+      await new Api(platform, '').json('PATCH', `/v1/capsules/${id}`, { ...bearer(session), json: { name } })
+      await list.page.locator('[data-capsule]').getByText(name, { exact: true }).waitFor()
+    }
+    await list.page.locator('[data-live=live]').waitFor()
+    expect(await list.page.evaluate('globalThis.isFirst')).toBe(true)
+    await list.page.close()
   })
 
   /** What is typed while the connection is down may be lost, as the page says; so it is typed again. */
@@ -120,6 +138,27 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
     await page.getByRole('button', { name: 'Cancel' }).click()
     await page.getByRole('button', { name: 'Close the search' }).click()
     expect(tab.problems.filter((problem) => problem.includes('style'))).toEqual([])
+  })
+
+  it('starts a command that goes on, and has its output in its address', async () => {
+    const { page } = tab
+    await page.getByRole('link', { name: 'Processes' }).click()
+    await page.getByRole('button', { name: 'Start', exact: true }).click()
+    await page.getByRole('dialog').getByLabel('Command').fill('echo said once; exec sleep 9999')
+    await page.getByRole('dialog').getByRole('button', { name: 'Start', exact: true }).click()
+    const row = page.locator('[data-process]', { hasText: 'said once' })
+    await row.getByRole('button', { name: 'Output' }).click()
+    const output = page.getByRole('dialog', { name: 'Output' })
+    await output.getByText('said once', { exact: true }).waitFor()
+    expect(new URL(page.url()).searchParams.get('output')).toBe(await row.getAttribute('data-process'))
+    await page.reload()
+    await output.getByText('said once', { exact: true }).waitFor()
+    expect(await violations(tab)).toEqual([])
+    await page.keyboard.press('Escape')
+    await output.waitFor({ state: 'detached' })
+    expect(new URL(page.url()).search).toBe('')
+    await row.getByRole('button', { name: 'End' }).click()
+    await row.getByText('ended').waitFor()
   })
 
   it('takes files in, shows them, gives them back and deletes them', async () => {
@@ -164,6 +203,11 @@ describe.skipIf(noBrowser !== '')(`a capsule in the dashboard ${noBrowser}`, () 
       ...bearer(session),
       json,
     })
+    // What is in no folder yet is said how to bring there.
+    await visit(tab, platform, `${path}/files?path=%2Fsrv`)
+    await page.getByText('Nothing is here').waitFor()
+    await page.getByRole('tab', { name: 'CLI' }).waitFor()
+    expect(await violations(tab)).toEqual([])
     await visit(tab, platform, `${path}/files?path=%2Froot%2Fmany`)
     const [first, last] = [page.locator('[data-file="00001"]'), page.locator(`[data-file="0${FILES}"]`)]
     const rows = page.locator('[data-file]')

@@ -1,6 +1,11 @@
 /** A call in three languages, to copy. */
 export type Examples = readonly { readonly name: string; readonly text: string }[]
 
+/** Names of folders are made by what runs in a capsule; none of them may become a command of who copies an example. */
+function shellWord(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`
+}
+
 /** How a first capsule is made without this page. */
 export function launchExamples(origin: string): Examples {
   return [
@@ -18,6 +23,41 @@ export function launchExamples(origin: string): Examples {
     {
       name: 'curl',
       text: `curl -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{}' ${origin}/v1/capsules`,
+    },
+  ]
+}
+
+/** How a command is started that goes on by itself. */
+export function processExamples(origin: string, id: string): Examples {
+  return [
+    { name: 'CLI', text: `wrenn capsule exec ${id} -d -- python3 -m http.server\nwrenn capsule ps ${id}` },
+    {
+      name: 'SDK',
+      text: [
+        `const capsule = await wrenn.capsules.get('${id}')`,
+        "const { tag } = await capsule.start('python3 -m http.server')",
+        'for await (const event of capsule.attach(tag, { fromOffset: 0 })) console.log(event)',
+      ].join('\n'),
+    },
+    {
+      name: 'curl',
+      text: `curl -H "X-API-Key: $KEY" -H 'content-type: application/json' \\\n  -d '{"cmd": "python3", "args": ["-m", "http.server"], "background": true}' \\\n  ${origin}/v1/capsules/${id}/exec`,
+    },
+  ]
+}
+
+/** How a file comes into a folder of a capsule. */
+export function uploadExamples(origin: string, id: string, folder: string): Examples {
+  const path = `${folder === '/' ? '' : folder}/data.csv`
+  return [
+    { name: 'CLI', text: `wrenn capsule cp data.csv ${shellWord(`${id}:${path}`)}` },
+    {
+      name: 'SDK',
+      text: `const capsule = await wrenn.capsules.get('${id}')\nawait capsule.files.write(${JSON.stringify(path)}, 'a,b\\n1,2\\n')`,
+    },
+    {
+      name: 'curl',
+      text: `curl -H "X-API-Key: $KEY" -T data.csv \\\n  ${shellWord(`${origin}/v1/capsules/${id}/files?path=${encodeURIComponent(path)}`)}`,
     },
   ]
 }
