@@ -15,7 +15,7 @@ import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Snapshots } from './domain/points/index.js'
 import { Readiness, Reconciler } from './domain/reconcile/index.js'
-import { Keyring, readKeyFile } from './domain/secrets/index.js'
+import { Keyring, readKeyFile, TeamSecrets } from './domain/secrets/index.js'
 import type { OpenTeamStates } from './domain/stored/index.js'
 import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
@@ -97,7 +97,8 @@ export async function startControlPlane(
       : undefined
   const { limits, lifecycleTimeoutMs } = config
   const snapshots = new Snapshots({ db, host, operations, limits, logger })
-  const egress = new Egress({ db, host, logger, keyring, lookEveryMs: tickMs })
+  const secrets = new TeamSecrets({ db, keyring, logger })
+  const egress = new Egress({ db, host, logger, keyring, secrets, lookEveryMs: tickMs })
   const callMeter = new CallMeter({ db, logger, defaultLimit: limits.quota.apiCallsPerMin })
   const canHibernate = config.objectStore !== undefined
   const moves = new Moves({ db, host, placement, operations, limits, keyring, canHibernate })
@@ -163,6 +164,7 @@ export async function startControlPlane(
     templateBuilds: builds.service,
     templateTags: builds.tags,
     registryLogins: builds.logins,
+    secrets,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -18,7 +18,7 @@ import { createPeople } from './domain/people/index.js'
 import { AllCapsules, PlatformWatch, UnknownCapsules } from './domain/platform/index.js'
 import { Checkpoints, Snapshots } from './domain/points/index.js'
 import { createInFlight, Readiness } from './domain/reconcile/index.js'
-import { Keyring } from './domain/secrets/index.js'
+import { Keyring, TeamSecrets } from './domain/secrets/index.js'
 import { Invitations, Members, Plans, TeamAdmin, Teams } from './domain/teams/index.js'
 import { createBuilds } from './domain/templates/index.js'
 import { Usage } from './domain/usage/index.js'
@@ -108,6 +108,7 @@ async function openApi(): Promise<string> {
   })
   const authority = new HostAuthority({ db, keyring })
   const unknownCapsules = new UnknownCapsules({ db, host })
+  const secrets = new TeamSecrets({ db, keyring, logger })
   const joinedHosts = new JoinedHosts({ db, authority, takesHosts: false })
   const moves = new Moves({ ...deps, canHibernate: false })
   const app = await createApp({
@@ -142,12 +143,13 @@ async function openApi(): Promise<string> {
     audit: new Audit({ db, chains: new AuditChains({ db, logger, retentionMs: 0 }) }),
     capsules,
     lifecycle,
-    egress: new Egress(deps),
+    egress: new Egress({ ...deps, secrets }),
     checkpoints,
     snapshots,
     templateBuilds: builds.service,
     templateTags: builds.tags,
     registryLogins: builds.logins,
+    secrets,
     teamName: (teamId) => findTeamName(db, teamId),
     quota: (teamId) => readQuota({ db, host, callMeter }, teamId, limits),
     host,

@@ -32,6 +32,8 @@ export type BuildId = Branded<'BuildId'>
 export type PasskeyId = Branded<'PasskeyId'>
 /** `ch-` and 25 base-36 digits. Names a channel that a team is told through. */
 export type ChannelId = Branded<'ChannelId'>
+/** `sec-` and 25 base-36 digits. Names a secret of a team, as its name does. */
+export type SecretId = Branded<'SecretId'>
 /** `mail-` and 25 base-36 digits. Part of the mail's Message-ID, so that a mail that came twice can be told. */
 export type MailId = Branded<'MailId'>
 
@@ -78,6 +80,8 @@ export const buildIds = kind<BuildId>('bld')
 export const passkeyIds = kind<PasskeyId>('pk')
 /** As {@link capsuleIds}, of channels. */
 export const channelIds = kind<ChannelId>('ch')
+/** As {@link capsuleIds}, of secrets. */
+export const secretIds = kind<SecretId>('sec')
 /** As {@link capsuleIds}, of mails. */
 export const mailIds = kind<MailId>('mail')
 

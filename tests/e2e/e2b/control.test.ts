@@ -119,6 +119,24 @@ describe.each(clientVersions)('%s, unmodified', (version) => {
     await expect(sdk.Sandbox.connect(other.sandboxId, options)).rejects.toBeInstanceOf(sdk.NotFoundError)
   })
 
+  it('keeps a secret, gives it new values, and shows none', async () => {
+    const { Secret } = sdk
+    const name = `${version} key`
+    const made = await Secret.create(name.toUpperCase(), 'hush-1', { ...options, metadata: { for: version } })
+    expect(made).toMatchObject({ name, version: 1, metadata: { for: version } })
+    const next = await Secret.update(name, 'hush-2', options)
+    expect(next).toMatchObject({ secretId: made.secretId, version: 2, metadata: { for: version } })
+    expect(await Secret.getInfo(made.secretId, options)).toEqual(next)
+    const pages = Secret.list({ ...options, limit: 1 })
+    const listed: unknown[] = []
+    while (pages.hasNext) listed.push(...(await pages.nextItems()))
+    expect(listed).toContainEqual(next)
+    expect(JSON.stringify([made, listed])).not.toContain('hush')
+    expect(await Secret.exists(name, options)).toBe(true)
+    expect([await Secret.destroy(name, options), await Secret.destroy(name, options)]).toEqual([true, false])
+    expect(await Secret.exists(name, options)).toBe(false)
+  })
+
   it('is told what there is not', async () => {
     expect(await sdk.Template.exists('base', options)).toBe(true)
     expect(await sdk.Template.exists('nothing', options)).toBe(false)

@@ -11,6 +11,7 @@ import { type NameServer, startNameServer } from '../harness/name-server.js'
 import { wrenn } from '../harness/platform.js'
 import { openClient } from '../harness/sdk.js'
 import { type Site, startSite } from '../harness/site.js'
+import { eventually } from '../harness/wait.js'
 
 const run = promisify(execFile)
 const HOST = 'api.wrenn.test'
@@ -92,6 +93,33 @@ describe('a token that is set in requests to a host', () => {
       expect([await asked('/changed', 'x-key'), await asked('/changed')]).toEqual([next, undefined])
     } finally {
       await sandbox.kill()
+    }
+  })
+
+  it('is the one that a secret of the team has now, which rules refer to by its name', async () => {
+    const { Sandbox, Secret } = await loadClient(dir, 'e2b-2.51')
+    const options = { apiKey, apiUrl: platform.url, sandboxUrl: platform.url }
+    const tokens = [newToken(), newToken()].map((token) => token.slice(7))
+    const [first = '', second = ''] = tokens
+    const name = `header ${randomBytes(4).toString('hex')}`
+    await Secret.create(name, first, options)
+    const headers = { Authorization: `Bearer ${Secret.fill(name)}` }
+    const rules = { [HOST]: [{ transform: { headers } }] }
+    const sandbox = await Sandbox.create('base', { ...options, timeoutMs: 900_000, network: { rules } })
+    try {
+      await sandbox.commands.run(curl('/named'), { timeoutMs: 120_000 })
+      expect(await asked('/named')).toBe(`Bearer ${first}`)
+      await Secret.update(name, second, options)
+      let asks = 0
+      await eventually('the new value to be sent', async () => {
+        const path = `/named/${++asks}`
+        await sandbox.commands.run(curl(path), { timeoutMs: 120_000 })
+        return (await asked(path)) === `Bearer ${second}` || undefined
+      })
+      for (const token of tokens) expect(await filesWith(token, sandbox.sandboxId)).toEqual([])
+    } finally {
+      await sandbox.kill()
+      await Secret.destroy(name, options)
     }
   })
 

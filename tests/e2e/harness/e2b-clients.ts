@@ -68,6 +68,15 @@ export interface E2bSdk {
     getTags(name: string, options: Options): Promise<readonly { readonly tag: string; readonly buildId: string }[]>
     getBuildStatus(build: Build, options: Options & { readonly logsOffset?: number }): Promise<BuildStatus>
   }
+  readonly Secret: {
+    create(name: string, value: string, options: Options & SecretOptions): Promise<SecretInfo>
+    update(idOrName: string, value: string, options: Options & SecretOptions): Promise<SecretInfo>
+    getInfo(idOrName: string, options: Options): Promise<SecretInfo>
+    list(options: Options & { readonly limit?: number }): Pages<SecretInfo>
+    exists(idOrName: string, options: Options): Promise<boolean>
+    destroy(idOrName: string, options: Options): Promise<boolean>
+    fill(name: string): string
+  }
   readonly NotFoundError: new () => Error
   readonly AuthenticationError: new () => Error
   readonly CommandExitError: new () => Error & { readonly exitCode: number }
@@ -79,6 +88,17 @@ export interface Options {
   readonly apiKey: string
   readonly apiUrl: string
   readonly sandboxUrl: string
+}
+
+interface SecretOptions {
+  readonly metadata?: Readonly<Record<string, string>>
+}
+
+interface SecretInfo {
+  readonly secretId: string
+  readonly name: string
+  readonly version: number
+  readonly metadata: Readonly<Record<string, string>>
 }
 
 /** How far a template's steps are said. */

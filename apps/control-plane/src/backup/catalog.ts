@@ -9,6 +9,7 @@ const SEALED: readonly (readonly [table: string, column: string])[] = [
   ['channels', 'config'],
   ['host_authorities', 'key'],
   ['registry_logins', 'password'],
+  ['secrets', 'value'],
   ['stored_states', 'sealed_by'],
   ['totp_factors', 'secret'],
 ]

@@ -563,7 +563,6 @@ describe('the rest', () => {
     for (const [method, path] of [
       ['POST', '/volumes'],
       ['GET', '/volumecontent/v/dir'],
-      ['GET', '/secrets'],
       ['POST', '/templates'],
       ['POST', '/templates/x/builds/y'],
     ] as const) {
@@ -631,6 +630,10 @@ describe('a key', () => {
       ['POST', at(sandbox, '/snapshots'), false],
       ['PUT', at(sandbox, '/network'), false],
       ['DELETE', '/templates/x', false],
+      ['GET', '/secrets', true],
+      ['POST', '/secrets', false],
+      ['POST', '/secrets/x', false],
+      ['DELETE', '/secrets/x', false],
       ['GET', '/volumes', false],
     ] as const) {
       const status = async (headers: Record<string, string>) => {

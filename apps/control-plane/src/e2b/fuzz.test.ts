@@ -49,6 +49,11 @@ const routes = [
   'GET /templates/x/builds/{x}/status?logsOffset,limit,level',
   'PUT /v3/template-files/{x}/x?expires,signature',
   'PUT /v3/template-files/x/{x}?expires,signature',
+  'GET /secrets?limit,nextToken',
+  'POST /secrets name,value,metadata',
+  'GET /secrets/{x}',
+  'POST /secrets/{x} value,metadata',
+  'DELETE /secrets/{x}',
   'GET /volumes/{x}',
 ]
 

@@ -6,6 +6,7 @@ import { lifecycleRoutes } from './routes/lifecycle.js'
 import { logRoutes } from './routes/logs.js'
 import { networkRoutes } from './routes/network.js'
 import { sandboxRoutes } from './routes/sandboxes.js'
+import { secretRoutes } from './routes/secrets.js'
 import { snapshotRoutes } from './routes/snapshots.js'
 import { tagRoutes } from './routes/tags.js'
 import { teamRoutes } from './routes/teams.js'
@@ -26,6 +27,7 @@ export function e2bRoutes(app: App, services: Services): void {
   forkRoutes(app, services)
   snapshotRoutes(app, services)
   networkRoutes(app, services)
+  secretRoutes(app, services)
   templateRoutes(app, services)
   buildRoutes(app, services)
   tagRoutes(app, services)

@@ -14,6 +14,8 @@ const EVERYWHERE = '0.0.0.0/0'
 
 /** Begins what their proxy would put a token in place of. */
 const PLACEHOLDER = '${e2b.'
+/** A secret of the team, as their clients refer to it. */
+const SECRET = /\$\{e2b\.(secrets\.[^{}]+\})/g
 
 const targets = z.array(text(255, 1)).max(256)
 const rules = z.record(
@@ -72,13 +74,13 @@ export function egressOf(wish: NetworkWish, internet: boolean | undefined): Egre
 function rulesOf(wished: NonNullable<NetworkWish['rules']>): EgressRuleWish[] {
   const asked = Object.entries(wished).flatMap(([host, rules]) => {
     const all = rules.flatMap(({ transform }) => Object.entries(transform?.headers ?? {}))
-    if (all.some(([, value]) => value.includes(PLACEHOLDER))) {
+    if (all.some(([, value]) => asOurs(value).includes(PLACEHOLDER))) {
       throw new AppError(
         'not_supported',
         `network.rules of ${host} has a token of iam, which this platform does not make.`,
       )
     }
-    const headers = Object.fromEntries(all.map(([name, value]) => [name.toLowerCase(), value]))
+    const headers = Object.fromEntries(all.map(([name, value]) => [name.toLowerCase(), asOurs(value)]))
     return all.length === 0 ? [] : [{ host, headers }]
   })
   const { success, data, error } = egressWishSchema.shape.rules.safeParse(asked)
@@ -86,6 +88,10 @@ function rulesOf(wished: NonNullable<NetworkWish['rules']>): EgressRuleWish[] {
   const [issue] = error.issues // which says no value
   const host = asked[Number(issue?.path[0])]?.host ?? ''
   throw new AppError('invalid_request', `network.rules: ${host.slice(0, 100)}: ${issue?.message}.`)
+}
+
+function asOurs(value: string): string {
+  return value.replaceAll(SECRET, '${$1')
 }
 
 /** A policy in their words. What rules set is shown to nobody: an empty text stands for it, which is none that could be set. */

@@ -32,6 +32,7 @@ import type {
 import type { AllCapsules, PlatformWatch, UnknownCapsules } from '../domain/platform/index.js'
 import type { AtomicExecs, Checkpoints, Snapshots } from '../domain/points/index.js'
 import type { Readiness } from '../domain/reconcile/index.js'
+import type { TeamSecrets } from '../domain/secrets/index.js'
 import type { Invitations, Members, Plans, TeamAdmin, Teams } from '../domain/teams/index.js'
 import type { RegistryLogins, TemplateBuilds, TemplateTags } from '../domain/templates/index.js'
 import type { Usage } from '../domain/usage/index.js'
@@ -87,6 +88,7 @@ export interface Services {
   readonly snapshots: Snapshots
   readonly templateBuilds: TemplateBuilds
   readonly registryLogins: RegistryLogins
+  readonly secrets: TeamSecrets
   readonly templateTags: TemplateTags
   readonly teamName: (teamId: string) => Promise<string | undefined>
   /** What a team uses and may use. */

@@ -211,6 +211,8 @@ export interface CapsulesTable {
   egress: Json<EgressPolicy | null>
   /** What the rules of `egress` set, encrypted. */
   egress_rules: ColumnType<string | null, string | null | undefined, string | null>
+  /** Names of the team's secrets that they refer to; `null`: none. */
+  secret_names: ColumnType<string[] | null, readonly string[] | null | undefined, readonly string[] | null>
   /** Grows with each change of `egress`. */
   egress_revision: Count
   /** The revision that its host reported last. */
@@ -872,6 +874,25 @@ interface RegistryLoginsTable {
   updated_at: ColumnType<Date, undefined, RawBuilder<Date>>
 }
 
+/** A secret of a team, which rules of egress policies refer to. */
+interface SecretsTable {
+  id: string
+  team_id: string
+  /** In small letters, unique among those of its team that are not deleted. */
+  name: string
+  /** Encrypted; empty for one that is deleted. */
+  value: string
+  /** Grows with each value, and with the deletion. */
+  version: Count
+  /** The version that was noted at capsules whose rules refer to it. */
+  told_version: Count
+  metadata: JSONColumnType<Record<string, string>, string, string>
+  created_at: ColumnType<Date, undefined, never>
+  updated_at: ColumnType<Date, undefined, RawBuilder<Date>>
+  /** It stays until capsules are told. */
+  deleted_at: ColumnType<Date | null, undefined, RawBuilder<Date>>
+}
+
 /** Where a team wants its events sent to. */
 interface ChannelsTable {
   id: string
@@ -1177,6 +1198,7 @@ export interface Database {
   mails: MailsTable
   invitations: InvitationsTable
   registry_logins: RegistryLoginsTable
+  secrets: SecretsTable
   channels: ChannelsTable
   channel_deliveries: ChannelDeliveriesTable
 }
@@ -1209,6 +1231,7 @@ export type EventRow = Selectable<EventsTable>
 export type InvitationRow = Selectable<InvitationsTable>
 /** A login at a registry, in the form of {@link CapsuleRow}. */
 export type RegistryLoginRow = Selectable<RegistryLoginsTable>
+export type SecretRow = Selectable<SecretsTable>
 /** A channel, in the form of {@link CapsuleRow}. */
 export type ChannelRow = Selectable<ChannelsTable>
 /** An event for a channel, in the form of {@link CapsuleRow}. */

@@ -82,6 +82,7 @@ export async function endTeam(tx: Db, id: string): Promise<void> {
   await tx.deleteFrom('team_members').where('team_id', '=', id).execute()
   await tx.deleteFrom('channels').where('team_id', '=', id).execute()
   await tx.deleteFrom('registry_logins').where('team_id', '=', id).execute()
+  await tx.deleteFrom('secrets').where('team_id', '=', id).execute()
   await tx
     .updateTable('invitations')
     .set({ revoked_at: now })

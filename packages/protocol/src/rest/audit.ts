@@ -14,6 +14,7 @@ export const auditResources = [
   'plan',
   'channel',
   'registry',
+  'secret',
   'host',
   'host_authority',
 ] as const

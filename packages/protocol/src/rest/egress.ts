@@ -10,14 +10,17 @@ export const MAX_RULE_HEADERS = 16
 /** Of all that rules of a policy set, names and values. */
 export const MAX_RULES_BYTES = 64 * 1024
 
-const MAX_VALUE_LENGTH = 8192
+/** Of what a header is set to. */
+export const MAX_RULE_VALUE_LENGTH = 8192
+/** Of a secret that values refer to. */
+export const MAX_SECRET_LENGTH = 4096
 
 const ruleHost = text(255, 1).describe('A domain: example.org, or *.example.org for each name below it.')
 const headerName = z.string().regex(/^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/, 'must be the name of a header')
 const headerValue = z
   .string()
   .min(1)
-  .max(MAX_VALUE_LENGTH)
+  .max(MAX_RULE_VALUE_LENGTH)
   .regex(/^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$/, 'must be visible ASCII characters')
 const headerNames = z.array(headerName).min(1).max(MAX_RULE_HEADERS)
 
@@ -34,10 +37,10 @@ const egressRuleWishSchema = requestBody({
   host: ruleHost,
   headers: z
     .union([z.record(headerName, headerValue), headerNames], {
-      error: `must be names of headers with values of 1 to ${MAX_VALUE_LENGTH} visible ASCII characters, or a list of 1 to ${MAX_RULE_HEADERS} names`,
+      error: `must be names of headers with values of 1 to ${MAX_RULE_VALUE_LENGTH} visible ASCII characters, or a list of 1 to ${MAX_RULE_HEADERS} names`,
     })
     .describe(
-      'Headers with their values, which are kept encrypted; or names alone, of headers that keep the values they have.',
+      `Headers with their values, which are kept encrypted; or names alone, of headers that keep the values they have. \`\${secrets.NAME}\` in a value stands for a secret of the team.`,
     ),
 })
 

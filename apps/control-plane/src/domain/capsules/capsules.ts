@@ -47,6 +47,7 @@ import { type Life, lifeColumns } from './life.js'
 import type { RequestOptions } from './lifecycle.js'
 import { needCapsule } from './need-capsule.js'
 import { portTokenFor } from './port-token.js'
+import { checkReferences } from './rule-secrets.js'
 
 interface CapsulesDeps {
   readonly db: Db
@@ -187,6 +188,7 @@ export class Capsules {
         egress_rules: sealRules(keyring, id, rules),
         // A host that has forgotten what they set says 0.
         ...(rules.length > 0 && { egress_revision: 1 }),
+        secret_names: await checkReferences(db, teamId, rules),
         default_user: input.user ?? defaults?.user ?? input.fallback?.user ?? '',
         default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',

@@ -11,8 +11,9 @@ import {
 } from '../../store/capsules.js'
 import type { Db } from '../../store/database.js'
 import type { CapsuleRow } from '../../store/schema.js'
-import type { Keyring } from '../secrets/index.js'
+import { type Keyring, openSecrets } from '../secrets/index.js'
 import { openRules, type SecretRule, sealRules } from './egress-rules.js'
+import { fillRules } from './rule-secrets.js'
 
 /** For one call that nobody waits for. */
 export const CARRY_TIMEOUT_MS = 10_000
@@ -28,16 +29,20 @@ interface CarryDeps {
   readonly keyring: Keyring
 }
 
-/** As hosts are told it, with what its rules set. @throws AppError `not_supported` without their key */
-export function egressOf(
+/**
+ * As hosts are told it, with what its rules set. Secrets are read after the row: when one has changed since, that is noted in the row, and told next.
+ * @throws AppError `not_supported` without their key
+ */
+export async function egressOf(
   row: CapsuleRow,
-  keyring: Keyring,
-): {
+  { db, keyring }: Omit<CarryDeps, 'host'>,
+): Promise<{
   readonly egress: Omit<EgressPolicy, 'rules'> & { readonly learn: boolean; readonly rules: SecretRule[] }
   readonly egressRevision: bigint
-} {
+}> {
   const { rules: _names, ...policy } = policyOf(row)
-  const rules = [...openRules(keyring, row)]
+  const secrets = await openSecrets({ db, keyring }, row.team_id, row.secret_names ?? [])
+  const rules = fillRules(openRules(keyring, row), secrets)
   return { egress: { ...policy, learn: policy.learn === true, rules }, egressRevision: BigInt(row.egress_revision) }
 }
 
@@ -65,8 +70,9 @@ export async function carryEgress(deps: CarryDeps, row: CapsuleRow, timeoutMs: n
   return newest
 }
 
-async function carryOnce({ db, host, keyring }: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
-  const { egress, egressRevision: revision } = egressOf(row, keyring)
+async function carryOnce(deps: CarryDeps, row: CapsuleRow, timeoutMs: number): Promise<CapsuleRow> {
+  const { db, host } = deps
+  const { egress, egressRevision: revision } = await egressOf(row, deps)
   const request = { capsuleId: row.id, egress, revision }
   const { capsule } = await host.call((client) => client.setEgress(request, { timeoutMs }))
   const inForce = Number(capsule?.egressRevision ?? 0n)

@@ -7,7 +7,7 @@ import { findAnyCapsule, insertCapsule, patchCapsule } from '../../store/capsule
 import { createTeam } from '../../store/teams.js'
 import { useDatabases } from '../../testing/databases.js'
 import { whereaboutsIn } from '../hosts/index.js'
-import { Keyring } from '../secrets/index.js'
+import { Keyring, TeamSecrets } from '../secrets/index.js'
 import { Egress } from './egress.js'
 
 const fresh = useDatabases()
@@ -46,7 +46,9 @@ it('pending egress of a host that does not answer keeps that of no other waiting
   const [slowId, otherId] = [await joined(slow), await joined(other)]
   const held = Array.from({ length: MANY }, () => slow.holdNext('egress'))
   for (let n = 0; n < MANY; n++) await pendingOn(slowId)
-  const egress = new Egress({ db, host: hosts, logger, keyring: new Keyring([]), lookEveryMs: 20 })
+  const keyring = new Keyring([])
+  const secrets = new TeamSecrets({ db, keyring, logger })
+  const egress = new Egress({ db, host: hosts, logger, keyring, secrets, lookEveryMs: 20 })
   egress.start()
   await held[0]?.reached
   const id = await pendingOn(otherId)

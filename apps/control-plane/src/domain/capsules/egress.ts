@@ -15,11 +15,12 @@ import { type Db, inTransaction } from '../../store/database.js'
 import type { Actor, CapsuleRow } from '../../store/schema.js'
 import { checkedEgress } from '../limits/index.js'
 import { Rounds } from '../rounds.js'
-import type { Keyring } from '../secrets/index.js'
+import type { Keyring, TeamSecrets } from '../secrets/index.js'
 import { CARRY_TIMEOUT_MS, carryEgress, isInForce, policyOf, resealAllRules } from './carry-egress.js'
 import { openRules, type SecretRule, sealRules, splitWish } from './egress-rules.js'
 import { illegal, needCapsule } from './need-capsule.js'
 import { toLearned } from './propose-egress.js'
+import { checkReferences } from './rule-secrets.js'
 
 const LOOK_EVERY_MS = 1_000
 const ASK_TIMEOUT_MS = 2_000
@@ -33,6 +34,8 @@ interface EgressDeps {
   readonly host: HostCalls
   readonly logger: Logger
   readonly keyring: Keyring
+  /** Whose changes are told to hosts with the policies that refer to them. */
+  readonly secrets: Pick<TeamSecrets, 'noteChanges' | 'resealAll'>
   /** How often the host's policies are looked at, once started. @default 1000 */
   readonly lookEveryMs?: number
 }
@@ -135,6 +138,7 @@ export class Egress {
 
   async #round(): Promise<void> {
     if (!this.#isResealed) await this.#reseal()
+    await this.#deps.secrets.noteChanges()
     await this.#carryPending()
   }
 
@@ -142,6 +146,9 @@ export class Egress {
   async #reseal(): Promise<void> {
     for (const capsuleId of await resealAllRules(this.#deps)) {
       this.#deps.logger.warn({ capsuleId }, 'egress.rules_key_lost')
+    }
+    for (const secretId of await this.#deps.secrets.resealAll()) {
+      this.#deps.logger.warn({ secretId }, 'secret.key_lost')
     }
     this.#isResealed = true
   }
@@ -201,6 +208,7 @@ export class Egress {
     const written = await patchCapsule(tx, id, {
       egress: JSON.stringify(policy),
       egress_rules: sealRules(this.#deps.keyring, id, rules),
+      secret_names: await checkReferences(tx, teamId, rules),
       egress_revision: Math.max(row.egress_revision, row.egress_in_force) + 1,
       updated_at: new Date(),
     })

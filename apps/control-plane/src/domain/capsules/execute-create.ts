@@ -73,7 +73,7 @@ export function createExecutor(deps: ExecutorDeps): Executor {
 }
 
 async function createOnHost(
-  { host, keyring, createTimeoutMs }: ExecutorDeps,
+  { db, host, keyring, createTimeoutMs }: ExecutorDeps,
   operation: OperationRow,
   row: CapsuleRow,
 ): Promise<CreateCapsuleResponse> {
@@ -86,6 +86,7 @@ async function createOnHost(
     .findTemplate(template)
     .catch(() => undefined)
   const isBuilt = known?.sizeBytes !== 0n
+  const egress = await egressOf(row, { db, keyring })
   return await host.call((client) =>
     client.createCapsule(
       {
@@ -102,7 +103,7 @@ async function createOnHost(
         hostname: row.id,
         generation: BigInt(row.generation),
         verified: operation.params?.isVerified === true,
-        ...egressOf(row, keyring),
+        ...egress,
       },
       { timeoutMs: createTimeoutMs + (isBuilt ? 0 : FIRST_BUILD_MS) },
     ),

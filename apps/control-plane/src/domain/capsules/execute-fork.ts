@@ -88,10 +88,13 @@ async function forkOnHost(
   const request = {
     capsuleId: operation.capsule_id,
     checkpointId,
-    copies: copies.map((capsuleId) => {
-      const row = rows.get(capsuleId)
-      return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...(row && egressOf(row, keyring)) }
-    }),
+    copies: await Promise.all(
+      copies.map(async (capsuleId) => {
+        const row = rows.get(capsuleId)
+        const egress = row && (await egressOf(row, { db, keyring }))
+        return { capsuleId, hostname: capsuleId, generation: 1n, envs, ...egress }
+      }),
+    ),
   }
   return await host.call((client) => client.forkCapsule(request, { timeoutMs: lifecycleTimeoutMs }))
 }

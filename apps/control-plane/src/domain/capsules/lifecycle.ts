@@ -434,6 +434,7 @@ function inherited(source: CapsuleRow) {
     disk_size_mib: source.disk_size_mib,
     egress: source.egress === null ? null : JSON.stringify(source.egress),
     egress_revision: source.egress_revision,
+    secret_names: source.secret_names,
     default_user: source.default_user,
     default_cwd: source.default_cwd,
     auto_resume: source.auto_resume,

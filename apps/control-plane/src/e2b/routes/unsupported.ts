@@ -18,7 +18,6 @@ const unsupported: readonly Unsupported[] = [
     permission: 'capsules.use',
     what: 'Volumes are',
   },
-  { urls: ['/secrets', '/secrets/*'], permission: 'capsules.use', what: 'Secrets are' },
   {
     urls: ['/v3/templates/*', '/v2/templates/*', '/templates/:name/*'],
     permission: 'templates.write',

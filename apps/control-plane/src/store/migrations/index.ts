@@ -46,6 +46,7 @@ import * as hostDrains from './0047-host-drains.js'
 import * as storedGenerations from './0048-stored-generations.js'
 import * as capsulesOnHost from './0049-capsules-on-host.js'
 import * as fallbackStates from './0050-fallback-states.js'
+import * as secrets from './0051-secrets.js'
 
 /** In the order of their names; a name never changes once released. */
 export const migrations: Readonly<Record<string, Migration>> = {
@@ -96,4 +97,5 @@ export const migrations: Readonly<Record<string, Migration>> = {
   '0048-stored-generations': storedGenerations,
   '0049-capsules-on-host': capsulesOnHost,
   '0050-fallback-states': fallbackStates,
+  '0051-secrets': secrets,
 }
