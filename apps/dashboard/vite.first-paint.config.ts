@@ -6,10 +6,14 @@ const own = (path: string): string => fileURLToPath(new URL(path, import.meta.ur
 
 /** Dialogs and menus come with the application, and so does what it fetches later. */
 const OVER_THE_LIST = /\/(?:LaunchDialog|Confirm|CapsuleMenu|Empty)\.svelte$/
+const BELOW_THE_SCREEN = /\/lib\/virtual\.js$/
 const nothingLater: Plugin = {
   name: 'nothing-later',
   enforce: 'pre',
-  resolveId: (specifier) => (OVER_THE_LIST.test(specifier) ? own('src/first-paint/Nothing.svelte') : null),
+  resolveId: (specifier) => {
+    if (OVER_THE_LIST.test(specifier)) return own('src/first-paint/Nothing.svelte')
+    return BELOW_THE_SCREEN.test(specifier) ? own('src/first-paint/virtual.ts') : null
+  },
   resolveDynamicImport: (specifier) => (typeof specifier === 'string' ? { id: specifier, external: true } : null),
 }
 

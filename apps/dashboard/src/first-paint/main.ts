@@ -3,7 +3,6 @@ import { capsuleInfo, listedTeamInfo, meInfo } from '@wrenn/sdk/answers'
 import { render } from 'svelte/server'
 import { CapsuleList } from '../lib/capsules/capsule-list.svelte.js'
 import { FIRST_ROWS } from '../lib/capsules/first-rows.js'
-import { ROW_PX } from '../lib/capsules/table.js'
 import { Clock } from '../lib/clock.svelte.js'
 import type { Shell, Workspace } from '../lib/context.js'
 import { peekAtAnswer } from '../lib/early-answers.js'
@@ -16,9 +15,6 @@ import FirstPaint from './FirstPaint.svelte'
 
 /** Only the parser of a page is kept from styles in attributes; these two are in rows and what is around them. */
 const STYLES = /(<t(?:body|r)\b[^<>]*) style="([^"]*)"/g
-
-/** The head of the page takes at least so much of a screen; rows beyond the screen are laid out for nothing. */
-const ABOVE_PX = 120
 
 /**
  * Writes the list of capsules as a text, by the components that the application makes it of, and shows that until the application is there.
@@ -52,8 +48,6 @@ async function paint(): Promise<boolean> {
   painted.innerHTML = body.replace(STYLES, '$1 data-style="$2"')
   for (const each of painted.querySelectorAll<HTMLElement>('[data-style]'))
     each.style.cssText = each.dataset.style ?? ''
-  const rows = [...painted.querySelectorAll('[data-capsule]')]
-  for (const beyond of rows.slice(Math.ceil((innerHeight - ABOVE_PX) / ROW_PX))) beyond.remove()
   document.body.prepend(painted)
   return true
 }
@@ -62,10 +56,19 @@ function applicationMayCome(): void {
   globalThis.wrennPainted?.()
 }
 
+/** Once it has reached the screen: what comes before that takes the processors from it. */
+function onPainted(then: () => void): void {
+  new PerformanceObserver((list, observer) => {
+    if (list.getEntriesByName('first-contentful-paint').length === 0) return
+    observer.disconnect()
+    then()
+  }).observe({ type: 'paint', buffered: true })
+}
+
 paint().then(
   (isShown) => {
-    // After the frame that shows it; a page that nobody looks at has none.
-    if (isShown && !document.hidden) requestAnimationFrame(() => setTimeout(applicationMayCome))
+    // A page that nobody looks at is not painted.
+    if (isShown && !document.hidden) onPainted(applicationMayCome)
     else applicationMayCome()
   },
   // Whatever it is, the application meets it too, and can tell.
