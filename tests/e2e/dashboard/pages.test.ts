@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
 import {
+  expectAccessible,
   expectNothingBeside,
   openBeside,
   PATIENT,
@@ -70,6 +71,15 @@ describe.skipIf(noBrowser !== '')(`pages of the dashboard ${noBrowser}`, () => {
     expect([path, await violations(tab)]).toEqual([path, []])
     expect([path, tab.problems]).toEqual([path, []])
   }
+
+  it('say so where there is none, which can be used by everybody too', async () => {
+    const tab = await browser.open()
+    await visit(tab, platform, '/nowhere')
+    await tab.page.getByText('There is no such page').waitFor()
+    await expectAccessible(tab)
+    await tab.page.getByRole('link', { name: 'To the capsules' }).click()
+    await tab.page.getByRole('heading', { name: 'Sign in', level: 1 }).waitFor()
+  })
 
   it('are there again by back, forward and reload', async () => {
     const tab = await browser.open()

@@ -3,7 +3,7 @@ import { type OidcServer, startOidcServer } from '@wrenn/testkit'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { usePlatform } from '../harness/api.js'
 import { noBrowser } from '../harness/browser.js'
-import { signIn, type Tab, useBrowser, visit } from '../harness/dashboard.js'
+import { expectAccessible, signIn, type Tab, useBrowser, visit } from '../harness/dashboard.js'
 import { addPerson, firstAdmin } from '../harness/people.js'
 
 const { platform } = usePlatform()
@@ -102,5 +102,6 @@ describe.skipIf(noBrowser !== '')(`signing in with a provider ${noBrowser}`, () 
     await visit(tab, platform, `/auth/callback#code=${'0'.repeat(64)}`)
     await tab.page.getByRole('alert').getByText('login_expired').waitFor()
     expect(tab.page.url()).toBe(`${platform.url}/auth/callback`)
+    await expectAccessible(tab)
   })
 })
