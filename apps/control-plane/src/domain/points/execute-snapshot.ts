@@ -1,7 +1,7 @@
 import { AppError } from '@wrenn/base'
 import type { Snapshot } from '@wrenn/protocol/host'
 import type { OperationRow } from '../../store/schema.js'
-import { giveUpSnapshot, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
+import { findSnapshot, giveUpSnapshot, lockSnapshot, patchSnapshot } from '../../store/snapshots.js'
 import { snapshotFactsOf } from '../hosts/index.js'
 import {
   conclude,
@@ -40,6 +40,8 @@ export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeout
         await giveUpSnapshot(tx, snapshotId)
         return failure(error)
       })
+      // Another process that carried this out, too, may have come to another end: then it is somebody's data.
+      if ((await findSnapshot(db, snapshotId))?.state !== 'deleting') return 'done'
       // It was never offered to anybody; a host that made it all the same must not keep it, which the next comparison looks after.
       const removal = host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs }))
       await removal.then(() => patchSnapshot(db, snapshotId, { state: 'deleted' })).catch(() => {})

@@ -121,9 +121,8 @@ export class TeamSecrets {
 
   /** For each round: what a process that ended, or a database that went away, left to be noted. */
   async noteChanges(): Promise<void> {
-    for (const row of await findUntoldSecrets(this.#deps.db, NOTED_AT_ONCE)) {
-      await noteSecretChanged(this.#deps.db, row)
-    }
+    // One that fails keeps neither the others nor what else is pending in this round.
+    for (const row of await findUntoldSecrets(this.#deps.db, NOTED_AT_ONCE)) await this.#note(row)
   }
 
   /** Encrypts anew what an older key has encrypted. @returns ids of those whose key is gone already: they stay as they are */
