@@ -188,6 +188,7 @@ async function downloadFile(
     await rename(part, path)
     options.onFile(shown, sink.bytesWritten)
   } catch (error) {
+    await stream.cancel().catch(() => {}) // where nothing could be opened for it
     await rm(part, { force: true })
     throw error
   }

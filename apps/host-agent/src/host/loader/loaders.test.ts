@@ -57,9 +57,9 @@ describe('memory that is loaded', () => {
   })
 
   it('is a file like any other only when its loader has written what it was at', async () => {
-    const late = `setTimeout(() => require('node:fs').writeFileSync(process.argv[1], 'noted'), 500)`
+    const late = `console.log('up'); setTimeout(() => require('node:fs').writeFileSync(process.argv[1], 'noted'), 200)`
     const child = spawn(process.execPath, ['-e', late, at(LOADER_FILES.workingSet)])
-    await once(child, 'spawn')
+    await once(child.stdout, 'data')
     await loaders.prepare(dir, 4096)
     await writeFile(at(LOADER_FILES.mark), JSON.stringify(await identify(child.pid ?? 0)))
     await writeFile(at(LOADER_FILES.whole), '')
