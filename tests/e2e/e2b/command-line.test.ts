@@ -69,6 +69,8 @@ describe('@e2b/cli 2.19.0, unmodified', () => {
     const [, id = ''] = /Created snapshot (\S+) from/.exec(made) ?? []
     const list = async (): Promise<string> => await output(['sandbox', 'snapshot', 'list', sandboxId])
     expect(await list()).toContain(id)
+    expect(await output(['template', 'unpublish', id, '--yes'])).toContain(id)
+    expect((await e2b(['template', 'publish', id, '--yes'])).stderr).toContain('public cannot be true')
     await output(['sandbox', 'snapshot', 'delete', id])
     expect(await list()).not.toContain(id)
   })

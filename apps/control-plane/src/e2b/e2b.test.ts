@@ -557,6 +557,13 @@ describe('the rest', () => {
     const alias = await platform.call('GET', '/templates/aliases/base')
     expect(await json<object>(alias, 200)).toEqual({ templateID: 'minimal', public: true })
     expect((await refusal('GET', '/templates/aliases/nothing')).code).toBe(404)
+    for (const body of [{}, { public: true }]) {
+      const same = await json<object>(await platform.call('PATCH', '/v2/templates/base', body), 200)
+      expect(same).toEqual({ names: ['minimal', 'base'] })
+    }
+    const taken = await refusal('PATCH', '/v2/templates/base', { public: false })
+    expect([taken.code, taken.message]).toEqual([501, expect.stringContaining('public cannot be false')])
+    expect((await refusal('PATCH', '/v2/templates/nothing', { public: false })).code).toBe(404)
   })
 
   it('refuses by name what there is not', async () => {
@@ -584,7 +591,7 @@ describe('the rest', () => {
 describe('the table in docs/e2b.md', () => {
   it('says what each route answers', async () => {
     const page = await readFile(new URL('../../../../docs/e2b.md', import.meta.url), 'utf8')
-    const rows = [...page.matchAll(/^\| `(GET|POST|PUT|DELETE) (\S+)` \| (yes|no) \|/gm)]
+    const rows = [...page.matchAll(/^\| `(GET|POST|PUT|PATCH|DELETE) (\S+)` \| (yes|no) \|/gm)]
     expect(rows.length).toBeGreaterThan(25)
     for (const [, method = '', path = '', supported] of rows) {
       const url = path.replace('{id}', `cl-${'0'.repeat(25)}`).replaceAll(/\{\w+\}/g, 'x')
@@ -615,6 +622,7 @@ describe('a key', () => {
       ['GET', '/templates', true],
       ['POST', '/v3/templates', false],
       ['POST', '/v2/templates', false],
+      ['PATCH', '/v2/templates/x', false],
       ['POST', '/v2/templates/x/builds/y', false],
       ['GET', '/teams', true],
       ['POST', '/sandboxes', false],

@@ -40,6 +40,7 @@ const routes = [
   'GET /teams',
   'POST /v3/templates name,alias,tags,cpuCount,memoryMB,minFreeDiskMb,teamID',
   'POST /v2/templates alias,cpuCount,memoryMB',
+  'PATCH /v2/templates/{x} public',
   'GET /templates/{x}/files',
   'GET /templates/{x}/files/x',
   'GET /templates/x/files/{x}',

@@ -1,7 +1,9 @@
 import { AppError } from '@wrenn/base'
-import type { Template } from '@wrenn/protocol'
+import { requestBody, type Template } from '@wrenn/protocol'
+import { z } from 'zod'
 import { principalOf } from '../../http/auth.js'
 import type { App, Services } from '../../http/context.js'
+import { optionalBody } from '../../http/schemas.js'
 import { hidden, templateParams } from '../request.js'
 import { templateNameOf } from '../template-id.js'
 import { ENVD_VERSION } from '../wire.js'
@@ -24,9 +26,35 @@ export function templateRoutes(app: App, { snapshots }: Services): void {
     },
   )
 
+  app.patch(
+    '/v2/templates/:name',
+    {
+      config: { permission: 'templates.write' },
+      schema: {
+        ...hidden,
+        params: templateParams,
+        body: optionalBody(requestBody({ public: z.boolean().optional() })),
+      },
+    },
+    async (request) => {
+      const template = await snapshots.get(principalOf(request).teamId, templateNameOf(request.params.name))
+      refuseChange(template, request.body.public)
+      return { names: [template.name, ...template.aliases] }
+    },
+  )
+
   app.post('/templates', { config: { permission: 'templates.write' }, schema: { ...hidden } }, async () => {
     throw new AppError('not_supported', 'Templates are built by POST /v3/templates; this first way is not supported.')
   })
+}
+
+/** Who may use a template does not change: its team alone, and everybody what the platform comes with. */
+function refuseChange({ name, platform }: Template, isPublic: boolean | undefined): void {
+  if (isPublic === undefined || isPublic === platform) return
+  const message = platform
+    ? `${name} is a template of the platform, which everybody may use: public cannot be false.`
+    : `${name} is your team's alone, as all that is built is here: public cannot be true.`
+  throw new AppError('not_supported', message)
 }
 
 function toTemplate(template: Template) {
