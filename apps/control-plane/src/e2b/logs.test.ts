@@ -18,7 +18,6 @@ interface OldLogs {
   readonly logEntries: readonly Entry[]
 }
 
-const PATIENCE = { timeout: 60_000 }
 let platform: Platform
 let id: string
 
@@ -44,7 +43,7 @@ const life = ['Created', 'Paused', 'Resumed']
 
 describe('the log of a sandbox', () => {
   it('tells what happened to it in the order of time, and more of it from the level debug on', async () => {
-    await expect.poll(async () => await messages(id, 'level=info'), PATIENCE).toEqual(life)
+    await expect.poll(async () => await messages(id, 'level=info')).toEqual(life)
     const all = await logs(id)
     expect(all.map(({ message }) => message)).toEqual(expect.arrayContaining([...life, 'Create begun', 'Pause begun']))
     const times = all.map(({ timestamp }) => timestamp)
@@ -56,7 +55,7 @@ describe('the log of a sandbox', () => {
   })
 
   it('is read from a moment on, or back from one, some lines at a time, by a text in them', async () => {
-    await expect.poll(async () => await messages(id, 'level=info'), PATIENCE).toEqual(life)
+    await expect.poll(async () => await messages(id, 'level=info')).toEqual(life)
     expect(await messages(id, 'level=info&direction=backward')).toEqual([...life].reverse())
     expect(await messages(id, 'level=info&limit=1')).toEqual(['Created'])
     expect(await messages(id, 'limit=0')).toEqual([])
@@ -73,7 +72,7 @@ describe('the log of a sandbox', () => {
   })
 
   it('has lines that are objects for the older clients, which go on after the last one that they saw', async () => {
-    await expect.poll(async () => await messages(id, 'level=info'), PATIENCE).toEqual(life)
+    await expect.poll(async () => await messages(id, 'level=info')).toEqual(life)
     const read = async (query = '') =>
       await json<OldLogs>(await platform.call('GET', `/sandboxes/${id}/logs?${query}`), 200)
     const { logs: lines, logEntries } = await read()
@@ -93,7 +92,7 @@ describe('the log of a sandbox', () => {
       201,
     )
     expect((await platform.call('DELETE', `/sandboxes/${made.sandboxID}`)).status).toBe(204)
-    await expect.poll(async () => await messages(made.sandboxID, 'level=info'), PATIENCE).toEqual(['Created', 'Killed'])
+    await expect.poll(async () => await messages(made.sandboxID, 'level=info')).toEqual(['Created', 'Killed'])
     expect((await platform.call('GET', `/v2/sandboxes/cl-${'0'.repeat(25)}/logs`)).status).toBe(404)
     const db = openDatabase({ url: platform.databaseUrl })
     const teamId = await createTeam(db, 'Strangers')
@@ -111,7 +110,7 @@ describe('the log of a sandbox', () => {
     const body = { cmd: '/bin/sh', args: ['-c', 'echo hush-hush; exit 3'], envs: { TOKEN: 'hush-hush' }, cwd: '/' }
     await json(await platform.call('POST', `/v1/capsules/${id}/exec`, body), 200)
     const wanted = ['Process started', 'Process ended with exit code 3']
-    await expect.poll(async () => await messages(id, 'search=Process'), PATIENCE).toEqual(wanted)
+    await expect.poll(async () => await messages(id, 'search=Process')).toEqual(wanted)
     const [, ended] = await logs(id, 'search=Process')
     expect(ended?.fields).toMatchObject({ logger: 'process', program: '/bin/sh', exit_code: '3' })
     expect(JSON.stringify(await logs(id))).not.toContain('hush-hush')

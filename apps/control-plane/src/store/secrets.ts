@@ -111,11 +111,7 @@ export async function noteSecretChanged(db: Db, { id, team_id: teamId, name, ver
       await tx
         .updateTable('capsules')
         .set({ egress_revision: sql<number>`greatest(egress_revision, egress_in_force) + 1` })
-        .where(
-          'id',
-          'in',
-          held.map((capsule) => capsule.id),
-        )
+        .where(sql<SqlBool>`id = ANY(${held.map((capsule) => capsule.id)}::text[])`)
         .execute()
     }
     const told = tx.updateTable('secrets').set({ told_version: version })

@@ -188,7 +188,7 @@ export class Capsules {
         egress_rules: sealRules(keyring, id, rules),
         // A host that has forgotten what they set says 0.
         ...(rules.length > 0 && { egress_revision: 1 }),
-        secret_names: await checkReferences(db, teamId, rules),
+        secret_names: await checkReferences(db, teamId, rules, null),
         default_user: input.user ?? defaults?.user ?? input.fallback?.user ?? '',
         default_cwd: input.cwd ?? defaults?.cwd ?? input.fallback?.cwd ?? '',
         state: 'pending',

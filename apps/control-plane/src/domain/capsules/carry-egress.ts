@@ -41,8 +41,12 @@ export async function egressOf(
   readonly egressRevision: bigint
 }> {
   const { rules: _names, ...policy } = policyOf(row)
-  const secrets = await openSecrets({ db, keyring }, row.team_id, row.secret_names ?? [])
-  const rules = fillRules(openRules(keyring, row), secrets)
+  const opened = openRules(keyring, row)
+  // Without names it is of a time when nothing in a value was a reference.
+  const rules =
+    row.secret_names === null
+      ? [...opened]
+      : fillRules(opened, await openSecrets({ db, keyring }, row.team_id, row.secret_names))
   return { egress: { ...policy, learn: policy.learn === true, rules }, egressRevision: BigInt(row.egress_revision) }
 }
 

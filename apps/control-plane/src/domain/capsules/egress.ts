@@ -208,7 +208,7 @@ export class Egress {
     const written = await patchCapsule(tx, id, {
       egress: JSON.stringify(policy),
       egress_rules: sealRules(this.#deps.keyring, id, rules),
-      secret_names: await checkReferences(tx, teamId, rules),
+      secret_names: await checkReferences(tx, teamId, rules, row.secret_names),
       egress_revision: Math.max(row.egress_revision, row.egress_in_force) + 1,
       updated_at: new Date(),
     })

@@ -16,6 +16,7 @@ function secretNamesOf(rules: readonly SecretRule[]): string[] {
 
 /**
  * Refuses rules that could not be told to a host, whatever their secrets will be.
+ * @param known names that the capsule refers to already: what is gone since is no reason against another change
  * @returns names of the secrets that they refer to; `null` for none
  * @throws AppError `invalid_request` for a secret that there is none of, and for more than a rule may set
  */
@@ -23,6 +24,7 @@ export async function checkReferences(
   db: Db,
   teamId: string,
   rules: readonly SecretRule[],
+  known: readonly string[] | null,
 ): Promise<readonly string[] | null> {
   const names = secretNamesOf(rules)
   if (names.length === 0) return null
@@ -43,7 +45,7 @@ export async function checkReferences(
     throw new AppError('invalid_request', `egress.rules: ${message}.`)
   }
   const there = new Set((await findSecretsNamed(db, teamId, names)).map(({ name }) => name))
-  const missing = names.find((name) => !there.has(name))
+  const missing = names.find((name) => !there.has(name) && known?.includes(name) !== true)
   if (missing !== undefined) {
     throw new AppError('invalid_request', `egress.rules: there is no secret ${missing.slice(0, 200)}; create it first.`)
   }
