@@ -1,9 +1,22 @@
 /** A call in three languages, to copy. */
 export type Examples = readonly { readonly name: string; readonly text: string }[]
 
+/** Of a name, to a terminal that is pasted into: some of them end or clear the line, whatever quotes are around them. */
+const CONTROLS = /\p{Cc}/u
+
 /** Names of folders are made by what runs in a capsule; none of them may become a command of who copies an example. */
 function shellWord(text: string): string {
+  if (!CONTROLS.test(text)) return quoted(text)
+  return `"$(printf %b ${quoted(text.replace(/[\\\p{Cc}]/gu, octal))})"`
+}
+
+function quoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`
+}
+
+/** Its bytes as `printf %b` reads them. */
+function octal(character: string): string {
+  return Array.from(new TextEncoder().encode(character), (byte) => `\\0${byte.toString(8).padStart(3, '0')}`).join('')
 }
 
 /** How a first capsule is made without this page. */
