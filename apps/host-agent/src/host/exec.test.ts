@@ -1,3 +1,6 @@
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { AppError } from '@wrenn/base'
 import { describe, expect, it } from 'vitest'
 import { run, runForResult } from './exec.js'
@@ -27,6 +30,18 @@ describe('run', () => {
     const running = run('sleep', ['60'], { signal: abort.signal })
     abort.abort(new AppError('conflict', 'enough'))
     expect(await codeOf(running)).toBe('conflict')
+  })
+
+  it('has ended with all that it started when the caller is told that it was broken off', async () => {
+    const dir = await mkdtemp(join(tmpdir(), 'wrenn-exec-'))
+    const abort = new AbortController()
+    const script = `(touch begun; sleep 0.5; touch late) & sleep 60`
+    const running = run('sh', ['-c', `cd ${dir}; ${script}`], { signal: abort.signal })
+    await expect.poll(() => readdir(dir)).toEqual(['begun'])
+    abort.abort(new AppError('conflict', 'enough'))
+    expect(await codeOf(running)).toBe('conflict')
+    expect(await readdir(dir)).toEqual(['begun', 'late'])
+    await rm(dir, { recursive: true })
   })
 
   it('refuses endless output but keeps the end of long error text', async () => {

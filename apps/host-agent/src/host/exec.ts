@@ -17,6 +17,9 @@ export interface RunOptions {
   readonly maxOutputBytes?: number
 }
 
+/** One that was killed, with what it has started: a sandbox ends a moment after the program that holds it. */
+const END_MS = 10_000
+
 /** What a command wrote and how it ended. */
 export interface RunResult {
   readonly stdout: string
@@ -107,10 +110,20 @@ export async function runForResult(
   }
 }
 
+/** Who is told that a command was broken off may remove what it wrote: by then it, and what it has started, is over. */
 function exitOf(child: ChildProcess): Promise<number> {
   return new Promise((resolve, reject) => {
-    child.once('error', reject)
-    child.once('close', (code) => resolve(code ?? 128))
+    let brokenOff: { readonly why: Error; readonly patience: NodeJS.Timeout } | undefined
+    child.once('error', (why) => {
+      if (child.pid === undefined)
+        reject(why) // it never began
+      else brokenOff ??= { why, patience: setTimeout(() => reject(why), END_MS) }
+    })
+    child.once('close', (code) => {
+      clearTimeout(brokenOff?.patience)
+      if (brokenOff === undefined) resolve(code ?? 128)
+      else reject(brokenOff.why)
+    })
   })
 }
 
