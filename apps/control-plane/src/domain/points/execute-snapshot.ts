@@ -12,6 +12,7 @@ import {
   isSilence,
   logFailure,
 } from '../operations/index.js'
+import { purgeSnapshot } from './purge-snapshot.js'
 import { snapshotTemplate } from './template-view.js'
 
 /** What is to be made, and of which point in time; empty: the capsule as it is. */
@@ -43,8 +44,7 @@ export function snapshotExecutor({ db, host, logger, lifecycleTimeoutMs: timeout
       // Another process that carried this out, too, may have come to another end: then it is somebody's data.
       if ((await findSnapshot(db, snapshotId))?.state !== 'deleting') return 'done'
       // It was never offered to anybody; a host that made it all the same must not keep it, which the next comparison looks after.
-      const removal = host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs }))
-      await removal.then(() => patchSnapshot(db, snapshotId, { state: 'deleted' })).catch(() => {})
+      await purgeSnapshot({ db, host }, snapshotId).catch(() => {})
       return 'done'
     }
     return await conclude(db, operation, async (tx) => {

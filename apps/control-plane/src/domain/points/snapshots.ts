@@ -35,10 +35,9 @@ import {
   type Submission,
   submit,
 } from '../operations/index.js'
+import { purgeSnapshot } from './purge-snapshot.js'
 import { type OpenedTemplateArchive, openTemplateArchive } from './template-archive.js'
 import { platformTemplate, snapshotTemplate } from './template-view.js'
-
-const DELETE_TIMEOUT_MS = 30_000
 
 interface SnapshotsDeps extends LifecycleDeps {
   readonly logger: Logger
@@ -260,13 +259,7 @@ export class Snapshots {
 
   /** Removes the files of a snapshot that is not offered any more. @throws AppError when the host did not do it */
   async purge({ id: snapshotId }: Pick<SnapshotRow, 'id'>): Promise<void> {
-    const { db, host } = this.#deps
-    try {
-      await host.call((client) => client.deleteSnapshot({ snapshotId }, { timeoutMs: DELETE_TIMEOUT_MS }))
-    } catch (error) {
-      if (!AppError.is(error, 'template_not_found')) throw error // of a host that was removed
-    }
-    await patchSnapshot(db, snapshotId, { state: 'deleted' })
+    await purgeSnapshot(this.#deps, snapshotId)
   }
 }
 

@@ -138,8 +138,7 @@ export class Snapshots {
     const { states, flusher, sizes } = this.#context
     this.#requireUnread(snapshotId)
     const dir = dirs.snapshot(snapshotId)
-    const wasThere = await states.exists(dir)
-    const freed = wasThere ? await sizes.freedBy(dir) : undefined
+    const freed = (await states.exists(dir)) ? await sizes.freedBy(dir) : undefined
     this.#requireUnread(snapshotId) // measuring takes a while
     flusher.cancel(dir)
     await states.discard(dir)
